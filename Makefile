@@ -1,0 +1,43 @@
+# Everything runs in .venv, with the versions of constraints.txt. `make PYTHON=python3.12 test` takes another Python.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# The models of the quickstart and of the tests are so small that a second thread per process only costs.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help quickstart test lint types format benchmarks clean
+
+help:            ## what can be made
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
+	$(BIN)/spin-trl run quickstart
+
+test: $(READY)   ## set up, then run every test
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)   ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## check types
+	$(BIN)/mypy
+
+format: $(READY) ## put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+clean:           ## remove what was set up and played
+	rm -rf $(VENV) runs build dist *.egg-info
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s" % sys.version if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)

@@ -1,0 +1,49 @@
+"""Pairs every human response with the generation that belongs to it, at the moment a batch is made.
+
+A dataset row names its generation by (key, iteration, sample); only the collator knows where the tokens are. Nothing is
+decoded and nothing is tokenised again: the policy is trained on exactly what the opponent sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from .errors import GenerationsError
+from .generation.store import Generations
+
+
+@dataclass(kw_only=True)
+class DataCollatorForSelfPlay(DataCollatorForPreference):
+    """TRL's preference collator for rows whose rejected response is a generation of the opponent.
+
+    Examples have `prompt_ids`, `real_ids`, and `key`, `iteration`, `sample`, which name the generation; optionally
+    `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass unchanged. The batch
+    is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first.
+
+    Args:
+        generations: generated token ids by (key, iteration, sample).
+        pad_token_id, max_length, truncation_mode, pad_to_multiple_of: as in TRL's collator.
+
+    Raises:
+        GenerationsError: there is no generation for an example.
+    """
+
+    generations: Generations
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        return super().torch_call([self._pair(example) for example in examples])
+
+    def _pair(self, example: dict[str, Any]) -> dict[str, Any]:
+        if "rejected_ids" in example:
+            return example
+        name = (example["key"], example["iteration"], example["sample"])
+        generated_ids = self.generations.get(name)
+        if generated_ids is None:
+            raise GenerationsError(
+                f"There is no generation for the row {name[0]} (iteration {name[1]}, sample {name[2]}). Generate again, or "
+                "pass the generations that were made from this dataset."
+            )
+        return {**example, "chosen_ids": example["real_ids"], "rejected_ids": generated_ids}

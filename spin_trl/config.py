@@ -1,0 +1,318 @@
+"""Settings: `SPINConfig` for one iteration (everything of TRL's `DPOConfig`, and generation), `SelfPlayConfig` for the loop.
+
+Both are flat dataclasses in TRL's style, so that TRL's own parser reads them from YAML and from the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import DPOConfig
+
+from .errors import RecipeError
+from .objectives import OBJECTIVES
+
+PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
+"""Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
+
+KEEP_OR_DROP = ("keep", "drop")
+
+
+def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise RecipeError(f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
+
+
+def _in_range(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
+    if not (low < value if low_open else low <= value) or value > high:
+        bounds = f"{'above' if low_open else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
+        raise RecipeError(f"`{name}` is {value}; it must be {bounds}.")
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any] | None:
+    """A dict, from a dict or (as the command line gives it) from JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise RecipeError(f'`{name}` is {value!r}; expected a mapping as JSON, like \'{{"a": "b"}}\'.') from error
+    if value is not None and not isinstance(value, Mapping):
+        raise RecipeError(f"`{name}` is {value!r}; expected a mapping.")
+    return None if value is None else dict(value)
+
+
+@dataclass
+class SPINConfig(DPOConfig):
+    """Settings of one self-play iteration: those of [`~trl.DPOConfig`], and how the opponent answers.
+
+    `loss_type` takes, beside TRL's fifteen, `space` (SPACE, arXiv 2512.07175). `beta` is SPIN's lambda (arXiv
+    2401.01335, eq. 4.7): the larger, the smaller the step. On preference data every default is DPOConfig's.
+
+    Raises:
+        RecipeError: a value is out of range or contradicts another one.
+    """
+
+    max_new_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens that a generated response may have. None: as many as `max_length` leaves after the prompt."
+        },
+    )
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."},
+    )
+    top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling: the mass that is kept. 1 keeps all."})
+    top_k: int = field(default=0, metadata={"help": "Sample among the k most likely tokens only. 0 keeps all."})
+    num_generations: int = field(
+        default=1, metadata={"help": "Generated responses per prompt in each iteration. Each is a pair of its own."}
+    )
+    generation_batch_size: int = field(
+        default=64, metadata={"help": "Prompts that are answered together. A part of what makes a run reproducible."}
+    )
+    train_on_turn: str = field(
+        default="last",
+        metadata={
+            "help": "Which assistant turns of a conversation are trained on.",
+            "choices": ["last", "first", "all"],
+        },
+    )
+    chat_template_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Passed to the chat template of every row, for generation and training alike (JSON)."},
+    )
+    empty_generations: str = field(
+        default="keep",
+        metadata={"help": "Pairs whose generated response is empty: keep or drop.", "choices": list(KEEP_OR_DROP)},
+    )
+    truncated_generations: str = field(
+        default="keep",
+        metadata={
+            "help": "Pairs whose generated response was cut before its end: keep or drop.",
+            "choices": list(KEEP_OR_DROP),
+        },
+    )
+    identical_generations: str = field(
+        default="keep",
+        metadata={
+            "help": "Pairs whose generated response is the real one: keep or drop.",
+            "choices": list(KEEP_OR_DROP),
+        },
+    )
+    check_opponent: bool = field(
+        default=True,
+        metadata={"help": "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."},
+    )
+
+    _VALID_DICT_FIELDS = DPOConfig._VALID_DICT_FIELDS + ["chat_template_kwargs"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.chat_template_kwargs = _mapping("chat_template_kwargs", self.chat_template_kwargs)
+        _in_range("temperature", self.temperature, 0)
+        _in_range("top_p", self.top_p, 0, 1, low_open=True)
+        _in_range("top_k", self.top_k, 0)
+        _in_range("num_generations", self.num_generations, 1)
+        _in_range("generation_batch_size", self.generation_batch_size, 1)
+        if self.max_new_tokens is not None:
+            _in_range("max_new_tokens", self.max_new_tokens, 1)
+        if self.max_new_tokens is None and self.max_length is None:
+            # Only self-play generates; DPOTrainer's `max_length=None` stays valid for preference data.
+            self.max_new_tokens = 1024
+        _one_of("train_on_turn", self.train_on_turn, ("last", "first", "all"))
+        for name in ("empty_generations", "truncated_generations", "identical_generations"):
+            _one_of(name, getattr(self, name), KEEP_OR_DROP)
+        ours = [loss for loss in self.loss_type if loss in OBJECTIVES]
+        for setting, off in (("ld_alpha", None), ("use_weighting", False)):
+            if ours and getattr(self, setting) != off:
+                raise RecipeError(
+                    f"`{setting}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
+                    f"Leave it out, or choose another `loss_type`."
+                )
+
+
+@dataclass
+class SelfPlayConfig:
+    """Settings of the loop: how many iterations, where they are kept, and what they are compared with.
+
+    Raises:
+        RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
+    """
+
+    num_iterations: int = field(default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."})
+    run_dir: str | None = field(
+        default=None, metadata={"help": "Where everything of the run is kept. Default: runs/<name of the recipe>."}
+    )
+    existing_run: str = field(
+        default="continue",
+        metadata={
+            "help": "If the run directory exists: continue it, fail, or overwrite it.",
+            "choices": ["continue", "fail", "overwrite"],
+        },
+    )
+    per_iteration: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Lists of values, one an iteration, for learning_rate, beta, num_train_epochs or temperature. In a "
+            "recipe, write the list where the number would stand."
+        },
+    )
+    history: int = field(
+        default=0,
+        metadata={"help": "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."},
+    )
+    lora_opponent: str = field(
+        default="adapter",
+        metadata={
+            "help": "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the adapter merged "
+            "into the base model.",
+            "choices": ["adapter", "merge"],
+        },
+    )
+    held_out_fraction: float = field(
+        default=0.02,
+        metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
+    )
+    held_out_max: int = field(default=1000, metadata={"help": "Most prompts that are kept for evaluation."})
+    scorer: str | None = field(
+        default=None,
+        metadata={
+            "help": "Scores a generated response: `module:function`, called with the prompt, the real and the generated "
+            "text, returning a number. Reported as its mean over the held-out prompts."
+        },
+    )
+    metric_for_best_iteration: str = field(
+        default="nll",
+        metadata={
+            "help": "Held-out figure by which the best iteration is chosen: nll, score, score_greedy or win_rate."
+        },
+    )
+    greater_is_better_iteration: bool | None = field(
+        default=None, metadata={"help": "Whether more of that figure is better. None: known for the names above."}
+    )
+    evaluate_greedy: bool = field(
+        default=False, metadata={"help": "Also answer the held-out prompts greedily, and score that (score_greedy)."}
+    )
+    keep_iterations: int | None = field(
+        default=None, metadata={"help": "Models that are kept beside the best one, newest first. None keeps all."}
+    )
+    baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "`sft`: also train the start on the real responses alone, for as many gradient steps, and evaluate "
+            "it at the same points.",
+            "choices": ["sft"],
+        },
+    )
+    baseline_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the baseline. None: the first iteration's."}
+    )
+    baseline_label_smoothing: list[float] = field(
+        default_factory=lambda: [0.0],
+        metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
+    )
+    accelerate_config: str | None = field(
+        default=None,
+        metadata={"help": "Launch every phase as a process of its own with `accelerate launch --config_file` this."},
+    )
+    smoke: bool = field(default=False, metadata={"help": "Play two iterations on eight rows, to see that all fits."})
+
+    def __post_init__(self) -> None:
+        if self.smoke:
+            self.num_iterations = min(self.num_iterations, 2)
+        _in_range("num_iterations", self.num_iterations, 1)
+        _in_range("history", self.history, 0)
+        _in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
+        _in_range("held_out_max", self.held_out_max, 1)
+        if self.keep_iterations is not None:
+            _in_range("keep_iterations", self.keep_iterations, 1)
+        _one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
+        _one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
+        if self.baseline is not None:
+            _one_of("baseline", self.baseline, ("sft",))
+        for value in self.baseline_label_smoothing:
+            _in_range("baseline_label_smoothing", value, 0, 1)
+        self.per_iteration = check_per_iteration(_mapping("per_iteration", self.per_iteration), self)
+        if self.greater_is_better_iteration is None:
+            self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"
+        if self.metric_for_best_iteration.startswith("score") and self.scorer is None:
+            raise RecipeError(
+                f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
+            )
+        if self.metric_for_best_iteration == "score_greedy":
+            self.evaluate_greedy = True
+
+
+def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> dict[str, list[float]]:
+    """Per-iteration lists as numbers, each as long as the run, or a clear error.
+
+    Args:
+        lists: by setting, the values of all iterations, or None.
+        play: the loop's settings; a smoke run takes the first values of longer lists.
+
+    Raises:
+        RecipeError: the setting can't differ by iteration, a value is no number, or the length does not fit.
+    """
+    checked: dict[str, list[float]] = {}
+    for name, values in (lists or {}).items():
+        if name not in PER_ITERATION:
+            raise RecipeError(
+                f"`{name}` can't differ by iteration; a list is possible for {', '.join(PER_ITERATION)}."
+            )
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise RecipeError(f"`{name}` is {values!r}; expected a list with one number an iteration.")
+        try:
+            numbers = [float(value) for value in values]
+        except (TypeError, ValueError):
+            raise RecipeError(f"`{name}` is {list(values)}; expected numbers.") from None
+        if play.smoke:
+            numbers = numbers[: play.num_iterations]
+        if len(numbers) != play.num_iterations:
+            raise RecipeError(
+                f"`{name}` has {len(numbers)} values for {play.num_iterations} iterations: {numbers}. "
+                "Give one number for all iterations, or one for each."
+            )
+        checked[name] = numbers
+    return checked
+
+
+def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
+    """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
+    return {name: values[iteration] for name, values in (play.per_iteration or {}).items()}
+
+
+@dataclass
+class StartConfig:
+    """How θ_0 is made when no checkpoint is given: a small Llama and its tokenizer, trained on the dataset with SFT.
+
+    Meant for demonstrations, tests and studies on a CPU; with `model_name_or_path` none of this is used.
+    """
+
+    start_tokenizer: str = field(
+        default="bpe",
+        metadata={
+            "help": "Tokenizer trained on the dataset: byte-level BPE, or characters.",
+            "choices": ["bpe", "char"],
+        },
+    )
+    start_vocab_size: int = field(default=4096, metadata={"help": "Size of the BPE vocabulary."})
+    start_hidden_size: int = field(default=256, metadata={"help": "Width of the model."})
+    start_num_layers: int = field(default=6, metadata={"help": "Layers of the model."})
+    start_num_heads: int = field(default=4, metadata={"help": "Attention heads of the model."})
+    start_num_epochs: float = field(default=3.0, metadata={"help": "Epochs of SFT that make θ_0."})
+    start_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of that SFT."})
+    start_batch_size: int = field(default=16, metadata={"help": "Batch size of that SFT."})
+    start_label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of that SFT."})
+
+    def __post_init__(self) -> None:
+        _one_of("start_tokenizer", self.start_tokenizer, ("bpe", "char"))
+        _in_range("start_label_smoothing", self.start_label_smoothing, 0, 1)
+        if self.start_hidden_size % self.start_num_heads:
+            raise RecipeError(
+                f"`start_hidden_size` ({self.start_hidden_size}) must be a multiple of `start_num_heads` "
+                f"({self.start_num_heads})."
+            )

@@ -1,0 +1,318 @@
+"""From whatever SFT dataset a user has to rows of prompt and real response, as tokens, each with a stable key.
+
+Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`, and any other columns through a
+mapping. Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are
+given, and TRL tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
+from trl.data_utils import maybe_convert_to_chatml
+from trl.trainer.utils import remove_none_values
+
+from .errors import DataError
+from .template import Message, PairTemplate
+
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
+"""Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
+
+_SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
+
+
+def load(
+    name: str,
+    config: str | None = None,
+    split: str = "train",
+    column_mapping: dict[str, str] | None = None,
+    revision: str | None = None,
+) -> Dataset:
+    """Load a dataset by name: a local file or folder, a function of an installed package, or a Hub dataset.
+
+    Args:
+        name: path of a JSONL, JSON, Parquet or CSV file, or of a `save_to_disk` folder; `package.module:function`, which
+            is called with `split` and returns a dataset; or a Hub name.
+        config: configuration of a Hub dataset.
+        split: split to load, where there are several.
+        column_mapping: columns to rename, from the data's name to `prompt`, `completion`, `messages`, ...
+        revision: commit of a Hub dataset.
+
+    Raises:
+        DataError: the data is missing or malformed; for JSON lines, the message names file and line.
+    """
+    path = Path(name)
+    if path.suffix in READERS:
+        dataset = _load_file(path)
+    elif path.is_dir():
+        try:
+            loaded = load_from_disk(str(path))
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote: {error}") from error
+        dataset = loaded[split] if isinstance(loaded, DatasetDict) else loaded
+    elif ":" in name:
+        dataset = resolve(name)(split)
+    else:
+        try:
+            dataset = load_dataset(name, config, split=split, revision=revision)
+        except Exception as error:  # the Hub has many ways to say no
+            raise DataError(
+                f"The dataset {name!r} is neither a local file ({', '.join(READERS)}) or folder, nor could it be loaded "
+                f"from the Hub: {error}"
+            ) from error
+    return rename_columns(dataset, column_mapping)
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names.
+
+    Raises:
+        DataError: there is no such module or function.
+    """
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DataError(f"{name!r} names no function that can be imported: {error}") from error
+    if not callable(function):
+        raise DataError(f"{name!r} is not a function.")
+    return function
+
+
+def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
+    """Rename columns, naming those that are there if one is missing."""
+    missing = [column for column in column_mapping or {} if column not in dataset.column_names]
+    if missing:
+        raise DataError(f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}.")
+    return dataset.rename_columns(column_mapping) if column_mapping else dataset
+
+
+def _load_file(path: Path) -> Dataset:
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    if path.suffix == ".jsonl":
+        _check_json_lines(path)
+    try:
+        dataset = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
+    except (DatasetGenerationError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error.__cause__ or error}") from error
+    if len(dataset) == 0:
+        raise DataError(f"{path} has no rows.")
+    return dataset
+
+
+def _check_json_lines(path: Path) -> None:
+    """Find the first line that is not a JSON object. Arrow's own reader names neither line nor reason."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON ({error}): {line[:60]!r}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: expected an object like {{...}}, found {line[:60]!r}")
+
+
+def is_preference(dataset: Dataset | IterableDataset) -> bool:
+    """Whether the rows are pairs already: `chosen` and `rejected`, or `real` and `generated`."""
+    columns = set(_columns(dataset))
+    return {"chosen", "rejected"} <= columns or {"real", "generated"} <= columns
+
+
+def is_sft(dataset: Dataset | IterableDataset) -> bool:
+    """Whether the rows are prompts with a human response, or prepared from such rows."""
+    columns = set(_columns(dataset))
+    known = {"messages"}, {"conversations"}, {"prompt", "completion"}, set(PREPARED_COLUMNS)
+    return not is_preference(dataset) and any(names <= columns for names in known)
+
+
+def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
+    """UCLA's columns `real` and `generated` under DPO's names; other datasets as they are."""
+    columns = _columns(dataset)
+    if {"real", "generated"} <= set(columns) and not {"chosen", "rejected"} & set(columns):
+        return dataset.rename_columns({"real": "chosen", "generated": "rejected"})
+    return dataset
+
+
+def _columns(dataset: Dataset | IterableDataset) -> list[str]:
+    return list(dataset.column_names or next(iter(dataset)))
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """Keys of a dataset's rows, in order, and a digest of them all: equal if and only if the data is."""
+
+    keys: list[str]
+    digest: str
+
+
+def row_keys(dataset: Dataset) -> RowKeys:
+    """A key for every row, from the row's content alone, so that it outlives shuffling and re-loading.
+
+    Rows of equal content are numbered, in order, so that no two keys are equal.
+    """
+    columns = [column for column in _SFT_COLUMNS if column in dataset.column_names]
+    seen: dict[str, int] = {}
+    keys: list[str] = []
+    digest = hashlib.sha256()
+    for row in _rows(dataset.select_columns(columns)):
+        key = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        count = seen[key] = seen.get(key, 0) + 1
+        keys.append(key if count == 1 else f"{key}-{count}")
+        digest.update(keys[-1].encode())
+    return RowKeys(keys, digest.hexdigest()[:16])
+
+
+def digest(rows: Dataset) -> str:
+    """Hash of the keys of prepared rows, in order: equal for the same rows of the same data."""
+    hasher = hashlib.sha256()
+    for batch in rows.select_columns("key").iter(batch_size=1000):
+        hasher.update("\n".join(batch["key"]).encode())
+    return hasher.hexdigest()[:16]
+
+
+def hash_of(value: Any) -> str:
+    """Hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    for batch in dataset.iter(batch_size=1000):
+        yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def prepare(
+    dataset: Dataset,
+    template: PairTemplate,
+    *,
+    max_length: int | None = None,
+    turn: str = "last",
+    num_proc: int | None = None,
+    keys: RowKeys | None = None,
+) -> Dataset:
+    """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
+
+    Args:
+        dataset: any SFT dataset that [`is_sft`] accepts. A prepared one is returned as it is.
+        template: turns a prompt and its response into tokens.
+        max_length: prompts of this many tokens or more are left out, as in DPOTrainer: they leave no response.
+        turn: which assistant turns are trained on: `last`, `first` or `all`.
+        num_proc: processes.
+        keys: of [`row_keys`], if they are at hand.
+
+    Raises:
+        DataError: a row can't be used. The message names the row (0-based) and what is wrong with it.
+    """
+    if set(PREPARED_COLUMNS) <= set(dataset.column_names):
+        return dataset
+    if not is_sft(dataset):
+        raise DataError(
+            f"The dataset has the columns {dataset.column_names}. Expected `messages`, or `prompt` and `completion`, or "
+            "`prompt`, `chosen` and `rejected`, or `real` and `generated`. Other names need a column mapping, like "
+            "{question: prompt, answer: completion}."
+        )
+    keys = keys or row_keys(dataset)
+    # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
+    identity = (keys.digest, template.digest(), max_length, turn, 1)
+
+    def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        prepared: dict[str, list[Any]] = {column: [] for column in PREPARED_COLUMNS}
+        for values, index in zip(zip(*batch.values(), strict=True), indices, strict=True):
+            row = dict(zip(batch, values, strict=True))
+            try:
+                for encoded in _encode_row(row, keys.keys[index], template, turn):
+                    if max_length is None or len(encoded["prompt_ids"]) < max_length:
+                        for column, value in encoded.items():
+                            prepared[column].append(value)
+            except DataError as error:
+                raise type(error)(f"Row {index} of the dataset: {error}") from error
+        return prepared
+
+    return dataset.map(
+        encode,
+        batched=True,
+        batch_size=500,
+        with_indices=True,
+        num_proc=num_proc,
+        remove_columns=dataset.column_names,
+        new_fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest()[:16],
+        desc="Preparing prompts and real responses",
+    )
+
+
+def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str) -> Iterator[dict[str, Any]]:
+    options = {
+        "tools": row.get("tools"),
+        "chat_template_kwargs": remove_none_values(row.get("chat_template_kwargs") or {}),
+    }
+    for number, (prompt, response) in enumerate(_turns(row, turn)):
+        encoded = template.encode(prompt, response, **options)
+        shown = prompt if isinstance(prompt, str) else prompt[-1].get("content") if prompt else ""
+        real = response if isinstance(response, str) else response.get("content")
+        yield {
+            "key": key if turn != "all" else f"{key}.{number}",
+            "prompt_hash": hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20],
+            "prompt_ids": encoded.prompt_ids,
+            "real_ids": encoded.real_ids,
+            "prompt": shown if isinstance(shown, str) else json.dumps(shown),
+            "real": real if isinstance(real, str) else json.dumps(real),
+        }
+
+
+def _turns(row: dict[str, Any], turn: str) -> Iterator[tuple[str | list[Message], str | Message]]:
+    """Prompt and response of every turn of a row that is trained on."""
+    if row.get("prompt") is not None and row.get("completion") is not None:
+        prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
+        if isinstance(completion, str):
+            if not completion.strip():
+                raise DataError("the completion is empty")
+            yield prompt, completion
+            return
+        messages, first = [*prompt, *completion], len(prompt)
+    else:
+        row = maybe_convert_to_chatml(row)
+        messages, first = _messages(row.get("messages") or []), 0
+    positions = [i for i, message in enumerate(messages) if i >= first and message.get("role") == "assistant"]
+    if not positions:
+        roles = [message.get("role") for message in messages]
+        raise DataError(f"no assistant turn to train on; its roles are {roles}")
+    for position in {"last": positions[-1:], "first": positions[:1], "all": positions}[turn]:
+        message = messages[position]
+        if not message.get("content") and not message.get("tool_calls"):
+            raise DataError(f"the assistant's turn (message {position}) is empty")
+        yield messages[:position], message
+
+
+def _messages(value: Any) -> Any:
+    """Text as it is; messages without the empty fields that Arrow fills in."""
+    return value if isinstance(value, str) else remove_none_values(value)
+
+
+def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, Dataset]:
+    """Split prepared rows into those to train on and held-out ones.
+
+    The prompts with the smallest hashes are held out, so the choice depends on nothing but the prompts, and all rows of
+    one prompt land on the same side.
+
+    Args:
+        rows: prepared rows.
+        fraction: share of the distinct prompts to hold out; at least one, if there are two and the share is not 0.
+        most: upper bound on their number.
+    """
+    prompts = set(rows["prompt_hash"])
+    count = min(max(round(fraction * len(prompts)), 1), most, len(prompts) - 1) if fraction else 0
+    held_out = set(heapq.nsmallest(count, prompts))
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, prompt in enumerate(rows["prompt_hash"]):
+        sides[prompt in held_out].append(index)
+    return rows.select(sides[0]), rows.select(sides[1])

@@ -1,0 +1,47 @@
+"""What can go wrong, as exceptions that say which file, row or setting is at fault and what to do about it.
+
+Every class is also the standard-library error that it replaces, so `except ValueError` keeps working. The command line
+prints the message without a traceback and exits with `exit_code`: 2 for input that has to change, 1 for a failure.
+"""
+
+
+class SpinError(Exception):
+    """Base class of every error that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class RecipeError(SpinError, ValueError):
+    """A setting is unknown, has the wrong type or contradicts another one."""
+
+    exit_code = 2
+
+
+class DataError(SpinError, ValueError):
+    """A dataset can't be read, or one of its rows can't be trained on."""
+
+    exit_code = 2
+
+
+class TemplateError(DataError):
+    """A chat template can't render a response the way a generation would continue the prompt."""
+
+
+class GenerationsError(SpinError, ValueError):
+    """Stored generations are missing, damaged, or belong to another dataset, model or template."""
+
+    exit_code = 2
+
+
+class RunDirectoryError(SpinError, ValueError):
+    """The run directory belongs to another recipe, dataset or version, or is in use."""
+
+    exit_code = 2
+
+
+class OpponentError(SpinError, RuntimeError):
+    """The policy does not start an iteration at its opponent, so every log-ratio of the iteration would be wrong."""
+
+
+class LaunchError(SpinError, RuntimeError):
+    """A phase that runs as a process of its own failed, or can't run under this launcher."""

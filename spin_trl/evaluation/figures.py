@@ -1,0 +1,87 @@
+"""Held-out figures as plain arithmetic on what was measured, row by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HeldOutRow:
+    """What is measured on one held-out prompt.
+
+    Attributes:
+        real_logp: log-probability of the real response under the model, in nats, summed over its tokens.
+        real_tokens: tokens of the real response, EOS included.
+        generated_logp: log-probability under the model of what it generated itself, in nats.
+        generated_tokens: tokens of that response.
+        finish_reason: `eos` or `length`.
+        identical: whether the generated response is the real one, token by token.
+        opponent_margin: log-ratio of the real response minus that of the opponent's response, the model against its
+            opponent, in nats; None for the start, which has no opponent.
+        opponent_generated_logp: log-probability under the model of the opponent's response; None for the start.
+        score: of the generated response, or None without a scorer.
+        greedy_score: of the response that is decoded greedily, or None.
+    """
+
+    real_logp: float
+    real_tokens: int
+    generated_logp: float
+    generated_tokens: int
+    finish_reason: str
+    identical: bool
+    opponent_margin: float | None = None
+    opponent_generated_logp: float | None = None
+    score: float | None = None
+    greedy_score: float | None = None
+
+
+def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
+    """Figures of a model over its held-out prompts.
+
+    Returns:
+        `nll`: negative log-likelihood of the real responses, in nats per token, and its standard error `nll_se`;
+        `logps/real`, `logps/generated`: mean log-probability of a real response, and of the opponent's;
+        `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half, and `win_rate_se`;
+        `length_real`, `length_generated`: mean tokens; `empty`, `truncated`, `identical`: shares of generated responses;
+        `score`, `score_se`, `score_greedy`, `score_greedy_se`: means of the scorer, and their standard errors.
+        Figures that were not measured are absent.
+    """
+    count = len(rows)
+    tokens = sum(row.real_tokens for row in rows)
+    nll = -sum(row.real_logp for row in rows) / tokens
+    figures = {
+        "held_out": float(count),
+        "nll": nll,
+        # Of a ratio of sums: the residuals' spread over the mean denominator (delta method).
+        "nll_se": _standard_error([-row.real_logp - nll * row.real_tokens for row in rows]) * count / tokens,
+        "logps/real": sum(row.real_logp for row in rows) / count,
+        "length_real": tokens / count,
+        "length_generated": sum(row.generated_tokens for row in rows) / count,
+        "empty": sum(row.generated_tokens <= (row.finish_reason == "eos") for row in rows) / count,
+        "truncated": sum(row.finish_reason == "length" for row in rows) / count,
+        "identical": sum(row.identical for row in rows) / count,
+    }
+    margins = [row.opponent_margin for row in rows if row.opponent_margin is not None]
+    figures |= _mean_of("win_rate", [(margin > 0) + (margin == 0) / 2 for margin in margins])
+    opponents = [row.opponent_generated_logp for row in rows if row.opponent_generated_logp is not None]
+    if opponents:
+        figures["logps/generated"] = sum(opponents) / len(opponents)
+    figures |= _mean_of("score", [row.score for row in rows if row.score is not None])
+    figures |= _mean_of("score_greedy", [row.greedy_score for row in rows if row.greedy_score is not None])
+    return figures
+
+
+def _mean_of(name: str, values: Sequence[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    return {name: sum(values) / len(values), f"{name}_se": _standard_error(values)}
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Standard error of the mean of independent values."""
+    if len(values) < 2:
+        return math.nan
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))

@@ -1,0 +1,36 @@
+"""Files that are there whole or not at all, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or None if there is no such file."""
+    return json.loads(path.read_text()) if path.exists() else None

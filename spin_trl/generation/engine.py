@@ -1,0 +1,88 @@
+"""The contract between the loop and whatever generates: token ids in, token ids and the reason why they ended out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ..config import SPINConfig
+
+FinishReason = Literal["eos", "length"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are sampled. All of it is part of a run's identity.
+
+    Attributes:
+        temperature: 0 decodes greedily.
+        top_p: mass that nucleus sampling keeps, in (0, 1].
+        top_k: most likely tokens to sample among; 0 for all.
+        max_new_tokens: tokens that a response may have, or None for no bound of its own.
+        max_length: tokens that a prompt and its response may have together, or None.
+        num_generations: responses per prompt.
+        batch_size: responses that are sampled together.
+        seed: from which every micro-batch gets its own.
+    """
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_new_tokens: int | None
+    max_length: int | None
+    num_generations: int
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def from_args(cls, args: SPINConfig) -> Sampling:
+        """The sampling settings of an iteration."""
+        return cls(
+            temperature=args.temperature,
+            top_p=args.top_p,
+            top_k=args.top_k,
+            max_new_tokens=args.max_new_tokens,
+            max_length=args.max_length,
+            num_generations=args.num_generations,
+            batch_size=args.generation_batch_size,
+            seed=args.seed,
+        )
+
+    def limit(self, prompt_length: int) -> int:
+        """Tokens that the response to a prompt of this many tokens may have, at least 1."""
+        bounds = [self.max_new_tokens] if self.max_new_tokens is not None else []
+        if self.max_length is not None:
+            bounds.append(self.max_length - prompt_length)
+        return max(min(bounds), 1) if bounds else 1024
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
+
+    ids: list[int]
+    finish_reason: FinishReason
+
+
+class Engine(Protocol):
+    """What generates."""
+
+    name: str
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
+        """Sample one response to each prompt.
+
+        Args:
+            prompts: token ids of the prompts.
+            sampling: how to sample.
+            seed: of this micro-batch. The same prompts, settings and seed give the same responses.
+        """
+        ...
+
+
+def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:
+    """A seed for one micro-batch, independent of which process works on it, and when."""
+    name = f"{seed}/{iteration}/{micro_batch}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:7], "big")

@@ -1,0 +1,121 @@
+"""The engine that needs nothing but the model in memory: transformers' `generate`, in chunks.
+
+A batch that runs until its longest answer ends spends most of its work on rows that ended long ago. Here `generate` runs a
+few tokens at a time; between two chunks the rows that ended are dropped from the batch and from its key-value cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Cache, GenerationConfig, PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from .engine import Response, Sampling
+
+
+@dataclass
+class TransformersEngine:
+    """Generates with the weights in memory, on the device where they are.
+
+    Args:
+        model: a causal language model, or a PEFT model around one.
+        eos_token_ids: every id that ends a response.
+        pad_token_id: fills up prompts, on the left.
+        autocast: context in which the model runs, for mixed precision.
+        chunk_size: new tokens between two looks at which rows have ended. Small chunks drop rows earlier, large ones
+            call `generate` less often.
+    """
+
+    model: PreTrainedModel
+    eos_token_ids: Sequence[int]
+    pad_token_id: int
+    autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+    chunk_size: int = 16
+    name: str = "transformers"
+    useful_tokens: int = field(default=0, init=False)
+    computed_tokens: int = field(default=0, init=False)
+    """Tokens that were sampled in all, those behind a row's EOS included: `useful_tokens` over this is the live share."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
+        """Sample one response to each prompt (see [`Engine`]). The global random state is left as it was."""
+        device = self.model.device
+        with (
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            torch.inference_mode(),
+            self._prepared(sampling),
+            self.autocast(),
+        ):
+            torch.manual_seed(seed)
+            return self._generate(prompts, sampling)
+
+    def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Response]:
+        width = max(len(prompt) for prompt in prompts)
+        limits = [sampling.limit(len(prompt)) for prompt in prompts]
+        ids = torch.tensor(
+            [[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=self.model.device
+        )
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+        # Models whose state is not a key-value cache (Mamba, say) run to the end of their longest response.
+        in_chunks = not self.model._is_stateful
+        cache: Cache | None = DynamicCache(config=self.model.config) if in_chunks else None
+        chunk_size = self.chunk_size if in_chunks else max(limits)
+        responses: list[Response | None] = [None] * len(prompts)
+        alive = list(range(len(prompts)))
+        sampled: list[list[int]] = [[] for _ in prompts]
+        while alive:
+            steps = min(chunk_size, max(limits[row] - len(sampled[row]) for row in alive))
+            output = self.model.generate(
+                input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps
+            )
+            fresh = output[:, ids.shape[1] :]
+            self.computed_tokens += fresh.numel()
+            kept = []
+            for position, (row, tokens) in enumerate(zip(alive, fresh.tolist(), strict=True)):
+                sampled[row] += tokens
+                responses[row] = self._finished(sampled[row], limits[row])
+                if responses[row] is None:
+                    kept.append(position)
+            alive = [alive[position] for position in kept]
+            if alive:
+                index = torch.tensor(kept, device=ids.device)
+                mask = torch.cat([mask, torch.ones_like(fresh)], dim=1)[index]
+                ids = output[index]
+                if cache is not None and len(kept) < fresh.shape[0]:
+                    cache.batch_select_indices(index)
+        done = [response for response in responses if response is not None]
+        self.useful_tokens += sum(len(response.ids) for response in done)
+        return done
+
+    def _finished(self, tokens: list[int], limit: int) -> Response | None:
+        end = next((i for i, token in enumerate(tokens[:limit]) if token in self.eos_token_ids), None)
+        if end is not None:
+            return Response(tokens[: end + 1], "eos")
+        return Response(tokens[:limit], "length") if len(tokens) >= limit else None
+
+    @contextlib.contextmanager
+    def _prepared(self, sampling: Sampling) -> Iterator[None]:
+        """The model in evaluation mode, with these settings and none that its own generation config would add."""
+        model, was_training, own_config = self.model, self.model.training, self.model.generation_config
+        sample = sampling.temperature > 0
+        model.generation_config = GenerationConfig(
+            do_sample=sample,
+            **(
+                {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+                if sample
+                else {}
+            ),
+            eos_token_id=list(self.eos_token_ids),
+            pad_token_id=self.pad_token_id,
+            bos_token_id=own_config.bos_token_id if own_config is not None else None,
+        )
+        model.eval()
+        try:
+            yield
+        finally:
+            model.generation_config = own_config
+            model.train(was_training)

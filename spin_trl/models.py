@@ -1,0 +1,111 @@
+"""Loads a policy the same way for every phase, and names weights by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from peft import PeftConfig, PeftModel
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from trl.trainer.utils import create_model_from_path
+
+from .config import SPINConfig
+from .errors import DataError
+
+FROZEN_ADAPTER = "ref"
+"""TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""
+
+
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a PEFT adapter instead of whole weights."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def load_policy(
+    path: str | os.PathLike[str],
+    args: SPINConfig,
+    quantization_config: BitsAndBytesConfig | None = None,
+    *,
+    trainable: bool = False,
+) -> PreTrainedModel | PeftModel:
+    """Load weights, or a base model with the adapter that lies in a folder.
+
+    Args:
+        path: local folder or Hub name.
+        args: `model_init_kwargs` and `trust_remote_code` are used.
+        quantization_config: for the base model of an adapter.
+        trainable: whether the adapter is to be trained further.
+
+    Raises:
+        DataError: there is no such model, or its weights are not safetensors.
+    """
+    kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
+    if quantization_config is not None:
+        kwargs["quantization_config"] = quantization_config
+    try:
+        if is_adapter(path):
+            base = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
+            return PeftModel.from_pretrained(create_model_from_path(base, **kwargs), str(path), is_trainable=trainable)
+        return create_model_from_path(str(path), **kwargs)
+    except (OSError, ValueError) as error:
+        raise DataError(f"The model {str(path)!r} can't be loaded: {error}") from error
+
+
+def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
+
+    Raises:
+        DataError: there is none, or it has neither pad nor EOS token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path),
+            trust_remote_code=args.trust_remote_code,
+            revision=(args.model_init_kwargs or {}).get("revision"),
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"The tokenizer of {str(path)!r} can't be loaded: {error}") from error
+    if tokenizer.eos_token is None:
+        raise DataError(
+            f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def merge_adapter(folder: Path, args: SPINConfig) -> None:
+    """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
+    merged = load_policy(folder, args).merge_and_unload()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    merged.save_pretrained(folder)
+
+
+def digest(model: torch.nn.Module, *, adapter_is_new: bool = False) -> str:
+    """Hash of a model's weights, the same in whichever floating-point format they were loaded.
+
+    Args:
+        model: a model, or a PEFT model around one. The frozen adapter is left out.
+        adapter_is_new: leave out the trainable adapter, too: a new one changes nothing yet.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    hasher = hashlib.sha256()
+    for name, tensor in sorted((_plain(name), tensor) for name, tensor in model.state_dict().items()):
+        if f".{FROZEN_ADAPTER}." in name or (adapter_is_new and "lora_" in name):
+            continue
+        tensor = tensor.detach()
+        if tensor.is_floating_point():
+            # bfloat16 is the coarsest format that weights are loaded in; the sign of zero means nothing.
+            tensor = tensor.to(torch.bfloat16).view(torch.int16)
+        hasher.update(name.encode())
+        hasher.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()[:16]
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".base_layer", "")

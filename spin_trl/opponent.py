@@ -1,0 +1,113 @@
+"""The opponent is the policy's starting point: what keeps that true with LoRA, and what notices when it is not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from .errors import OpponentError
+from .models import FROZEN_ADAPTER
+
+NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
+"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
+number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
+
+
+@dataclass
+class LogProbRecorder:
+    """Takes down the per-token log-probabilities that the models return while the parent computes its loss.
+
+    So an objective can use them without a second forward, and without a copy of the parent's code.
+    """
+
+    records: list[torch.Tensor] = field(default_factory=list)
+    _listening: bool = False
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Listen to a model, the policy or the opponent, for as long as it lives."""
+        model.register_forward_hook(self._note)
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[list[torch.Tensor]]:
+        """Record while the context lasts. The policy's log-probs come first, the opponent's (if it runs) second."""
+        self.records, self._listening = [], True
+        try:
+            yield self.records
+        finally:
+            self._listening = False
+
+    def _note(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if self._listening and getattr(output, "log_probs", None) is not None:
+            self.records.append(output.log_probs)
+
+
+def check(
+    policy_logps: torch.Tensor, opponent_logps: torch.Tensor, num_tokens: torch.Tensor, dtype: torch.dtype
+) -> None:
+    """Raise unless two log-probabilities agree, for each response, up to the noise of their format.
+
+    Args:
+        policy_logps: under the policy, shape (n,), in nats, summed over a response's tokens.
+        opponent_logps: under the opponent, shape (n,).
+        num_tokens: tokens of each response, shape (n,).
+        dtype: in which the model computes.
+
+    Raises:
+        OpponentError: a log-ratio is not 0. The message has both numbers and the likely cause.
+    """
+    tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) * num_tokens.clamp(min=1).sqrt()
+    excess = (policy_logps.detach().float() - opponent_logps.float()).abs() - tolerance.to(policy_logps.device)
+    worst = int(excess.nan_to_num(nan=torch.inf).argmax())
+    if excess[worst] <= 0:
+        return
+    raise OpponentError(
+        "The policy does not start this iteration at its opponent: at the first step, a response of "
+        f"{int(num_tokens[worst])} tokens has log-probability {float(policy_logps[worst]):.4f} under the policy and "
+        f"{float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to {float(tolerance[worst]):.4f}. "
+        "Likely causes: dropout that is still active, weights that were changed after the trainer was made, or "
+        "an adapter and its frozen copy in different dtypes. `check_opponent: false` trains all the same."
+    )
+
+
+def drop_frozen_adapter(model: PeftModel) -> None:
+    """Remove the frozen adapter that an earlier trainer left in a model; otherwise the next one can't add its own."""
+    if FROZEN_ADAPTER in model.peft_config:
+        model.set_adapter("default")
+        model.delete_adapter(FROZEN_ADAPTER)
+
+
+def freeze_adapter(model: PeftModel) -> None:
+    """Make the trainable adapter, as it is now, the opponent: copy it, frozen, in the same dtype."""
+    drop_frozen_adapter(model)
+    model.add_adapter(FROZEN_ADAPTER, model.peft_config["default"])
+    model.set_adapter("default")
+    align_frozen_adapter(model)
+
+
+def align_frozen_adapter(model: PeftModel) -> None:
+    """Give the frozen adapter exactly the trainable one's numbers, dtype included.
+
+    TRL rounds the trainable adapter of a quantised model to bfloat16 and leaves the frozen one in float32; the
+    log-ratios of the first step would then not be zero.
+    """
+    for name, parameter in model.named_parameters():
+        if f".{FROZEN_ADAPTER}." in name:
+            parameter.data = model.get_parameter(name.replace(f".{FROZEN_ADAPTER}.", ".default.")).data.clone()
+            parameter.requires_grad_(False)
+
+
+@contextlib.contextmanager
+def without_frozen_adapter(model: torch.nn.Module) -> Iterator[None]:
+    """Let `save_pretrained` see only the trainable adapter: the frozen one is neither saved nor pushed."""
+    configs = model.peft_config if isinstance(model, PeftModel) else {}
+    frozen = configs.pop(FROZEN_ADAPTER, None)
+    try:
+        yield
+    finally:
+        if frozen is not None:
+            configs[FROZEN_ADAPTER] = frozen

@@ -1,0 +1,112 @@
+"""Supervised training on the real responses alone: the arm that answers "would more SFT not have done the same?".
+
+The only such code: it makes the start from scratch, too. Per iteration, a baseline arm takes as many gradient steps as
+self-play did, from the same start, on the same real responses, with batches of as many of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from ..models import is_adapter, load_policy
+from .directory import START, baseline_stage, iteration_stage, replace_folder
+from .run import Run, free_memory, since
+
+
+def arm_name(label_smoothing: float) -> str:
+    """Name of the arm with this much label smoothing."""
+    return "sft" if label_smoothing == 0 else f"sft-smoothing-{label_smoothing:g}"
+
+
+def train_supervised(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    args: TrainingArguments,
+    max_length: int | None,
+) -> PreTrainedModel:
+    """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
+
+    Args:
+        model: trained in place.
+        tokenizer: pads.
+        rows: prepared rows.
+        args: Trainer's, `label_smoothing_factor` among them.
+        max_length: longer sequences are cut at their end.
+    """
+
+    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+        ids = row["prompt_ids"] + row["real_ids"]
+        return {
+            "input_ids": ids[:max_length],
+            "labels": ([-100] * len(row["prompt_ids"]) + row["real_ids"])[:max_length],
+        }
+
+    Trainer(
+        model=model,
+        args=args,
+        train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+    ).train()
+    return model
+
+
+def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
+    """Train a baseline arm for as many steps as iteration `iteration` took, going on from the arm's previous model."""
+    stage = baseline_stage(arm_name(label_smoothing), iteration)
+    if run.done("train", stage):
+        return
+    started = time.monotonic()
+    previous = START if iteration == 0 else baseline_stage(arm_name(label_smoothing), iteration - 1)
+    path = run.start_model if previous == START else str(run.directory.model(previous))
+    args = supervised_args(run, iteration, label_smoothing)
+    # As a trainer would, for a new adapter's weights.
+    torch.manual_seed(args.seed)
+    model = load_policy(path, run.args, run.quantization_config, trainable=True)
+    if run.peft_config is not None and not is_adapter(path):
+        model = get_peft_model(model, run.peft_config)
+    tokenizer = run.tokenizer()
+    training_started = time.monotonic()
+    model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length)
+    work_seconds = since(training_started)
+    state = PartialState()
+    if state.is_main_process:
+        save_model(model, tokenizer, run.directory.model(stage))
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+    state.wait_for_everyone()
+    run.record("train", stage, seconds=since(started), work_seconds=work_seconds, steps=args.max_steps)
+    del model
+    free_memory()
+
+
+def supervised_args(run: Run, iteration: int, label_smoothing: float) -> TrainingArguments:
+    """The iteration's settings, for a supervised arm of the same number of steps."""
+    args = copy.copy(run.iteration_args(iteration))
+    trained = run.done("train", iteration_stage(iteration))
+    if trained is None:
+        raise RuntimeError(f"Iteration {iteration} has not been trained: its number of gradient steps is not known.")
+    args.max_steps = trained["steps"]
+    args.learning_rate = run.play.baseline_learning_rate or args.learning_rate
+    args.label_smoothing_factor = label_smoothing
+    args.output_dir = str(run.directory.training(baseline_stage(arm_name(label_smoothing), iteration)))
+    args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
+    return args
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a model and its tokenizer, whole or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    replace_folder(unfinished, folder)

@@ -1,0 +1,95 @@
+"""Where a run keeps everything. Phases know each other's results by these paths alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import RunDirectoryError
+
+START = "start"
+
+
+def iteration_stage(iteration: int) -> str:
+    """Name of the stage that iteration `iteration` (0-based) is."""
+    return f"iteration-{iteration}"
+
+
+def baseline_stage(arm: str, iteration: int) -> str:
+    """Name of the stage of a baseline arm that belongs to an iteration."""
+    return f"baseline/{arm}/{iteration_stage(iteration)}"
+
+
+class RunDirectory:
+    """Paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.journal = self.path / "journal.jsonl"
+        self.train_rows = self.path / "data" / "train"
+        self.held_out_rows = self.path / "data" / "held-out"
+        self.best = self.path / "best.json"
+        self.best_link = self.path / "best"
+        self.table = self.path / "table.txt"
+        self.plot = self.path / "plot.png"
+
+    def stage(self, stage: str) -> Path:
+        """Folder of a stage."""
+        return self.path / stage
+
+    def model(self, stage: str) -> Path:
+        """The model that a stage made: the weights, or the adapter."""
+        return self.path / stage / "model"
+
+    def tokenizer(self) -> Path:
+        """The tokenizer that was built for a start from scratch."""
+        return self.path / START / "tokenizer"
+
+    def generations(self, stage: str) -> Path:
+        """What the opponent of a stage answered to the training prompts."""
+        return self.path / stage / "generations"
+
+    def training(self, stage: str) -> Path:
+        """Checkpoints of a stage's training; they go when its model is there."""
+        return self.path / stage / "train"
+
+    def held_out(self, stage: str) -> Path:
+        """What a stage's model answered to the held-out prompts, and its log-probabilities there."""
+        return self.path / stage / "held-out"
+
+    def metrics(self, stage: str) -> Path:
+        """Held-out figures of a stage's model."""
+        return self.path / stage / "metrics.json"
+
+    def samples(self, stage: str) -> Path:
+        """Held-out prompts with the real and the generated response."""
+        return self.path / stage / "samples.jsonl"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from playing the same run.
+
+        Raises:
+            RunDirectoryError: another process is at it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunDirectoryError(
+                    f"Another process is playing {self.path}. Wait for it, or use another run_dir."
+                ) from None
+            yield
+
+
+def replace_folder(unfinished: Path, folder: Path) -> None:
+    """Move a folder that is complete to where others look for it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)

@@ -1,0 +1,138 @@
+"""Measures a stage's model on the held-out prompts: likelihood, its own answers, and how it compares with its opponent."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+
+from ..evaluation.figures import HeldOutRow, summarise
+from ..evaluation.logps import response_logps
+from ..files import read_json, write_atomically, write_json
+from ..generation.store import Generations, GenerationStore
+from .answering import answer, loaded
+from .directory import START, iteration_stage
+from .run import Run, since
+
+SAMPLES = 100
+"""Held-out prompts that are written down with their responses, for a person to read."""
+
+
+def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
+    """Figures of a stage's model on the held-out prompts, into its `metrics.json` and the journal.
+
+    Args:
+        run: the run.
+        stage: whose model.
+        opponent_stage: stage of the model that it played against, evaluated before; None if there is none.
+    """
+    rows = run.rows(held_out=True)
+    if run.done("evaluate", stage) or len(rows) == 0:
+        return
+    started = time.monotonic()
+    path = run.start_model if stage == START else str(run.directory.model(stage))
+    folder = run.directory.held_out(stage)
+    # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
+    common = {"iteration": 0, "once": True}
+    work_seconds = answer(run, path, rows, folder / "sampled", description=f"{stage}: held-out prompts", **common)
+    if run.play.evaluate_greedy:
+        description = f"{stage}: held-out prompts, greedily"
+        work_seconds += answer(run, path, rows, folder / "greedy", description=description, greedy=True, **common)
+    measuring_started = time.monotonic()
+    measured = _measure(run, path, rows, folder, opponent_stage)
+    work_seconds += time.monotonic() - measuring_started
+    figures = summarise(measured)
+    if PartialState().is_main_process:
+        _write_samples(run, rows, stage, measured)
+        write_json(run.directory.metrics(stage), figures)
+    run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
+
+
+def opponent_of(iteration: int) -> str:
+    """The stage whose model is the opponent of an iteration."""
+    return iteration_stage(iteration - 1) if iteration else START
+
+
+def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
+    """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
+    state = PartialState()
+    tokenizer = run.tokenizer()
+    mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
+    names = [(row["key"], 0, 0) for row in mine]
+    sampled = Generations.load({0: GenerationStore(folder / "sampled")})
+    with loaded(run, path) as (model, accelerator):
+
+        def logps(responses: list[list[int]]) -> list[float]:
+            return response_logps(
+                model,
+                [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
+                pad_token_id=tokenizer.pad_token_id,
+                batch_size=run.args.per_device_eval_batch_size,
+                autocast=accelerator.autocast,
+            )
+
+        real = logps([row["real_ids"] for row in mine])
+        own = logps([sampled[name] for name in names])
+        against = None if opponent_stage is None else logps(_responses(run, opponent_stage, names))
+    before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
+    greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
+
+    def score(row: dict, ids: list[int]) -> float | None:
+        if run.scorer is None:
+            return None
+        return float(run.scorer(row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True)))
+
+    measured = {}
+    for index, (row, name) in enumerate(zip(mine, names, strict=True)):
+        margin = None
+        if against is not None:
+            opponent = before[row["key"]]
+            margin = (real[index] - opponent["real"]) - (against[index] - opponent["generated"])
+        measured[row["key"]] = HeldOutRow(
+            real_logp=real[index],
+            real_tokens=len(row["real_ids"]),
+            generated_logp=own[index],
+            generated_tokens=len(sampled[name]),
+            finish_reason=sampled.finish_reasons[name],
+            identical=sampled[name] == row["real_ids"],
+            opponent_margin=margin,
+            opponent_generated_logp=None if against is None else against[index],
+            score=score(row, sampled[name]),
+            greedy_score=None if greedy is None else score(row, greedy[name]),
+        )
+    everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
+    if state.is_main_process:
+        logps_of = {key: {"real": row.real_logp, "generated": row.generated_logp} for key, row in everything.items()}
+        write_json(folder / "logps.json", logps_of)
+    state.wait_for_everyone()
+    return [everything[key] for key in rows["key"]]
+
+
+def _responses(run: Run, stage: str, names: list[tuple[str, int, int]]) -> list[list[int]]:
+    generations = Generations.load({0: GenerationStore(run.directory.held_out(stage) / "sampled")})
+    return [generations[name] for name in names]
+
+
+def _write_samples(run: Run, rows: Dataset, stage: str, measured: list[HeldOutRow]) -> None:
+    tokenizer = run.tokenizer()
+    shown = rows.select(range(min(SAMPLES, len(rows))))
+    responses = _responses(run, stage, [(key, 0, 0) for key in shown["key"]])
+    lines = [
+        json.dumps(
+            {
+                "key": row["key"],
+                "prompt": row["prompt"],
+                "real": row["real"],
+                "generated": tokenizer.decode(ids, skip_special_tokens=True),
+                "finish_reason": found.finish_reason,
+                "score": found.score,
+            },
+            ensure_ascii=False,
+        )
+        for row, ids, found in zip(shown, responses, measured, strict=False)
+    ]
+    write_atomically(run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n"))

@@ -1,0 +1,119 @@
+"""The settings of a run, frozen at its start: what differs from the defaults, in a recipe that can be read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments
+
+from ..errors import RunDirectoryError
+from ..files import write_atomically
+from .run import Run
+
+FREE = frozenset(
+    {
+        "accelerate_config",
+        "dataloader_num_workers",
+        "disable_tqdm",
+        "existing_run",
+        "keep_iterations",
+        "log_level",
+        "logging_dir",
+        "num_iterations",
+        "output_dir",
+        "report_to",
+        "run_dir",
+        "run_name",
+        "save_total_limit",
+    }
+)
+"""Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
+
+SECRET = frozenset({"hub_token", "push_to_hub_token"})
+"""Settings that are never written down."""
+
+
+def differences_from_defaults(*configs: Any) -> dict[str, Any]:
+    """The settings of dataclasses that are not at their defaults, as YAML can hold them.
+
+    Defaults are those of an instance made without arguments, so that values that a dataclass derives from others count
+    as what they become.
+    """
+    found: dict[str, Any] = {}
+    for config in configs:
+        default = _default(config)
+        for field in dataclasses.fields(config):
+            if field.init and hasattr(config, field.name) and field.name not in SECRET:
+                value, usual = _plain(getattr(config, field.name)), _plain(getattr(default, field.name))
+                if value != usual:
+                    found[field.name] = value
+    return found
+
+
+def _default(config: Any) -> Any:
+    if not isinstance(config, TrainingArguments):
+        return type(config)()
+    # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine that has no GPU.
+    default = type(config)(use_cpu=True)
+    default.use_cpu = False
+    return default
+
+
+def python_settings(run: Run) -> dict[str, Any]:
+    """Settings of a run that was started from Python; what YAML can't say stands under `python`."""
+    objects = {
+        "model": run.model,
+        "peft_config": _plain(run.peft_config.to_dict()) if run.peft_config is not None else None,
+        "quantization_config": _plain(run.quantization_config.to_dict())
+        if run.quantization_config is not None
+        else None,
+    }
+    return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
+
+
+def freeze(run: Run, settings: dict[str, Any]) -> None:
+    """Write the settings into the run directory, or see to it that they are those of the run that is there.
+
+    Raises:
+        RunDirectoryError: the directory belongs to a run with other settings; the message names them.
+    """
+    path = run.directory.recipe
+    if not path.exists():
+        write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
+        return
+    frozen = yaml.safe_load(path.read_text()) or {}
+    changed = [
+        f"{name}: {frozen.get(name)!r} there, {settings.get(name)!r} now"
+        for name in sorted(set(frozen) | set(settings))
+        if name not in FREE and not _continues(name, frozen.get(name), settings.get(name))
+    ]
+    if changed:
+        raise RunDirectoryError(
+            f"{run.directory.path} belongs to a run with other settings ({'; '.join(changed)}). Use another `run_dir`, "
+            "restore the settings, or set `existing_run: overwrite`."
+        )
+
+
+def _continues(name: str, before: Any, now: Any) -> bool:
+    if name == "per_iteration" and isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        # A longer run has longer lists; what has been played must be the same.
+        return all(a == b for key in before for a, b in zip(before[key], now[key], strict=False))
+    return before == now
+
+
+def _plain(value: Any) -> Any:
+    """A value as YAML can hold it."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, set):
+        return sorted(_plain(part) for part in value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

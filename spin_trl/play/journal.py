@@ -1,0 +1,58 @@
+"""A run's memory: one JSON line for every finished step, flushed to the disk before the next one starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """Append-only record of what finished, with its figures.
+
+    A line that was being written when the machine died is passed over, and cut off before the next line is added.
+
+    Args:
+        path: of the file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All finished steps, oldest first."""
+        return [json.loads(line) for line in self._whole_lines()]
+
+    def append(self, phase: str, stage: str, **figures: Any) -> None:
+        """Record that a phase of a stage (`start`, `iteration-0`, ...) finished.
+
+        Raises:
+            OSError: the disk is full. What stood in the journal stays readable.
+        """
+        whole = self._whole_lines()
+        line = json.dumps({"phase": phase, "stage": stage, "time": round(time.time(), 3), **figures}, sort_keys=False)
+        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            file.truncate(sum(len(part) + 1 for part in whole))
+            file.seek(0, os.SEEK_END)
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def find(self, phase: str, stage: str) -> dict[str, Any] | None:
+        """The newest record of a phase of a stage, or None if it has not finished."""
+        found = [entry for entry in self.entries() if entry["phase"] == phase and entry["stage"] == stage]
+        return found[-1] if found else None
+
+    def _whole_lines(self) -> list[bytes]:
+        """Lines up to the first that was not written to its end."""
+        if not self.path.exists():
+            return []
+        *lines, _ = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines):
+            try:
+                json.loads(line)
+            except ValueError:
+                return lines[:number]
+        return lines

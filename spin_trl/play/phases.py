@@ -1,0 +1,111 @@
+"""The phases of a run by name, and the two ways to launch one: in this process, or as a launch of its own.
+
+A phase is a function of the run and its iteration, so both ways do the same: they read and write the run directory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from ..errors import LaunchError, RecipeError
+from .answering import generate_iteration
+from .baseline import arm_name, play_baseline
+from .directory import START, baseline_stage, iteration_stage
+from .evaluating import evaluate
+from .run import Run
+from .start import make_start
+from .training import train
+
+Launch = Callable[[Run, str, int], None]
+"""Runs a phase, by its name, of an iteration."""
+
+
+def start_phase(run: Run, iteration: int = 0) -> None:
+    """Make θ_0, if no checkpoint is given, and evaluate it."""
+    if run.model is None:
+        make_start(run)
+    evaluate(run, START, None)
+
+
+def evaluate_iteration(run: Run, iteration: int) -> None:
+    """Evaluate θ_{t+1} against its opponent θ_t."""
+    evaluate(run, iteration_stage(iteration), iteration_stage(iteration - 1) if iteration else START)
+
+
+def baseline_phase(run: Run, iteration: int) -> None:
+    """Train the baseline arms for as many steps as the iteration, and evaluate them."""
+    for label_smoothing in run.play.baseline_label_smoothing:
+        play_baseline(run, label_smoothing, iteration)
+        evaluate(run, baseline_stage(arm_name(label_smoothing), iteration), None)
+
+
+PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
+    {
+        "start": start_phase,
+        "generate": generate_iteration,
+        "train": train,
+        "evaluate": evaluate_iteration,
+        "baseline": baseline_phase,
+    }
+)
+
+TRAINS = ("train", "baseline", "start")
+"""Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
+
+
+def in_this_process(run: Run, phase: str, iteration: int) -> None:
+    """Run a phase here."""
+    PHASES[phase](run, iteration)
+
+
+def by_accelerate(run: Run, phase: str, iteration: int) -> None:
+    """Run a phase with `accelerate launch`, under the run's `accelerate_config`.
+
+    Raises:
+        LaunchError: the launch failed.
+    """
+    config_file = Path(run.play.accelerate_config or "")
+    if phase not in TRAINS:
+        config_file = _without_plugin(config_file, run.directory.path)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "spin_trl"]
+    command += [phase, str(run.directory.path), "--iteration", str(iteration)]
+    returncode = subprocess.run(command, check=False).returncode
+    if returncode:
+        raise LaunchError(
+            f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
+            "What it finished is kept: the same command goes on from there."
+        )
+
+
+def read_accelerate_config(path: Path) -> dict[str, Any]:
+    """An accelerate configuration file as a mapping.
+
+    Raises:
+        RecipeError: it is missing or no mapping.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"`accelerate_config`: {path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
+    return config
+
+
+def _without_plugin(path: Path, folder: Path) -> Path:
+    """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
+    config = read_accelerate_config(path)
+    if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
+        return path
+    plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
+    plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
+    written = folder / "accelerate-replicas.yaml"
+    written.write_text(yaml.safe_dump(plain))
+    return written

@@ -1,0 +1,130 @@
+"""What every phase needs to know of a run: its settings, its directory, and what belongs to which iteration."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from .. import data
+from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
+from ..errors import DataError
+from ..models import load_tokenizer
+from ..template import PairTemplate, eos_token_ids
+from .directory import START, RunDirectory, iteration_stage
+from .journal import Journal
+
+Scorer = Callable[[str, str, str], float]
+"""Scores a generated response: (prompt, real, generated) -> number, as text."""
+
+
+@dataclass
+class Run:
+    """A run's settings and directory.
+
+    Attributes:
+        directory: where everything is.
+        args: settings of an iteration, before per-iteration values.
+        play: settings of the loop.
+        model: Hub name or folder of θ_0, or None: it is built from `start`.
+        start: how θ_0 is built.
+        peft_config: LoRA, or None for full fine-tuning.
+        quantization_config: how the base model is quantised, or None.
+        scorer: scores generated responses, or None.
+        processing_class: the tokenizer, or None: the model's own.
+    """
+
+    directory: RunDirectory
+    args: SPINConfig
+    play: SelfPlayConfig
+    model: str | None
+    start: StartConfig = field(default_factory=StartConfig)
+    peft_config: Any = None
+    quantization_config: BitsAndBytesConfig | None = None
+    scorer: Scorer | None = None
+    processing_class: PreTrainedTokenizerBase | None = None
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.directory.journal)
+        if self.scorer is None and self.play.scorer is not None:
+            self.scorer = data.resolve(self.play.scorer)
+
+    @property
+    def start_model(self) -> str:
+        """θ_0."""
+        return self.model or str(self.directory.model(START))
+
+    def opponent_model(self, iteration: int) -> str:
+        """θ_t, which answers in iteration t and from which it starts."""
+        return self.start_model if iteration == 0 else str(self.directory.model(iteration_stage(iteration - 1)))
+
+    def iteration_args(self, iteration: int) -> SPINConfig:
+        """Settings of an iteration: its own values of what may differ, its own seed for the order of the data."""
+        args = copy.copy(self.args)
+        for name, value in iteration_settings(self.play, iteration).items():
+            setattr(args, name, value)
+        args.seed = self.args.seed + iteration
+        args.output_dir = str(self.directory.training(iteration_stage(iteration)))
+        args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing
+        return args
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The run's tokenizer, the same in every phase."""
+        if self.processing_class is not None:
+            return self.processing_class
+        return load_tokenizer(self.model or self.directory.tokenizer(), self.args)
+
+    def template(self) -> PairTemplate:
+        """What turns prompts and responses into tokens, the same in every phase."""
+        return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.chat_template_kwargs)
+
+    def eos_ids(self) -> list[int]:
+        """Ids that end a response, the start's generation config included."""
+        tokenizer = self.tokenizer()
+        try:
+            config = GenerationConfig.from_pretrained(self.start_model) if self.model else None
+        except OSError:
+            config = None  # a model may come without one
+        return eos_token_ids(tokenizer, config)
+
+    def rows(self, *, held_out: bool = False) -> Dataset:
+        """Prepared rows: to train on, or held out.
+
+        Raises:
+            DataError: they have not been prepared.
+        """
+        folder = self.directory.held_out_rows if held_out else self.directory.train_rows
+        if not folder.is_dir():
+            raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
+        return load_from_disk(folder)
+
+    def done(self, phase: str, stage: str) -> dict[str, Any] | None:
+        """What the journal says of a finished phase, or None."""
+        return self.journal.find(phase, stage)
+
+    def record(self, phase: str, stage: str, **figures: Any) -> None:
+        """Write a finished phase into the journal, once, and let all processes go on together."""
+        state = PartialState()
+        if state.is_main_process:
+            self.journal.append(phase, stage, **figures)
+        state.wait_for_everyone()
+
+
+def free_memory() -> None:
+    """Give back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def since(started: float) -> float:
+    """Seconds since a reading of `time.monotonic()`, to the millisecond."""
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,149 @@
+"""θ_0 for those who have no checkpoint: a small Llama and its tokenizer, made on the spot and trained with SFT.
+
+For demonstrations, tests and studies on a CPU. The tokenizer is trained on the dataset, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from collections.abc import Iterator
+
+from accelerate import PartialState
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    TrainingArguments,
+    set_seed,
+)
+
+from ..config import StartConfig
+from .baseline import save_model, train_supervised
+from .directory import START
+from .run import Run, since
+
+END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on texts: byte-level BPE (any text), or one token a character (those that it has seen).
+
+    Args:
+        texts: to train on.
+        start: kind and size.
+        max_length: tokens that the model can take.
+    """
+    if start.start_tokenizer == "char":
+        characters = sorted(set().union(*map(set, texts)))
+        vocabulary = {token: index for index, token in enumerate([END, TURN, TURN_END, *characters])}
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
+        backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        backend.decoder = decoders.Fuse()
+    else:
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.train_from_iterator(
+            texts,
+            trainers.BpeTrainer(
+                vocab_size=start.start_vocab_size,
+                special_tokens=[END, TURN, TURN_END],
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            ),
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=END,
+        pad_token=END,
+        additional_special_tokens=[TURN, TURN_END],
+        model_max_length=max_length,
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_tokenizer(run: Run, dataset: Dataset) -> None:
+    """Build the run's tokenizer from its dataset, once."""
+    folder = run.directory.tokenizer()
+    if PartialState().is_main_process and not folder.exists():
+        max_length = run.args.max_length or 2048
+        tokenizer = build_tokenizer(_texts(dataset), run.start, max_length)
+        unfinished = folder.with_name(".tokenizer.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        tokenizer.save_pretrained(unfinished)
+        unfinished.rename(folder)
+    PartialState().wait_for_everyone()
+
+
+def make_start(run: Run) -> None:
+    """Build θ_0 and train it on the run's own rows, once."""
+    if run.done("train", START):
+        return
+    started = time.monotonic()
+    start, tokenizer = run.start, run.tokenizer()
+    set_seed(run.args.seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=start.start_hidden_size,
+            intermediate_size=_feed_forward_size(start.start_hidden_size),
+            num_hidden_layers=start.start_num_layers,
+            num_attention_heads=start.start_num_heads,
+            num_key_value_heads=start.start_num_heads,
+            max_position_embeddings=run.args.max_length or 2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    training_started = time.monotonic()
+    train_supervised(model, tokenizer, run.rows(), _supervised_args(run), run.args.max_length)
+    work_seconds = since(training_started)
+    if PartialState().is_main_process:
+        save_model(model, tokenizer, run.directory.model(START))
+        shutil.rmtree(run.directory.training(START), ignore_errors=True)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.record("train", START, seconds=since(started), work_seconds=work_seconds, parameters=parameters)
+
+
+def _supervised_args(run: Run) -> TrainingArguments:
+    args = copy.copy(run.args)
+    args.output_dir = str(run.directory.training(START))
+    args.num_train_epochs = run.start.start_num_epochs
+    args.max_steps = -1
+    args.learning_rate = run.start.start_learning_rate
+    args.label_smoothing_factor = run.start.start_label_smoothing
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = run.start.start_batch_size, 1
+    args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
+    return args
+
+
+def _texts(dataset: Dataset) -> Iterator[str]:
+    """Every text of a dataset, whatever its format."""
+    for row in dataset:
+        yield from _strings(row)
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)
+
+
+def _feed_forward_size(hidden_size: int) -> int:
+    """Llama's 8/3 of the width, in multiples of 32."""
+    return max(round(8 * hidden_size / 3 / 32), 1) * 32

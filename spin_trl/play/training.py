@@ -1,0 +1,87 @@
+"""Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from accelerate import PartialState
+
+from ..checkpoint import latest
+from ..generation.store import GenerationStore
+from ..models import is_adapter, load_policy, merge_adapter
+from ..trainer import SPINTrainer
+from .directory import iteration_stage, replace_folder
+from .run import Run, free_memory, since
+
+_LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
+
+
+def train(run: Run, iteration: int) -> None:
+    """Train θ_{t+1}, starting from θ_t, on the pairs of iteration t and of the history before it.
+
+    Raises:
+        GenerationsError: the generations belong to another dataset, model or template.
+        OpponentError: the policy does not start at its opponent.
+    """
+    stage = iteration_stage(iteration)
+    if run.done("train", stage):
+        return
+    started = time.monotonic()
+    args = run.iteration_args(iteration)
+    trainer = _trainer(run, iteration, args)
+    # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
+    checkpoint = latest(Path(args.output_dir), args.world_size)
+    training_started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    work_seconds = since(training_started)
+    _save(run, trainer, stage)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    run.record(
+        "train",
+        stage,
+        seconds=since(started),
+        work_seconds=work_seconds,
+        steps=trainer.state.global_step,
+        pairs=trainer.pair_counts["train"].as_dict(),
+        first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
+        last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
+    )
+    del trainer
+    free_memory()
+
+
+def _trainer(run: Run, iteration: int, args) -> SPINTrainer:
+    first = max(iteration - run.play.history, 0)
+    stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in range(first, iteration + 1)}
+    start = run.opponent_model(iteration)
+    continues_adapter = is_adapter(start)
+    return SPINTrainer(
+        # A path where possible: TRL knows how to load under each launcher, and FSDP's opponent comes from the path.
+        model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
+        args=args,
+        train_dataset=run.rows(),
+        processing_class=run.tokenizer(),
+        quantization_config=None if continues_adapter else run.quantization_config,
+        peft_config=None if continues_adapter else run.peft_config,
+        generations=stores,
+    )
+
+
+def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:
+    """The trained model, with tokenizer and card, whole or not at all."""
+    folder = run.directory.model(stage)
+    unfinished = folder.with_name(".model.tmp")
+    state = PartialState()
+    if state.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    state.wait_for_everyone()
+    trainer.save_model(str(unfinished))
+    trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
+    if state.is_main_process:
+        shutil.copyfile(Path(trainer.args.output_dir) / "README.md", unfinished / "README.md")
+        if run.peft_config is not None and run.play.lora_opponent == "merge":
+            merge_adapter(unfinished, run.args)
+        replace_folder(unfinished, folder)
+    state.wait_for_everyone()

@@ -1,0 +1,225 @@
+"""Reads a recipe: YAML in TRL's flat style, overridden on the command line, checked key by key.
+
+TRL's parser does the parsing. Before it sees them, unknown keys are refused, and lists for settings that may differ by
+iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib.resources
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from datasets import Dataset
+from trl import ModelConfig, TrlParser
+
+from . import data
+from .config import PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig
+from .errors import RecipeError
+from .play.freeze import differences_from_defaults
+
+
+@dataclass
+class DataConfig:
+    """Which data a run learns from."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={"help": "JSONL, JSON, Parquet or CSV file, `save_to_disk` folder, Hub name, or `module:function`."},
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Commit of a Hub dataset."})
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    held_out_name: str | None = field(
+        default=None,
+        metadata={"help": "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."},
+    )
+    held_out_split: str = field(default="test", metadata={"help": "Its split, where there are several."})
+    column_mapping: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'}
+    )
+    max_rows: int | None = field(default=None, metadata={"help": "Use the first rows only."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.column_mapping, str):
+            try:
+                self.column_mapping = yaml.safe_load(self.column_mapping)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"`column_mapping` is no mapping: {error}") from error
+        if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
+            raise RecipeError(
+                f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
+            )
+
+    def train(self) -> Dataset:
+        """Load the data to train on."""
+        if self.dataset_name is None:
+            raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
+        dataset = data.load(
+            self.dataset_name,
+            self.dataset_config,
+            self.dataset_train_split,
+            self.column_mapping,
+            self.dataset_revision,
+        )
+        return dataset if self.max_rows is None else dataset.select(range(min(self.max_rows, len(dataset))))
+
+    def held_out(self) -> Dataset | None:
+        """Load the data to evaluate on, if it is named."""
+        if self.held_out_name is None:
+            return None
+        return data.load(self.held_out_name, None, self.held_out_split, self.column_mapping)
+
+
+@dataclass
+class Recipe:
+    """A recipe, parsed.
+
+    Attributes:
+        name: of the recipe: its folder's, or its file's.
+        data: which data.
+        args: settings of an iteration.
+        play: settings of the loop.
+        start: how θ_0 is built if no model is named.
+        model: which model, and how it is loaded.
+    """
+
+    name: str
+    data: DataConfig
+    args: SPINConfig
+    play: SelfPlayConfig
+    start: StartConfig
+    model: ModelConfig
+
+    def settings(self) -> dict[str, Any]:
+        """All that differs from the defaults, as a recipe."""
+        return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
+
+
+class _Parser(TrlParser):
+    """TRL's parser; what it refuses is an error with a message, not the end of the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(_with_suggestion(message, self))
+
+
+def read(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
+            with the package.
+        overrides: command-line arguments, like `--learning_rate 1e-6`.
+
+    Raises:
+        RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
+    """
+    path = find(source)
+    try:
+        settings = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
+    if "python" in settings:
+        raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
+    for name, value in (settings.pop("env", None) or {}).items():  # as TRL's recipes do
+        os.environ[name] = str(value)
+    lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
+    arguments, more = _split_lists(overrides)
+    lists = {**(settings.pop("per_iteration", None) or {}), **lists, **more}
+    for name in _overridden(arguments):
+        lists.pop(name, None)
+    parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
+    unknown = [key for key in settings if key not in _known(parser)]
+    if unknown:
+        raise RecipeError(f"{path}: unknown setting {unknown[0]!r}{_nearest(unknown[0], _known(parser))}")
+    parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
+    try:
+        parsed = parser.parse_args_into_dataclasses(args=list(arguments))
+    except (argparse.ArgumentError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except ValueError as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
+    return Recipe(_name(path), *parsed)
+
+
+def find(source: str) -> Path:
+    """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(source)
+    for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
+        if candidate.is_file():
+            return candidate
+    shipped = shipped_recipes()
+    if source in shipped:
+        return shipped[source]
+    raise RecipeError(
+        f"There is no recipe {source!r}{_nearest(source, shipped)} Shipped are: {', '.join(sorted(shipped))}."
+    )
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    folders = [Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes"]
+    try:
+        folders.insert(0, Path(str(importlib.resources.files("spin_trl.recipes"))))
+    except ModuleNotFoundError:
+        pass  # a source tree that is not installed
+    return {path.parent.name: path for folder in reversed(folders) for path in sorted(folder.glob("*/spin.yaml"))}
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name in ("spin.yaml", "recipe.yaml") else path.stem
+
+
+def _split_lists(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take `--learning_rate '[5e-7,1e-7]'` out of the arguments."""
+    rest, lists = [], {}
+    arguments = list(overrides)
+    while arguments:
+        argument = arguments.pop(0)
+        name, equals, value = argument.partition("=")
+        if name.removeprefix("--") in PER_ITERATION and (
+            value if equals else arguments[:1] and arguments[0]
+        ).startswith("["):
+            value = value if equals else arguments.pop(0)
+            try:
+                lists[name.removeprefix("--")] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"`{name}` is {value!r}; expected a list like '[5e-7,1e-7]'.") from error
+        else:
+            rest.append(argument)
+    return rest, lists
+
+
+def _overridden(arguments: Sequence[str]) -> list[str]:
+    return [name for name in PER_ITERATION for argument in arguments if argument.partition("=")[0] == f"--{name}"]
+
+
+def _known(parser: argparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest != "help"]
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
+    unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
+    if unknown:
+        return f"unknown setting {unknown[1]!r}{_nearest(unknown[1].lstrip('-'), _known(parser))}"
+    return message

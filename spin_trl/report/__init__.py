@@ -1,0 +1,1 @@
+"""What a run found, for people: a table in the terminal, and a plot."""

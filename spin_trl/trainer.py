@@ -1,0 +1,431 @@
+"""`SPINTrainer`: TRL's `DPOTrainer`, which also takes a plain SFT dataset and plays one self-play iteration with it.
+
+On preference data it is DPOTrainer. On an SFT dataset, the model as it was given is the opponent (SPIN, arXiv 2401.01335):
+it answers the prompts, and the policy, starting from the same weights, is trained to prefer the human responses.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import logging
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import is_peft_model
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_from_disk
+from transformers import (
+    BitsAndBytesConfig,
+    DataCollator,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    TrainerCallback,
+)
+from transformers.trainer_utils import EvalPrediction
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import get_config_model_id, hash_module
+
+from . import checkpoint, data, opponent
+from .card import complete_card
+from .collator import DataCollatorForSelfPlay
+from .config import SPINConfig
+from .errors import DataError, RecipeError
+from .generation.engine import Sampling
+from .generation.produce import generate
+from .generation.store import GenerationStore, Generations
+from .generation.transformers import TransformersEngine
+from .models import digest
+from .objectives import OBJECTIVES
+from .pairs import PairCounts, pair
+from .template import PairTemplate, eos_token_ids
+
+logger = logging.getLogger(__name__)
+
+GenerationSource = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
+
+
+class SPINTrainer(DPOTrainer):
+    """Drop-in for [`~trl.DPOTrainer`] that also plays a self-play iteration on an SFT dataset.
+
+    All arguments are DPOTrainer's, with one more. `train_dataset` may hold preference pairs (as in DPOTrainer, or with
+    the columns `real` and `generated`), or human responses alone (`messages`, or `prompt` and `completion`). In the
+    latter case the opponent is `model` as it is when training starts. Full fine-tuning computes its log-probabilities
+    once, before the first step, and keeps no second model; with PEFT the opponent is the base model or a frozen copy of
+    the adapter; an explicit `ref_model` is used as it is.
+
+    Args:
+        generations: the opponent's responses, for an SFT dataset: a folder or store that a generate phase wrote; stores
+            by iteration, the newest being the opponent's; or a dataset with `key` and `ids`. None: they are made at the
+            start of `train()`, into `args.output_dir`, where a later call finds them.
+
+    Raises:
+        DataError: the dataset can't be used; the message names the row.
+        GenerationsError: the generations belong to another dataset, model or template.
+        OpponentError: in `train()`, at step 0: the policy does not start at its opponent.
+    """
+
+    _tag_names = ["trl", "dpo", "spin"]
+    _name = "SPIN"
+    _paper = {
+        "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
+        "id": "2401.01335",
+        # docstyle-ignore
+        "citation": textwrap.dedent("""\
+            @inproceedings{chen2024selfplay,
+                title     = {{Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models}},
+                author    = {Zixiang Chen and Yihe Deng and Huizhuo Yuan and Kaixuan Ji and Quanquan Gu},
+                year      = 2024,
+                booktitle = {Forty-first International Conference on Machine Learning},
+            }"""),
+    }
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | Any,
+        ref_model: PreTrainedModel | None = None,
+        args: SPINConfig | DPOConfig | None = None,
+        data_collator: DataCollator | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset
+        | IterableDataset
+        | DatasetDict
+        | IterableDatasetDict
+        | dict[str, Dataset | IterableDataset]
+        | None = None,
+        processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        quantization_config: BitsAndBytesConfig | None = None,
+        peft_config: Any = None,
+        generations: GenerationSource | None = None,
+    ) -> None:
+        if args is None:
+            name = model if isinstance(model, str) else get_config_model_id(model.config)
+            args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
+        self._self_play = isinstance(train_dataset, Dataset | IterableDataset) and data.is_sft(train_dataset)
+        self._opponent_is_ours = self._self_play and ref_model is None
+        self._adapter_is_new = peft_config is not None
+        self._given = generations
+        self._rows_by_name: dict[str, Dataset] = {}
+        self.pair_counts: dict[str, PairCounts] = {}
+        """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
+        self._recorder = opponent.LogProbRecorder()
+        is_adapter = not isinstance(model, str) and is_peft_model(model)
+        if self._self_play:
+            args = self._check_self_play(args, train_dataset, data_collator)
+            if self._opponent_is_ours and peft_config is None and not is_adapter:
+                args.precompute_ref_log_probs = True
+        elif generations is not None:
+            raise DataError(
+                "`generations` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
+                f"{getattr(train_dataset, 'column_names', None)}."
+            )
+        if is_adapter:
+            opponent.drop_frozen_adapter(model)
+        super().__init__(
+            model=model,
+            ref_model=ref_model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=callbacks,
+            optimizers=optimizers,
+            quantization_config=quantization_config,
+            peft_config=peft_config,
+        )
+        self._fit_adapter_dtypes()
+        # The parent runs with the losses that it knows; ours are added to its result.
+        weighted = list(zip(self.loss_types, self.loss_weights, strict=True))
+        self._objectives = [(OBJECTIVES[name], weight) for name, weight in weighted if name in OBJECTIVES]
+        self.loss_types = [name for name, _ in weighted if name not in OBJECTIVES]
+        self.loss_weights = [weight for name, weight in weighted if name not in OBJECTIVES]
+        self._recorder.watch(self.model)
+        if self.ref_model is not None:
+            self._recorder.watch(self.ref_model)
+        if self._self_play:
+            self._for_each_dataset(self._rows)
+            if self._given is not None:
+                self._for_each_dataset(self._with_opponent)
+
+    # ---- datasets -----------------------------------------------------------------------------------------------------
+
+    def _check_self_play(self, args: Any, train_dataset: Any, data_collator: DataCollator | None) -> SPINConfig:
+        """What self-play can't do, said before a model is loaded. Returns settings that are the trainer's own."""
+        if not isinstance(args, SPINConfig):
+            raise RecipeError(f"An SFT dataset needs `args` of type SPINConfig, got {type(args).__name__}.")
+        if isinstance(train_dataset, IterableDataset):
+            raise DataError(
+                "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
+                "stream pairs (`prompt`, `chosen`, `rejected`)."
+            )
+        if {"image", "images"} & set(train_dataset.column_names):
+            raise DataError(
+                "Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`)."
+            )
+        if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
+            raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
+        if args.sync_ref_model:
+            raise RecipeError(
+                "`sync_ref_model` moves the reference model, but the opponent is frozen in an iteration."
+            )
+        return copy.copy(args)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        if self._is_given_pairs(dataset):
+            return super()._prepare_dataset(data.as_preference(dataset), processing_class, args, dataset_name)
+        if not hasattr(self, "_objectives"):
+            return dataset  # in the parent's constructor: prepared when there are a model and a generation config
+        return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self._is_given_pairs(dataset) or "sample" in dataset.column_names:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        if self.is_fsdp_enabled:
+            # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
+            self._check_fsdp_start()
+            return self._with_opponent(self._rows(dataset, name), name)
+        return dataset
+
+    def _is_given_pairs(self, dataset: Any) -> bool:
+        """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
+        if not self._self_play:
+            if data.is_sft(dataset):
+                raise DataError("An evaluation dataset must hold pairs, as the training dataset does.")
+            return True
+        return data.is_preference(dataset)
+
+    def _check_fsdp_start(self) -> None:
+        start = get_config_model_id(self.model.config)
+        if self._given is None:
+            raise RecipeError("Under FSDP, generation is a launch of its own; pass its folder as `generations`.")
+        if self.ref_model is None or not Path(start).is_dir():
+            raise RecipeError(
+                f"Under FSDP the opponent is loaded from the iteration's start folder, but that is {start!r}."
+            )
+
+    @functools.cached_property
+    def pair_template(self) -> PairTemplate:
+        """What turns prompts and real responses into tokens."""
+        eos_ids = eos_token_ids(self._tokenizer, self.model.generation_config)
+        return PairTemplate(self._tokenizer, eos_ids, self.args.chat_template_kwargs)
+
+    def _rows(self, dataset: Any, name: str) -> Any:
+        if self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names):
+            return dataset
+        args = self.args
+        fits = args.max_length if args.truncation_mode == "keep_start" else None
+        with self.accelerator.main_process_first():
+            rows = data.prepare(
+                dataset, self.pair_template, max_length=fits, turn=args.train_on_turn, num_proc=args.dataset_num_proc
+            )
+        if len(rows) == 0:
+            raise DataError(
+                f"Every prompt of the {name} dataset has {args.max_length} tokens (`max_length`) or more: nothing is left."
+            )
+        if len(rows) < len(dataset):
+            logger.warning(
+                "%d of %d rows of the %s dataset are left out: their prompts have %s tokens (`max_length`) or more.",
+                len(dataset) - len(rows),
+                len(dataset),
+                name,
+                args.max_length,
+            )
+        self._rows_by_name[name] = rows
+        return rows
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        names = ["key", "iteration", "sample", "real_ids"] if self._self_play else []
+        self._signature_columns += [name for name in names if name not in self._signature_columns]
+
+    def _for_each_dataset(self, function: Callable[[Any, str], Any]) -> None:
+        self.train_dataset = function(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: function(dataset, name) for name, dataset in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = function(self.eval_dataset, "eval")
+
+    # ---- the opponent -------------------------------------------------------------------------------------------------
+
+    def _with_opponent(self, rows: Any, name: str, *, precompute: bool = True) -> Any:
+        """Rows with the opponent's responses, and its log-probabilities where they are computed once."""
+        if self._is_given_pairs(rows) or "sample" in rows.column_names:
+            return rows
+        generations = self._generations(rows, name)
+        prefix = "" if name == "train" else f"{name}/"
+        pairs, self.pair_counts[name] = pair(rows, generations, self.args, prefix)
+        self._install_collator(generations, prefix)
+        pairs = self._on_disk(pairs)
+        if not (precompute and self.precompute_ref_logps):
+            return pairs
+        batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
+        return super()._precompute_ref_logps(pairs, name, self.args.precompute_ref_batch_size or batch_size)
+
+    def _generations(self, rows: Dataset, name: str) -> Generations:
+        source = self._given
+        if isinstance(source, Generations):
+            return source
+        if isinstance(source, Dataset):
+            return Generations.from_dataset(source)
+        if source is None:
+            return Generations.load({0: self._answer(rows, name)})
+        if isinstance(source, str | Path | GenerationStore):
+            store = source if isinstance(source, GenerationStore) else GenerationStore(source)
+            source = {store.manifest()["iteration"]: store}
+        newest = max(source)
+        self._check_manifest(source[newest], rows if name == "train" else None)
+        return Generations.load(source)
+
+    def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
+        """Refuse generations of another model, template or dataset."""
+        expected = {"template": self.pair_template.digest()}
+        if rows is not None:
+            expected["dataset"] = data.digest(rows)
+        if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            expected["model"] = digest(self.model, adapter_is_new=self._adapter_is_new)
+        store.check(expected)
+
+    def _answer(self, rows: Dataset, name: str) -> GenerationStore:
+        """Let the policy, which is the opponent until the first step, answer the prompts."""
+        sampling = Sampling.from_args(self.args)
+        digests = {
+            "dataset_digest": data.digest(rows),
+            "template_digest": self.pair_template.digest(),
+            "model_digest": digest(self.model, adapter_is_new=self._adapter_is_new),
+        }
+        # A name of its own for every model and setting: what an interrupted call left is found, anything else is not.
+        folder = f"{name}-{data.hash_of([digests, dataclasses.asdict(sampling)])}"
+        store = GenerationStore(Path(self.args.output_dir) / "generations" / folder)
+        model = self.accelerator.unwrap_model(self.model).to(self.accelerator.device)
+        generate(
+            TransformersEngine(
+                model, self.pair_template.eos_ids, self._tokenizer.pad_token_id, autocast=self.accelerator.autocast
+            ),
+            rows,
+            store,
+            sampling,
+            iteration=0,
+            disable_progress=self.args.disable_tqdm,
+            description=f"Generating ({name})",
+            **digests,
+        )
+        return store
+
+    def _install_collator(self, generations: Generations, prefix: str) -> None:
+        collator = self.data_collator
+        if not isinstance(collator, DataCollatorForSelfPlay):
+            fields = {field.name: getattr(collator, field.name) for field in dataclasses.fields(collator)}
+            collator = self.data_collator = DataCollatorForSelfPlay(**fields, generations=Generations({}))
+        collator.generations = collator.generations.merged(generations, prefix)
+
+    def _on_disk(self, pairs: Dataset) -> Dataset:
+        """Pairs as Arrow files in the output folder: memory stays flat, and cached log-probs lie beside them."""
+        folder = Path(self.args.output_dir) / "pairs" / pairs._fingerprint
+        if self.accelerator.is_main_process and not folder.exists():
+            unfinished = folder.with_name(f".{folder.name}.tmp")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            pairs.save_to_disk(unfinished)
+            unfinished.rename(folder)
+        self.accelerator.wait_for_everyone()
+        loaded = load_from_disk(folder)
+        loaded._fingerprint = pairs._fingerprint
+        return loaded
+
+    def _fit_adapter_dtypes(self) -> None:
+        """Adapters in dtypes that the gradient scaler takes, and the frozen one equal to the trainable one, bit by bit."""
+        if not is_peft_model(self.model):
+            return
+        if (
+            self.args.fp16
+        ):  # the scaler refuses bfloat16 gradients, which is what TRL makes of adapters on 4-bit weights
+            for parameter in self.model.parameters():
+                if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                    parameter.data = parameter.data.float()
+        opponent.align_frozen_adapter(self.model)
+
+    # ---- training -----------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train, after the opponent has answered, if it has not yet. Arguments and result are Trainer's.
+
+        `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.
+        """
+        if self._self_play and self._given is None:
+            if self.state.global_step > 0:
+                self._next_opponent()
+            self._for_each_dataset(self._with_opponent)
+        if resume_from_checkpoint is True:
+            # Checkpoints of a trainer that writes no manifests are left to Trainer's own search.
+            found = checkpoint.latest(Path(self.args.output_dir), self.args.world_size)
+            resume_from_checkpoint = str(found) if found is not None else True
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _next_opponent(self) -> None:
+        """The policy as it is now becomes the opponent: `train()` was called again."""
+        self._adapter_is_new = False
+        if is_peft_model(self.model):
+            opponent.freeze_adapter(self.model)
+        elif self.precompute_ref_logps:
+            self._precompute_model_hash = hash_module(self.model)
+        self._for_each_dataset(lambda dataset, name: self._rows_by_name.get(name, dataset))
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        check_due = (
+            self._opponent_is_ours
+            and self.args.check_opponent
+            and self.args.disable_dropout
+            and self.model.training
+            and self.state.global_step == 0
+        )
+        if not self._objectives and not check_due:
+            return super()._compute_loss(model, inputs, return_outputs)
+        with self._recorder.listen() as records:
+            result = super()._compute_loss(model, inputs, return_outputs)
+        mask = inputs["completion_mask"][:, 1:]
+        policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
+        if self.precompute_ref_logps:
+            opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
+        else:
+            opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
+        if check_due and self.ld_alpha is None:
+            opponent.check(policy_logps, opponent_logps, mask.sum(dim=1), self._compute_dtype())
+        loss, outputs = result if return_outputs else (result, None)
+        for objective, weight in self._objectives:
+            loss = loss + weight * objective(*policy_logps.chunk(2), *opponent_logps.chunk(2)).mean()
+        return (loss, outputs) if return_outputs else loss
+
+    def _compute_dtype(self) -> torch.dtype:
+        if self.args.bf16:
+            return torch.bfloat16
+        return torch.float16 if self.args.fp16 else self.model.dtype
+
+    # ---- saving -------------------------------------------------------------------------------------------------------
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        with opponent.without_frozen_adapter(self.model):
+            super()._save(output_dir, state_dict)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.accelerator.is_main_process:
+            checkpoint.write_manifest(folder, self.args.world_size)
+
+    def create_model_card(
+        self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
+    ) -> None:
+        """Write the model card; where training started from a local folder, with that folder's own base model."""
+        super().create_model_card(model_name, dataset_name, tags)
+        if self.is_world_process_zero():
+            complete_card(Path(self.args.output_dir) / "README.md", get_config_model_id(self.model.config))

@@ -1,0 +1,124 @@
+"""Building the same trainer of either class, and holding the two against each other."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+from trl import DPOConfig, DPOTrainer
+
+from spin_trl import SPINConfig, SPINTrainer
+
+# Both classes run the same arithmetic on the same machine; what may differ is the order of additions.
+RELATIVE: Final = 1e-5
+ABSOLUTE: Final = 2e-6
+
+Build = Callable[["Kind"], DPOTrainer]
+Weights = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A trainer class with its configuration class, and a folder to write to."""
+
+    trainer: type[DPOTrainer]
+    config: type[DPOConfig]
+    folder: str
+
+    def settings(self, **overrides: Any) -> DPOConfig:
+        """Three steps of two pairs on the CPU in float32, logging each; plain SGD, so that weights can be compared."""
+        defaults: dict[str, Any] = {
+            "output_dir": self.folder,
+            "use_cpu": True,
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "per_device_train_batch_size": 2,
+            "per_device_eval_batch_size": 2,
+            "max_steps": 3,
+            "logging_steps": 1,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+        }
+        return self.config(**{**defaults, **overrides})
+
+    def build(self, model: str | PreTrainedModel, *, settings: Mapping[str, Any] | None = None, **kwargs: Any) -> Any:
+        """A trainer of this kind; `settings` override the configuration's defaults."""
+        return self.trainer(model=model, args=self.settings(**(settings or {})), **kwargs)
+
+
+def kinds(folder: str) -> tuple[Kind, Kind]:
+    """DPOTrainer, which says what is right, and SPINTrainer."""
+    return Kind(DPOTrainer, DPOConfig, f"{folder}/dpo"), Kind(SPINTrainer, SPINConfig, f"{folder}/spin")
+
+
+def weights(model: torch.nn.Module) -> Weights:
+    """A copy of a model's parameters."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def unchanged(before: Weights, model: torch.nn.Module) -> set[str]:
+    """Names of the parameters that are still what they were, bit by bit."""
+    return {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+
+
+def steps(trainer: DPOTrainer, key: str = "loss") -> list[float]:
+    """What a trainer logged under a key, in order."""
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def same_logs(dpo: DPOTrainer, spin: DPOTrainer) -> None:
+    """Both logged the same metrics with the same values, at the same steps; wall-clock times aside."""
+    assert len(dpo.state.log_history) == len(spin.state.log_history)
+    for expected, found in zip(dpo.state.log_history, spin.state.log_history, strict=True):
+        same_metrics(expected, found)
+
+
+def same_metrics(expected: Mapping[str, float], found: Mapping[str, float]) -> None:
+    """Two sets of metrics have the same names and values; wall-clock times aside."""
+    timeless = dict(_timeless(expected))
+    assert dict(_timeless(found)) == pytest.approx(timeless, rel=RELATIVE, abs=10 * ABSOLUTE, nan_ok=True)
+    assert all(math.isfinite(value) for value in timeless.values())
+
+
+def _timeless(metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    return ((name, v) for name, v in metrics.items() if not name.endswith(("_runtime", "_per_second", "_time")))
+
+
+def same_weights(dpo: torch.nn.Module, spin: torch.nn.Module) -> None:
+    """Two models have the same parameters with the same values."""
+    expected, found = weights(dpo), weights(spin)
+    assert expected.keys() == found.keys()
+    for name, parameter in expected.items():
+        torch.testing.assert_close(
+            found[name], parameter, rtol=RELATIVE, atol=ABSOLUTE, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def train_both(folder: str, build: Build) -> tuple[DPOTrainer, DPOTrainer]:
+    """Train with each class from the same start; losses, metrics and weights agree. Returns both trainers, trained."""
+    trainers = []
+    for kind in kinds(folder):
+        trainer = build(kind)
+        trainer.train()
+        trainers.append(trainer)
+    dpo, spin = trainers
+    assert type(spin) is SPINTrainer
+    same_logs(dpo, spin)
+    same_weights(dpo.model, spin.model)
+    return dpo, spin
+
+
+def reference_logps(model: PreTrainedModel, prompt: list[int], response: list[int]) -> float:
+    """log p(response | prompt), worked out from the model's logits without any of TRL's code."""
+    ids = torch.tensor([prompt + response])
+    with torch.no_grad():
+        logps = model(input_ids=ids).logits.log_softmax(dim=-1)
+    first = len(prompt)
+    return sum(float(logps[0, position - 1, ids[0, position]]) for position in range(first, ids.size(1)))

@@ -1,0 +1,21 @@
+"""Every test that takes `kind` runs twice: with DPOTrainer, which says what is right, and with SPINTrainer."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("drop_in.compare")
+
+from drop_in import compare  # noqa: E402
+
+
+@pytest.fixture(params=[0, 1], ids=["DPOTrainer", "SPINTrainer"])
+def kind(request: pytest.FixtureRequest, tmp_path: Path) -> compare.Kind:
+    """The trainer class under test."""
+    return compare.kinds(str(tmp_path))[request.param]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Where the trainers of a test write."""
+    return str(tmp_path)
