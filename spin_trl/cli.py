@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -106,10 +108,10 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _phase(options: argparse.Namespace, overrides: list[str]) -> None:
     session = _session(options.recipe, overrides)
-    if not 0 <= options.iteration < session.session.play.num_iterations:
+    if not 0 <= options.iteration < session.state.play.num_iterations:
         raise RecipeError(
             f"`--iteration` is {options.iteration}, but the run has the iterations 0 to "
-            f"{session.session.play.num_iterations - 1}."
+            f"{session.state.play.num_iterations - 1}."
         )
     session.run_phase(options.command, options.iteration)
 
@@ -126,15 +128,16 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
     # Imported here: the stack takes seconds, and `--help` should not.
     from pathlib import Path
 
-    from transformers.utils import logging as transformers_logging
+    _quieten()
     from trl import get_peft_config, get_quantization_config
 
     from .play.loop import SelfPlay
     from .play.phases import by_accelerate, in_this_process
     from .recipe import read
 
-    transformers_logging.set_verbosity_error()
     recipe = read(source, overrides)
+    if recipe.args.disable_tqdm:
+        os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     if (Path(source) / "recipe.yaml").is_file():
         if recipe.play.run_dir and Path(recipe.play.run_dir).resolve() != Path(source).resolve():
             raise RunDirectoryError(
@@ -151,7 +154,7 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
     if recipe.model.model_name_or_path is not None:
         recipe.args.model_init_kwargs = {
             **{name: value for name, value in model_kwargs.items() if value is not None},
-            **(recipe.args.model_init_kwargs or {}),
+            **dict(recipe.args.model_init_kwargs or {}),
         }
     return SelfPlay(
         model=recipe.model.model_name_or_path,
@@ -165,6 +168,19 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
         launch=by_accelerate if recipe.play.accelerate_config else in_this_process,
         settings=settings,
     )
+
+
+def _quieten() -> None:
+    """What libraries say at every load and every save would bury what the run says."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # at its import: kernels that nobody asked for
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {

@@ -110,6 +110,11 @@ class SPINConfig(DPOConfig):
 
     _VALID_DICT_FIELDS = DPOConfig._VALID_DICT_FIELDS + ["chat_template_kwargs"]
 
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """`chat_template_kwargs`, as a mapping."""
+        return _mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.chat_template_kwargs = _mapping("chat_template_kwargs", self.chat_template_kwargs)
@@ -282,7 +287,7 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
 
 def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
     """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
-    return {name: values[iteration] for name, values in (play.per_iteration or {}).items()}
+    return {name: values[iteration] for name, values in (_mapping("per_iteration", play.per_iteration) or {}).items()}
 
 
 @dataclass

@@ -28,6 +28,9 @@ READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "cs
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
 
+_ROLES = {"human": "user", "gpt": "assistant"}
+"""ShareGPT's names for roles, and everyone else's."""
+
 _SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
 
 
@@ -59,9 +62,13 @@ def load(
             loaded = load_from_disk(str(path))
         except FileNotFoundError as error:
             raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote: {error}") from error
+        if isinstance(loaded, DatasetDict) and split not in loaded:
+            raise DataError(f"{path} has no split {split!r}; its splits are {list(loaded)}.")
         dataset = loaded[split] if isinstance(loaded, DatasetDict) else loaded
     elif ":" in name:
         dataset = resolve(name)(split)
+        if not isinstance(dataset, Dataset):
+            raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
         try:
             dataset = load_dataset(name, config, split=split, revision=revision)
@@ -90,10 +97,18 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
-    """Rename columns, naming those that are there if one is missing."""
+    """Rename columns, naming those that are there if one is missing or taken."""
     missing = [column for column in column_mapping or {} if column not in dataset.column_names]
     if missing:
         raise DataError(f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}.")
+    taken = [
+        name for name in (column_mapping or {}).values() if name in set(dataset.column_names) - set(column_mapping)
+    ]
+    if taken:
+        raise DataError(
+            f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
+            "to another name, too."
+        )
     return dataset.rename_columns(column_mapping) if column_mapping else dataset
 
 
@@ -106,6 +121,8 @@ def _load_file(path: Path) -> Dataset:
         dataset = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
     except (DatasetGenerationError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error.__cause__ or error}") from error
+    except StopIteration:  # what `datasets` says to a file without content
+        raise DataError(f"{path} has no rows.") from None
     if len(dataset) == 0:
         raise DataError(f"{path} has no rows.")
     return dataset
@@ -257,8 +274,10 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
     }
     for number, (prompt, response) in enumerate(_turns(row, turn)):
         encoded = template.encode(prompt, response, **options)
-        shown = prompt if isinstance(prompt, str) else prompt[-1].get("content") if prompt else ""
-        real = response if isinstance(response, str) else response.get("content")
+        if not encoded.prompt_ids:
+            raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
+        shown = prompt if isinstance(prompt, str) else prompt[-1].get("content") or ""
+        real = response if isinstance(response, str) else response.get("content") or ""
         yield {
             "key": key if turn != "all" else f"{key}.{number}",
             "prompt_hash": hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20],
@@ -271,31 +290,42 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
 
 def _turns(row: dict[str, Any], turn: str) -> Iterator[tuple[str | list[Message], str | Message]]:
     """Prompt and response of every turn of a row that is trained on."""
-    if row.get("prompt") is not None and row.get("completion") is not None:
-        prompt, completion = _messages(row["prompt"]), _messages(row["completion"])
+    row = maybe_convert_to_chatml(row)
+    if "completion" in row and (row["completion"] is not None or row.get("messages") is None):
+        prompt, completion = (_messages(row[name], name) for name in ("prompt", "completion"))
+        if not completion or isinstance(completion, str) and not completion.strip():
+            raise DataError("the completion is empty")
+        if isinstance(prompt, str) != isinstance(completion, str):
+            raise DataError("the prompt and the completion must both be text or both be messages")
         if isinstance(completion, str):
-            if not completion.strip():
-                raise DataError("the completion is empty")
             yield prompt, completion
             return
         messages, first = [*prompt, *completion], len(prompt)
     else:
-        row = maybe_convert_to_chatml(row)
-        messages, first = _messages(row.get("messages") or []), 0
-    positions = [i for i, message in enumerate(messages) if i >= first and message.get("role") == "assistant"]
+        messages, first = _messages(row.get("messages"), "messages"), 0
+        if isinstance(messages, str):
+            raise DataError(f"`messages` is text ({messages[:60]!r}), not a list of messages")
+    # An assistant's turn that nothing precedes answers nothing.
+    positions = [i for i, message in enumerate(messages) if i >= max(first, 1) and message.get("role") == "assistant"]
     if not positions:
         roles = [message.get("role") for message in messages]
         raise DataError(f"no assistant turn to train on; its roles are {roles}")
     for position in {"last": positions[-1:], "first": positions[:1], "all": positions}[turn]:
         message = messages[position]
-        if not message.get("content") and not message.get("tool_calls"):
+        content = message.get("content") or ""
+        if not (content.strip() if isinstance(content, str) else content) and not message.get("tool_calls"):
             raise DataError(f"the assistant's turn (message {position}) is empty")
         yield messages[:position], message
 
 
-def _messages(value: Any) -> Any:
-    """Text as it is; messages without the empty fields that Arrow fills in."""
-    return value if isinstance(value, str) else remove_none_values(value)
+def _messages(value: Any, column: str) -> Any:
+    """Text as it is; messages with OpenAI's roles, and without the empty fields that Arrow fills in."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value or [], list) or not all(isinstance(message, dict) for message in value or []):
+        raise DataError(f"`{column}` is neither text nor a list of messages: {str(value)[:60]!r}")
+    messages = remove_none_values(value or [])
+    return [{**message, "role": _ROLES.get(role := message.get("role"), role)} for message in messages]
 
 
 def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, Dataset]:

@@ -47,10 +47,26 @@ def load_policy(
     try:
         if is_adapter(path):
             base = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
-            return PeftModel.from_pretrained(create_model_from_path(base, **kwargs), str(path), is_trainable=trainable)
-        return create_model_from_path(str(path), **kwargs)
+            model = PeftModel.from_pretrained(
+                create_model_from_path(base, **kwargs), str(path), is_trainable=trainable
+            )
+        else:
+            model = create_model_from_path(str(path), **kwargs)
     except (OSError, ValueError) as error:
         raise DataError(f"The model {str(path)!r} can't be loaded: {error}") from error
+    keep_differentiable(model)
+    return model
+
+
+def keep_differentiable(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
+
+    Its format for inference there is coarser and has no gradient: an adapter that is trained afterwards learns nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            module.state_dict()  # unpacks the weights, if they have been repacked already
 
 
 def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrainedTokenizerBase:

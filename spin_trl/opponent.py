@@ -61,7 +61,8 @@ def check(
         OpponentError: a log-ratio is not 0. The message has both numbers and the likely cause.
     """
     tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) * num_tokens.clamp(min=1).sqrt()
-    excess = (policy_logps.detach().float() - opponent_logps.float()).abs() - tolerance.to(policy_logps.device)
+    policy_logps = policy_logps.detach()
+    excess = (policy_logps.float() - opponent_logps.float()).abs() - tolerance.to(policy_logps.device)
     worst = int(excess.nan_to_num(nan=torch.inf).argmax())
     if excess[worst] <= 0:
         return

@@ -7,6 +7,7 @@ iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib.resources
 import os
@@ -58,6 +59,9 @@ class DataConfig:
                 f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
             )
 
+    def _mapping(self) -> dict[str, str] | None:
+        return self.column_mapping if isinstance(self.column_mapping, dict) else None
+
     def train(self) -> Dataset:
         """Load the data to train on."""
         if self.dataset_name is None:
@@ -66,7 +70,7 @@ class DataConfig:
             self.dataset_name,
             self.dataset_config,
             self.dataset_train_split,
-            self.column_mapping,
+            self._mapping(),
             self.dataset_revision,
         )
         return dataset if self.max_rows is None else dataset.select(range(min(self.max_rows, len(dataset))))
@@ -75,7 +79,7 @@ class DataConfig:
         """Load the data to evaluate on, if it is named."""
         if self.held_out_name is None:
             return None
-        return data.load(self.held_out_name, None, self.held_out_split, self.column_mapping)
+        return data.load(self.held_out_name, None, self.held_out_split, self._mapping())
 
 
 @dataclass
@@ -174,10 +178,8 @@ def find(source: str) -> Path:
 def shipped_recipes() -> dict[str, Path]:
     """Recipes that come with the package, by name."""
     folders = [Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes"]
-    try:
+    with contextlib.suppress(ModuleNotFoundError):  # a source tree that is not installed
         folders.insert(0, Path(str(importlib.resources.files("spin_trl.recipes"))))
-    except ModuleNotFoundError:
-        pass  # a source tree that is not installed
     return {path.parent.name: path for folder in reversed(folders) for path in sorted(folder.glob("*/spin.yaml"))}
 
 
@@ -192,10 +194,10 @@ def _split_lists(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     while arguments:
         argument = arguments.pop(0)
         name, equals, value = argument.partition("=")
-        if name.removeprefix("--") in PER_ITERATION and (
-            value if equals else arguments[:1] and arguments[0]
-        ).startswith("["):
-            value = value if equals else arguments.pop(0)
+        value = value if equals else next(iter(arguments), "")
+        if name.removeprefix("--") in PER_ITERATION and value.startswith("["):
+            if not equals:
+                arguments.pop(0)
             try:
                 lists[name.removeprefix("--")] = yaml.safe_load(value)
             except yaml.YAMLError as error:

@@ -60,6 +60,7 @@ class PairTemplate:
         self.tokenizer = tokenizer
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.eos_ids = list(eos_token_ids(tokenizer) if eos_ids is None else eos_ids)
+        self._turn_end: int | None = None
         if not self.eos_ids:
             raise DataError(
                 "The tokenizer has no EOS token, so neither a real nor a generated response would ever end. "
@@ -91,19 +92,21 @@ class PairTemplate:
         if not isinstance(prompt, list) or not isinstance(response, dict):
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
-        options["tools"] = (json.loads(tools) if isinstance(tools, str) else tools) or None
+        options["tools"] = _parsed(tools)
         start, rest = self._split(prompt, response, options)
-        return self._end(self._ids(start), self._ids(start + rest), rest)
+        end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
+        return self._end(self._ids(start), self._ids(start + rest), rest, end)
 
     def digest(self) -> str:
-        """Hash of all that decides the tokens of a row: template, its arguments, vocabulary, EOS ids."""
+        """Hash of what decides the tokens of a row: template, its arguments, vocabulary, how text is split, EOS ids."""
         tokenizer = self.tokenizer
         identity = [
             tokenizer.chat_template,
             self.chat_template_kwargs,
             self.eos_ids,
             sorted(tokenizer.get_vocab().items()),
-            type(tokenizer).__name__,
+            # Normalisation and pre-tokenisation show in what they make of a text.
+            self._ids("Ab 12,  é\n\n\tWörld's (x)"),
         ]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -137,8 +140,18 @@ class PairTemplate:
                     return start, whole[len(start) :]
                 if not whole.startswith(before):
                     self._refuse(before, head, options, prompt, response)
-        if not whole.startswith(before) or content.strip() not in whole[len(before) :]:
+        if not whole.startswith(before):
             self._refuse(before, whole, options, prompt, response)
+        if content.strip() not in whole[len(before) :]:
+            raise TemplateError(
+                f"The chat template does not write the answer as it is: {content[:60]!r} became "
+                f"{whole[len(before) :][:60]!r}. It may want content as a list of parts, like "
+                '[{"type": "text", "text": ...}].'
+            )
+        if response.get("tool_calls") and whole == self._render(
+            [*prompt, {**response, "content": content, "tool_calls": None}], options, generate=False
+        ):
+            raise TemplateError("The chat template leaves out tool calls, so this answer would lose them.")
         return before, whole[len(before) :]
 
     def _refuse(
@@ -170,14 +183,22 @@ class PairTemplate:
         # Some tokenizers end every text with EOS; a prompt goes on.
         if start and start[-1] in self.eos_ids and not prompt.endswith(self.tokenizer.decode(start[-1:])):
             start = start[:-1]
-        return self._end(start, whole, response)
+        return self._end(start, whole, response, self.eos_ids_of_turn()[0])
 
-    def _end(self, start: list[int], whole: list[int], rest: str) -> EncodedPair:
+    def _end(self, start: list[int], whole: list[int], rest: str, eos_id: int) -> EncodedPair:
         """Cut the response at the first EOS behind its start, or give it one."""
         # Where tokens merge across the boundary, a generation could not have produced the merged one.
-        real = whole[len(start) :] if whole[: len(start)] == start else self._ids(rest)
+        real = whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
         end = next((i for i, token in enumerate(real) if token in self.eos_ids), None)
-        return EncodedPair(start, real + [self.eos_ids_of_turn()[0]] if end is None else real[: end + 1])
+        return EncodedPair(start, [*real, eos_id] if end is None else real[: end + 1])
+
+    def _continuation(self, text: str) -> list[int]:
+        """Tokens of a text that goes on: SentencePiece would put a space before one that stands alone."""
+        for anchor in ("\n", "x"):
+            before, ids = self._ids(anchor), self._ids(anchor + text)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._ids(text)
 
     def eos_ids_of_turn(self) -> list[int]:
         """EOS ids, the tokenizer's own first: the one that ends a response whose template writes none."""
@@ -197,11 +218,32 @@ class PairTemplate:
             special = [token for token in ids if token in self.tokenizer.all_special_ids or self._is_added(token)]
             if special and not set(ids) & set(self.eos_ids):
                 self.eos_ids = [*self.eos_ids, special[0]]
+            if not special:
+                self._turn_end = self._start_of_next_turn(conversation)
             return
+
+    def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
+        """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
+        try:
+            whole = self._render(
+                [*conversation, conversation[0]], {**self.chat_template_kwargs, "tools": None}, generate=False
+            )
+        except TemplateError:
+            return None
+        ids = self._ids(whole.rsplit(_PROBE, 2)[1])
+        return ids[0] if ids and ids[0] in self.eos_ids else None
 
     def _is_added(self, token: int) -> bool:
         added = self.tokenizer.added_tokens_decoder.get(token)
         return added is not None and added.special
+
+
+def _parsed(tools: Any) -> Any:
+    """Tools as a template takes them: a list, or None."""
+    try:
+        return (json.loads(tools) if isinstance(tools, str) and tools else tools) or None
+    except ValueError as error:
+        raise DataError(f"`tools` is not valid JSON ({error}): {tools[:60]!r}") from error
 
 
 def _text(message: Message) -> str:

@@ -12,9 +12,10 @@ import functools
 import logging
 import shutil
 import textwrap
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate.utils import is_peft_model
@@ -38,16 +39,16 @@ from .config import SPINConfig
 from .errors import DataError, RecipeError
 from .generation.engine import Sampling
 from .generation.produce import generate
-from .generation.store import GenerationStore, Generations
+from .generation.store import Generations, GenerationStore
 from .generation.transformers import TransformersEngine
-from .models import digest
+from .models import digest, keep_differentiable
 from .objectives import OBJECTIVES
 from .pairs import PairCounts, pair
 from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
 
-GenerationSource = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
+GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
 
 
 class SPINTrainer(DPOTrainer):
@@ -72,6 +73,11 @@ class SPINTrainer(DPOTrainer):
 
     _tag_names = ["trl", "dpo", "spin"]
     _name = "SPIN"
+    train_dataset: Any
+    eval_dataset: Any
+    data_collator: Any
+    loss_types: list[str]
+    loss_weights: list[float]
     _paper = {
         "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
         "id": "2401.01335",
@@ -116,6 +122,8 @@ class SPINTrainer(DPOTrainer):
         self._rows_by_name: dict[str, Dataset] = {}
         self.pair_counts: dict[str, PairCounts] = {}
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
+        self.opponent_seconds = 0.0
+        """Seconds spent on the opponent's log-probabilities, where they are computed once."""
         self._recorder = opponent.LogProbRecorder()
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
@@ -143,12 +151,9 @@ class SPINTrainer(DPOTrainer):
             quantization_config=quantization_config,
             peft_config=peft_config,
         )
+        keep_differentiable(self.model)
         self._fit_adapter_dtypes()
-        # The parent runs with the losses that it knows; ours are added to its result.
-        weighted = list(zip(self.loss_types, self.loss_weights, strict=True))
-        self._objectives = [(OBJECTIVES[name], weight) for name, weight in weighted if name in OBJECTIVES]
-        self.loss_types = [name for name, _ in weighted if name not in OBJECTIVES]
-        self.loss_weights = [weight for name, weight in weighted if name not in OBJECTIVES]
+        self._split_losses()
         self._recorder.watch(self.model)
         if self.ref_model is not None:
             self._recorder.watch(self.ref_model)
@@ -156,6 +161,13 @@ class SPINTrainer(DPOTrainer):
             self._for_each_dataset(self._rows)
             if self._given is not None:
                 self._for_each_dataset(self._with_opponent)
+
+    def _split_losses(self) -> None:
+        """Leave the parent the losses that it knows; ours are added to its result."""
+        weighted: list[tuple[str, float]] = list(zip(self.loss_types, self.loss_weights, strict=True))
+        self._objectives = [(OBJECTIVES[name], weight) for name, weight in weighted if name in OBJECTIVES]
+        theirs = [(name, weight) for name, weight in weighted if name not in OBJECTIVES]
+        self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
 
     # ---- datasets -----------------------------------------------------------------------------------------------------
 
@@ -206,8 +218,6 @@ class SPINTrainer(DPOTrainer):
 
     def _check_fsdp_start(self) -> None:
         start = get_config_model_id(self.model.config)
-        if self._given is None:
-            raise RecipeError("Under FSDP, generation is a launch of its own; pass its folder as `generations`.")
         if self.ref_model is None or not Path(start).is_dir():
             raise RecipeError(
                 f"Under FSDP the opponent is loaded from the iteration's start folder, but that is {start!r}."
@@ -217,7 +227,7 @@ class SPINTrainer(DPOTrainer):
     def pair_template(self) -> PairTemplate:
         """What turns prompts and real responses into tokens."""
         eos_ids = eos_token_ids(self._tokenizer, self.model.generation_config)
-        return PairTemplate(self._tokenizer, eos_ids, self.args.chat_template_kwargs)
+        return PairTemplate(self._tokenizer, eos_ids, self.args.template_kwargs)
 
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names):
@@ -269,7 +279,10 @@ class SPINTrainer(DPOTrainer):
         if not (precompute and self.precompute_ref_logps):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
-        return super()._precompute_ref_logps(pairs, name, self.args.precompute_ref_batch_size or batch_size)
+        started = time.monotonic()
+        pairs = super()._precompute_ref_logps(pairs, name, self.args.precompute_ref_batch_size or batch_size)
+        self.opponent_seconds += time.monotonic() - started
+        return pairs
 
     def _generations(self, rows: Dataset, name: str) -> Generations:
         source = self._given
@@ -297,6 +310,11 @@ class SPINTrainer(DPOTrainer):
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
         """Let the policy, which is the opponent until the first step, answer the prompts."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RecipeError(
+                "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
+                "`spin-trl generate` without them, and pass its folder as `generations`."
+            )
         sampling = Sampling.from_args(self.args)
         digests = {
             "dataset_digest": data.digest(rows),

@@ -98,7 +98,7 @@ def generate(
     if state.is_main_process:
         store.open(manifest)
     state.wait_for_everyone()
-    mine = [number for number in range(state.process_index, len(shards), state.num_processes)]
+    mine = list(range(state.process_index, len(shards), state.num_processes))
     todo = [number for number in mine if not store.has_shard(number)]
     done = sum(len(batch) for number in set(mine) - set(todo) for _, batch in shards[number])
     total = sum(len(batch) for number in mine for _, batch in shards[number])

@@ -228,7 +228,9 @@ class Generations(Mapping[Name, list[int]]):
     def merged(self, other: Generations, prefix: str = "") -> Generations:
         """These generations and others, whose keys get a prefix so that two datasets can share a prompt."""
         both = copy.copy(self)
-        both._index = self._index | {(prefix + key, *rest): place for (key, *rest), place in other._index.items()}
+        both._index = self._index | {
+            (prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()
+        }
         both.digest = hashlib.sha256(f"{self.digest}{prefix}{other.digest}".encode()).hexdigest()[:16]
         return both
 

@@ -41,9 +41,9 @@ def answer(
     path: str,
     rows: Dataset,
     folder: Path,
-    *,
     iteration: int,
     description: str,
+    *,
     greedy: bool = False,
     once: bool = False,
 ) -> float:
@@ -103,6 +103,6 @@ def generate_iteration(run: Run, iteration: int) -> None:
     folder = run.directory.generations(stage)
     description = f"{stage}: answers"
     path = run.opponent_model(iteration)
-    work_seconds = answer(run, path, run.rows(), folder, iteration=iteration, description=description)
+    work_seconds = answer(run, path, run.rows(), folder, iteration, description)
     tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
     run.record("generate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)

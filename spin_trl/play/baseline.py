@@ -16,7 +16,14 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
 
 from ..models import is_adapter, load_policy
 from .directory import START, baseline_stage, iteration_stage, replace_folder
@@ -52,12 +59,14 @@ def train_supervised(
             "labels": ([-100] * len(row["prompt_ids"]) + row["real_ids"])[:max_length],
         }
 
-    Trainer(
+    trainer = Trainer(
         model=model,
         args=args,
         train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
-    ).train()
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return model
 
 

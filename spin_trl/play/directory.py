@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 
 START = "start"
+LOCK = ".lock"
 
 
 def iteration_stage(iteration: int) -> str:
@@ -70,6 +71,14 @@ class RunDirectory:
         """Held-out prompts with the real and the generated response."""
         return self.path / stage / "samples.jsonl"
 
+    def clear(self) -> None:
+        """Remove everything of the run, but not the lock that is held on it."""
+        for path in self.path.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process from playing the same run.
@@ -78,7 +87,7 @@ class RunDirectory:
             RunDirectoryError: another process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / LOCK).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -37,11 +37,10 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     path = run.start_model if stage == START else str(run.directory.model(stage))
     folder = run.directory.held_out(stage)
     # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-    common = {"iteration": 0, "once": True}
-    work_seconds = answer(run, path, rows, folder / "sampled", description=f"{stage}: held-out prompts", **common)
+    work_seconds = answer(run, path, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
     if run.play.evaluate_greedy:
         description = f"{stage}: held-out prompts, greedily"
-        work_seconds += answer(run, path, rows, folder / "greedy", description=description, greedy=True, **common)
+        work_seconds += answer(run, path, rows, folder / "greedy", 0, description, greedy=True, once=True)
     measuring_started = time.monotonic()
     measured = _measure(run, path, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started

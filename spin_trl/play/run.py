@@ -84,7 +84,7 @@ class Run:
 
     def template(self) -> PairTemplate:
         """What turns prompts and responses into tokens, the same in every phase."""
-        return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.chat_template_kwargs)
+        return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.template_kwargs)
 
     def eos_ids(self) -> list[int]:
         """Ids that end a response, the start's generation config included."""

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 from accelerate import PartialState
+from transformers import PrinterCallback
 
 from ..checkpoint import latest
+from ..config import SPINConfig
 from ..generation.store import GenerationStore
 from ..models import is_adapter, load_policy, merge_adapter
 from ..trainer import SPINTrainer
@@ -31,11 +33,12 @@ def train(run: Run, iteration: int) -> None:
     started = time.monotonic()
     args = run.iteration_args(iteration)
     trainer = _trainer(run, iteration, args)
+    trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
     # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
     checkpoint = latest(Path(args.output_dir), args.world_size)
     training_started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    work_seconds = since(training_started)
+    work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
     _save(run, trainer, stage)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     run.record(
@@ -52,7 +55,7 @@ def train(run: Run, iteration: int) -> None:
     free_memory()
 
 
-def _trainer(run: Run, iteration: int, args) -> SPINTrainer:
+def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     first = max(iteration - run.play.history, 0)
     stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in range(first, iteration + 1)}
     start = run.opponent_model(iteration)

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure in the table: its heading, its name in `metrics.json`, and how it is written."""
+    """A figure in the table.
+
+    Attributes:
+        heading: above the column.
+        figure: its name in `metrics.json`.
+        percent: whether it is a share.
+        digits: behind the point, unless it is a share.
+        rank: columns of high rank go first where the terminal is narrow.
+    """
 
     heading: str
     figure: str
     percent: bool = False
     digits: int = 3
+    rank: int = 0
 
 
 COLUMNS = (
     Column("score %", "score", percent=True),
-    Column("greedy %", "score_greedy", percent=True),
+    Column("greedy %", "score_greedy", percent=True, rank=1),
     Column("NLL/token", "nll"),
-    Column("win rate %", "win_rate", percent=True),
-    Column("logp real", "logps/real", digits=1),
-    Column("logp gen.", "logps/generated", digits=1),
-    Column("tokens", "length_generated", digits=1),
-    Column("cut %", "truncated", percent=True),
-    Column("empty %", "empty", percent=True),
-    Column("same %", "identical", percent=True),
+    Column("win %", "win_rate", percent=True, rank=1),
+    Column("logp real", "logps/real", digits=1, rank=3),
+    Column("logp gen.", "logps/generated", digits=1, rank=3),
+    Column("tokens", "length_generated", digits=1, rank=4),
+    Column("cut %", "truncated", percent=True, rank=2),
+    Column("empty %", "empty", percent=True, rank=2),
+    Column("same %", "identical", percent=True, rank=2),
 )
 
 
@@ -44,25 +54,54 @@ def written(figures: Mapping[str, float], column: Column) -> str:
     return text if error is None or math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
-def run_table(figures: Mapping[str, Mapping[str, float]], best: str | None, title: str = "") -> Table:
+def run_table(
+    figures: Mapping[str, Mapping[str, float]], best: str | None, title: str = "", width: int | None = None
+) -> Table:
     """The table of a run.
 
     Args:
-        figures: held-out figures by stage, in order.
+        figures: held-out figures by stage, in order. Columns that no stage has are left out.
         best: the stage to mark.
         title: above the table.
+        width: columns of the terminal. Where the table is wider, less important figures go.
 
     Returns:
-        A table for rich; columns that no stage has are left out.
+        A table for rich.
     """
     columns = [column for column in COLUMNS if any(column.figure in found for found in figures.values())]
+    table = _table(figures, columns, best, title)
+    while width is not None and len(columns) > 1 and _width(table) > width:
+        last = max(columns, key=lambda column: (column.rank, columns.index(column)))
+        columns = [column for column in columns if column != last]
+        table = _table(figures, columns, best, title)
+    return table
+
+
+def _table(
+    figures: Mapping[str, Mapping[str, float]], columns: Sequence[Column], best: str | None, title: str
+) -> Table:
     table = Table(
-        title=title or None, caption="± one standard error over the held-out prompts; * the best by the run's metric"
+        title=title or None,
+        caption="± one standard error over the held-out prompts; * the best by the run's metric",
+        caption_justify="left",
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for column in columns:
         table.add_column(column.heading, justify="right", no_wrap=True)
+    arm = ""
     for stage, found in figures.items():
-        name = f"{stage} *" if stage == best else stage
-        table.add_row(name, *(written(found, column) for column in columns), style="bold" if stage == best else None)
+        of_arm = stage.rpartition("/")[0]
+        if of_arm != arm:
+            table.add_section()
+            arm = of_arm
+        name = stage.removeprefix("baseline/").replace("/iteration-", " ").replace("-", " ")
+        table.add_row(
+            f"{name} *" if stage == best else name,
+            *(written(found, column) for column in columns),
+            style="bold" if stage == best else None,
+        )
     return table
+
+
+def _width(table: Table) -> int:
+    return Console(width=10_000).measure(table).maximum

@@ -1,0 +1,100 @@
+"""The data of a run: prepared and split once, and seen to be the same whenever the run is continued."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+
+from accelerate import PartialState
+from datasets import Dataset
+
+from .. import data
+from ..errors import DataError
+from .run import Run
+from .start import make_tokenizer
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+STAGE = "data"
+
+
+def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
+    """Turn the data into rows of tokens and hold some out, once; later, only see to it that it is still the same data.
+
+    Args:
+        run: the run.
+        train: human responses.
+        held_out: human responses to evaluate on, or None: a share of the prompts is held out.
+
+    Raises:
+        DataError: a row can't be used, or the data has changed since the run was started.
+    """
+    state = PartialState()
+    if run.model is None:
+        make_tokenizer(run, train)
+    if state.is_main_process:
+        keys = data.row_keys(train)
+        digests = {"dataset": keys.digest, "held_out_dataset": held_out and data.row_keys(held_out).digest}
+        known = run.done("prepare", STAGE)
+        if known is None:
+            _prepare(run, train, held_out, keys, digests)
+        for name, found in digests.items():
+            if known is not None and known[name] != found:
+                raise DataError(
+                    f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
+                    "now), so its generations no longer fit. Restore the data, or start a new run."
+                )
+    state.wait_for_everyone()
+
+
+def _prepare(
+    run: Run, train: Dataset, held_out: Dataset | None, keys: data.RowKeys, digests: dict[str, str | None]
+) -> None:
+    template = run.template()
+
+    def prepared(dataset: Dataset, known_keys: data.RowKeys | None = None) -> Dataset:
+        return data.prepare(
+            dataset,
+            template,
+            max_length=run.args.max_length if run.args.truncation_mode == "keep_start" else None,
+            turn=run.args.train_on_turn,
+            num_proc=run.args.dataset_num_proc,
+            keys=known_keys,
+        )
+
+    rows = prepared(train, keys)
+    if len(rows) == 0:
+        raise DataError(f"Every prompt has {run.args.max_length} tokens (`max_length`) or more: nothing is left.")
+    left_out = len(train) - len(rows) if run.args.train_on_turn != "all" else 0
+    if left_out:
+        logger.warning(
+            "%d of %d rows are left out: their prompts have %s tokens (`max_length`) or more.",
+            left_out,
+            len(train),
+            run.args.max_length,
+        )
+    if held_out is None:
+        rows, held_out_rows = data.split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
+    else:
+        held_out_rows = prepared(held_out)
+        held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
+    rows.save_to_disk(run.directory.train_rows)
+    held_out_rows.save_to_disk(run.directory.held_out_rows)
+    run.journal.append(
+        "prepare",
+        STAGE,
+        **digests,
+        template=template.digest(),
+        train_rows=len(rows),
+        held_out_rows=len(held_out_rows),
+        left_out=left_out,
+        versions={package: _version(package) for package in PACKAGES},
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

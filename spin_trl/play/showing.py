@@ -1,0 +1,84 @@
+"""What a person sees of a run while it plays: a line a phase, and after every iteration the table and the plot."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from ..files import read_json, write_atomically
+from ..report.plot import Points, plot_run
+from ..report.table import run_table
+from .baseline import arm_name
+from .directory import START, baseline_stage, iteration_stage
+from .run import Run
+
+Figures = dict[str, dict[str, float]]
+"""Held-out figures by stage."""
+
+FILE_WIDTH = 160
+"""Columns of the table that is kept as a file."""
+
+
+def played(run: Run, iteration: int) -> Figures:
+    """Figures of the start and of the iterations up to this one: the candidates for the best."""
+    stages = [START, *(iteration_stage(t) for t in range(iteration + 1))]
+    return {stage: read_json(run.directory.metrics(stage)) or {} for stage in stages}
+
+
+def all_figures(run: Run, iteration: int) -> Figures:
+    """Figures of all stages up to an iteration, the baseline arms last."""
+    figures = played(run, iteration)
+    for arm in arms(run):
+        for t in range(iteration + 1):
+            stage = baseline_stage(arm, t)
+            figures[stage] = read_json(run.directory.metrics(stage)) or {}
+    return figures
+
+
+def arms(run: Run) -> list[str]:
+    """Names of the baseline arms."""
+    return [arm_name(value) for value in run.play.baseline_label_smoothing] if run.play.baseline else []
+
+
+def phase_line(entry: dict[str, Any]) -> str:
+    """What a phase did, in a line, from its record in the journal."""
+    seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
+    if entry["phase"] == "generate":
+        rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
+        return f"{where}: {entry['tokens']:,} tokens in {seconds:.0f} s ({rate:,.0f} a second)"
+    if entry["phase"] == "train" and "pairs" in entry:
+        first, last, pairs = entry["first"], entry["last"], entry["pairs"]
+        return (
+            f"{where}: {entry['steps']} steps on {pairs['total'] - pairs['dropped']} pairs in {seconds:.0f} s; "
+            f"loss {first.get('loss', float('nan')):.4f} -> {last.get('loss', float('nan')):.4f}, "
+            f"margin {last.get('rewards/margins', float('nan')):.3f}"
+        )
+    if entry["phase"] == "evaluate":
+        return f"{where}: NLL {entry['nll']:.4f} a token on {entry['held_out']:.0f} held-out prompts, {seconds:.0f} s"
+    return f"{where}: done in {seconds:.0f} s"
+
+
+def show(run: Run, iteration: int, best: str, console: Console) -> None:
+    """Print the table, and keep it and the plot in the run directory."""
+    figures = all_figures(run, iteration)
+    title = f"{run.directory.path.name}, iterations 0 to {iteration}"
+    console.print(run_table(figures, best, title=title, width=console.width))
+    file = io.StringIO()
+    Console(file=file, width=FILE_WIDTH).print(run_table(figures, best, title=title, width=FILE_WIDTH))
+    write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue()))
+    plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
+
+
+def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
+    """Figures against gradient steps, self-play first, then the baseline arms; all begin at the start."""
+    steps = [0.0]
+    for t in range(iteration + 1):
+        steps.append(steps[-1] + (run.done("train", iteration_stage(t)) or {}).get("steps", 0))
+    stages = {"self-play": [iteration_stage(t) for t in range(iteration + 1)]}
+    stages |= {arm: [baseline_stage(arm, t) for t in range(iteration + 1)] for arm in arms(run)}
+    return {
+        name: list(zip(steps, [figures[START], *(figures[stage] for stage in of_arm)], strict=True))
+        for name, of_arm in stages.items()
+    }
