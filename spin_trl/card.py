@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
 
 UNKNOWN = "fine-tuned version of [None](https://huggingface.co/None)"
@@ -33,7 +34,7 @@ def complete_card(path: Path, start: str) -> None:
     card = ModelCard.load(path)
     base = base_model(start)
     known = f"fine-tuned version of [{base}](https://huggingface.co/{base})" if base else "model trained from scratch"
-    card.text = card.text.replace(f"a {UNKNOWN}", f"a {known}")
+    card.text = card.text.replace(f"a {UNKNOWN}", f"a {known}").replace('model="None"', 'model="path/to/this/folder"')
     if base:
         card.data.base_model = base
     card.save(path)
@@ -44,4 +45,8 @@ def _parent(folder: Path) -> str | None:
     if adapter.is_file():
         return json.loads(adapter.read_text()).get("base_model_name_or_path")
     card = folder / "README.md"
-    return ModelCard.load(card).data.base_model if card.is_file() else None
+    try:
+        base = ModelCard.load(card).data.base_model if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that nobody can read names no model
+        return None
+    return base[0] if isinstance(base, list) and base else base or None

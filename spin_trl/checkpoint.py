@@ -56,6 +56,6 @@ def _complete(checkpoint: Path) -> dict | None:
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
         intact = all((checkpoint / name).stat().st_size == size for name, size in manifest["files"].items())
-    except (OSError, ValueError, KeyError):
+        return manifest if intact and isinstance(manifest["num_processes"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return manifest if intact else None

@@ -6,6 +6,7 @@ decoded and nothing is tokenised again: the policy is trained on exactly what th
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,3 +48,20 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
                 "pass the generations that were made from this dataset."
             )
         return {**example, "chosen_ids": example["real_ids"], "rejected_ids": generated_ids}
+
+
+def self_play_collator(
+    collator: DataCollatorForPreference, generations: Generations, prefix: str
+) -> DataCollatorForSelfPlay:
+    """TRL's collator, or ours, as a collator that knows these generations, too.
+
+    Args:
+        collator: whose settings are kept.
+        generations: to add.
+        prefix: of their keys, for every dataset of a trainer but the training one.
+    """
+    if not isinstance(collator, DataCollatorForSelfPlay):
+        settings = {field.name: getattr(collator, field.name) for field in dataclasses.fields(collator)}
+        collator = DataCollatorForSelfPlay(**settings, generations=Generations({}))
+    collator.generations = collator.generations.merged(generations, prefix)
+    return collator

@@ -187,13 +187,15 @@ class SelfPlayConfig:
         default=None,
         metadata={
             "help": "Scores a generated response: `module:function`, called with the prompt, the real and the generated "
-            "text, returning a number. Reported as its mean over the held-out prompts."
+            "text, returning a number, or named numbers. Their means over the held-out prompts are reported, as `score` or "
+            "`score/NAME`."
         },
     )
     metric_for_best_iteration: str = field(
         default="nll",
         metadata={
-            "help": "Held-out figure by which the best iteration is chosen: nll, score, score_greedy or win_rate."
+            "help": "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or "
+            "win_rate."
         },
     )
     greater_is_better_iteration: bool | None = field(
@@ -248,7 +250,7 @@ class SelfPlayConfig:
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
             )
-        if self.metric_for_best_iteration == "score_greedy":
+        if self.metric_for_best_iteration.startswith("score_greedy"):
             self.evaluate_greedy = True
 
 

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import importlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from trl.trainer.utils import remove_none_values
 
 from .errors import DataError
 from .template import Message, PairTemplate
+
+logger = logging.getLogger(__name__)
 
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
@@ -97,19 +100,32 @@ def resolve(name: str) -> Callable[..., Any]:
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
-    """Rename columns, naming those that are there if one is missing or taken."""
-    missing = [column for column in column_mapping or {} if column not in dataset.column_names]
+    """Rename columns, in a dataset that needs it.
+
+    A recipe's mapping is for the recipe's own data. Other data, which has none of the columns and names that are known
+    already, stays as it is.
+
+    Raises:
+        DataError: a column is missing, or its new name is taken.
+    """
+    if not column_mapping:
+        return dataset
+    missing = [column for column in column_mapping if column not in dataset.column_names]
+    if len(missing) == len(column_mapping) and (is_sft(dataset) or is_preference(dataset)):
+        logger.warning("`column_mapping` is passed over: the dataset has known columns, %s.", dataset.column_names)
+        return dataset
     if missing:
-        raise DataError(f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}.")
-    taken = [
-        name for name in (column_mapping or {}).values() if name in set(dataset.column_names) - set(column_mapping)
-    ]
+        raise DataError(
+            f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}. Correct `column_mapping`, "
+            "or leave every name as it is with `column_mapping: {}`."
+        )
+    taken = [name for name in column_mapping.values() if name in set(dataset.column_names) - set(column_mapping)]
     if taken:
         raise DataError(
             f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
             "to another name, too."
         )
-    return dataset.rename_columns(column_mapping) if column_mapping else dataset
+    return dataset.rename_columns(column_mapping)
 
 
 def _load_file(path: Path) -> Dataset:
@@ -216,6 +232,7 @@ def prepare(
     turn: str = "last",
     num_proc: int | None = None,
     keys: RowKeys | None = None,
+    name: str = "train",
 ) -> Dataset:
     """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
 
@@ -226,9 +243,10 @@ def prepare(
         turn: which assistant turns are trained on: `last`, `first` or `all`.
         num_proc: processes.
         keys: of [`row_keys`], if they are at hand.
+        name: of the dataset, for messages.
 
     Raises:
-        DataError: a row can't be used. The message names the row (0-based) and what is wrong with it.
+        DataError: a row can't be used, with its number (0-based) and what is wrong with it; or no row is left.
     """
     if set(PREPARED_COLUMNS) <= set(dataset.column_names):
         return dataset
@@ -255,7 +273,7 @@ def prepare(
                 raise type(error)(f"Row {index} of the dataset: {error}") from error
         return prepared
 
-    return dataset.map(
+    rows = dataset.map(
         encode,
         batched=True,
         batch_size=500,
@@ -265,6 +283,19 @@ def prepare(
         new_fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest()[:16],
         desc="Preparing prompts and real responses",
     )
+    if len(rows) == 0:
+        raise DataError(
+            f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more: none is left."
+        )
+    if len(rows) < len(dataset):
+        logger.warning(
+            "%d of %d rows of the %s dataset are left out: their prompts have %s tokens (`max_length`) or more.",
+            len(dataset) - len(rows),
+            len(dataset),
+            name,
+            max_length,
+        )
+    return rows
 
 
 def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str) -> Iterator[dict[str, Any]]:
@@ -293,7 +324,7 @@ def _turns(row: dict[str, Any], turn: str) -> Iterator[tuple[str | list[Message]
     row = maybe_convert_to_chatml(row)
     if "completion" in row and (row["completion"] is not None or row.get("messages") is None):
         prompt, completion = (_messages(row[name], name) for name in ("prompt", "completion"))
-        if not completion or isinstance(completion, str) and not completion.strip():
+        if not completion or (isinstance(completion, str) and not completion.strip()):
             raise DataError("the completion is empty")
         if isinstance(prompt, str) != isinstance(completion, str):
             raise DataError("the prompt and the completion must both be text or both be messages")

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
@@ -44,8 +45,14 @@ def load_policy(
     kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
+    # One whole replica a process: TRL's default would spread every process's model over all GPUs.
+    device = PartialState().device
+    on_gpu = quantization_config is not None and device.type == "cuda"  # quantised weights can't be moved there later
+    kwargs.setdefault("device_map", {"": device} if on_gpu else None)
     try:
         if is_adapter(path):
+            if not (Path(path) / "adapter_model.safetensors").is_file():
+                raise OSError("the adapter has no adapter_model.safetensors, and pickles are not loaded")
             base = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
             model = PeftModel.from_pretrained(
                 create_model_from_path(base, **kwargs), str(path), is_trainable=trainable
@@ -65,7 +72,7 @@ def keep_differentiable(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             module.state_dict()  # unpacks the weights, if they have been repacked already
 
 
@@ -117,7 +124,7 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False) -> str:
         tensor = tensor.detach()
         if tensor.is_floating_point():
             # bfloat16 is the coarsest format that weights are loaded in; the sign of zero means nothing.
-            tensor = tensor.to(torch.bfloat16).view(torch.int16)
+            tensor = (tensor.to(torch.bfloat16) + 0.0).view(torch.int16)
         hasher.update(name.encode())
         hasher.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()[:16]

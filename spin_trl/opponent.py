@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from peft import PeftModel
+from trl.trainer.utils import use_adapter
 
 from .errors import OpponentError
 from .models import FROZEN_ADAPTER
@@ -103,12 +105,41 @@ def align_frozen_adapter(model: PeftModel) -> None:
 
 
 @contextlib.contextmanager
+def in_place_of_the_policy(model: torch.nn.Module) -> Iterator[None]:
+    """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    with use_adapter(model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None):
+        yield
+
+
+def fit_adapters(model: PeftModel, *, fp16: bool, align: bool) -> None:
+    """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
+
+    Args:
+        model: as TRL's constructor leaves it.
+        fp16: whether training scales float16 gradients: the scaler refuses bfloat16, which is what TRL makes of adapters
+            on quantised weights.
+        align: whether the frozen adapter is the opponent.
+    """
+    if fp16:
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                parameter.data = parameter.data.float()
+    if align:
+        align_frozen_adapter(model)
+
+
+@contextlib.contextmanager
 def without_frozen_adapter(model: torch.nn.Module) -> Iterator[None]:
-    """Let `save_pretrained` see only the trainable adapter: the frozen one is neither saved nor pushed."""
-    configs = model.peft_config if isinstance(model, PeftModel) else {}
-    frozen = configs.pop(FROZEN_ADAPTER, None)
+    """Let `save_pretrained` write the other adapters only: the frozen one is neither saved nor pushed."""
+    if not isinstance(model, PeftModel) or FROZEN_ADAPTER not in model.peft_config:
+        yield
+        return
+    others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
+    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=others)
     try:
         yield
     finally:
-        if frozen is not None:
-            configs[FROZEN_ADAPTER] = frozen
+        del model.save_pretrained

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from array import array
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 
 from .config import SPINConfig
 from .errors import GenerationsError
@@ -74,10 +76,10 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
             )
         fingerprint.update(repr((key, prompt_ids, real_ids)).encode())
         for name in sorted(names):
-            generated_ids = generations[name]
+            generated_ids, reason = generations[name], generations.finish_reasons.get(name)
             found = {
-                "empty": not generated_ids or generated_ids == real_ids[-1:],
-                "truncated": generations.finish_reasons.get(name) == "length",
+                "empty": len(generated_ids) <= (reason == "eos") or generated_ids == real_ids[-1:],
+                "truncated": reason == "length",
                 "identical": generated_ids == real_ids,
             }
             counts["total"] += 1
@@ -96,6 +98,24 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
     fingerprint.update(indices.tobytes())
     pairs._fingerprint = fingerprint.hexdigest()[:16]
     return pairs, result
+
+
+def on_disk(pairs: Dataset, folder: Path) -> Dataset:
+    """Keep pairs as Arrow files, under their fingerprint: memory stays flat, and cached log-probs lie beside them.
+
+    Args:
+        pairs: of [`pair`].
+        folder: under which they are kept, and found again.
+    """
+    place = folder / pairs._fingerprint
+    if not place.exists():
+        unfinished = place.with_name(f".{place.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        pairs.save_to_disk(unfinished)
+        unfinished.rename(place)
+    kept = load_from_disk(place)
+    kept._fingerprint = pairs._fingerprint
+    return kept
 
 
 def _report(counts: PairCounts) -> None:

@@ -6,20 +6,20 @@ it answers the prompts, and the policy, starting from the same weights, is train
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import logging
-import shutil
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from transformers import (
     BitsAndBytesConfig,
     DataCollator,
@@ -34,21 +34,20 @@ from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, data, opponent
 from .card import complete_card
-from .collator import DataCollatorForSelfPlay
+from .collator import DataCollatorForSelfPlay, self_play_collator
 from .config import SPINConfig
 from .errors import DataError, RecipeError
 from .generation.engine import Sampling
 from .generation.produce import generate
+from .generation.source import GenerationSource, read
 from .generation.store import Generations, GenerationStore
 from .generation.transformers import TransformersEngine
 from .models import digest, keep_differentiable
 from .objectives import OBJECTIVES
-from .pairs import PairCounts, pair
+from .pairs import PairCounts, on_disk, pair
 from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
-
-GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
 
 
 class SPINTrainer(DPOTrainer):
@@ -135,7 +134,7 @@ class SPINTrainer(DPOTrainer):
                 "`generations` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
                 f"{getattr(train_dataset, 'column_names', None)}."
             )
-        if is_adapter:
+        if is_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
         super().__init__(
             model=model,
@@ -152,7 +151,8 @@ class SPINTrainer(DPOTrainer):
             peft_config=peft_config,
         )
         keep_differentiable(self.model)
-        self._fit_adapter_dtypes()
+        if is_peft_model(self.model):
+            opponent.fit_adapters(self.model, fp16=self.args.fp16, align=self.ref_model is None)
         self._split_losses()
         self._recorder.watch(self.model)
         if self.ref_model is not None:
@@ -236,19 +236,12 @@ class SPINTrainer(DPOTrainer):
         fits = args.max_length if args.truncation_mode == "keep_start" else None
         with self.accelerator.main_process_first():
             rows = data.prepare(
-                dataset, self.pair_template, max_length=fits, turn=args.train_on_turn, num_proc=args.dataset_num_proc
-            )
-        if len(rows) == 0:
-            raise DataError(
-                f"Every prompt of the {name} dataset has {args.max_length} tokens (`max_length`) or more: nothing is left."
-            )
-        if len(rows) < len(dataset):
-            logger.warning(
-                "%d of %d rows of the %s dataset are left out: their prompts have %s tokens (`max_length`) or more.",
-                len(dataset) - len(rows),
-                len(dataset),
-                name,
-                args.max_length,
+                dataset,
+                self.pair_template,
+                max_length=fits,
+                turn=args.train_on_turn,
+                num_proc=args.dataset_num_proc,
+                name=name,
             )
         self._rows_by_name[name] = rows
         return rows
@@ -260,6 +253,9 @@ class SPINTrainer(DPOTrainer):
 
     def _for_each_dataset(self, function: Callable[[Any, str], Any]) -> None:
         self.train_dataset = function(self.train_dataset, "train")
+        self._for_each_eval_dataset(function)
+
+    def _for_each_eval_dataset(self, function: Callable[[Any, str], Any]) -> None:
         if isinstance(self.eval_dataset, dict):
             self.eval_dataset = {name: function(dataset, name) for name, dataset in self.eval_dataset.items()}
         elif self.eval_dataset is not None:
@@ -274,8 +270,9 @@ class SPINTrainer(DPOTrainer):
         generations = self._generations(rows, name)
         prefix = "" if name == "train" else f"{name}/"
         pairs, self.pair_counts[name] = pair(rows, generations, self.args, prefix)
-        self._install_collator(generations, prefix)
-        pairs = self._on_disk(pairs)
+        self.data_collator = self_play_collator(self.data_collator, generations, prefix)
+        with self.accelerator.main_process_first():
+            pairs = on_disk(pairs, Path(self.args.output_dir) / "pairs")
         if not (precompute and self.precompute_ref_logps):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
@@ -285,19 +282,9 @@ class SPINTrainer(DPOTrainer):
         return pairs
 
     def _generations(self, rows: Dataset, name: str) -> Generations:
-        source = self._given
-        if isinstance(source, Generations):
-            return source
-        if isinstance(source, Dataset):
-            return Generations.from_dataset(source)
-        if source is None:
+        if self._given is None:
             return Generations.load({0: self._answer(rows, name)})
-        if isinstance(source, str | Path | GenerationStore):
-            store = source if isinstance(source, GenerationStore) else GenerationStore(source)
-            source = {store.manifest()["iteration"]: store}
-        newest = max(source)
-        self._check_manifest(source[newest], rows if name == "train" else None)
-        return Generations.load(source)
+        return read(self._given, lambda store: self._check_manifest(store, rows if name == "train" else None))
 
     def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
         """Refuse generations of another model, template or dataset."""
@@ -309,7 +296,7 @@ class SPINTrainer(DPOTrainer):
         store.check(expected)
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
-        """Let the policy, which is the opponent until the first step, answer the prompts."""
+        """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise RecipeError(
                 "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
@@ -325,51 +312,21 @@ class SPINTrainer(DPOTrainer):
         folder = f"{name}-{data.hash_of([digests, dataclasses.asdict(sampling)])}"
         store = GenerationStore(Path(self.args.output_dir) / "generations" / folder)
         model = self.accelerator.unwrap_model(self.model).to(self.accelerator.device)
-        generate(
-            TransformersEngine(
-                model, self.pair_template.eos_ids, self._tokenizer.pad_token_id, autocast=self.accelerator.autocast
-            ),
-            rows,
-            store,
-            sampling,
-            iteration=0,
-            disable_progress=self.args.disable_tqdm,
-            description=f"Generating ({name})",
-            **digests,
+        engine = TransformersEngine(
+            model, self.pair_template.eos_ids, self._tokenizer.pad_token_id, autocast=self.accelerator.autocast
         )
+        with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
+            generate(
+                engine,
+                rows,
+                store,
+                sampling,
+                iteration=0,
+                disable_progress=self.args.disable_tqdm,
+                description=f"Generating ({name})",
+                **digests,
+            )
         return store
-
-    def _install_collator(self, generations: Generations, prefix: str) -> None:
-        collator = self.data_collator
-        if not isinstance(collator, DataCollatorForSelfPlay):
-            fields = {field.name: getattr(collator, field.name) for field in dataclasses.fields(collator)}
-            collator = self.data_collator = DataCollatorForSelfPlay(**fields, generations=Generations({}))
-        collator.generations = collator.generations.merged(generations, prefix)
-
-    def _on_disk(self, pairs: Dataset) -> Dataset:
-        """Pairs as Arrow files in the output folder: memory stays flat, and cached log-probs lie beside them."""
-        folder = Path(self.args.output_dir) / "pairs" / pairs._fingerprint
-        if self.accelerator.is_main_process and not folder.exists():
-            unfinished = folder.with_name(f".{folder.name}.tmp")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            pairs.save_to_disk(unfinished)
-            unfinished.rename(folder)
-        self.accelerator.wait_for_everyone()
-        loaded = load_from_disk(folder)
-        loaded._fingerprint = pairs._fingerprint
-        return loaded
-
-    def _fit_adapter_dtypes(self) -> None:
-        """Adapters in dtypes that the gradient scaler takes, and the frozen one equal to the trainable one, bit by bit."""
-        if not is_peft_model(self.model):
-            return
-        if (
-            self.args.fp16
-        ):  # the scaler refuses bfloat16 gradients, which is what TRL makes of adapters on 4-bit weights
-            for parameter in self.model.parameters():
-                if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                    parameter.data = parameter.data.float()
-        opponent.align_frozen_adapter(self.model)
 
     # ---- training -----------------------------------------------------------------------------------------------------
 
@@ -379,7 +336,7 @@ class SPINTrainer(DPOTrainer):
         `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.
         """
         if self._self_play and self._given is None:
-            if self.state.global_step > 0:
+            if self.state.global_step > 0 and not resume_from_checkpoint:
                 self._next_opponent()
             self._for_each_dataset(self._with_opponent)
         if resume_from_checkpoint is True:
@@ -387,6 +344,12 @@ class SPINTrainer(DPOTrainer):
             found = checkpoint.latest(Path(self.args.output_dir), self.args.world_size)
             resume_from_checkpoint = str(found) if found is not None else True
         return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, after the opponent has answered, if it has not yet. Arguments and result are DPOTrainer's."""
+        if self._self_play and self._given is None and (eval_dataset is None or isinstance(eval_dataset, str)):
+            self._for_each_eval_dataset(self._with_opponent)
+        return super().evaluate(eval_dataset, *args, **kwargs)
 
     def _next_opponent(self) -> None:
         """The policy as it is now becomes the opponent: `train()` was called again."""
@@ -430,7 +393,8 @@ class SPINTrainer(DPOTrainer):
     # ---- saving -------------------------------------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with opponent.without_frozen_adapter(self.model):
+        ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own
+        with opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext():
             super()._save(output_dir, state_dict)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

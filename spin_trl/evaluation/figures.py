@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+Score = float | Mapping[str, float]
+"""What a scorer says of a generated response: a number, or named numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class HeldOutRow:
     identical: bool
     opponent_margin: float | None = None
     opponent_generated_logp: float | None = None
-    score: float | None = None
-    greedy_score: float | None = None
+    score: Score | None = None
+    greedy_score: Score | None = None
 
 
 def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
@@ -45,7 +48,8 @@ def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
         `logps/real`, `logps/generated`: mean log-probability of a real response, and of the opponent's;
         `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half, and `win_rate_se`;
         `length_real`, `length_generated`: mean tokens; `empty`, `truncated`, `identical`: shares of generated responses;
-        `score`, `score_se`, `score_greedy`, `score_greedy_se`: means of the scorer, and their standard errors.
+        `score`, `score_se`, `score_greedy`, `score_greedy_se`: means of the scorer, and their standard errors; of
+        a scorer that returns several numbers `score/NAME`, `score/NAME_se`, `score_greedy/NAME` and so on.
         Figures that were not measured are absent.
     """
     count = len(rows)
@@ -68,9 +72,24 @@ def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
     opponents = [row.opponent_generated_logp for row in rows if row.opponent_generated_logp is not None]
     if opponents:
         figures["logps/generated"] = sum(opponents) / len(opponents)
-    figures |= _mean_of("score", [row.score for row in rows if row.score is not None])
-    figures |= _mean_of("score_greedy", [row.greedy_score for row in rows if row.greedy_score is not None])
+    figures |= _score_means("score", [row.score for row in rows if row.score is not None])
+    figures |= _score_means("score_greedy", [row.greedy_score for row in rows if row.greedy_score is not None])
     return figures
+
+
+def _score_means(figure: str, scores: Sequence[Score]) -> dict[str, float]:
+    """Means of scores by figure. A name that a row's scores don't hold is averaged over the other rows."""
+    values: dict[str, list[float]] = {}
+    for score in scores:
+        if isinstance(score, Mapping):
+            for name, value in score.items():
+                values.setdefault(f"{figure}/{name}", []).append(value)
+        else:
+            values.setdefault(figure, []).append(score)
+    means: dict[str, float] = {}
+    for name, found in values.items():
+        means |= _mean_of(name, found)
+    return means
 
 
 def _mean_of(name: str, values: Sequence[float]) -> dict[str, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from ..evaluation.figures import HeldOutRow, summarise
+from ..evaluation.figures import HeldOutRow, Score, summarise
 from ..evaluation.logps import response_logps
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
@@ -80,10 +81,13 @@ def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: s
     before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
-    def score(row: dict, ids: list[int]) -> float | None:
+    def score(row: dict, ids: list[int]) -> Score | None:
         if run.scorer is None:
             return None
-        return float(run.scorer(row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True)))
+        found = run.scorer(row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True))
+        if isinstance(found, Mapping):
+            return {name: float(value) for name, value in found.items()}
+        return float(found)
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):

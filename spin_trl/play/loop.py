@@ -136,15 +136,13 @@ class SelfPlay:
             self._set_up()
             self._play("start", 0)
             for iteration in range(run.play.num_iterations):
-                self._play("generate", iteration)
-                self._play("train", iteration)
-                self._play("evaluate", iteration)
-                if run.play.baseline is not None:
-                    self._play("baseline", iteration)
+                phases = ("generate", "train", "evaluate", *(("baseline",) if run.play.baseline else ()))
+                news = [self._play(phase, iteration) for phase in phases]
                 if main:
                     best = deliver_best(run, played(run, iteration))
                     tidy(run, iteration, best["stage"])
-                    show(run, iteration, best["stage"], self._console)
+                    if any(news) or iteration == run.play.num_iterations - 1:
+                        show(run, iteration, best["stage"], self._console)
                 PartialState().wait_for_everyone()
         best = read_json(self.directory.best)
         figures = all_figures(run, run.play.num_iterations - 1)
@@ -160,15 +158,18 @@ class SelfPlay:
         self._set_up()
         in_this_process(self.state, phase, iteration)
 
-    def _play(self, phase: str, iteration: int) -> None:
+    def _play(self, phase: str, iteration: int) -> bool:
+        """Launch a phase and print what it did. Returns whether it had anything to do."""
         before = len(self.state.journal.entries())
         # Without progress bars, something that moves all the same, on terminals that can show it.
         quiet = self.state.args.disable_tqdm and PartialState().is_main_process
         with self._console.status(f"iteration {iteration}: {phase}") if quiet else contextlib.nullcontext():
             self.launch(self.state, phase, iteration)
+        news = self.state.journal.entries()[before:]
         if PartialState().is_main_process:
-            for entry in self.state.journal.entries()[before:]:
-                self._console.print(phase_line(entry), highlight=False)
+            for entry in news:
+                self._console.print(phase_line(entry), highlight=False, soft_wrap=True)
+        return bool(news)
 
     def _set_up(self) -> None:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""

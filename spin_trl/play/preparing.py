@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -12,8 +11,6 @@ from .. import data
 from ..errors import DataError
 from .run import Run
 from .start import make_tokenizer
-
-logger = logging.getLogger(__name__)
 
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 STAGE = "data"
@@ -53,7 +50,7 @@ def _prepare(
 ) -> None:
     template = run.template()
 
-    def prepared(dataset: Dataset, known_keys: data.RowKeys | None = None) -> Dataset:
+    def prepared(dataset: Dataset, name: str, known_keys: data.RowKeys | None = None) -> Dataset:
         return data.prepare(
             dataset,
             template,
@@ -61,23 +58,15 @@ def _prepare(
             turn=run.args.train_on_turn,
             num_proc=run.args.dataset_num_proc,
             keys=known_keys,
+            name=name,
         )
 
-    rows = prepared(train, keys)
-    if len(rows) == 0:
-        raise DataError(f"Every prompt has {run.args.max_length} tokens (`max_length`) or more: nothing is left.")
-    left_out = len(train) - len(rows) if run.args.train_on_turn != "all" else 0
-    if left_out:
-        logger.warning(
-            "%d of %d rows are left out: their prompts have %s tokens (`max_length`) or more.",
-            left_out,
-            len(train),
-            run.args.max_length,
-        )
+    rows = prepared(train, "train", keys)
+    left_out = max(len(train) - len(rows), 0)
     if held_out is None:
         rows, held_out_rows = data.split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
     else:
-        held_out_rows = prepared(held_out)
+        held_out_rows = prepared(held_out, "held-out")
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
     rows.save_to_disk(run.directory.train_rows)
     held_out_rows.save_to_disk(run.directory.held_out_rows)

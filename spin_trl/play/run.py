@@ -17,13 +17,14 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokeniz
 from .. import data
 from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
 from ..errors import DataError
+from ..evaluation.figures import Score
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
 from .directory import START, RunDirectory, iteration_stage
 from .journal import Journal
 
-Scorer = Callable[[str, str, str], float]
-"""Scores a generated response: (prompt, real, generated) -> number, as text."""
+Scorer = Callable[[str, str, str], Score]
+"""Scores a generated response: (prompt, real, generated), as text, -> a number, or named numbers."""
 
 
 @dataclass

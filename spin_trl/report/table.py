@@ -43,6 +43,17 @@ COLUMNS = (
 )
 
 
+_NAMED_SCORES = ("score/", "score_greedy/")
+"""How the figures of a scorer begin that returns several numbers."""
+
+
+def _named_score(figure: str) -> Column:
+    kind, _, name = figure.partition("/")
+    heading = name.replace("_", " ")
+    greedy = kind == "score_greedy"
+    return Column(f"greedy {heading} %" if greedy else f"{heading} %", figure, percent=True, rank=int(greedy))
+
+
 def written(figures: Mapping[str, float], column: Column) -> str:
     """A figure with its standard error, `–` where it was not measured."""
     value = figures.get(column.figure)
@@ -68,7 +79,11 @@ def run_table(
     Returns:
         A table for rich.
     """
-    columns = [column for column in COLUMNS if any(column.figure in found for found in figures.values())]
+    named = dict.fromkeys(name for found in figures.values() for name in found if name.startswith(_NAMED_SCORES))
+    columns = [
+        *(_named_score(name) for name in named if not name.endswith("_se")),
+        *(column for column in COLUMNS if any(column.figure in found for found in figures.values())),
+    ]
     table = _table(figures, columns, best, title)
     while width is not None and len(columns) > 1 and _width(table) > width:
         last = max(columns, key=lambda column: (column.rank, columns.index(column)))

@@ -1,0 +1,35 @@
+"""Generations in any of the forms in which a user may have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from datasets import Dataset
+
+from .store import Generations, GenerationStore
+
+GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
+"""A folder or store that a generate phase wrote; stores by iteration; generations; or a dataset with `key` and `ids`."""
+
+
+def read(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
+    """Read generations.
+
+    Args:
+        source: where they are.
+        check: called with the store of the newest iteration, whose model is the opponent; raises if it is another's.
+
+    Raises:
+        GenerationsError: they are missing, incomplete or damaged, or the check refuses them.
+    """
+    if isinstance(source, Generations):
+        return source
+    if isinstance(source, Dataset):
+        return Generations.from_dataset(source)
+    if isinstance(source, str | Path | GenerationStore):
+        store = source if isinstance(source, GenerationStore) else GenerationStore(source)
+        source = {store.manifest()["iteration"]: store}
+    check(source[max(source)])
+    return Generations.load(source)

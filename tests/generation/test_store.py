@@ -1,0 +1,121 @@
+"""A store of generations keeps whole shards, knows what it belongs to, and refuses what it does not."""
+
+import dataclasses
+import errno
+
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from spin_trl.errors import GenerationsError
+from spin_trl.generation.engine import Response
+from spin_trl.generation.store import Generations, GenerationStore, Manifest
+
+MANIFEST = Manifest(
+    dataset="d0", template="t0", model="m0", engine="transformers", iteration=2,
+    sampling={"temperature": 1.0}, num_rows=3, num_shards=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of two shards, both written."""
+    store = GenerationStore(tmp_path / "generations")
+    store.open(MANIFEST)
+    store.write_shard(0, [("a", 0, Response([5, 6, 2], "eos")), ("b", 0, Response([7], "length"))])
+    store.write_shard(1, [("c", 0, Response([], "length"))])
+    return store
+
+
+def test_what_is_written_is_read_back_as_the_same_tokens(store):
+    generations = Generations.load({2: store})
+    assert dict(generations) == {("a", 2, 0): [5, 6, 2], ("b", 2, 0): [7], ("c", 2, 0): []}
+    assert generations.finish_reasons == {("a", 2, 0): "eos", ("b", 2, 0): "length", ("c", 2, 0): "length"}
+    assert store.table()["length"].to_pylist() == [3, 1, 0]
+
+
+def test_a_store_is_complete_only_when_all_shards_are_there(store, tmp_path):
+    assert store.is_complete()
+    (store.folder / "shard-00001.parquet").unlink()
+    assert not store.is_complete()
+    assert store.missing_shards() == [1]
+    with pytest.raises(GenerationsError, match="1 of 2 shards are missing"):
+        Generations.load({2: store})
+    assert not GenerationStore(tmp_path / "nowhere").is_complete()
+
+
+@pytest.mark.parametrize("field", ["dataset", "template", "model", "engine", "iteration", "sampling", "num_rows"])
+def test_a_store_of_something_else_is_refused_and_the_difference_named(store, field):
+    other = dataclasses.replace(MANIFEST, **{field: "another"})
+    with pytest.raises(GenerationsError, match=f"another {field}.*'another' here"):
+        store.open(other)
+    store.open(MANIFEST)  # the same is opened again
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path):
+    with pytest.raises(GenerationsError, match="holds no generations"):
+        GenerationStore(tmp_path).manifest()
+    (tmp_path / "generations.json").write_text("[1]")
+    with pytest.raises(GenerationsError, match="no manifest"):
+        GenerationStore(tmp_path).manifest()
+
+
+def test_a_damaged_shard_is_named_and_can_be_made_again(store):
+    path = store.folder / "shard-00000.parquet"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(GenerationsError, match=r"shard-00000\.parquet is damaged"):
+        store.table()
+    path.unlink()
+    assert store.missing_shards() == [0]
+
+
+def test_a_full_disk_leaves_the_finished_shards_and_nothing_half_written(store, monkeypatch):
+    before = Generations.load({2: store}).digest
+
+    def full(table, path):
+        path.write_bytes(b"half a shard")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_shard(1, [("c", 0, Response([9], "eos"))])
+    monkeypatch.undo()
+    names = sorted(path.name for path in store.folder.iterdir())
+    assert names == ["generations.json", "shard-00000.parquet", "shard-00001.parquet"]
+    assert Generations.load({2: store}).digest == before
+
+
+def test_the_digest_is_of_the_content(store):
+    digest = Generations.load({2: store}).digest
+    assert Generations.load({2: store}).digest == digest
+    assert Generations.load({3: store}).digest != digest
+    store.write_shard(1, [("c", 0, Response([8], "eos"))])
+    assert Generations.load({2: store}).digest != digest
+
+
+def test_several_iterations_and_samples_are_kept_apart(tmp_path):
+    stores = {}
+    for iteration in (0, 1):
+        stores[iteration] = GenerationStore(tmp_path / str(iteration))
+        stores[iteration].open(dataclasses.replace(MANIFEST, iteration=iteration, num_shards=1))
+        rows = [("a", sample, Response([10 * iteration + sample], "eos")) for sample in range(3)]
+        stores[iteration].write_shard(0, rows)
+    generations = Generations.load(stores)
+    assert {name: ids for name, ids in generations.items()} == {
+        ("a", iteration, sample): [10 * iteration + sample] for iteration in (0, 1) for sample in range(3)
+    }
+
+
+def test_two_datasets_may_share_a_prompt():
+    """Evaluation data that repeats a training prompt has generations of its own."""
+    train = Generations.from_dataset(Dataset.from_dict({"key": ["a"], "ids": [[1]]}))
+    test = Generations.from_dataset(Dataset.from_dict({"key": ["a"], "ids": [[2]]}))
+    both = train.merged(test, "eval/")
+    assert dict(both) == {("a", 0, 0): [1], ("eval/a", 0, 0): [2]}
+    assert dict(train) == {("a", 0, 0): [1]}
+    assert len({both.digest, train.digest, test.digest}) == 3
+
+
+def test_a_dataset_without_keys_is_refused_and_says_where_text_goes():
+    with pytest.raises(GenerationsError, match=r"key is missing.*`real` and `generated`"):
+        Generations.from_dataset(Dataset.from_dict({"ids": [[1]]}))

@@ -1,0 +1,66 @@
+"""`spin-trl run quickstart`, with its own YAML, at a size that takes seconds."""
+
+import json
+
+import pytest
+import yaml
+
+from spin_trl.cli import main
+from spin_trl.recipe import find
+
+SMALL = ["--max_rows", "48", "--held_out_max", "24", "--start_hidden_size", "32", "--start_num_epochs", "1"]
+SMALL += ["--num_train_epochs", "1", "--num_iterations", "3", "--max_new_tokens", "12"]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """The run directory of a small quickstart."""
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    assert main(["run", "quickstart", "--run_dir", str(folder), *SMALL]) == 0
+    return folder
+
+
+def test_the_recipe_is_found_by_its_name():
+    settings = yaml.safe_load(find("quickstart").read_text())
+    assert settings["num_iterations"] >= 3
+    assert settings["dataset_name"] == "spin_trl.sentences:load"
+    assert settings["baseline_label_smoothing"] == [0.0, settings["start_label_smoothing"]]
+
+
+def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played):
+    journal = [json.loads(line) for line in (played / "journal.jsonl").read_text().splitlines()]
+    done = [(entry["phase"], entry["stage"]) for entry in journal]
+    assert done[:3] == [("prepare", "data"), ("train", "start"), ("evaluate", "start")]
+    for iteration in range(3):
+        stage = f"iteration-{iteration}"
+        arms = [f"baseline/{arm}/{stage}" for arm in ("sft", "sft-smoothing-0.1")]
+        expected = [("generate", stage), ("train", stage), ("evaluate", stage)]
+        expected += [(phase, arm) for arm in arms for phase in ("train", "evaluate")]
+        assert done[3 + 7 * iteration :][:7] == expected
+    steps = {entry["stage"]: entry["steps"] for entry in journal if "steps" in entry}
+    assert set(steps.values()) == {3}  # 48 rows, batches of 16, one epoch; each arm the same
+
+
+def test_it_shows_a_table_and_a_plot_and_delivers_the_best(played):
+    table = (played / "table.txt").read_text()
+    assert all(
+        name in table for name in ("start", "iteration 0", "iteration 2", "sft 2", "sft smoothing 0.1 2", "score %")
+    )
+    assert (played / "plot.png").read_bytes().startswith(b"\x89PNG")
+    best = json.loads((played / "best.json").read_text())
+    assert (played / "best" / "model.safetensors").exists() or best["stage"] == "start"
+    assert best["metric"] == "score"
+
+
+def test_its_samples_show_real_and_generated(played):
+    samples = [json.loads(line) for line in (played / "iteration-2" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 24
+    assert all(sample["prompt"].endswith(">") and sample["real"].endswith(".") for sample in samples)
+    assert all(sample["score"] in (0.0, 1.0) for sample in samples)
+
+
+def test_a_finished_run_is_shown_again_without_playing(played, capsys):
+    before = (played / "journal.jsonl").read_bytes()
+    assert main(["run", "quickstart", "--run_dir", str(played), *SMALL]) == 0
+    assert (played / "journal.jsonl").read_bytes() == before
+    assert "iterations 0 to 2" in capsys.readouterr().out

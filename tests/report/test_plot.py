@@ -1,0 +1,43 @@
+"""The plot of a run is a picture of the figures, also of those that are incomplete."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from spin_trl.report.plot import plot_run
+
+
+def colours(path: Path) -> set[tuple[int, ...]]:
+    image = Image.open(path).convert("RGB")
+    return {colour for _, colour in image.getcolors(maxcolors=1 << 24)}
+
+
+def test_every_arm_is_drawn_in_a_colour_of_its_own(tmp_path):
+    start = {"score": 0.1, "score_se": 0.01, "logps/real": -5.0}
+    later = {"score": 0.6, "score_se": 0.02, "logps/real": -3.0, "logps/generated": -9.0}
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    plot_run(one, {"self-play": [(0, start), (10, later)]}, "score")
+    plot_run(two, {"self-play": [(0, start), (10, later)], "sft": [(0, start), (10, {"score": 0.4})]}, "score")
+    assert Image.open(one).size == Image.open(two).size
+    blue, orange = (31, 119, 180), (255, 127, 14)
+    assert blue in colours(one)
+    assert {blue, orange} <= colours(two)
+
+
+@pytest.mark.parametrize("arms", [{}, {"self-play": [(0.0, {})]}])
+def test_a_run_without_figures_gives_an_empty_plot_and_no_error(tmp_path, arms):
+    plot_run(tmp_path / "plot.png", arms, "nll")
+    assert Image.open(tmp_path / "plot.png").width > 100
+
+
+def test_a_plot_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "plot.png"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(
+        "matplotlib.figure.Figure.savefig", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(OSError, match="full"):
+        plot_run(path, {}, "nll")
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]

@@ -1,0 +1,58 @@
+"""The public names, and that they cost nothing until they are used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import spin_trl
+
+PUBLIC = {
+    "DataCollatorForSelfPlay",
+    "SPINConfig",
+    "SPINTrainer",
+    "SelfPlay",
+    "SelfPlayConfig",
+    "StartConfig",
+    "__version__",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    """A name that goes is a breaking change; a new one is a promise."""
+    assert set(spin_trl.__all__) == PUBLIC
+    assert set(dir(spin_trl)) == PUBLIC
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_is_there(name: str) -> None:
+    """And is what it says."""
+    found = getattr(spin_trl, name)
+    assert isinstance(found, str) if name == "__version__" else found.__name__ == name
+
+
+def test_names_that_are_not_there_are_attribute_errors() -> None:
+    """As for any module."""
+    with pytest.raises(AttributeError, match="module 'spin_trl' has no attribute 'Nothing'"):
+        spin_trl.Nothing  # noqa: B018
+    with pytest.raises(ImportError):
+        from spin_trl import Nothing  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_everything_can_be_imported_at_once() -> None:
+    """`from spin_trl import *` gives the public names."""
+    space: dict[str, object] = {}
+    exec("from spin_trl import *", space)
+    assert set(space) >= PUBLIC - {"__version__"}
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    """The stack takes seconds; the package and its command line's help take none of them."""
+    heavy = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "matplotlib")
+    code = (
+        "import sys, spin_trl, spin_trl.cli, spin_trl.errors\n"
+        "spin_trl.__version__, spin_trl.__all__, dir(spin_trl)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
