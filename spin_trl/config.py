@@ -116,8 +116,8 @@ class SPINConfig(DPOConfig):
         return _mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         self.chat_template_kwargs = _mapping("chat_template_kwargs", self.chat_template_kwargs)
+        super().__post_init__()
         _in_range("temperature", self.temperature, 0)
         _in_range("top_p", self.top_p, 0, 1, low_open=True)
         _in_range("top_k", self.top_k, 0)

@@ -166,7 +166,13 @@ def is_sft(dataset: Dataset | IterableDataset) -> bool:
     """Whether the rows are prompts with a human response, or prepared from such rows."""
     columns = set(_columns(dataset))
     known = {"messages"}, {"conversations"}, {"prompt", "completion"}, set(PREPARED_COLUMNS)
-    return not is_preference(dataset) and any(names <= columns for names in known)
+    return not is_preference(dataset) and not _is_unpaired(dataset) and any(names <= columns for names in known)
+
+
+def _is_unpaired(dataset: Dataset | IterableDataset) -> bool:
+    """TRL's unpaired preferences: a boolean `label` says which completions are undesirable, so no human responses."""
+    label = (dataset.features or {}).get("label")
+    return "completion" in _columns(dataset) and getattr(label, "dtype", None) == "bool"
 
 
 def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,32 +19,28 @@ NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2
 number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
 
 
-@dataclass
-class LogProbRecorder:
-    """Takes down the per-token log-probabilities that the models return while the parent computes its loss.
+@contextlib.contextmanager
+def recorded_logps(*models: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
+    """Take down the per-token log-probabilities that models return while the context lasts, in the order of the calls.
 
-    So an objective can use them without a second forward, and without a copy of the parent's code.
+    So an objective can use what the parent's loss computes, without a second forward and without a copy of its code: the
+    policy's log-probs come first, the opponent's (if it runs) second. Nothing stays on the models.
+
+    Args:
+        models: the policy, and the opponent if it is a model of its own.
     """
+    records: list[torch.Tensor] = []
 
-    records: list[torch.Tensor] = field(default_factory=list)
-    _listening: bool = False
+    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if getattr(output, "log_probs", None) is not None:
+            records.append(output.log_probs)
 
-    def watch(self, model: torch.nn.Module) -> None:
-        """Listen to a model, the policy or the opponent, for as long as it lives."""
-        model.register_forward_hook(self._note)
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[list[torch.Tensor]]:
-        """Record while the context lasts. The policy's log-probs come first, the opponent's (if it runs) second."""
-        self.records, self._listening = [], True
-        try:
-            yield self.records
-        finally:
-            self._listening = False
-
-    def _note(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if self._listening and getattr(output, "log_probs", None) is not None:
-            self.records.append(output.log_probs)
+    handles = [model.register_forward_hook(note) for model in models if model is not None]
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check(

@@ -123,7 +123,6 @@ class SPINTrainer(DPOTrainer):
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
         self.opponent_seconds = 0.0
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
-        self._recorder = opponent.LogProbRecorder()
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
             args = self._check_self_play(args, train_dataset, data_collator)
@@ -154,9 +153,6 @@ class SPINTrainer(DPOTrainer):
         if is_peft_model(self.model):
             opponent.fit_adapters(self.model, fp16=self.args.fp16, align=self.ref_model is None)
         self._split_losses()
-        self._recorder.watch(self.model)
-        if self.ref_model is not None:
-            self._recorder.watch(self.ref_model)
         if self._self_play:
             self._for_each_dataset(self._rows)
             if self._given is not None:
@@ -370,7 +366,7 @@ class SPINTrainer(DPOTrainer):
         )
         if not self._objectives and not check_due:
             return super()._compute_loss(model, inputs, return_outputs)
-        with self._recorder.listen() as records:
+        with opponent.recorded_logps(self.model, self.ref_model) as records:
             result = super()._compute_loss(model, inputs, return_outputs)
         mask = inputs["completion_mask"][:, 1:]
         policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)

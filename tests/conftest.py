@@ -27,10 +27,10 @@ for _name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
     os.environ.pop(_name, None)
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-import pytest  # noqa: E402
-from transformers import PreTrainedModel, PreTrainedTokenizerFast  # noqa: E402
+import pytest
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-import tiny  # noqa: E402
+import tiny
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 from datasets import Dataset, DatasetDict, DatasetInfo, SplitDict, SplitInfo
@@ -222,7 +222,7 @@ def saved_model(
 # Hub caches
 
 
-DatasetSource = Dataset | DatasetDict | Mapping[str, Dataset | DatasetDict]
+DatasetSource: TypeAlias = Dataset | DatasetDict | Mapping[str, Dataset | DatasetDict]
 
 
 def hub_cache(

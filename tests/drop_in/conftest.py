@@ -6,7 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite("drop_in.compare")
 
-from drop_in import compare  # noqa: E402
+from drop_in import compare
 
 
 @pytest.fixture(params=[0, 1], ids=["DPOTrainer", "SPINTrainer"])

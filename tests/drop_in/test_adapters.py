@@ -148,6 +148,25 @@ def test_an_explicit_reference_beside_an_adapter(folder: str, llama_folder: Path
     assert abs(steps(spin, "rewards/chosen")[0]) > 1e-2
 
 
+@pytest.mark.parametrize("name", ["ref", "other"])
+def test_adapters_that_are_not_trained_stay(name: str, kind: Kind, llama_folder: Path) -> None:
+    """Beside an explicit reference, every adapter that the model came with is there afterwards, whatever its name."""
+    model = adapted(llama_folder)
+    model.add_adapter(name, LoraConfig(**LORA))
+    trainer = kind.build(
+        model,
+        ref_model=tiny.model(seed=1),
+        settings={"learning_rate": 1.0},
+        train_dataset=tiny.preference(6),
+        processing_class=tiny.tokenizer(),
+    )
+    before = {key: value for key, value in weights(model).items() if f".{name}." in key}
+    trainer.train()
+    assert set(trainer.model.peft_config) == {"default", name}
+    assert before
+    assert all(torch.equal(trainer.model.get_parameter(key), value) for key, value in before.items())
+
+
 @pytest.mark.parametrize("as_config", [True, False], ids=["config", "model"])
 def test_precomputing_with_an_adapter(as_config: bool, folder: str, llama_folder: Path) -> None:
     """The reference stays available, so new pairs can be evaluated after training too."""
@@ -249,7 +268,7 @@ def test_what_peft_can_not_do_is_refused(kind: Kind, llama_folder: Path) -> None
     text = tiny.tokenizer()
     with pytest.raises(ValueError, match="passed a `PeftModel` instance together with a `peft_config`"):
         kind.build(adapted(llama_folder), train_dataset=data, processing_class=text, peft_config=LoraConfig(**LORA))
-    with pytest.raises(TypeError, match="`peft_config` must be a `peft.PeftConfig` instance .*, got dict"):
+    with pytest.raises(TypeError, match=r"`peft_config` must be a `peft.PeftConfig` instance .*, got dict"):
         kind.build(str(llama_folder), train_dataset=data, peft_config={"r": 4})
     with pytest.raises(ValueError, match="adapter to `lm_head` is not supported"):
         kind.build(
@@ -268,7 +287,7 @@ def test_what_quantization_can_not_do_is_refused(kind: Kind, llama_folder: Path)
         kind.build(
             tiny.model(), train_dataset=data, processing_class=tiny.tokenizer(), quantization_config=quantization
         )
-    with pytest.raises(ValueError, match="both as a trainer argument and in `args.model_init_kwargs`"):
+    with pytest.raises(ValueError, match=r"both as a trainer argument and in `args.model_init_kwargs`"):
         kind.build(
             str(llama_folder),
             settings={"model_init_kwargs": {"quantization_config": quantization}},

@@ -102,13 +102,15 @@ def test_chat_template_kwargs_reach_the_tokens_of_their_own_row(kind: Kind, llam
 def test_other_columns_change_nothing(folder: str, llama_folder: Path) -> None:
     """Pairs stay pairs beside columns that an SFT dataset has too, as in UltraFeedback's binarised set."""
     rows = tiny.preference(6, conversational=True).to_list()
-    extra = [{**row, "messages": row["prompt"] + row["chosen"], "completion": "x", "score": 1.5} for row in rows]
-    _, plain = train_both(
-        f"{folder}/plain", lambda kind: kind.build(str(llama_folder), train_dataset=Dataset.from_list(rows))
-    )
+    extra = [
+        {**row, "messages": row["prompt"] + row["chosen"], "completion": row["chosen"], "score": 1.5} for row in rows
+    ]
+    plain = kinds(f"{folder}/plain")[0].build(str(llama_folder), train_dataset=Dataset.from_list(rows))
+    plain.train()
     _, spin = train_both(folder, lambda kind: kind.build(str(llama_folder), train_dataset=Dataset.from_list(extra)))
     assert steps(spin) == pytest.approx(steps(plain))
     assert {"messages", "completion", "score"} <= set(spin.train_dataset.column_names)
+    assert spin.ref_model is not None
 
 
 def test_a_template_that_writes_the_prompt_alone_differently_cuts_at_the_difference(
@@ -245,7 +247,7 @@ def test_the_pad_token_can_be_chosen(kind: Kind, llama_folder: Path) -> None:
     data = tiny.preference(2)
     trainer = kind.build(str(llama_folder), settings={"pad_token": "<|im_start|>"}, train_dataset=data)
     assert trainer.data_collator.pad_token_id == tiny.tokenizer().convert_tokens_to_ids("<|im_start|>")
-    with pytest.raises(ValueError, match="'<nothing>'.*is not found in the vocabulary"):
+    with pytest.raises(ValueError, match=r"'<nothing>'.*is not found in the vocabulary"):
         kind.build(str(llama_folder), settings={"pad_token": "<nothing>"}, train_dataset=data)
 
 

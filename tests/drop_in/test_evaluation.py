@@ -178,6 +178,9 @@ def test_compute_metrics_sees_logits_and_ids(folder: str, llama_folder: Path) ->
     np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-5)
     assert (found.label_ids == expected.label_ids).all()
     assert tiny.preference(1)[0]["chosen"] in tiny.tokenizer().decode(found.label_ids[0])
+    expected, found = (trainer.predict(trainer.eval_dataset) for trainer in (dpo, spin))
+    np.testing.assert_allclose(found.predictions, expected.predictions, atol=1e-5)
+    same_metrics(expected.metrics, found.metrics)
 
 
 def test_accuracy_and_margins_count_pairs(kind: Kind, llama_folder: Path) -> None:

@@ -9,7 +9,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForCausalLM
 
 import tiny
-from drop_in.compare import Kind, reference_logps, same_weights, steps, train_both, unchanged, weights
+from drop_in.compare import Kind, kinds, reference_logps, same_weights, steps, train_both, unchanged, weights
 
 
 def test_without_a_reference_the_starting_point_is_it(folder: str, llama_folder: Path) -> None:
@@ -118,12 +118,13 @@ def test_precomputed_log_probs_are_the_reference_s(
 def test_precomputing_changes_no_number(folder: str, llama_folder: Path) -> None:
     """Training with log-probs computed once is training with a reference model beside it."""
     data = tiny.preference(6)
-    _, beside = train_both(f"{folder}/beside", lambda kind: kind.build(str(llama_folder), train_dataset=data))
+    beside = kinds(f"{folder}/beside")[0].build(str(llama_folder), train_dataset=data)
+    beside.train()
     settings = {"precompute_ref_log_probs": True}
     dpo, once = train_both(
         f"{folder}/once", lambda kind: kind.build(str(llama_folder), settings=settings, train_dataset=data)
     )
-    assert dpo.ref_model is None and once.ref_model is None
+    assert dpo.ref_model is once.ref_model is None
     assert steps(once) == pytest.approx(steps(beside), abs=1e-5)
     same_weights(beside.model, once.model)
 

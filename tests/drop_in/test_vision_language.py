@@ -34,7 +34,7 @@ def build(kind: Kind, saved: dict[str, Path], name: str, data: Dataset, **settin
 
 @pytest.mark.parametrize("name", vision.KINDS)
 def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str, Path]) -> None:
-    """Text and image layers learn; what doesn't (LLaVA reads its tower's last layer but one) doesn't in either class."""
+    """Text and image layers learn, but for the tower's last layer in LLaVA, which reads the one before it."""
     before: list[dict[str, Any]] = []
 
     def make(kind: Kind) -> Any:
@@ -48,12 +48,14 @@ def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str,
     stuck = unchanged(before[1], spin.model)
     assert stuck == unchanged(before[0], dpo.model)
     unused = ("encoder.layers.1.", "post_layernorm") if name == "llava" else ()
-    assert stuck == {name for name in before[1] if any(part in name for part in unused)}
+    # Attention without rotary positions does not see a bias of its keys: that one has no gradient.
+    may_stick = {name for name in before[1] if name.startswith("model.vision") and name.endswith("k_proj.bias")}
+    assert stuck - may_stick == {name for name in before[1] if any(part in name for part in unused)} - may_stick
 
 
 @pytest.mark.parametrize("name", vision.KINDS)
 def test_a_batch_of_pairs_about_images(name: str, kind: Kind, saved: dict[str, Path]) -> None:
-    """Both halves see the images; only the responses are scored; what goes beside the tokens is as long as they are."""
+    """Both halves see the images; only the responses are scored; what goes beside the tokens is as long as they."""
     trainer = build(kind, saved, name, vision.preference(2))
     batch = trainer.data_collator([dict(row) for row in trainer.train_dataset])
     ids, mask = batch["input_ids"], batch["completion_mask"].bool()
@@ -76,7 +78,8 @@ def test_one_image_under_its_own_name(folder: str, saved: dict[str, Path]) -> No
     """A column `image` with one image is the same as `images` with a list of one."""
     many = vision.preference(4)
     one = many.map(lambda row: {"image": row["images"][0]}, remove_columns="images")
-    _, from_many = train_both(f"{folder}/many", lambda kind: build(kind, saved, "llava", many))
+    from_many = build(kinds(f"{folder}/many")[0], saved, "llava", many)
+    from_many.train()
     _, from_one = train_both(f"{folder}/one", lambda kind: build(kind, saved, "llava", one))
     assert steps(from_one) == pytest.approx(steps(from_many))
 
@@ -169,7 +172,7 @@ def test_what_images_can_not_do_is_refused(kind: Kind, saved: dict[str, Path], l
         build(kind, saved, "llava", data, max_length=32, truncation_mode="keep_end")
     with pytest.raises(ValueError, match="`precompute_ref_log_probs=True` is not supported for vision datasets"):
         build(kind, saved, "llava", data, precompute_ref_log_probs=True)
-    with pytest.raises(ValueError, match="vision-related.*does not seem to be a vision-language model"):
+    with pytest.raises(ValueError, match=r"vision-related.*does not seem to be a vision-language model"):
         kind.build(str(llama_folder), train_dataset=data, processing_class=tiny.tokenizer())
     with pytest.raises(NotImplementedError, match="multiple of a value is not yet implemented for vision-language"):
         build(kind, saved, "llava", data, pad_to_multiple_of=8).train()

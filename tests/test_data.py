@@ -1,0 +1,597 @@
+"""Any SFT dataset becomes rows of prompt and real response; what can't be used is named, with file, line or row."""
+
+import contextlib
+import gc
+import json
+import sys
+import threading
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict, IterableDataset
+
+import tiny
+from spin_trl import data
+from spin_trl.errors import DataError, TemplateError
+from spin_trl.template import EncodedPair, PairTemplate
+
+U, A = "user", "assistant"
+
+
+def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple[str, str]]:
+    """Prompt and real response of every row that is trained on, as text with its special tokens."""
+    tokenizer = tiny.tokenizer()
+    dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
+    found = data.prepare(dataset, PairTemplate(tokenizer), **options)
+    return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
+
+
+def chat(*turns: str) -> str:
+    """The prompt of a conversation, written by hand."""
+    written = [f"<|im_start|>{(U, A)[i % 2]}\n{text}<|im_end|>\n" for i, text in enumerate(turns)]
+    return "".join(written) + "<|im_start|>assistant\n"
+
+
+# ---- formats ------------------------------------------------------------------------------------------------------------
+
+CONVERSATION = [message(U, "Which?"), message(A, "A boat.")]
+FORMATS = {
+    "messages": {"messages": CONVERSATION},
+    "prompt and completion as messages": {"prompt": CONVERSATION[:1], "completion": CONVERSATION[1:]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A boat."}]},
+    "conversations": {"conversations": CONVERSATION},
+    "prompt and completion, from and value": {
+        "prompt": [{"from": "human", "value": "Which?"}],
+        "completion": [{"from": "gpt", "value": "A boat."}],
+    },
+    "messages beside other columns": {"prompt": "Which?", "prompt_id": "7", "messages": CONVERSATION},
+    "messages with fields that are empty": {
+        "messages": [{**part, "name": None, "tool_calls": None} for part in CONVERSATION]
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_conversations_of_every_format_become_the_same_tokens(name: str) -> None:
+    """What the columns and roles are called does not matter."""
+    assert data.is_sft(Dataset.from_list([FORMATS[name]]))
+    assert prepared([FORMATS[name]]) == [(chat("Which?"), "A boat.<|im_end|>")]
+
+
+def test_text_is_tokenised_as_it_stands() -> None:
+    """Without a chat template around it."""
+    assert prepared([{"prompt": "Which?", "completion": " A boat."}]) == [("Which?", " A boat.<|im_end|>")]
+
+
+def test_a_column_mapping_takes_any_names() -> None:
+    """`question` and `answer` become text in the standard format."""
+    rows = data.rename_columns(tiny.sft(1, "question-answer"), {"question": "prompt", "answer": "completion"})
+    question = tiny.sft(1, "question-answer")[0]
+    assert prepared(rows) == [(question["question"], question["answer"] + "<|im_end|>")]
+
+
+def test_a_system_message_belongs_to_the_prompt() -> None:
+    """All messages before the response do."""
+    rows = [{"messages": [message("system", "Be brief."), *CONVERSATION]}]
+    assert prepared(rows) == [("<|im_start|>system\nBe brief.<|im_end|>\n" + chat("Which?"), "A boat.<|im_end|>")]
+
+
+def test_prepared_rows_show_their_texts() -> None:
+    """Scorers and samples get the last message of the prompt, and the response, as text."""
+    rows = data.prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
+    assert tuple(rows.column_names) == data.PREPARED_COLUMNS or set(rows.column_names) == set(data.PREPARED_COLUMNS)
+    for row, source in zip(rows, tiny.sft(3, "multi-turn"), strict=True):
+        assert row["prompt"] == source["messages"][2]["content"]
+        assert row["real"] == source["messages"][3]["content"]
+
+
+def test_prepared_rows_are_not_prepared_again() -> None:
+    """A run prepares its data once and hands the rows on."""
+    rows = data.prepare(tiny.sft(3), PairTemplate(tiny.tokenizer()))
+    assert data.prepare(rows, PairTemplate(tiny.tokenizer())) is rows
+    assert data.is_sft(rows)
+
+
+TURNS = [message(U, "One?"), message(A, "1."), message(U, "Two?"), message(A, "2.")]
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        ("last", [(chat("One?", "1.", "Two?"), "2.<|im_end|>")]),
+        ("first", [(chat("One?"), "1.<|im_end|>")]),
+        ("all", [(chat("One?"), "1.<|im_end|>"), (chat("One?", "1.", "Two?"), "2.<|im_end|>")]),
+    ],
+)
+def test_the_turns_that_are_trained_on_can_be_chosen(turn: str, expected: list[tuple[str, str]]) -> None:
+    """The last one by default."""
+    assert prepared([{"messages": TURNS}], turn=turn) == expected
+    if turn == "last":
+        assert prepared([{"messages": TURNS}]) == expected
+
+
+def test_turns_of_the_prompt_are_not_trained_on() -> None:
+    """With `prompt` and `completion`, earlier answers belong to the prompt whatever `turn` says."""
+    row = {"prompt": TURNS[:3], "completion": TURNS[3:]}
+    assert prepared([row], turn="all") == prepared([row], turn="first") == prepared([{"messages": TURNS}])
+
+
+def test_what_follows_the_response_is_left_out() -> None:
+    """A conversation may end with the user's thanks."""
+    assert prepared([{"messages": [*CONVERSATION, message(U, "Thanks!")]}]) == [(chat("Which?"), "A boat.<|im_end|>")]
+
+
+def test_an_assistants_greeting_answers_nothing() -> None:
+    """ShareGPT's conversations may begin with the model: that turn has no prompt."""
+    rows = [{"messages": [message(A, "Hello."), *CONVERSATION]}]
+    (answer,) = prepared(rows, turn="all")
+    assert answer[1] == "A boat.<|im_end|>"
+    assert answer[0].startswith("<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nWhich?")
+
+
+def test_a_rows_tools_and_template_arguments_reach_its_prompt() -> None:
+    """Each row has its own; columns that Arrow filled with nothing count as absent."""
+    tools = [{"type": "function", "function": {"name": "find_boat"}}]
+    rows = [
+        {"messages": CONVERSATION, "tools": json.dumps(tools), "chat_template_kwargs": {"style": "terse", "x": None}},
+        {"messages": CONVERSATION, "tools": None, "chat_template_kwargs": None},
+    ]
+    (with_both, _), (plain, _) = prepared(rows)
+    assert with_both == (
+        '<|im_start|>system\nTools: [{"type": "function", "function": {"name": "find_boat"}}]<|im_end|>\n'
+        "<|im_start|>system\nStyle: terse<|im_end|>\n" + chat("Which?")
+    )
+    assert plain == chat("Which?")
+
+
+def test_an_answer_may_be_a_tool_call() -> None:
+    """Without text it is not empty."""
+    call = [{"type": "function", "function": {"name": "find_boat", "arguments": {"colour": "red"}}}]
+    rows = Dataset.from_list([{"messages": [message(U, "Which?"), message(A, None, tool_calls=call)]}])
+    ((_, real),) = prepared(rows)
+    assert json.loads(real.removesuffix("<|im_end|>")) == call
+    assert data.prepare(rows, PairTemplate(tiny.tokenizer()))[0]["real"] == ""
+
+
+@pytest.mark.parametrize("in_parallel", [None, 2])
+def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | None) -> None:
+    """In the same order, with the same keys."""
+    rows = data.prepare(tiny.sft(20, "messages"), PairTemplate(tiny.tokenizer()), num_proc=in_parallel)
+    alone = [data.prepare(tiny.sft(20, "messages").select([i]), PairTemplate(tiny.tokenizer()))[0] for i in range(20)]
+    assert [row["prompt_ids"] for row in rows] == [row["prompt_ids"] for row in alone]
+    assert [row["key"].split("-")[0] for row in rows] == [row["key"] for row in alone]
+
+
+def test_preference_data_is_recognised_and_left_alone() -> None:
+    """Its pairs are given; UCLA's columns get DPO's names and nothing else changes."""
+    ucla = tiny.sft(2, "real-generated")
+    assert data.is_preference(ucla)
+    assert not data.is_sft(ucla)
+    renamed = data.as_preference(ucla)
+    assert renamed.column_names == ["chosen", "rejected"]
+    assert [row["rejected"] for row in renamed] == [row["generated"] for row in ucla]
+    pairs = tiny.preference(2)
+    assert data.is_preference(pairs)
+    assert data.as_preference(pairs) is pairs
+    assert not data.is_sft(pairs)
+    assert data.is_sft(tiny.sft(2))
+    assert not data.is_preference(tiny.sft(2))
+
+
+def test_streams_are_recognised_by_their_first_row() -> None:
+    """An iterable dataset need not know its columns."""
+
+    def rows() -> Any:
+        yield from tiny.sft(2, "real-generated").to_list()
+
+    stream = IterableDataset.from_generator(rows)
+    assert data.is_preference(stream)
+    assert next(iter(data.as_preference(stream))).keys() == {"chosen", "rejected"}
+
+
+# ---- files --------------------------------------------------------------------------------------------------------------
+
+
+def as_json(path: Path, rows: Dataset) -> None:
+    path.write_text(json.dumps(rows.to_list()))
+
+
+WRITERS: dict[str, Callable[[Path, Dataset], Any]] = {
+    "rows.jsonl": tiny.write_jsonl,
+    "rows.json": as_json,
+    "rows.parquet": lambda path, rows: rows.to_parquet(path),
+    "rows.csv": lambda path, rows: rows.to_csv(path),
+    "saved": lambda path, rows: rows.save_to_disk(path),
+    "saved-splits": lambda path, rows: DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_kind_of_file_holds_the_same_rows(name: str, tmp_path: Path) -> None:
+    """And so the same keys: generations survive a conversion of the dataset."""
+    rows = tiny.sft(6)
+    WRITERS[name](tmp_path / name, rows)
+    loaded = data.load(str(tmp_path / name))
+    assert loaded.to_list() == rows.to_list()
+    assert data.row_keys(loaded) == data.row_keys(rows)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "saved"])
+def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path: Path) -> None:
+    """With the tokens that they have in memory."""
+    rows = tiny.sft(4, "multi-turn")
+    WRITERS[name](tmp_path / name, rows)
+    assert prepared(data.load(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
+
+
+def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
+    """And a missing one is answered with those that are there."""
+    WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
+    assert len(data.load(str(tmp_path / "saved"), split="test")) == 1
+    with pytest.raises(DataError, match=r"has no split 'dev'; its splits are \['train', 'test'\]"):
+        data.load(str(tmp_path / "saved"), split="dev")
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A package of the user's."""
+    found = types.ModuleType("users_data")
+    monkeypatch.setitem(sys.modules, "users_data", found)
+    return found
+
+
+def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
+    """It is called with the split, and a column mapping applies to what it returns."""
+    module.load = lambda split: Dataset.from_list([{"question": split, "answer": "yes"}])  # type: ignore[attr-defined]
+    mapping = {"question": "prompt", "answer": "completion"}
+    loaded = data.load("users_data:load", split="dev", column_mapping=mapping)
+    assert loaded.to_list() == [{"prompt": "dev", "completion": "yes"}]
+
+
+def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.ModuleType) -> None:
+    """Whatever is wrong with `module:function`, the message repeats it."""
+    module.load = lambda split: [split]  # type: ignore[attr-defined]
+    module.number = 3  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"'users_data:load' returned list; expected a datasets\.Dataset"):
+        data.load("users_data:load")
+    with pytest.raises(DataError, match="'users_data:number' is not a function"):
+        data.load("users_data:number")
+    for name in ("users_data:nothing", "no_such_module_anywhere:load", ":load"):
+        with pytest.raises(DataError, match=f"{name!r} names no function that can be imported"):
+            data.load(name)
+
+
+def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its configuration, from the cache when there is no network."""
+    import datasets.config
+
+    rows = tiny.sft(2)
+    tiny.datasets_cache(tmp_path / "datasets", {"org/boats": {"red": rows, "blue": rows.select([1])}})
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    assert data.load("org/boats", "blue").to_list() == [rows[1]]
+    assert data.load("org/boats", "red").to_list() == rows.to_list()
+
+
+def test_unknown_names_say_what_was_tried() -> None:
+    """A typing error in a Hub name is bad input, not a failure."""
+    with pytest.raises(DataError, match=r"'org/nothing' is neither a local file \(\.jsonl, .*nor could it be loaded"):
+        data.load("org/nothing")
+
+
+# ---- bad input ----------------------------------------------------------------------------------------------------------
+
+
+def test_bad_data_is_the_users_to_mend() -> None:
+    """Exit code 2, and any `except ValueError` catches it."""
+    assert DataError.exit_code == TemplateError.exit_code == 2
+    assert issubclass(TemplateError, DataError)
+    assert issubclass(DataError, ValueError)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv"])
+def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
+    """And not looked for on the Hub."""
+    with pytest.raises(DataError, match=rf"There is no file .*{name}\."):
+        data.load(str(tmp_path / name))
+
+
+def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
+    """It was not written by `save_to_disk`."""
+    with pytest.raises(DataError, match=r"not one that `Dataset\.save_to_disk` wrote"):
+        data.load(str(tmp_path))
+
+
+GOOD_LINE = b'{"prompt": "a", "completion": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"),
+    [
+        (b'{"prompt": "a", "completion": \n', r"not valid JSON \(Expecting value"),
+        (b'{"prompt": "a"} {"prompt": "b"}\n', r"not valid JSON \(Extra data"),
+        (b'{"prompt": "\xe9"}\n', "not valid JSON .*codec can't decode byte 0xe9"),
+        (b"[1, 2]\n", r"expected an object like \{\.\.\.\}, found b'\[1, 2\]"),
+    ],
+    ids=["cut", "two on a line", "not UTF-8", "no object"],
+)
+def test_malformed_json_lines_name_file_and_line(bad: bytes, found: str, tmp_path: Path) -> None:
+    """Blank lines count, so an editor finds the line."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(GOOD_LINE + b"\n" + GOOD_LINE + bad + GOOD_LINE)
+    with pytest.raises(DataError, match=rf"rows\.jsonl, line 4: {found}"):
+        data.load(str(path))
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
+    """Both are common in files that people edited."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD_LINE + b"\n" + GOOD_LINE)
+    assert data.load(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.json", b'[{"prompt": "a",'), ("rows.parquet", b"PAR1xxxx"), ("rows.csv", b'prompt,completion\n"a,b\n')],
+)
+def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_path: Path) -> None:
+    """With what their reader says."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name} can't be read: \w+"):
+        data.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_an_empty_file_has_no_rows(name: str, tmp_path: Path) -> None:
+    """A file that was never written to its end is often empty."""
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"{name} has no rows"):
+        data.load(str(tmp_path / name))
+
+
+def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
+    """In a mapping, and when nothing is mapped."""
+    rows = tiny.sft(1, "question-answer")
+    with pytest.raises(DataError, match=r"no column 'query'; its columns are \['question', 'answer'\]"):
+        data.rename_columns(rows, {"query": "prompt"})
+    with pytest.raises(
+        DataError, match=r"has the columns \['question', 'answer'\]\. Expected `messages`.*column mapping"
+    ):
+        prepared(rows)
+
+
+def test_a_column_is_not_renamed_onto_another() -> None:
+    """Which of the two is meant, only the user knows; swapping names is fine."""
+    rows = Dataset.from_list([{"question": "a", "prompt": "b", "completion": "c"}])
+    with pytest.raises(DataError, match="can't be renamed to 'prompt': there is one already"):
+        data.rename_columns(rows, {"question": "prompt"})
+    swapped = data.rename_columns(rows, {"question": "prompt", "prompt": "question"})
+    assert swapped[0] == {"prompt": "a", "question": "b", "completion": "c"}
+
+
+BAD_ROWS = {
+    "no assistant turn": ({"messages": CONVERSATION[:1]}, r"no assistant turn to train on; its roles are \['user'\]"),
+    "unknown roles": (
+        {"messages": [message("me", "a"), message("you", "b")]},
+        r"no assistant turn to train on; its roles are \['me', 'you'\]",
+    ),
+    "no prompt before it": ({"messages": CONVERSATION[1:]}, "no assistant turn to train on"),
+    "no messages": ({"messages": []}, r"no assistant turn to train on; its roles are \[\]"),
+    "empty answer": ({"messages": [CONVERSATION[0], message(A, "")]}, r"the assistant's turn \(message 1\) is empty"),
+    "blank answer": (
+        {"messages": [CONVERSATION[0], message(A, " \n")]},
+        r"the assistant's turn \(message 1\) is empty",
+    ),
+    "empty completion": ({"prompt": "a", "completion": ""}, "the completion is empty"),
+    "blank completion": ({"prompt": "a", "completion": " \n"}, "the completion is empty"),
+    "no completion": ({"prompt": "a", "completion": None}, "the completion is empty"),
+    "completion without messages": ({"prompt": CONVERSATION[:1], "completion": []}, "the completion is empty"),
+    "empty prompt": ({"prompt": "", "completion": "b"}, "the prompt is empty"),
+    "text before messages": ({"prompt": "a", "completion": CONVERSATION[1:]}, "both be text or both be messages"),
+    "messages before text": ({"prompt": CONVERSATION[:1], "completion": "b"}, "both be text or both be messages"),
+    "a number": ({"prompt": "a", "completion": 3}, "`completion` is neither text nor a list of messages: '3'"),
+    "messages that are text": ({"messages": ["a", "b"]}, "`messages` is neither text nor a list of messages"),
+    "messages in one text": ({"messages": "User: a"}, r"`messages` is text \('User: a'\), not a list"),
+    "tools that are no JSON": ({"messages": CONVERSATION, "tools": "{"}, "`tools` is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_row_that_cant_be_used_says_why(name: str) -> None:
+    """In the words of whoever made the file."""
+    row, reason = BAD_ROWS[name]
+    with pytest.raises(DataError, match=f"^Row 0 of the dataset: .*{reason}"):
+        prepared([row])
+
+
+@pytest.mark.parametrize("in_parallel", [None, 2])
+def test_the_row_that_cant_be_used_is_named(in_parallel: int | None) -> None:
+    """Counted from 0, as datasets count, whichever process finds it."""
+    rows = [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": " "}]
+    with pytest.raises(DataError, match=r"^Row 3 of the dataset: the completion is empty$"):
+        prepared(rows, num_proc=in_parallel)
+
+
+def test_a_template_that_cant_be_used_names_the_row() -> None:
+    """The kind of the error stays."""
+    tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No system role!') }}")
+    with pytest.raises(TemplateError, match=r"Row 0 of the dataset: The chat template fails.*No system role!"):
+        data.prepare(tiny.sft(1, "messages"), PairTemplate(tokenizer))
+
+
+def test_prompts_that_leave_no_room_are_left_out() -> None:
+    """As in DPOTrainer: a prompt of `max_length` tokens leaves nothing for a response, one less leaves one token."""
+    template = PairTemplate(tiny.tokenizer())
+    rows = tiny.sft(8)
+    lengths = [len(row["prompt_ids"]) for row in data.prepare(rows, template)]
+    limit = sorted(lengths)[4]
+    kept = data.prepare(rows, template, max_length=limit)
+    assert [len(row["prompt_ids"]) for row in kept] == [length for length in lengths if length < limit]
+    assert 0 < len(kept) < len(rows)
+    assert len(data.prepare(rows, template, max_length=max(lengths) + 1)) == len(rows)
+
+
+# ---- keys ---------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_outlive_shuffling_and_other_columns() -> None:
+    """A key says what a row holds, not where it stands."""
+    rows = tiny.sft(12)
+    more = rows.add_column("source", ["web"] * 12)
+    shuffled = more.shuffle(seed=5)
+    by_prompt = dict(zip(rows["prompt"], data.row_keys(rows).keys, strict=True))
+    assert shuffled["prompt"][:] != rows["prompt"][:]
+    assert dict(zip(shuffled["prompt"], data.row_keys(shuffled).keys, strict=True)) == by_prompt
+    assert data.row_keys(shuffled).digest != data.row_keys(rows).digest
+    assert data.row_keys(more).digest == data.row_keys(rows).digest
+
+
+@pytest.mark.parametrize("column", ["prompt", "completion", "tools", "chat_template_kwargs"])
+def test_another_content_has_another_key(column: str) -> None:
+    """Everything that decides the tokens is part of it."""
+    row = {"prompt": "a", "completion": "b", "tools": "[]", "chat_template_kwargs": "{}"}
+    keys = data.row_keys(Dataset.from_list([row, {**row, column: "c"}])).keys
+    assert keys[0] != keys[1]
+
+
+def test_duplicates_have_keys_of_their_own() -> None:
+    """So each has its own generation; shuffling gives the same set of keys."""
+    rows = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": "c"}])
+    keys = data.row_keys(rows).keys
+    assert len(set(keys)) == 4
+    assert set(data.row_keys(rows.shuffle(seed=1)).keys) == set(keys)
+
+
+def test_every_turn_has_a_key_of_its_own() -> None:
+    """With `turn: all`, a conversation becomes several rows."""
+    rows = data.prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
+    assert len(rows) == len(set(rows["key"])) == 6
+    assert Counter(key.rpartition(".")[0] for key in rows["key"]) == dict.fromkeys(
+        data.row_keys(tiny.sft(3, "multi-turn")).keys, 2
+    )
+
+
+def test_the_digest_of_rows_follows_their_keys_and_order() -> None:
+    """A run whose dataset changed can tell."""
+    template = PairTemplate(tiny.tokenizer())
+    rows = data.prepare(tiny.sft(6), template)
+    assert data.digest(rows) == data.digest(data.prepare(tiny.sft(6), template))
+    assert data.digest(rows) != data.digest(rows.select([1, 0, 2, 3, 4, 5]))
+    assert data.digest(rows) != data.digest(rows.select(range(5)))
+
+
+# ---- hold-out -----------------------------------------------------------------------------------------------------------
+
+
+def rows_to_split(n: int = 300) -> Dataset:
+    """Prepared rows, every third prompt twice with different answers."""
+    rows = tiny.sft(n).to_list()
+    rows += [{**row, "completion": " Another."} for row in rows[::3]]
+    return data.prepare(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
+
+
+def test_duplicates_of_a_prompt_are_held_out_together() -> None:
+    """No prompt stands on both sides, none is lost, and 10 % of the distinct prompts are held out."""
+    rows = rows_to_split()
+    train, held_out = data.split_held_out(rows, 0.1, 1000)
+    assert len(train) + len(held_out) == len(rows)
+    sides = set(train["prompt_hash"]), set(held_out["prompt_hash"])
+    assert not sides[0] & sides[1]
+    distinct = len(set(rows["prompt"]))
+    assert len(sides[1]) == round(distinct / 10)
+    assert len(held_out) > len(sides[1]), "no duplicate was held out, so the test shows nothing"
+
+
+def test_the_hold_out_depends_on_the_prompts_alone() -> None:
+    """Neither order nor answers nor a smaller sample of the same prompts move a prompt to the other side."""
+    rows = rows_to_split()
+    _, held_out = data.split_held_out(rows, 0.1, 1000)
+    _, shuffled = data.split_held_out(rows.shuffle(seed=3), 0.1, 1000)
+    assert set(shuffled["prompt"]) == set(held_out["prompt"])
+    other_answers = [{"prompt": prompt, "completion": " Yes."} for prompt in sorted(set(rows["prompt"]))]
+    again = data.prepare(Dataset.from_list(other_answers), PairTemplate(tiny.tokenizer()))
+    assert set(data.split_held_out(again, 0.1, 1000)[1]["prompt"]) == set(held_out["prompt"])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fraction", "most", "expected"),
+    [(100, 0.02, 1000, 2), (100, 0.0, 1000, 0), (100, 0.5, 7, 7), (10, 0.02, 1000, 1), (2, 0.5, 9, 1), (1, 0.5, 9, 0)],
+)
+def test_how_many_prompts_are_held_out(prompts: int, fraction: float, most: int, expected: int) -> None:
+    """The share that was asked for, at most `most`, at least one where there are two, and never all of them."""
+    rows = Dataset.from_list([{"prompt": f"Boat {i}?", "completion": " Yes."} for i in range(prompts)])
+    train, held_out = data.split_held_out(data.prepare(rows, PairTemplate(tiny.tokenizer())), fraction, most)
+    assert (len(train), len(held_out)) == (prompts - expected, expected)
+
+
+# ---- memory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell memory from mapped files")
+def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows go through Arrow files: 3,000 rows more, of 1,000 tokens each, take less than 12 MB more at the peak.
+
+    As Python lists, their tokens alone would take 60 MB.
+    """
+    template = PairTemplate(tiny.tokenizer())
+    # Tokens made up: it is not the tokenizer whose memory is in question, nor its time.
+    monkeypatch.setattr(template, "encode", lambda *_, **__: EncodedPair(list(range(500)), list(range(500))))
+
+    def peak_of(n: int) -> int:
+        path = tmp_path / f"{n}.jsonl"
+        with path.open("w") as lines:
+            lines.writelines(
+                json.dumps({"prompt": f"{i} " * 100, "completion": "yes " * 100}) + "\n" for i in range(n)
+            )
+        rows = data.load(str(path))
+        gc.collect()
+        pa.default_memory_pool().release_unused()
+        with peak_memory() as peak:
+            made = data.prepare(rows, template)
+        assert len(made) == n
+        assert len(made[-1]["real_ids"]) == 500
+        return max(peak) - peak[0]
+
+    peak_of(1999)  # imports, caches, buffers
+    assert peak_of(5000) - peak_of(2000) < 12 * 2**20
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[int]]:
+    """Bytes of memory that is no mapped file, taken down every 5 milliseconds."""
+    found: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            found.append(anonymous_memory())
+
+    found.append(anonymous_memory())
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def anonymous_memory() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+
+def test_unpaired_preferences_are_no_sft_data() -> None:
+    """A completion that someone labelled undesirable must not become a real response."""
+    rows = {"prompt": ["a", "b"], "completion": ["c", "d"]}
+    assert data.is_sft(Dataset.from_dict(rows))
+    assert not data.is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
+    assert data.is_sft(Dataset.from_dict({**rows, "label": ["sports", "news"]}))
