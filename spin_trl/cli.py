@@ -132,10 +132,12 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
     from trl import get_peft_config, get_quantization_config
 
     from .play.loop import SelfPlay
-    from .play.phases import by_accelerate, in_this_process
+    from .play.phases import by_accelerate, in_this_process, read_accelerate_config
     from .recipe import read
 
     recipe = read(source, overrides)
+    if recipe.play.accelerate_config:
+        read_accelerate_config(Path(recipe.play.accelerate_config))  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     if (Path(source) / "recipe.yaml").is_file():

@@ -33,7 +33,7 @@ def _in_range(name: str, value: float, low: float, high: float = math.inf, *, lo
         raise RecipeError(f"`{name}` is {value}; it must be {bounds}.")
 
 
-def _mapping(name: str, value: Any) -> dict[str, Any] | None:
+def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
     """A dict, from a dict or (as the command line gives it) from JSON."""
     if isinstance(value, str):
         try:
@@ -113,10 +113,10 @@ class SPINConfig(DPOConfig):
     @property
     def template_kwargs(self) -> dict[str, Any]:
         """`chat_template_kwargs`, as a mapping."""
-        return _mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
+        return as_mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
 
     def __post_init__(self) -> None:
-        self.chat_template_kwargs = _mapping("chat_template_kwargs", self.chat_template_kwargs)
+        self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         super().__post_init__()
         _in_range("temperature", self.temperature, 0)
         _in_range("top_p", self.top_p, 0, 1, low_open=True)
@@ -243,7 +243,7 @@ class SelfPlayConfig:
             _one_of("baseline", self.baseline, ("sft",))
         for value in self.baseline_label_smoothing:
             _in_range("baseline_label_smoothing", value, 0, 1)
-        self.per_iteration = check_per_iteration(_mapping("per_iteration", self.per_iteration), self)
+        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"
         if self.metric_for_best_iteration.startswith("score") and self.scorer is None:
@@ -289,7 +289,9 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
 
 def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
     """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
-    return {name: values[iteration] for name, values in (_mapping("per_iteration", play.per_iteration) or {}).items()}
+    return {
+        name: values[iteration] for name, values in (as_mapping("per_iteration", play.per_iteration) or {}).items()
+    }
 
 
 @dataclass

@@ -12,7 +12,7 @@ import difflib
 import importlib.resources
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,7 @@ from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
 from . import data
-from .config import PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig
+from .config import PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
 from .errors import RecipeError
 from .play.freeze import differences_from_defaults
 
@@ -138,13 +138,14 @@ def read(source: str, overrides: Sequence[str] = ()) -> Recipe:
         os.environ[name] = str(value)
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
     arguments, more = _split_lists(overrides)
-    lists = {**(settings.pop("per_iteration", None) or {}), **lists, **more}
+    lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
     for name in _overridden(arguments):
         lists.pop(name, None)
     parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
     unknown = [key for key in settings if key not in _known(parser)]
     if unknown:
         raise RecipeError(f"{path}: unknown setting {unknown[0]!r}{_nearest(unknown[0], _known(parser))}")
+    settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
         parsed = parser.parse_args_into_dataclasses(args=list(arguments))
@@ -187,6 +188,36 @@ def _name(path: Path) -> str:
     return path.parent.name if path.name in ("spin.yaml", "recipe.yaml") else path.stem
 
 
+def _typed(path: Path, name: str, value: Any, parser: argparse.ArgumentParser) -> Any:
+    """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
+    action = next(action for action in parser._actions if action.dest == name)
+    kind = "bool" if isinstance(action.const, bool) else getattr(action.type, "__name__", "")
+    if value is None or kind not in _KINDS:
+        return value
+    expected, convert = _KINDS[kind]
+    try:
+        if action.nargs == "+":
+            return [convert(part) for part in (value if isinstance(value, list) else [value])]
+        return convert(value)
+    except ValueError:
+        raise RecipeError(f"{path}: `{name}` is {value!r}; expected {expected}.") from None
+
+
+def _as_bool(value: Any) -> bool | str:
+    if isinstance(value, bool | str):
+        return value  # text is the parser's to read
+    raise ValueError
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "int": ("an integer", lambda value: int(str(value))),
+    "float": ("a number", lambda value: float(str(value))),
+    "bool": ("true or false", _as_bool),
+    "string_to_bool": ("true or false", _as_bool),
+}
+"""By the parser's name of a type: what to call it, and what converts a value of YAML."""
+
+
 def _split_lists(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Take `--learning_rate '[5e-7,1e-7]'` out of the arguments."""
     rest, lists = [], {}
@@ -224,4 +255,5 @@ def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
     unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
     if unknown:
         return f"unknown setting {unknown[1]!r}{_nearest(unknown[1].lstrip('-'), _known(parser))}"
-    return message
+    stray = re.search(r"not used by the HfArgumentParser: (\[.*\])", message)
+    return f"unexpected arguments {stray[1]}; settings begin with `--`." if stray else message

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any
 
-from ..files import write_json
+from ..files import read_json, write_json
 from .directory import START, RunDirectory, iteration_stage
 from .run import Run
 
@@ -37,13 +37,14 @@ def deliver_best(run: Run, figures: dict[str, dict[str, float]]) -> dict[str, An
 
     Args:
         run: the run.
-        figures: held-out figures of the start and of the iterations that have been played. Without held-out data the
-            newest iteration counts as the best.
+        figures: held-out figures of the start and of the iterations up to this one; later ones that an earlier call has
+            played count, too. Without held-out data the newest iteration counts as the best.
 
     Returns:
         `stage`, `model` (folder or Hub name), `metric` and `value`.
     """
     metric = run.play.metric_for_best_iteration
+    figures = figures | _played_before(run, len(figures) - 1)
     stage = choose_best(figures, metric, greater_is_better=bool(run.play.greater_is_better_iteration))
     if stage is None:
         stage = list(figures)[-1]
@@ -52,6 +53,15 @@ def deliver_best(run: Run, figures: dict[str, dict[str, float]]) -> dict[str, An
     write_json(run.directory.best, best)
     _link(run.directory, model)
     return best
+
+
+def _played_before(run: Run, first: int) -> dict[str, dict[str, float]]:
+    """Figures of the iterations from `first` on that the journal knows."""
+    figures = {}
+    while run.done("train", iteration_stage(first)):
+        figures[iteration_stage(first)] = read_json(run.directory.metrics(iteration_stage(first))) or {}
+        first += 1
+    return figures
 
 
 def _link(directory: RunDirectory, model: str) -> None:

@@ -105,6 +105,8 @@ class Run:
         folder = self.directory.held_out_rows if held_out else self.directory.train_rows
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
+        if not any(folder.glob("*.arrow")):  # `datasets` writes no file for no rows, and then can't read the folder
+            return Dataset.from_dict({column: [] for column in data.PREPARED_COLUMNS})
         return load_from_disk(folder)
 
     def done(self, phase: str, stage: str) -> dict[str, Any] | None:

@@ -1,0 +1,204 @@
+"""The command line: bad input gets one clear message and an exit code, no traceback, and nothing finished is lost."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from spin_trl.cli import main
+from spin_trl.generation.store import GenerationStore
+from spin_trl.play.journal import Journal
+
+SETTINGS = {
+    "num_iterations": 2, "max_length": 96, "max_new_tokens": 8, "per_device_train_batch_size": 4, "num_train_epochs": 1,
+    "generation_batch_size": 4, "held_out_fraction": 0.2, "use_cpu": True, "bf16": False, "report_to": "none",
+    "activation_checkpointing": False, "disable_tqdm": True, "learning_rate": 1e-3, "loss_type": "space",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path, llama_folder):
+    """A function that writes a recipe on tiny data, with settings to change, and returns its path."""
+
+    def write(name="my", **changes):
+        data = tmp_path / "train.jsonl"
+        if not data.exists():
+            tiny.write_jsonl(data, tiny.sft(12))
+        settings = {**SETTINGS, "model_name_or_path": str(llama_folder), "dataset_name": str(data)}
+        settings = {key: value for key, value in {**settings, **changes}.items() if value is not None}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return str(path)
+
+    return write
+
+
+def refused(capsys, *arguments, code=2):
+    """What the command says on stderr when it refuses; one message, no traceback."""
+    assert main(list(arguments)) == code
+    message = capsys.readouterr().err
+    assert message.startswith("spin-trl: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
+    assert main(["run", recipe()]) == 0
+    output = capsys.readouterr().out
+    assert "iteration-1: train: " in output
+    assert "Best: " in output
+    assert Path("runs/my/best.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"dataset_name": "nowhere.jsonl"}, ["There is no file nowhere.jsonl"]),
+        ({"dataset_name": None}, ["`dataset_name` is missing"]),
+        ({"learning_rat": 1e-3}, ["unknown setting 'learning_rat'", "did you mean 'learning_rate'?"]),
+        ({"learning_rate": [1e-3, 1e-4, 1e-5]}, ["`learning_rate` has 3 values for 2 iterations"]),
+        ({"beta": [0.1, "high"]}, ["`beta` is [0.1, 'high']; expected numbers"]),
+        ({"temperature": -1}, ["`temperature` is -1", "it must be at least 0"]),
+        ({"num_iterations": 0}, ["`num_iterations` is 0"]),
+        ({"scorer": "spin_trl.nowhere:score"}, ["'spin_trl.nowhere:score' names no function"]),
+        ({"metric_for_best_iteration": "score"}, ["needs a `scorer`"]),
+        ({"model_name_or_path": "no/such-model"}, ["no/such-model", "can't be loaded"]),
+        ({"max_length": 4}, ["`max_length`", "none is left"]),
+        ({"accelerate_config": "nowhere.yaml"}, ["nowhere.yaml", "can't be read"]),
+    ],
+)
+def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
+    message = refused(capsys, "run", recipe(**changes))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], ["train.jsonl, line 2", "not valid JSON"]),
+        (['["prompt", "completion"]'], ["train.jsonl, line 1", "expected an object"]),
+        (['{"messages": [{"role": "user", "content": "a"}]}'], ["Row 0", "no assistant turn", "['user']"]),
+        (
+            ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": " "}'],
+            ["Row 1", "completion is empty"],
+        ),
+        (['{"text": "a"}'], ["['text']", "`messages`", "column mapping"]),
+        (['{"prompt": "a", "chosen": "b", "rejected": "c"}'], ["nothing to iterate", "SPINTrainer"]),
+    ],
+)
+def test_bad_data_is_named_with_its_place(recipe, capsys, tmp_path, lines, parts):
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(lines))
+    message = refused(capsys, "run", recipe())
+    assert all(part in message for part in parts), message
+
+
+def test_a_column_that_is_to_be_renamed_but_is_not_there_is_named(recipe, capsys, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"q": "a", "answer": "b"}')
+    message = refused(capsys, "run", recipe(column_mapping={"question": "prompt", "answer": "completion"}))
+    assert "no column 'question'" in message
+    assert "'q'" in message
+
+
+def test_conversations_need_a_chat_template(recipe, capsys, tmp_path):
+    folder = tiny.save(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(4, kind="messages"))
+    message = refused(capsys, "run", recipe(model_name_or_path=str(folder)))
+    assert "no chat template" in message
+
+
+def test_a_recipe_that_does_not_exist_names_those_that_do(capsys):
+    message = refused(capsys, "run", "quickstrat")
+    assert "did you mean 'quickstart'?" in message
+
+
+def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
+    assert "--num_iteration'; did you mean 'num_iterations'?" in refused(
+        capsys, "run", recipe(), "--num_iteration", "3"
+    )
+
+
+def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
+    assert main(["run", recipe(), "--learning_rate", "[1e-3,5e-4]", "--smoke"]) == 0
+    frozen = yaml.safe_load(Path("runs/my/recipe.yaml").read_text())
+    assert frozen["per_iteration"] == {"learning_rate": [1e-3, 5e-4]}
+    assert "3 values" in refused(capsys, "run", recipe(), "--learning_rate=[1e-3,5e-4,1e-4]", "--run_dir", "other")
+
+
+def test_the_directory_of_another_run_is_refused_and_the_difference_named(recipe, capsys):
+    assert main(["run", recipe(), "--num_iterations", "1"]) == 0
+    message = refused(capsys, "run", recipe(learning_rate=5e-4), "--num_iterations", "1")
+    assert "learning_rate: 0.001 there, 0.0005 now" in message
+
+
+def test_changed_data_stops_a_run_that_is_continued(recipe, capsys, tmp_path):
+    assert main(["run", recipe(), "--num_iterations", "1"]) == 0
+    tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(13))
+    assert "The dataset has changed" in refused(capsys, "run", recipe(), "--num_iterations", "2")
+
+
+def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):
+    assert main(["run", recipe(), "--run_dir", "whole"]) == 0
+    first = recipe()
+    assert main(["start", first, "--run_dir", "phases"]) == 0
+    for iteration in ("0", "1"):
+        for phase in ("generate", "train", "evaluate"):
+            assert main([phase, "phases", "--iteration", iteration]) == 0
+    for stage in ("iteration-0", "iteration-1"):
+        weights = [Path(run, stage, "model", "model.safetensors").read_bytes() for run in ("whole", "phases")]
+        assert weights[0] == weights[1]
+        assert Path("whole", stage, "metrics.json").read_text() == Path("phases", stage, "metrics.json").read_text()
+
+
+def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):
+    assert "iterations 0 to 1" in refused(capsys, "generate", recipe(), "--iteration", "2")
+
+
+def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = recipe()
+    monkeypatch.setattr(GenerationStore, "write_shard", full)
+    message = refused(capsys, "run", path, code=1)
+    assert "The disk is full" in message
+    assert "run the same command again" in message
+    done = [(entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
+    assert ("prepare", "data") in done
+    monkeypatch.undo()
+    assert main(["run", path]) == 0
+
+
+def test_the_list_of_recipes_has_the_quickstart(capsys):
+    assert main(["recipes"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
+    """Ctrl-C, and a scheduler's SIGTERM, as a process sees them."""
+    path = recipe(num_train_epochs=400, save_strategy="steps", save_steps=20)
+    command = [sys.executable, "-m", "spin_trl", "run", path, "--num_iterations", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    train = Path("runs/my/iteration-0/train")
+    deadline = time.monotonic() + 120
+    while not list(train.glob("checkpoint-*/checkpoint.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted. What was finished is kept" in errors
+    assert "Traceback" not in errors
+    done = [entry["phase"] for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
+    assert done[-1] == "generate"
+    assert json.loads(next(train.glob("checkpoint-*/checkpoint.json")).read_text())["num_processes"] == 1
