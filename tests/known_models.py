@@ -1,0 +1,76 @@
+"""Models whose every answer is known without running them: real architectures, real caches, weights set by hand.
+
+Attention and feed-forward layers add nothing (their output projections are zero), so what remains can be worked out on
+paper: `scripted` writes a fixed text by position, `bigram` has the next-token probabilities that it was given.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+
+def scripted(script: Sequence[int], *, vocab_size: int, start: int = 0, num_positions: int = 256) -> GPT2LMHeadModel:
+    """A GPT-2 that, whatever it reads, continues a text of n tokens with `script[n - start:]`.
+
+    Args:
+        script: the token that stands at position `start`, the one at `start + 1`, ...
+        vocab_size: of the model.
+        start: tokens before the script: the length of the prompt that it answers.
+        num_positions: tokens that the model can take.
+    """
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=num_positions,
+        n_embd=len(script) + 2,
+        n_layer=1,
+        n_head=1,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        _without_layers(model, ("attn.c_proj", "mlp.c_proj"))
+        model.transformer.wte.weight.zero_()
+        model.transformer.wpe.weight.zero_()
+        model.lm_head.weight.zero_()
+        # Position p, read at p, decides the token at p + 1: a direction of its own, which the final norm keeps.
+        for place, token in enumerate(script):
+            model.transformer.wpe.weight[start + place - 1, place] = 1.0
+            model.lm_head.weight[token, place] = 10.0
+    return model
+
+
+def bigram(logits: torch.Tensor) -> LlamaForCausalLM:
+    """A Llama whose next-token logits depend on the last token alone.
+
+    Args:
+        logits: of the next token (columns) after each token (rows), shape (vocabulary, vocabulary).
+    """
+    size = logits.size(0)
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=size,
+        intermediate_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        tie_word_embeddings=False,
+        rms_norm_eps=0.0,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        _without_layers(model, ("o_proj", "down_proj"))
+        # The norm turns a unit vector into one of length sqrt(size).
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.lm_head.weight.copy_(logits.T / size**0.5)
+    return model
+
+
+def _without_layers(model: torch.nn.Module, names: tuple[str, ...]) -> None:
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in names):
+            parameter.zero_()

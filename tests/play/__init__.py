@@ -1,0 +1,1 @@
+"""The loop: whole runs of the tiny model, phase by phase, interrupted, continued, and launched in several ways."""

@@ -1,0 +1,159 @@
+"""The supervised arm that answers "would more SFT not have done the same?": same start, same rows, same number of steps."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import load_from_disk
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from play.runs import build, entry, steps, tensors, weights
+from spin_trl.play import baseline
+from spin_trl.play.baseline import arm_name, supervised_args
+
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What every supervised training was given, and which weights it started from."""
+    seen: list[dict[str, Any]] = []
+    original = baseline.train_supervised
+
+    def train(model: Any, tokenizer: Any, rows: Any, args: Any, max_length: Any) -> Any:
+        start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        seen.append({"args": args, "keys": set(rows["key"]), "start": start})
+        return original(model, tokenizer, rows, args, max_length)
+
+    monkeypatch.setattr(baseline, "train_supervised", train)
+    return seen
+
+
+def test_an_arm_takes_as_many_steps_from_the_same_start(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
+    """Iteration by iteration the arm takes self-play's number of steps, on the same rows, and goes on from itself."""
+    build(llama_folder, baseline="sft", per_iteration={"num_train_epochs": [1, 2]}).run()
+    assert [entry("train", f"iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
+    assert [entry("train", f"baseline/sft/iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
+    train = set(load_from_disk("run/data/train")["key"])
+    assert all(given["keys"] == train for given in supervised)
+    assert [given["args"].max_steps for given in supervised] == [3, 6]
+    for given, start in zip(supervised, (llama_folder, "run/baseline/sft/iteration-0/model"), strict=True):
+        for name, tensor in AutoModelForCausalLM.from_pretrained(start).state_dict().items():
+            assert torch.equal(given["start"][name], tensor)
+    assert not list(Path("run/baseline").rglob("train"))
+
+
+def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
+    """It lowers the NLL of held-out responses; it has no opponent, so no win rate. Self-play's results don't change."""
+    result = build(llama_folder, baseline="sft", num_iterations=1).run()
+    arm = result.figures["baseline/sft/iteration-0"]
+    assert arm["nll"] < result.figures["start"]["nll"]
+    assert "win_rate" not in arm
+    build(llama_folder, "alone", num_iterations=1).run()
+    assert weights("alone/iteration-0/model") == weights("run/iteration-0/model")
+
+
+def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
+    """A run delivers what self-play made, or the start; the arm is there to compare with."""
+    result = build(
+        llama_folder, baseline="sft", baseline_learning_rate=0.05, learning_rate=1e-6, num_iterations=1
+    ).run()
+    assert result.figures["baseline/sft/iteration-0"]["nll"] < result.figures["iteration-0"]["nll"]
+    assert result.best_stage in ("start", "iteration-0")
+
+
+def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
+    """With its own name, learning rate and models."""
+    build(
+        llama_folder,
+        baseline="sft",
+        baseline_label_smoothing=[0.0, 0.1],
+        baseline_learning_rate=3e-3,
+        num_iterations=1,
+    ).run()
+    assert [given["args"].label_smoothing_factor for given in supervised] == [0.0, 0.1]
+    assert [given["args"].learning_rate for given in supervised] == [3e-3, 3e-3]
+    assert weights("run/baseline/sft/iteration-0/model") != weights("run/baseline/sft-smoothing-0.1/iteration-0/model")
+
+
+def test_the_arms_learning_rate_is_the_first_iterations_unless_set(
+    llama_folder: Path, supervised: list[dict[str, Any]]
+) -> None:
+    """A self-play schedule that decays from iteration to iteration does not decay the arm's."""
+    build(llama_folder, baseline="sft", per_iteration={"learning_rate": [1e-2, 1e-4]}).run()
+    assert [given["args"].learning_rate for given in supervised] == [1e-2, 1e-2]
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["lora", "qlora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_an_adapters_arm_is_an_adapter(quantized: bool, checkpointing: bool, llama_folder: Path) -> None:
+    """With LoRA the arm trains an adapter of the same shape, also on 4-bit weights and with recomputed activations."""
+    build(
+        llama_folder,
+        baseline="sft",
+        peft_config=LoraConfig(**LORA),
+        quantization_config=BitsAndBytesConfig(**NF4) if quantized else None,
+        activation_checkpointing=checkpointing,
+    ).run()
+    ours = tensors("run/iteration-1/model")
+    for t in (0, 1):
+        arm = tensors(f"run/baseline/sft/iteration-{t}/model")
+        assert {name: tensor.shape for name, tensor in arm.items()} == {n: t.shape for n, t in ours.items()}
+        assert any(tensor.abs().max() > 0 for name, tensor in arm.items() if "lora_B" in name)
+    assert weights("run/baseline/sft/iteration-0/model") != weights("run/baseline/sft/iteration-1/model")
+
+
+def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
+    """Asked for before the iteration has been trained, it can't know how many steps to take."""
+    run = build(llama_folder, baseline="sft")
+    run.run_phase("generate", 0)
+    with pytest.raises(Exception, match="has not been trained"):
+        run.run_phase("baseline", 0)
+
+
+def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
+    """Continuing the run does not train them again."""
+    for _ in range(2):
+        build(llama_folder, baseline="sft", num_iterations=1).run()
+    assert len(supervised) == 1
+    assert steps().count(("train", "baseline/sft/iteration-0")) == 1
+
+
+def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
+    """Batch size and seed are self-play's; evaluation, saving and pushing are the loop's business."""
+    run = build(llama_folder, baseline="sft", num_iterations=1, eval_strategy="no", save_strategy="steps", save_steps=1)
+    run.run()
+    args = supervised_args(run.state, 0, 0.0)
+    assert (args.per_device_train_batch_size, args.max_steps, args.save_strategy) == (4, 3, "no")
+    assert args.push_to_hub is False
+
+
+def test_names_of_arms() -> None:
+    """One a label smoothing."""
+    assert [arm_name(value) for value in (0.0, 0.1, 0.05)] == ["sft", "sft-smoothing-0.1", "sft-smoothing-0.05"]
+
+
+def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked: worked out by hand."""
+    from play.runs import logp
+
+    losses: list[float] = []
+    original = baseline.Trainer.log
+
+    def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        losses.extend([logs["loss"]] if "loss" in logs else [])
+        original(self, logs, *args, **kwargs)
+
+    build(llama_folder, num_iterations=1, baseline="sft", per_device_train_batch_size=12).run_phase("generate", 0)
+    run = build(llama_folder, num_iterations=1, baseline="sft", per_device_train_batch_size=12)
+    run.run_phase("train", 0)
+    monkeypatch.setattr(baseline.Trainer, "log", log)
+    run.run_phase("baseline", 0)
+    model, rows = AutoModelForCausalLM.from_pretrained(llama_folder), load_from_disk("run/data/train")
+    total = -sum(logp(model, row["prompt_ids"], row["real_ids"]) for row in rows)
+    assert losses[0] == pytest.approx(total / sum(len(row["real_ids"]) for row in rows), rel=1e-4)
+    assert math.isfinite(losses[0])

@@ -1,0 +1,150 @@
+"""The best iteration so far: chosen by the run's metric, always known, never replaced by a worse one."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from play.runs import build
+from spin_trl.play import best, loop
+from spin_trl.play.best import choose_best
+
+
+@pytest.mark.parametrize(
+    ("values", "greater", "expected"),
+    [
+        ([3.0, 2.0, 1.0], False, "c"),
+        ([3.0, 2.0, 1.0], True, "a"),
+        ([1.0, 2.0, 2.0], True, "b"),  # among equals the earliest, which cost least
+        ([2.0, 2.0, 2.0], False, "a"),
+        ([math.nan, 2.0, 1.0], True, "b"),
+        ([None, None, 1.0], True, "c"),
+        ([math.nan, None, math.nan], True, None),
+        ([0.0, -1.0, math.inf], True, "c"),
+    ],
+)
+def test_the_best_by_a_figure(values: list[float | None], greater: bool, expected: str | None) -> None:
+    """The largest or the smallest; what was not measured, or is no number, is no candidate."""
+    figures = {
+        name: {} if value is None else {"figure": value} for name, value in zip("abc", values, strict=True)
+    }
+    assert choose_best(figures, "figure", greater_is_better=greater) == expected
+
+
+class Marks:
+    """A scorer that gives each model the mark that a test wants, in the order in which they are measured."""
+
+    def __init__(self, marks: list[float], prompts: int = 3) -> None:
+        self.marks, self.prompts, self.calls = marks, prompts, 0
+
+    def __call__(self, prompt: str, real: str, generated: str) -> float:
+        self.calls += 1
+        return self.marks[(self.calls - 1) // self.prompts]
+
+
+def delivered(run_dir: str = "run") -> dict[str, Any]:
+    """What the run says is best."""
+    return json.loads(Path(run_dir, "best.json").read_text())
+
+
+def played(model: Path, marks: list[float], **settings: Any) -> Any:
+    """A run whose start and iterations get these marks."""
+    settings = {"num_iterations": len(marks) - 1, "metric_for_best_iteration": "score", **settings}
+    # The mark of a scorer is known when the configuration is: any function's name will do.
+    return build(model, scorer=Marks(marks), **settings)
+
+
+@pytest.fixture(autouse=True)
+def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`metric_for_best_iteration: score` wants a scorer's name in the settings; these tests pass functions."""
+    from spin_trl import config
+
+    original = config.SelfPlayConfig.__post_init__
+
+    def post_init(self: Any) -> None:
+        metric, self.metric_for_best_iteration = self.metric_for_best_iteration, "nll"
+        if metric == "score":
+            self.greater_is_better_iteration = True
+        original(self)
+        self.metric_for_best_iteration = metric
+
+    monkeypatch.setattr(config.SelfPlayConfig, "__post_init__", post_init)
+
+
+def test_a_worse_iteration_never_takes_the_place_of_a_better_one(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Marks 1, 3, 2, 1 after the start's 0: after every iteration the best so far is delivered, and it stays."""
+    after: list[str] = []
+    original = loop.deliver_best
+
+    def deliver(*args: Any) -> Any:
+        found = original(*args)
+        after.append(delivered()["stage"])
+        assert Path("run/best").resolve() == Path(found["model"]).resolve()
+        return found
+
+    monkeypatch.setattr(loop, "deliver_best", deliver)
+    result = played(llama_folder, [0.0, 1.0, 3.0, 2.0, 1.0]).run()
+    assert after == ["iteration-0", "iteration-1", "iteration-1", "iteration-1"]
+    assert result.best_stage == "iteration-1"
+    assert result.best_model == "run/iteration-1/model"
+    assert delivered() == {"stage": "iteration-1", "model": "run/iteration-1/model", "metric": "score", "value": 3.0}
+    assert (Path("run/best") / "model.safetensors").is_file()
+
+
+def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) -> None:
+    """Self-play that only hurts delivers what it began with."""
+    result = played(llama_folder, [5.0, 1.0, 2.0]).run()
+    assert result.best_stage == "start"
+    assert result.best_model == str(llama_folder)
+    assert Path("run/best").resolve() == llama_folder.resolve()
+
+
+def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for a moment: called again, or with fewer iterations, it does not go through earlier bests."""
+    played(llama_folder, [0.0, 1.0, 3.0]).run()
+    seen: list[str] = []
+    original = best.write_json
+    monkeypatch.setattr(best, "write_json", lambda path, value: seen.append(value["stage"]) or original(path, value))
+    result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=2).run()
+    assert result.best_stage == "iteration-1"
+    result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=1).run()
+    assert result.best_stage == "iteration-1"
+    assert set(seen) == {"iteration-1"}
+
+
+def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
+    """The newest and the best stay, and so do the generations and figures of all."""
+    played(llama_folder, [0.0, 3.0, 1.0, 1.0, 2.0], keep_iterations=1).run()
+    kept = [t for t in range(4) if Path(f"run/iteration-{t}/model").exists()]
+    assert kept == [0, 3]
+    assert all(Path(f"run/iteration-{t}/metrics.json").exists() for t in range(4))
+    # The run can go on from there, and be called again.
+    played(llama_folder, [2.5], keep_iterations=1, num_iterations=5).run()
+    assert [t for t in range(5) if Path(f"run/iteration-{t}/model").exists()] == [0, 4]
+    assert Path("run/best").resolve() == Path("run/iteration-0/model").resolve()
+
+
+def test_all_models_stay_by_default(llama_folder: Path) -> None:
+    """`keep_iterations` is a choice."""
+    played(llama_folder, [0.0, 1.0, 2.0]).run()
+    assert [Path(f"run/iteration-{t}/model").exists() for t in (0, 1)] == [True, True]
+
+
+def test_the_default_metric_is_the_held_out_nll_and_less_is_better(llama_folder: Path) -> None:
+    """Without a scorer the run still knows its best."""
+    result = build(llama_folder, num_iterations=2).run()
+    nll = {stage: figures["nll"] for stage, figures in result.figures.items()}
+    assert result.best_stage == min(nll, key=nll.__getitem__)
+    assert delivered()["value"] == min(nll.values())
+
+
+def test_a_run_directory_can_be_moved(llama_folder: Path) -> None:
+    """The link to the best is relative."""
+    build(llama_folder, num_iterations=1, learning_rate=5e-2).run()
+    assert delivered()["stage"] == "iteration-0"
+    Path("run").rename("elsewhere")
+    assert (Path("elsewhere/best") / "model.safetensors").is_file()

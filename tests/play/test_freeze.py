@@ -1,0 +1,158 @@
+"""A run's settings are frozen at its start: what would change its outcome is refused, and secrets are never written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from peft import LoraConfig
+
+from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
+from spin_trl.errors import RunDirectoryError
+from spin_trl.play.directory import RunDirectory
+from spin_trl.play.freeze import FREE, SECRET, differences_from_defaults, freeze, python_settings
+from spin_trl.play.run import Run
+
+CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
+
+
+def a_run(tmp_path: Path, play: dict[str, Any] | None = None, peft_config: Any = None, **settings: Any) -> Run:
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir(exist_ok=True)
+    args = SPINConfig(str(tmp_path / "out"), **{**CPU, **settings})
+    return Run(directory, args, SelfPlayConfig(**(play or {})), "org/model", peft_config=peft_config)
+
+
+def frozen(run: Run) -> dict[str, Any]:
+    return yaml.safe_load(run.directory.recipe.read_text())
+
+
+# ---- what is written ----------------------------------------------------------------------------------------------------
+
+
+def test_only_what_differs_from_the_defaults_is_written() -> None:
+    """A recipe that says what was chosen."""
+    assert differences_from_defaults(SelfPlayConfig(), StartConfig()) == {}
+    args = SPINConfig("out", **CPU, beta=0.5, loss_type="space", temperature=0.7)
+    written = differences_from_defaults(args)
+    assert written == {
+        "output_dir": "out",
+        "use_cpu": True,
+        "bf16": False,
+        "beta": 0.5,
+        "loss_type": ["space"],
+        "temperature": 0.7,
+    }
+
+
+def test_what_is_written_is_plain_yaml() -> None:
+    """Enums, tuples and numbers read back as YAML's own."""
+    args = SPINConfig("out", **CPU, optim="rmsprop", lr_scheduler_type="cosine", learning_rate=5e-7)
+    written = yaml.safe_load(yaml.safe_dump(differences_from_defaults(args)))
+    assert (written["optim"], written["lr_scheduler_type"], written["learning_rate"]) == ("rmsprop", "cosine", 5e-7)
+
+
+@pytest.mark.parametrize("name", sorted(SECRET & set(SPINConfig.__dataclass_fields__)))
+def test_tokens_are_never_written(name: str, tmp_path: Path) -> None:
+    """A run directory is pushed and shown to others."""
+    run = a_run(tmp_path, **{name: "hf_secret"})
+    freeze(run, python_settings(run))
+    assert "hf_secret" not in run.directory.recipe.read_text()
+
+
+def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
+    """Model and LoRA stand under `python`, which no recipe has."""
+    run = a_run(tmp_path, peft_config=LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    written = yaml.safe_load(yaml.safe_dump(python_settings(run)))
+    assert written["python"]["model"] == "org/model"
+    assert written["python"]["peft_config"]["r"] == 4
+    assert written["python"]["peft_config"]["target_modules"] == ["q_proj"]
+    assert written["python"]["quantization_config"] is None
+
+
+# ---- what is compared ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
+    """The second call finds what the first one wrote, and leaves it."""
+    run = a_run(tmp_path, beta=0.5)
+    freeze(run, python_settings(run))
+    before = run.directory.recipe.read_bytes()
+    freeze(a_run(tmp_path, beta=0.5), python_settings(a_run(tmp_path, beta=0.5)))
+    assert run.directory.recipe.read_bytes() == before
+    assert frozen(run)["beta"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"beta": 0.5}, {"beta": 0.1}, r"beta: 0\.5 there, None now"),
+        ({}, {"temperature": 0.7}, r"temperature: None there, 0\.7 now"),
+        ({"loss_type": "space"}, {"loss_type": "hinge"}, r"loss_type: \['space'\] there, \['hinge'\] now"),
+        ({"seed": 1}, {"seed": 2}, "seed: 1 there, 2 now"),
+    ],
+)
+def test_another_setting_is_another_run(
+    before: dict[str, Any], now: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Refused with both values and with what to do, and nothing of the run is touched."""
+    run = a_run(tmp_path, **before)
+    freeze(run, python_settings(run))
+    content = run.directory.recipe.read_bytes()
+    with pytest.raises(
+        RunDirectoryError, match=rf"belongs to a run with other settings \({said}\)\. Use another `run_dir`"
+    ):
+        freeze(a_run(tmp_path, **now), python_settings(a_run(tmp_path, **now)))
+    assert run.directory.recipe.read_bytes() == content
+
+
+def test_every_difference_is_named(tmp_path: Path) -> None:
+    """Not one at a time."""
+    run = a_run(tmp_path, beta=0.5, seed=1)
+    freeze(run, python_settings(run))
+    other = a_run(tmp_path, peft_config=LoraConfig(r=4))
+    with pytest.raises(RunDirectoryError, match=r"beta: .*; python: .*; seed: "):
+        freeze(other, python_settings(other))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"disable_tqdm": True}, {"disable_tqdm": False}),
+        ({}, {"save_total_limit": 1}),
+        ({}, {"dataloader_num_workers": 2}),
+        ({"report_to": "none"}, {}),
+    ],
+)
+def test_what_does_not_change_the_outcome_may_change(
+    before: dict[str, Any], now: dict[str, Any], tmp_path: Path
+) -> None:
+    """How a run is played and shown is free."""
+    assert {*before, *now} <= FREE
+    run = a_run(tmp_path, **before)
+    freeze(run, python_settings(run))
+    freeze(a_run(tmp_path, **now), python_settings(a_run(tmp_path, **now)))
+
+
+def rates(*values: float) -> dict[str, Any]:
+    return {"num_iterations": len(values), "per_iteration": {"learning_rate": list(values)}}
+
+
+def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
+    """More iterations, with lists that go on; what has been played must be the same."""
+    run = a_run(tmp_path, rates(5e-7, 1e-7))
+    freeze(run, python_settings(run))
+    longer = a_run(tmp_path, rates(5e-7, 1e-7, 1e-8))
+    freeze(longer, python_settings(longer))
+    other = a_run(tmp_path, rates(5e-7, 2e-7, 1e-8))
+    with pytest.raises(RunDirectoryError, match="per_iteration: "):
+        freeze(other, python_settings(other))
+
+
+def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
+    """Its iterations had one number."""
+    run = a_run(tmp_path, rates(5e-7, 1e-7))
+    freeze(run, python_settings(run))
+    other = a_run(tmp_path, {"num_iterations": 2, "per_iteration": {"beta": [0.1, 0.2]}})
+    with pytest.raises(RunDirectoryError, match="per_iteration: "):
+        freeze(other, python_settings(other))

@@ -1,0 +1,465 @@
+"""`SelfPlay`: what a run does, in which order, what it leaves in its directory, and what continuing it means."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset, IterableDataset, load_from_disk
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import tiny
+from play.runs import answers, build, contents, entry, journal, steps, tensors, weights
+from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
+from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play.directory import RunDirectory
+
+LN2 = math.log(2)
+
+
+def shout(prompt: str, real: str, generated: str) -> float:
+    """A scorer: the share of its letters that are capitals."""
+    return sum(letter.isupper() for letter in generated) / max(len(generated), 1)
+
+
+@pytest.fixture(scope="module")
+def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two iterations with baseline, in its directory. Read only."""
+    folder = tmp_path_factory.mktemp("played") / "run"
+    result = build(llama_folder, folder, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1).run()
+    assert result.directory == folder
+    return folder
+
+
+# ---- what a run leaves -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_what_the_design_says(played: Path) -> None:
+    """Settings, journal, and for every iteration generations, model, figures and samples; no checkpoints any more."""
+    for name in ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png"):
+        assert (played / name).stat().st_size > 0, name
+    for iteration in (0, 1):
+        stage = played / f"iteration-{iteration}"
+        assert (stage / "generations" / "generations.json").is_file()
+        assert {path.name for path in (stage / "model").iterdir()} >= {
+            "model.safetensors",
+            "config.json",
+            "tokenizer.json",
+            "chat_template.jinja",
+            "README.md",
+        }
+        assert not list((stage / "model").glob("*.bin*")) or {p.name for p in (stage / "model").glob("*.bin")} == {
+            "training_args.bin"
+        }
+        assert json.loads((stage / "metrics.json").read_text())["held_out"] == 3
+        assert len((stage / "samples.jsonl").read_text().splitlines()) == 3
+        assert not (stage / "train").exists(), "an accepted iteration's checkpoints are gone"
+    assert not [path for path in played.rglob("*") if path.name.endswith(".tmp")]
+    AutoTokenizer.from_pretrained(played / "iteration-1" / "model")
+    AutoModelForCausalLM.from_pretrained(played / "iteration-1" / "model")
+
+
+def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
+    """In the order in which they were played, with the figures that tell what happened."""
+    assert steps(played) == [
+        ("prepare", "data"),
+        ("evaluate", "start"),
+        ("generate", "iteration-0"),
+        ("train", "iteration-0"),
+        ("evaluate", "iteration-0"),
+        ("train", "baseline/sft/iteration-0"),
+        ("evaluate", "baseline/sft/iteration-0"),
+        ("generate", "iteration-1"),
+        ("train", "iteration-1"),
+        ("evaluate", "iteration-1"),
+        ("train", "baseline/sft/iteration-1"),
+        ("evaluate", "baseline/sft/iteration-1"),
+    ]
+    prepared = entry("prepare", "data", played)
+    assert (prepared["train_rows"], prepared["held_out_rows"]) == (12, 3)
+    assert prepared["versions"]["torch"] == torch.__version__
+    for iteration in (0, 1):
+        generated = entry("generate", f"iteration-{iteration}", played)
+        assert generated["tokens"] == sum(map(len, answers(played, f"iteration-{iteration}").values()))
+        trained = entry("train", f"iteration-{iteration}", played)
+        assert trained["steps"] == 3
+        assert trained["pairs"]["total"] == 12
+        for line in (generated, trained):
+            assert 0 <= line["work_seconds"] <= line["seconds"]
+    times = [line["time"] for line in journal(played)]
+    assert times == sorted(times)
+
+
+def test_every_iteration_starts_at_its_opponent(played: Path) -> None:
+    """The first loss is ln 2 and the first margin 0, in iteration 1 as in iteration 0."""
+    for iteration in (0, 1):
+        trained = entry("train", f"iteration-{iteration}", played)
+        assert trained["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
+        assert trained["first"]["rewards/margins"] == pytest.approx(0, abs=2e-6)
+        assert abs(trained["last"]["loss"] - LN2) > 1e-3
+
+
+def test_each_iteration_starts_from_the_one_before(played: Path, llama_folder: Path) -> None:
+    """Every iteration's model is another one, and the opponents answered differently."""
+    folders = [llama_folder, played / "iteration-0" / "model", played / "iteration-1" / "model"]
+    assert len({weights(folder) for folder in folders}) == 3
+    assert answers(played, "iteration-0").keys() == answers(played, "iteration-1").keys()
+    assert answers(played, "iteration-0") != answers(played, "iteration-1")
+
+
+def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
+    """No held-out prompt has a generation to train on, and both sides together are the whole data."""
+    train, held_out = (load_from_disk(str(played / "data" / side)) for side in ("train", "held-out"))
+    assert not set(train["key"]) & set(held_out["key"])
+    assert not set(train["prompt"]) & set(held_out["prompt"])
+    assert len(train) + len(held_out) == 15
+    for iteration in (0, 1):
+        assert {key for key, _ in answers(played, f"iteration-{iteration}")} == set(train["key"])
+        assert {key for key, _ in answers(played, f"iteration-{iteration}", "held-out/sampled")} == set(held_out["key"])
+
+
+def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
+    """What is printed while it grows is kept as a file: start, iterations, and the supervised arm."""
+    table = (played / "table.txt").read_text()
+    best = json.loads((played / "best.json").read_text())["stage"]
+    for stage in ("start", "iteration 0", "iteration 1", "sft"):
+        assert stage in table
+    assert f"{best.replace('-', ' ')} *" in table
+    assert sum(" *" in line for line in table.splitlines() if "│" in line) == 1
+    assert (played / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After iteration 0 the table ends there; after iteration 1 it has a line more. Each phase says what it did."""
+    build(llama_folder).run()
+    printed = capsys.readouterr().out
+    tables = ["\n".join(line for line in text.splitlines() if "│" in line) for text in printed.split("┏")[1:]]
+    assert ["iteration 0" in table for table in tables] == [True, True]
+    assert ["iteration 1" in table for table in tables] == [False, True]
+    for phase in ("start: evaluate", "iteration-0: generate", "iteration-0: train", "iteration-1: evaluate"):
+        assert phase in printed
+    assert "loss 0.6931 -> " in printed
+
+
+# ---- once is enough --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -> None:
+    """All phases are recognised as done: not a byte changes but in what is drawn anew, and no model is loaded."""
+    before = contents(played, ignore=("plot.png", "table.txt", ".lock"))
+    stamps = {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")}
+    result = build(
+        llama_folder, played, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1
+    ).run()
+    assert contents(played, ignore=("plot.png", "table.txt", ".lock")) == before
+    assert {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")} == stamps
+    assert result.best_stage == json.loads((played / "best.json").read_text())["stage"]
+    assert list(result.figures) == [
+        "start",
+        "iteration-0",
+        "iteration-1",
+        "baseline/sft/iteration-0",
+        "baseline/sft/iteration-1",
+    ]
+
+
+def test_more_iterations_continue_the_run(llama_folder: Path) -> None:
+    """`num_iterations` may be raised: what is there stays, and what comes is what one long run would have made."""
+    build(llama_folder, "long", num_iterations=3).run()
+    build(llama_folder, "short", num_iterations=2).run()
+    first = weights("short/iteration-0/model"), weights("short/iteration-1/model")
+    result = build(llama_folder, "short", num_iterations=3).run()
+    assert (weights("short/iteration-0/model"), weights("short/iteration-1/model")) == first
+    assert weights("short/iteration-2/model") == weights("long/iteration-2/model")
+    assert list(result.figures) == ["start", "iteration-0", "iteration-1", "iteration-2"]
+    assert steps("short") == steps("long")
+
+
+def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
+    """Bit by bit: generations and weights; another seed gives others."""
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        build(llama_folder, name, seed=seed, num_iterations=1).run()
+    assert answers("one", "iteration-0") == answers("two", "iteration-0") != answers("three", "iteration-0")
+    assert weights("one/iteration-0/model") == weights("two/iteration-0/model") != weights("three/iteration-0/model")
+
+
+# ---- settings of an iteration ----------------------------------------------------------------------------------------
+
+
+def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning rate, beta, epochs and temperature reach the trainer and the generation of their iteration."""
+    from spin_trl.play import training
+
+    seen: list[dict[str, float]] = []
+    original = training.SPINTrainer
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        settings = kwargs["args"]
+        trainer = original(*args, **kwargs)
+        seen.append(
+            {
+                "learning_rate": settings.learning_rate,
+                "beta": trainer.beta,
+                "num_train_epochs": settings.num_train_epochs,
+                "seed": settings.seed,
+            }
+        )
+        return trainer
+
+    monkeypatch.setattr(training, "SPINTrainer", spy)
+    lists = {
+        "learning_rate": [2e-2, 1e-2],
+        "beta": [0.1, 5.0],
+        "num_train_epochs": [1, 2],
+        "temperature": [1.0, 0.0],
+    }
+    build(llama_folder, per_iteration=lists).run()
+    assert seen == [
+        {"learning_rate": 2e-2, "beta": 0.1, "num_train_epochs": 1, "seed": 42},
+        {"learning_rate": 1e-2, "beta": 5.0, "num_train_epochs": 2, "seed": 43},
+    ]
+    assert [entry("train", f"iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
+    manifests = [json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text()) for t in (0, 1)]
+    assert [manifest["sampling"]["temperature"] for manifest in manifests] == [1.0, 0.0]
+    assert [manifest["iteration"] for manifest in manifests] == [0, 1]
+
+
+def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: Path) -> None:
+    """What has been played can't be changed afterwards; what comes can be added."""
+    build(llama_folder, per_iteration={"learning_rate": [1e-2]}, num_iterations=1).run()
+    with pytest.raises(RunDirectoryError, match="per_iteration"):
+        build(llama_folder, per_iteration={"learning_rate": [2e-2, 1e-3]}, num_iterations=2).run()
+    build(llama_folder, per_iteration={"learning_rate": [1e-2, 1e-3]}, num_iterations=2).run()
+    assert ("train", "iteration-1") in steps()
+
+
+def test_history_mixes_the_iteration_before_in(llama_folder: Path) -> None:
+    """`history: 1`: iteration 0 has one pair a prompt, every later one has two (of θ_t and θ_{t-1})."""
+    build(llama_folder, history=1, num_iterations=3).run()
+    assert [entry("train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == [12, 24, 24]
+    assert [entry("train", f"iteration-{t}")["steps"] for t in range(3)] == [3, 6, 6]
+    for t in range(3):
+        assert entry("train", f"iteration-{t}")["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
+
+
+def test_several_answers_a_prompt(llama_folder: Path) -> None:
+    """`num_generations: 2` doubles the pairs to train on; a held-out prompt is answered once."""
+    build(llama_folder, num_generations=2, num_iterations=1).run()
+    assert entry("train", "iteration-0")["pairs"]["total"] == 24
+    assert len(answers("run", "iteration-0")) == 24
+    assert len(answers("run", "iteration-0", "held-out/sampled")) == 3
+
+
+# ---- scorers and held-out data ---------------------------------------------------------------------------------------
+
+
+def test_a_scorer_is_called_with_texts(llama_folder: Path) -> None:
+    """Prompt, human response and generated response, decoded, for every held-out prompt and every model."""
+    calls: list[tuple[str, str, str]] = []
+
+    def scorer(prompt: str, real: str, generated: str) -> float:
+        calls.append((prompt, real, generated))
+        return shout(prompt, real, generated)
+
+    build(llama_folder, scorer=scorer, evaluate_greedy=True, num_iterations=1).run()
+    given = {row["prompt"]: row["completion"] for row in tiny.sft(15)}
+    assert len(calls) == 3 * 2 * 2  # prompts, decodings, models
+    assert all(given[prompt] == real for prompt, real, _ in calls)
+    sampled = {line["generated"] for line in map(json.loads, Path("run/start/samples.jsonl").read_text().splitlines())}
+    assert sampled <= {generated for _, _, generated in calls}
+    figures = json.loads(Path("run/iteration-0/metrics.json").read_text())
+    scored = [shout(*call) for call in calls]
+    means = [sum(scored[i : i + 6 : 2]) / 3 for i in (6, 7)]
+    assert {round(figures["score"], 9), round(figures["score_greedy"], 9)} == {round(mean, 9) for mean in means}
+
+
+def test_held_out_data_may_be_given(llama_folder: Path) -> None:
+    """Then everything else is trained on, and the held-out rows are those given, at most `held_out_max`."""
+    given = tiny.sft(20).select(range(15, 20))
+    build(llama_folder, eval_dataset=given, held_out_max=4, num_iterations=1).run()
+    assert len(load_from_disk("run/data/train")) == 15
+    assert load_from_disk("run/data/held-out")["prompt"][:] == given["prompt"][:4]
+
+
+def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) -> None:
+    """`held_out_fraction: 0` leaves nothing to choose by."""
+    result = build(llama_folder, held_out_fraction=0).run()
+    assert result.best_stage == "iteration-1"
+    assert len(load_from_disk("run/data/train")) == 15
+    assert Path("run/best").resolve() == Path("run/iteration-1/model").resolve()
+
+
+# ---- smoke -----------------------------------------------------------------------------------------------------------
+
+
+def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
+    """Of any data, with lists cut to fit."""
+    build(
+        llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}
+    ).run()
+    prepared = entry("prepare", "data")
+    assert prepared["train_rows"] + prepared["held_out_rows"] == 8
+    assert prepared["held_out_rows"] >= 1
+    assert [stage for phase, stage in steps() if phase == "train"] == ["iteration-0", "iteration-1"]
+
+
+# ---- the directory ---------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> None:
+    """`existing_run` says what to do: continue (the default), fail, or overwrite, which leaves nothing of the old run."""
+    build(llama_folder, num_iterations=2, seed=1).run()
+    with pytest.raises(RunDirectoryError, match="`existing_run` is `fail`"):
+        build(llama_folder, num_iterations=2, seed=1, existing_run="fail").run()
+    build(llama_folder, num_iterations=1, seed=2, existing_run="overwrite").run()
+    assert not Path("run/iteration-1").exists()
+    assert [line for line in steps() if line[0] == "train"] == [("train", "iteration-0")]
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["seed"] == 2
+
+
+def test_overwriting_spares_what_is_no_run(llama_folder: Path) -> None:
+    """A folder that holds other things is not emptied: only a run is overwritten."""
+    Path("run").mkdir()
+    Path("run/thesis.txt").write_text("years of work")
+    build(llama_folder, num_iterations=1, existing_run="overwrite").run()
+    assert Path("run/thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 1e-3},
+        {"loss_type": "space"},
+        {"max_length": 48},
+        {"temperature": 0.5},
+        {"held_out_fraction": 0.3},
+        {"history": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], llama_folder: Path) -> None:
+    """The message names the setting with both values, and what to do; nothing is touched."""
+    build(llama_folder, num_iterations=1).run()
+    before = contents("run")
+    (name, value) = next(iter(change.items()))
+    with pytest.raises(RunDirectoryError) as failure:
+        build(llama_folder, num_iterations=1, **change).run()
+    message = str(failure.value)
+    assert f"{name}: " in message
+    assert f"{value!r} now" in message or f"[{value!r}] now" in message
+    assert "existing_run: overwrite" in message
+    assert contents("run") == before
+
+
+def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
+    """Settings that don't decide what comes out may differ when a run goes on."""
+    build(llama_folder, num_iterations=1).run()
+    build(llama_folder, num_iterations=2, disable_tqdm=False, keep_iterations=1, dataloader_num_workers=0).run()
+    assert ("train", "iteration-1") in steps()
+
+
+def test_changed_data_stops_the_run(llama_folder: Path) -> None:
+    """A row more, or a changed word, in the training or the held-out data: the run says so before it does anything."""
+    held_out = tiny.sft(20).select(range(15, 20))
+    build(llama_folder, num_iterations=1, eval_dataset=held_out).run()
+    before = contents("run")
+    changed = Dataset.from_list([{**row, "completion": row["completion"] + "!"} for row in tiny.sft(15)])
+    for kwargs in (
+        {"train_dataset": tiny.sft(16)},
+        {"train_dataset": changed},
+        {"eval_dataset": held_out.select(range(4))},
+    ):
+        with pytest.raises(DataError, match="The dataset has changed since run was started"):
+            build(llama_folder, num_iterations=2, **{"eval_dataset": held_out, **kwargs}).run()
+    assert contents("run") == before
+
+
+def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
+    """A model in memory becomes the run's start; another one can't go on with the run."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    build(model, num_iterations=1, processing_class=tiny.tokenizer()).run()
+    start = tensors("run/start/model")
+    assert all(torch.equal(start[name], tensor) for name, tensor in model.state_dict().items() if name in start)
+    assert weights("run/iteration-0/model") != weights("run/start/model")
+    with pytest.raises(RunDirectoryError, match="was started from another model"):
+        build(tiny.model(seed=9), num_iterations=2, processing_class=tiny.tokenizer()).run()
+    build(AutoModelForCausalLM.from_pretrained(llama_folder), num_iterations=2, processing_class=tiny.tokenizer()).run()
+    assert ("train", "iteration-1") in steps()
+
+
+def test_a_model_object_plays_as_its_folder_does(llama_folder: Path) -> None:
+    """And the object itself is left as it was."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    build(model, "object", num_iterations=1).run()
+    build(llama_folder, "folder", num_iterations=1).run()
+    assert weights("object/iteration-0/model") == weights("folder/iteration-0/model")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
+    """The second is refused while the first is at it, and may go on when it has ended."""
+    with RunDirectory("run").locked(), pytest.raises(RunDirectoryError, match="Another process is playing run"):
+        build(llama_folder, num_iterations=1).run()
+    build(llama_folder, num_iterations=1).run()
+
+
+def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path) -> None:
+    """The machine died while the last line was written: that phase is played again, with the same result."""
+    build(llama_folder, num_iterations=1).run()
+    whole, final = Path("run/journal.jsonl").read_bytes(), weights("run/iteration-0/model")
+    lines = whole.splitlines(keepends=True)
+    trained = next(i for i, line in enumerate(lines) if b'"train"' in line)
+    Path("run/journal.jsonl").write_bytes(b"".join(lines[:trained]) + lines[trained][:40])
+    build(llama_folder, num_iterations=1).run()
+    assert weights("run/iteration-0/model") == final
+    assert steps() == [(json.loads(line)["phase"], json.loads(line)["stage"]) for line in lines]
+
+
+# ---- what a run can't start with -------------------------------------------------------------------------------------
+
+
+def test_data_that_can_not_be_played_is_refused_at_once() -> None:
+    """No data, given pairs, a stream, other columns: said in the constructor, before a model is loaded."""
+    rows = tiny.sft(2)
+    for dataset, message in (
+        (None, "`train_dataset` is required"),
+        (tiny.preference(2), "are for SPINTrainer: there is nothing to iterate"),
+        (IterableDataset.from_generator(rows.__iter__, features=rows.features), "Found a IterableDataset"),
+        (tiny.sft(2, "question-answer"), r"'question', 'answer'.*column mapping"),
+    ):
+        with pytest.raises(DataError, match=message):
+            build("no/such-model", train_dataset=dataset)
+
+
+@pytest.mark.parametrize(("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+def test_a_whole_run_under_a_training_plugin_is_refused(
+    variable: str, name: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generation needs whole replicas; the message names the option that launches every phase as it has to be."""
+    run = build(llama_folder)
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(LaunchError, match=rf"under {name}.*--accelerate_config"):
+        run.run()
+    assert not os.path.exists("run")
+
+
+def test_settings_are_checked_where_they_are_made() -> None:
+    """A list of the wrong length, a metric without a scorer: when the configuration is built, not after an hour."""
+    with pytest.raises(RecipeError, match="`learning_rate` has 3 values for 2 iterations"):
+        SelfPlayConfig(num_iterations=2, per_iteration={"learning_rate": [1, 2, 3]})
+    with pytest.raises(RecipeError, match="needs a `scorer`"):
+        SelfPlayConfig(metric_for_best_iteration="score")
+    with pytest.raises(RecipeError, match="`temperature` is -1"):
+        SPINConfig("out", use_cpu=True, bf16=False, temperature=-1)
+    with pytest.raises(DataError, match="names no function that can be imported"):
+        SelfPlay(
+            "m",
+            SPINConfig("out", use_cpu=True, bf16=False),
+            SelfPlayConfig(scorer="no_such_module:score"),
+            train_dataset=tiny.sft(2),
+        )

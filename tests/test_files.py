@@ -1,0 +1,75 @@
+"""Files are there whole or not at all, whatever interrupts the writing."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from spin_trl.files import read_json, write_atomically, write_json
+
+
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """In a form that people can read, too."""
+    value = {"stage": "iteration-0", "figures": [1, 2.5, None], "θ": "é"}
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+    assert "\n" in (tmp_path / "value.json").read_text().strip()
+
+
+def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
+    """Nothing was finished yet."""
+    assert read_json(tmp_path / "value.json") is None
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("bad")], ids=repr
+)
+def test_what_stood_there_stays_when_writing_fails(error: BaseException, tmp_path: Path) -> None:
+    """Half of the new content is gone, the old content is whole, and the error reaches the caller."""
+    path = tmp_path / "value.json"
+    write_json(path, {"old": True})
+
+    def half(temporary: Path) -> None:
+        temporary.write_text('{"new": ')
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, half)
+    assert read_json(path) == {"old": True}
+    assert os.listdir(tmp_path) == ["value.json"]
+
+
+def test_nothing_is_seen_under_the_name_before_it_is_whole(tmp_path: Path) -> None:
+    """The name appears when the content is complete."""
+    path = tmp_path / "value.bin"
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(b"first half")
+        assert not path.exists()
+        assert temporary.parent == tmp_path, "a rename across file systems is a copy"
+        with temporary.open("ab") as file:
+            file.write(b", second half")
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"first half, second half"
+    assert os.listdir(tmp_path) == ["value.bin"]
+
+
+def test_content_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut after the rename must not leave an empty file: fsync comes first."""
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, to: (order.append("rename"), replace(self, to))[1])
+    write_json(tmp_path / "value.json", 1)
+    assert order[:2] == ["fsync", "rename"]
+
+
+def test_values_that_json_cant_hold_leave_nothing(tmp_path: Path) -> None:
+    """An error in the value is an error before the file."""
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "value.json", {"path": object()})
+    assert os.listdir(tmp_path) == []
+    assert json.loads("null") is None

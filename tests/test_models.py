@@ -1,0 +1,225 @@
+"""How a policy is loaded in every phase, what is never loaded, and how weights are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+import tiny
+from spin_trl import SPINConfig
+from spin_trl.errors import DataError
+from spin_trl.models import digest, is_adapter, keep_differentiable, load_policy, load_tokenizer, merge_adapter
+
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+IDS = torch.arange(5, 25).unsqueeze(0)
+
+
+def settings(**overrides: Any) -> SPINConfig:
+    """Settings for a CPU."""
+    return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, **overrides})
+
+
+def adapted(folder: Path, seed: int = 3) -> PeftModel:
+    """The model of a folder with an adapter whose B is not zero."""
+    torch.manual_seed(seed)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**LORA))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    return model.eval()
+
+
+def scores(model: Any) -> torch.Tensor:
+    """What a model says."""
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_whole_weights_and_adapters_load_by_folder(llama_folder: Path, tmp_path: Path) -> None:
+    """A folder of weights is loaded as it is, a folder with an adapter together with its base."""
+    model = adapted(llama_folder)
+    model.save_pretrained(tmp_path / "adapter")
+    assert not is_adapter(llama_folder)
+    assert is_adapter(tmp_path / "adapter")
+    plain = load_policy(llama_folder, settings())
+    torch.testing.assert_close(scores(plain), scores(AutoModelForCausalLM.from_pretrained(llama_folder)))
+    for trainable in (False, True):
+        loaded = load_policy(tmp_path / "adapter", settings(), trainable=trainable)
+        torch.testing.assert_close(scores(loaded), scores(model))
+        learning = {name for name, parameter in loaded.named_parameters() if parameter.requires_grad}
+        assert bool(learning) is trainable
+        assert all("lora_" in name for name in learning)
+
+
+def test_settings_reach_the_model(llama_folder: Path) -> None:
+    """`model_init_kwargs` are used for every load."""
+    assert load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"})).dtype == torch.bfloat16
+    quantized = load_policy(llama_folder, settings(), BitsAndBytesConfig(**NF4))
+    assert quantized.is_loaded_in_4bit
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    """Neither a folder nor a Hub name: the message has the name and the reason, and no stack is needed to read it."""
+    with pytest.raises(DataError, match="no-such/model"):
+        load_policy("no-such/model", settings())
+    with pytest.raises(DataError, match="can't be loaded"):
+        load_policy(tmp_path, settings())
+    with pytest.raises(DataError, match=r"tokenizer of .*can't be loaded"):
+        load_tokenizer(tmp_path / "missing", settings())
+
+
+def test_only_safetensors_are_loaded(llama_folder: Path, tmp_path: Path) -> None:
+    """A folder with nothing but a pickle (pytorch_model.bin) is refused: unpickling runs whatever is in it."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="safetensors") as failure:
+        load_policy(tmp_path, settings())
+    assert str(tmp_path) in str(failure.value)
+
+
+def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    """The same holds for adapters (adapter_model.bin)."""
+    adapted(llama_folder).save_pretrained(tmp_path, safe_serialization=False)
+    model = adapted(llama_folder)
+    if not (tmp_path / "adapter_model.bin").exists():  # peft may have stopped writing them; it still reads them
+        (tmp_path / "adapter_model.safetensors").unlink()
+        tensors = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
+        torch.save({name.replace(".default", ""): t for name, t in tensors.items()}, tmp_path / "adapter_model.bin")
+    with pytest.raises(DataError, match="safetensors"):
+        load_policy(tmp_path, settings())
+
+
+def remote_code(folder: Path, marker: Path) -> Path:
+    """A model folder whose own Python code leaves a mark when it is run."""
+    tiny.save(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "marked"
+    config["auto_map"] = {"AutoConfig": "marked.MarkedConfig", "AutoModelForCausalLM": "marked.MarkedModel"}
+    config["architectures"] = ["MarkedModel"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "marked.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MarkedConfig(LlamaConfig):\n    model_type = 'marked'\n"
+        "class MarkedModel(LlamaForCausalLM):\n    config_class = MarkedConfig\n"
+    )
+    return folder
+
+
+def test_a_models_own_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
+    """`trust_remote_code` is off by default: such a model is refused, its code untouched; switched on, it loads."""
+    marker = tmp_path / "code-was-run"
+    folder = remote_code(tmp_path / "model", marker)
+    with pytest.raises(DataError, match="trust_remote_code"):
+        load_policy(folder, settings())
+    assert not marker.exists()
+    assert type(load_policy(folder, settings(trust_remote_code=True))).__name__ == "MarkedModel"
+    assert marker.exists()
+
+
+# ---- tokenizers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_pad_token_pads_with_eos(tmp_path: Path) -> None:
+    """As TRL does; one without EOS is refused, because no response would ever end."""
+    tiny.save(tmp_path / "a", processing_class=tiny.tokenizer(pad_token=None))
+    loaded = load_tokenizer(tmp_path / "a", settings())
+    assert loaded.pad_token == loaded.eos_token == tiny.IM_END
+    tiny.save(tmp_path / "b", processing_class=tiny.tokenizer(eos_token=None))
+    with pytest.raises(DataError, match="has no EOS token"):
+        load_tokenizer(tmp_path / "b", settings())
+
+
+# ---- merging ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_adapter_speaks_as_before_and_needs_no_base(llama_folder: Path, tmp_path: Path) -> None:
+    """The folder then holds whole weights in safetensors, and nothing of the adapter."""
+    model = adapted(llama_folder)
+    model.save_pretrained(tmp_path)
+    merge_adapter(tmp_path, settings())
+    assert not list(tmp_path.glob("adapter*"))
+    assert list(tmp_path.glob("*.safetensors"))
+    assert not is_adapter(tmp_path)
+    torch.testing.assert_close(
+        scores(AutoModelForCausalLM.from_pretrained(tmp_path)), scores(model), rtol=1e-4, atol=1e-4
+    )
+
+
+# ---- digests ---------------------------------------------------------------------------------------------------------
+
+
+def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tmp_path: Path) -> None:
+    """The same checkpoint loaded in float32 and in bfloat16, saved and loaded again, is the same model."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    name = digest(model)
+    assert len(name) == 16
+    assert digest(load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"}))) == name
+    model.save_pretrained(tmp_path)
+    assert digest(AutoModelForCausalLM.from_pretrained(tmp_path)) == name
+
+
+def test_one_changed_weight_changes_the_digest(llama: Any) -> None:
+    """Any single value, wherever it stands; the sign of a zero means nothing."""
+    before = digest(llama)
+    with torch.no_grad():
+        embedding = llama.get_input_embeddings().weight
+        embedding[0, 0] = -0.0 if embedding[0, 0] == 0 else embedding[0, 0]
+        assert digest(llama) == before
+        llama.model.norm.weight[-1] += 0.1
+    assert digest(llama) != before
+
+
+def test_a_new_adapter_changes_nothing_and_a_trained_one_does(llama_folder: Path, tmp_path: Path) -> None:
+    """A model, and the same model with an adapter that has not learned yet, have one digest; the frozen copy has none."""
+    plain = digest(AutoModelForCausalLM.from_pretrained(llama_folder))
+    fresh = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), LoraConfig(**LORA))
+    assert digest(fresh, adapter_is_new=True) == plain
+    model = adapted(llama_folder)
+    trained = digest(model)
+    assert trained != plain
+    assert trained != digest(adapted(llama_folder, seed=4))
+    model.add_adapter("ref", model.peft_config["default"])
+    assert digest(model) == trained
+    model.save_pretrained(tmp_path, selected_adapters=["default"])
+    assert digest(load_policy(tmp_path, settings())) == trained
+
+
+def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path) -> None:
+    """Loading them again gives the same digest; answering and being evaluated in between, too."""
+    folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
+    for nested in (False, True):
+        config = BitsAndBytesConfig(**NF4, bnb_4bit_use_double_quant=nested)
+        model = load_policy(folder, settings(), config)
+        name = digest(model)
+        before = scores(model)
+        assert digest(model) == name
+        again = load_policy(folder, settings(), config)
+        assert digest(again) == name
+        torch.testing.assert_close(scores(again), before)
+    assert name != digest(AutoModelForCausalLM.from_pretrained(folder))
+
+
+def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -> None:
+    """bitsandbytes repacks them for inference on some CPUs, without gradient: an adapter would then learn nothing."""
+    folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
+    base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(**NF4))
+    scores(base)  # repacked here, where the CPU has what it takes
+    model = get_peft_model(base, LoraConfig(**LORA))
+    keep_differentiable(model)
+    scores(model)
+    model.train()(IDS, labels=IDS).loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
+    assert gradients
+    assert all(gradient.abs().max() > 0 for gradient in gradients.values())

@@ -1,0 +1,181 @@
+"""Objectives against independent arithmetic: values, gradients, and the optimum that the papers promise."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spin_trl.objectives import OBJECTIVES, space
+
+mpmath.mp.dps = 60
+
+
+def logps(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor(values, dtype=dtype)
+
+
+def space_of(real_logratio: torch.Tensor, generated_logratio: torch.Tensor, mu: float = 1.0) -> torch.Tensor:
+    """SPACE where the opponent's log-probabilities are 0, so that the policy's are the log-ratios."""
+    zero = torch.zeros_like(real_logratio)
+    return space(real_logratio, generated_logratio, zero, zero, mu=mu)
+
+
+def paper(r: float, generated: float, mu: float) -> mpmath.mpf:
+    """SPACE as the paper writes it (arXiv 2512.07175): -log sigma_mu(r) - mu * log sigma_{1/mu}(-r')."""
+
+    def sigma(m: mpmath.mpf, z: mpmath.mpf) -> mpmath.mpf:
+        return 1 / (1 + m * mpmath.exp(-z))
+
+    r, generated, mu = mpmath.mpf(r), mpmath.mpf(generated), mpmath.mpf(mu)
+    return -mpmath.log(sigma(mu, r)) - mu * mpmath.log(sigma(1 / mu, -generated))
+
+
+def test_space_starts_at_two_ln_two() -> None:
+    """At an iteration's first step every log-ratio is 0."""
+    same = logps(-12.5, -3.0)
+    assert space(same, same - 1, same, same - 1).tolist() == pytest.approx([1.3862943611198906] * 2, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("mu", "expected"), [(0.5, 0.954771252442219), (3.0, 2.24934057847523), (7.0, 3.01416129005149)]
+)
+def test_space_starts_at_a_known_value_for_every_mu(mu: float, expected: float) -> None:
+    """log(1 + mu) + mu * log(1 + 1 / mu)."""
+    assert expected == pytest.approx(math.log(1 + mu) + mu * math.log(1 + 1 / mu), rel=1e-12)
+    assert space_of(logps(0.0), logps(0.0), mu).item() == pytest.approx(expected, rel=1e-12)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    r=st.floats(-600, 600),
+    generated=st.floats(-600, 600),
+    mu=st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 8.0]),
+)
+def test_space_is_the_papers_formula(r: float, generated: float, mu: float) -> None:
+    """Term by term in 60 digits, where the paper's own form would overflow in floating point."""
+    expected = float(paper(r, generated, mu))
+    # torch's softplus is linear above 20, which is off by exp(-20) at most.
+    assert space_of(logps(r), logps(generated), mu).item() == pytest.approx(expected, rel=1e-12, abs=(1 + mu) * 2.1e-9)
+
+
+def test_space_by_hand() -> None:
+    """Log-ratios 1 and -2: log(1 + e^-1) + log(1 + e^-2) = 0.313262 + 0.126928."""
+    loss = space(logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
+    assert loss.item() == pytest.approx(0.4401897, abs=1e-7)
+
+
+def test_space_depends_on_log_ratios_alone() -> None:
+    """The opponent's level is not the policy's doing; the two responses are not traded against each other."""
+    a = space(logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
+    b = space(logps(-109.0), logps(-57.0), logps(-110.0), logps(-55.0))
+    assert a.item() == pytest.approx(b.item(), rel=1e-12)
+    wider = space_of(logps(1.0 + 3.0), logps(-2.0 + 3.0))  # the same gap, everything likelier
+    assert wider.item() != pytest.approx(a.item(), rel=0.1)
+
+
+def test_space_gives_one_loss_a_pair() -> None:
+    """Every pair has its own, whatever stands beside it."""
+    r, generated = logps(0.3, -1.0, 2.0), logps(-0.2, 0.5, 1.0)
+    together = space_of(r, generated, 2.0)
+    assert together.shape == (3,)
+    assert together.tolist() == [space_of(r[i : i + 1], generated[i : i + 1], 2.0).item() for i in range(3)]
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("r", "generated"), [(0.0, 0.0), (1.5, -2.0), (-7.0, 4.0), (60.0, -60.0), (-60.0, 60.0)])
+def test_gradients_of_space_are_those_of_the_derivation(r: float, generated: float, mu: float) -> None:
+    """-mu / (mu + e^r) pushes the real response up, mu * e^r' / (mu + e^r') the generated one down."""
+    real, gen = logps(r).requires_grad_(), logps(generated).requires_grad_()
+    space_of(real, gen, mu).sum().backward()
+    e_r, e_generated = mpmath.exp(r), mpmath.exp(generated)
+    assert real.grad is not None
+    assert gen.grad is not None
+    assert real.grad.item() == pytest.approx(float(-mu / (mu + e_r)), rel=1e-8)
+    assert gen.grad.item() == pytest.approx(float(mu * e_generated / (mu + e_generated)), rel=1e-8)
+
+
+def test_space_pushes_by_one_half_at_the_start() -> None:
+    """With mu = 1, as strongly up as down."""
+    real, gen = logps(0.0).requires_grad_(), logps(0.0).requires_grad_()
+    space_of(real, gen).sum().backward()
+    assert real.grad is not None
+    assert gen.grad is not None
+    assert (real.grad.item(), gen.grad.item()) == (-0.5, 0.5)
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.0, 4.0])
+def test_space_passes_gradcheck(mu: float) -> None:
+    """First and second derivatives agree with finite differences, for all four inputs."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [(3 * torch.randn(5, dtype=torch.float64, generator=generator)).requires_grad_() for _ in range(4)]
+    assert torch.autograd.gradcheck(lambda *four: space(*four, mu=mu), inputs)
+    assert torch.autograd.gradgradcheck(lambda *four: space(*four, mu=mu), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("mu", [1.0, 3.0])
+def test_space_stays_finite(dtype: torch.dtype, mu: float) -> None:
+    """Log-ratios of 10,000 nats, in the formats that models train in: no overflow in the loss or its gradient."""
+    values = logps(-1e4, -300.0, -20.0, 0.0, 20.0, 300.0, 1e4, dtype=dtype)
+    real, gen = (part.clone().requires_grad_() for part in torch.cartesian_prod(values, values).T)
+    loss = space_of(real, gen, mu)
+    loss.sum().backward()
+    assert real.grad is not None
+    assert gen.grad is not None
+    for tensor in (loss, real.grad, gen.grad):
+        assert tensor.isfinite().all()
+        assert tensor.dtype == dtype
+    assert (loss >= 0).all()
+    # The worst pair costs what its log-ratios say; a pair that is told apart costs nothing.
+    assert loss[(real == -1e4) & (gen == 1e4)].item() == pytest.approx(1e4 * (1 + mu), rel=1e-2)
+    assert loss[(real == 1e4) & (gen == -1e4)].item() == 0
+
+
+@pytest.mark.parametrize("mu", [0.5, 1.0, 3.0])
+def test_the_data_is_where_space_comes_to_rest(mu: float) -> None:
+    """Theorem 2 of the paper: over all responses, the expected loss has its only minimum at p_theta = p_data."""
+    generator = torch.Generator().manual_seed(1)
+    data, opponent, start = torch.randn(3, 6, dtype=torch.float64, generator=generator).softmax(dim=1)
+
+    def expected_loss(logits: torch.Tensor) -> torch.Tensor:
+        log_policy, log_opponent = logits.log_softmax(0), opponent.log()
+        # As if every response were both a real one (weight p_data) and a generated one (weight p_opponent).
+        zero = torch.zeros_like(log_policy)
+        real = space(log_policy, zero - 1e4, log_opponent, zero, mu=mu)
+        generated = space(zero + 1e4, log_policy, zero, log_opponent, mu=mu)
+        return (data * real + opponent * generated).sum()
+
+    at_data = data.log().requires_grad_()
+    (gradient,) = torch.autograd.grad(expected_loss(at_data), at_data)
+    assert gradient.abs().max().item() < 1e-12
+    logits = start.log().clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = expected_loss(logits)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.detach().softmax(0).tolist() == pytest.approx(data.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("mu", [0.0, -1.0])
+def test_mu_must_be_positive(mu: float) -> None:
+    """It counts responses."""
+    with pytest.raises(ValueError, match=f"must be positive, got {mu}"):
+        space_of(logps(0.0), logps(0.0), mu)
+
+
+def test_objectives_have_names_of_their_own() -> None:
+    """`loss_type` finds SPACE, and none of TRL's losses is hidden."""
+    assert OBJECTIVES["space"] is space
+    assert set(OBJECTIVES) == {"space"}
+    with pytest.raises(TypeError):
+        OBJECTIVES["sigmoid"] = space  # type: ignore[index]
