@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class GenerationStore:
             found = json.loads((self.folder / MANIFEST).read_text())
         except (OSError, ValueError) as error:
             raise GenerationsError(f"{self.folder} holds no generations ({MANIFEST}: {error}).") from error
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} <= set(found):
             raise GenerationsError(f"{self.folder / MANIFEST} is no manifest of generations.")
         return found
 

@@ -83,7 +83,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     torch.manual_seed(args.seed)
     model = load_policy(path, run.args, run.quantization_config, trainable=True)
     if run.peft_config is not None and not is_adapter(path):
-        model = get_peft_model(model, run.peft_config)
+        model = get_peft_model(model, copy.deepcopy(run.peft_config))
     tokenizer = run.tokenizer()
     training_started = time.monotonic()
     model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length)
@@ -105,7 +105,7 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> Trainin
     if trained is None:
         raise RuntimeError(f"Iteration {iteration} has not been trained: its number of gradient steps is not known.")
     args.max_steps = trained["steps"]
-    args.learning_rate = run.play.baseline_learning_rate or args.learning_rate
+    args.learning_rate = run.play.baseline_learning_rate or run.iteration_args(0).learning_rate
     args.label_smoothing_factor = label_smoothing
     args.output_dir = str(run.directory.training(baseline_stage(arm_name(label_smoothing), iteration)))
     args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False

@@ -5,6 +5,8 @@ A phase is a function of the run and its iteration, so both ways do the same: th
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from ..errors import LaunchError, RecipeError
 from .answering import generate_iteration
@@ -56,13 +59,25 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
     }
 )
 
+_FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
+"""What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
+
 TRAINS = ("train", "baseline", "start")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
 
 
 def in_this_process(run: Run, phase: str, iteration: int) -> None:
-    """Run a phase here."""
-    PHASES[phase](run, iteration)
+    """Run a phase here.
+
+    Raises:
+        OSError: the disk is full, whichever library found out.
+    """
+    try:
+        PHASES[phase](run, iteration)
+    except (SafetensorError, RuntimeError) as error:
+        if any(words in str(error) for words in _FULL_DISK):
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {error}") from error
+        raise
 
 
 def by_accelerate(run: Run, phase: str, iteration: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from pathlib import Path
@@ -67,7 +68,8 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
         train_dataset=run.rows(),
         processing_class=run.tokenizer(),
         quantization_config=None if continues_adapter else run.quantization_config,
-        peft_config=None if continues_adapter else run.peft_config,
+        # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
+        peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
         generations=stores,
     )
 

@@ -196,11 +196,11 @@ def test_a_violated_contract_stops_the_run(llama_folder: Path, monkeypatch: pyte
             self.model.model.layers[0].self_attn.q_proj.weight.add_(0.3)
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(training.SPINTrainer, "train", careless)
-    with pytest.raises(OpponentError, match=r"-\d+\.\d{4} under the policy and -\d+\.\d{4} under the opponent"):
-        play(llama_folder, "full", num_iterations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training.SPINTrainer, "train", careless)
+        with pytest.raises(OpponentError, match=r"-\d+\.\d{4} under the policy and -\d+\.\d{4} under the opponent"):
+            play(llama_folder, "full", num_iterations=1)
     assert not Path("run/iteration-0/model").exists()
-    monkeypatch.undo()
     play(llama_folder, "full", num_iterations=1)
     assert entry("train", "iteration-0")["steps"] == 3
 

@@ -1,0 +1,138 @@
+"""Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a launch of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from play import runs
+from spin_trl.cli import main
+
+# Loaded by every process before the command: it writes down how the trainer wraps its model.
+SPY = """
+import os, sys
+from spin_trl.trainer import SPINTrainer
+compute = SPINTrainer._compute_loss
+def spy(self, model, inputs, return_outputs):
+    with open(os.environ["SPY"], "a") as file:
+        print(type(model).__name__, self.args.world_size, len(inputs["input_ids"]), file=file)
+    return compute(self, model, inputs, return_outputs)
+SPINTrainer._compute_loss = spy
+from spin_trl.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
+    """`accelerate launch` our command on the CPU; its own option for CPUs starts one process, this one as many as asked."""
+    spy = folder / "spy.py"
+    spy.write_text(SPY)
+    options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    return subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *options, str(spy), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "SPY": str(folder / "seen.txt")},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def accelerate_config(folder: Path, processes: int) -> Path:
+    """A configuration file as `accelerate config` writes it."""
+    settings = {
+        "compute_environment": "LOCAL_MACHINE",
+        "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
+        "mixed_precision": "no",
+        "num_machines": 1,
+        "num_processes": processes,
+        "main_process_port": 0,
+        "machine_rank": 0,
+        "use_cpu": False,
+    }
+    path = folder / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def seen(folder: Path) -> set[str]:
+    return set((folder / "seen.txt").read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
+    """The run directory of a run in one process, in batches as large as two processes make together."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert main(["run", str(runs.recipe(folder, llama_folder, per_device_train_batch_size=4))]) == 0
+    return folder / "run"
+
+
+def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_path, llama_folder, alone) -> None:
+    recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
+    done = accelerate(tmp_path, "run", str(recipe))
+    assert done.returncode == 0, done.stderr
+    # Two pairs a process are four rows; the model is wrapped, so the gradients were averaged.
+    assert seen(tmp_path) == {"DistributedDataParallel 2 4"}
+    together = tmp_path / "run"
+    assert runs.answers(together, "iteration-0") == runs.answers(alone, "iteration-0")
+    for stage in ("iteration-0", "iteration-1"):
+        one, two = runs.entry("train", stage, alone), runs.entry("train", stage, together)
+        assert two["steps"] == one["steps"]
+        assert two["first"]["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
+    for name in ("loss", "rewards/margins", "logps/chosen"):
+        first = [runs.entry("train", "iteration-0", run)["last"][name] for run in (alone, together)]
+        assert first[1] == pytest.approx(first[0], rel=1e-3, abs=1e-4), name
+    figures = [runs.entry("evaluate", "iteration-0", run)["nll"] for run in (alone, together)]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3)
+    # One process speaks.
+    assert done.stdout.count("Best: ") == 1
+    assert len(runs.journal(together)) == len(runs.journal(alone))
+
+
+def test_phases_may_run_on_different_numbers_of_processes(tmp_path, llama_folder, alone) -> None:
+    recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=4)
+    run = str(tmp_path / "run")
+    assert main(["start", str(recipe)]) == 0
+    done = accelerate(tmp_path, "generate", run, "--iteration", "0")
+    assert done.returncode == 0, done.stderr
+    assert main(["train", run, "--iteration", "0"]) == 0
+    done = accelerate(tmp_path, "evaluate", run, "--iteration", "0")
+    assert done.returncode == 0, done.stderr
+    assert runs.weights(tmp_path / "run/iteration-0/model") == runs.weights(alone / "iteration-0/model")
+    found, expected = (runs.entry("evaluate", "iteration-0", folder) for folder in (tmp_path / "run", alone))
+    for name in ("nll", "win_rate", "length_generated", "identical", "truncated"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+
+def test_every_phase_is_a_launch_of_its_own_with_an_accelerate_config(tmp_path, llama_folder, alone) -> None:
+    config = accelerate_config(tmp_path, processes=2)
+    recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2, num_iterations=1)
+    assert main(["run", str(recipe), "--accelerate_config", str(config)]) == 0
+    assert runs.answers(tmp_path / "run", "iteration-0") == runs.answers(alone, "iteration-0")
+    assert [phase for phase, _ in runs.steps(tmp_path / "run")] == [
+        "prepare",
+        "evaluate",
+        "generate",
+        "train",
+        "evaluate",
+    ]
+    found, expected = (runs.entry("train", "iteration-0", folder) for folder in (tmp_path / "run", alone))
+    assert found["steps"] == expected["steps"]
+    assert found["last"]["loss"] == pytest.approx(expected["last"]["loss"], rel=1e-3)
+
+
+def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_path, llama_folder, capfd) -> None:
+    config = accelerate_config(tmp_path, processes=1)
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["start", str(recipe)]) == 0
+    generations = tmp_path / "run/iteration-0/generations"
+    generations.mkdir(parents=True)
+    (generations / "generations.json").write_text("{}")
+    assert main(["run", str(recipe), "--accelerate_config", str(config)]) == 1
+    errors = capfd.readouterr().err
+    assert "is no manifest of generations" in errors, errors
+    assert "The generate phase of iteration 0 ended with exit code 1" in errors
