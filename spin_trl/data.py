@@ -7,11 +7,14 @@ given, and TRL tokenises them. Everything streams through Arrow files, so memory
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import heapq
 import importlib
 import json
 import logging
+import os
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,9 @@ logger = logging.getLogger(__name__)
 READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
+
+ROWS_PER_SHARD = 20_000
+"""Rows of a dataset that are read through one mapping of its file when a part of them is saved."""
 
 _ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names for roles, and everyone else's."""
@@ -383,3 +389,15 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     for index, prompt in enumerate(rows["prompt_hash"]):
         sides[prompt in held_out].append(index)
     return rows.select(sides[0]), rows.select(sides[1])
+
+
+def save(rows: Dataset, folder: str | os.PathLike[str]) -> None:
+    """Save rows as `Dataset.save_to_disk` does, in memory that does not grow with them.
+
+    Whatever was read from a memory-mapped file counts as the process's memory until the file is unmapped. So the rows go
+    into shards, and each is read through a mapping of its own.
+    """
+    remapped = copy.copy(rows)
+    remapped.shard = lambda **which: pickle.loads(pickle.dumps(rows.shard(**which)))
+    # As many as the rows from which these may have been selected: a few of them lie all over the file, too.
+    remapped.save_to_disk(folder, num_shards=max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1))

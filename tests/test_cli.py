@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny
 import yaml
 
+import tiny
 from spin_trl.cli import main
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play.journal import Journal

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, load_from_disk
 
 import tiny
 from spin_trl import data
@@ -368,6 +368,17 @@ def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
         prepared(rows)
 
 
+def test_a_recipes_mapping_is_passed_over_by_data_that_does_not_need_it(caplog: pytest.LogCaptureFixture) -> None:
+    """`--dataset_name my/train.jsonl` works with any recipe, if the columns are known ones; a typing error does not."""
+    mapping = {"question": "prompt", "answer": "completion"}
+    for rows in (tiny.sft(1), tiny.sft(1, "messages"), tiny.preference(1)):
+        caplog.clear()
+        assert data.rename_columns(rows, mapping) is rows
+        assert "`column_mapping` is passed over" in caplog.text
+    with pytest.raises(DataError, match="no column 'answer'"):
+        data.rename_columns(Dataset.from_list([{"question": "a", "reply": "b"}]), mapping)
+
+
 def test_a_column_is_not_renamed_onto_another() -> None:
     """Which of the two is meant, only the user knows; swapping names is fine."""
     rows = Dataset.from_list([{"question": "a", "prompt": "b", "completion": "c"}])
@@ -437,6 +448,17 @@ def test_prompts_that_leave_no_room_are_left_out() -> None:
     assert [len(row["prompt_ids"]) for row in kept] == [length for length in lengths if length < limit]
     assert 0 < len(kept) < len(rows)
     assert len(data.prepare(rows, template, max_length=max(lengths) + 1)) == len(rows)
+
+
+def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning with both numbers; nothing is said where nothing is lost."""
+    template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
+    lengths = sorted(len(row["prompt_ids"]) for row in data.prepare(rows, template, max_length=512))
+    assert caplog.text == ""
+    kept = data.prepare(rows, template, max_length=lengths[4], name="eval")
+    assert f"{8 - len(kept)} of 8 rows of the eval dataset are left out" in caplog.text
+    with pytest.raises(DataError, match=r"Every prompt of the train dataset has 2 tokens \(`max_length`\) or more"):
+        data.prepare(rows, template, max_length=2)
 
 
 # ---- keys ---------------------------------------------------------------------------------------------------------------
@@ -595,3 +617,20 @@ def test_unpaired_preferences_are_no_sft_data() -> None:
     assert data.is_sft(Dataset.from_dict(rows))
     assert not data.is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
     assert data.is_sft(Dataset.from_dict({**rows, "label": ["sports", "news"]}))
+
+
+# ---- saving -------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
+    monkeypatch.setattr(data, "ROWS_PER_SHARD", 10)
+    tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
+    rows = data.prepare(data.load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
+    for name, part in zip(("train", "held-out"), data.split_held_out(rows, 0.2, 1000), strict=True):
+        data.save(part, tmp_path / name)
+        part.save_to_disk(tmp_path / f"{name}-whole")
+        found, expected = load_from_disk(tmp_path / name), load_from_disk(tmp_path / f"{name}-whole")
+        assert found.to_list() == expected.to_list()
+        assert (found._fingerprint, found.features) == (expected._fingerprint, expected.features)
+        assert len(list((tmp_path / name).glob("*.arrow"))) == 5

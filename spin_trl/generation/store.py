@@ -175,6 +175,9 @@ class Generations(Mapping[Name, list[int]]):
 
     Args:
         tables: by iteration, a table with the columns of `SCHEMA` (`finish_reason` and `length` may be missing).
+
+    Raises:
+        GenerationsError: two generations have the same name.
     """
 
     def __init__(self, tables: Mapping[int, pa.Table]) -> None:
@@ -187,6 +190,11 @@ class Generations(Mapping[Name, list[int]]):
             reasons = table["finish_reason"].to_pylist() if "finish_reason" in table.column_names else None
             for row, (key, sample) in enumerate(zip(keys, samples, strict=True)):
                 name = (key, iteration, sample)
+                if name in self._index:
+                    raise GenerationsError(
+                        f"There are two generations for the row {key} (iteration {iteration}, sample {sample}). Several for "
+                        "one row are numbered in the column `sample`, from 0."
+                    )
                 self._index[name] = (ids, row)
                 if reasons is not None:
                     self.finish_reasons[name] = reasons[row]
@@ -204,7 +212,7 @@ class Generations(Mapping[Name, list[int]]):
         """Read a dataset with the columns `key` and `ids`, and optionally `sample` and `finish_reason`.
 
         Raises:
-            GenerationsError: a column is missing.
+            GenerationsError: a column is missing or of another type, or two generations have the same name.
         """
         missing = {"key", "ids"} - set(dataset.column_names)
         if missing:
@@ -217,13 +225,13 @@ class Generations(Mapping[Name, list[int]]):
             name: dataset[name][:] for name in dataset.column_names if name in SCHEMA.names
         }
         columns.setdefault("sample", [0] * len(dataset))
-        return cls(
-            {
-                iteration: pa.table(
-                    {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}
-                )
-            }
-        )
+        arrays = {}
+        for name, values in columns.items():
+            try:
+                arrays[name] = pa.array(values, SCHEMA.field(name).type)
+            except pa.ArrowException as error:
+                raise GenerationsError(f"The column {name!r} of `generations` can't be read: {error}") from error
+        return cls({iteration: pa.table(arrays)})
 
     def merged(self, other: Generations, prefix: str = "") -> Generations:
         """These generations and others, whose keys get a prefix so that two datasets can share a prompt."""

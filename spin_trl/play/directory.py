@@ -13,6 +13,8 @@ from ..errors import RunDirectoryError
 
 START = "start"
 LOCK = ".lock"
+PHASE_LOCK = ".phase.lock"
+"""Held by whatever runs a phase: a launch of its own outlives a loop that is killed, and must not meet its successor."""
 
 
 def iteration_stage(iteration: int) -> str:
@@ -72,22 +74,22 @@ class RunDirectory:
         return self.path / stage / "samples.jsonl"
 
     def clear(self) -> None:
-        """Remove everything of the run, but not the lock that is held on it."""
-        for path in self.path.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
+        """Remove what a run writes, but not the locks; files of other origin stay."""
+        folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
+        for path in folders:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot):
+            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process from playing the same run.
+    def locked(self, lock_name: str = LOCK) -> Iterator[None]:
+        """Keep a second process from playing the same run, or the same phase.
 
         Raises:
             RunDirectoryError: another process is at it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("w") as lock:
+        with (self.path / lock_name).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

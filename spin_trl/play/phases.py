@@ -5,23 +5,28 @@ A phase is a function of the run and its iteration, so both ways do the same: th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import psutil
 import yaml
+from accelerate import PartialState
 from safetensors import SafetensorError
 
-from ..errors import LaunchError, RecipeError
+from ..errors import LaunchError, RecipeError, RunDirectoryError
 from .answering import generate_iteration
 from .baseline import arm_name, play_baseline
-from .directory import START, baseline_stage, iteration_stage
-from .evaluating import evaluate
+from .directory import PHASE_LOCK, START, baseline_stage, iteration_stage
+from .evaluating import evaluate, opponent_of
 from .run import Run
 from .start import make_start
 from .training import train
@@ -39,7 +44,7 @@ def start_phase(run: Run, iteration: int = 0) -> None:
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
     """Evaluate θ_{t+1} against its opponent θ_t."""
-    evaluate(run, iteration_stage(iteration), iteration_stage(iteration - 1) if iteration else START)
+    evaluate(run, iteration_stage(iteration), opponent_of(iteration))
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
@@ -62,6 +67,9 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
 _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
 """What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
 
+GRACE_SECONDS = 30
+"""That the processes of a launch have to end by themselves after an interrupt."""
+
 TRAINS = ("train", "baseline", "start")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
 
@@ -70,14 +78,36 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
     """Run a phase here.
 
     Raises:
+        RunDirectoryError: a phase that has to come first has not finished, or another process runs a phase of this run.
         OSError: the disk is full, whichever library found out.
     """
+    _check_order(run, phase, iteration)
+    state = PartialState()
     try:
-        PHASES[phase](run, iteration)
+        with run.directory.locked(PHASE_LOCK) if state.is_main_process else contextlib.nullcontext():
+            PHASES[phase](run, iteration)
+            state.wait_for_everyone()
     except (SafetensorError, RuntimeError) as error:
         if any(words in str(error) for words in _FULL_DISK):
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {error}") from error
         raise
+
+
+def _check_order(run: Run, phase: str, iteration: int) -> None:
+    stage, before = iteration_stage(iteration), opponent_of(iteration)
+    needed: dict[str, list[tuple[str, str]]] = {
+        "start": [],
+        "generate": [("train", before)] if iteration or run.model is None else [],
+        "train": [("generate", stage)],
+        "evaluate": [("train", stage), *([("evaluate", before)] if len(run.rows(held_out=True)) else [])],
+        "baseline": [("train", stage)],
+    }
+    for earlier, where in needed[phase]:
+        if run.done(earlier, where) is None:
+            raise RunDirectoryError(
+                f"The {phase} phase of iteration {iteration} needs the {earlier} phase of {where}, which has not finished "
+                f"in {run.directory.path}. `spin-trl run` plays all phases in their order."
+            )
 
 
 def by_accelerate(run: Run, phase: str, iteration: int) -> None:
@@ -91,12 +121,52 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
         config_file = _without_plugin(config_file, run.directory.path)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "spin_trl"]
     command += [phase, str(run.directory.path), "--iteration", str(iteration)]
-    returncode = subprocess.run(command, check=False).returncode
+    # In a session of its own: an interrupt from the terminal reaches it through here alone.
+    launcher = subprocess.Popen(command, start_new_session=True)
+    try:
+        returncode = launcher.wait()
+    except BaseException:
+        _end(launcher)
+        raise
     if returncode:
         raise LaunchError(
             f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
             "What it finished is kept: the same command goes on from there."
         )
+
+
+def _end(launcher: subprocess.Popen) -> None:
+    """End a launch: its workers are told and waited for.
+
+    A launcher that is killed leaves its workers behind, and PyTorch's, told itself, prints a traceback. So it is halted
+    while the workers end.
+    """
+    workers: list[psutil.Process] = []
+    try:
+        launcher.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(launcher.pid).children(recursive=True)
+        _tell(workers, psutil.Process.terminate)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(map(_is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        _tell(workers, psutil.Process.kill)
+        launcher.kill()
+        launcher.wait()
+
+
+def _tell(processes: list[psutil.Process], what: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            what(process)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def read_accelerate_config(path: Path) -> dict[str, Any]:

@@ -68,8 +68,8 @@ def _prepare(
     else:
         held_out_rows = prepared(held_out, "held-out")
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
-    rows.save_to_disk(run.directory.train_rows)
-    held_out_rows.save_to_disk(run.directory.held_out_rows)
+    data.save(rows, run.directory.train_rows)
+    data.save(held_out_rows, run.directory.held_out_rows)
     run.journal.append(
         "prepare",
         STAGE,

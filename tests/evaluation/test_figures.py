@@ -83,3 +83,17 @@ def test_the_standard_error_of_nll_is_the_spread_of_nll_over_many_samples():
     spread = statistics.stdev(figures["nll"] for figures in samples)
     claimed = statistics.fmean(figures["nll_se"] for figures in samples)
     assert claimed == pytest.approx(spread, rel=0.12)
+
+
+def test_named_scores_are_figures_of_their_own_over_the_rows_that_have_them():
+    figures = summarise(
+        [
+            row(score={"right": 1.0, "format": 1.0}, greedy_score={"right": 0.0}),
+            row(score={"right": 0.0, "format": 1.0}, greedy_score={"right": 1.0}),
+            row(score={"right": 0.0}, greedy_score={}),
+        ]
+    )
+    assert figures["score/right"] == pytest.approx(1 / 3)
+    assert figures["score/right_se"] == pytest.approx(1 / 3)  # deviations 2/3, -1/3, -1/3
+    assert (figures["score/format"], figures["score_greedy/right"]) == (1.0, 0.5)
+    assert "score" not in figures

@@ -1,9 +1,9 @@
 """Log-probabilities of responses, against a plain forward of one sequence at a time."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from spin_trl.evaluation.logps import response_logps
 
 
@@ -16,7 +16,7 @@ def by_hand(model, prompt, response):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "mixtral", "lfm2", "gpt2"])
 def test_they_are_those_of_each_sequence_alone(architecture, batch_size):
     """Padding, order and batches don't show."""
     model = tiny.model(architecture).eval()

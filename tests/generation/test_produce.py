@@ -1,5 +1,7 @@
 """Prompts are answered in fixed micro-batches: by one process or two, interrupted or not, with the same result."""
 
+import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -8,14 +10,16 @@ import textwrap
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-import tiny
 from datasets import Dataset
 
+import tiny
 from spin_trl.errors import GenerationsError
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.produce import generate, micro_batches
 from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.transformers import TransformersEngine
 
 SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=8, max_length=None, num_generations=2, batch_size=4, seed=0)
 NAMES = {"iteration": 0, "dataset_digest": "d", "template_digest": "t", "model_digest": "m", "disable_progress": True}
@@ -127,6 +131,14 @@ def test_another_iteration_has_other_seeds(tmp_path):
     assert not seeds[0] & seeds[1]
 
 
+def test_every_micro_batch_has_its_own_seed_also_within_a_shard(tmp_path):
+    """128 micro-batches of one answer make 64 shards of two: no two answers share their random numbers."""
+    engine, store = Counting(), GenerationStore(tmp_path / "store")
+    generate(engine, rows(64), store, dataclasses.replace(SAMPLING, batch_size=1), **NAMES)
+    assert store.manifest()["num_shards"] == 64
+    assert len({seed for _, seed in engine.calls}) == len(engine.calls) == 128
+
+
 def test_a_store_of_another_model_is_not_filled_up(tmp_path):
     store = GenerationStore(tmp_path / "store")
     generate(Counting(), rows(), store, SAMPLING, **NAMES)
@@ -134,25 +146,78 @@ def test_a_store_of_another_model_is_not_filled_up(tmp_path):
         generate(Counting(), rows(), store, SAMPLING, **{**NAMES, "model_digest": "other"})
 
 
-def test_two_processes_make_what_one_makes_and_so_does_a_run_that_was_killed(tmp_path):
-    one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
-    alone = launch(tmp_path, one)
-    assert alone.wait(180) == 0, alone.stderr.read()
-    together = launch(tmp_path, two, processes=2)
-    output, errors = together.communicate(timeout=240)
-    assert together.returncode == 0, errors
+def in_this_process(folder: Path) -> GenerationStore:
+    """What `SCRIPT` makes, without the seconds that a process takes to start."""
+    store, sampling = GenerationStore(folder), Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
+    generate(TransformersEngine(tiny.model("llama"), [1], 0), rows(), store, sampling, **NAMES)
+    return store
+
+
+def test_two_processes_make_what_one_makes(tmp_path):
+    """`accelerate launch` with two gloo processes on the CPU: the same tokens, and each made its share."""
+    launched = launch(tmp_path, tmp_path / "two", processes=2)
+    output, errors = launched.communicate(timeout=240)
+    assert launched.returncode == 0, errors
     assert output.count("processes 2 backend gloo") == 2
+    one, two = in_this_process(tmp_path / "one"), GenerationStore(tmp_path / "two")
+    assert two.manifest() == one.manifest()
+    assert two.table().equals(one.table())
+
+
+def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
+    """SIGKILL in the middle: the second call makes the rest, and all together is what an undisturbed run makes."""
+    killed, whole = tmp_path / "killed", in_this_process(tmp_path / "whole")
     victim = launch(tmp_path, killed, pause=0.2)
     deadline = time.monotonic() + 120
     while len(list(killed.glob("shard-*.parquet"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
-    victim.wait(60)
+    victim.communicate(timeout=60)
+    assert victim.returncode == -signal.SIGKILL
     before = {path.name: path.read_bytes() for path in killed.glob("shard-*.parquet")}
     assert 3 <= len(before) < 15
-    again = launch(tmp_path, killed)
-    assert again.wait(180) == 0, again.stderr.read()
-    digests = {Generations.load({0: GenerationStore(folder)}).digest for folder in (one, two, killed)}
-    assert len(digests) == 1
+    again = in_this_process(killed)
+    assert again.table().equals(whole.table())
     # What was finished was not made twice.
     assert all((killed / name).read_bytes() == content for name, content in before.items())
+
+
+def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
+    """Nothing half-written stays behind, and the same call goes on when there is room again."""
+    store, write, written = GenerationStore(tmp_path / "store"), pq.write_table, []
+
+    def until_full(table, path):
+        if len(written) == 4:
+            Path(path).write_bytes(b"half a shard")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        write(table, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "write_table", until_full)
+        with pytest.raises(OSError, match="No space left"):
+            generate(Counting(), rows(), store, SAMPLING, **NAMES)
+    names = {path.name for path in store.folder.iterdir()}
+    assert names == {"generations.json", *(f"shard-{number:05d}.parquet" for number in range(4))}
+    rest = Counting()
+    generate(rest, rows(), store, SAMPLING, **NAMES)
+    assert len(rest.calls) == 15 - 4
+    assert store.is_complete()
+
+
+def test_the_engine_is_given_exactly_the_prompts_tokens(tmp_path):
+    """The tokens that the real responses stand behind: nothing is rendered or tokenised again."""
+    engine = Counting()
+    generate(engine, rows(), GenerationStore(tmp_path / "store"), SAMPLING, **NAMES)
+    given = sorted(prompt for prompts, _ in engine.calls for prompt in prompts)
+    assert given == sorted(2 * rows()["prompt_ids"][:])
+
+
+def test_answers_go_to_the_rows_that_they_answer(tmp_path):
+    """However micro-batches are cut, and whatever order the rows are in."""
+    for batch_size in (1, 7, 64):
+        for data in (rows(), rows().shuffle(seed=2)):
+            store = GenerationStore(tmp_path / f"{batch_size}-{data['key'][0]}")
+            generate(Counting(), data, store, dataclasses.replace(SAMPLING, batch_size=batch_size), **NAMES)
+            found = Generations.load({0: store})
+            assert all(found[key, 0, sample][0] == 5 + int(key) for key in data["key"] for sample in range(2))

@@ -55,9 +55,10 @@ def test_a_store_of_something_else_is_refused_and_the_difference_named(store, fi
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(GenerationsError, match="holds no generations"):
         GenerationStore(tmp_path).manifest()
-    (tmp_path / "generations.json").write_text("[1]")
-    with pytest.raises(GenerationsError, match="no manifest"):
-        GenerationStore(tmp_path).manifest()
+    for other in ("[1]", "{}", '{"dataset": "d0"}'):
+        (tmp_path / "generations.json").write_text(other)
+        with pytest.raises(GenerationsError, match="no manifest"):
+            GenerationStore(tmp_path).manifest()
 
 
 def test_a_damaged_shard_is_named_and_can_be_made_again(store):
@@ -101,7 +102,7 @@ def test_several_iterations_and_samples_are_kept_apart(tmp_path):
         rows = [("a", sample, Response([10 * iteration + sample], "eos")) for sample in range(3)]
         stores[iteration].write_shard(0, rows)
     generations = Generations.load(stores)
-    assert {name: ids for name, ids in generations.items()} == {
+    assert dict(generations) == {
         ("a", iteration, sample): [10 * iteration + sample] for iteration in (0, 1) for sample in range(3)
     }
 
@@ -119,3 +120,36 @@ def test_two_datasets_may_share_a_prompt():
 def test_a_dataset_without_keys_is_refused_and_says_where_text_goes():
     with pytest.raises(GenerationsError, match=r"key is missing.*`real` and `generated`"):
         Generations.from_dataset(Dataset.from_dict({"ids": [[1]]}))
+
+
+def test_a_dataset_of_generations_may_number_its_samples_and_say_how_they_ended():
+    columns = {
+        "key": ["a", "a"],
+        "ids": [[1, 2], [3]],
+        "sample": [0, 1],
+        "finish_reason": ["eos", "length"],
+        "text": ["", ""],
+    }
+    found = Generations.from_dataset(Dataset.from_dict(columns), iteration=3)
+    assert dict(found) == {("a", 3, 0): [1, 2], ("a", 3, 1): [3]}
+    assert found.finish_reasons == {("a", 3, 0): "eos", ("a", 3, 1): "length"}
+
+
+def test_two_generations_of_one_name_are_refused():
+    """Otherwise one of them would be trained on, and no one would know which."""
+    twice = Dataset.from_dict({"key": ["a", "b", "a"], "ids": [[1], [2], [3]]})
+    with pytest.raises(GenerationsError, match=r"two generations for the row a \(iteration 0, sample 0\).*`sample`"):
+        Generations.from_dataset(twice)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "columns"),
+    [
+        ("ids", {"key": ["a"], "ids": ["text"]}),
+        ("ids", {"key": ["a"], "ids": [["7"]]}),
+        ("key", {"key": [1], "ids": [[1]]}),
+    ],
+)
+def test_a_column_of_another_type_is_named(wrong, columns):
+    with pytest.raises(GenerationsError, match=f"The column '{wrong}' of `generations` can't be read"):
+        Generations.from_dataset(Dataset.from_dict(columns))

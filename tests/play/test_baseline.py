@@ -11,6 +11,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from play.runs import build, entry, steps, tensors, weights
+from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
 from spin_trl.play.baseline import arm_name, supervised_args
 
@@ -111,7 +112,7 @@ def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
     """Asked for before the iteration has been trained, it can't know how many steps to take."""
     run = build(llama_folder, baseline="sft")
     run.run_phase("generate", 0)
-    with pytest.raises(Exception, match="has not been trained"):
+    with pytest.raises(RunDirectoryError, match="needs the train phase of iteration-0"):
         run.run_phase("baseline", 0)
 
 
@@ -125,7 +126,9 @@ def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any
 
 def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
     """Batch size and seed are self-play's; evaluation, saving and pushing are the loop's business."""
-    run = build(llama_folder, baseline="sft", num_iterations=1, eval_strategy="no", save_strategy="steps", save_steps=1)
+    run = build(
+        llama_folder, baseline="sft", num_iterations=1, eval_strategy="no", save_strategy="steps", save_steps=1
+    )
     run.run()
     args = supervised_args(run.state, 0, 0.0)
     assert (args.per_device_train_batch_size, args.max_steps, args.save_strategy) == (4, 3, "no")

@@ -27,9 +27,7 @@ from spin_trl.play.best import choose_best
 )
 def test_the_best_by_a_figure(values: list[float | None], greater: bool, expected: str | None) -> None:
     """The largest or the smallest; what was not measured, or is no number, is no candidate."""
-    figures = {
-        name: {} if value is None else {"figure": value} for name, value in zip("abc", values, strict=True)
-    }
+    figures = {name: {} if value is None else {"figure": value} for name, value in zip("abc", values, strict=True)}
     assert choose_best(figures, "figure", greater_is_better=greater) == expected
 
 

@@ -30,7 +30,9 @@ def shout(prompt: str, real: str, generated: str) -> float:
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two iterations with baseline, in its directory. Read only."""
     folder = tmp_path_factory.mktemp("played") / "run"
-    result = build(llama_folder, folder, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1).run()
+    result = build(
+        llama_folder, folder, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1
+    ).run()
     assert result.directory == folder
     return folder
 
@@ -119,7 +121,9 @@ def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
     assert len(train) + len(held_out) == 15
     for iteration in (0, 1):
         assert {key for key, _ in answers(played, f"iteration-{iteration}")} == set(train["key"])
-        assert {key for key, _ in answers(played, f"iteration-{iteration}", "held-out/sampled")} == set(held_out["key"])
+        assert {key for key, _ in answers(played, f"iteration-{iteration}", "held-out/sampled")} == set(
+            held_out["key"]
+        )
 
 
 def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
@@ -298,9 +302,7 @@ def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) 
 
 def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
     """Of any data, with lists cut to fit."""
-    build(
-        llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}
-    ).run()
+    build(llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}).run()
     prepared = entry("prepare", "data")
     assert prepared["train_rows"] + prepared["held_out_rows"] == 8
     assert prepared["held_out_rows"] >= 1
@@ -387,7 +389,9 @@ def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
     assert weights("run/iteration-0/model") != weights("run/start/model")
     with pytest.raises(RunDirectoryError, match="was started from another model"):
         build(tiny.model(seed=9), num_iterations=2, processing_class=tiny.tokenizer()).run()
-    build(AutoModelForCausalLM.from_pretrained(llama_folder), num_iterations=2, processing_class=tiny.tokenizer()).run()
+    build(
+        AutoModelForCausalLM.from_pretrained(llama_folder), num_iterations=2, processing_class=tiny.tokenizer()
+    ).run()
     assert ("train", "iteration-1") in steps()
 
 
@@ -436,7 +440,9 @@ def test_data_that_can_not_be_played_is_refused_at_once() -> None:
             build("no/such-model", train_dataset=dataset)
 
 
-@pytest.mark.parametrize(("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")])
+@pytest.mark.parametrize(
+    ("variable", "name"), [("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")]
+)
 def test_a_whole_run_under_a_training_plugin_is_refused(
     variable: str, name: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,8 +241,12 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
     opponent = AutoModelForCausalLM.from_pretrained(llama_folder)
     for row in second["rows"]:
         assert row["generated"][-1] == 300
-        assert row["ref_rejected_logps"] == pytest.approx(logp(opponent, row["prompt_ids"], row["generated"]), abs=1e-3)
-    assert [row["ref_rejected_logps"] for row in first["rows"]] != [row["ref_rejected_logps"] for row in second["rows"]]
+        assert row["ref_rejected_logps"] == pytest.approx(
+            logp(opponent, row["prompt_ids"], row["generated"]), abs=1e-3
+        )
+    assert [row["ref_rejected_logps"] for row in first["rows"]] != [
+        row["ref_rejected_logps"] for row in second["rows"]
+    ]
     assert [row["ref_chosen_logps"] for row in first["rows"]] == pytest.approx(
         [row["ref_chosen_logps"] for row in second["rows"]], abs=1e-4
     )

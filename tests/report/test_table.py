@@ -68,3 +68,11 @@ def test_a_narrow_terminal_loses_the_less_important_figures_and_no_line_is_broke
     assert "score %" in text
     assert "tokens" not in text if width == 60 else True
     assert "…" not in text
+
+
+def test_a_scorers_named_scores_are_columns():
+    figures = {"score/exact_match": 0.02, "score/exact_match_se": 0.007, "score_greedy/exact_match": 0.03, "nll": 2.1}
+    file = io.StringIO()
+    Console(file=file, width=120).print(run_table({"start": figures}, None))
+    text = file.getvalue()
+    assert all(part in text for part in ("exact match %", "2.0 ±0.7", "greedy exact match %", "3.0", "NLL/token"))

@@ -1,0 +1,132 @@
+"""Preparing a large dataset: does memory stay flat, and time linear?
+
+What a run does with its data before the first phase (load, check, key, tokenise, hold out, save to disk) is done for
+20,000 and for 200,000 made-up conversations of about 1 kB, each in a process of its own. The small one is the peer of the
+large one: ten times the data may take at most 11 times as long, and 300 MB more at its peak.
+
+    python benchmarks/data.py [--rows 20000 200000] [--folder FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+MOST_EXTRA_MB = 300
+MOST_TIMES_AS_LONG = 1.1
+"""Time that a row of the large dataset may take, against one of the small dataset."""
+
+
+def conversations(count: int, seed: int = 0) -> Iterator[dict[str, list[dict[str, str]]]]:
+    """Made-up conversations of two turns and about 1,000 characters each."""
+    rng = random.Random(seed)
+    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(20_000)]
+    for _ in range(count):
+        turns = [" ".join(rng.choices(words, k=length)) for length in (15, 40, 15, 60)]
+        roles = ("user", "assistant", "user", "assistant")
+        yield {"messages": [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=True)]}
+
+
+def write(path: Path, count: int) -> None:
+    """Write `count` conversations as JSON lines."""
+    with path.open("w") as file:
+        for row in conversations(count):
+            file.write(json.dumps(row) + "\n")
+
+
+def prepare(data_path: Path, folder: Path) -> dict[str, float]:
+    """Prepare a dataset as a run does, in this process.
+
+    Returns:
+        `seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
+    """
+    from spin_trl import SelfPlayConfig, SPINConfig, StartConfig, data
+    from spin_trl.play.directory import RunDirectory
+    from spin_trl.play.preparing import prepare_data
+    from spin_trl.play.run import Run
+    from spin_trl.play.start import build_tokenizer
+
+    texts = (message["content"] for row in conversations(500) for message in row["messages"])
+    start = StartConfig(start_vocab_size=2048)
+    build_tokenizer(texts, start, max_length=2048).save_pretrained(folder / "tokenizer")
+    directory = RunDirectory(folder / "run")
+    directory.path.mkdir()
+    run = Run(
+        directory=directory,
+        args=SPINConfig(output_dir=str(folder / "run"), use_cpu=True, bf16=False),
+        play=SelfPlayConfig(),
+        model=str(folder / "tokenizer"),
+    )
+    start_mb = _peak_mb()
+    started = time.perf_counter()
+    prepare_data(run, data.load(str(data_path)), None)
+    return {"seconds": time.perf_counter() - started, "start_mb": start_mb, "peak_mb": _peak_mb()}
+
+
+def measure(count: int, folder: Path) -> dict[str, float]:
+    """Prepare `count` conversations in a process of its own."""
+    folder.mkdir()
+    write(folder / "data.jsonl", count)
+    environment = os.environ | {
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    }
+    command = [sys.executable, __file__, "--measure", str(folder)]
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return found | {"size_mb": (folder / "data.jsonl").stat().st_size / 1e6}
+
+
+def main() -> int:
+    """Measure both sizes and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs=2, default=[20_000, 200_000], metavar="COUNT")
+    parser.add_argument("--folder", type=Path, help="where the data goes (about 2 GB); default: a temporary folder")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure is not None:
+        print(json.dumps(prepare(options.measure / "data.jsonl", options.measure)))
+        return 0
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        found = {count: measure(count, Path(temporary) / str(count)) for count in options.rows}
+    table = Table(title="Preparing conversations of about 1 kB")
+    for heading in ("conversations", "file (MB)", "seconds", "rows/s", "peak RSS (MB)", "of which before (MB)"):
+        table.add_column(heading, justify="right")
+    for count, figures in found.items():
+        seconds, rows = figures["seconds"], count / figures["seconds"]
+        sizes = (f"{figures[name]:.0f}" for name in ("peak_mb", "start_mb"))
+        table.add_row(f"{count:,}", f"{figures['size_mb']:.0f}", f"{seconds:.1f}", f"{rows:.0f}", *sizes)
+    small, large = (found[count] for count in options.rows)
+    more_rows = options.rows[1] / options.rows[0]
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{more_rows:g} times the rows: {large['seconds'] / small['seconds']:.2f} times the time (target: at most "
+        f"{MOST_TIMES_AS_LONG * more_rows:g}), {large['peak_mb'] - small['peak_mb']:+.0f} MB at the peak (target: less "
+        f"than {MOST_EXTRA_MB})."
+    )
+    return 0
+
+
+def _peak_mb() -> float:
+    """Largest resident size of this process so far, memory-mapped files included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Generation: useful tokens per second, against a loop that runs every batch until its longest answer ends.
+
+The peer does what the official SPIN code does: 16 prompts at a time, in the order of the file, `generate` until the last of
+them has ended. Ours is what a run uses: micro-batches of prompts of similar length, in chunks of new tokens, between which
+the rows that have ended are dropped. Both sample the same model at temperature 1 on the same prompts, to the same limit.
+The model should be one whose answers end where the data's do: the start of the recipe `gsm8k-cpu`, a Llama of 5 M
+parameters trained on GSM8K, which the benchmark trains itself, once (the folder `--cache` keeps it), unless `--model` names
+another one. Useful tokens are those up to a row's end; the live share is theirs among all that were sampled. The bound
+without waste is what the peer would gain if all that it samples were useful.
+
+    python benchmarks/generation.py --dataset_name PATH/train.jsonl [--cache FOLDER | --model FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from spin_trl import SPINConfig, data
+from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
+from spin_trl.generation.produce import micro_batches
+from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.template import PairTemplate
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-cpu" / "spin.yaml"
+COLUMN_MAPPING = {"question": "prompt", "answer": "completion"}
+PEER_BATCH_SIZE = 16
+TARGET = 1.5
+
+
+@dataclass
+class Arm:
+    """What one way of generating did with all prompts, once.
+
+    Attributes:
+        lengths: tokens of every response, in the order of the prompts.
+        ended: share of responses that ended with EOS.
+        computed: tokens that were sampled, those behind an EOS included.
+        seconds: wall time.
+        cpu_seconds: time of this process on all its cores.
+    """
+
+    lengths: list[int]
+    ended: float
+    computed: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def useful(self) -> int:
+        """Tokens up to and with the end of every response."""
+        return sum(self.lengths)
+
+
+def timed(generate: Callable[..., tuple[list[Response], int]], *arguments: object) -> Arm:
+    """Run an arm, which returns the responses and the number of tokens that it sampled."""
+    started, cpu_started = time.perf_counter(), time.process_time()
+    responses, computed = generate(*arguments)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    ended = sum(response.finish_reason == "eos" for response in responses) / len(responses)
+    return Arm([len(response.ids) for response in responses], ended, computed, seconds, cpu_seconds)
+
+
+def ours(
+    model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
+) -> tuple[list[Response], int]:
+    """What a run does in its generate phase."""
+    engine = TransformersEngine(model, eos_ids, pad_id)
+    responses: dict[int, Response] = {}
+    for number, tasks in enumerate(micro_batches([len(p) for p in prompts], 1, sampling.batch_size)):
+        seed = micro_batch_seed(sampling.seed, 0, number)
+        answers = engine.generate([prompts[task.row] for task in tasks], sampling, seed)
+        responses |= {task.row: answer for task, answer in zip(tasks, answers, strict=True)}
+    return [responses[row] for row in range(len(prompts))], engine.computed_tokens
+
+
+def peer(
+    model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
+) -> tuple[list[Response], int]:
+    """What a plain loop does: fixed batches in file order, each until its longest answer ends."""
+    torch.manual_seed(sampling.seed)
+    responses: list[Response] = []
+    computed = 0
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        eos_token_id=eos_ids,
+        pad_token_id=pad_id,
+        max_new_tokens=sampling.max_new_tokens,
+    )
+    for start in range(0, len(prompts), PEER_BATCH_SIZE):
+        batch = prompts[start : start + PEER_BATCH_SIZE]
+        width = max(len(prompt) for prompt in batch)
+        with torch.inference_mode():
+            output = model.generate(
+                input_ids=torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in batch]),
+                attention_mask=torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch]),
+                generation_config=config,
+            )
+        fresh = output[:, width:]
+        computed += fresh.numel()
+        for tokens in fresh.tolist():
+            end = next((i for i, token in enumerate(tokens) if token in eos_ids), None)
+            responses.append(Response(tokens, "length") if end is None else Response(tokens[: end + 1], "eos"))
+    return responses, computed
+
+
+def trained_model(dataset_name: str, cache: Path) -> Path:
+    """The start of the recipe `gsm8k-cpu`, trained on the first rows of the data, once."""
+    command = [sys.executable, "-m", "spin_trl", "start", str(RECIPE)]
+    command += ["--dataset_name", dataset_name, "--run_dir", str(cache)]
+    subprocess.run(command, check=True)
+    return cache / "start" / "model"
+
+
+def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[list[int]], list[int], list[int], int]:
+    """The last `count` prompts of the data, which the model has not seen; lengths of their real responses; EOS and pad."""
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    template = PairTemplate(tokenizer)
+    dataset = data.load(dataset_name, column_mapping=COLUMN_MAPPING)
+    rows = data.prepare(dataset.select(range(max(len(dataset) - count, 0), len(dataset))), template)
+    return rows["prompt_ids"][:], [len(ids) for ids in rows["real_ids"]], template.eos_ids, tokenizer.pad_token_id
+
+
+def main() -> int:
+    """Measure both arms in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset_name", help="GSM8K's train.jsonl; without it there is nothing to measure")
+    parser.add_argument("--model", type=Path, help="folder of a model and its tokenizer; default: it is trained")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/benchmark-generation"), help="folder of that training"
+    )
+    parser.add_argument("--prompts", type=int, default=512)
+    parser.add_argument(
+        "--batch_size", type=int, default=SPINConfig.generation_batch_size, help="of our micro-batches"
+    )
+    parser.add_argument("--max_new_tokens", type=int, default=400, help="longer than GSM8K's longest answer")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    console = Console()
+    if options.dataset_name is None:
+        console.print("Not measured: name GSM8K's training data with --dataset_name PATH/train.jsonl.")
+        return 0
+    transformers_logging.set_verbosity_error()
+    model_path = options.model or trained_model(options.dataset_name, options.cache)
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
+    prompts, real_lengths, eos_ids, pad_id = load_prompts(options.dataset_name, model_path, options.prompts)
+    arms: dict[str, list[Arm]] = {"peer": [], "ours": []}
+    for seed in range(options.repeats + 1):
+        sampling = Sampling(1.0, 1.0, 0, options.max_new_tokens, None, 1, options.batch_size, seed)
+        for name, generate in (("peer", peer), ("ours", ours))[:: 1 if seed % 2 else -1]:
+            some = prompts if seed else prompts[:32]  # the first round warms up, and does not count
+            found = timed(generate, model, some, sampling, eos_ids, pad_id)
+            if seed:
+                arms[name].append(found)
+    table = Table(
+        title=f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {len(prompts)} prompts, "
+        f"T = 1, {torch.get_num_threads()} thread(s), medians of {options.repeats}"
+    )
+    for heading in ("", "batch", "useful tokens/s", "live %", "tokens (mean)", "longest", "ended %"):
+        table.add_column(heading, justify="right")
+    for name, batch_size in (("peer", PEER_BATCH_SIZE), ("ours", options.batch_size)):
+        table.add_row(
+            name,
+            str(batch_size),
+            f"{statistics.median(arm.useful / arm.seconds for arm in arms[name]):,.0f}",
+            f"{100 * statistics.median(arm.useful / arm.computed for arm in arms[name]):.1f}",
+            f"{statistics.mean(arm.useful / len(arm.lengths) for arm in arms[name]):.1f}",
+            str(max(max(arm.lengths) for arm in arms[name])),
+            f"{100 * statistics.mean(arm.ended for arm in arms[name]):.1f}",
+        )
+    table.add_row("real", "", "", "", f"{statistics.mean(real_lengths):.1f}", str(max(real_lengths)), "")
+    console.print(table)
+    pairs = list(zip(arms["ours"], arms["peer"], strict=True))
+    by_time = [a.useful / a.seconds / (b.useful / b.seconds) for a, b in pairs]
+    by_cpu = [a.useful / a.cpu_seconds / (b.useful / b.cpu_seconds) for a, b in pairs]
+    bound = statistics.median(arm.computed / arm.useful for arm in arms["peer"])
+    console.print(
+        f"Ours against the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
+        f"{max(by_time):.2f}; by CPU time {statistics.median(by_cpu):.2f}x). Target: at least {TARGET}x. Bound without "
+        f"waste: {bound:.2f}x."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

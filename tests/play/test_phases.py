@@ -1,0 +1,309 @@
+"""Phases: each done once, in order, by one process at a time, here or as a launch of its own that ends when it has to."""
+
+import errno
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors import SafetensorError
+
+from play.runs import build, contents, steps, weights
+from spin_trl.errors import GenerationsError, LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play import phases
+from spin_trl.play.directory import PHASE_LOCK, RunDirectory
+from spin_trl.play.phases import PHASES, by_accelerate, read_accelerate_config
+from spin_trl.trainer import SPINTrainer
+
+ORDER = [("start", 0), *((phase, t) for t in (0, 1) for phase in ("generate", "train", "evaluate", "baseline"))]
+
+
+@pytest.fixture(scope="module")
+def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run, phase by phase, each from a `SelfPlay` of its own as in a process of its own."""
+    folder = tmp_path_factory.mktemp("phases") / "run"
+    for phase, iteration in ORDER:
+        build(llama_folder, folder, baseline="sft").run_phase(phase, iteration)
+    return folder
+
+
+def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
+    """The same models, journal and figures as `run` makes."""
+    build(llama_folder, baseline="sft").run()
+    assert steps(played) == steps()
+    for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
+        assert weights(played / stage / "model") == weights(f"run/{stage}/model")
+        assert (played / stage / "metrics.json").read_bytes() == Path(f"run/{stage}/metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize(("phase", "iteration"), ORDER)
+def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path, llama_folder: Path) -> None:
+    """Not a file changes, and no model is loaded."""
+    before = contents(played)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spin_trl.play.answering.load_policy", None)
+        patch.setattr("spin_trl.play.training.SPINTrainer", None)
+        patch.setattr("spin_trl.play.baseline.load_policy", None)
+        build(llama_folder, played, baseline="sft").run_phase(phase, iteration)
+    assert contents(played) == before
+
+
+@pytest.mark.parametrize(
+    ("phase", "iteration", "missing"),
+    [
+        ("train", 0, "the generate phase of iteration-0"),
+        ("evaluate", 0, "the train phase of iteration-0"),
+        ("baseline", 0, "the train phase of iteration-0"),
+        ("generate", 1, "the train phase of iteration-0"),
+        ("train", 1, "the generate phase of iteration-1"),
+    ],
+)
+def test_a_phase_out_of_order_says_what_comes_first(
+    phase: str, iteration: int, missing: str, llama_folder: Path
+) -> None:
+    """By hand, phases may be called in any order; a missing one is named, and nothing is begun."""
+    run = build(llama_folder, baseline="sft")
+    with pytest.raises(
+        RunDirectoryError, match=rf"{phase} phase of iteration {iteration} needs {missing}.*spin-trl run"
+    ):
+        run.run_phase(phase, iteration)
+    assert steps() == [("prepare", "data")]
+    assert not list(Path("run").glob("iteration-*"))
+
+
+def test_an_evaluation_needs_its_opponents(llama_folder: Path) -> None:
+    """How often the policy prefers real to generated takes the opponent's answers to the held-out prompts."""
+    run = build(llama_folder)
+    run.run_phase("generate", 0)
+    run.run_phase("train", 0)
+    with pytest.raises(RunDirectoryError, match="needs the evaluate phase of start"):
+        run.run_phase("evaluate", 0)
+
+
+def test_one_process_at_a_time_runs_a_phase(llama_folder: Path) -> None:
+    """A launch that outlives its loop, or a second terminal, keeps a run's phases to itself."""
+    run = build(llama_folder)
+    with (
+        RunDirectory("run").locked(PHASE_LOCK),
+        pytest.raises(RunDirectoryError, match="Another process is playing run"),
+    ):
+        run.run_phase("generate", 0)
+    run.run_phase("generate", 0)
+    assert ("generate", "iteration-0") in steps()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+        RuntimeError("basic_ios::clear: iostream error"),
+    ],
+)
+def test_a_full_disk_is_one_error_whoever_finds_out(
+    error: Exception, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors and torch have words of their own for it (these are what they say); the command line knows one."""
+
+    def full(run: Any, iteration: int) -> None:
+        raise error
+
+    monkeypatch.setattr(phases, "PHASES", {**PHASES, "start": full})
+    with pytest.raises(OSError, match="No space left on device") as failure:
+        build(llama_folder).run_phase("start", 0)
+    assert failure.value.errno == errno.ENOSPC
+
+
+def test_other_failures_stay_what_they_are(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a full disk is called one."""
+    for error in (RuntimeError("CUDA out of memory"), SafetensorError("invalid header"), GenerationsError("damaged")):
+
+        def fail(run: Any, iteration: int, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(phases, "PHASES", {**PHASES, "start": fail})
+        with pytest.raises(type(error)) as failure:
+            build(llama_folder).run_phase("start", 0)
+        assert failure.value is error
+
+
+def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is room again.
+
+    The half-written checkpoint and the half-written model are passed over, and the result is an undisturbed run's.
+    """
+    settings = {"num_iterations": 1, "save_strategy": "steps", "save_steps": 1}
+    build(llama_folder, "whole", **settings).run()
+    run, save, save_model = build(llama_folder, **settings), torch.save, SPINTrainer.save_model
+
+    def half_a_checkpoint(content: Any, path: Any, *args: Any, **kwargs: Any) -> None:
+        if "checkpoint-2" not in str(path):
+            return save(content, path, *args, **kwargs)
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    def half_a_model(self: Any, folder: str, *args: Any, **kwargs: Any) -> None:
+        if ".model.tmp" not in folder:
+            return save_model(self, folder, *args, **kwargs)
+        Path(folder).mkdir()
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", half_a_checkpoint)
+        with pytest.raises(OSError, match="No space left"):
+            run.run()
+    assert Path("run/iteration-0/train/checkpoint-2").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(SPINTrainer, "save_model", half_a_model)
+        with pytest.raises(OSError, match="No space left"):
+            run.run()
+    assert not Path("run/iteration-0/model").exists()
+    run.run()
+    assert weights("run/iteration-0/model") == weights("whole/iteration-0/model")
+    assert not list(Path("run").rglob(".model.tmp"))
+
+
+# ---- launches of their own -------------------------------------------------------------------------------------------
+
+
+class Launched:
+    """Stands in for `subprocess.Popen`: writes the command down, with the accelerate config that it names."""
+
+    def __init__(self, returncode: int = 0) -> None:
+        self.returncode, self.commands, self.configs = returncode, [], []
+
+    def __call__(self, command: list[str], **options: Any) -> "Launched":
+        self.commands.append(command)
+        self.configs.append(yaml.safe_load(Path(command[command.index("--config_file") + 1]).read_text()))
+        return self
+
+    def wait(self) -> int:
+        return self.returncode
+
+
+def config_file(**settings: Any) -> str:
+    """An accelerate configuration."""
+    path = Path("accelerate.yaml")
+    path.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1, **settings}))
+    return str(path)
+
+
+@pytest.mark.parametrize("plugin", ["FSDP", "DEEPSPEED"])
+def test_generation_is_launched_without_the_training_plugin(
+    plugin: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under FSDP or DeepSpeed a model would be loaded in parts: what trains gets the plugin, what answers does not."""
+    popen = Launched()
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
+    options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
+    run = build(llama_folder, accelerate_config=options).state
+    Path("run").mkdir()
+    for phase in ("start", "generate", "train", "evaluate", "baseline"):
+        by_accelerate(run, phase, 1)
+        arguments = popen.commands[-1]
+        assert arguments[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+        assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
+        config = popen.configs[-1]
+        assert config["num_processes"] == 4
+        if phase in ("generate", "evaluate"):
+            assert config["distributed_type"] == "MULTI_GPU"
+            assert not {"fsdp_config", "deepspeed_config"} & set(config)
+        else:
+            assert config["distributed_type"] == plugin
+            assert config["fsdp_config"] == {"x": 1}
+
+
+def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase, iteration and exit code; what it finished is kept."""
+    monkeypatch.setattr(phases.subprocess, "Popen", Launched(returncode=7))
+    run = build(llama_folder, accelerate_config=config_file()).state
+    with pytest.raises(LaunchError, match="train phase of iteration 1 ended with exit code 7"):
+        by_accelerate(run, "train", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "can't be read"), ("a: [", "can't be read"), ("- a", "no settings")]
+)
+def test_an_unusable_accelerate_config_is_named(text: str | None, message: str) -> None:
+    """Missing, malformed, or no mapping."""
+    path = Path("bad.yaml")
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError, match=rf"bad\.yaml.*{message}"):
+        read_accelerate_config(path)
+
+
+# A launcher as PyTorch's is: its worker has a session of its own, so that no signal to a group reaches it.
+LAUNCHER = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+print(worker.pid, flush=True)
+worker.wait()
+time.sleep(60)
+"""
+POLITE = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: open('told', 'w').close() or sys.exit(130))"
+)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize("worker", [POLITE, STUBBORN], ids=["polite", "stubborn"])
+def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is told, waited for, and killed if it does not listen: none trains on behind the next run's back."""
+    monkeypatch.setattr(phases, "GRACE_SECONDS", 2)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, f"{worker}\nopen('ready', 'w').close()\ntime.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    child = psutil.Process(int(launcher.stdout.readline()))
+    while not Path("ready").exists():
+        time.sleep(0.01)
+    phases._end(launcher)
+    assert launcher.poll() is not None
+    deadline = time.monotonic() + 10
+    while phases._is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not phases._is_alive(child)
+    assert Path("told").exists() is (worker == POLITE)
+
+
+def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a phase runs as a process of its own ends that process, too, and goes on as Ctrl-C."""
+    ended: list[Any] = []
+
+    class Interrupted(Launched):
+        def wait(self) -> int:
+            raise KeyboardInterrupt
+
+    popen = Interrupted()
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
+    monkeypatch.setattr(phases, "_end", ended.append)
+    with pytest.raises(KeyboardInterrupt):
+        by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
+    assert ended == [popen]
+
+
+def test_phases_have_the_names_of_the_commands() -> None:
+    """What `spin-trl` calls a phase is what the loop calls it."""
+    from spin_trl.cli import _COMMANDS
+
+    assert set(PHASES) == set(_COMMANDS) - {"run", "recipes"}
+
+
+def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> None:
+    """No NaN in journal or figures, which strict readers refuse."""
+    texts = Path(played, "journal.jsonl").read_text().splitlines()
+    texts += [path.read_text() for path in played.rglob("*.json")]
+    assert len(texts) > 20
+    for text in texts:
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
