@@ -299,7 +299,7 @@ def prepare(
         raise DataError(
             f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more: none is left."
         )
-    if len(rows) < len(dataset):
+    if len(rows) < len(dataset) and turn != "all":
         logger.warning(
             "%d of %d rows of the %s dataset are left out: their prompts have %s tokens (`max_length`) or more.",
             len(dataset) - len(rows),
@@ -315,7 +315,10 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
         "tools": row.get("tools"),
         "chat_template_kwargs": remove_none_values(row.get("chat_template_kwargs") or {}),
     }
+    conversation = ""
     for number, (prompt, response) in enumerate(_turns(row, turn)):
+        # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
+        conversation = conversation or _hash(prompt)
         encoded = template.encode(prompt, response, **options)
         if not encoded.prompt_ids:
             raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
@@ -323,12 +326,16 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
         real = response if isinstance(response, str) else response.get("content") or ""
         yield {
             "key": key if turn != "all" else f"{key}.{number}",
-            "prompt_hash": hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20],
+            "prompt_hash": conversation,
             "prompt_ids": encoded.prompt_ids,
             "real_ids": encoded.real_ids,
             "prompt": shown if isinstance(shown, str) else json.dumps(shown),
             "real": real if isinstance(real, str) else json.dumps(real),
         }
+
+
+def _hash(prompt: str | list[Message]) -> str:
+    return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 def _turns(row: dict[str, Any], turn: str) -> Iterator[tuple[str | list[Message], str | Message]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
@@ -50,16 +51,16 @@ def load_policy(
     on_gpu = quantization_config is not None and device.type == "cuda"  # quantised weights can't be moved there later
     kwargs.setdefault("device_map", {"": device} if on_gpu else None)
     try:
+        if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
+            raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
         if is_adapter(path):
-            if not (Path(path) / "adapter_model.safetensors").is_file():
-                raise OSError("the adapter has no adapter_model.safetensors, and pickles are not loaded")
             base = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
             model = PeftModel.from_pretrained(
                 create_model_from_path(base, **kwargs), str(path), is_trainable=trainable
             )
         else:
             model = create_model_from_path(str(path), **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
         raise DataError(f"The model {str(path)!r} can't be loaded: {error}") from error
     keep_differentiable(model)
     return model

@@ -634,3 +634,16 @@ def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monke
         assert found.to_list() == expected.to_list()
         assert (found._fingerprint, found.features) == (expected._fingerprint, expected.features)
         assert len(list((tmp_path / name).glob("*.arrow"))) == 5
+
+
+def test_all_turns_of_a_conversation_are_held_out_together() -> None:
+    """The second turn's prompt holds the first turn's answer: on the other side it would be known."""
+    rows = data.prepare(tiny.sft(12, kind="multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
+    assert len(rows) > 12
+    train, held_out = data.split_held_out(rows, 0.3, 100)
+
+    def conversations(side: Dataset) -> set[str]:
+        return {key.partition(".")[0] for key in side["key"]}
+
+    assert held_out.num_rows
+    assert not conversations(train) & conversations(held_out)

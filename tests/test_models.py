@@ -1,6 +1,7 @@
 """How a policy is loaded in every phase, what is never loaded, and how weights are named."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,31 @@ def test_only_safetensors_are_loaded(llama_folder: Path, tmp_path: Path) -> None
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     tiny.tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="safetensors") as failure:
+    with pytest.raises(DataError, match=r"no weights in safetensors, and pickles .* are not loaded") as failure:
         load_policy(tmp_path, settings())
     assert str(tmp_path) in str(failure.value)
+
+
+def _no_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": None}))
+
+
+def _cut_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"xx")
+
+
+def _cut_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [_no_architecture, _cut_weights, _cut_config])
+def test_a_damaged_model_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    """Whatever is broken about a folder, the message has its name."""
+    folder = tiny.save(tmp_path / "model")
+    damage(folder)
+    with pytest.raises(DataError, match=r"model' can't be loaded: .+"):
+        load_policy(folder, settings())
 
 
 def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Path) -> None:

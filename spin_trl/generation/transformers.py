@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
+from peft import PeftModel
 from transformers import Cache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
@@ -86,7 +87,8 @@ class TransformersEngine:
                 mask = torch.cat([mask, torch.ones_like(fresh)], dim=1)[index]
                 ids = output[index]
                 if cache is not None and len(kept) < fresh.shape[0]:
-                    cache.batch_select_indices(index)
+                    # The same as batch_select_indices, which layers with a convolution or recurrent state don't have.
+                    cache.reorder_cache(index)
         done = [response for response in responses if response is not None]
         self.useful_tokens += sum(len(response.ids) for response in done)
         return done
@@ -100,8 +102,13 @@ class TransformersEngine:
     @contextlib.contextmanager
     def _prepared(self, sampling: Sampling) -> Iterator[None]:
         """The model in evaluation mode, with these settings and none that its own generation config would add."""
-        model, was_training, own_config = self.model, self.model.training, self.model.generation_config
+        # PEFT hands its generation config to the model inside and would leave it there.
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        model, was_training, own_config = self.model, self.model.training, inner.generation_config
         sample = sampling.temperature > 0
+        router_logits = getattr(model.config, "output_router_logits", False)
+        if router_logits:  # the auxiliary loss of a mixture of experts is for training; on padded prompts it fails
+            model.config.output_router_logits = False
         model.generation_config = GenerationConfig(
             do_sample=sample,
             **(
@@ -117,5 +124,7 @@ class TransformersEngine:
         try:
             yield
         finally:
-            model.generation_config = own_config
+            model.generation_config = inner.generation_config = own_config
+            if router_logits:
+                model.config.output_router_logits = router_logits
             model.train(was_training)

@@ -86,9 +86,12 @@ class RunDirectory:
         """Keep a second process from playing the same run, or the same phase.
 
         Raises:
-            RunDirectoryError: another process is at it.
+            RunDirectoryError: another process is at it, or the path can't be a folder.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
         with (self.path / lock_name).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

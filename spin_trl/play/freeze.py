@@ -32,7 +32,7 @@ FREE = frozenset(
 )
 """Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
 
-SECRET = frozenset({"hub_token", "push_to_hub_token"})
+SECRET = frozenset({"hub_token", "push_to_hub_token", "token", "use_auth_token"})
 """Settings that are never written down."""
 
 
@@ -84,7 +84,12 @@ def freeze(run: Run, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
         return
-    frozen = yaml.safe_load(path.read_text()) or {}
+    try:
+        frozen = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunDirectoryError(f"{path}, the settings of the run that is there, can't be read: {error}") from error
+    if not isinstance(frozen, dict):
+        raise RunDirectoryError(f"{path} holds no settings of a run.")
     changed = [
         f"{name}: {frozen.get(name)!r} there, {settings.get(name)!r} now"
         for name in sorted(set(frozen) | set(settings))
@@ -111,7 +116,7 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): _plain(part) for key, part in value.items() if key not in SECRET}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, set):

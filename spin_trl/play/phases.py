@@ -48,10 +48,11 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
-    """Train the baseline arms for as many steps as the iteration, and evaluate them."""
+    """Train the baseline arms for as many steps as the iteration, and evaluate them (under a plugin, in another launch)."""
     for label_smoothing in run.play.baseline_label_smoothing:
         play_baseline(run, label_smoothing, iteration)
-        evaluate(run, baseline_stage(arm_name(label_smoothing), iteration), None)
+        if training_plugin() is None:
+            evaluate(run, baseline_stage(arm_name(label_smoothing), iteration), None)
 
 
 PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
@@ -70,8 +71,15 @@ _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_containe
 GRACE_SECONDS = 30
 """That the processes of a launch have to end by themselves after an interrupt."""
 
-TRAINS = ("train", "baseline", "start")
+TRAINS = ("train", "baseline")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
+
+_PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def training_plugin() -> str | None:
+    """The plugin of the launcher that started this process, under which a model is loaded in parts, or None."""
+    return next((name for key, name in _PLUGINS.items() if os.environ.get(key, "").lower() == "true"), None)
 
 
 def in_this_process(run: Run, phase: str, iteration: int) -> None:
@@ -79,8 +87,14 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
 
     Raises:
         RunDirectoryError: a phase that has to come first has not finished, or another process runs a phase of this run.
+        LaunchError: the phase needs whole replicas of the model, and the launcher would load it in parts.
         OSError: the disk is full, whichever library found out.
     """
+    if phase not in TRAINS and training_plugin() is not None:
+        raise LaunchError(
+            f"The {phase} phase loads whole replicas of the model, which {training_plugin()} does not do. Launch it without "
+            "the plugin, or let `spin-trl run ... --accelerate_config CONFIG` launch every phase as it has to be."
+        )
     _check_order(run, phase, iteration)
     state = PartialState()
     try:
@@ -117,8 +131,14 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
         LaunchError: the launch failed.
     """
     config_file = Path(run.play.accelerate_config or "")
-    if phase not in TRAINS:
-        config_file = _without_plugin(config_file, run.directory.path)
+    replicas = _without_plugin(config_file, run.directory.path)
+    if phase in TRAINS:
+        _launch(config_file, run, phase, iteration)
+    if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
+        _launch(replicas, run, phase, iteration)
+
+
+def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "spin_trl"]
     command += [phase, str(run.directory.path), "--iteration", str(iteration)]
     # In a session of its own: an interrupt from the terminal reaches it through here alone.

@@ -12,6 +12,7 @@ from transformers import PrinterCallback
 
 from ..checkpoint import latest
 from ..config import SPINConfig
+from ..errors import RecipeError, SpinError
 from ..generation.store import GenerationStore
 from ..models import is_adapter, load_policy, merge_adapter
 from ..trainer import SPINTrainer
@@ -61,17 +62,22 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in range(first, iteration + 1)}
     start = run.opponent_model(iteration)
     continues_adapter = is_adapter(start)
-    return SPINTrainer(
-        # A path where possible: TRL knows how to load under each launcher, and FSDP's opponent comes from the path.
-        model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
-        args=args,
-        train_dataset=run.rows(),
-        processing_class=run.tokenizer(),
-        quantization_config=None if continues_adapter else run.quantization_config,
-        # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
-        peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
-        generations=stores,
-    )
+    try:
+        return SPINTrainer(
+            # A path where possible: TRL knows how to load under each launcher, and FSDP's opponent comes from the path.
+            model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
+            args=args,
+            train_dataset=run.rows(),
+            processing_class=run.tokenizer(),
+            quantization_config=None if continues_adapter else run.quantization_config,
+            # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
+            peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
+            generations=stores,
+        )
+    except SpinError:
+        raise
+    except (ValueError, NotImplementedError) as error:
+        raise RecipeError(f"These settings can't be trained with: {error}") from error
 
 
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:

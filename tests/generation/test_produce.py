@@ -25,7 +25,7 @@ SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=8, max_length=None, num_generati
 NAMES = {"iteration": 0, "dataset_digest": "d", "template_digest": "t", "model_digest": "m", "disable_progress": True}
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 sys.path.insert(0, {tests!r})
 import tiny, torch
 from datasets import Dataset
@@ -37,15 +37,18 @@ from spin_trl.generation.transformers import TransformersEngine
 
 torch.set_num_threads(1)
 state = PartialState(cpu=True)
+calls = []
 class Slow(TransformersEngine):
     def generate(self, *args):
         time.sleep({pause})
+        calls.append(args)
         return super().generate(*args)
 rows = Dataset.from_dict({{"key": [str(i) for i in range(30)], "prompt_ids": [[5 + i] * (1 + i % 7) for i in range(30)]}})
 sampling = Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
 generate(Slow(tiny.model("llama"), [1], 0), rows, GenerationStore({folder!r}), sampling, iteration=0,
          dataset_digest="d", template_digest="t", model_digest="m", disable_progress=True)
-print("processes", state.num_processes, "backend", state.backend)
+line = f"process {{state.process_index}} of {{state.num_processes}} on {{state.backend}}: {{len(calls)}} micro-batches"
+os.write(1, (line + chr(10)).encode())  # at once: the processes share a pipe
 """
 
 
@@ -158,7 +161,10 @@ def test_two_processes_make_what_one_makes(tmp_path):
     launched = launch(tmp_path, tmp_path / "two", processes=2)
     output, errors = launched.communicate(timeout=240)
     assert launched.returncode == 0, errors
-    assert output.count("processes 2 backend gloo") == 2
+    assert sorted(output.splitlines()) == [
+        "process 0 of 2 on gloo: 8 micro-batches",
+        "process 1 of 2 on gloo: 7 micro-batches",
+    ]
     one, two = in_this_process(tmp_path / "one"), GenerationStore(tmp_path / "two")
     assert two.manifest() == one.manifest()
     assert two.table().equals(one.table())

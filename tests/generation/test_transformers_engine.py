@@ -199,15 +199,7 @@ ARCHITECTURES = {
 
 
 # Strict: the marks have to go when the engine is mended.
-broken = pytest.mark.xfail(
-    strict=True, reason="the engine can't drop rows of a convolution's state, or generate with router logits"
-)
-BROKEN = ("mixtral", "qwen2_moe", "qwen3_moe", "lfm2")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=broken if name in BROKEN else ()) for name in ARCHITECTURES]
-)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -> None:
     """Rows that ended are dropped from the batch and from its cache; the others don't notice."""
     architecture, overrides = ARCHITECTURES[name]
@@ -258,7 +250,6 @@ def test_greedy_answers_are_those_of_generate_row_by_row() -> None:
     assert [response.ids for response in found] == expected
 
 
-@pytest.mark.xfail(strict=True, reason="the engine leaves its generation config on the base model of an adapter")
 def test_an_adapters_base_model_keeps_its_generation_config() -> None:
     """It is saved with the model some day; the run's sampling is none of its business."""
     base = tiny.model("llama")
@@ -270,7 +261,6 @@ def test_an_adapters_base_model_keeps_its_generation_config() -> None:
     assert own.to_dict() == written
 
 
-@broken
 def test_a_mixture_of_experts_keeps_its_auxiliary_loss_for_training() -> None:
     """Its router logits are off while it generates, and on again behind it."""
     model = tiny.model("mixtral")

@@ -156,3 +156,13 @@ def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
     other = a_run(tmp_path, {"num_iterations": 2, "per_iteration": {"beta": [0.1, 0.2]}})
     with pytest.raises(RunDirectoryError, match="per_iteration: "):
         freeze(other, python_settings(other))
+
+
+def test_a_token_is_never_written_down() -> None:
+    """Neither as a setting of its own nor inside what a model is loaded with."""
+    args = SPINConfig(
+        use_cpu=True, bf16=False, hub_token="hf_secret", model_init_kwargs={"token": "hf_secret", "revision": "v1"}
+    )
+    settings = differences_from_defaults(args)
+    assert "hf_secret" not in str(settings)
+    assert settings["model_init_kwargs"] == {"revision": "v1"}

@@ -323,12 +323,14 @@ def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> No
     assert yaml.safe_load(Path("run/recipe.yaml").read_text())["seed"] == 2
 
 
-def test_overwriting_spares_what_is_no_run(llama_folder: Path) -> None:
-    """A folder that holds other things is not emptied: only a run is overwritten."""
-    Path("run").mkdir()
-    Path("run/thesis.txt").write_text("years of work")
+def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
+    """Whatever else lies in the folder stays; it may be somebody's project, with a recipe of its own."""
+    Path("run/paper").mkdir(parents=True)
+    Path("run/paper/thesis.tex").write_text("years of work")
+    Path("run/recipe.yaml").write_text("learning_rate: 1.0")
     build(llama_folder, num_iterations=1, existing_run="overwrite").run()
-    assert Path("run/thesis.txt").read_text() == "years of work"
+    build(llama_folder, num_iterations=1, existing_run="overwrite", seed=2).run()
+    assert Path("run/paper/thesis.tex").read_text() == "years of work"
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,20 @@ def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
     build(llama_folder, num_iterations=1).run()
     build(llama_folder, num_iterations=2, disable_tqdm=False, keep_iterations=1, dataloader_num_workers=0).run()
     assert ("train", "iteration-1") in steps()
+
+
+def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
+    """A file, or a place below one; and a directory whose settings nobody can read."""
+    Path("file").write_text("mine")
+    for run_dir in ("file", "file/run"):
+        with pytest.raises(RunDirectoryError, match="can't be a run directory"):
+            build(llama_folder, run_dir, num_iterations=1).run()
+    assert Path("file").read_text() == "mine"
+    Path("run").mkdir()
+    for text in ("a: [", "- a"):
+        Path("run/recipe.yaml").write_text(text)
+        with pytest.raises(RunDirectoryError, match=r"recipe\.yaml"):
+            build(llama_folder, num_iterations=1).run()
 
 
 def test_changed_data_stops_the_run(llama_folder: Path) -> None:

@@ -207,19 +207,46 @@ def test_generation_is_launched_without_the_training_plugin(
     options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
     run = build(llama_folder, accelerate_config=options).state
     Path("run").mkdir()
-    for phase in ("start", "generate", "train", "evaluate", "baseline"):
+    launched = {"start": [False], "generate": [False], "train": [True], "evaluate": [False], "baseline": [True, False]}
+    for phase, with_plugin in launched.items():
+        popen.commands.clear(), popen.configs.clear()
         by_accelerate(run, phase, 1)
-        arguments = popen.commands[-1]
-        assert arguments[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
-        assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
-        config = popen.configs[-1]
-        assert config["num_processes"] == 4
-        if phase in ("generate", "evaluate"):
-            assert config["distributed_type"] == "MULTI_GPU"
-            assert not {"fsdp_config", "deepspeed_config"} & set(config)
-        else:
-            assert config["distributed_type"] == plugin
-            assert config["fsdp_config"] == {"x": 1}
+        for arguments in popen.commands:
+            assert arguments[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+            assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
+        assert [config["distributed_type"] for config in popen.configs] == [
+            plugin if has_it else "MULTI_GPU" for has_it in with_plugin
+        ]
+        for config, has_it in zip(popen.configs, with_plugin, strict=True):
+            assert config["num_processes"] == 4
+            assert ("fsdp_config" in config, "deepspeed_config" in config) == (has_it, has_it)
+
+
+def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file itself, as it is."""
+    popen = Launched()
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
+    options = config_file(distributed_type="MULTI_GPU", num_processes=2)
+    run = build(llama_folder, accelerate_config=options).state
+    for phase in PHASES:
+        by_accelerate(run, phase, 0)
+    assert [command[command.index("--config_file") + 1] for command in popen.commands] == [options] * len(PHASES)
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_what_needs_whole_replicas_is_refused_under_a_plugin(
+    variable: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand, too: the phase would load its model in parts. The message has the way out."""
+    run = build(llama_folder)
+    run.run_phase("start", 0)
+    monkeypatch.setenv(variable, "true")
+    for phase in ("start", "generate", "evaluate"):
+        with pytest.raises(LaunchError, match=rf"The {phase} phase loads whole replicas.*--accelerate_config"):
+            run.run_phase(phase, 0)
+    assert steps() == [("prepare", "data"), ("evaluate", "start")]
 
 
 def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from play.runs import answers, build, entry, logp, tensors, weights
-from spin_trl.errors import GenerationsError, OpponentError
+from spin_trl.errors import GenerationsError, OpponentError, RecipeError
 from spin_trl.play import training
 from spin_trl.trainer import SPINTrainer
 
@@ -277,3 +277,49 @@ def test_the_same_adapter_settings_go_on_with_the_run(llama_folder: Path) -> Non
         build(llama_folder, num_iterations=num_iterations, peft_config=config, baseline="sft").run()
         assert config.to_dict() == before
     assert entry("train", "iteration-1")["first"]["rewards/margins"] == 0.0
+
+
+def test_another_number_of_processes_starts_the_training_anew(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint of two processes can't be resumed by one: the iteration starts from its beginning, and says so."""
+    settings = {"num_iterations": 1, "save_strategy": "steps", "save_steps": 1}
+    build(llama_folder, "whole", **settings).run()
+    run = build(llama_folder, **settings)
+    run.run_phase("generate", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.run_phase("train", 0)
+    for path in Path("run/iteration-0/train").glob("checkpoint-*/checkpoint.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "num_processes": 2}))
+    resumed: list[Any] = []
+    original = SPINTrainer.train
+    monkeypatch.setattr(
+        SPINTrainer,
+        "train",
+        lambda self, resume_from_checkpoint=None: (
+            resumed.append(resume_from_checkpoint) or original(self, resume_from_checkpoint)
+        ),
+    )
+    run.run()
+    assert resumed == [None]
+    assert "written by 2 processes; with 1, the iteration's training starts from its beginning" in caplog.text
+    assert weights("run/iteration-0/model") == weights("whole/iteration-0/model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["nope"]})}, "nope"),
+        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["lm_head"]})}, "lm_head"),
+        ({"f_divergence_type": "js_divergence", "loss_type": "ipo_pair"}, "f_divergence_type"),
+    ],
+    ids=["no such module", "head", "divergence"],
+)
+def test_settings_that_can_not_be_trained_with_are_bad_input(
+    settings: dict[str, Any], message: str, llama_folder: Path
+) -> None:
+    """What TRL and peft refuse is a message with their words and exit code 2, not a traceback."""
+    with pytest.raises(RecipeError, match=rf"can't be trained with.*{message}"):
+        build(llama_folder, num_iterations=1, **settings).run()
