@@ -51,7 +51,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     """Prepare a dataset as a run does, in this process.
 
     Returns:
-        `seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
+        `seconds`, `cpu_seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
     """
     from spin_trl import SelfPlayConfig, SPINConfig, StartConfig, data
     from spin_trl.play.directory import RunDirectory
@@ -71,9 +71,14 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
         model=str(folder / "tokenizer"),
     )
     start_mb = _peak_mb()
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     prepare_data(run, data.load(str(data_path)), None)
-    return {"seconds": time.perf_counter() - started, "start_mb": start_mb, "peak_mb": _peak_mb()}
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+        "start_mb": start_mb,
+        "peak_mb": _peak_mb(),
+    }
 
 
 def measure(count: int, folder: Path) -> dict[str, float]:
@@ -104,18 +109,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         found = {count: measure(count, Path(temporary) / str(count)) for count in options.rows}
     table = Table(title="Preparing conversations of about 1 kB")
-    for heading in ("conversations", "file (MB)", "seconds", "rows/s", "peak RSS (MB)", "of which before (MB)"):
+    for heading in ("conversations", "file (MB)", "seconds", "CPU seconds", "peak RSS (MB)", "of which before (MB)"):
         table.add_column(heading, justify="right")
     for count, figures in found.items():
-        seconds, rows = figures["seconds"], count / figures["seconds"]
+        seconds = (f"{figures[name]:.1f}" for name in ("seconds", "cpu_seconds"))
         sizes = (f"{figures[name]:.0f}" for name in ("peak_mb", "start_mb"))
-        table.add_row(f"{count:,}", f"{figures['size_mb']:.0f}", f"{seconds:.1f}", f"{rows:.0f}", *sizes)
+        table.add_row(f"{count:,}", f"{figures['size_mb']:.0f}", *seconds, *sizes)
     small, large = (found[count] for count in options.rows)
     more_rows = options.rows[1] / options.rows[0]
     console = Console()
     console.print(table)
     console.print(
-        f"{more_rows:g} times the rows: {large['seconds'] / small['seconds']:.2f} times the time (target: at most "
+        f"{more_rows:g} times the rows: {large['seconds'] / small['seconds']:.2f} times the time, "
+        f"{large['cpu_seconds'] / small['cpu_seconds']:.2f} times the CPU time (target: at most "
         f"{MOST_TIMES_AS_LONG * more_rows:g}), {large['peak_mb'] - small['peak_mb']:+.0f} MB at the peak (target: less "
         f"than {MOST_EXTRA_MB})."
     )

@@ -34,7 +34,7 @@ READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "cs
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
 
-ROWS_PER_SHARD = 20_000
+ROWS_PER_SHARD = 10_000
 """Rows of a dataset that are read through one mapping of its file when a part of them is saved."""
 
 _ROLES = {"human": "user", "gpt": "assistant"}
@@ -232,7 +232,7 @@ def hash_of(value: Any) -> str:
 
 
 def _rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    for batch in dataset.iter(batch_size=1000):
+    for batch in _remapped(dataset).iter(batch_size=1000):
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
@@ -285,7 +285,7 @@ def prepare(
                 raise type(error)(f"Row {index} of the dataset: {error}") from error
         return prepared
 
-    rows = dataset.map(
+    rows = _remapped(dataset).map(
         encode,
         batched=True,
         batch_size=500,
@@ -401,10 +401,20 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
 def save(rows: Dataset, folder: str | os.PathLike[str]) -> None:
     """Save rows as `Dataset.save_to_disk` does, in memory that does not grow with them.
 
-    Whatever was read from a memory-mapped file counts as the process's memory until the file is unmapped. So the rows go
-    into shards, and each is read through a mapping of its own.
+    They go into shards, and each is read through a mapping of its own.
     """
-    remapped = copy.copy(rows)
-    remapped.shard = lambda **which: pickle.loads(pickle.dumps(rows.shard(**which)))
+    by_shard = copy.copy(rows)
+    by_shard.shard = lambda **which: _remapped(rows.shard(**which))
     # As many as the rows from which these may have been selected: a few of them lie all over the file, too.
-    remapped.save_to_disk(folder, num_shards=max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1))
+    by_shard.save_to_disk(folder, num_shards=max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1))
+
+
+def _remapped(dataset: Dataset) -> Dataset:
+    """The same dataset, with its files mapped into memory anew.
+
+    Whatever was read from a mapped file counts as the process's memory until the file is unmapped. So what reads all rows
+    once reads them through a mapping that goes when it is done.
+    """
+    if not dataset.cache_files or dataset.format["type"] == "custom":  # in memory, or with a function of the user's
+        return dataset
+    return pickle.loads(pickle.dumps(dataset))

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors import SafetensorError
 
 import tiny
+from play.runs import build
 from spin_trl.cli import main
 from spin_trl.generation.store import GenerationStore
 from spin_trl.play.journal import Journal
@@ -168,14 +171,72 @@ def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     path = recipe()
-    monkeypatch.setattr(GenerationStore, "write_shard", full)
-    message = refused(capsys, "run", path, code=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerationStore, "write_shard", full)
+        message = refused(capsys, "run", path, code=1)
     assert "The disk is full" in message
     assert "run the same command again" in message
     done = [(entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
     assert ("prepare", "data") in done
-    monkeypatch.undo()
     assert main(["run", path]) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said_so_too(recipe, capsys, monkeypatch, error):
+    """safetensors and torch raise errors of their own; this is what they raise on a full disk."""
+
+    def full(*_, **__):
+        raise error
+
+    path = recipe(save_strategy="steps", save_steps=1, num_iterations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.Trainer._save_checkpoint", full)
+        message = refused(capsys, "run", path, code=1)
+    assert "The disk is full" in message
+    assert Journal(Path("runs/my/journal.jsonl")).entries()[-1]["phase"] == "generate"
+    assert main(["run", path]) == 0
+
+
+def test_a_run_directory_that_is_a_file_is_refused(recipe, capsys):
+    Path("taken").write_text("mine")
+    assert "taken can't be a run directory" in refused(capsys, "run", recipe(), "--run_dir", "taken")
+    assert Path("taken").read_text() == "mine"
+
+
+def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
+    assert "needs the generate phase of iteration-0" in refused(capsys, "train", recipe())
+    assert "needs the train phase of iteration-0" in refused(capsys, "generate", recipe(), "--iteration", "1")
+
+
+def test_weights_that_are_a_pickle_are_refused(recipe, capsys, tmp_path):
+    folder = tiny.save(tmp_path / "pickle")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refused(capsys, "run", recipe(model_name_or_path=str(folder)))
+    assert "no weights in safetensors" in message
+    assert "pytorch_model.bin" in message
+
+
+def test_a_run_that_was_started_from_python_goes_on_there(capsys, llama_folder):
+    build(llama_folder, "mine", num_iterations=1).run_phase("start", 0)
+    capsys.readouterr()
+    assert "was started from Python" in refused(capsys, "run", "mine")
+
+
+def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
+    path = recipe(num_iterations=1)
+    assert main(["run", path]) == 0
+    Path(path).unlink()
+    assert main(["run", "runs/my", "--num_iterations", "2"]) == 0
+    assert ("train", "iteration-1") in [
+        (entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()
+    ]
 
 
 def test_the_list_of_recipes_has_the_quickstart(capsys):
