@@ -139,8 +139,8 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
 
 
 def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "spin_trl"]
-    command += [phase, str(run.directory.path), "--iteration", str(iteration)]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
+    command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
     # In a session of its own: an interrupt from the terminal reaches it through here alone.
     launcher = subprocess.Popen(command, start_new_session=True)
     try:

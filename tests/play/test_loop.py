@@ -19,6 +19,7 @@ from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryErr
 from spin_trl.play.directory import RunDirectory
 
 LN2 = math.log(2)
+PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", "save_steps": 1}
 
 
 def shout(prompt: str, real: str, generated: str) -> float:
@@ -156,9 +157,7 @@ def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -
     """All phases are recognised as done: not a byte changes but in what is drawn anew, and no model is loaded."""
     before = contents(played, ignore=("plot.png", "table.txt", ".lock"))
     stamps = {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")}
-    result = build(
-        llama_folder, played, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1
-    ).run()
+    result = build(llama_folder, played, **PLAYED).run()
     assert contents(played, ignore=("plot.png", "table.txt", ".lock")) == before
     assert {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")} == stamps
     assert result.best_stage == json.loads((played / "best.json").read_text())["stage"]
@@ -345,18 +344,18 @@ def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], llama_folder: Path) -> None:
+def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], played: Path, llama_folder: Path) -> None:
     """The message names the setting with both values, and what to do; nothing is touched."""
-    build(llama_folder, num_iterations=1).run()
-    before = contents("run")
+    before = contents(played)
     (name, value) = next(iter(change.items()))
     with pytest.raises(RunDirectoryError) as failure:
-        build(llama_folder, num_iterations=1, **change).run()
+        build(llama_folder, played, **{**PLAYED, **change}).run()
     message = str(failure.value)
-    assert f"{name}: " in message
+    assert message.count(" now") == 1
+    assert f"({name}: " in message
     assert f"{value!r} now" in message or f"[{value!r}] now" in message
     assert "existing_run: overwrite" in message
-    assert contents("run") == before
+    assert contents(played) == before
 
 
 def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:

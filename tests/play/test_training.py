@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,14 +174,12 @@ def test_merged_and_frozen_adapters_begin_alike(llama_folder: Path) -> None:
 
 def test_the_cards_of_later_iterations_name_the_models_origin(llama_folder: Path, tmp_path: Path) -> None:
     """TRL alone would write that iteration 1 is fine-tuned from None."""
-    import shutil
-
     start = tmp_path / "start"
     shutil.copytree(llama_folder, start)
     (start / "README.md").write_text("---\nbase_model: org/start\n---\n# Start\n")
     for way in ("full", "lora"):
-        play(start, way, way)
-        for t in range(ITERATIONS):
+        play(start, way, way, num_iterations=2)
+        for t in (0, 1):
             card = ModelCard.load(f"{way}/iteration-{t}/model/README.md")
             assert card.data.base_model == "org/start"
             assert f"{way}-iteration-{t}" in card.text
