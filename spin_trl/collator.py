@@ -12,6 +12,7 @@ from typing import Any
 
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from .branches import PREFIX as PROTO_PREFIX
 from .errors import GenerationsError
 from .generation.store import Generations
 
@@ -22,10 +23,12 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
 
     Examples have `prompt_ids`, `real_ids`, and `key`, `iteration`, `sample`, which name the generation; optionally
     `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass unchanged. The batch
-    is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first.
+    is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first. With
+    `proto`, θ_0's responses travel beside it: `proto_input_ids` and so on, of shape (batch, another length).
 
     Args:
         generations: generated token ids by (key, iteration, sample).
+        proto: θ_0's generations, by (key, 0, sample), for objectives that take them; None for the others.
         pad_token_id, max_length, truncation_mode, pad_to_multiple_of: as in TRL's collator.
 
     Raises:
@@ -33,9 +36,30 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
     """
 
     generations: Generations
+    proto: Generations | None = None
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        return super().torch_call([self._pair(example) for example in examples])
+        batch = super().torch_call([self._pair(example) for example in examples])
+        if self.proto is not None:
+            beside = super().torch_call([self._proto_pair(example) for example in examples])
+            for name in ("input_ids", "attention_mask", "completion_mask"):
+                batch[f"{PROTO_PREFIX}{name}"] = beside[name][: len(examples)]
+        return batch
+
+    def _proto_pair(self, example: dict[str, Any]) -> dict[str, Any]:
+        """The proto response where the chosen one would stand, so that TRL's collator lays it out; nothing beside it."""
+        if "key" not in example:
+            raise GenerationsError(
+                "A preference pair has no proto response (θ_0's own), which `tspin` takes. `tspin_beta: 0` trains without."
+            )
+        assert self.proto is not None
+        proto_ids = self.proto.get((example["key"], 0, example["sample"]))
+        if proto_ids is None:
+            raise GenerationsError(
+                f"There is no proto response for the row {example['key']} (sample {example['sample']}). Pass the "
+                "generations that iteration 0 made from this dataset, as `proto`."
+            )
+        return {"prompt_ids": example["prompt_ids"], "chosen_ids": proto_ids, "rejected_ids": []}
 
     def _pair(self, example: dict[str, Any]) -> dict[str, Any]:
         if "rejected_ids" in example:
@@ -51,7 +75,7 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
 
 
 def self_play_collator(
-    collator: DataCollatorForPreference, generations: Generations, prefix: str
+    collator: DataCollatorForPreference, generations: Generations, prefix: str, proto: Generations | None = None
 ) -> DataCollatorForSelfPlay:
     """TRL's collator, or ours, as a collator that knows these generations, too.
 
@@ -59,9 +83,12 @@ def self_play_collator(
         collator: whose settings are kept.
         generations: to add.
         prefix: of their keys, for every dataset of a trainer but the training one.
+        proto: θ_0's generations for the same keys, to add.
     """
     if not isinstance(collator, DataCollatorForSelfPlay):
         settings = {field.name: getattr(collator, field.name) for field in dataclasses.fields(collator)}
         collator = DataCollatorForSelfPlay(**settings, generations=Generations({}))
     collator.generations = collator.generations.merged(generations, prefix)
+    if proto is not None:
+        collator.proto = (collator.proto or Generations({})).merged(proto, prefix)
     return collator

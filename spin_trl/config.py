@@ -13,8 +13,9 @@ from typing import Any
 
 from trl import DPOConfig
 
+from . import schedule
 from .errors import RecipeError
-from .objectives import OBJECTIVES
+from .loss_types import OURS, OWN_SETTINGS, resolve
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
@@ -49,7 +50,10 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
 class SPINConfig(DPOConfig):
     """Settings of one self-play iteration: those of [`~trl.DPOConfig`], and how the opponent answers.
 
-    `loss_type` takes, beside TRL's fifteen, `space` (SPACE, arXiv 2512.07175). `beta` is SPIN's lambda (arXiv
+    `loss_type` takes, beside TRL's fifteen, `space` (SPACE, arXiv 2512.07175), `tspin` (T-SPIN, arXiv 2601.08198), `spif`
+    (SPIF, arXiv 2602.01357, reconstructed), `iris` (IRIS, arXiv 2604.20933), `simpo` (S-SimPO) and GSIL's losses
+    (`gsil_bernoulli`, ..., arXiv 2410.10093). Their settings begin with their names; one that is left out takes the
+    published value, and one that belongs to none of the chosen losses is an error. `beta` is SPIN's lambda (arXiv
     2401.01335, eq. 4.7): the larger, the smaller the step. On preference data every default is DPOConfig's.
 
     Raises:
@@ -108,6 +112,59 @@ class SPINConfig(DPOConfig):
         metadata={"help": "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."},
     )
 
+    space_mu: float | None = field(
+        default=None,
+        metadata={"help": "SPACE: generated responses per real one (the noise ratio). None: `num_generations`."},
+    )
+    tspin_alpha: float | None = field(
+        default=None, metadata={"help": "T-SPIN: scale of the log-likelihoods. None: 1.0, as published."}
+    )
+    tspin_beta: float | None = field(
+        default=None,
+        metadata={
+            "help": "T-SPIN: weight of the historical advantage from iteration 1 on; at iteration 0 it is 0. None: 0.1, as "
+            "published."
+        },
+    )
+    spif_reward_scale: float | None = field(
+        default=None, metadata={"help": "SPIF (reconstructed): reward per nat of log-ratio. None: 0.1."}
+    )
+    spif_reward_bound: float | None = field(
+        default=None, metadata={"help": "SPIF (reconstructed): largest reward. None: 1.0."}
+    )
+    iris_schedule: str | None = field(
+        default=None,
+        metadata={
+            "help": "IRIS: how its order goes from iteration to iteration. None: gap.",
+            "choices": list(schedule.SCHEDULES),
+        },
+    )
+    iris_alpha: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "IRIS: the order, or one for each iteration (iris_schedule: fixed); or the least and the largest order "
+            "(gap, geometric). None: as published."
+        },
+    )
+    simpo_beta: float | None = field(
+        default=None, metadata={"help": "S-SimPO: scale of the mean log-likelihoods. None: 2.0, as published."}
+    )
+    simpo_gamma: float | None = field(
+        default=None, metadata={"help": "S-SimPO: margin that real must win by. None: 0.5, as published."}
+    )
+    gsil_scale: float | None = field(
+        default=None,
+        metadata={
+            "help": "GSIL: scale of the log-ratios. None: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
+        },
+    )
+    gsil_shift: float | None = field(
+        default=None,
+        metadata={
+            "help": "GSIL: added to the scaled log-ratios. None: 2.0 for gsil_bernoulli, as published, 0 for the others."
+        },
+    )
+
     _VALID_DICT_FIELDS = DPOConfig._VALID_DICT_FIELDS + ["chat_template_kwargs"]
 
     @property
@@ -131,13 +188,56 @@ class SPINConfig(DPOConfig):
         _one_of("train_on_turn", self.train_on_turn, ("last", "first", "all"))
         for name in ("empty_generations", "truncated_generations", "identical_generations"):
             _one_of(name, getattr(self, name), KEEP_OR_DROP)
-        ours = [loss for loss in self.loss_type if loss in OBJECTIVES]
-        for setting, off in (("ld_alpha", None), ("use_weighting", False)):
+        self._check_objectives()
+
+    @property
+    def losses(self) -> list[str]:
+        """`loss_type`, as the list that it may be."""
+        return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
+
+    @property
+    def uses_beta(self) -> bool:
+        """Whether a chosen loss looks at `beta`."""
+        return not set(self.losses) <= OURS | {"sft"}
+
+    @property
+    def needs_proto(self) -> bool:
+        """Whether θ_0's generations are trained on in every iteration."""
+        return "tspin" in self.losses and self.tspin_beta != 0
+
+    def objective_values(self) -> dict[str, Any]:
+        """The settings of the objectives, for one iteration; the order of IRIS as it is at iteration 0."""
+        values = {name: getattr(self, name) for name in OWN_SETTINGS if getattr(self, name) is not None}
+        if "iris" in self.losses:
+            values["iris_alpha"] = self.iris_order(0, 1, None)
+        return values
+
+    def iris_order(self, iteration: int, num_iterations: int, gap: float | None) -> float:
+        """The order of IRIS at an iteration (see [`schedule.order`])."""
+        return schedule.order(str(self.iris_schedule), self.iris_alpha, iteration, num_iterations, gap)
+
+    def _check_objectives(self) -> None:
+        """Every setting belongs to a chosen loss; those that are left out take the published values."""
+        if isinstance(self.iris_alpha, int | float | str):
+            self.iris_alpha = [self.iris_alpha]
+        given = {name: getattr(self, name) for name in OWN_SETTINGS}
+        for name, value in resolve(self.losses, given, self.num_generations).items():
+            setattr(self, name, value)
+        ours = [loss for loss in self.losses if loss in OURS]
+        meaningless = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+        if not self.uses_beta:
+            meaningless["beta"] = DPOConfig.beta
+        for setting, off in meaningless.items():
             if ours and getattr(self, setting) != off:
                 raise RecipeError(
                     f"`{setting}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
+        if "iris" in ours and self.gradient_accumulation_steps > 1 and not self.disable_dropout:
+            raise RecipeError(
+                "`iris` weighs the pairs of all accumulated micro-batches in a pass before their gradients; with dropout "
+                "that would be another model. Leave `disable_dropout` on, or `gradient_accumulation_steps` at 1."
+            )
 
 
 @dataclass

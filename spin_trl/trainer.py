@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import functools
 import logging
 import textwrap
@@ -29,28 +28,26 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.trainer_utils import EvalPrediction
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, data, opponent
+from .answers import answer
 from .card import complete_card
 from .collator import DataCollatorForSelfPlay, self_play_collator
 from .config import SPINConfig
-from .errors import DataError, RecipeError
-from .generation.engine import Sampling
-from .generation.produce import generate
-from .generation.source import GenerationSource, read
+from .errors import DataError, GenerationsError, RecipeError
+from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
-from .generation.transformers import TransformersEngine
 from .models import digest, keep_differentiable
-from .objectives import OBJECTIVES
+from .objective_trainer import ObjectiveTrainer
 from .pairs import PairCounts, on_disk, pair
 from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
 
 
-class SPINTrainer(DPOTrainer):
+class SPINTrainer(ObjectiveTrainer):
     """Drop-in for [`~trl.DPOTrainer`] that also plays a self-play iteration on an SFT dataset.
 
     All arguments are DPOTrainer's, with one more. `train_dataset` may hold preference pairs (as in DPOTrainer, or with
@@ -63,6 +60,9 @@ class SPINTrainer(DPOTrainer):
         generations: the opponent's responses, for an SFT dataset: a folder or store that a generate phase wrote; stores
             by iteration, the newest being the opponent's; or a dataset with `key` and `ids`. None: they are made at the
             start of `train()`, into `args.output_dir`, where a later call finds them.
+        proto: what iteration 0 generated, for `loss_type` `tspin` from iteration 1 on. None: this is iteration 0, whose
+            generations are θ_0's own, so that the historical advantage has the weight 0; or `train()` is called again,
+            and the first call's generations are taken.
 
     Raises:
         DataError: the dataset can't be used; the message names the row.
@@ -72,11 +72,10 @@ class SPINTrainer(DPOTrainer):
 
     _tag_names = ["trl", "dpo", "spin"]
     _name = "SPIN"
+    _ready = False  # the parent's constructor has finished
     train_dataset: Any
     eval_dataset: Any
     data_collator: Any
-    loss_types: list[str]
-    loss_weights: list[float]
     _paper = {
         "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
         "id": "2401.01335",
@@ -110,6 +109,7 @@ class SPINTrainer(DPOTrainer):
         quantization_config: BitsAndBytesConfig | None = None,
         peft_config: Any = None,
         generations: GenerationSource | None = None,
+        proto: GenerationSource | None = None,
     ) -> None:
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
@@ -118,6 +118,9 @@ class SPINTrainer(DPOTrainer):
         self._opponent_is_ours = self._self_play and ref_model is None
         self._adapter_is_new = peft_config is not None
         self._given = generations
+        self._given_proto = proto
+        self._answers: dict[str, Generations] = {}
+        self._first_answers: dict[str, Generations] = {}
         self._rows_by_name: dict[str, Dataset] = {}
         self.pair_counts: dict[str, PairCounts] = {}
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
@@ -128,9 +131,9 @@ class SPINTrainer(DPOTrainer):
             args = self._check_self_play(args, train_dataset, data_collator)
             if self._opponent_is_ours and peft_config is None and not is_adapter:
                 args.precompute_ref_log_probs = True
-        elif generations is not None:
+        elif generations is not None or proto is not None:
             raise DataError(
-                "`generations` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
+                "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
                 f"{getattr(train_dataset, 'column_names', None)}."
             )
         if is_adapter and ref_model is None:
@@ -152,18 +155,11 @@ class SPINTrainer(DPOTrainer):
         keep_differentiable(self.model)
         if is_peft_model(self.model):
             opponent.fit_adapters(self.model, fp16=self.args.fp16, align=self.ref_model is None)
-        self._split_losses()
+        self._ready = True
         if self._self_play:
             self._for_each_dataset(self._rows)
             if self._given is not None:
                 self._for_each_dataset(self._with_opponent)
-
-    def _split_losses(self) -> None:
-        """Leave the parent the losses that it knows; ours are added to its result."""
-        weighted: list[tuple[str, float]] = list(zip(self.loss_types, self.loss_weights, strict=True))
-        self._objectives = [(OBJECTIVES[name], weight) for name, weight in weighted if name in OBJECTIVES]
-        theirs = [(name, weight) for name, weight in weighted if name not in OBJECTIVES]
-        self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
 
     # ---- datasets -----------------------------------------------------------------------------------------------------
 
@@ -191,7 +187,7 @@ class SPINTrainer(DPOTrainer):
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
             return super()._prepare_dataset(data.as_preference(dataset), processing_class, args, dataset_name)
-        if not hasattr(self, "_objectives"):
+        if not self._ready:
             return dataset  # in the parent's constructor: prepared when there are a model and a generation config
         return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)
 
@@ -266,7 +262,8 @@ class SPINTrainer(DPOTrainer):
         generations = self._generations(rows, name)
         prefix = "" if name == "train" else f"{name}/"
         pairs, self.pair_counts[name] = pair(rows, generations, self.args, prefix)
-        self.data_collator = self_play_collator(self.data_collator, generations, prefix)
+        proto = self._proto(rows, name)
+        self.data_collator = self_play_collator(self.data_collator, generations, prefix, proto)
         with self.accelerator.main_process_first():
             pairs = on_disk(pairs, Path(self.args.output_dir) / "pairs")
         if not (precompute and self.precompute_ref_logps):
@@ -279,50 +276,48 @@ class SPINTrainer(DPOTrainer):
 
     def _generations(self, rows: Dataset, name: str) -> Generations:
         if self._given is None:
-            return Generations.load({0: self._answer(rows, name)})
+            self._answers[name] = Generations.load({0: self._answer(rows, name)})
+            return self._answers[name]
         return read(self._given, lambda store: self._check_manifest(store, rows if name == "train" else None))
+
+    def _proto(self, rows: Dataset, name: str) -> Generations | None:
+        """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
+        if not self._terms.needs_proto:
+            return None
+        if self._given_proto is None:
+            return self._first_answers.get(name)
+        return read_proto(self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None))
 
     def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
         """Refuse generations of another model, template or dataset."""
-        expected = {"template": self.pair_template.digest()}
-        if rows is not None:
-            expected["dataset"] = data.digest(rows)
+        self._check_store(store, rows)
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
-            expected["model"] = digest(self.model, adapter_is_new=self._adapter_is_new)
-        store.check(expected)
+            store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new)})
+        if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
+            raise GenerationsError(
+                f"`tspin` takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
+                f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set `tspin_beta: 0`."
+            )
+
+    def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
+        """Refuse generations of another template or dataset."""
+        store.check({"template": self.pair_template.digest()})
+        if rows is not None:
+            store.check({"dataset": data.digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
         """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise RecipeError(
-                "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
-                "`spin-trl generate` without them, and pass its folder as `generations`."
-            )
-        sampling = Sampling.from_args(self.args)
-        digests = {
-            "dataset_digest": data.digest(rows),
-            "template_digest": self.pair_template.digest(),
-            "model_digest": digest(self.model, adapter_is_new=self._adapter_is_new),
-        }
-        # A name of its own for every model and setting: what an interrupted call left is found, anything else is not.
-        folder = f"{name}-{data.hash_of([digests, dataclasses.asdict(sampling)])}"
-        store = GenerationStore(Path(self.args.output_dir) / "generations" / folder)
-        model = self.accelerator.unwrap_model(self.model).to(self.accelerator.device)
-        engine = TransformersEngine(
-            model, self.pair_template.eos_ids, self._tokenizer.pad_token_id, autocast=self.accelerator.autocast
+        return answer(
+            self.accelerator.unwrap_model(self.model),
+            rows,
+            name,
+            args=self.args,
+            template=self.pair_template,
+            tokenizer=self._tokenizer,
+            accelerator=self.accelerator,
+            adapter_is_new=self._adapter_is_new,
+            as_opponent=self._opponent_is_ours,
         )
-        with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
-            generate(
-                engine,
-                rows,
-                store,
-                sampling,
-                iteration=0,
-                disable_progress=self.args.disable_tqdm,
-                description=f"Generating ({name})",
-                **digests,
-            )
-        return store
 
     # ---- training -----------------------------------------------------------------------------------------------------
 
@@ -350,41 +345,24 @@ class SPINTrainer(DPOTrainer):
     def _next_opponent(self) -> None:
         """The policy as it is now becomes the opponent: `train()` was called again."""
         self._adapter_is_new = False
+        if self._terms.needs_proto and not self._first_answers:
+            self._first_answers = dict(self._answers)
         if is_peft_model(self.model):
             opponent.freeze_adapter(self.model)
         elif self.precompute_ref_logps:
             self._precompute_model_hash = hash_module(self.model)
         self._for_each_dataset(lambda dataset, name: self._rows_by_name.get(name, dataset))
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        check_due = (
+    def _check_is_due(self) -> bool:
+        return (
             self._opponent_is_ours
+            and not self._terms.reference_free
             and self.args.check_opponent
             and self.args.disable_dropout
+            and self.ld_alpha is None
             and self.model.training
             and self.state.global_step == 0
         )
-        if not self._objectives and not check_due:
-            return super()._compute_loss(model, inputs, return_outputs)
-        with opponent.recorded_logps(self.model, self.ref_model) as records:
-            result = super()._compute_loss(model, inputs, return_outputs)
-        mask = inputs["completion_mask"][:, 1:]
-        policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
-        if self.precompute_ref_logps:
-            opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
-        else:
-            opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
-        if check_due and self.ld_alpha is None:
-            opponent.check(policy_logps, opponent_logps, mask.sum(dim=1), self._compute_dtype())
-        loss, outputs = result if return_outputs else (result, None)
-        for objective, weight in self._objectives:
-            loss = loss + weight * objective(*policy_logps.chunk(2), *opponent_logps.chunk(2)).mean()
-        return (loss, outputs) if return_outputs else loss
-
-    def _compute_dtype(self) -> torch.dtype:
-        if self.args.bf16:
-            return torch.bfloat16
-        return torch.float16 if self.args.fp16 else self.model.dtype
 
     # ---- saving -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from datasets import Dataset
 
+from ..errors import GenerationsError
 from .store import Generations, GenerationStore
 
 GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
@@ -33,3 +34,22 @@ def read(source: GenerationSource, check: Callable[[GenerationStore], None]) -> 
         source = {store.manifest()["iteration"]: store}
     check(source[max(source)])
     return Generations.load(source)
+
+
+def read_proto(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
+    """Read θ_0's generations, which iteration 0 made.
+
+    Args:
+        source: where they are.
+        check: called with their store, if they have one; raises if it is of other data.
+
+    Raises:
+        GenerationsError: they are missing or damaged, of another iteration, or the check refuses them.
+    """
+    found = read(source, check)
+    iterations = {iteration for _, iteration, _ in found}
+    if iterations - {0}:
+        raise GenerationsError(
+            f"`proto` is what iteration 0 generated, but these are of the iterations {sorted(iterations)}."
+        )
+    return found
