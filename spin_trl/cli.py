@@ -85,6 +85,22 @@ def _parser() -> argparse.ArgumentParser:
         phase = commands.add_parser(name, help=what, epilog=_EPILOG, allow_abbrev=False)
         phase.add_argument("recipe", help="recipe, or run directory")
         phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
+    compare = commands.add_parser(
+        "compare", help="play several objectives side by side", epilog=_EPILOG, allow_abbrev=False
+    )
+    compare.add_argument("recipe")
+    compare.add_argument(
+        "--arms",
+        nargs="+",
+        required=True,
+        metavar="ARM",
+        help="losses (sigmoid space tspin spif iris ...), sums of them (space+0.1*sft), and sft, the supervised arm",
+    )
+    compare.add_argument("--seeds", type=int, default=1, help="how many seeds (1)")
+    compare.add_argument("--devices", type=int, default=1, help="arms at the same time, on GPUs each on its own (1)")
+    compare.add_argument(
+        "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
+    )
     commands.add_parser("recipes", help="list the recipes that ship with the package")
     return parser
 
@@ -114,6 +130,15 @@ def _phase(options: argparse.Namespace, overrides: list[str]) -> None:
             f"{session.state.play.num_iterations - 1}."
         )
     session.run_phase(options.command, options.iteration)
+
+
+def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
+    _quieten()
+    from .compare import Comparison
+    from .config import as_mapping
+
+    arm_settings = as_mapping("--arm_settings", options.arm_settings)
+    Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings).run()
 
 
 def _recipes(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -187,6 +212,7 @@ def _quieten() -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
     "run": _run,
+    "compare": _compare,
     "recipes": _recipes,
     **dict.fromkeys(("generate", "train", "evaluate", "start", "baseline"), _phase),
 }

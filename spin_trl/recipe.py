@@ -12,7 +12,7 @@ import difflib
 import importlib.resources
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +24,7 @@ from trl import ModelConfig, TrlParser
 from . import data
 from .config import PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
 from .errors import RecipeError
+from .loss_types import OURS, OWN_SETTINGS, own_settings
 from .play.freeze import differences_from_defaults
 
 
@@ -114,13 +115,14 @@ class _Parser(TrlParser):
         raise RecipeError(_with_suggestion(message, self))
 
 
-def read(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def read(source: str, overrides: Sequence[str] = (), losses: Mapping[str, float] | None = None) -> Recipe:
     """Read a recipe.
 
     Args:
         source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
             with the package.
         overrides: command-line arguments, like `--learning_rate 1e-6`.
+        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
 
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
@@ -136,6 +138,8 @@ def read(source: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     for name, value in (settings.pop("env", None) or {}).items():  # as TRL's recipes do
         os.environ[name] = str(value)
+    if losses is not None:
+        settings, overrides = _with_losses(settings, overrides, losses)
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
     arguments, more = _split_lists(overrides)
     lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
@@ -156,6 +160,24 @@ def read(source: str, overrides: Sequence[str] = ()) -> Recipe:
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     return Recipe(_name(path), *parsed)
+
+
+def _with_losses(
+    settings: dict[str, Any], overrides: Sequence[str], losses: Mapping[str, float]
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings and arguments for other losses: what belongs to none of them goes."""
+    gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses)
+    if set(losses) <= OURS | {"sft"}:
+        gone.add("beta")
+    kept: list[str] = []
+    keep = True
+    for argument in overrides:
+        if argument.startswith("--"):
+            keep = argument.partition("=")[0].removeprefix("--") not in gone
+        if keep:
+            kept.append(argument)
+    chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
+    return {name: value for name, value in settings.items() if name not in gone} | chosen, kept
 
 
 def find(source: str) -> Path:

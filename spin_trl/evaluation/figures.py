@@ -21,9 +21,11 @@ class HeldOutRow:
         generated_tokens: tokens of that response.
         finish_reason: `eos` or `length`.
         identical: whether the generated response is the real one, token by token.
-        opponent_margin: log-ratio of the real response minus that of the opponent's response, the model against its
-            opponent, in nats; None for the start, which has no opponent.
-        opponent_generated_logp: log-probability under the model of the opponent's response; None for the start.
+        real_logratio: log-probability of the real response, the model's minus its opponent's, in nats; None for a model
+            that has no opponent (the start, a baseline).
+        generated_logratio: the same of the opponent's response.
+        opponent_generated_logp: log-probability under the model of the opponent's response.
+        opponent_generated_tokens: tokens of the opponent's response.
         score: of the generated response, or None without a scorer.
         greedy_score: of the response that is decoded greedily, or None.
     """
@@ -34,10 +36,19 @@ class HeldOutRow:
     generated_tokens: int
     finish_reason: str
     identical: bool
-    opponent_margin: float | None = None
+    real_logratio: float | None = None
+    generated_logratio: float | None = None
     opponent_generated_logp: float | None = None
+    opponent_generated_tokens: int | None = None
     score: Score | None = None
     greedy_score: Score | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """By how much the log-ratio prefers real to generated, in nats; None without an opponent."""
+        if self.real_logratio is None or self.generated_logratio is None:
+            return None
+        return self.real_logratio - self.generated_logratio
 
 
 def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
@@ -67,8 +78,8 @@ def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
         "truncated": sum(row.finish_reason == "length" for row in rows) / count,
         "identical": sum(row.identical for row in rows) / count,
     }
-    margins = [row.opponent_margin for row in rows if row.opponent_margin is not None]
-    figures |= _mean_of("win_rate", [(margin > 0) + (margin == 0) / 2 for margin in margins])
+    margins = [row.margin for row in rows if row.margin is not None]
+    figures |= mean_of("win_rate", [(margin > 0) + (margin == 0) / 2 for margin in margins])
     opponents = [row.opponent_generated_logp for row in rows if row.opponent_generated_logp is not None]
     if opponents:
         figures["logps/generated"] = sum(opponents) / len(opponents)
@@ -88,11 +99,12 @@ def _score_means(figure: str, scores: Sequence[Score]) -> dict[str, float]:
             values.setdefault(figure, []).append(score)
     means: dict[str, float] = {}
     for name, found in values.items():
-        means |= _mean_of(name, found)
+        means |= mean_of(name, found)
     return means
 
 
-def _mean_of(name: str, values: Sequence[float]) -> dict[str, float]:
+def mean_of(name: str, values: Sequence[float]) -> dict[str, float]:
+    """The mean as `name`, and its standard error as `name_se`; nothing if there are no values."""
     if not values:
         return {}
     return {name: sum(values) / len(values), f"{name}_se": _standard_error(values)}

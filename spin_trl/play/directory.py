@@ -69,6 +69,10 @@ class RunDirectory:
         """Held-out figures of a stage's model."""
         return self.path / stage / "metrics.json"
 
+    def histograms(self, stage: str) -> Path:
+        """How the log-ratios of real and generated held-out responses are spread."""
+        return self.path / stage / "histograms.json"
+
     def samples(self, stage: str) -> Path:
         """Held-out prompts with the real and the generated response."""
         return self.path / stage / "samples.jsonl"

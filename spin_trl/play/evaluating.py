@@ -6,11 +6,13 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.figures import HeldOutRow, Score, summarise
 from ..evaluation.logps import response_logps
 from ..files import read_json, write_atomically, write_json
@@ -45,9 +47,12 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     measuring_started = time.monotonic()
     measured = _measure(run, path, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started
-    figures = summarise(measured)
+    args = run.args
+    losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
+    figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
     if PartialState().is_main_process:
         _write_samples(run, rows, stage, measured)
+        write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)
     run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
 
@@ -55,6 +60,12 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
 def opponent_of(iteration: int) -> str:
     """The stage whose model is the opponent of an iteration."""
     return iteration_stage(iteration - 1) if iteration else START
+
+
+def _values(run: Run, stage: str) -> dict[str, Any]:
+    """Settings of the losses that a stage was trained with."""
+    trained = run.done("train", stage) or {}
+    return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
 
 
 def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
@@ -77,7 +88,8 @@ def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: s
 
         real = logps([row["real_ids"] for row in mine])
         own = logps([sampled[name] for name in names])
-        against = None if opponent_stage is None else logps(_responses(run, opponent_stage, names))
+        replies = None if opponent_stage is None else _responses(run, opponent_stage, names)
+        against = None if replies is None else logps(replies)
     before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
@@ -91,10 +103,15 @@ def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: s
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
-        margin = None
-        if against is not None:
+        played = {}
+        if against is not None and replies is not None:
             opponent = before[row["key"]]
-            margin = (real[index] - opponent["real"]) - (against[index] - opponent["generated"])
+            played = {
+                "real_logratio": real[index] - opponent["real"],
+                "generated_logratio": against[index] - opponent["generated"],
+                "opponent_generated_logp": against[index],
+                "opponent_generated_tokens": len(replies[index]),
+            }
         measured[row["key"]] = HeldOutRow(
             real_logp=real[index],
             real_tokens=len(row["real_ids"]),
@@ -102,8 +119,7 @@ def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: s
             generated_tokens=len(sampled[name]),
             finish_reason=sampled.finish_reasons[name],
             identical=sampled[name] == row["real_ids"],
-            opponent_margin=margin,
-            opponent_generated_logp=None if against is None else against[index],
+            **played,
             score=score(row, sampled[name]),
             greedy_score=None if greedy is None else score(row, greedy[name]),
         )

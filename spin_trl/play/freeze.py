@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from ..errors import RunDirectoryError
 from ..files import write_atomically
+from .directory import RunDirectory
 from .run import Run
 
 FREE = frozenset(
@@ -74,13 +75,13 @@ def python_settings(run: Run) -> dict[str, Any]:
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 
 
-def freeze(run: Run, settings: dict[str, Any]) -> None:
+def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
     """Write the settings into the run directory, or see to it that they are those of the run that is there.
 
     Raises:
         RunDirectoryError: the directory belongs to a run with other settings; the message names them.
     """
-    path = run.directory.recipe
+    path = directory.recipe
     if not path.exists():
         write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
         return
@@ -90,14 +91,16 @@ def freeze(run: Run, settings: dict[str, Any]) -> None:
         raise RunDirectoryError(f"{path}, the settings of the run that is there, can't be read: {error}") from error
     if not isinstance(frozen, dict):
         raise RunDirectoryError(f"{path} holds no settings of a run.")
+    # The annealing of IRIS's order ends with the last iteration, so a longer run is another run.
+    free = FREE - ({"num_iterations"} if settings.get("iris_schedule") == "geometric" else set())
     changed = [
         f"{name}: {frozen.get(name)!r} there, {settings.get(name)!r} now"
         for name in sorted(set(frozen) | set(settings))
-        if name not in FREE and not _continues(name, frozen.get(name), settings.get(name))
+        if name not in free and not _continues(name, frozen.get(name), settings.get(name))
     ]
     if changed:
         raise RunDirectoryError(
-            f"{run.directory.path} belongs to a run with other settings ({'; '.join(changed)}). Use another `run_dir`, "
+            f"{directory.path} belongs to a run with other settings ({'; '.join(changed)}). Use another `run_dir`, "
             "restore the settings, or set `existing_run: overwrite`."
         )
 

@@ -186,7 +186,7 @@ class SelfPlay:
                 raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
             if existing == "overwrite":
                 directory.clear()
-        freeze(self.state, self._settings)
+        freeze(self.directory, self._settings)
         if self._given_model is not None:
             self._keep_model(self._given_model)
 

@@ -16,7 +16,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokeniz
 
 from .. import data
 from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..evaluation.figures import Score
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
@@ -57,6 +57,19 @@ class Run:
         self.journal = Journal(self.directory.journal)
         if self.scorer is None and self.play.scorer is not None:
             self.scorer = data.resolve(self.play.scorer)
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """What the settings of an iteration and of the loop must be to each other."""
+        args, play = self.args, self.play
+        if "beta" in iteration_settings(play, 0) and not args.uses_beta:
+            raise RecipeError(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
+        orders = args.iris_alpha if args.iris_schedule == "fixed" else None
+        if orders is not None and len(orders) not in (1, play.num_iterations):
+            raise RecipeError(
+                f"`iris_alpha` has {len(orders)} values for {play.num_iterations} iterations: {orders}. Give one order for "
+                "all iterations, or one for each."
+            )
 
     @property
     def start_model(self) -> str:

@@ -12,7 +12,8 @@ from transformers import PrinterCallback
 
 from ..checkpoint import latest
 from ..config import SPINConfig
-from ..errors import RecipeError, SpinError
+from ..errors import RecipeError, RunDirectoryError, SpinError
+from ..files import read_json
 from ..generation.store import GenerationStore
 from ..models import is_adapter, load_policy, merge_adapter
 from ..trainer import SPINTrainer
@@ -33,7 +34,7 @@ def train(run: Run, iteration: int) -> None:
     if run.done("train", stage):
         return
     started = time.monotonic()
-    args = run.iteration_args(iteration)
+    args = _with_order(run, iteration, run.iteration_args(iteration))
     trainer = _trainer(run, iteration, args)
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
     # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
@@ -50,6 +51,7 @@ def train(run: Run, iteration: int) -> None:
         work_seconds=work_seconds,
         steps=trainer.state.global_step,
         pairs=trainer.pair_counts["train"].as_dict(),
+        objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
     )
@@ -57,9 +59,25 @@ def train(run: Run, iteration: int) -> None:
     free_memory()
 
 
+def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
+    """The settings of an iteration, with IRIS's order as its schedule has it there."""
+    if "iris" in args.losses:
+        before = read_json(run.directory.metrics(iteration_stage(iteration - 1))) if iteration else None
+        gap = (before or {}).get("gap")
+        if args.iris_schedule == "gap" and iteration and gap is None:
+            raise RunDirectoryError(
+                f"`iris_schedule: gap` needs the gap that iteration {iteration - 1} has reached on held-out prompts, and "
+                f"{run.directory.path} does not have it. Evaluate that iteration first."
+            )
+        args.iris_alpha = [args.iris_order(iteration, run.play.num_iterations, gap)]
+        args.iris_schedule = "fixed"
+    return args
+
+
 def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     first = max(iteration - run.play.history, 0)
     stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in range(first, iteration + 1)}
+    proto = GenerationStore(run.directory.generations(iteration_stage(0))) if iteration and args.needs_proto else None
     start = run.opponent_model(iteration)
     continues_adapter = is_adapter(start)
     try:
@@ -73,6 +91,7 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
             # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
             peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
             generations=stores,
+            proto=proto,
         )
     except SpinError:
         raise

@@ -65,8 +65,16 @@ def written(figures: Mapping[str, float], column: Column) -> str:
     return text if error is None or math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
+CAPTION = "± one standard error over the held-out prompts; * the best by the run's metric"
+
+
 def run_table(
-    figures: Mapping[str, Mapping[str, float]], best: str | None, title: str = "", width: int | None = None
+    figures: Mapping[str, Mapping[str, float]],
+    best: str | None,
+    title: str = "",
+    width: int | None = None,
+    columns: Sequence[Column] = COLUMNS,
+    caption: str = CAPTION,
 ) -> Table:
     """The table of a run.
 
@@ -75,29 +83,31 @@ def run_table(
         best: the stage to mark.
         title: above the table.
         width: columns of the terminal. Where the table is wider, less important figures go.
+        columns: what may be shown, beside named scores.
+        caption: below the table.
 
     Returns:
         A table for rich.
     """
     named = dict.fromkeys(name for found in figures.values() for name in found if name.startswith(_NAMED_SCORES))
-    columns = [
+    shown = [
         *(_named_score(name) for name in named if not name.endswith("_se")),
-        *(column for column in COLUMNS if any(column.figure in found for found in figures.values())),
+        *(column for column in columns if any(column.figure in found for found in figures.values())),
     ]
-    table = _table(figures, columns, best, title)
-    while width is not None and len(columns) > 1 and _width(table) > width:
-        last = max(columns, key=lambda column: (column.rank, columns.index(column)))
-        columns = [column for column in columns if column != last]
-        table = _table(figures, columns, best, title)
+    table = _table(figures, shown, best, title, caption)
+    while width is not None and len(shown) > 1 and _width(table) > width:
+        last = max(shown, key=lambda column: (column.rank, shown.index(column)))
+        shown = [column for column in shown if column != last]
+        table = _table(figures, shown, best, title, caption)
     return table
 
 
 def _table(
-    figures: Mapping[str, Mapping[str, float]], columns: Sequence[Column], best: str | None, title: str
+    figures: Mapping[str, Mapping[str, float]], columns: Sequence[Column], best: str | None, title: str, caption: str
 ) -> Table:
     table = Table(
         title=title or None,
-        caption="± one standard error over the held-out prompts; * the best by the run's metric",
+        caption=caption,
         caption_justify="left",
     )
     table.add_column("model", no_wrap=True)

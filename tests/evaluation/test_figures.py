@@ -44,7 +44,7 @@ def test_shares_count_cut_empty_and_identical_responses():
 
 
 def test_the_win_rate_counts_a_tie_as_half():
-    figures = summarise([row(opponent_margin=margin) for margin in (2.0, 0.1, 0.0, -1.0)])
+    figures = summarise([row(real_logratio=margin - 3.0, generated_logratio=-3.0) for margin in (2.0, 0.1, 0.0, -1.0)])
     assert figures["win_rate"] == pytest.approx(0.625)
     # Standard error of 1, 1, 0.5, 0: deviations 0.375, 0.375, -0.125, -0.625.
     assert figures["win_rate_se"] == pytest.approx(math.sqrt((2 * 0.375**2 + 0.125**2 + 0.625**2) / 3 / 4))

@@ -56,7 +56,7 @@ def test_what_is_written_is_plain_yaml() -> None:
 def test_tokens_are_never_written(name: str, tmp_path: Path) -> None:
     """A run directory is pushed and shown to others."""
     run = a_run(tmp_path, **{name: "hf_secret"})
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     assert "hf_secret" not in run.directory.recipe.read_text()
 
 
@@ -76,9 +76,9 @@ def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
 def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
     """The second call finds what the first one wrote, and leaves it."""
     run = a_run(tmp_path, beta=0.5)
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     before = run.directory.recipe.read_bytes()
-    freeze(a_run(tmp_path, beta=0.5), python_settings(a_run(tmp_path, beta=0.5)))
+    freeze(a_run(tmp_path, beta=0.5).directory, python_settings(a_run(tmp_path, beta=0.5)))
     assert run.directory.recipe.read_bytes() == before
     assert frozen(run)["beta"] == 0.5
 
@@ -97,22 +97,22 @@ def test_another_setting_is_another_run(
 ) -> None:
     """Refused with both values and with what to do, and nothing of the run is touched."""
     run = a_run(tmp_path, **before)
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     content = run.directory.recipe.read_bytes()
     with pytest.raises(
         RunDirectoryError, match=rf"belongs to a run with other settings \({said}\)\. Use another `run_dir`"
     ):
-        freeze(a_run(tmp_path, **now), python_settings(a_run(tmp_path, **now)))
+        freeze(a_run(tmp_path, **now).directory, python_settings(a_run(tmp_path, **now)))
     assert run.directory.recipe.read_bytes() == content
 
 
 def test_every_difference_is_named(tmp_path: Path) -> None:
     """Not one at a time."""
     run = a_run(tmp_path, beta=0.5, seed=1)
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     other = a_run(tmp_path, peft_config=LoraConfig(r=4))
     with pytest.raises(RunDirectoryError, match=r"beta: .*; python: .*; seed: "):
-        freeze(other, python_settings(other))
+        freeze(other.directory, python_settings(other))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_what_does_not_change_the_outcome_may_change(
     """How a run is played and shown is free."""
     assert {*before, *now} <= FREE
     run = a_run(tmp_path, **before)
-    freeze(run, python_settings(run))
-    freeze(a_run(tmp_path, **now), python_settings(a_run(tmp_path, **now)))
+    freeze(run.directory, python_settings(run))
+    freeze(a_run(tmp_path, **now).directory, python_settings(a_run(tmp_path, **now)))
 
 
 def rates(*values: float) -> dict[str, Any]:
@@ -141,21 +141,21 @@ def rates(*values: float) -> dict[str, Any]:
 def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
     """More iterations, with lists that go on; what has been played must be the same."""
     run = a_run(tmp_path, rates(5e-7, 1e-7))
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     longer = a_run(tmp_path, rates(5e-7, 1e-7, 1e-8))
-    freeze(longer, python_settings(longer))
+    freeze(longer.directory, python_settings(longer))
     other = a_run(tmp_path, rates(5e-7, 2e-7, 1e-8))
     with pytest.raises(RunDirectoryError, match="per_iteration: "):
-        freeze(other, python_settings(other))
+        freeze(other.directory, python_settings(other))
 
 
 def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
     """Its iterations had one number."""
     run = a_run(tmp_path, rates(5e-7, 1e-7))
-    freeze(run, python_settings(run))
+    freeze(run.directory, python_settings(run))
     other = a_run(tmp_path, {"num_iterations": 2, "per_iteration": {"beta": [0.1, 0.2]}})
     with pytest.raises(RunDirectoryError, match="per_iteration: "):
-        freeze(other, python_settings(other))
+        freeze(other.directory, python_settings(other))
 
 
 def test_a_token_is_never_written_down() -> None:

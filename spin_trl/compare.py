@@ -1,0 +1,332 @@
+"""Plays several objectives side by side: the same data, start, seeds and number of gradient steps, one run directory an arm.
+
+The first arm of a seed makes what all share: θ_0 (where it is built from scratch), its figures, and its generations. The
+supervised arm is the first run's own baseline. Every arm is a process of its own, which continues where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from rich.console import Console
+
+from .errors import LaunchError, RecipeError
+from .files import write_atomically, write_json
+from .play.baseline import arm_name
+from .play.directory import START, RunDirectory, baseline_stage, iteration_stage
+from .play.freeze import freeze
+from .play.journal import Journal
+from .play.sharing import share_start
+from .recipe import Recipe, read
+from .report.comparison import Cell, comparison_table, plot_comparison, summarise_cells
+
+SEED_DISTANCE = 1000
+"""Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
+
+STEPS = (
+    "gradient_accumulation_steps",
+    "history",
+    "max_steps",
+    "num_generations",
+    "num_iterations",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+)
+"""Settings that decide how many gradient steps an arm takes, and so can't be an arm's own."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the compared objectives.
+
+    Attributes:
+        name: as it was given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
+        losses: weights by `loss_type`; empty for a supervised arm.
+        label_smoothing: of a supervised arm.
+    """
+
+    name: str
+    losses: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Arm:
+        """An arm from its name.
+
+        Raises:
+            RecipeError: the name is none.
+        """
+        if name == "sft":
+            return cls(name, label_smoothing=0.0)
+        if name.startswith("sft-smoothing-"):
+            return cls(name, label_smoothing=_number(name.removeprefix("sft-smoothing-"), name))
+        losses: dict[str, float] = {}
+        for term in name.split("+"):
+            weight, star, loss = term.rpartition("*")
+            losses[loss.strip()] = _number(weight, name) if star else 1.0
+        return cls(name, losses)
+
+
+def _number(text: str, arm: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RecipeError(
+            f"The arm {arm!r} has the number {text!r}; arms look like `space` or `space+0.1*sft`."
+        ) from None
+
+
+class Comparison:
+    """A comparison of objectives on one recipe.
+
+    Args:
+        source: the recipe.
+        overrides: command-line settings for all arms.
+        arms: names of losses, sums of them, and supervised arms.
+        seeds: how many; the recipe's, and others far from it.
+        devices: arms that are played at the same time; on GPUs, each on its own.
+        arm_settings: further settings by arm, like a learning rate.
+
+    Raises:
+        RecipeError: the arms or their settings can't be compared.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        overrides: Sequence[str],
+        arms: Sequence[str],
+        seeds: int = 1,
+        devices: int = 1,
+        arm_settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.source, self.overrides, self.devices = source, list(overrides), devices
+        self.arm_settings = dict(arm_settings or {})
+        everyone = [Arm.parse(name) for name in dict.fromkeys(arms)]
+        self.arms = [arm for arm in everyone if arm.losses]
+        self.supervised = [arm for arm in everyone if not arm.losses]
+        if not self.arms:
+            raise RecipeError("A comparison needs at least one self-play arm: `sft` takes as many steps as that does.")
+        if seeds < 1 or devices < 1:
+            raise RecipeError("`--seeds` and `--devices` are at least 1.")
+        self._launches = Launches()
+        self._check_arm_settings()
+        base = self._read(self.arms[0], [])
+        self.folder = Path(base.play.run_dir or Path("runs") / f"{base.name}-compare")
+        self.seeds = [base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
+        self.metric = base.play.metric_for_best_iteration
+        self.num_iterations = base.play.num_iterations
+        self.recipes = {(arm.name, seed): self._recipe(arm, seed) for seed in self.seeds for arm in self.arms}
+
+    def _check_arm_settings(self) -> None:
+        names = [arm.name for arm in self.arms]
+        for name, settings in self.arm_settings.items():
+            if name not in names:
+                raise RecipeError(f"`--arm_settings` names {name!r}, but the self-play arms are {', '.join(names)}.")
+            fixed = [setting for setting in settings if setting in STEPS]
+            if fixed:
+                raise RecipeError(
+                    f"`--arm_settings` gives {name!r} its own {fixed[0]!r}, but all arms take as many gradient steps."
+                )
+
+    def _read(self, arm: Arm, more: Sequence[str]) -> Recipe:
+        return read(self.source, [*self.overrides, *more], losses=arm.losses)
+
+    def _recipe(self, arm: Arm, seed: int) -> Recipe:
+        """The recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
+        more = ["--seed", str(seed), "--run_dir", str(self._folder(arm, seed))]
+        for name, value in self.arm_settings.get(arm.name, {}).items():
+            more += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
+        recipe = self._read(arm, more)
+        dropped = [
+            kind
+            for kind in ("empty", "truncated", "identical")
+            if getattr(recipe.args, f"{kind}_generations") == "drop"
+        ]
+        if dropped:
+            raise RecipeError(
+                f"`{dropped[0]}_generations: drop` would give the arms different numbers of gradient steps. Keep them."
+            )
+        smoothing = [one.label_smoothing for one in self.supervised if one.label_smoothing is not None]
+        has_baseline = bool(smoothing) and arm == self.arms[0]
+        recipe.play.baseline = "sft" if has_baseline else None
+        recipe.play.baseline_label_smoothing = smoothing if has_baseline else [0.0]
+        return recipe
+
+    def _folder(self, arm: Arm, seed: int) -> Path:
+        return self.folder / f"seed-{seed}" / arm.name.replace("*", "x")
+
+    # ---- playing ------------------------------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Play what is not done yet, then draw the table and the plot.
+
+        Returns:
+            What is written to `comparison.json`.
+
+        Raises:
+            LaunchError: an arm failed; the others are played and shown all the same.
+        """
+        console = Console()
+        failed: list[Path] = []
+        for seed in self.seeds:
+            failed += self._play_seed(seed, console)
+        result = self._show(console)
+        if failed:
+            raise LaunchError(
+                f"These arms failed, and their output says why: {', '.join(map(str, failed))}. The same command tries again."
+            )
+        return result
+
+    def _play_seed(self, seed: int, console: Console) -> list[Path]:
+        first = RunDirectory(self._folder(self.arms[0], seed))
+        for arm in self.arms:
+            directory = RunDirectory(self._folder(arm, seed))
+            directory.path.mkdir(parents=True, exist_ok=True)
+            freeze(directory, self.recipes[arm.name, seed].settings())
+        for phase in ("start", "generate"):
+            if not _done(first, phase) and self._launches.run([phase, str(first.path)], _output(first), None):
+                return [_output(first)]
+        free: Queue[int] = Queue()
+        for device in range(self.devices):
+            free.put(device)
+
+        def play(arm: Arm) -> Path | None:
+            directory = RunDirectory(self._folder(arm, seed))
+            if arm != self.arms[0]:
+                share_start(first, directory)
+            if self._is_finished(arm, directory):
+                return None
+            device = free.get()
+            try:
+                console.print(f"seed {seed}: {arm.name} ...", highlight=False)
+                output = _output(directory)
+                failed = self._launches.run(["run", str(directory.path)], output, device if self.devices > 1 else None)
+                return output if failed else None
+            finally:
+                free.put(device)
+
+        with ThreadPoolExecutor(self.devices) as pool:
+            try:
+                return [path for path in pool.map(play, self.arms) if path is not None]
+            except BaseException:
+                self._launches.stop()
+                raise
+
+    def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
+        last = self.num_iterations - 1
+        stages = [iteration_stage(last)]
+        if arm == self.arms[0]:
+            stages += [baseline_stage(one.name, last) for one in self.supervised]
+        return all(Journal(directory.journal).find("evaluate", stage) for stage in stages) and directory.best.exists()
+
+    # ---- showing ------------------------------------------------------------------------------------------------------
+
+    def _show(self, console: Console) -> dict[str, Any]:
+        cells = [cell for seed in self.seeds for cell in self._cells(seed)]
+        summary = summarise_cells(cells)
+        table = comparison_table(summary, self.metric, len(self.seeds), width=console.width)
+        console.print(table)
+        wide = comparison_table(summary, self.metric, len(self.seeds), width=None)
+        write_atomically(self.folder / "table.txt", lambda path: _print_to(path, wide))
+        plot_comparison(self.folder / "plot.png", summary, self.metric)
+        result = {
+            "recipe": self.source,
+            "arms": [arm.name for arm in (*self.arms, *self.supervised)],
+            "seeds": self.seeds,
+            "figures": summary,
+        }
+        write_json(self.folder / "comparison.json", result)
+        console.print(f"Table, plot and figures: {self.folder}", highlight=False)
+        return result
+
+    def _cells(self, seed: int) -> list[Cell]:
+        """What was measured with a seed, by arm and iteration."""
+        cells: list[Cell] = []
+        for arm in (*self.arms, *self.supervised):
+            owner = arm if arm.losses else self.arms[0]
+            directory = RunDirectory(self._folder(owner, seed))
+            for t in range(self.num_iterations):
+                stage = iteration_stage(t) if arm.losses else baseline_stage(arm_name(arm.label_smoothing or 0.0), t)
+                cells += _measured(directory, stage, arm.name, t, seed)
+        return [*_measured(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
+
+
+def _measured(directory: RunDirectory, stage: str, arm: str, iteration: int, seed: int) -> list[Cell]:
+    journal = Journal(directory.journal)
+    evaluated = journal.find("evaluate", stage)
+    if evaluated is None:
+        return []
+    figures = json.loads(directory.metrics(stage).read_text())
+    entries = [entry for entry in journal.entries() if entry["stage"] == stage]
+    figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
+    figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
+    figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))
+    return [Cell(arm, iteration, seed, figures)]
+
+
+def _done(directory: RunDirectory, phase: str) -> bool:
+    stage, step = (START, "evaluate") if phase == "start" else (iteration_stage(0), "generate")
+    return Journal(directory.journal).find(step, stage) is not None
+
+
+def _output(directory: RunDirectory) -> Path:
+    return directory.path / "output.txt"
+
+
+class Launches:
+    """Command lines in processes of their own, which can all be ended."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, arguments: Sequence[str], output: Path, device: int | None) -> int:
+        """Run `spin-trl` to its end.
+
+        Args:
+            arguments: of the command.
+            output: file to which what it prints is added.
+            device: which of the visible GPUs it is given; None: all.
+
+        Returns:
+            Its exit code.
+        """
+        if self._stopped:
+            return 1
+        environment = dict(os.environ)
+        if device is not None:
+            visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            environment["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
+        with output.open("a") as file:
+            command = [sys.executable, "-m", "spin_trl", *arguments]
+            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        self._running.add(process)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()  # it keeps what it has finished
+            process.wait()
+            raise
+        finally:
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        """End what runs; it keeps what it has finished. Start nothing more."""
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
+
+
+def _print_to(path: Path, table: Any) -> None:
+    with path.open("w") as file:
+        Console(file=file, width=200).print(table)

@@ -1,0 +1,112 @@
+"""What the papers argue about, on held-out prompts: does the real response fall, who drives the gradient, how far is a step.
+
+Everything compares a model θ_{t+1} with its opponent θ_t, on real responses and on the opponent's own. r and r' are the
+log-ratios of the two (see [`objectives`]).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..loss_types import LENGTHS, LOSS_TYPES, OPPONENT, POLICY, PROTO
+from .figures import HeldOutRow, mean_of
+
+BINS = 40
+"""Of the histograms of log-ratios."""
+
+
+def game_figures(
+    rows: Sequence[HeldOutRow], losses: Mapping[str, float], values: Mapping[str, Any]
+) -> dict[str, float]:
+    """Figures of an iteration as a game between a model and its opponent.
+
+    Args:
+        rows: measured against the opponent; of a model that has none, nothing is returned.
+        losses: names of the losses that were trained with, and their weights.
+        values: settings of the losses.
+
+    Returns:
+        `logratio/real`, `logratio/generated`: means of r and r', in nats; `gap`: of r - r'; each with its standard error;
+        `kl`: KL(θ_t || θ_{t+1}) a response, estimated on the opponent's samples, the distance between the iterates;
+        `real_below_generated`: share of prompts whose real response is less likely than the opponent's;
+        `reward_without_likelihood`: share where it is so although r > r' (T-SPIN's complaint about SPIN);
+        `coefficient/real_start`, `coefficient/generated_start`, `coefficient/real_end`, `coefficient/generated_end`: mean
+        derivative of a pair's loss by r and by r', before (all log-ratios 0) and after the iteration;
+        `pairs_in_play/real`, `pairs_in_play/generated`: effective share of the pairs that make up the gradient at the end.
+        The last two kinds are left out where a loss is TRL's own (other than `sigmoid` and `sft`, which has none).
+    """
+    if any(row.real_logratio is None for row in rows) or not rows:
+        return {}
+    real = torch.tensor([row.real_logratio for row in rows], dtype=torch.float64)
+    generated = torch.tensor([row.generated_logratio for row in rows], dtype=torch.float64)
+    below = [row.real_logp < (row.opponent_generated_logp or 0.0) for row in rows]
+    figures = mean_of("logratio/real", real.tolist()) | mean_of("logratio/generated", generated.tolist())
+    figures |= mean_of("gap", (real - generated).tolist()) | mean_of("kl", (-generated).tolist())
+    rewarded = (real > generated).tolist()
+    figures["real_below_generated"] = sum(below) / len(rows)
+    figures["reward_without_likelihood"] = sum(a and b for a, b in zip(below, rewarded, strict=True)) / len(rows)
+    if all(name in LOSS_TYPES or name == "sft" for name in losses):
+        figures |= _coefficients(rows, real, generated, losses, values)
+    return figures
+
+
+def histograms(rows: Sequence[HeldOutRow]) -> dict[str, list[float]]:
+    """Histograms of the log-ratios, over common bins.
+
+    Returns:
+        `edges`, in nats; `real` and `generated`: counts, one fewer than the edges. Empty without an opponent.
+    """
+    both = {
+        "real": [row.real_logratio for row in rows if row.real_logratio is not None],
+        "generated": [row.generated_logratio for row in rows if row.generated_logratio is not None],
+    }
+    everything = torch.tensor([*both["real"], *both["generated"]], dtype=torch.float64)
+    if not len(everything):
+        return {}
+    low, high = float(everything.min()), float(everything.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return {"edges": torch.linspace(low, high, BINS + 1, dtype=torch.float64).tolist()} | {
+        name: torch.histc(torch.tensor(values, dtype=torch.float64), BINS, low, high).tolist()
+        for name, values in both.items()
+    }
+
+
+def _coefficients(
+    rows: Sequence[HeldOutRow],
+    real: torch.Tensor,
+    generated: torch.Tensor,
+    losses: Mapping[str, float],
+    values: Mapping[str, Any],
+) -> dict[str, float]:
+    policy = torch.tensor([[row.real_logp, row.opponent_generated_logp or 0.0] for row in rows], dtype=torch.float64)
+    opponent = policy - torch.stack([real, generated], dim=1)
+    lengths = torch.tensor([[row.real_tokens, row.opponent_generated_tokens or 0] for row in rows])
+    figures: dict[str, float] = {}
+    for moment, at in (("start", opponent), ("end", policy)):
+        logps = at.clone().requires_grad_(True)
+        # Without proto responses, T-SPIN's first term alone: the advantage over the opponent.
+        tensors: dict[str, torch.Tensor | None] = {PROTO[0]: None}
+        for names, both in ((POLICY, logps), (OPPONENT, opponent), (LENGTHS, lengths)):
+            tensors |= dict(zip(names, both.unbind(1), strict=True))
+        known = [(LOSS_TYPES[name], weight) for name, weight in losses.items() if name in LOSS_TYPES]
+        if not known:
+            return {}
+        # A sum over the pairs: of a loss of the whole batch, as many times its mean.
+        total = sum(weight * loss_type(tensors, values).mean() * len(rows) for loss_type, weight in known)
+        (gradient,) = torch.autograd.grad(torch.as_tensor(total), logps)
+        for index, name in enumerate(("real", "generated")):
+            figures[f"coefficient/{name}_{moment}"] = float(gradient[:, index].mean())
+            if moment == "end":
+                figures[f"pairs_in_play/{name}"] = _effective_share(gradient[:, index].abs())
+    return figures
+
+
+def _effective_share(weights: torch.Tensor) -> float:
+    """(sum w)^2 / (n sum w^2): 1 if all weigh the same, 1/n if one has it all."""
+    squares = float(weights.square().sum())
+    return math.nan if squares == 0 else float(weights.sum()) ** 2 / squares / len(weights)

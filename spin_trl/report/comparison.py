@@ -1,0 +1,141 @@
+"""What a comparison of objectives shows: one table, and one plot; means over seeds with their standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from ..files import write_atomically
+from .table import COLUMNS, Column, run_table
+
+START_ARM = "start"
+
+MORE_COLUMNS = (
+    Column("r real", "logratio/real", digits=1, rank=4),
+    Column("r gen.", "logratio/generated", digits=1, rank=4),
+    Column("real<gen. %", "real_below_generated", percent=True, rank=3),
+    Column("KL", "kl", digits=1, rank=3),
+    Column("steps", "steps", digits=0, rank=5),
+    Column("seconds", "seconds", digits=0, rank=2),
+    Column("tokens made", "generated_tokens", digits=0, rank=3),
+)
+
+Summary = dict[str, dict[int, dict[str, float]]]
+"""Figures by arm and iteration; the start is an arm of its own, at iteration -1."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was measured of one arm at one iteration with one seed."""
+
+    arm: str
+    iteration: int
+    seed: int
+    figures: Mapping[str, float]
+
+
+def summarise_cells(cells: Sequence[Cell]) -> Summary:
+    """Means over seeds, and their standard errors.
+
+    Returns:
+        By arm and iteration, each figure's mean over the seeds, its standard error `NAME_se`, and `seeds`. Of a single
+        seed, the standard errors over held-out prompts stay.
+    """
+    grouped: dict[str, dict[int, list[Mapping[str, float]]]] = {}
+    for cell in cells:
+        grouped.setdefault(cell.arm, {}).setdefault(cell.iteration, []).append(cell.figures)
+    return {
+        arm: {iteration: _mean(found) for iteration, found in sorted(iterations.items())}
+        for arm, iterations in grouped.items()
+    }
+
+
+def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    if len(found) == 1:
+        return {**found[0], "seeds": 1.0}
+    means: dict[str, float] = {"seeds": float(len(found))}
+    for name in found[0]:
+        values = [figures[name] for figures in found if name in figures]
+        if name.endswith("_se") or len(values) < len(found):
+            continue
+        mean = sum(values) / len(values)
+        spread = sum((value - mean) ** 2 for value in values)
+        means[name] = mean
+        means[f"{name}_se"] = math.sqrt(spread / (len(values) - 1) / len(values))
+    return means
+
+
+def comparison_table(summary: Summary, metric: str, num_seeds: int, width: int | None) -> Table:
+    """One row an arm and iteration.
+
+    Args:
+        summary: of [`summarise_cells`].
+        metric: the recipe's, named above the table.
+        num_seeds: that were played.
+        width: columns of the terminal; None shows everything.
+    """
+    rows = {
+        (START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"): {
+            # Costs vary with the machine and not with the method: no error is drawn for them.
+            name: value
+            for name, value in figures.items()
+            if name not in ("seconds_se", "generated_tokens_se", "steps_se")
+        }
+        for arm, iterations in summary.items()
+        for iteration, figures in iterations.items()
+    }
+    over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, of one seed"
+    return run_table(
+        rows,
+        None,
+        f"Objectives side by side (compared by {metric})",
+        width,
+        columns=(*COLUMNS, *MORE_COLUMNS),
+        caption=f"± one standard error {over}",
+    )
+
+
+def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
+    """Draw the metric by iteration for every arm, and the log-probabilities of real and generated responses.
+
+    Args:
+        path: of the PNG file.
+        summary: of [`summarise_cells`].
+        metric: figure of the left plot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    start = summary.get(START_ARM, {})
+    for number, (arm, iterations) in enumerate((arm, found) for arm, found in summary.items() if arm != START_ARM):
+        points = {**start, **iterations}
+        shown = [
+            (t + 1, found[metric], found.get(f"{metric}_se", 0.0)) for t, found in points.items() if metric in found
+        ]
+        colour = f"C{number}"
+        if shown:
+            times, values, errors = zip(*shown, strict=True)
+            left.errorbar(times, values, yerr=errors, label=arm, marker="o", capsize=3, color=colour)
+        for name, style in (("logps/real", "-"), ("logps/generated", ":")):
+            line = [(t + 1, found[name]) for t, found in points.items() if name in found]
+            if line:
+                right.plot(*zip(*line, strict=True), style, marker="o", color=colour)
+    left.set(xlabel="iterations played", ylabel=f"{metric} on held-out prompts (± s.e.)", title="By iteration")
+    right.set(
+        xlabel="iterations played",
+        ylabel="log-probability (nats)",
+        title="Real (solid) and the opponent's responses (dotted)",
+    )
+    right.set_yscale("symlog")
+    if left.get_legend_handles_labels()[1]:
+        left.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
