@@ -10,8 +10,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from .errors import LaunchError, RecipeError
 from .files import write_atomically, write_json
+from .loss_types import check_known
 from .play.baseline import arm_name
 from .play.directory import START, RunDirectory, baseline_stage, iteration_stage
 from .play.freeze import freeze
@@ -118,6 +120,8 @@ class Comparison:
             raise RecipeError("A comparison needs at least one self-play arm: `sft` takes as many steps as that does.")
         if seeds < 1 or devices < 1:
             raise RecipeError("`--seeds` and `--devices` are at least 1.")
+        for arm in self.arms:
+            check_known(arm.losses)
         self._launches = Launches()
         self._check_arm_settings()
         base = self._read(self.arms[0], [])
@@ -183,44 +187,53 @@ class Comparison:
         result = self._show(console)
         if failed:
             raise LaunchError(
-                f"These arms failed, and their output says why: {', '.join(map(str, failed))}. The same command tries again."
+                f"These arms failed, and their output says why: {', '.join(map(str, dict.fromkeys(failed)))}. The same "
+                "command tries again."
             )
         return result
 
     def _play_seed(self, seed: int, console: Console) -> list[Path]:
-        first = RunDirectory(self._folder(self.arms[0], seed))
+        """Play all arms of a seed. Returns the output of those that failed."""
         for arm in self.arms:
             directory = RunDirectory(self._folder(arm, seed))
             directory.path.mkdir(parents=True, exist_ok=True)
             freeze(directory, self.recipes[arm.name, seed].settings())
-        for phase in ("start", "generate"):
-            if not _done(first, phase) and self._launches.run([phase, str(first.path)], _output(first), None):
-                return [_output(first)]
         free: Queue[int] = Queue()
         for device in range(self.devices):
             free.put(device)
-
-        def play(arm: Arm) -> Path | None:
-            directory = RunDirectory(self._folder(arm, seed))
-            if arm != self.arms[0]:
-                share_start(first, directory)
-            if self._is_finished(arm, directory):
-                return None
-            device = free.get()
-            try:
-                console.print(f"seed {seed}: {arm.name} ...", highlight=False)
-                output = _output(directory)
-                failed = self._launches.run(["run", str(directory.path)], output, device if self.devices > 1 else None)
-                return output if failed else None
-            finally:
-                free.put(device)
-
         with ThreadPoolExecutor(self.devices) as pool:
             try:
-                return [path for path in pool.map(play, self.arms) if path is not None]
+                first = pool.submit(self._play_arm, self.arms[0], seed, free, console)
+                others = [pool.submit(self._follow, first, arm, seed, free, console) for arm in self.arms[1:]]
+                return [path for future in (first, *others) if (path := future.result()) is not None]
             except BaseException:
                 self._launches.stop()
                 raise
+
+    def _follow(self, first: Future, arm: Arm, seed: int, free: Queue[int], console: Console) -> Path | None:
+        """Play an arm when the first one has made what they share."""
+        source, directory = (RunDirectory(self._folder(one, seed)) for one in (self.arms[0], arm))
+        shared = Journal(source.journal)
+        while shared.find("generate", iteration_stage(0)) is None:
+            if first.done():
+                return _output(source)
+            time.sleep(0.5)
+        share_start(source, directory)
+        return self._play_arm(arm, seed, free, console)
+
+    def _play_arm(self, arm: Arm, seed: int, free: Queue[int], console: Console) -> Path | None:
+        """Play an arm on a device that is free. Returns its output if it failed."""
+        directory = RunDirectory(self._folder(arm, seed))
+        if self._is_finished(arm, directory):
+            return None
+        device = free.get()
+        try:
+            console.print(f"seed {seed}: {arm.name} ...", highlight=False)
+            alone = None if self.devices == 1 else device
+            failed = self._launches.run(["run", str(directory.path)], _output(directory), alone)
+            return _output(directory) if failed else None
+        finally:
+            free.put(device)
 
     def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
         last = self.num_iterations - 1
@@ -272,11 +285,6 @@ def _measured(directory: RunDirectory, stage: str, arm: str, iteration: int, see
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))
     return [Cell(arm, iteration, seed, figures)]
-
-
-def _done(directory: RunDirectory, phase: str) -> bool:
-    stage, step = (START, "evaluate") if phase == "start" else (iteration_stage(0), "generate")
-    return Journal(directory.journal).find(step, stage) is not None
 
 
 def _output(directory: RunDirectory) -> Path:

@@ -5,14 +5,17 @@ The trainer and the settings know the objectives through this table alone.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from trl import DPOConfig
 
 from . import objectives, schedule
 from .errors import RecipeError
@@ -125,6 +128,22 @@ OWN_SETTINGS: tuple[str, ...] = (
 
 _LEAST = {"tspin_beta": 0.0, "simpo_gamma": -math.inf, "gsil_shift": -math.inf}
 """Of settings that need not be positive."""
+
+
+def check_known(losses: Iterable[str]) -> None:
+    """Raise if there is no such loss: a trainer would say so when it computes the first one, after hours of generation.
+
+    Raises:
+        RecipeError: a loss is neither ours nor named by TRL; the nearest name is given.
+    """
+    # TRL has no list of its losses but in the help of the setting.
+    theirs = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata.get("help", ""))
+    known = [*OURS, *theirs]
+    for loss in losses:
+        if theirs and loss not in known:
+            near = difflib.get_close_matches(loss, known, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise RecipeError(f"There is no `loss_type` {loss!r}{meant} Known are {', '.join(sorted(known))}.")
 
 
 def own_settings(losses: Iterable[str]) -> set[str]:

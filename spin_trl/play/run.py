@@ -18,6 +18,7 @@ from .. import data
 from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
 from ..errors import DataError, RecipeError
 from ..evaluation.figures import Score
+from ..loss_types import check_known
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
 from .directory import START, RunDirectory, iteration_stage
@@ -62,6 +63,7 @@ class Run:
     def _check_objective(self) -> None:
         """What the settings of an iteration and of the loop must be to each other."""
         args, play = self.args, self.play
+        check_known(args.losses)
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
             raise RecipeError(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
         orders = args.iris_alpha if args.iris_schedule == "fixed" else None

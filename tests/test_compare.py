@@ -1,0 +1,208 @@
+"""Objectives side by side: every arm begins alike, takes as many steps, and stands in one table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from play import runs
+from spin_trl.cli import main
+from spin_trl.compare import Arm, Comparison
+from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play.directory import RunDirectory
+from spin_trl.play.sharing import share_start
+from spin_trl.recipe import read
+
+ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
+    """The folder of a comparison of two seeds, played by the command, two arms at a time."""
+    folder = tmp_path_factory.mktemp("compared")
+    # Settings of several objectives: each arm takes its own.
+    own = {"tspin_alpha": 0.5, "iris_schedule": "geometric", "beta": [0.2, 0.4], "loss_type": "space", "space_mu": 2.0}
+    recipe = runs.recipe(folder, llama_folder, **own)
+    options = [
+        "--arms",
+        *ARMS,
+        "--seeds",
+        "2",
+        "--devices",
+        "2",
+        "--arm_settings",
+        '{"iris": {"learning_rate": 1e-3}}',
+    ]
+    assert main(["compare", str(recipe), *options]) == 0
+    return folder / "run"
+
+
+def arm(folder: Path, name: str, seed: int = 42) -> Path:
+    return folder / f"seed-{seed}" / name
+
+
+@pytest.mark.parametrize(
+    ("name", "losses", "smoothing"),
+    [
+        ("space", {"space": 1.0}, None),
+        ("space+sft", {"space": 1.0, "sft": 1.0}, None),
+        ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
+        ("sft", {}, 0.0),
+        ("sft-smoothing-0.1", {}, 0.1),
+    ],
+)
+def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
+    found = Arm.parse(name)
+    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
+
+
+def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
+    """Made once, and the same files: θ_0's answers to training and held-out prompts, and the data."""
+    for seed in (42, 1042):
+        folders = [arm(compared, name, seed) for name in ("sigmoid", "iris", "tspin+0.1xsft")]
+        answers = [runs.answers(folder, "iteration-0") for folder in folders]
+        assert answers[0] == answers[1] == answers[2]
+        shards = [sorted((folder / "iteration-0/generations").glob("*.parquet"))[0] for folder in folders]
+        assert len({shard.stat().st_ino for shard in shards}) == 1
+        assert runs.answers(folders[1], "iteration-1") != runs.answers(folders[0], "iteration-1")
+    assert runs.answers(arm(compared, "iris"), "iteration-0") != runs.answers(
+        arm(compared, "iris", 1042), "iteration-0"
+    )
+
+
+def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
+    objectives = {name: runs.entry("train", "iteration-1", arm(compared, name)) for name in ("sigmoid", "iris")}
+    assert objectives["sigmoid"]["objective"] == {"beta": 0.4}
+    assert objectives["iris"]["objective"]["iris_alpha"] == pytest.approx(0.8)
+    assert "beta" not in objectives["iris"]["objective"]
+    last = runs.entry("train", "iteration-1", arm(compared, "tspin+0.1xsft"))
+    assert last["objective"] == {"tspin_alpha": 0.5, "tspin_beta": 0.1}
+    recipe = read(str(arm(compared, "iris") / "recipe.yaml"))
+    assert (recipe.args.losses, recipe.args.learning_rate) == (["iris"], 1e-3)
+    assert read(str(arm(compared, "sigmoid") / "recipe.yaml")).args.learning_rate == 2e-2
+    tspin = read(str(arm(compared, "tspin+0.1xsft") / "recipe.yaml"))
+    assert (tspin.args.losses, tspin.args.loss_weights) == (["tspin", "sft"], [1.0, 0.1])
+
+
+def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
+    found = json.loads((compared / "comparison.json").read_text())
+    assert found["arms"] == list(ARMS)
+    assert found["seeds"] == [42, 1042]
+    steps = {name: [found["figures"][name][t]["steps"] for t in ("0", "1")] for name in ARMS}
+    assert set(map(tuple, steps.values())) == {(3.0, 3.0)}
+
+
+def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
+    """Worked out anew from what the runs have measured."""
+    found = json.loads((compared / "comparison.json").read_text())["figures"]
+    for name, where in (("iris", "iteration-1"), ("sft", "baseline/sft/iteration-1")):
+        owner = "iris" if name == "iris" else "sigmoid"
+        files = [arm(compared, owner, seed) / where / "metrics.json" for seed in (42, 1042)]
+        one, two = (json.loads(file.read_text())["nll"] for file in files)
+        assert found[name]["1"]["nll"] == pytest.approx((one + two) / 2)
+        assert found[name]["1"]["nll_se"] == pytest.approx(abs(one - two) / 2)
+    made = sum(
+        len(ids) for seed in (42, 1042) for ids in runs.answers(arm(compared, "iris", seed), "iteration-1").values()
+    )
+    assert found["iris"]["1"]["generated_tokens"] == pytest.approx(made / 2)
+    assert found["sft"]["1"]["generated_tokens"] == 0
+    assert found["iris"]["1"]["seconds"] > 0
+    table = (compared / "table.txt").read_text()
+    assert "over 2 seeds" in table
+    for row in ("start", "sigmoid 1", "iris 0", "tspin+0.1*sft 1", "sft 1", "sft smoothing 0.1 1"):
+        assert row in table, table
+    assert (compared / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path, capfd: Any) -> None:
+    before = runs.contents(compared, ignore=("plot.png",))
+    recipe = compared.parent / "small.yaml"
+    options = [
+        "--arms",
+        *ARMS,
+        "--seeds",
+        "2",
+        "--devices",
+        "2",
+        "--arm_settings",
+        '{"iris": {"learning_rate": 1e-3}}',
+    ]
+    assert main(["compare", str(recipe), *options]) == 0
+    assert runs.contents(compared, ignore=("plot.png",)) == before
+    assert "seed 42: iris ..." not in capfd.readouterr().out
+    assert main(["compare", str(recipe), *options[:-1], '{"iris": {"learning_rate": 2e-3}}']) == 2
+    assert "learning_rate: 0.001 there, 0.002 now" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "message"),
+    [
+        (["sft"], {}, "at least one self-play arm"),
+        (["space"], {"seeds": 0}, "at least 1"),
+        (["space+x*sft"], {}, "has the number 'x'"),
+        (["spaec"], {}, r"no `loss_type` 'spaec'; did you mean 'space'\?"),
+        (["space"], {"arm_settings": {"iris": {}}}, "names 'iris', but the self-play arms are space"),
+        (["space"], {"arm_settings": {"space": {"num_train_epochs": 3}}}, "its own 'num_train_epochs'"),
+        (["space"], {"overrides": ["--identical_generations", "drop"]}, "different numbers of gradient steps"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(
+    arms: list[str], more: dict[str, Any], message: str, tmp_path: Path, llama_folder: Path
+) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder)
+    with pytest.raises(RecipeError, match=message):
+        Comparison(str(recipe), more.pop("overrides", []), arms, **more)
+    assert not (tmp_path / "r/run").exists()
+
+
+def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llama_folder: Path) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    comparison = Comparison(str(recipe), [], ["sigmoid", "space", "spif"], devices=2)
+    broken = arm(tmp_path / "r/run", "space") / "iteration-0"
+    broken.mkdir(parents=True)
+    (broken / "model").write_text("in the way")
+    with pytest.raises(LaunchError, match=r"These arms failed.*space/output.txt"):
+        comparison.run()
+    figures = json.loads((tmp_path / "r/run/comparison.json").read_text())["figures"]
+    assert {"start", "sigmoid", "spif"} <= set(figures)
+    assert "space" not in figures
+
+
+def test_a_run_that_has_begun_is_not_given_another_start(compared: Path, tmp_path: Path) -> None:
+    target = RunDirectory(tmp_path / "target")
+    target.path.mkdir()
+    target.journal.write_text("")
+    share_start(RunDirectory(arm(compared, "sigmoid")), target)
+    assert [path.name for path in target.path.iterdir()] == ["journal.jsonl"]
+
+
+def test_files_are_copied_where_they_can_not_be_linked(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    source, target = RunDirectory(arm(compared, "sigmoid")), RunDirectory(tmp_path / "target")
+    share_start(source, target)
+    assert runs.answers(target.path, "iteration-0") == runs.answers(source.path, "iteration-0")
+    assert [phase for phase, _ in runs.steps(target.path)] == ["prepare", "evaluate", "generate"]
+
+
+def test_the_losses_of_an_arm_take_their_settings_from_recipe_and_command_line(llama_folder: Path) -> None:
+    recipe = runs.recipe(Path("r"), llama_folder, loss_type="tspin", tspin_beta=0.3, beta=0.5)
+    overrides = ["--iris_alpha", "0.6", "2.0", "--spif_reward_scale", "0.2", "--learning_rate", "1e-3"]
+    spif = read(str(recipe), overrides, losses={"spif": 1.0})
+    assert (spif.args.spif_reward_scale, spif.args.iris_alpha, spif.args.beta) == (0.2, None, 0.1)
+    iris = read(str(recipe), overrides, losses={"iris": 1.0, "sigmoid": 2.0})
+    assert (iris.args.iris_alpha, iris.args.beta, iris.args.loss_weights) == ([0.6, 2.0], 0.5, [1.0, 2.0])
+    assert iris.args.learning_rate == spif.args.learning_rate == 1e-3
+    with pytest.raises(RecipeError, match="`spif_reward_scale` has no meaning for 'tspin'"):
+        read(str(recipe), overrides[3:])
+
+
+def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder: Path, tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder, run_dir=str(compared), learning_rate=3e-2)
+    with pytest.raises(RunDirectoryError, match="belongs to a run with other settings"):
+        Comparison(str(recipe), [], list(ARMS)).run()
