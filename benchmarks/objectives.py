@@ -1,0 +1,223 @@
+"""What an objective costs beside the model: its arithmetic, IRIS's pass without gradients, T-SPIN's step against SPIN's.
+
+One small Llama, made-up pairs of the lengths of short answers, all arms in turn in one process, medians. The peer is SPIN
+as DPOTrainer trains it with a reference model, that is, without precomputed log-probabilities of the opponent.
+
+    python benchmarks/objectives.py [--steps 8] [--rounds 3] [--hidden_size 256]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from rich.table import Table
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from spin_trl import SPINConfig, SPINTrainer, StartConfig
+from spin_trl.loss_types import LOSS_TYPES, OURS
+from spin_trl.play.start import build_tokenizer
+from spin_trl.terms import ObjectiveTerms
+
+VOCABULARY = 2048
+ARITHMETIC, LOOK_AHEAD, WITHOUT_PROTO, WITH_PROTO = 0.01, 0.40, 0.85, 1.2
+"""Targets, as shares of a step: of the arithmetic, of the pass without gradients; and T-SPIN's step against SPIN's."""
+
+
+class Clock(TrainerCallback):
+    """Seconds of every optimiser step but the first two, which warm up."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.began = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step > 2:
+            self.seconds.append(time.perf_counter() - self.began)
+
+
+def made_up(count: int) -> tuple[Dataset, Dataset, Dataset]:
+    """Prepared rows, and two responses to each: the opponent's, and θ_0's."""
+    rng = random.Random(0)
+
+    def ids(low: int, high: int) -> list[int]:
+        return [rng.randrange(10, VOCABULARY) for _ in range(rng.randint(low, high))]
+
+    keys = [f"row-{number}" for number in range(count)]
+    rows = Dataset.from_dict(
+        {
+            "key": keys,
+            "prompt_hash": keys,
+            "prompt_ids": [ids(30, 90) for _ in keys],
+            "real_ids": [ids(40, 120) for _ in keys],
+            "prompt": keys,
+            "real": keys,
+        }
+    )
+    return rows, *(Dataset.from_dict({"key": keys, "ids": [ids(40, 120) for _ in keys]}) for _ in range(2))
+
+
+class Bench:
+    """One model and its data, from which every arm builds a trainer."""
+
+    def __init__(self, folder: Path, hidden_size: int, steps: int) -> None:
+        self.folder, self.steps = folder, steps
+        self.tokenizer = build_tokenizer(iter(["a b c"]), StartConfig(start_vocab_size=VOCABULARY), 512)
+        self.rows, self.generated, self.proto = made_up(256)
+        torch.manual_seed(0)
+        self.model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=VOCABULARY,
+                hidden_size=hidden_size,
+                intermediate_size=hidden_size * 3,
+                num_hidden_layers=6,
+                num_attention_heads=4,
+                eos_token_id=self.tokenizer.eos_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        )
+
+    def train(self, loss_type: str, *, reference: bool = False, proto: bool = False, **settings: Any) -> SPINTrainer:
+        """Train a few steps with an objective. The trainer's `clock` has their seconds."""
+        args = SPINConfig(
+            output_dir=str(self.folder / f"{loss_type}-{time.perf_counter_ns()}"),
+            loss_type=loss_type,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
+            activation_checkpointing=False,
+            max_length=512,
+            max_steps=self.steps + 2,
+            report_to="none",
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_strategy="no",
+            dataloader_pin_memory=False,
+            **{"per_device_train_batch_size": 8, **settings},
+        )
+        trainer = SPINTrainer(
+            copy.deepcopy(self.model),
+            copy.deepcopy(self.model) if reference else None,
+            args=args,
+            train_dataset=self.rows,
+            processing_class=self.tokenizer,
+            generations=self.generated,
+            proto=self.proto if proto else None,
+            callbacks=[clock := Clock()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.clock = clock
+        return trainer
+
+    def step(self, loss_type: str, **options: Any) -> float:
+        """Median seconds of a step."""
+        trainer = self.train(loss_type, **options)
+        trainer.train()
+        return statistics.median(trainer.clock.seconds)
+
+
+def arithmetic(loss_type: str, batch_size: int) -> float:
+    """Median seconds that an objective's own arithmetic takes, gradient included, on a batch of log-probabilities."""
+    values = {**LOSS_TYPES[loss_type].settings}
+    terms = ObjectiveTerms([loss_type], [1.0], values)
+    names = ("policy_real", "policy_generated", "opponent_real", "opponent_generated", "policy_proto")
+    seconds = []
+    for _ in range(200):
+        tensors: dict[str, Any] = {f"{name}_logps": torch.randn(batch_size).requires_grad_() for name in names}
+        tensors |= {name: torch.full((batch_size,), 80) for name in ("real_lengths", "generated_lengths")}
+        started = time.perf_counter()
+        loss, _ = terms(tensors, None)
+        torch.as_tensor(loss).backward()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
+    """Seconds of an optimiser step of IRIS with accumulated gradients, and of its pass without gradients."""
+    trainer = bench.train("iris", per_device_train_batch_size=8, gradient_accumulation_steps=accumulation)
+    spent: list[float] = []
+    collect = trainer._logratios
+
+    def timed(batch: Any) -> Any:
+        started = time.perf_counter()
+        result = collect(batch)
+        spent.append(time.perf_counter() - started)
+        return result
+
+    trainer._logratios = timed  # type: ignore[method-assign]
+    trainer.train()
+    step = statistics.median(trainer.clock.seconds)
+    ahead = statistics.median(spent[2 * accumulation :]) * accumulation
+    # Trainer collects the micro-batches, and so passes ahead, before the step begins.
+    return step + ahead, ahead
+
+
+def main() -> int:
+    """Measure all arms in turn and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--hidden_size", type=int, default=256)
+    options = parser.parse_args()
+    transformers_logging.set_verbosity_error()
+    disable_progress_bars()
+    console = Console()
+    arms: dict[str, dict[str, Any]] = {
+        "sigmoid, with a reference": {"loss_type": "sigmoid", "reference": True},
+        "sigmoid": {"loss_type": "sigmoid"},
+        "tspin, iteration 0": {"loss_type": "tspin"},
+        "tspin, with proto": {"loss_type": "tspin", "proto": True},
+    }
+    seconds: dict[str, list[float]] = defaultdict(list)
+    ahead: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), options.hidden_size, options.steps)
+        for _ in range(options.rounds):
+            for name, settings in arms.items():
+                seconds[name].append(bench.step(**settings))
+            whole, passed = look_ahead(bench, 4)
+            ahead.append(passed / whole)
+    parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6
+    peer = statistics.median(seconds["sigmoid, with a reference"])
+    table = Table(title=f"A step of 8 pairs, {parameters:.1f} M parameters, {torch.get_num_threads()} thread(s)")
+    for heading in ("arm", "ms", "against SPIN with a reference", "target"):
+        table.add_column(heading, justify="right")
+    targets = {"tspin, iteration 0": WITHOUT_PROTO, "tspin, with proto": WITH_PROTO}
+    for name in arms:
+        ratios = [one / other for one, other in zip(seconds[name], seconds["sigmoid, with a reference"], strict=True)]
+        target = f"at most {targets[name]:g}" if name in targets else ""
+        table.add_row(
+            name, f"{1000 * statistics.median(seconds[name]):.1f}", f"{statistics.median(ratios):.2f}", target
+        )
+    console.print(table)
+    console.print(
+        f"IRIS's pass without gradients: {100 * statistics.median(ahead):.1f} % of a step of 4 x 8 pairs (target: at most "
+        f"{100 * LOOK_AHEAD:g} %); of a step of one micro-batch there is none."
+    )
+    step = min(peer, statistics.median(seconds["sigmoid"]), statistics.median(seconds["tspin, iteration 0"]))
+    table = Table(title=f"Arithmetic of 8 pairs, gradient included (target: under {100 * ARITHMETIC:g} % of a step)")
+    for heading in ("objective", "ms", "% of the shortest step"):
+        table.add_column(heading, justify="right")
+    for name in sorted(OURS):
+        own = arithmetic(name, 8)
+        table.add_row(name, f"{1000 * own:.3f}", f"{100 * own / step:.2f}")
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
