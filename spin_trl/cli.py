@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import logging
 import os
 import signal
@@ -160,6 +161,8 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
     from .play.phases import by_accelerate, in_this_process, read_accelerate_config
     from .recipe import read
 
+    # What has been imported stays. Without this, every collection of garbage would walk through all of it.
+    gc.freeze()
     recipe = read(source, overrides)
     if recipe.play.accelerate_config:
         read_accelerate_config(Path(recipe.play.accelerate_config))  # a bad one is said now, not at the first launch

@@ -15,6 +15,7 @@ from spin_trl.play.sharing import share_start
 from spin_trl.recipe import read
 
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
+OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
     assert main(["compare", str(recipe), *options]) == 0
     assert runs.contents(compared, ignore=("plot.png",)) == before
     assert "seed 42: iris ..." not in capfd.readouterr().out
-    assert main(["compare", str(recipe), *options[:-1], '{"iris": {"learning_rate": 2e-3}}']) == 2
+    assert main(["compare", str(recipe), *OPTIONS[:-1], '{"iris": {"learning_rate": 2e-3}}']) == 2
     assert "learning_rate: 0.001 there, 0.002 now" in capfd.readouterr().err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -21,24 +21,35 @@ from ..models import digest, load_policy
 from .directory import iteration_stage
 from .run import Run, free_memory, since
 
+Load = Callable[[], tuple[PreTrainedModel, Accelerator]]
+"""Gives a model of the run, on this process's device; it is loaded at the first call only."""
+
 
 @contextlib.contextmanager
-def loaded(run: Run, path: str) -> Iterator[tuple[PreTrainedModel, Accelerator]]:
-    """A model of the run, on this process's device, for as long as the context lasts."""
-    accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
-    model = load_policy(path, run.args, run.quantization_config)
-    if run.quantization_config is None:
-        model = model.to(accelerator.device)
+def at_hand(run: Run, path: str) -> Iterator[Load]:
+    """A model of the run, if it is needed, once, for as long as the context lasts."""
+    found: list[tuple[PreTrainedModel, Accelerator]] = []
+
+    def load() -> tuple[PreTrainedModel, Accelerator]:
+        if not found:
+            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+            model = load_policy(path, run.args, run.quantization_config)
+            if run.quantization_config is None:
+                model = model.to(accelerator.device)
+            found.append((model.eval(), accelerator))
+        return found[0]
+
     try:
-        yield model.eval(), accelerator
+        yield load
     finally:
-        del model
-        free_memory()
+        if found:
+            found.clear()
+            free_memory()
 
 
 def answer(
     run: Run,
-    path: str,
+    load: Load,
     rows: Dataset,
     folder: Path,
     iteration: int,
@@ -51,7 +62,7 @@ def answer(
 
     Args:
         run: the run.
-        path: of the model.
+        load: the model.
         rows: prepared rows.
         folder: of the store. If it is complete, no model is loaded.
         iteration: whose settings, and part of the seeds.
@@ -72,22 +83,22 @@ def answer(
     if once:
         sampling = dataclasses.replace(sampling, num_generations=1)
     template = run.template()
-    with loaded(run, path) as (model, accelerator):
-        model_digest = digest(model)
-        started = time.monotonic()
-        generate(
-            TransformersEngine(model, template.eos_ids, run.tokenizer().pad_token_id, autocast=accelerator.autocast),
-            rows,
-            store,
-            sampling,
-            iteration=iteration,
-            dataset_digest=data.digest(rows),
-            template_digest=template.digest(),
-            model_digest=model_digest,
-            disable_progress=run.args.disable_tqdm,
-            description=description,
-        )
-        return time.monotonic() - started
+    model, accelerator = load()
+    model_digest = digest(model)
+    started = time.monotonic()
+    generate(
+        TransformersEngine(model, template.eos_ids, run.tokenizer().pad_token_id, autocast=accelerator.autocast),
+        rows,
+        store,
+        sampling,
+        iteration=iteration,
+        dataset_digest=data.digest(rows),
+        template_digest=template.digest(),
+        model_digest=model_digest,
+        disable_progress=run.args.disable_tqdm,
+        description=description,
+    )
+    return time.monotonic() - started
 
 
 def generate_iteration(run: Run, iteration: int) -> None:
@@ -102,7 +113,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
     started = time.monotonic()
     folder = run.directory.generations(stage)
     description = f"{stage}: answers"
-    path = run.opponent_model(iteration)
-    work_seconds = answer(run, path, run.rows(), folder, iteration, description)
+    with at_hand(run, run.opponent_model(iteration)) as load:
+        work_seconds = answer(run, load, run.rows(), folder, iteration, description)
     tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
     run.record("generate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)

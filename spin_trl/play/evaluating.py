@@ -17,7 +17,7 @@ from ..evaluation.figures import HeldOutRow, Score, summarise
 from ..evaluation.logps import response_logps
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
-from .answering import answer, loaded
+from .answering import Load, answer, at_hand
 from .directory import START, iteration_stage
 from .run import Run, since
 
@@ -39,13 +39,14 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     started = time.monotonic()
     path = run.start_model if stage == START else str(run.directory.model(stage))
     folder = run.directory.held_out(stage)
-    # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-    work_seconds = answer(run, path, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
-    if run.play.evaluate_greedy:
-        description = f"{stage}: held-out prompts, greedily"
-        work_seconds += answer(run, path, rows, folder / "greedy", 0, description, greedy=True, once=True)
-    measuring_started = time.monotonic()
-    measured = _measure(run, path, rows, folder, opponent_stage)
+    with at_hand(run, path) as load:
+        # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
+        work_seconds = answer(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+        if run.play.evaluate_greedy:
+            description = f"{stage}: held-out prompts, greedily"
+            work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+        measuring_started = time.monotonic()
+        measured = _measure(run, load, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started
     args = run.args
     losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
@@ -68,28 +69,28 @@ def _values(run: Run, stage: str) -> dict[str, Any]:
     return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
 
 
-def _measure(run: Run, path: str, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
+def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
     """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
     state = PartialState()
     tokenizer = run.tokenizer()
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
     names = [(row["key"], 0, 0) for row in mine]
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
-    with loaded(run, path) as (model, accelerator):
+    model, accelerator = load()
 
-        def logps(responses: list[list[int]]) -> list[float]:
-            return response_logps(
-                model,
-                [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
-                pad_token_id=tokenizer.pad_token_id,
-                batch_size=run.args.per_device_eval_batch_size,
-                autocast=accelerator.autocast,
-            )
+    def logps(responses: list[list[int]]) -> list[float]:
+        return response_logps(
+            model,
+            [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
+            pad_token_id=tokenizer.pad_token_id,
+            batch_size=run.args.per_device_eval_batch_size,
+            autocast=accelerator.autocast,
+        )
 
-        real = logps([row["real_ids"] for row in mine])
-        own = logps([sampled[name] for name in names])
-        replies = None if opponent_stage is None else _responses(run, opponent_stage, names)
-        against = None if replies is None else logps(replies)
+    real = logps([row["real_ids"] for row in mine])
+    own = logps([sampled[name] for name in names])
+    replies = None if opponent_stage is None else _responses(run, opponent_stage, names)
+    against = None if replies is None else logps(replies)
     before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 

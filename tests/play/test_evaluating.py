@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from play.runs import answers, build, entry, logp, steps
-from spin_trl.play import evaluating
+from spin_trl.play import answering, evaluating
 
 STAGES = ("start", "iteration-0", "iteration-1")
 
@@ -39,6 +39,21 @@ def figures(run_dir: Path, stage: str) -> dict[str, float]:
 def model_of(run_dir: Path, stage: str, start: Path) -> Any:
     """A stage's model, by transformers alone."""
     return AutoModelForCausalLM.from_pretrained(start if stage == "start" else run_dir / stage / "model").eval()
+
+
+def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers, answers greedily and is scored; with seven billion parameters every load is a minute."""
+    loads: list[str] = []
+    load = answering.load_policy
+
+    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
+        loads.append(Path(path).parent.name)
+        return load(path, *arguments, **kwargs)
+
+    monkeypatch.setattr(answering, "load_policy", counted)
+    build(llama_folder, evaluate_greedy=True, num_iterations=1).run()
+    # θ_0 for its figures, again for the generations of iteration 0, and θ_1 for its figures.
+    assert loads == [llama_folder.parent.name] * 2 + ["iteration-0"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
