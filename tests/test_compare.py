@@ -25,17 +25,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Pa
     # Settings of several objectives: each arm takes its own.
     own = {"tspin_alpha": 0.5, "iris_schedule": "geometric", "beta": [0.2, 0.4], "loss_type": "space", "space_mu": 2.0}
     recipe = runs.recipe(folder, llama_folder, **own)
-    options = [
-        "--arms",
-        *ARMS,
-        "--seeds",
-        "2",
-        "--devices",
-        "2",
-        "--arm_settings",
-        '{"iris": {"learning_rate": 1e-3}}',
-    ]
-    assert main(["compare", str(recipe), *options]) == 0
+    assert main(["compare", str(recipe), *OPTIONS]) == 0
     return folder / "run"
 
 
@@ -119,17 +109,7 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
 def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path, capfd: Any) -> None:
     before = runs.contents(compared, ignore=("plot.png",))
     recipe = compared.parent / "small.yaml"
-    options = [
-        "--arms",
-        *ARMS,
-        "--seeds",
-        "2",
-        "--devices",
-        "2",
-        "--arm_settings",
-        '{"iris": {"learning_rate": 1e-3}}',
-    ]
-    assert main(["compare", str(recipe), *options]) == 0
+    assert main(["compare", str(recipe), *OPTIONS]) == 0
     assert runs.contents(compared, ignore=("plot.png",)) == before
     assert "seed 42: iris ..." not in capfd.readouterr().out
     assert main(["compare", str(recipe), *OPTIONS[:-1], '{"iris": {"learning_rate": 2e-3}}']) == 2
