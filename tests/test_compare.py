@@ -1,9 +1,13 @@
 """Objectives side by side: every arm begins alike, takes as many steps, and stands in one table."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from play import runs
@@ -187,3 +191,21 @@ def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder:
     recipe = runs.recipe(tmp_path / "r", llama_folder, run_dir=str(compared), learning_rate=3e-2)
     with pytest.raises(RunDirectoryError, match="belongs to a run with other settings"):
         Comparison(str(recipe), [], list(ARMS)).run()
+
+
+def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
+    """As a scheduler does it; nothing of it is left running."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as comparison:
+        output = arm(tmp_path / "r/run", "sigmoid") / "output.txt"
+        deadline = time.monotonic() + 120
+        while not output.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        (player,) = psutil.Process(comparison.pid).children()
+        comparison.terminate()
+        assert comparison.wait(120) == 130
+        assert comparison.stderr is not None
+        assert "the same command goes on from there" in comparison.stderr.read()
+    assert not psutil.pid_exists(player.pid)
+    assert not arm(tmp_path / "r/run", "space").joinpath("output.txt").exists()
