@@ -336,5 +336,7 @@ class Launches:
 
 
 def _print_to(path: Path, table: Any) -> None:
+    """The whole table, however wide it is."""
+    width = Console(width=10_000).measure(table).maximum
     with path.open("w") as file:
-        Console(file=file, width=200).print(table)
+        Console(file=file, width=width).print(table)

@@ -109,6 +109,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -138,4 +139,5 @@ def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
         left.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
