@@ -5,7 +5,7 @@ training and measuring, in each phase (`work_seconds`). The rest is the loop's o
 loading and saving models, building trainers, writing, drawing. That is the same for any amount of work, so a longer run
 of the same task (`--times`: as many times the epochs, of the start and of every iteration) shows what is left of it.
 
-    python benchmarks/loop.py [--times 4] [recipe settings, like --num_iterations 2]
+    python benchmarks/loop.py [--times 5] [recipe settings, like --num_iterations 2]
 """
 
 from __future__ import annotations
