@@ -20,30 +20,38 @@ from typing import Any
 
 from rich.console import Console
 
-from .errors import LaunchError, RecipeError
+from .config import PER_ITERATION, as_mapping
+from .errors import LaunchError, RecipeError, RunDirectoryError
 from .files import write_atomically, write_json
-from .loss_types import check_known
+from .loss_types import OURS, check_known, own_settings
 from .play.baseline import arm_name
 from .play.directory import START, RunDirectory, baseline_stage, iteration_stage
-from .play.freeze import freeze
+from .play.freeze import freeze, renew
 from .play.journal import Journal
 from .play.sharing import share_start
-from .recipe import Recipe, read
+from .recipe import Recipe, read, without_options
 from .report.comparison import Cell, comparison_table, plot_comparison, summarise_cells
 
 SEED_DISTANCE = 1000
 """Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
 
-STEPS = (
-    "gradient_accumulation_steps",
-    "history",
-    "max_steps",
-    "num_generations",
-    "num_iterations",
-    "num_train_epochs",
-    "per_device_train_batch_size",
+OF_AN_ARM = frozenset(
+    {
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "learning_rate",
+        "lr_scheduler_kwargs",
+        "lr_scheduler_type",
+        "max_grad_norm",
+        "optim",
+        "optim_args",
+        "warmup_ratio",
+        "warmup_steps",
+        "weight_decay",
+    }
 )
-"""Settings that decide how many gradient steps an arm takes, and so can't be an arm's own."""
+"""Settings that an arm may have for itself, beside those of its losses: how it steps. The rest all arms share."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,8 @@ class Arm:
         if name == "sft":
             return cls(name, label_smoothing=0.0)
         if name.startswith("sft-smoothing-"):
-            return cls(name, label_smoothing=_number(name.removeprefix("sft-smoothing-"), name))
+            label_smoothing = _number(name.removeprefix("sft-smoothing-"), name)
+            return cls(arm_name(label_smoothing), label_smoothing=label_smoothing)
         losses: dict[str, float] = {}
         for term in name.split("+"):
             weight, star, loss = term.rpartition("*")
@@ -113,7 +122,7 @@ class Comparison:
     ) -> None:
         self.source, self.overrides, self.devices = source, list(overrides), devices
         self.arm_settings = dict(arm_settings or {})
-        everyone = [Arm.parse(name) for name in dict.fromkeys(arms)]
+        everyone = list({arm.name: arm for arm in map(Arm.parse, arms)}.values())
         self.arms = [arm for arm in everyone if arm.losses]
         self.supervised = [arm for arm in everyone if not arm.losses]
         if not self.arms:
@@ -124,33 +133,47 @@ class Comparison:
             check_known(arm.losses)
         self._launches = Launches()
         self._check_arm_settings()
-        base = self._read(self.arms[0], [])
-        self.folder = Path(base.play.run_dir or Path("runs") / f"{base.name}-compare")
-        self.seeds = [base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
-        self.metric = base.play.metric_for_best_iteration
-        self.num_iterations = base.play.num_iterations
+        self.base = self._read(self.arms[0], self.overrides)
+        self.folder = Path(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
+        if (self.folder / "journal.jsonl").exists():
+            raise RecipeError(f"{self.folder} holds a run. Give the comparison a `--run_dir` of its own.")
+        self.seeds = [self.base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
+        self.metric = self.base.play.metric_for_best_iteration
+        self.num_iterations = self.base.play.num_iterations
         self.recipes = {(arm.name, seed): self._recipe(arm, seed) for seed in self.seeds for arm in self.arms}
 
     def _check_arm_settings(self) -> None:
-        names = [arm.name for arm in self.arms]
+        by_name = {arm.name: arm for arm in self.arms}
         for name, settings in self.arm_settings.items():
-            if name not in names:
-                raise RecipeError(f"`--arm_settings` names {name!r}, but the self-play arms are {', '.join(names)}.")
-            fixed = [setting for setting in settings if setting in STEPS]
-            if fixed:
+            if name not in by_name:
+                raise RecipeError(f"`--arm_settings` names {name!r}, but the self-play arms are {', '.join(by_name)}.")
+            losses = by_name[name].losses
+            own = own_settings(losses) | (set() if set(losses) <= OURS | {"sft"} else {"beta"})
+            other = [setting for setting in settings if setting not in OF_AN_ARM | own]
+            if other:
                 raise RecipeError(
-                    f"`--arm_settings` gives {name!r} its own {fixed[0]!r}, but all arms take as many gradient steps."
+                    f"`--arm_settings` gives {name!r} a {other[0]!r} of its own. An arm may have its own "
+                    f"{', '.join(sorted(OF_AN_ARM | own))}; all else is the same for all arms."
+                )
+            if self.supervised and name == self.arms[0].name and not set(settings) <= own | {"learning_rate"}:
+                raise RecipeError(
+                    f"The supervised arms step as the first arm does, so {name!r} can't have its own optimiser beside them. "
+                    "Put another arm first."
                 )
 
-    def _read(self, arm: Arm, more: Sequence[str]) -> Recipe:
-        return read(self.source, [*self.overrides, *more], losses=arm.losses)
+    def _read(self, arm: Arm, arguments: Sequence[str]) -> Recipe:
+        return read(self.source, arguments, losses=arm.losses)
 
     def _recipe(self, arm: Arm, seed: int) -> Recipe:
         """The recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
-        more = ["--seed", str(seed), "--run_dir", str(self._folder(arm, seed))]
-        for name, value in self.arm_settings.get(arm.name, {}).items():
-            more += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
-        recipe = self._read(arm, more)
+        own = self.arm_settings.get(arm.name, {})
+        arguments = without_options(self.overrides, own)
+        for name, value in own.items():
+            several = isinstance(value, list) and name not in PER_ITERATION
+            values = map(str, value) if several else [value if isinstance(value, str) else json.dumps(value)]
+            arguments += [f"--{name}", *values]
+        arguments += ["--seed", str(seed), "--run_dir", str(self._folder(arm, seed))]
+        recipe = self._read(arm, arguments)
         dropped = [
             kind
             for kind in ("empty", "truncated", "identical")
@@ -164,6 +187,10 @@ class Comparison:
         has_baseline = bool(smoothing) and arm == self.arms[0]
         recipe.play.baseline = "sft" if has_baseline else None
         recipe.play.baseline_label_smoothing = smoothing if has_baseline else [0.0]
+        if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
+            # What all arms were given, not what the first one has for itself.
+            lists = as_mapping("per_iteration", self.base.play.per_iteration) or {}
+            recipe.play.baseline_learning_rate = lists.get("learning_rate", [self.base.args.learning_rate])[0]
         return recipe
 
     def _folder(self, arm: Arm, seed: int) -> Path:
@@ -197,24 +224,39 @@ class Comparison:
         for arm in self.arms:
             directory = RunDirectory(self._folder(arm, seed))
             directory.path.mkdir(parents=True, exist_ok=True)
-            freeze(directory, self.recipes[arm.name, seed].settings())
+            existing = self.base.play.existing_run if directory.recipe.exists() else "continue"
+            if existing == "fail":
+                raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
+            if existing == "overwrite":
+                directory.clear()
+            settings = self.recipes[arm.name, seed].settings()
+            freeze(directory, settings)
+            renew(directory, settings)
+        # Whichever arm has the start already; of a new comparison the first.
+        leader = next((arm for arm in self.arms if self._has_start(arm, seed)), self.arms[0])
         free: Queue[int] = Queue()
         for device in range(self.devices):
             free.put(device)
         with ThreadPoolExecutor(self.devices) as pool:
             try:
-                first = pool.submit(self._play_arm, self.arms[0], seed, free, console)
-                others = [pool.submit(self._follow, first, arm, seed, free, console) for arm in self.arms[1:]]
+                first = pool.submit(self._play_arm, leader, seed, free, console)
+                followers = [arm for arm in self.arms if arm != leader]
+                others = [pool.submit(self._follow, leader, first, arm, seed, free, console) for arm in followers]
                 return [path for future in (first, *others) if (path := future.result()) is not None]
             except BaseException:
                 self._launches.stop()
                 raise
 
-    def _follow(self, first: Future, arm: Arm, seed: int, free: Queue[int], console: Console) -> Path | None:
-        """Play an arm when the first one has made what they share."""
-        source, directory = (RunDirectory(self._folder(one, seed)) for one in (self.arms[0], arm))
-        shared = Journal(source.journal)
-        while shared.find("generate", iteration_stage(0)) is None:
+    def _has_start(self, arm: Arm, seed: int) -> bool:
+        journal = Journal(RunDirectory(self._folder(arm, seed)).journal)
+        return journal.find("generate", iteration_stage(0)) is not None
+
+    def _follow(
+        self, leader: Arm, first: Future, arm: Arm, seed: int, free: Queue[int], console: Console
+    ) -> Path | None:
+        """Play an arm when the leading one has made what they share."""
+        source, directory = (RunDirectory(self._folder(one, seed)) for one in (leader, arm))
+        while not self._has_start(leader, seed):
             if first.done():
                 return _output(source)
             time.sleep(0.5)
@@ -246,7 +288,7 @@ class Comparison:
 
     def _show(self, console: Console) -> dict[str, Any]:
         cells = [cell for seed in self.seeds for cell in self._cells(seed)]
-        summary = summarise_cells(cells)
+        summary = summarise_cells(cells, len(self.seeds))
         table = comparison_table(summary, self.metric, len(self.seeds), width=console.width)
         console.print(table)
         wide = comparison_table(summary, self.metric, len(self.seeds), width=None)

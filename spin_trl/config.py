@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from trl import DPOConfig
@@ -19,6 +20,11 @@ from .loss_types import OURS, OWN_SETTINGS, resolve
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
+
+DPO_ONLY: Mapping[str, Any] = MappingProxyType(
+    {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+)
+"""Settings of DPO's losses that change what TRL computes with, and what they are when they are off."""
 
 KEEP_OR_DROP = ("keep", "drop")
 
@@ -207,36 +213,47 @@ class SPINConfig(DPOConfig):
 
     def objective_values(self) -> dict[str, Any]:
         """The settings of the objectives, for one iteration; the order of IRIS as it is at iteration 0."""
-        values = {name: getattr(self, name) for name in OWN_SETTINGS if getattr(self, name) is not None}
+        values = self._objectives()
         if "iris" in self.losses:
             values["iris_alpha"] = self.iris_order(0, 1, None)
         return values
 
     def iris_order(self, iteration: int, num_iterations: int, gap: float | None) -> float:
         """The order of IRIS at an iteration (see [`schedule.order`])."""
-        return schedule.order(str(self.iris_schedule), self.iris_alpha, iteration, num_iterations, gap)
+        return schedule.order(str(self.order_schedule), self.iris_alpha, iteration, num_iterations, gap)
+
+    @property
+    def order_schedule(self) -> str | None:
+        """`iris_schedule`, or what it is where it is left out; None without IRIS."""
+        return self._objectives().get("iris_schedule")
+
+    def _objectives(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in OWN_SETTINGS}
+        return resolve(self.losses, given, self.num_generations)
 
     def _check_objectives(self) -> None:
-        """Every setting belongs to a chosen loss; those that are left out take the published values."""
+        """Every setting belongs to a chosen loss. Those that are left out stay so: what they are depends on others."""
         if isinstance(self.iris_alpha, int | float | str):
             self.iris_alpha = [self.iris_alpha]
-        given = {name: getattr(self, name) for name in OWN_SETTINGS}
-        for name, value in resolve(self.losses, given, self.num_generations).items():
-            setattr(self, name, value)
+        for name, value in self._objectives().items():
+            if getattr(self, name) is not None:
+                setattr(self, name, value)  # text from a command line has become a number
         ours = [loss for loss in self.losses if loss in OURS]
-        meaningless = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
+        meaningless = dict(DPO_ONLY)
         if not self.uses_beta:
-            meaningless["beta"] = DPOConfig.beta
+            meaningless |= {"beta": DPOConfig.beta, "label_smoothing": DPOConfig.label_smoothing}
         for setting, off in meaningless.items():
             if ours and getattr(self, setting) != off:
                 raise RecipeError(
                     f"`{setting}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
-        if "iris" in ours and self.gradient_accumulation_steps > 1 and not self.disable_dropout:
+        noisy = not self.disable_dropout or self.neftune_noise_alpha
+        if "iris" in ours and self.gradient_accumulation_steps > 1 and noisy:
             raise RecipeError(
                 "`iris` weighs the pairs of all accumulated micro-batches in a pass before their gradients; with dropout "
-                "that would be another model. Leave `disable_dropout` on, or `gradient_accumulation_steps` at 1."
+                "or NEFTune's noise that would be another model. Leave `disable_dropout` on and `neftune_noise_alpha` out, "
+                "or `gradient_accumulation_steps` at 1."
             )
 
 

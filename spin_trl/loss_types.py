@@ -155,8 +155,8 @@ def own_settings(losses: Iterable[str]) -> set[str]:
 def published(losses: Iterable[str]) -> dict[str, float]:
     """The settings of these losses as they were published, for one iteration: SPACE's mu is 1, IRIS's order the first."""
     found: dict[str, float] = {}
-    for loss in OURS.intersection(losses):
-        found |= LOSS_TYPES[loss].settings
+    for loss in losses:
+        found |= LOSS_TYPES[loss].settings if loss in OURS else {}
     return found
 
 

@@ -6,7 +6,9 @@ returned. `SPINTrainer` stands on this, and adds self-play.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +23,6 @@ from .config import SPINConfig
 from .look_ahead import others_of_each, others_of_this
 from .loss_types import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
 from .objectives import logratios
-from .pairs import without_opponent
 from .terms import ObjectiveTerms
 
 OTHERS = "others_in_step"
@@ -35,27 +36,27 @@ class ObjectiveTrainer(DPOTrainer):
     loss_weights: list[float]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"))
+        kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"), kwargs.get("eval_dataset"))
         super().__init__(*args, **kwargs)
+        self.precompute_ref_logps &= not self._terms.reference_free
         weighted = zip(self.loss_types, self.loss_weights, strict=True)
         theirs = [(name, weight) for name, weight in weighted if name not in OURS]
         self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
 
-    def _set_objectives(self, args: Any, train_dataset: Any) -> Any:
-        """Our part of the loss, and settings under which no opponent runs where no loss looks at it."""
+    def _set_objectives(self, args: Any, train_dataset: Any, eval_dataset: Any) -> Any:
+        """Our part of the loss, and settings under which no opponent is loaded where no loss looks at it."""
         losses = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type)
         # TRL's own config has no settings for our objectives; they take the published ones.
         values = args.objective_values() if isinstance(args, SPINConfig) else published(losses)
         self._terms = ObjectiveTerms(losses, args.loss_weights or [1.0] * len(losses), values)
-        if self._terms.reference_free and isinstance(train_dataset, Dataset):
+        evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
+        if self._terms.reference_free and all(map(_can_be_precomputed, [train_dataset, *evaluated])):
             args = copy.copy(args)
-            args.precompute_ref_log_probs = True  # as columns of zeros
+            args.precompute_ref_log_probs = True  # the parent then loads no reference; nothing is computed
         return args
 
-    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        if self._terms.reference_free:
-            return without_opponent(dataset)
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        return dataset if self._terms.reference_free else super()._precompute_ref_logps(dataset, name, batch_size)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
@@ -93,12 +94,13 @@ class ObjectiveTrainer(DPOTrainer):
         with (
             third_branch(self.model, beside or None) as proto_logps,
             opponent.recorded_logps(self.model, self.ref_model) as records,
+            self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
         ):
             result = super()._compute_loss(model, inputs, return_outputs)
         mask = inputs["completion_mask"][:, 1:]
         lengths = mask.sum(dim=1)
         policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
-        if self.precompute_ref_logps:
+        if "ref_chosen_logps" in inputs:
             opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
             opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
@@ -109,6 +111,17 @@ class ObjectiveTrainer(DPOTrainer):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
         more = self._added(tensors, others)
         return (result[0] + more, result[1]) if return_outputs else result + more
+
+    @contextlib.contextmanager
+    def _without_opponent(self, inputs: dict[str, Any]) -> Iterator[None]:
+        """Let the parent compute its metrics against log-probabilities of 0, and run no reference."""
+        zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
+        inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
+        self.precompute_ref_logps = True
+        try:
+            yield
+        finally:
+            self.precompute_ref_logps = False
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
         """What our objectives add to the loss of a micro-batch; their figures are logged."""
@@ -127,3 +140,8 @@ class ObjectiveTrainer(DPOTrainer):
         if self.args.bf16:
             return torch.bfloat16
         return torch.float16 if self.args.fp16 else self.model.dtype
+
+
+def _can_be_precomputed(dataset: Any) -> bool:
+    """Whether the parent takes `precompute_ref_log_probs` for this dataset: not for streams, nor for images."""
+    return dataset is None or (isinstance(dataset, Dataset) and not {"image", "images"} & set(dataset.column_names))

@@ -118,12 +118,6 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
     return kept
 
 
-def without_opponent(pairs: Dataset) -> Dataset:
-    """Pairs with zeros for the opponent's log-probabilities, for losses that don't look at them."""
-    zeros = [0.0] * len(pairs)
-    return pairs.add_column("ref_chosen_logps", zeros).add_column("ref_rejected_logps", zeros)
-
-
 def _report(counts: PairCounts) -> None:
     if counts.total == counts.dropped:
         raise GenerationsError(

@@ -12,7 +12,7 @@ import difflib
 import importlib.resources
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +22,7 @@ from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
 from . import data
-from .config import PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
+from .config import DPO_ONLY, PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
 from .errors import RecipeError
 from .loss_types import OURS, OWN_SETTINGS, own_settings
 from .play.freeze import differences_from_defaults
@@ -167,17 +167,28 @@ def _with_losses(
 ) -> tuple[dict[str, Any], list[str]]:
     """Settings and arguments for other losses: what belongs to none of them goes."""
     gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses)
+    if OURS & set(losses):
+        gone |= set(DPO_ONLY)
     if set(losses) <= OURS | {"sft"}:
-        gone.add("beta")
+        gone |= {"beta", "label_smoothing"}
+    kept = {name: value for name, value in settings.items() if name not in gone}
+    lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}
+    lists = {name: values for name, values in lists.items() if name not in gone}
+    chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
+    return kept | chosen | ({"per_iteration": lists} if lists else {}), without_options(overrides, gone)
+
+
+def without_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Command-line arguments without these options and their values."""
+    gone = {f"--{name}" for name in names}
     kept: list[str] = []
     keep = True
-    for argument in overrides:
+    for argument in arguments:
         if argument.startswith("--"):
-            keep = argument.partition("=")[0].removeprefix("--") not in gone
+            keep = argument.partition("=")[0] not in gone
         if keep:
             kept.append(argument)
-    chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
-    return {name: value for name, value in settings.items() if name not in gone} | chosen, kept
+    return kept
 
 
 def find(source: str) -> Path:

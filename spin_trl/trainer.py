@@ -39,6 +39,7 @@ from .config import SPINConfig
 from .errors import DataError, GenerationsError, RecipeError
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
+from .loss_types import check_known
 from .models import digest, keep_differentiable
 from .objective_trainer import ObjectiveTrainer
 from .pairs import PairCounts, on_disk, pair
@@ -172,6 +173,7 @@ class SPINTrainer(ObjectiveTrainer):
                 "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
                 "stream pairs (`prompt`, `chosen`, `rejected`)."
             )
+        check_known(args.losses)
         if {"image", "images"} & set(train_dataset.column_names):
             raise DataError(
                 "Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`)."
@@ -194,7 +196,7 @@ class SPINTrainer(ObjectiveTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._is_given_pairs(dataset) or "sample" in dataset.column_names:
             return super()._precompute_ref_logps(dataset, name, batch_size)
-        if self.is_fsdp_enabled:
+        if self.is_fsdp_enabled and not self._terms.reference_free:
             # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
             self._check_fsdp_start()
             return self._with_opponent(self._rows(dataset, name), name)
@@ -324,7 +326,9 @@ class SPINTrainer(ObjectiveTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, after the opponent has answered, if it has not yet. Arguments and result are Trainer's.
 
-        `resume_from_checkpoint=True` takes the newest checkpoint that was written to its end.
+        Called again, it plays a further iteration, whose opponent is the policy as it is then, with the same settings (the
+        order of IRIS included; `SelfPlay` changes it). `resume_from_checkpoint=True` takes the newest checkpoint that was
+        written to its end.
         """
         if self._self_play and self._given is None:
             if self.state.global_step > 0 and not resume_from_checkpoint:

@@ -250,7 +250,15 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
     path = recipe(num_train_epochs=400, save_strategy="steps", save_steps=20)
     command = [sys.executable, "-m", "spin_trl", "run", path, "--num_iterations", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts its background jobs, and these tests may be one, deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     train = Path("runs/my/iteration-0/train")
     deadline = time.monotonic() + 120
     while not list(train.glob("checkpoint-*/checkpoint.json")) and time.monotonic() < deadline:

@@ -17,6 +17,7 @@ from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.directory import RunDirectory
 from spin_trl.play.sharing import share_start
 from spin_trl.recipe import read
+from spin_trl.report.comparison import Cell, summarise_cells
 
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
 OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
@@ -129,7 +130,14 @@ def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path
         (["space+x*sft"], {}, "has the number 'x'"),
         (["spaec"], {}, r"no `loss_type` 'spaec'; did you mean 'space'\?"),
         (["space"], {"arm_settings": {"iris": {}}}, "names 'iris', but the self-play arms are space"),
-        (["space"], {"arm_settings": {"space": {"num_train_epochs": 3}}}, "its own 'num_train_epochs'"),
+        (
+            ["space"],
+            {"arm_settings": {"space": {"num_train_epochs": 3}}},
+            "gives 'space' a 'num_train_epochs' of its own",
+        ),
+        (["space"], {"arm_settings": {"space": {"temperature": 0.7}}}, "gives 'space' a 'temperature' of its own"),
+        (["space"], {"arm_settings": {"space": {"beta": 5.0}}}, "gives 'space' a 'beta' of its own"),
+        (["space", "sft"], {"arm_settings": {"space": {"optim": "sgd"}}}, "can't have its own optimiser"),
         (["space"], {"overrides": ["--identical_generations", "drop"]}, "different numbers of gradient steps"),
     ],
 )
@@ -210,3 +218,56 @@ def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_f
         assert "the same command goes on from there" in comparison.stderr.read()
     assert not psutil.pid_exists(player.pid)
     assert not arm(tmp_path / "r/run", "space").joinpath("output.txt").exists()
+
+
+def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Path, llama_folder: Path) -> None:
+    """Nothing that was played is played again: the start is taken from whoever has it, the baseline is added."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    folder = tmp_path / "r/run"
+    Comparison(str(recipe), [], ["sigmoid"]).run()
+    before = runs.journal(arm(folder, "sigmoid"))
+    Comparison(str(recipe), ["--num_iterations", "2"], ["space", "sigmoid", "sft"]).run()
+    assert runs.journal(arm(folder, "sigmoid"))[: len(before)] == before
+    assert runs.answers(arm(folder, "space"), "iteration-0") == runs.answers(arm(folder, "sigmoid"), "iteration-0")
+    figures = json.loads((folder / "comparison.json").read_text())["figures"]
+    assert {name: sorted(found) for name, found in figures.items()} == {
+        "start": ["-1"],
+        "space": ["0", "1"],
+        "sigmoid": ["0", "1"],
+        "sft": ["0", "1"],
+    }
+
+
+def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> None:
+    """Lists included; and the supervised arms keep the step that all were given."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, learning_rate=[1e-3, 2e-3])
+    own = {
+        "sigmoid": {"learning_rate": 5e-4, "beta": 0.3},
+        "iris": {"iris_schedule": "fixed", "iris_alpha": [2.5, 1.8], "learning_rate": [3e-3, 4e-3]},
+    }
+    comparison = Comparison(str(recipe), ["--learning_rate", "1e-2"], ["sigmoid", "iris", "sft"], arm_settings=own)
+    sigmoid, iris = (comparison.recipes[name, 42] for name in ("sigmoid", "iris"))
+    assert (sigmoid.args.learning_rate, sigmoid.args.beta) == (5e-4, 0.3)
+    assert sigmoid.play.baseline_learning_rate == 1e-2
+    assert iris.play.per_iteration == {"learning_rate": [3e-3, 4e-3]}
+    assert (iris.args.iris_schedule, iris.args.iris_alpha) == ("fixed", [2.5, 1.8])
+    assert Arm.parse("sft-smoothing-0.10").name == "sft-smoothing-0.1"
+    assert [one.name for one in Comparison(str(recipe), [], ["space", "sft", "sft-smoothing-0"]).supervised] == ["sft"]
+
+
+def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
+    """Its directory can be the recipe, but not the place."""
+    run = arm(compared, "sigmoid")
+    with pytest.raises(RecipeError, match=r"holds a run\. Give the comparison a `--run_dir` of its own"):
+        Comparison(str(run), [], ["space"])
+    found = Comparison(str(run), ["--run_dir", str(tmp_path / "c")], ["space"]).recipes["space", 42]
+    assert found.play.per_iteration == {}
+
+
+def test_one_seed_of_several_has_no_standard_error() -> None:
+    """That over the held-out prompts would be another one."""
+    cells = [Cell("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
+    summary = summarise_cells([*cells, Cell("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
+    assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
+    assert summary["iris"][0] == {"seeds": 1.0, "nll": 2.0}
+    assert summarise_cells(cells[:1], 1)["space"][0] == {"seeds": 1.0, "nll": 1.0, "nll_se": 0.1}

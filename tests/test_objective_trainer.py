@@ -1,5 +1,6 @@
 """Objectives in the trainer: every loss trains, T-SPIN needs no opponent, IRIS weighs the whole optimiser step."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 from trl import DPOConfig
@@ -300,13 +302,69 @@ def test_space_takes_as_many_generations_as_mu() -> None:
     """Three generations a prompt, mu = 3 by itself: log 4 + 3 log(4 / 3) at the first step."""
     trainer = build(tiny.model(), overrides={"loss_type": "space", "num_generations": 3})
     trainer.train()
-    assert trainer.args.space_mu == 3.0
+    assert trainer.args.space_mu is None  # left out, and so not the user's
     assert logged(trainer)[0] == pytest.approx(2.24934057847523, abs=1e-5)
 
 
 def test_what_has_no_meaning_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(RecipeError, match=r"`tspin_alpha` has no meaning for 'space': it belongs to 'tspin'"):
         settings(loss_type="space", tspin_alpha=0.3)
+    with pytest.raises(RecipeError, match=r"There is no `loss_type` 'spaec'; did you mean 'space'"):
+        build(tiny.model(), overrides={"loss_type": "spaec"})
+
+
+def test_what_an_objective_leaves_out_is_not_written_back() -> None:
+    """So that a config can be changed with `dataclasses.replace`, as transformers promises."""
+    args = settings(loss_type="space")
+    assert dataclasses.replace(args, loss_type="spif").objective_values() == {
+        "spif_reward_scale": 0.1,
+        "spif_reward_bound": 1.0,
+    }
+    assert dataclasses.replace(args, num_generations=4).objective_values() == {"space_mu": 4.0}
+
+
+def test_a_reference_free_loss_evaluates_new_pairs_after_training() -> None:
+    """There is no opponent whose log-probabilities would be missing."""
+    trainer = build(tiny.model(), overrides={"loss_type": "tspin"}, train_dataset=tiny.preference(6))
+    trainer.train()
+    found = trainer.evaluate(tiny.preference(4))
+    assert found["eval_loss"] > 0
+    other = build(
+        tiny.model(),
+        overrides={"loss_type": "tspin", "output_dir": "b"},
+        train_dataset=tiny.preference(6),
+        eval_dataset=tiny.preference(4).to_iterable_dataset(),
+        ref_model=tiny.model(),
+    )
+    other.train()
+    assert other.evaluate()["eval_loss"] > 0
+
+
+def test_a_third_branch_changes_nothing_else(tmp_path: Path) -> None:
+    """DPOTrainer's metrics are those of its 2B rows, with longer and shorter proto responses, and with checkpointing."""
+    rows = tiny.sft(6)
+    plain = build(
+        tiny.model(), overrides={"loss_type": "tspin", "output_dir": "plain", "max_steps": 1}, train_dataset=rows
+    )
+    plain.train()
+    answers = {0: Generations.load({0: generations_of(plain)})}[0]
+    for length, checkpointing in ((1, False), (30, False), (30, True)):
+        proto = Dataset.from_dict({"key": [key for key, _, _ in answers], "ids": [[5] * length for _ in answers]})
+        overrides = {"loss_type": "tspin", "output_dir": f"{length}-{checkpointing}", "max_steps": 1}
+        overrides["activation_checkpointing"] = checkpointing
+        beside = build(tiny.model(), overrides=overrides, train_dataset=rows, proto=proto)
+        beside.train()
+        for name in (
+            "logps/chosen",
+            "logps/rejected",
+            "rewards/margins",
+            "entropy",
+            "logits/chosen",
+            "mean_token_accuracy",
+        ):
+            assert logged(beside, name)[0] == pytest.approx(logged(plain, name)[0], rel=1e-5), name
+        if length == 1:  # likelier than the generated response; thirty times the same token is not
+            assert logged(beside)[0] > logged(plain)[0] + 0.1
 
 
 def test_trls_own_config_takes_the_published_settings() -> None:

@@ -274,7 +274,7 @@ def test_a_recipe_without_data_says_so(read: Read) -> None:
     "text",
     [
         "",
-        "learning_rate: [5e-7, 1e-7]\nbeta: 0.5\nloss_type: space",
+        "learning_rate: [5e-7, 1e-7]\nbeta: 0.5\nloss_type: hinge",
         "column_mapping: {question: prompt}\nchat_template_kwargs: {style: terse}\nmax_length: null",
         "use_peft: true\nlora_target_modules: [q_proj, v_proj]\nmodel_name_or_path: org/model\ndtype: bfloat16",
         "loss_type: [sigmoid, space]\nloss_weights: [1.0, 0.5]\nlr_scheduler_type: cosine\noptim: rmsprop",

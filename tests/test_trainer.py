@@ -670,7 +670,7 @@ def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None
     refused(RecipeError, "`sync_ref_model` moves the reference", args=settings(sync_ref_model=True))
     refused(
         DataError,
-        "`generations` belong to an SFT dataset.*'prompt', 'chosen', 'rejected'",
+        "`generations` and `proto` belong to an SFT dataset.*'prompt', 'chosen', 'rejected'",
         train_dataset=tiny.preference(2),
         generations="somewhere",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +18,8 @@ from .run import Run
 FREE = frozenset(
     {
         "accelerate_config",
+        "baseline",
+        "baseline_label_smoothing",
         "dataloader_num_workers",
         "disable_tqdm",
         "existing_run",
@@ -83,7 +86,7 @@ def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
     """
     path = directory.recipe
     if not path.exists():
-        write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
+        _write(path, settings)
         return
     try:
         frozen = yaml.safe_load(path.read_text()) or {}
@@ -103,6 +106,16 @@ def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
             f"{directory.path} belongs to a run with other settings ({'; '.join(changed)}). Use another `run_dir`, "
             "restore the settings, or set `existing_run: overwrite`."
         )
+
+
+def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
+    """Write down settings that may change and have: phases that are launched on their own read them there."""
+    if yaml.safe_load(directory.recipe.read_text()) != yaml.safe_load(yaml.safe_dump(settings)):
+        _write(directory.recipe, settings)
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
+    write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
 
 
 def _continues(name: str, before: Any, now: Any) -> bool:

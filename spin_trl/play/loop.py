@@ -25,7 +25,7 @@ from ..models import digest, load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .directory import START, RunDirectory
-from .freeze import freeze, python_settings
+from .freeze import freeze, python_settings, renew
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .run import Run, Scorer
@@ -177,6 +177,9 @@ class SelfPlay:
             self._claim_directory()
         PartialState().wait_for_everyone()
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
+        if PartialState().is_main_process:
+            renew(self.directory, self._settings)
+        PartialState().wait_for_everyone()
 
     def _claim_directory(self) -> None:
         existing, directory = self.state.play.existing_run, self.directory

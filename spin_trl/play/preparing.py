@@ -43,7 +43,7 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
                     "now), so its generations no longer fit. Restore the data, or start a new run."
                 )
     state.wait_for_everyone()
-    if run.args.iris_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
+    if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
         raise RecipeError(
             "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."

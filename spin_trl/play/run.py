@@ -66,7 +66,7 @@ class Run:
         check_known(args.losses)
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
             raise RecipeError(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
-        orders = args.iris_alpha if args.iris_schedule == "fixed" else None
+        orders = args.iris_alpha if args.order_schedule == "fixed" else None
         if orders is not None and len(orders) not in (1, play.num_iterations):
             raise RecipeError(
                 f"`iris_alpha` has {len(orders)} values for {play.num_iterations} iterations: {orders}. Give one order for "

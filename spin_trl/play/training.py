@@ -64,7 +64,7 @@ def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
     if "iris" in args.losses:
         before = read_json(run.directory.metrics(iteration_stage(iteration - 1))) if iteration else None
         gap = (before or {}).get("gap")
-        if args.iris_schedule == "gap" and iteration and gap is None:
+        if args.order_schedule == "gap" and iteration and gap is None:
             raise RunDirectoryError(
                 f"`iris_schedule: gap` needs the gap that iteration {iteration - 1} has reached on held-out prompts, and "
                 f"{run.directory.path} does not have it. Evaluate that iteration first."

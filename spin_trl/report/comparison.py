@@ -21,6 +21,7 @@ MORE_COLUMNS = (
     Column("KL", "kl", digits=1, rank=3),
     Column("steps", "steps", digits=0, rank=5),
     Column("seconds", "seconds", digits=0, rank=2),
+    Column("seeds", "seeds", digits=0, rank=5),
     Column("tokens made", "generated_tokens", digits=0, rank=3),
 )
 
@@ -38,24 +39,29 @@ class Cell:
     figures: Mapping[str, float]
 
 
-def summarise_cells(cells: Sequence[Cell]) -> Summary:
+def summarise_cells(cells: Sequence[Cell], num_seeds: int) -> Summary:
     """Means over seeds, and their standard errors.
 
+    Args:
+        cells: what was measured.
+        num_seeds: of the comparison.
+
     Returns:
-        By arm and iteration, each figure's mean over the seeds, its standard error `NAME_se`, and `seeds`. Of a single
-        seed, the standard errors over held-out prompts stay.
+        By arm and iteration, each figure's mean over the seeds, its standard error `NAME_se`, and `seeds`, how many there
+        are. In a comparison with a single seed, the standard errors over held-out prompts stay; where only one of several
+        seeds was measured, there is none.
     """
     grouped: dict[str, dict[int, list[Mapping[str, float]]]] = {}
     for cell in cells:
         grouped.setdefault(cell.arm, {}).setdefault(cell.iteration, []).append(cell.figures)
     return {
-        arm: {iteration: _mean(found) for iteration, found in sorted(iterations.items())}
+        arm: {iteration: _mean(found, num_seeds) for iteration, found in sorted(iterations.items())}
         for arm, iterations in grouped.items()
     }
 
 
-def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    if len(found) == 1:
+def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, float]:
+    if num_seeds == 1:
         return {**found[0], "seeds": 1.0}
     means: dict[str, float] = {"seeds": float(len(found))}
     for name in found[0]:
@@ -65,7 +71,8 @@ def _mean(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
         mean = sum(values) / len(values)
         spread = sum((value - mean) ** 2 for value in values)
         means[name] = mean
-        means[f"{name}_se"] = math.sqrt(spread / (len(values) - 1) / len(values))
+        if len(values) > 1:
+            means[f"{name}_se"] = math.sqrt(spread / (len(values) - 1) / len(values))
     return means
 
 

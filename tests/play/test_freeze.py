@@ -10,7 +10,7 @@ from peft import LoraConfig
 from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play.directory import RunDirectory
-from spin_trl.play.freeze import FREE, SECRET, differences_from_defaults, freeze, python_settings
+from spin_trl.play.freeze import FREE, SECRET, differences_from_defaults, freeze, python_settings, renew
 from spin_trl.play.run import Run
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
@@ -33,14 +33,14 @@ def frozen(run: Run) -> dict[str, Any]:
 def test_only_what_differs_from_the_defaults_is_written() -> None:
     """A recipe that says what was chosen."""
     assert differences_from_defaults(SelfPlayConfig(), StartConfig()) == {}
-    args = SPINConfig("out", **CPU, beta=0.5, loss_type="space", temperature=0.7)
+    args = SPINConfig("out", **CPU, beta=0.5, loss_type="hinge", temperature=0.7)
     written = differences_from_defaults(args)
     assert written == {
         "output_dir": "out",
         "use_cpu": True,
         "bf16": False,
         "beta": 0.5,
-        "loss_type": ["space"],
+        "loss_type": ["hinge"],
         "temperature": 0.7,
     }
 
@@ -166,3 +166,17 @@ def test_a_token_is_never_written_down() -> None:
     settings = differences_from_defaults(args)
     assert "hf_secret" not in str(settings)
     assert settings["model_init_kwargs"] == {"revision": "v1"}
+
+
+def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
+    """A phase that is launched on its own reads it there; a longer run has more iterations for it, too."""
+    run = a_run(tmp_path, play={"num_iterations": 2})
+    freeze(run.directory, python_settings(run))
+    longer = a_run(tmp_path, play={"num_iterations": 4})
+    freeze(longer.directory, python_settings(longer))
+    assert yaml.safe_load(run.directory.recipe.read_text())["num_iterations"] == 2
+    renew(longer.directory, python_settings(longer))
+    assert yaml.safe_load(run.directory.recipe.read_text())["num_iterations"] == 4
+    stamp = run.directory.recipe.stat().st_mtime_ns
+    renew(longer.directory, python_settings(longer))
+    assert run.directory.recipe.stat().st_mtime_ns == stamp

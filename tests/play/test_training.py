@@ -312,7 +312,7 @@ def test_another_number_of_processes_starts_the_training_anew(
     [
         ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["nope"]})}, "nope"),
         ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["lm_head"]})}, "lm_head"),
-        ({"f_divergence_type": "js_divergence", "loss_type": "ipo_pair"}, "f_divergence_type"),
+        ({"f_divergence_type": "js_divergence", "loss_type": "bco_pair"}, "f_divergence_type"),
     ],
     ids=["no such module", "head", "divergence"],
 )
