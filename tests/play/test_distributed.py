@@ -136,3 +136,24 @@ def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_pa
     errors = capfd.readouterr().err
     assert "is no manifest of generations" in errors, errors
     assert "The generate phase of iteration 0 ended with exit code 1" in errors
+
+
+def test_a_third_branch_and_the_weights_of_a_step_are_the_same_under_ddp(tmp_path, llama_folder) -> None:
+    """T-SPIN's proto responses beside the pairs, and IRIS's softmax over the pairs of both processes, in iteration 1."""
+    for loss_type, own in (
+        ("tspin", {}),
+        ("iris", {"iris_schedule": "fixed", "iris_alpha": [1.5], "learning_rate": 1e-3}),
+    ):
+        folders = [tmp_path / f"{loss_type}-{name}" for name in ("alone", "together")]
+        one, two = (
+            runs.recipe(folder, llama_folder, per_device_train_batch_size=size, loss_type=loss_type, **own)
+            for folder, size in zip(folders, (4, 2), strict=True)
+        )
+        assert main(["run", str(one)]) == 0
+        done = accelerate(folders[1], "run", str(two))
+        assert done.returncode == 0, done.stderr
+        assert seen(folders[1]) == {"DistributedDataParallel 2 4"}
+        for stage in ("iteration-0", "iteration-1"):
+            found, expected = (runs.entry("train", stage, folder / "run") for folder in (folders[1], folders[0]))
+            for moment in ("first", "last"):
+                assert found[moment]["loss"] == pytest.approx(expected[moment]["loss"], rel=1e-3, abs=1e-4), stage
