@@ -185,6 +185,26 @@ def test_no_pass_goes_ahead_where_one_micro_batch_is_the_step(monkeypatch: pytes
     assert passes == []
 
 
+def test_iris_and_tspin_go_on_from_a_checkpoint_to_the_same_weights() -> None:
+    """With the pass ahead, and with proto responses: bit for bit what an undisturbed training gives."""
+    first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
+    first.train()
+    ways: dict[str, dict[str, Any]] = {
+        "iris": {"overrides": {"loss_type": "iris", "gradient_accumulation_steps": 2, "max_steps": 2}},
+        "tspin": {"overrides": {"loss_type": "tspin", "max_steps": 4}, "proto": generations_of(first)},
+    }
+    for name, options in ways.items():
+        steps = options["overrides"]["max_steps"]
+        saving = {"save_strategy": "steps", "save_steps": steps // 2, "output_dir": name, "num_train_epochs": 2}
+        options["overrides"] |= saving
+        whole = build(tiny.model(seed=3), **options)
+        whole.train()
+        resumed = build(tiny.model(seed=3), **options)
+        resumed.train(resume_from_checkpoint=f"{name}/checkpoint-{steps // 2}")
+        for (key, one), (_, two) in zip(whole.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+            assert torch.equal(one, two), f"{name}: {key}"
+
+
 # ---- T-SPIN: no opponent, and a third branch ------------------------------------------------------------------------
 
 
