@@ -242,7 +242,7 @@ def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: P
 
 @pytest.mark.parametrize(("history", "pairs"), [(1, [12, 24, 24]), (5, [12, 24, 36])])
 def test_history_mixes_earlier_iterations_in(history: int, pairs: list[int], llama_folder: Path) -> None:
-    """`history: 1`: iteration 0 has one pair a prompt, every later one two (of θ_t and θ_{t-1}); 5: of all that there are."""
+    """One pair a prompt at iteration 0, then one more for every earlier iteration up to `history` (of θ_{t-1}, ...)."""
     build(llama_folder, history=history, num_iterations=3).run()
     assert [entry("train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == pairs
     assert [entry("train", f"iteration-{t}")["steps"] for t in range(3)] == [count // 4 for count in pairs]
