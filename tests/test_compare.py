@@ -202,16 +202,26 @@ def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder:
         Comparison(str(recipe), [], list(ARMS)).run()
 
 
+def is_player(process: psutil.Process, folder: str) -> bool:
+    """Whether a process plays the run in a folder."""
+    try:
+        return folder in process.cmdline()
+    except psutil.Error:
+        return False
+
+
 def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
     """As a scheduler does it; nothing of it is left running."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as comparison:
-        output = arm(tmp_path / "r/run", "sigmoid") / "output.txt"
+        folder, players = str(arm(tmp_path / "r/run", "sigmoid")), []
         deadline = time.monotonic() + 120
-        while not output.exists() and time.monotonic() < deadline:
+        # Imports start processes of their own, and a new one is a copy of its parent at first.
+        while not players and time.monotonic() < deadline:
+            players = [child for child in psutil.Process(comparison.pid).children() if is_player(child, folder)]
             time.sleep(0.1)
-        (player,) = psutil.Process(comparison.pid).children()
+        (player,) = players
         comparison.terminate()
         assert comparison.wait(120) == 130
         assert comparison.stderr is not None
