@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from . import data, opponent
 from .config import SPINConfig
-from .errors import RecipeError
 from .generation.engine import Sampling
 from .generation.produce import generate
 from .generation.store import GenerationStore
@@ -49,15 +48,7 @@ def answer(
 
     Returns:
         The store. What an interrupted call left is found by a name that is its own for every model and setting.
-
-    Raises:
-        RecipeError: the weights in memory aren't whole.
     """
-    if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
-        raise RecipeError(
-            "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
-            "`spin-trl generate` without them, and pass its folder as `generations`."
-        )
     sampling = Sampling.from_args(args)
     digests = {
         "dataset_digest": data.digest(rows),

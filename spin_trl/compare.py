@@ -1,6 +1,6 @@
 """Plays several objectives side by side: the same data, start, seeds and number of gradient steps, one run directory an arm.
 
-The first arm of a seed makes what all share: θ_0 (where it is built from scratch), its figures, and its generations. The
+One arm of a seed makes what all share: θ_0 (where it is built from scratch), its figures, and its generations. The
 supervised arm is the first run's own baseline. Every arm is a process of its own, which continues where it was interrupted.
 """
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from .config import PER_ITERATION, as_mapping
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .files import write_atomically, write_json
-from .loss_types import OURS, check_known, own_settings
+from .loss_types import check_known, own_settings, use_beta
 from .play.baseline import arm_name
 from .play.directory import START, RunDirectory, baseline_stage, iteration_stage
 from .play.freeze import freeze, renew
@@ -148,7 +148,7 @@ class Comparison:
             if name not in by_name:
                 raise RecipeError(f"`--arm_settings` names {name!r}, but the self-play arms are {', '.join(by_name)}.")
             losses = by_name[name].losses
-            own = own_settings(losses) | (set() if set(losses) <= OURS | {"sft"} else {"beta"})
+            own = own_settings(losses) | ({"beta"} if use_beta(losses) else set())
             other = [setting for setting in settings if setting not in OF_AN_ARM | own]
             if other:
                 raise RecipeError(

@@ -16,7 +16,7 @@ from trl import DPOConfig
 
 from . import schedule
 from .errors import RecipeError
-from .loss_types import OURS, OWN_SETTINGS, resolve
+from .loss_types import OURS, OWN_SETTINGS, resolve, use_beta
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
@@ -204,7 +204,7 @@ class SPINConfig(DPOConfig):
     @property
     def uses_beta(self) -> bool:
         """Whether a chosen loss looks at `beta`."""
-        return not set(self.losses) <= OURS | {"sft"}
+        return use_beta(self.losses)
 
     @property
     def needs_proto(self) -> bool:

@@ -112,7 +112,7 @@ LOSS_TYPES: Mapping[str, LossType] = MappingProxyType(
         },
     }
 )
-"""By the name in `loss_type`. Published values: methods' papers; SPACE's `mu` is the number of generations a prompt."""
+"""By the name in `loss_type`. Published values are the papers'; SPACE's `mu` is the number of generations a prompt."""
 
 OURS = frozenset(name for name, found in LOSS_TYPES.items() if not found.by_trl)
 """Those that TRL does not have."""
@@ -144,6 +144,11 @@ def check_known(losses: Iterable[str]) -> None:
             near = difflib.get_close_matches(loss, known, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else "."
             raise RecipeError(f"There is no `loss_type` {loss!r}{meant} Known are {', '.join(sorted(known))}.")
+
+
+def use_beta(losses: Iterable[str]) -> bool:
+    """Whether one of these losses looks at `beta`: all of TRL's do, but `sft`."""
+    return not OURS.issuperset(set(losses) - {"sft"})
 
 
 def own_settings(losses: Iterable[str]) -> set[str]:

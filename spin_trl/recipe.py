@@ -24,7 +24,7 @@ from trl import ModelConfig, TrlParser
 from . import data
 from .config import DPO_ONLY, PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
 from .errors import RecipeError
-from .loss_types import OURS, OWN_SETTINGS, own_settings
+from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
 from .play.freeze import differences_from_defaults
 
 
@@ -169,7 +169,7 @@ def _with_losses(
     gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses)
     if OURS & set(losses):
         gone |= set(DPO_ONLY)
-    if set(losses) <= OURS | {"sft"}:
+    if not use_beta(losses):
         gone |= {"beta", "label_smoothing"}
     kept = {name: value for name, value in settings.items() if name not in gone}
     lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}

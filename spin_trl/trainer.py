@@ -309,6 +309,11 @@ class SPINTrainer(ObjectiveTrainer):
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
         """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RecipeError(
+                "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
+                "`spin-trl generate` without them, and pass its folder as `generations`."
+            )
         return answer(
             self.accelerator.unwrap_model(self.model),
             rows,
