@@ -19,6 +19,22 @@ PREFIX = "proto_"
 _PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
+def joined(rows: Mapping[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rows of two batches in one: `input_ids`, `attention_mask` and `labels`, filled up on the right to the longer."""
+    length = max(rows["labels"].size(1), more["labels"].size(1))
+
+    def wide(name: str, value: torch.Tensor) -> torch.Tensor:
+        return F.pad(value, (0, length - value.size(1)), value=_PADDING[name])
+
+    return {name: torch.cat([wide(name, rows[name]), wide(name, more[name])]) for name in _PADDING}
+
+
+def with_labels(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rows with labels: from `input_ids`, `attention_mask` and `completion_mask`, which says what is scored."""
+    labels = rows["input_ids"].masked_fill(rows["completion_mask"] == 0, -100)
+    return {"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"], "labels": labels}
+
+
 @contextlib.contextmanager
 def third_branch(model: torch.nn.Module, rows: Mapping[str, torch.Tensor] | None) -> Iterator[list[torch.Tensor]]:
     """Let the next forward of a model score further rows.
@@ -34,29 +50,23 @@ def third_branch(model: torch.nn.Module, rows: Mapping[str, torch.Tensor] | None
     if rows is None:
         yield found
         return
-    labels = rows["input_ids"].masked_fill(rows["completion_mask"] == 0, -100)
-    more = {"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"], "labels": labels}
+    more = with_labels(rows)
     shape: list[torch.Size] = []
 
     def add(module: torch.nn.Module, inputs: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         if shape:  # a reference's or another forward
             return None
         shape.append(kwargs["input_ids"].shape)
-        length = max(shape[0][1], labels.size(1))
-
-        def wide(name: str, value: torch.Tensor) -> torch.Tensor:
-            return F.pad(value, (0, length - value.size(1)), value=_PADDING[name])
-
-        return inputs, kwargs | {name: torch.cat([wide(name, kwargs[name]), wide(name, more[name])]) for name in more}
+        return inputs, kwargs | joined(kwargs, more)
 
     def take(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
         if found:
             return None
         (count, length) = shape[0]
         found.append(output.log_probs[count:].sum(dim=1))
-        surplus = max(labels.size(1) - length, 0)
+        surplus = max(more["labels"].size(1) - length, 0)
         for name, value in output.items():
-            if isinstance(value, torch.Tensor) and value.dim() > 1 and value.size(0) == count + labels.size(0):
+            if isinstance(value, torch.Tensor) and value.dim() > 1 and value.size(0) == count + len(more["labels"]):
                 output[name] = value[:count, : value.size(1) - surplus]
         return output
 

@@ -7,14 +7,20 @@ decoded and nothing is tokenised again: the policy is trained on exactly what th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from .branches import PREFIX as PROTO_PREFIX
+from .branches import joined, with_labels
 from .errors import GenerationsError
+from .forward.layout import lay_out
 from .generation.store import Generations
+
+LAYOUT = "layout"
+"""Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
 
 
 @dataclass(kw_only=True)
@@ -92,3 +98,27 @@ def self_play_collator(
     if proto is not None:
         collator.proto = (collator.proto or Generations({})).merged(proto, prefix)
     return collator
+
+
+@dataclass(frozen=True)
+class LayingOut:
+    """A collator whose batches also say where their unique tokens lie, those of all branches, under the key `layout`.
+
+    Args:
+        collator: TRL's preference collator, ours, or one that makes the same batches; others' batches pass unchanged.
+    """
+
+    collator: Callable[[list[Any]], dict[str, Any]]
+
+    def __call__(self, examples: list[Any]) -> dict[str, Any]:
+        batch = self.collator(examples)
+        if not {"input_ids", "attention_mask", "completion_mask"} <= set(batch):
+            return batch
+        rows = with_labels(batch)
+        proto = {name.removeprefix(PROTO_PREFIX): batch[name] for name in batch if name.startswith(PROTO_PREFIX)}
+        if proto:
+            rows = joined(rows, with_labels(proto))
+        try:
+            return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
+        except ValueError:  # the forward, which can't have one either, says why
+            return batch

@@ -117,6 +117,13 @@ class SPINConfig(DPOConfig):
         default=True,
         metadata={"help": "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."},
     )
+    shared_prefix: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Run every prompt once for all its responses, without padding between pairs. None: where that is exact, "
+            "and say why where it is not. true: or fail. false: never."
+        },
+    )
 
     space_mu: float | None = field(
         default=None,

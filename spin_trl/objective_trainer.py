@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,13 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from . import opponent
 from .branches import PREFIX as BRANCH
-from .branches import third_branch
+from .branches import third_branch, with_labels
+from .collator import LAYOUT, LayingOut
 from .config import SPINConfig
 from .look_ahead import others_of_each, others_of_this
 from .loss_types import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
 from .objectives import logratios
+from .shared_prefix import SharedPrefix
 from .terms import ObjectiveTerms
 
 OTHERS = "others_in_step"
@@ -34,6 +36,10 @@ class ObjectiveTrainer(DPOTrainer):
 
     loss_types: list[str]
     loss_weights: list[float]
+    train_dataset: Any
+    data_collator: Any
+    _shared_prefix: SharedPrefix | None = None
+    _lays_out = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"), kwargs.get("eval_dataset"))
@@ -42,6 +48,27 @@ class ObjectiveTrainer(DPOTrainer):
         weighted = zip(self.loss_types, self.loss_weights, strict=True)
         theirs = [(name, weight) for name, weight in weighted if name not in OURS]
         self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
+        self._share_prompts()
+
+    def _share_prompts(self) -> None:
+        """Wrap the forwards of policy and reference, once: before the first of them runs."""
+        if self._shared_prefix is not None:
+            return
+        self._shared_prefix = SharedPrefix(getattr(self.args, "shared_prefix", None), self._against_sharing())
+        self._lays_out = self._shared_prefix.wrap(self.model)
+        if self.ref_model is not None:
+            self._shared_prefix.wrap(self.accelerator.unwrap_model(self.ref_model))
+
+    def _against_sharing(self) -> str | None:
+        """What keeps this trainer from sharing prompts, whatever the model."""
+        if self.args.torch_compile:
+            return "`torch_compile` would compile the forward anew for every batch's layout"
+        if self.args.neftune_noise_alpha:
+            return "NEFTune's noise (`neftune_noise_alpha`) would be the same for both responses' prompt"
+        parallelism = self.accelerator.parallelism_config
+        if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+            return "context and sequence parallelism cut rows into pieces"
+        return None
 
     def _set_objectives(self, args: Any, train_dataset: Any, eval_dataset: Any) -> Any:
         """Our part of the loss, and settings under which no opponent is loaded where no loss looks at it."""
@@ -56,7 +83,43 @@ class ObjectiveTrainer(DPOTrainer):
         return args
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        return dataset if self._terms.reference_free else super()._precompute_ref_logps(dataset, name, batch_size)
+        if self._terms.reference_free:
+            return dataset
+        self._share_prompts()
+        with torch.inference_mode(), self._laying_out(dataset):
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+
+    def get_train_dataloader(self) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        with self._laying_out(self.train_dataset):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        with self._laying_out(self.eval_dataset if named is None else named):
+            return super().get_eval_dataloader(eval_dataset)
+
+    @contextlib.contextmanager
+    def _laying_out(self, dataset: Any) -> Iterator[None]:
+        """Let data loaders be made with a collator that also lays out."""
+        collator = self.data_collator
+        if self._lays_out and isinstance(dataset, Dataset):  # a stream's batches are cut up between processes
+            self.data_collator = LayingOut(collator)
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
+        with self._unique_tokens(inputs):
+            return super().compute_ref_log_probs(model, _without_ours(inputs))
+
+    def _unique_tokens(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        """Let models run over the unique tokens of a batch."""
+        assert self._shared_prefix is not None
+        return self._shared_prefix.batch(len(inputs["input_ids"]) // 2, inputs.get(LAYOUT))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
@@ -69,34 +132,37 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _logratios(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-ratios of a micro-batch, of real and generated responses, shape (batch,) each, without gradients."""
-        inputs = {name: value for name, value in self._prepare_inputs(batch).items() if not name.startswith(BRANCH)}
+        everything = self._prepare_inputs(batch)
+        inputs = _without_ours(everything)
         if self.precompute_ref_logps:
             real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
         else:
-            real, generated = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        labels = inputs["input_ids"].masked_fill(inputs.pop("completion_mask") == 0, -100)
+            real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
+        rows = with_labels(inputs)
         with (
             torch.no_grad(),
             disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
             self.compute_loss_context_manager(),
+            self._unique_tokens(everything),
         ):
-            logps = self.model_wrapped(**inputs, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+            logps = self.model_wrapped(**rows, use_cache=False, fused_lm_head=True).log_probs
         policy_real, policy_generated = logps.sum(dim=1).chunk(2)
         return logratios(policy_real, policy_generated, real, generated)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        if not self._terms and not self._check_is_due():
-            return super()._compute_loss(model, inputs, return_outputs)
-        # Taken out first: the parent hands everything that it does not know to the model.
-        beside = {name.removeprefix(BRANCH): value for name, value in inputs.items() if name.startswith(BRANCH)}
+        # Ours are taken out first: the parent hands everything that it does not know to the model.
         others = inputs.get(OTHERS)
-        inputs = {name: value for name, value in inputs.items() if not name.startswith((BRANCH, OTHERS))}
-        with (
-            third_branch(self.model, beside or None) as proto_logps,
-            opponent.recorded_logps(self.model, self.ref_model) as records,
-            self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
-        ):
-            result = super()._compute_loss(model, inputs, return_outputs)
+        beside = {name.removeprefix(BRANCH): value for name, value in inputs.items() if name.startswith(BRANCH)}
+        with self._unique_tokens(inputs):
+            inputs = _without_ours(inputs)
+            if not self._terms and not self._check_is_due():
+                return super()._compute_loss(model, inputs, return_outputs)
+            with (
+                third_branch(self.model, beside or None) as proto_logps,
+                opponent.recorded_logps(self.model, self.ref_model) as records,
+                self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
+            ):
+                result = super()._compute_loss(model, inputs, return_outputs)
         mask = inputs["completion_mask"][:, 1:]
         lengths = mask.sum(dim=1)
         policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
@@ -140,6 +206,11 @@ class ObjectiveTrainer(DPOTrainer):
         if self.args.bf16:
             return torch.bfloat16
         return torch.float16 if self.args.fp16 else self.model.dtype
+
+
+def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch as DPOTrainer knows it."""
+    return {name: value for name, value in inputs.items() if not name.startswith((BRANCH, OTHERS, LAYOUT))}
 
 
 def _can_be_precomputed(dataset: Any) -> bool:

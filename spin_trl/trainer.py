@@ -47,14 +47,18 @@ from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
 
+WITHOUT_GRADIENTS = 4
+"""How many times as large as in training a batch of the opponent's pass is, where `precompute_ref_batch_size` is left out:
+it keeps no activations."""
+
 
 class SPINTrainer(ObjectiveTrainer):
     """Drop-in for [`~trl.DPOTrainer`] that also plays a self-play iteration on an SFT dataset.
 
     All arguments are DPOTrainer's, with one more. `train_dataset` may hold preference pairs (as in DPOTrainer, or with
     the columns `real` and `generated`), or human responses alone (`messages`, or `prompt` and `completion`). In the
-    latter case the opponent is `model` as it is when training starts. Full fine-tuning computes its log-probabilities
-    once, before the first step, and keeps no second model; with PEFT the opponent is the base model or a frozen copy of
+    latter case the opponent is `model` as it is when training starts. Its log-probabilities are computed once, before the
+    first step, and full fine-tuning keeps no second model; with PEFT the opponent is the base model or a frozen copy of
     the adapter; an explicit `ref_model` is used as it is.
 
     Args:
@@ -74,9 +78,7 @@ class SPINTrainer(ObjectiveTrainer):
     _tag_names = ["trl", "dpo", "spin"]
     _name = "SPIN"
     _ready = False  # the parent's constructor has finished
-    train_dataset: Any
     eval_dataset: Any
-    data_collator: Any
     _paper = {
         "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
         "id": "2401.01335",
@@ -130,8 +132,7 @@ class SPINTrainer(ObjectiveTrainer):
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
             args = self._check_self_play(args, train_dataset, data_collator)
-            if self._opponent_is_ours and peft_config is None and not is_adapter:
-                args.precompute_ref_log_probs = True
+            args.precompute_ref_log_probs |= self._opponent_is_ours
         elif generations is not None or proto is not None:
             raise DataError(
                 "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
@@ -156,6 +157,8 @@ class SPINTrainer(ObjectiveTrainer):
         keep_differentiable(self.model)
         if is_peft_model(self.model):
             opponent.fit_adapters(self.model, fp16=self.args.fp16, align=self.ref_model is None)
+            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step.
+            self.precompute_ref_logps &= not (self._opponent_is_ours and self.is_fsdp_enabled)
         self._ready = True
         if self._self_play:
             self._for_each_dataset(self._rows)
@@ -196,7 +199,7 @@ class SPINTrainer(ObjectiveTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._is_given_pairs(dataset) or "sample" in dataset.column_names:
             return super()._precompute_ref_logps(dataset, name, batch_size)
-        if self.is_fsdp_enabled and not self._terms.reference_free:
+        if self.is_fsdp_enabled and not self._terms.reference_free and not is_peft_model(self.model):
             # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
             self._check_fsdp_start()
             return self._with_opponent(self._rows(dataset, name), name)
@@ -272,7 +275,9 @@ class SPINTrainer(ObjectiveTrainer):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
-        pairs = super()._precompute_ref_logps(pairs, name, self.args.precompute_ref_batch_size or batch_size)
+        pairs = super()._precompute_ref_logps(
+            pairs, name, self.args.precompute_ref_batch_size or WITHOUT_GRADIENTS * batch_size
+        )
         self.opponent_seconds += time.monotonic() - started
         return pairs
 
@@ -358,7 +363,7 @@ class SPINTrainer(ObjectiveTrainer):
             self._first_answers = dict(self._answers)
         if is_peft_model(self.model):
             opponent.freeze_adapter(self.model)
-        elif self.precompute_ref_logps:
+        if self.precompute_ref_logps:
             self._precompute_model_hash = hash_module(self.model)
         self._for_each_dataset(lambda dataset, name: self._rows_by_name.get(name, dataset))
 

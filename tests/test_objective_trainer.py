@@ -213,6 +213,10 @@ def generations_of(trainer: SPINTrainer) -> GenerationStore:
     return GenerationStore(folder)
 
 
+CHECKED = [2, 1]
+"""Rows of the two forwards that find out whether unique tokens give the same, before the first of them counts."""
+
+
 def forwards(model: Any) -> list[int]:
     """Rows of every forward, but those of generation, that the model's layers see from now on."""
     rows: list[int] = []
@@ -227,23 +231,27 @@ def forwards(model: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_tspin_runs_no_opponent(lora: bool) -> None:
-    """One forward a step, of the 2B rows that DPOTrainer sees: no precomputation, no reference, no check."""
+@pytest.mark.parametrize("shared_prefix", [None, False])
+def test_tspin_runs_no_opponent(shared_prefix: bool | None, lora: bool) -> None:
+    """One forward a step: of the 2B rows that DPOTrainer sees, or one of their unique tokens. No opponent's, no check."""
     peft = {"peft_config": LoraConfig(**LORA)} if lora else {}
-    trainer = build(tiny.model(), overrides={"loss_type": "tspin"}, **peft)
+    overrides = {"loss_type": "tspin", "shared_prefix": shared_prefix}
+    trainer = build(tiny.model(), overrides=overrides, **peft)
     rows = forwards(trainer.model)
     trainer.train()
-    assert rows == [6, 6]
+    assert rows == ([6, 6] if shared_prefix is False else [*CHECKED, 1, 1])
     assert trainer.ref_model is None
 
 
-def test_tspin_is_the_papers_loss_of_the_three_responses() -> None:
+@pytest.mark.parametrize("shared_prefix", [None, False])
+def test_tspin_is_the_papers_loss_of_the_three_responses(shared_prefix: bool | None) -> None:
     """eq. 7, from log-probabilities that a plain forward gives, at iteration 1: pairs of θ_1 with θ_0's responses."""
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
     first.train()
     proto = generations_of(first)
     model = tiny.model(seed=7)
     overrides = {"loss_type": "tspin", "tspin_beta": 0.5, "tspin_alpha": 0.25, "per_device_train_batch_size": 6}
+    overrides["shared_prefix"] = shared_prefix
     second = build(model, overrides={**overrides, "output_dir": "iteration-1", "max_steps": 1}, proto=proto)
     rows, template = second._rows_by_name["train"], second.pair_template
     assert template.eos_ids
@@ -251,7 +259,7 @@ def test_tspin_is_the_papers_loss_of_the_three_responses() -> None:
     before.load_state_dict(model.state_dict())
     seen = forwards(second.model)
     second.train()
-    assert seen == [18]
+    assert seen == ([18] if shared_prefix is False else [*CHECKED, 1])
     answers = {0: Generations.load({0: generations_of(second)}), -1: Generations.load({0: proto})}
     losses = []
     for row in rows:
@@ -291,7 +299,7 @@ def test_tspin_on_preference_pairs_is_reference_free() -> None:
     trainer = build(tiny.model(), overrides={"loss_type": "tspin"}, train_dataset=tiny.preference(6))
     rows = forwards(trainer.model)
     trainer.train()
-    assert rows == [6, 6]
+    assert rows == [*CHECKED, 1, 1]
     with pytest.raises(Exception, match="`generations` and `proto` belong to an SFT dataset"):
         build(tiny.model(), train_dataset=tiny.preference(6), proto="somewhere")
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback
 from trl import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import use_adapter
 
 import tiny
 from spin_trl import DataCollatorForSelfPlay, SPINConfig, SPINTrainer, data
@@ -210,13 +211,11 @@ def test_four_iterations_of_qlora_on_one_object(llama_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peft", "precompute", "temperature"),
-    [(False, False, 1.0), (False, False, 0.0), (True, False, 1.0), (True, True, 1.0), (True, True, 0.0)],
-    ids=["full", "full greedy", "lora", "lora precomputed", "lora precomputed greedy"],
+    ("peft", "temperature"),
+    [(False, 1.0), (False, 0.0), (True, 1.0), (True, 0.0)],
+    ids=["full", "full greedy", "lora", "lora greedy"],
 )
-def test_training_again_plays_the_next_iteration(
-    peft: bool, precompute: bool, temperature: float, llama_folder: Path
-) -> None:
+def test_training_again_plays_the_next_iteration(peft: bool, temperature: float, llama_folder: Path) -> None:
     """`train()` four times on one trainer: the policy as it is at each call is the opponent of that call.
 
     Greedy answers of a model that moved little are the same as before, and so is the data's fingerprint: the cached
@@ -225,7 +224,6 @@ def test_training_again_plays_the_next_iteration(
     trainer = build(
         str(llama_folder),
         overrides={
-            "precompute_ref_log_probs": precompute,
             "temperature": temperature,
             "learning_rate": 1e-3 if temperature == 0 else 2e-2,
             "loss_type": "space",
@@ -632,20 +630,20 @@ def test_evaluating_before_training_answers_first(peft: bool, llama_folder: Path
     starts_at_its_opponent(trainer)
 
 
-def test_precomputing_with_an_adapter_changes_nothing(llama_folder: Path) -> None:
-    """The opponent's log-probs computed beforehand, with the adapter off, are those of every step."""
-    logs = []
-    for precompute in (False, True):
-        trainer = build(
-            str(llama_folder),
-            overrides={"precompute_ref_log_probs": precompute, "output_dir": f"out/{precompute}"},
-            peft_config=LoraConfig(**LORA),
-        )
-        trainer.train()
-        starts_at_its_opponent(trainer)
-        assert ("ref_chosen_logps" in trainer.train_dataset.column_names) is precompute
-        logs.append(logged(trainer))
-    assert logs[1] == pytest.approx(logs[0], abs=1e-5)
+def test_the_opponents_log_probs_are_computed_once_with_an_adapter_too(llama_folder: Path) -> None:
+    """They are those of the base model, and of the frozen adapter in the next iteration; no step runs an opponent."""
+    base = AutoModelForCausalLM.from_pretrained(llama_folder)
+    trainer = build(str(llama_folder), peft_config=LoraConfig(**LORA), overrides={"loss_type": "space"})
+
+    def opponents(model: Any) -> list[float]:
+        return [logp(model, row["prompt_ids"], generated) for row, generated in pairs(trainer)]
+
+    trainer.train()
+    assert trainer.train_dataset["ref_rejected_logps"] == pytest.approx(opponents(base), abs=1e-4)
+    trainer.train()
+    with use_adapter(trainer.model, "ref"):
+        assert trainer.train_dataset["ref_rejected_logps"] == pytest.approx(opponents(trainer.model), abs=1e-4)
+    assert trainer.train_dataset["ref_rejected_logps"] != pytest.approx(opponents(base), abs=1e-3)
 
 
 # ---- what self-play can't do is said --------------------------------------------------------------------------------

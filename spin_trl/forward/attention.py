@@ -1,0 +1,144 @@
+"""Attention over a row of unique tokens: what transformers' models call, beside their own, when they are given a layout.
+
+On recent GPUs it is FlexAttention, which skips the blocks that no token sees. Elsewhere tokens are gathered into the rows that
+attend: those of the first branch, causally; and what the other branches don't share, against their whole rows. Padding is
+seen by attention alone; every other layer runs on the row of unique tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flex_attention_mask, sdpa_mask
+
+from .layout import Layout
+
+BLOCK = 128
+"""Tokens a side of the blocks that FlexAttention computes or skips: its default."""
+
+_KEYWORD = "gathered_rows"
+_NEVER_USED = torch.empty(1, 1, 1, 0)  # transformers hands masks of four dimensions on to attention as they are
+
+
+@dataclass(frozen=True)
+class GatheredRows:
+    """The rows that attend, without FlexAttention.
+
+    Attributes:
+        layout: of the batch.
+        mask: which of a row's keys a query sees, shape ((branches - 1) * pairs, 1, queries, keys).
+    """
+
+    layout: Layout
+    mask: torch.Tensor
+
+
+def attention_inputs(layout: Layout) -> dict[str, Any]:
+    """What a model's forward is called with, beside the tokens, so that its attention follows a layout.
+
+    Args:
+        layout: on the device of the model.
+    """
+    if has_flex_attention(layout.source.device):
+        return {"attention_mask": block_mask(layout)}
+    columns = torch.arange(layout.keys.size(1), device=layout.keys.device)
+    branches = layout.keys.size(0) // layout.shared.size(0)
+    last_seen = layout.shared.repeat(branches)[:, None] + columns[: layout.queries.size(1)]
+    rows = GatheredRows(layout, (columns <= last_seen[..., None])[:, None])
+    return {"attention_mask": _NEVER_USED, _KEYWORD: rows}
+
+
+def has_flex_attention(device: torch.device) -> bool:
+    """Whether FlexAttention is compiled for a device, with gradients: NVIDIA's from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def block_mask(layout: Layout) -> BlockMask:
+    """FlexAttention's mask of a layout, made from ranges instead of from a square of tokens."""
+    visible = layout.visible
+    tokens = visible.size(0)
+    (first, first_end), (second, second_end) = visible[:, 0].unbind(1), visible[:, 1].unbind(1)
+    starts = torch.arange(0, tokens, BLOCK, device=visible.device)
+
+    def overlap(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        return (torch.minimum(end[:, None], starts + BLOCK) - torch.maximum(start[:, None], starts)).clamp(min=0)
+
+    seen = overlap(first, first_end) + overlap(second, second_end)  # by token and block of keys
+    counts = seen.new_zeros(len(starts), len(starts))
+    counts.index_add_(0, torch.arange(tokens, device=visible.device) // BLOCK, seen)
+    is_full = counts == BLOCK * BLOCK
+    partial, full = _block_lists((counts > 0) & ~is_full), _block_lists(is_full)
+
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        in_first = (key >= first[query]) & (key < first_end[query])
+        return in_first | ((key >= second[query]) & (key < second_end[query]))
+
+    return BlockMask.from_kv_blocks(*partial, *full, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(tokens, tokens))
+
+
+def _block_lists(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """By block of queries, how many blocks of keys are chosen, and which, the chosen ones first."""
+    order = chosen.int().argsort(dim=1, descending=True, stable=True)
+    return chosen.sum(dim=1, dtype=torch.int32)[None, None], order.int()[None, None]
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | BlockMask | None,
+    *,
+    otherwise: Any,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention as transformers' models call it, which follows a layout where one has been given.
+
+    Args:
+        module: the attention layer.
+        query, key, value: shape (1, heads, tokens, dimension) with a layout.
+        attention_mask: of [`attention_inputs`], or what the model has without a layout.
+        otherwise: transformers' function for calls without a layout.
+        kwargs: `dropout`, `scaling` and whatever else a model passes.
+
+    Returns:
+        Results of shape (1, tokens, heads, dimension), and what transformers' function returns beside it.
+    """
+    rows: GatheredRows | None = kwargs.pop(_KEYWORD, None)
+    if isinstance(attention_mask, BlockMask):
+        return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if rows is None:
+        return otherwise(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+    layout = rows.layout
+
+    def gather(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """From (1, heads, tokens, dimension) to (rows, heads, tokens of a row, dimension)."""
+        return tokens[0].index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
+
+    kwargs.pop("is_causal", None)
+    kwargs.pop("sliding_window", None)
+    trunk = [gather(tokens, layout.trunk) for tokens in (query, key, value)]
+    results = [sdpa_attention_forward(module, *trunk, None, is_causal=True, **kwargs)[0]]
+    if layout.queries.numel():
+        branches = [gather(query, layout.queries), gather(key, layout.keys), gather(value, layout.keys)]
+        results.append(sdpa_attention_forward(module, *branches, rows.mask, is_causal=False, **kwargs)[0])
+    joined = torch.cat([result.flatten(0, 1) for result in results])
+    return joined.index_select(0, layout.places)[None], None
+
+
+OURS = {"sdpa": "spin_trl_sdpa", "flex_attention": "spin_trl_flex"}
+"""Implementations that also follow a layout, by the name of the one that they are without."""
+
+for _name, _attend, _mask in (
+    ("sdpa", sdpa_attention_forward, sdpa_mask),
+    ("flex_attention", flex_attention_forward, flex_attention_mask),
+):
+    AttentionInterface.register(OURS[_name], functools.partial(attend, otherwise=_attend))
+    AttentionMaskInterface.register(OURS[_name], _mask)
