@@ -47,7 +47,7 @@ class SharedPrefix:
         self._num_pairs = 0
         self._layout: Layout | None = None
 
-    def wrap(self, model: torch.nn.Module) -> bool:
+    def wrap(self, model: Any) -> bool:
         """Wrap the forward of a model that has TRL's fused LM head, and say whether it will run over unique tokens.
 
         Args:
@@ -120,7 +120,9 @@ class SharedPrefix:
 
     def _fall_back(self, reason: str) -> None:
         if self.wanted:
-            raise RecipeError(f"`shared_prefix: true` can't be had: {reason}. Leave it out, and prompts are run twice.")
+            raise RecipeError(
+                f"`shared_prefix: true` can't be had: {reason}. Leave it out, and prompts are run twice."
+            )
         if reason not in self._said:
             self._said.add(reason)
             logger.warning("Prompts are not shared by their responses: %s.", reason)
@@ -176,4 +178,6 @@ def _probe(model: Any, forward: Forward, device: torch.device) -> str | None:
     difference = float((found - expected).abs().max())
     if difference <= NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]):
         return None
-    return f"{type(model).__name__} gives other log-probabilities over unique tokens (by {difference:.3g} nats a token)"
+    return (
+        f"{type(model).__name__} gives other log-probabilities over unique tokens (by {difference:.3g} nats a token)"
+    )

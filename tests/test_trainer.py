@@ -532,6 +532,54 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, monkey
     assert seen[0] == seen[2] != seen[1]
 
 
+def test_the_opponents_pass_has_larger_batches_and_keeps_nothing(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times as many pairs as a step, or as many as are asked for, in inference mode; steps run no opponent."""
+    seen: list[tuple[int, bool]] = []
+    original = SPINTrainer.compute_ref_log_probs
+
+    def note(self: SPINTrainer, model: Any, inputs: dict[str, Any]) -> Any:
+        seen.append((len(inputs["input_ids"]) // 2, torch.is_inference_mode_enabled()))
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(SPINTrainer, "compute_ref_log_probs", note)
+    for settings_of_pass, expected in (({}, [4, 2]), ({"precompute_ref_batch_size": 5}, [5, 1])):
+        seen.clear()
+        for peft in (None, LoraConfig(**LORA)):
+            folder = f"{expected}/{peft is None}"
+            overrides = {"per_device_train_batch_size": 1, "output_dir": folder, **settings_of_pass}
+            build(str(llama_folder), overrides=overrides, peft_config=peft).train()
+        assert seen == [(count, True) for count in expected] * 2
+
+
+def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide(llama_folder: Path) -> None:
+    """The same for any trainer with that seed, another in each epoch, another for another seed."""
+
+    def epochs(seed: int, **overrides: Any) -> list[list[str]]:
+        name = f"out/{seed}{len(overrides)}"
+        trainer = build(
+            str(llama_folder),
+            train_dataset=tiny.sft(7),
+            overrides={"seed": seed, "num_train_epochs": 3, "max_steps": -1, "output_dir": name, **overrides},
+        )
+        seen: list[str] = []
+        trainer.train()
+        collator = trainer.data_collator
+        trainer.data_collator = lambda examples: seen.extend(row["key"] for row in examples) or collator(examples)
+        loader = trainer.get_train_dataloader()
+        for epoch in range(3):
+            loader.set_epoch(epoch)
+            list(loader)
+        return [seen[start : start + 7] for start in (0, 7, 14)]
+
+    first = epochs(1)
+    assert all(len(set(keys)) == 7 for keys in first)
+    assert first[0] != first[1] != first[2]
+    assert first == epochs(1, shared_prefix=False)
+    assert first != epochs(2)
+
+
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
     """The same holds for the human side: a corrected answer under the same key has log-probs of its own."""
     rows = data.prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))

@@ -10,6 +10,8 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head, pad
 
+from ..shared_prefix import SharedPrefix
+
 
 def response_logps(
     model: PreTrainedModel,
@@ -48,9 +50,13 @@ def response_logps(
 
 
 def _with_fused_head(model: PreTrainedModel) -> PreTrainedModel:
-    """The model in evaluation mode, with TRL's head that returns log-probabilities instead of logits, added once."""
+    """The model in evaluation mode, with TRL's head over labelled positions, added once.
+
+    It returns log-probabilities instead of logits.
+    """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     if not getattr(inner, "_has_fused_head", False):
         add_fused_lm_head(inner)
+        SharedPrefix(wanted=False).wrap(inner)
         inner._has_fused_head = True
     return model.eval()

@@ -1,13 +1,14 @@
 """Attention over a row of unique tokens: what transformers' models call, beside their own, when they are given a layout.
 
-On recent GPUs it is FlexAttention, which skips the blocks that no token sees. Elsewhere tokens are gathered into the rows that
-attend: those of the first branch, causally; and what the other branches don't share, against their whole rows. Padding is
-seen by attention alone; every other layer runs on the row of unique tokens.
+On recent GPUs it is FlexAttention, which skips the blocks that no token sees. Elsewhere tokens are gathered into the rows
+that attend: those of the first branch, causally; and what the other branches don't share, against their whole rows. Padding
+is seen by attention alone; every other layer runs on the row of unique tokens.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,17 +63,18 @@ def has_flex_attention(device: torch.device) -> bool:
 
 def block_mask(layout: Layout) -> BlockMask:
     """FlexAttention's mask of a layout, made from ranges instead of from a square of tokens."""
-    visible = layout.visible
-    tokens = visible.size(0)
-    (first, first_end), (second, second_end) = visible[:, 0].unbind(1), visible[:, 1].unbind(1)
-    starts = torch.arange(0, tokens, BLOCK, device=visible.device)
+    tokens, device = layout.visible.size(0), layout.visible.device
+    (first, first_end), (second, second_end) = (
+        [end.contiguous() for end in range_.T] for range_ in layout.visible.unbind(1)
+    )
+    starts = torch.arange(0, tokens, BLOCK, device=device)
 
     def overlap(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         return (torch.minimum(end[:, None], starts + BLOCK) - torch.maximum(start[:, None], starts)).clamp(min=0)
 
     seen = overlap(first, first_end) + overlap(second, second_end)  # by token and block of keys
     counts = seen.new_zeros(len(starts), len(starts))
-    counts.index_add_(0, torch.arange(tokens, device=visible.device) // BLOCK, seen)
+    counts.index_add_(0, torch.arange(tokens, device=device) // BLOCK, seen)
     is_full = counts == BLOCK * BLOCK
     partial, full = _block_lists((counts > 0) & ~is_full), _block_lists(is_full)
 
@@ -96,7 +98,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | BlockMask | None,
     *,
-    otherwise: Any,
+    otherwise: Callable[..., tuple[torch.Tensor, torch.Tensor | None]],
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Attention as transformers' models call it, which follows a layout where one has been given.
@@ -115,7 +117,7 @@ def attend(
     if isinstance(attention_mask, BlockMask):
         return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if rows is None:
-        return otherwise(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return otherwise(module, query, key, value, attention_mask, **kwargs)
     layout = rows.layout
 
     def gather(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

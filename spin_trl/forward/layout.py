@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -58,7 +59,7 @@ class Layout:
         return self._with(lambda tensor: tensor.pin_memory())
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return Layout(**{name: change(v) if isinstance(v, torch.Tensor) else v for name, v in values.items()})
 
     def gather(self, batch: torch.Tensor) -> torch.Tensor:

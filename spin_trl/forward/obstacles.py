@@ -15,7 +15,7 @@ _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layers whose tokens see other tokens through attention alone."""
 
 
-def of_model(model: torch.nn.Module) -> str | None:
+def of_model(model: Any) -> str | None:
     """Why a model's forward can't share prompts exactly, or None.
 
     Args:
@@ -43,7 +43,7 @@ def of_model(model: torch.nn.Module) -> str | None:
     return _dropout(model)
 
 
-def _dropout(model: torch.nn.Module) -> str | None:
+def _dropout(model: Any) -> str | None:
     active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
     if active:
         return "dropout is active (`disable_dropout: false`), and both responses would share the prompt's"
@@ -59,7 +59,9 @@ def of_call(others: Mapping[str, Any]) -> str | None:
         others: what the trainer hands the model beside `input_ids`, `attention_mask` and `labels`.
     """
     if others.get("output_router_logits"):
-        return "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
+        return (
+            "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
+        )
     given = {name for name, value in others.items() if value is not None}  # PEFT hands on what was not given, too
     beside = sorted(given - {"use_cache", "fused_lm_head", "output_router_logits"})
     return f"the batch has {', '.join(map(repr, beside))} beside its tokens" if beside else None

@@ -23,6 +23,9 @@ ITERATIONS = 4
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
 
+AT_ZERO = {"full": 2 * LN2, "lora": LN2}
+"""Loss of a way where every log-ratio is 0."""
+
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"loss_type": "space"},
     "lora": {"lora": True},
@@ -250,6 +253,27 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
         [row["ref_chosen_logps"] for row in second["rows"]], abs=1e-4
     )
     assert entry("train", "iteration-0")["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
+
+
+@pytest.mark.parametrize("way", ["full", "lora"])
+def test_training_that_goes_on_does_not_run_its_opponent_again(
+    way: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opponent's log-probs lie in the run directory, and a phase that was interrupted finds them there."""
+    passes: list[int] = []
+    original = SPINTrainer.compute_ref_log_probs
+    monkeypatch.setattr(
+        SPINTrainer, "compute_ref_log_probs", lambda self, *args: passes.append(1) or original(self, *args)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            play(llama_folder, way, num_iterations=1)
+    assert passes
+    passes.clear()
+    play(llama_folder, way, num_iterations=1)
+    assert not passes
+    assert entry("train", "iteration-0")["first"]["loss"] == pytest.approx(AT_ZERO[way], abs=1e-5)
 
 
 def test_degenerate_pairs_are_counted_and_dropped_if_so_set(llama_folder: Path) -> None:
