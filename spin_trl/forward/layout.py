@@ -60,7 +60,8 @@ class Layout:
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Layout(**{name: change(v) if isinstance(v, torch.Tensor) else v for name, v in values.items()})
+        values |= {name: change(value) for name, value in values.items() if isinstance(value, torch.Tensor)}
+        return Layout(**values)
 
     def gather(self, batch: torch.Tensor) -> torch.Tensor:
         """What a batch has at the unique tokens: from (branches * pairs, length) to (tokens,)."""

@@ -34,12 +34,13 @@ def of_model(model: Any) -> str | None:
         return f"{type(model).__name__} is more than a text decoder"
     if not getattr(config, "is_causal", True):
         return "its attention is not causal"
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        return "the model is split over several devices (`device_map`)"
     attention = config._attn_implementation
-    if not model.is_backend_compatible() or attention not in {*OURS, *OURS.values()}:
-        return (
-            f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, OURS))}, where the model "
-            "calls them through transformers' attention interface"
-        )
+    if not model.is_backend_compatible():
+        return f"{type(model).__name__} does not call attention through transformers' interface"
+    if attention not in {*OURS, *OURS.values()}:
+        return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, OURS))}"
     return _dropout(model)
 
 
