@@ -29,6 +29,7 @@ from spin_trl import SPINTrainer, shared_prefix
 from spin_trl.errors import RecipeError
 from spin_trl.forward.layout import Layout
 from spin_trl.loss_types import OURS
+from test_loss_types import TRLS
 from test_trainer import build, store_of
 
 RELATIVE = 1e-5
@@ -56,24 +57,6 @@ OTHER_MODELS: dict[str, dict[str, Any]] = {
     "mixtral": NO_AUXILIARY_LOSS,
     "qwen3_moe": NO_AUXILIARY_LOSS,
 }
-
-TRLS = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-)
 
 Example = dict[str, list[int]]
 Batch = dict[str, Any]
@@ -465,7 +448,7 @@ def test_bfloat16_is_no_further_from_float32_than_dpotrainers(tmp_path: Path) ->
 # ---- every objective ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss_type", TRLS)
+@pytest.mark.parametrize("loss_type", sorted(TRLS))
 def test_trls_losses_are_dpotrainers(loss_type: str, tmp_path: Path) -> None:
     settings = {"loss_type": loss_type, "label_smoothing": 0.1 if loss_type in ("exo_pair", "robust") else 0.0}
     dpo, spin = trainers(tmp_path, settings=settings)
@@ -681,7 +664,7 @@ def test_a_reference_that_lies_does_not_keep_the_policy_from_sharing(
     assert len(warnings()) == 1
 
 
-def test_a_model_that_failsover_unique_tokens_is_run_as_it_was(
+def test_a_model_that_fails_over_unique_tokens_is_run_as_it_was(
     tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
     def change(model: PreTrainedModel) -> None:
@@ -839,7 +822,7 @@ def test_checkpointing_is_as_quiet_as_dpotrainers(tmp_path: Path) -> None:
         one_step(trainer)
 
 
-def test_the_forward_runsover_unique_tokens(tmp_path: Path) -> None:
+def test_the_forward_runs_over_unique_tokens(tmp_path: Path) -> None:
     """Every layer sees one row without padding: of 10 + 5 + 7 and 6 + 6 + 6 tokens, each once."""
     _, spin = trainers(tmp_path)
     seen: list[tuple[int, ...]] = []
