@@ -941,3 +941,71 @@ def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
     assert len(dpo) == 12
     assert shared == pytest.approx(plain, rel=RELATIVE, abs=2e-6)
     assert shared == pytest.approx(dpo, rel=RELATIVE, abs=2e-6)
+
+
+SHARDED = """
+import json, os, sys
+sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
+import torch.distributed as dist
+from test_shared_prefix import sharded
+dist.init_process_group("gloo")
+found = [sharded(checkpointing) for checkpointing in (False, True)]
+if dist.get_rank() == 0:
+    open(sys.argv[1], "w").write(json.dumps(found))
+dist.destroy_process_group()
+"""
+
+
+def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
+    """A model whose parameters lie on two processes, run with and without sharing.
+
+    Returns:
+        The class that torch made of the model; the largest difference of a log-probability, in nats; the largest of a
+        gradient, relative to its norm; and how many gradients there are.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from trl.trainer.utils import add_fused_lm_head
+
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    batch = batch_of(examples((10, 5, 7), (3, 12, 2), seed=torch.distributed.get_rank()))
+    labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
+    found = []
+    for shared in (True, False):
+        model = tiny.model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        add_fused_lm_head(model)
+        prefix = shared_prefix.SharedPrefix(shared)
+        prefix.wrap(model)
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        with prefix.batch(2):
+            logps = model(**batch, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+        logps.sum().backward()
+        found.append((logps.detach(), {name: value.full_tensor() for name, value in gradients_of(model).items()}))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    apart = [float((our_gradients[name] - value).norm() / value.norm()) for name, value in their_gradients.items()]
+    return type(model).__name__, float((ours - theirs).abs().max()), max(apart), len(apart)
+
+
+def test_sharded_weights_share_prompts_too(tmp_path: Path) -> None:
+    """torch's `fully_shard` over gloo, with and without checkpointing: gathered layer by layer, forward and backward."""
+    script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
+    script.write_text(SHARDED)
+    options = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, str(script), str(result)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for wrapper, logps, gradients, count in json.loads(result.read_text()):
+        assert wrapper == "FSDPLlamaForCausalLM"
+        assert logps < 2e-6
+        assert gradients < RELATIVE
+        assert count == 21
