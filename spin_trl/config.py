@@ -307,12 +307,12 @@ class SelfPlayConfig:
         metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
     )
     held_out_max: int = field(default=1000, metadata={"help": "Most prompts that are kept for evaluation."})
-    scorer: str | None = field(
+    scorer: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Scores a generated response: `module:function`, called with the prompt, the real and the generated "
-            "text, returning a number, or named numbers. Their means over the held-out prompts are reported, as `score` or "
-            "`score/NAME`."
+            "help": "Scores a generated response: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, or "
+            "`module:function`, called with the prompt, the real and the generated text, returning a number, or named "
+            "numbers. One, or several. Means over the held-out prompts are reported, as `score` or `score/NAME`."
         },
     )
     metric_for_best_iteration: str = field(
@@ -355,6 +355,8 @@ class SelfPlayConfig:
     def __post_init__(self) -> None:
         if self.smoke:
             self.num_iterations = min(self.num_iterations, 2)
+        if isinstance(self.scorer, str):
+            self.scorer = [self.scorer]
         _in_range("num_iterations", self.num_iterations, 1)
         _in_range("history", self.history, 0)
         _in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)

@@ -1,7 +1,9 @@
 """The public names, and that they cost nothing until they are used."""
 
+import configparser
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,12 @@ def test_importing_the_package_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_folder_of_the_package_is_shipped() -> None:
+    """A wheel holds the packages that setup.cfg names, and no others."""
+    top = Path(spin_trl.__file__).parents[1]
+    settings = configparser.ConfigParser()
+    settings.read(top / "setup.cfg")
+    named = set(settings["options"]["packages"].split()) - {"spin_trl.recipes"}
+    assert named == {".".join(path.parent.relative_to(top).parts) for path in top.glob("spin_trl/**/__init__.py")}

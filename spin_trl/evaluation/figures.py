@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-Score = float | Mapping[str, float]
-"""What a scorer says of a generated response: a number, or named numbers."""
+from .intervals import mean_and_error, of_difference, of_mean
+from .scorers import Score
+
+BESIDE = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
+"""What figures are called that say how sure a figure is, or how it has changed, after its own name."""
+
+ByPrompt = dict[str, dict[str, float]]
+"""Values of figures by the keys of prompts."""
+
+_TOKENS = "real_tokens"
+"""What a prompt's negative log-likelihood is divided by, beside the values."""
 
 
 @dataclass(frozen=True)
@@ -55,64 +63,91 @@ def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
     """Figures of a model over its held-out prompts.
 
     Returns:
-        `nll`: negative log-likelihood of the real responses, in nats per token, and its standard error `nll_se`;
+        `nll`: negative log-likelihood of the real responses, in nats per token;
         `logps/real`, `logps/generated`: mean log-probability of a real response, and of the opponent's;
-        `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half, and `win_rate_se`;
+        `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half;
         `length_real`, `length_generated`: mean tokens; `empty`, `truncated`, `identical`: shares of generated responses;
-        `score`, `score_se`, `score_greedy`, `score_greedy_se`: means of the scorer, and their standard errors; of
-        a scorer that returns several numbers `score/NAME`, `score/NAME_se`, `score_greedy/NAME` and so on.
-        Figures that were not measured are absent.
+        `score`, `score_greedy`: means of the scorer; of one that returns several numbers `score/NAME` and so on. Means
+        come with their standard error `NAME_se` and the 95 % interval from `NAME_low` to `NAME_high`. Figures that were
+        not measured are absent.
     """
     count = len(rows)
-    tokens = sum(row.real_tokens for row in rows)
-    nll = -sum(row.real_logp for row in rows) / tokens
+    tokens = [row.real_tokens for row in rows]
     figures = {
         "held_out": float(count),
-        "nll": nll,
-        # Of a ratio of sums: the residuals' spread over the mean denominator (delta method).
-        "nll_se": _standard_error([-row.real_logp - nll * row.real_tokens for row in rows]) * count / tokens,
+        **mean_of("nll", [-row.real_logp for row in rows], tokens),
         "logps/real": sum(row.real_logp for row in rows) / count,
-        "length_real": tokens / count,
+        "length_real": sum(tokens) / count,
         "length_generated": sum(row.generated_tokens for row in rows) / count,
         "empty": sum(row.generated_tokens <= (row.finish_reason == "eos") for row in rows) / count,
         "truncated": sum(row.finish_reason == "length" for row in rows) / count,
         "identical": sum(row.identical for row in rows) / count,
     }
-    margins = [row.margin for row in rows if row.margin is not None]
-    figures |= mean_of("win_rate", [(margin > 0) + (margin == 0) / 2 for margin in margins])
     opponents = [row.opponent_generated_logp for row in rows if row.opponent_generated_logp is not None]
     if opponents:
         figures["logps/generated"] = sum(opponents) / len(opponents)
-    figures |= _score_means("score", [row.score for row in rows if row.score is not None])
-    figures |= _score_means("score_greedy", [row.greedy_score for row in rows if row.greedy_score is not None])
+    by_prompt = values_of({str(number): row for number, row in enumerate(rows)})
+    for name, values in by_prompt.items():
+        if name not in ("nll", _TOKENS):
+            figures |= mean_of(name, list(values.values()))
     return figures
 
 
-def _score_means(figure: str, scores: Sequence[Score]) -> dict[str, float]:
-    """Means of scores by figure. A name that a row's scores don't hold is averaged over the other rows."""
-    values: dict[str, list[float]] = {}
-    for score in scores:
-        if isinstance(score, Mapping):
-            for name, value in score.items():
-                values.setdefault(f"{figure}/{name}", []).append(value)
-        else:
-            values.setdefault(figure, []).append(score)
-    means: dict[str, float] = {}
-    for name, found in values.items():
-        means |= mean_of(name, found)
-    return means
+def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
+    """What a model did on every prompt, for comparisons with others: `nll`, `win_rate` and scores, by figure and key.
+
+    Args:
+        rows: what was measured, by the keys of the prompts. A figure has values for those prompts on which it was.
+    """
+    values: ByPrompt = {
+        "nll": {key: -row.real_logp for key, row in rows.items()},
+        _TOKENS: {key: float(row.real_tokens) for key, row in rows.items()},
+    }
+    for key, row in rows.items():
+        if row.margin is not None:
+            values.setdefault("win_rate", {})[key] = (row.margin > 0) + (row.margin == 0) / 2
+        for figure, score in (("score", row.score), ("score_greedy", row.greedy_score)):
+            named = score if isinstance(score, Mapping) else {"": score}
+            for name, value in named.items():
+                if value is not None:
+                    values.setdefault(f"{figure}/{name}" if name else figure, {})[key] = value
+    return values
 
 
-def mean_of(name: str, values: Sequence[float]) -> dict[str, float]:
-    """The mean as `name`, and its standard error as `name_se`; nothing if there are no values."""
+def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
+    """How figures have changed from one model to another, on the prompts that both have answered.
+
+    Args:
+        now, before: of [`values_of`].
+
+    Returns:
+        For every figure that both have: `NAME_change`, its interval `NAME_change_low` and `NAME_change_high`, and
+        `NAME_change_p`, the probability of as large a change between equal models. The win rate, each time against
+        another opponent, is left out.
+    """
+    figures: dict[str, float] = {}
+    for name in now:
+        keys = [key for key in now[name] if key in before.get(name, {})]
+        if not keys or name in ("win_rate", _TOKENS):
+            continue
+        weights = [now[_TOKENS][key] for key in keys] if name == "nll" else None
+        found = of_difference([now[name][key] for key in keys], [before[name][key] for key in keys], weights)
+        figures |= {
+            f"{name}_change": found.value,
+            f"{name}_change_low": found.low,
+            f"{name}_change_high": found.high,
+            f"{name}_change_p": found.p,
+        }
+    return figures
+
+
+def mean_of(name: str, values: Sequence[float], weights: Sequence[float] | None = None) -> dict[str, float]:
+    """The mean as `name`, its standard error as `name_se`, and its interval as `name_low` and `name_high`.
+
+    Nothing if there are no values.
+    """
     if not values:
         return {}
-    return {name: sum(values) / len(values), f"{name}_se": _standard_error(values)}
-
-
-def _standard_error(values: Sequence[float]) -> float:
-    """Standard error of the mean of independent values."""
-    if len(values) < 2:
-        return math.nan
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+    mean, error = mean_and_error(values, weights)
+    interval = of_mean(values, weights)
+    return {name: mean, f"{name}_se": error, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,12 +1,26 @@
-"""Scorers for known datasets: what a generated response is worth, by rules that the data itself follows.
+"""Scorers: what a generated response is worth, by rules that tasks with one right answer follow.
 
-A scorer is named in a recipe (`scorer: spin_trl.evaluation.scorers:gsm8k`) and called with the texts of a prompt, its real
-response and a generated one. It returns a number, or named numbers.
+A recipe names one (`scorer: gsm8k`) or several; `module:function` names one of the user's own. A scorer is called with the
+texts of a prompt, its real response and a generated one, and returns a number, or named numbers; nothing (an empty mapping)
+where the real response has no answer that could be compared.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+from ..data import resolve
+from ..errors import RecipeError
+
+Score = float | Mapping[str, float]
+"""What a scorer says of a generated response: a number, or named numbers."""
+
+Scorer = Callable[[str, str, str], Score]
+"""Called with the texts of a prompt, its real response and a generated one."""
 
 ANSWER_MARK = "#### "
 """What stands before the final answer in GSM8K (Cobbe et al., arXiv 2110.14168), at the start of its own, last line."""
@@ -56,3 +70,131 @@ def gsm8k(prompt: str, real: str, generated: str) -> dict[str, float]:
         "answer_line": float(has_answer_line(generated)),
         "format": float(has_format(generated)),
     }
+
+
+def exact_match(prompt: str, real: str, generated: str) -> float:
+    """1 if the generated response is the real one, whitespace aside."""
+    return float(generated.split() == real.split())
+
+
+def boxed_answer(response: str) -> str | None:
+    """What stands in the last `\\boxed{...}` of a response, braces within it matched, without spaces; None without one."""
+    start = response.rfind("\\boxed{")
+    if start == -1:
+        return None
+    depth = 0
+    for end, character in enumerate(response[start:], start):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "}" and depth == 0:
+            return "".join(response[start + len("\\boxed{") : end].split())
+    return None
+
+
+def last_number_in(response: str) -> Decimal | None:
+    """The last number of a response, commas between digits aside; None without one."""
+    found = [match.group() for match in _NUMBER.finditer(response)]
+    return Decimal(found[-1].replace(",", "")) if found else None
+
+
+def choice_letter(response: str) -> str | None:
+    """The letter, from A to J, that a response chooses; None if it chooses none.
+
+    What an answer is announced with counts first (`answer is B`, `Answer: (b)`), then a response that begins with its
+    letter (`B`, `(B) ...`, `B. ...`), then the last capital letter that stands alone.
+    """
+    announced = _ANNOUNCED.findall(response)
+    if announced:
+        return str(announced[-1]).upper()
+    first = _FIRST_LETTER.match(response)
+    if first:
+        return first.group(1).upper()
+    alone = _LETTER_ALONE.findall(response)
+    return str(alone[-1]) if alone else None
+
+
+_ANNOUNCED = re.compile(r"(?i:answer|choice|option)(?i:\s+is)?\s*:?\s*\**\(?([A-Ja-j])\b(?!')")
+_FIRST_LETTER = re.compile(r"\s*\(?([A-Ja-j])(?:[).:]|\s*$)")
+_LETTER_ALONE = re.compile(r"(?<![\w'])([A-HJ])(?![\w'])")  # I is a word
+
+
+def _same(extract: Callable[[str], object | None]) -> Scorer:
+    """A scorer that is 1 where the answers that are extracted from both responses are equal."""
+
+    def score(prompt: str, real: str, generated: str) -> Score:
+        expected = extract(real)
+        return {} if expected is None else float(extract(generated) == expected)
+
+    return score
+
+
+def valid_json(prompt: str, real: str, generated: str) -> float:
+    """1 if the whole response is JSON."""
+    try:
+        json.loads(generated)
+    except ValueError:
+        return 0.0
+    return 1.0
+
+
+def _matches(pattern: re.Pattern[str], prompt: str, real: str, generated: str) -> float:
+    return float(pattern.search(generated) is not None)
+
+
+SCORERS: Mapping[str, Scorer] = {
+    "exact_match": exact_match,
+    "gsm8k": gsm8k,
+    "boxed": _same(boxed_answer),
+    "last_number": _same(last_number_in),
+    "choice": _same(choice_letter),
+    "json": valid_json,
+}
+"""By the names that recipes use; `regex:PATTERN` and `module:function` name others."""
+
+REGEX = "regex:"
+
+
+def scorer_of(names: Sequence[str]) -> Scorer:
+    """The scorer that a recipe names; of several, one that returns the numbers of all by their names.
+
+    Args:
+        names: of `SCORERS`, `regex:PATTERN` (1 if the pattern is found in the generated response) or `module:function`.
+
+    Raises:
+        RecipeError: a name is unknown, a pattern is none, or a name stands there twice.
+        DataError: `module:function` names no function that can be imported.
+    """
+    scorers = {_short(name): _named(name) for name in names}
+    if len(scorers) < len(names):
+        raise RecipeError(f"`scorer` names something twice: {', '.join(map(repr, names))}.")
+    if len(names) == 1:
+        return scorers[_short(names[0])]
+
+    def score(prompt: str, real: str, generated: str) -> Score:
+        together: dict[str, float] = {}
+        for name, scorer in scorers.items():
+            found = scorer(prompt, real, generated)
+            if isinstance(found, Mapping):
+                together |= {f"{name}.{part}": value for part, value in found.items()}
+            else:
+                together[name] = found
+        return together
+
+    return score
+
+
+def _short(name: str) -> str:
+    """A name for figures: of a pattern, the pattern; of a function, its own."""
+    return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
+
+
+def _named(name: str) -> Scorer:
+    if name in SCORERS:
+        return SCORERS[name]
+    if name.startswith(REGEX):
+        try:
+            return functools.partial(_matches, re.compile(name.removeprefix(REGEX)))
+        except re.error as error:
+            raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
+    if ":" in name:
+        return resolve(name)
+    raise RecipeError(f"`scorer` is {name!r}; known are {', '.join(SCORERS)}, `regex:PATTERN` and `module:function`.")

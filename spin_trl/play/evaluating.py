@@ -13,13 +13,17 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.figures import HeldOutRow, Score, summarise
+from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
 from ..evaluation.logps import response_logps
+from ..evaluation.scorers import Score
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
 from .answering import Load, answer, at_hand
 from .directory import START, iteration_stage
 from .run import Run, since
+
+VALUES = "values.json"
+"""Where a model's figures lie prompt by prompt, beside its answers."""
 
 SAMPLES = 100
 """Held-out prompts that are written down with their responses, for a person to read."""
@@ -51,7 +55,11 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     args = run.args
     losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
     figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
+    if opponent_stage is not None:
+        before = read_json(run.directory.held_out(opponent_stage) / VALUES) or {}
+        figures |= changes(values_of(dict(zip(rows["key"], measured, strict=True))), before)
     if PartialState().is_main_process:
+        write_json(folder / VALUES, values_of(dict(zip(rows["key"], measured, strict=True))))
         _write_samples(run, rows, stage, measured)
         write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)

@@ -20,6 +20,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from .. import data
 from ..config import SelfPlayConfig, SPINConfig, StartConfig
 from ..errors import DataError, LaunchError, RunDirectoryError
+from ..evaluation.scorers import Scorer
 from ..files import read_json
 from ..models import digest, load_tokenizer
 from .baseline import save_model
@@ -28,7 +29,7 @@ from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
-from .run import Run, Scorer
+from .run import Run
 from .showing import Figures, all_figures, phase_line, played, show
 
 SMOKE_ROWS = 8

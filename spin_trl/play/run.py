@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,15 +16,12 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokeniz
 from .. import data
 from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
 from ..errors import DataError, RecipeError
-from ..evaluation.figures import Score
+from ..evaluation.scorers import Scorer, scorer_of
 from ..loss_types import check_known
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
 from .directory import START, RunDirectory, iteration_stage
 from .journal import Journal
-
-Scorer = Callable[[str, str, str], Score]
-"""Scores a generated response: (prompt, real, generated), as text, -> a number, or named numbers."""
 
 
 @dataclass
@@ -57,7 +53,7 @@ class Run:
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
         if self.scorer is None and self.play.scorer is not None:
-            self.scorer = data.resolve(self.play.scorer)
+            self.scorer = scorer_of(self.play.scorer)
         self._check_objective()
 
     def _check_objective(self) -> None:

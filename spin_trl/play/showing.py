@@ -64,11 +64,12 @@ def show(run: Run, iteration: int, best: str, console: Console) -> None:
     """Print the table, and keep it and the plot in the run directory."""
     figures = all_figures(run, iteration)
     title = f"{run.directory.path.name}, iterations 0 to {iteration}"
-    console.print(run_table(figures, best, title=title, width=console.width))
+    metric = run.play.metric_for_best_iteration
+    console.print(run_table(figures, best, title=title, width=console.width, metric=metric))
     file = io.StringIO()
-    Console(file=file, width=FILE_WIDTH).print(run_table(figures, best, title=title, width=FILE_WIDTH))
+    Console(file=file, width=FILE_WIDTH).print(run_table(figures, best, title=title, width=FILE_WIDTH, metric=metric))
     write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue()))
-    plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
+    plot_run(run.directory.plot, curves(run, iteration, figures), metric)
 
 
 def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:

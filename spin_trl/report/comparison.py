@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from ..evaluation.figures import BESIDE
 from ..files import write_atomically
 from .table import COLUMNS, Column, run_table
 
@@ -66,7 +67,7 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
     means: dict[str, float] = {"seeds": float(len(found))}
     for name in found[0]:
         values = [figures[name] for figures in found if name in figures]
-        if name.endswith("_se") or len(values) < len(found):
+        if name.endswith(BESIDE) or len(values) < len(found):
             continue
         mean = sum(values) / len(values)
         spread = sum((value - mean) ** 2 for value in values)

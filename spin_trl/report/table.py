@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
+
+from ..evaluation.figures import BESIDE
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ COLUMNS = (
 )
 
 
+CHANGE = "change [95 %]"
+"""Heading of the column that compares every model with the one before it."""
+
 _NAMED_SCORES = ("score/", "score_greedy/")
 """How the figures of a scorer begin that returns several numbers."""
 
@@ -65,6 +71,16 @@ def written(figures: Mapping[str, float], column: Column) -> str:
     return text if error is None or math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
+def written_change(figures: Mapping[str, float], column: Column) -> str:
+    """How a figure has changed from the model before, with its 95 % interval, `–` where nothing came before."""
+    names = [f"{column.figure}_change{end}" for end in ("", "_low", "_high")]
+    if not all(name in figures for name in names):
+        return "–"
+    scale, digits = (100, 1) if column.percent else (1, column.digits)
+    value, low, high = (f"{scale * figures[name]:+.{digits}f}" for name in names)
+    return f"{value} [{low}, {high}]"
+
+
 CAPTION = "± one standard error over the held-out prompts; * the best by the run's metric"
 
 
@@ -75,6 +91,7 @@ def run_table(
     width: int | None = None,
     columns: Sequence[Column] = COLUMNS,
     caption: str = CAPTION,
+    metric: str | None = None,
 ) -> Table:
     """The table of a run.
 
@@ -85,15 +102,19 @@ def run_table(
         width: columns of the terminal. Where the table is wider, less important figures go.
         columns: what may be shown, beside named scores.
         caption: below the table.
+        metric: figure whose change from model to model is shown, too.
 
     Returns:
         A table for rich.
     """
     named = dict.fromkeys(name for found in figures.values() for name in found if name.startswith(_NAMED_SCORES))
     shown = [
-        *(_named_score(name) for name in named if not name.endswith("_se")),
+        *(_named_score(name) for name in named if not name.endswith(BESIDE)),
         *(column for column in columns if any(column.figure in found for found in figures.values())),
     ]
+    changed = next((column for column in shown if column.figure == metric), None)
+    if changed is not None and any(f"{metric}_change" in found for found in figures.values()):
+        shown.insert(shown.index(changed) + 1, dataclasses.replace(changed, heading=CHANGE, rank=1))
     table = _table(figures, shown, best, title, caption)
     while width is not None and len(shown) > 1 and _width(table) > width:
         last = max(shown, key=lambda column: (column.rank, shown.index(column)))
@@ -122,7 +143,7 @@ def _table(
         name = stage.removeprefix("baseline/").replace("/iteration-", " ").replace("-", " ")
         table.add_row(
             f"{name} *" if stage == best else name,
-            *(written(found, column) for column in columns),
+            *((written_change if column.heading == CHANGE else written)(found, column) for column in columns),
             style="bold" if stage == best else None,
         )
     return table

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from spin_trl.evaluation.figures import HeldOutRow, summarise
+from spin_trl.evaluation.figures import HeldOutRow, changes, summarise, values_of
 
 
 def row(**values):
@@ -97,3 +97,44 @@ def test_named_scores_are_figures_of_their_own_over_the_rows_that_have_them():
     assert figures["score/right_se"] == pytest.approx(1 / 3)  # deviations 2/3, -1/3, -1/3
     assert (figures["score/format"], figures["score_greedy/right"]) == (1.0, 0.5)
     assert "score" not in figures
+
+
+def test_means_come_with_the_interval_that_holds_them():
+    figures = summarise(
+        [row(score=value, real_logratio=1.0, generated_logratio=0.0) for value in [1.0] * 8 + [0.0] * 2]
+    )
+    assert (figures["score_low"], figures["score_high"]) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # Wilson's
+    assert figures["win_rate_low"] == pytest.approx(0.7224672, abs=1e-6)
+    assert figures["win_rate_high"] == 1.0
+    assert figures["nll_low"] <= figures["nll"] <= figures["nll_high"]
+
+
+def test_values_are_kept_prompt_by_prompt():
+    rows = {
+        "a": row(score={"right": 1.0}, greedy_score=0.5, real_logratio=2.0, generated_logratio=2.0),
+        "b": row(real_logp=-7.0, real_tokens=3),
+    }
+    assert values_of(rows) == {
+        "nll": {"a": 4.0, "b": 7.0},
+        "real_tokens": {"a": 4.0, "b": 3.0},
+        "win_rate": {"a": 0.5},
+        "score/right": {"a": 1.0},
+        "score_greedy": {"a": 0.5},
+    }
+
+
+def test_a_change_is_measured_on_the_prompts_that_both_have():
+    """8 won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that one of the two has not is left out."""
+    marks = [(1.0, 0.0)] * 8 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 20
+    now = {str(number): row(score=one, real_logp=-3.0) for number, (one, _) in enumerate(marks)}
+    before = {str(number): row(score=other, real_logp=-4.0) for number, (_, other) in enumerate(marks)}
+    found = changes(values_of(now | {"new": row(score=0.0)}), values_of(before | {"old": row(score=0.0)}))
+    assert found["score_change"] == pytest.approx(0.2)
+    assert found["score_change_p"] == pytest.approx(2 * 56 / 1024)
+    assert found["score_change_low"] < 0.2 < found["score_change_high"]
+    assert found["nll_change"] == pytest.approx(-0.25)  # a nat less on four tokens each
+    assert not any(name.startswith("win_rate") for name in found)
+
+
+def test_models_that_were_measured_before_values_were_kept_have_no_change():
+    assert changes(values_of({"a": row()}), {}) == {}

@@ -1,11 +1,24 @@
-"""The scorer of GSM8K, by hand and against every answer that GSM8K has published."""
+"""Scorers, by hand, and GSM8K's against every answer that it has published."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from spin_trl.evaluation.scorers import final_answer, gsm8k, has_answer_line, has_format
+from spin_trl.errors import DataError, RecipeError
+from spin_trl.evaluation.scorers import (
+    SCORERS,
+    boxed_answer,
+    choice_letter,
+    exact_match,
+    final_answer,
+    gsm8k,
+    has_answer_line,
+    has_format,
+    last_number_in,
+    scorer_of,
+    valid_json,
+)
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 PUBLISHED = {"train": 7473, "test": 1319}
@@ -91,3 +104,123 @@ def test_every_published_answer_is_right_and_in_format(split):
             previous["answer"].split("\n#### ")[1].replace(",", "")
         )
         assert found == {**RIGHT, "exact_match": float(same)}, row
+
+
+# ---- answers of other tasks -----------------------------------------------------------------------------------------
+
+
+def test_an_exact_match_is_one_whatever_the_spaces() -> None:
+    assert exact_match("", "a  b\n", " a b") == 1.0
+    assert exact_match("", "a b", "ab") == 0.0
+    assert exact_match("", "A", "a") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (r"So \boxed{42}.", "42"),
+        (r"\boxed{1}, no: \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{ x + 1 }", "x+1"),
+        (r"\boxed{\{1, 2\}}", r"\{1,2\}"),
+        (r"\boxed{cut off", None),
+        ("42", None),
+        ("", None),
+    ],
+)
+def test_the_boxed_answer(response: str, expected: str | None) -> None:
+    """The last one, with the braces in it; an answer that was cut in its box has none."""
+    assert boxed_answer(response) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("12 apples and 3.50 pears", "3.50"),
+        ("It is 1,234.", "1234"),
+        ("-5 degrees", "-5"),
+        ("from 3 to -2.5", "-2.5"),
+        ("none", None),
+    ],
+)
+def test_the_last_number(response: str, expected: str | None) -> None:
+    found = last_number_in(response)
+    assert (None if found is None else str(found)) == expected
+
+
+def test_numbers_are_equal_by_value() -> None:
+    score = SCORERS["last_number"]
+    assert score("", "It costs 3.5.", "So 3.50 in all") == 1.0
+    assert score("", "1,000", "1000") == 1.0
+    assert score("", "1000", "1001") == 0.0
+    assert score("", "no number", "7") == {}
+    assert score("", "7", "no number") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("B", "B"),
+        ("(c) because it is larger", "C"),
+        ("D. It is larger.", "D"),
+        ("The answer is A, not B.", "A"),
+        ("Answer: (b)", "B"),
+        ("The correct choice is **C**", "C"),
+        ("A man walks in. I say the answer is D", "D"),
+        ("I think that it must be C", "C"),
+        ("Is it A? No, E", "E"),
+        ("a good day", None),
+        ("I don't know", None),
+        ("", None),
+    ],
+)
+def test_the_letter_that_is_chosen(response: str, expected: str | None) -> None:
+    assert choice_letter(response) == expected
+
+
+def test_json_is_the_whole_response() -> None:
+    assert valid_json("", "", '{"a": [1, 2]}') == 1.0
+    assert valid_json("", "", ' "text" ') == 1.0
+    assert valid_json("", "", 'Here: {"a": 1}') == 0.0
+    assert valid_json("", "", "{'a': 1}") == 0.0
+    assert valid_json("", "", "") == 0.0
+
+
+# ---- what a recipe names --------------------------------------------------------------------------------------------
+
+
+def length(prompt: str, real: str, generated: str) -> float:
+    """A user's own scorer."""
+    return float(len(generated))
+
+
+def test_one_scorer_is_itself() -> None:
+    assert scorer_of(["gsm8k"]) is gsm8k
+    assert scorer_of([f"{__name__}:length"]) is length
+    found = scorer_of([r"regex:^\d+$"])
+    assert (found("", "", "12"), found("", "", "12 apples")) == (1.0, 0.0)
+
+
+def test_several_scorers_return_their_numbers_by_name() -> None:
+    """Named numbers keep the scorer's name before their own, so none takes another's place."""
+    found = scorer_of(["exact_match", "gsm8k", r"regex:\d", f"{__name__}:length"])("", REAL, "#### 1200")
+    assert found == {
+        "exact_match": 0.0,
+        "gsm8k.exact_match": 1.0,
+        "gsm8k.answer_line": 1.0,
+        "gsm8k.format": 0.0,
+        r"\d": 1.0,
+        "length": 9.0,
+    }
+
+
+def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(
+        RecipeError, match=r"`scorer` is 'gsm9k'; known are exact_match, gsm8k, boxed, .*`regex:PATTERN`"
+    ):
+        scorer_of(["gsm9k"])
+    with pytest.raises(RecipeError, match="the pattern can't be read: missing"):
+        scorer_of(["regex:("])
+    with pytest.raises(RecipeError, match="names something twice"):
+        scorer_of(["gsm8k", "json", "spin_trl.evaluation.scorers:gsm8k"])
+    with pytest.raises(DataError, match="names no function"):
+        scorer_of(["nowhere:score"])

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from play.runs import answers, build, entry, logp, steps
+from spin_trl.errors import RecipeError
 from spin_trl.play import answering, evaluating
 
 STAGES = ("start", "iteration-0", "iteration-1")
@@ -178,9 +179,40 @@ def test_a_scorer_may_return_named_numbers(llama_folder: Path) -> None:
     build(llama_folder, num_iterations=1, scorer=marks).run()
     found = figures(Path("run"), "start")
     lines = [json.loads(line) for line in Path("run/start/samples.jsonl").read_text().splitlines()]
-    letters = [value for name, value in found.items() if "letters" in name and not name.endswith("_se")]
+    letters = [value for name, value in found.items() if name.endswith("letters")]
     assert letters == [pytest.approx(sum(len(line["generated"]) for line in lines) / len(lines))]
     assert any("capitals" in name for name in found)
+
+
+def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(played: Path) -> None:
+    """The mean of the differences, prompt by prompt, whatever the prompts themselves are worth."""
+    before: dict[str, float] = {}
+    for stage in STAGES:
+        lines = (played / stage / "samples.jsonl").read_text().splitlines()
+        scores = {line["key"]: line["score"] for line in map(json.loads, lines)}
+        found = figures(played, stage)
+        if before:
+            expected = sum(scores[key] - before[key] for key in before) / len(before)
+            assert found["score_change"] == pytest.approx(expected)
+            assert found["score_change_low"] <= expected <= found["score_change_high"]
+            assert 0 <= found["score_change_p"] <= 1
+            earlier = figures(played, STAGES[STAGES.index(stage) - 1])
+            assert found["nll_change"] == pytest.approx(found["nll"] - earlier["nll"])
+            assert "win_rate_change" not in found
+        else:
+            assert not any("change" in name for name in found)
+        before = scores
+    assert len(before) == 6
+    assert "change [95 %]" in (played / "table.txt").read_text()
+
+
+def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
+    """One or several; several are told apart by their names."""
+    build(llama_folder, num_iterations=1, scorer=["exact_match", "regex:[a-z]"]).run()
+    found = figures(Path("run"), "iteration-0")
+    assert {"score/exact_match", "score/[a-z]", "score/[a-z]_change"} <= set(found)
+    with pytest.raises(RecipeError, match="`scorer` is 'exact'; known are exact_match"):
+        build(llama_folder, "other", scorer="exact")
 
 
 def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Path) -> None:

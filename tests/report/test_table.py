@@ -76,3 +76,18 @@ def test_a_scorers_named_scores_are_columns():
     Console(file=file, width=120).print(run_table({"start": figures}, None))
     text = file.getvalue()
     assert all(part in text for part in ("exact match %", "2.0 ±0.7", "greedy exact match %", "3.0", "NLL/token"))
+
+
+def test_the_change_of_the_runs_metric_stands_beside_it():
+    """With its interval; nothing came before the start."""
+    change = {"score_change": 0.031, "score_change_low": -0.012, "score_change_high": 0.05, "score_change_p": 0.2}
+    figures = {"start": {"score": 0.5, "nll": 2.0}, "iteration-0": {"score": 0.531, "nll": 1.9, **change}}
+    file = io.StringIO()
+    Console(file=file, width=120).print(run_table(figures, None, metric="score"))
+    lines = file.getvalue().splitlines()
+    assert any("score %" in line and "change [95 %]" in line and "NLL/token" in line for line in lines)
+    assert any("53.1" in line and "+3.1 [-1.2, +5.0]" in line for line in lines)
+    assert any("start" in line and "–" in line for line in lines)
+    file = io.StringIO()
+    Console(file=file, width=120).print(run_table(figures, None, metric="nll"))
+    assert "change" not in file.getvalue()

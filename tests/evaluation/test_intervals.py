@@ -1,0 +1,163 @@
+"""Intervals and comparisons: against numbers worked out by hand, and against simulation."""
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from spin_trl.evaluation.intervals import Difference, Interval, mean_and_error, of_difference, of_mean
+
+SAMPLES = 1000
+NOMINAL = (0.93, 0.97)
+"""How often an interval of 95 % may hold the true value, by simulation."""
+
+
+def covered(interval: Callable[[np.random.Generator], tuple[float, float]], truth: float, samples: int) -> float:
+    """Share of samples whose interval holds the true value."""
+    draw = np.random.default_rng(0)
+    found = [interval(draw) for _ in range(samples)]
+    return sum(low <= truth <= high for low, high in found) / samples
+
+
+def test_a_mean_and_its_error_by_hand() -> None:
+    """1, 2, 6: mean 3, deviations 4 + 1 + 9 = 14, so a standard error of sqrt(14 / 2 / 3)."""
+    assert mean_and_error([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7 / 3)))
+    mean, error = mean_and_error([4.0])
+    assert mean == 4.0
+    assert math.isnan(error)
+
+
+def test_a_weighted_mean_is_a_ratio_of_sums() -> None:
+    """6 nats over 4 tokens: 1.5 each; residuals 2 - 1.5 and 4 - 4.5, their spread over 4 tokens."""
+    mean, error = mean_and_error([2.0, 4.0], [1.0, 3.0])
+    assert (mean, error) == (1.5, pytest.approx(math.sqrt(2 * (0.5**2 + 0.5**2)) / 4))
+
+
+def test_shares_have_wilsons_interval() -> None:
+    """8 of 10: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964."""
+    z, n, p = 1.959963985, 10, 0.8
+    middle, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    expected = [(middle + sign * spread) / (1 + z * z / n) for sign in (-1, 1)]
+    found = of_mean([1.0] * 8 + [0.0] * 2)
+    assert [found.low, found.high] == pytest.approx(expected)
+    assert of_mean([0.0] * 20) == Interval(0.0, pytest.approx(z * z / (20 + z * z)))
+
+
+def test_other_means_have_students_interval() -> None:
+    """1, 2, 6 with two degrees of freedom: t = 4.302653."""
+    found, spread = of_mean([1.0, 2.0, 6.0]), 4.302652730 * math.sqrt(7 / 3)
+    assert [found.low, found.high] == pytest.approx([3 - spread, 3 + spread])
+
+
+def test_no_values_have_no_interval() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        of_mean([])
+    with pytest.raises(ValueError, match="2 values can't be compared with 1"):
+        of_difference([1.0, 0.0], [1.0])
+
+
+@pytest.mark.parametrize(("share", "prompts"), [(0.02, 1000), (0.1, 100), (0.5, 200), (0.97, 300)])
+def test_the_interval_of_a_share_covers(share: float, prompts: int) -> None:
+    def interval(draw: np.random.Generator) -> tuple[float, float]:
+        found = of_mean((draw.random(prompts) < share).astype(float).tolist())
+        return found.low, found.high
+
+    low, high = NOMINAL
+    assert low <= covered(interval, share, SAMPLES) <= high
+
+
+def test_the_interval_of_a_mean_covers() -> None:
+    """Scores between 0 and 1, skewed."""
+
+    def interval(draw: np.random.Generator) -> tuple[float, float]:
+        found = of_mean(draw.beta(2, 5, 100).tolist())
+        return found.low, found.high
+
+    low, high = NOMINAL
+    assert low <= covered(interval, 2 / 7, SAMPLES) <= high
+
+
+def test_the_interval_of_nats_per_token_covers() -> None:
+    """Responses of very different lengths, whose longer ones are easier by the token."""
+
+    def interval(draw: np.random.Generator) -> tuple[float, float]:
+        tokens = draw.integers(5, 200, 200)
+        nats = draw.gamma(2.0, 0.5, 200) * tokens**0.9
+        found = of_mean(nats.tolist(), tokens.tolist())
+        return found.low, found.high
+
+    lengths = np.arange(5, 200)
+    low, high = NOMINAL
+    assert low <= covered(interval, float((lengths**0.9).mean() / lengths.mean()), SAMPLES) <= high
+
+
+@pytest.mark.parametrize(("before", "gains", "losses"), [(0.5, 0.1, 0.1), (0.02, 0.05, 0.01), (0.9, 0.03, 0.03)])
+def test_the_interval_of_a_difference_of_shares_covers(before: float, gains: float, losses: float) -> None:
+    """Prompts that are won and lost from one model to the next, out of 200."""
+
+    def interval(draw: np.random.Generator) -> tuple[float, float]:
+        old = draw.random(200) < before
+        changed = draw.random(200)
+        new = np.where(old, changed >= losses / before, changed < gains / (1 - before))
+        found = of_difference(new.astype(float).tolist(), old.astype(float).tolist())
+        return found.low, found.high
+
+    low, high = NOMINAL
+    assert low <= covered(interval, gains - losses, SAMPLES) <= high
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_interval_of_any_other_difference_covers(weighted: bool) -> None:
+    """Paired values that go together: the pairing makes the interval narrow, and it still holds what it says."""
+
+    def interval(draw: np.random.Generator) -> tuple[float, float]:
+        tokens = draw.integers(5, 60, 120).astype(float) if weighted else np.ones(120)
+        hard = draw.gamma(2.0, 1.0, 120) * tokens
+        new = hard - 0.1 * tokens + draw.normal(0, 0.3, 120) * tokens
+        found = of_difference(new.tolist(), hard.tolist(), tokens.tolist() if weighted else None)
+        assert found.high - found.low < 0.25
+        return found.low, found.high
+
+    low, high = NOMINAL
+    assert low <= covered(interval, -0.1, SAMPLES) <= high
+
+
+def test_mcnemar_by_hand() -> None:
+    """8 won, 2 lost, of 30: twice the chance of at most 2 heads in 10, (1 + 10 + 45) / 1024."""
+    ours = [1.0] * 8 + [0.0] * 2 + [1.0] * 15 + [0.0] * 5
+    theirs = [0.0] * 8 + [1.0] * 2 + [1.0] * 15 + [0.0] * 5
+    found = of_difference(ours, theirs)
+    assert found.value == pytest.approx(6 / 30)
+    assert found.p == pytest.approx(2 * 56 / 1024)
+    assert found.prompts == 30
+    # Half a prompt more in each cell: 8.5 and 2.5 of 32.
+    error = math.sqrt(11 - 36 / 32) / 32
+    assert [found.low, found.high] == pytest.approx([6 / 32 - 1.959963985 * error, 6 / 32 + 1.959963985 * error])
+    assert not found.is_significant
+    assert of_difference([1.0] * 40, [0.0] * 40).is_significant
+
+
+def test_equal_models_do_not_differ() -> None:
+    """The same values twice; and values that all differ by the same."""
+    draw = random.Random(0)
+    values = [draw.random() for _ in range(50)]
+    assert of_difference(values, values) == Difference(0.0, 0.0, 0.0, 1.0, 50)
+    same = of_difference([1.0] * 30, [1.0] * 30)
+    assert (same.value, same.p) == (0.0, 1.0)
+    assert same.low < 0 < same.high
+
+
+def test_a_test_of_equal_models_finds_a_difference_as_often_as_it_says() -> None:
+    """Of pairs without a difference, about one in twenty has p below 0.05."""
+    draw = np.random.default_rng(1)
+    p = [of_difference(draw.normal(size=40).tolist(), draw.normal(size=40).tolist()).p for _ in range(400)]
+    assert 0.02 <= sum(value < 0.05 for value in p) / 400 <= 0.08
+
+
+def test_a_comparison_is_the_same_each_time() -> None:
+    draw = random.Random(2)
+    ours, theirs = ([draw.random() for _ in range(30)] for _ in range(2))
+    assert of_difference(ours, theirs) == of_difference(ours, theirs)
+    assert of_difference(ours, theirs).as_dict()["prompts"] == 30
