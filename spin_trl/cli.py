@@ -135,8 +135,8 @@ def _phase(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _compare(options: argparse.Namespace, overrides: list[str]) -> None:
     _quieten()
+    from .checks import as_mapping
     from .compare import Comparison
-    from .config import as_mapping
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
     Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings).run()

@@ -20,7 +20,8 @@ from typing import Any
 
 from rich.console import Console
 
-from .config import PER_ITERATION, as_mapping
+from .checks import as_mapping
+from .config import PER_ITERATION
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .files import write_atomically, write_json
 from .loss_types import check_known, own_settings, use_beta

@@ -5,8 +5,6 @@ Both are flat dataclasses in TRL's style, so that TRL's own parser reads them fr
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +13,7 @@ from typing import Any
 from trl import DPOConfig
 
 from . import schedule
+from .checks import as_mapping, in_range, one_of, thresholds
 from .errors import RecipeError
 from .loss_types import OURS, OWN_SETTINGS, resolve, use_beta
 
@@ -28,28 +27,8 @@ DPO_ONLY: Mapping[str, Any] = MappingProxyType(
 
 KEEP_OR_DROP = ("keep", "drop")
 
-
-def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise RecipeError(f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
-
-
-def _in_range(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
-    if not (low < value if low_open else low <= value) or value > high:
-        bounds = f"{'above' if low_open else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
-        raise RecipeError(f"`{name}` is {value}; it must be {bounds}.")
-
-
-def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
-    """A dict, from a dict or (as the command line gives it) from JSON."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise RecipeError(f'`{name}` is {value!r}; expected a mapping as JSON, like \'{{"a": "b"}}\'.') from error
-    if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(f"`{name}` is {value!r}; expected a mapping.")
-    return None if value is None else dict(value)
+SIGNS = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
+"""Of degeneration ([`evaluation.degeneration`]), that have thresholds."""
 
 
 @dataclass
@@ -188,19 +167,19 @@ class SPINConfig(DPOConfig):
     def __post_init__(self) -> None:
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         super().__post_init__()
-        _in_range("temperature", self.temperature, 0)
-        _in_range("top_p", self.top_p, 0, 1, low_open=True)
-        _in_range("top_k", self.top_k, 0)
-        _in_range("num_generations", self.num_generations, 1)
-        _in_range("generation_batch_size", self.generation_batch_size, 1)
+        in_range("temperature", self.temperature, 0)
+        in_range("top_p", self.top_p, 0, 1, low_open=True)
+        in_range("top_k", self.top_k, 0)
+        in_range("num_generations", self.num_generations, 1)
+        in_range("generation_batch_size", self.generation_batch_size, 1)
         if self.max_new_tokens is not None:
-            _in_range("max_new_tokens", self.max_new_tokens, 1)
+            in_range("max_new_tokens", self.max_new_tokens, 1)
         if self.max_new_tokens is None and self.max_length is None:
             # Only self-play generates; DPOTrainer's `max_length=None` stays valid for preference data.
             self.max_new_tokens = 1024
-        _one_of("train_on_turn", self.train_on_turn, ("last", "first", "all"))
+        one_of("train_on_turn", self.train_on_turn, ("last", "first", "all"))
         for name in ("empty_generations", "truncated_generations", "identical_generations"):
-            _one_of(name, getattr(self, name), KEEP_OR_DROP)
+            one_of(name, getattr(self, name), KEEP_OR_DROP)
         self._check_objectives()
 
     @property
@@ -331,6 +310,26 @@ class SelfPlayConfig:
     keep_iterations: int | None = field(
         default=None, metadata={"help": "Models that are kept beside the best one, newest first. None keeps all."}
     )
+    degeneration_warn: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Thresholds beyond which answers are warned of, by sign (JSON): empty, truncated, repetition, distinct, "
+            "short, long, odd_characters, copies. null: never. Signs that are left out keep theirs."
+        },
+    )
+    degeneration_stop: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Thresholds beyond which the run stops after an iteration, by sign (JSON). None: it goes on."
+        },
+    )
+    stop_at_plateau: bool = field(
+        default=True,
+        metadata={
+            "help": "Stop when the policy no longer tells real from generated responses on held-out prompts: a win rate "
+            "that is one half, within its 95 % interval. Too few prompts to say so stop nothing."
+        },
+    )
     baseline: str | None = field(
         default=None,
         metadata={
@@ -357,18 +356,20 @@ class SelfPlayConfig:
             self.num_iterations = min(self.num_iterations, 2)
         if isinstance(self.scorer, str):
             self.scorer = [self.scorer]
-        _in_range("num_iterations", self.num_iterations, 1)
-        _in_range("history", self.history, 0)
-        _in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
-        _in_range("held_out_max", self.held_out_max, 1)
+        in_range("num_iterations", self.num_iterations, 1)
+        in_range("history", self.history, 0)
+        in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
+        in_range("held_out_max", self.held_out_max, 1)
         if self.keep_iterations is not None:
-            _in_range("keep_iterations", self.keep_iterations, 1)
-        _one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
-        _one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
+            in_range("keep_iterations", self.keep_iterations, 1)
+        one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
+        one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
         if self.baseline is not None:
-            _one_of("baseline", self.baseline, ("sft",))
+            one_of("baseline", self.baseline, ("sft",))
         for value in self.baseline_label_smoothing:
-            _in_range("baseline_label_smoothing", value, 0, 1)
+            in_range("baseline_label_smoothing", value, 0, 1)
+        for name in ("degeneration_warn", "degeneration_stop"):
+            setattr(self, name, thresholds(name, getattr(self, name), SIGNS))
         self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"
@@ -444,8 +445,8 @@ class StartConfig:
     start_label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of that SFT."})
 
     def __post_init__(self) -> None:
-        _one_of("start_tokenizer", self.start_tokenizer, ("bpe", "char"))
-        _in_range("start_label_smoothing", self.start_label_smoothing, 0, 1)
+        one_of("start_tokenizer", self.start_tokenizer, ("bpe", "char"))
+        in_range("start_label_smoothing", self.start_label_smoothing, 0, 1)
         if self.start_hidden_size % self.start_num_heads:
             raise RecipeError(
                 f"`start_hidden_size` ({self.start_hidden_size}) must be a multiple of `start_num_heads` "

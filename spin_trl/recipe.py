@@ -22,7 +22,8 @@ from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
 from . import data
-from .config import DPO_ONLY, PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig, as_mapping
+from .checks import as_mapping
+from .config import DPO_ONLY, PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig
 from .errors import RecipeError
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
 from .play.freeze import differences_from_defaults

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..evaluation.degeneration import Answer, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
 from ..evaluation.logps import response_logps
@@ -55,6 +56,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     args = run.args
     losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
     figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
+    figures |= _degeneration(run, rows, folder)
     if opponent_stage is not None:
         before = read_json(run.directory.held_out(opponent_stage) / VALUES) or {}
         figures |= changes(values_of(dict(zip(rows["key"], measured, strict=True))), before)
@@ -64,6 +66,18 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
         write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)
     run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
+
+
+def _degeneration(run: Run, rows: Dataset, folder: Path) -> dict[str, float]:
+    """How bad a model's sampled answers are, by their looks."""
+    tokenizer = run.tokenizer()
+    sampled = Generations.load({0: GenerationStore(folder / "sampled")})
+    answers = [
+        Answer(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
+        for row in rows
+        for ids in [sampled[row["key"], 0, 0]]
+    ]
+    return measure(answers, {normalised(text) for text in run.rows()["real"]})
 
 
 def opponent_of(iteration: int) -> str:

@@ -21,6 +21,8 @@ FREE = frozenset(
         "baseline",
         "baseline_label_smoothing",
         "dataloader_num_workers",
+        "degeneration_stop",
+        "degeneration_warn",
         "disable_tqdm",
         "existing_run",
         "keep_iterations",
@@ -28,10 +30,13 @@ FREE = frozenset(
         "logging_dir",
         "num_iterations",
         "output_dir",
+        "precompute_ref_batch_size",
         "report_to",
         "run_dir",
         "run_name",
         "save_total_limit",
+        "shared_prefix",
+        "stop_at_plateau",
     }
 )
 """Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""

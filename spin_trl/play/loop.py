@@ -27,6 +27,7 @@ from .baseline import save_model
 from .best import deliver_best, tidy
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
+from .gate import judge
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .run import Run
@@ -45,12 +46,14 @@ class RunResult:
         best_model: its folder, or Hub name.
         figures: held-out figures by stage: the start, the iterations, and the baseline arms.
         directory: the run directory.
+        stopped: why the run ended before its last iteration, or None.
     """
 
     best_stage: str
     best_model: str
     figures: Figures
     directory: Path
+    stopped: str | None = None
 
 
 class SelfPlay:
@@ -136,6 +139,7 @@ class SelfPlay:
         with self.directory.locked() if main else contextlib.nullcontext():
             self._set_up()
             self._play("start", 0)
+            stopped = None
             for iteration in range(run.play.num_iterations):
                 phases = ("generate", "train", "evaluate", *(("baseline",) if run.play.baseline else ()))
                 news = [self._play(phase, iteration) for phase in phases]
@@ -145,9 +149,11 @@ class SelfPlay:
                     if any(news) or iteration == run.play.num_iterations - 1:
                         show(run, iteration, best["stage"], self._console)
                 PartialState().wait_for_everyone()
+                stopped = self._judge(iteration, is_news=any(news))
+                if stopped is not None:
+                    break
         best = read_json(self.directory.best)
-        figures = all_figures(run, run.play.num_iterations - 1)
-        return RunResult(best["stage"], best["model"], figures, self.directory.path)
+        return RunResult(best["stage"], best["model"], all_figures(run, iteration), self.directory.path, stopped)
 
     def run_phase(self, phase: str, iteration: int) -> None:
         """Run one phase of one iteration here, under whatever launched this process; skipped if it is done.
@@ -158,6 +164,16 @@ class SelfPlay:
         """
         self._set_up()
         in_this_process(self.state, phase, iteration)
+
+    def _judge(self, iteration: int, *, is_news: bool) -> str | None:
+        """Say what is wrong with an iteration, if it is. Returns why the run must end with it, or None."""
+        verdict = judge(self.state, iteration)
+        if PartialState().is_main_process:
+            for warning in verdict.warnings if is_news else ():
+                self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+            if verdict.stopped is not None:
+                self._console.print(verdict.stopped, style="bold", highlight=False, soft_wrap=True)
+        return verdict.stopped
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
