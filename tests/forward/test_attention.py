@@ -1,6 +1,7 @@
 """Attention over unique tokens is attention over every row: as FlexAttention's mask says it, and as gathered rows."""
 
 import random
+import shutil
 from typing import Any
 
 import pytest
@@ -234,7 +235,7 @@ def test_a_model_that_is_not_given_a_layout_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen3", "gemma", "qwen2_moe"])
-def test_a_modelover_unique_tokens_gives_each_rows_logits(architecture: str) -> None:
+def test_a_model_over_unique_tokens_gives_each_rows_logits(architecture: str) -> None:
     """Of every token, those that its row alone gives, unpadded; and with the batch's own positions."""
     model, batch = tiny.model(architecture), SHORT[0]
     layout = batch.lay_out()
@@ -260,3 +261,20 @@ def test_a_model_that_is_not_told_of_the_layout_fails_loudly() -> None:
             model.set_attn_implementation(attention)
             with pytest.raises((RuntimeError, IndexError)), torch.no_grad():
                 model(input_ids=tokens, attention_mask=mask, use_cache=False)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention is compiled for a CPU with a C++ compiler")
+def test_flex_attention_as_transformers_compiles_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU runs, on a CPU, where it has no gradients; and one length only: torch 2.13 can't compile more there."""
+    monkeypatch.setattr("spin_trl.forward.attention.has_flex_attention", lambda device: True)
+    model, batch = tiny.model(head_dim=16).eval(), LONG[1]
+    model.set_attn_implementation(OURS["sdpa"])
+    layout = batch.lay_out()
+    inputs = {"input_ids": layout.gather(batch.tensors()[0])[None], "position_ids": layout.position_ids}
+    more = attention_inputs(layout)
+    assert isinstance(more["attention_mask"], BlockMask)
+    with torch.no_grad():
+        found = model(**inputs, **more, use_cache=False).logits[0]
+        for (branch, pair), row in row_numbers(batch, layout).items():
+            expected = model(torch.tensor([batch.rows[branch][pair]])).logits[0]
+            assert torch.allclose(found[row], expected, atol=2e-5)
