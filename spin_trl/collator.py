@@ -19,7 +19,7 @@ from .errors import GenerationsError
 from .forward.layout import lay_out
 from .generation.store import Generations
 
-LAYOUT = "layout"
+LAYOUT = "unique_tokens_layout"
 """Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
 
 
@@ -102,7 +102,7 @@ def self_play_collator(
 
 @dataclass(frozen=True)
 class LayingOut:
-    """A collator whose batches also say where their unique tokens lie, those of all branches, under the key `layout`.
+    """A collator whose batches also say where their unique tokens lie, those of all branches, under the key `LAYOUT`.
 
     Args:
         collator: TRL's preference collator, ours, or one that makes the same batches; others' batches pass unchanged.
@@ -120,5 +120,5 @@ class LayingOut:
             rows = joined(rows, with_labels(proto))
         try:
             return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
-        except ValueError:  # the forward, which can't have one either, says why
+        except ValueError:  # the forward can't make one either, and says why
             return batch

@@ -54,7 +54,13 @@ class ObjectiveTrainer(DPOTrainer):
         """Wrap the forwards of policy and reference, once: before the first of them runs."""
         if self._shared_prefix is not None:
             return
-        self._shared_prefix = SharedPrefix(getattr(self.args, "shared_prefix", None), self._against_sharing())
+        wanted = getattr(self.args, "shared_prefix", None)
+        self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), self._compute_dtype())
+        if (
+            self.args.torch_compile
+        ):  # traces what it is given: neither a layout that changes nor hooks that come and go
+            self._shared_prefix.leave_alone(self.model)
+            return
         self._lays_out = self._shared_prefix.wrap(self.model)
         if self.ref_model is not None:
             self._shared_prefix.wrap(self.accelerator.unwrap_model(self.ref_model))
@@ -62,7 +68,7 @@ class ObjectiveTrainer(DPOTrainer):
     def _against_sharing(self) -> str | None:
         """What keeps this trainer from sharing prompts, whatever the model."""
         if self.args.torch_compile:
-            return "`torch_compile` would compile the forward anew for every batch's layout"
+            return "`torch_compile` traces a forward that is the same for every batch"
         if self.args.neftune_noise_alpha:
             return "NEFTune's noise (`neftune_noise_alpha`) would be the same for both responses' prompt"
         parallelism = self.accelerator.parallelism_config
@@ -76,8 +82,8 @@ class ObjectiveTrainer(DPOTrainer):
         # TRL's own config has no settings for our objectives; they take the published ones.
         values = args.objective_values() if isinstance(args, SPINConfig) else published(losses)
         self._terms = ObjectiveTerms(losses, args.loss_weights or [1.0] * len(losses), values)
-        evaluated = eval_dataset.values() if isinstance(eval_dataset, dict) else [eval_dataset]
-        if self._terms.reference_free and all(map(_can_be_precomputed, [train_dataset, *evaluated])):
+        streamed = has_streams(train_dataset) or has_streams(eval_dataset)
+        if self._terms.reference_free and not streamed:
             args = copy.copy(args)
             args.precompute_ref_log_probs = True  # the parent then loads no reference; nothing is computed
         return args
@@ -86,8 +92,15 @@ class ObjectiveTrainer(DPOTrainer):
         if self._terms.reference_free:
             return dataset
         self._share_prompts()
-        with torch.inference_mode(), self._laying_out(dataset):
-            return super()._precompute_ref_logps(dataset, name, batch_size)
+        # An engine that is made for this pass may put the policy's own weights elsewhere; they must stay trainable.
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad() if is_sharded else torch.inference_mode(), self._laying_out(dataset):
+                return super()._precompute_ref_logps(dataset, name, batch_size)
+        finally:
+            self.model.train(was_training)
 
     def get_train_dataloader(self) -> Any:
         """Trainer's, whose batches are laid out where they are made."""
@@ -99,6 +112,11 @@ class ObjectiveTrainer(DPOTrainer):
         named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         with self._laying_out(self.eval_dataset if named is None else named):
             return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        with self._laying_out(test_dataset):
+            return super().get_test_dataloader(test_dataset)
 
     @contextlib.contextmanager
     def _laying_out(self, dataset: Any) -> Iterator[None]:
@@ -210,9 +228,17 @@ class ObjectiveTrainer(DPOTrainer):
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as DPOTrainer knows it."""
-    return {name: value for name, value in inputs.items() if not name.startswith((BRANCH, OTHERS, LAYOUT))}
+    return {
+        name: value for name, value in inputs.items() if name not in (OTHERS, LAYOUT) and not name.startswith(BRANCH)
+    }
 
 
-def _can_be_precomputed(dataset: Any) -> bool:
-    """Whether the parent takes `precompute_ref_log_probs` for this dataset: not for streams, nor for images."""
-    return dataset is None or (isinstance(dataset, Dataset) and not {"image", "images"} & set(dataset.column_names))
+def has_streams(datasets: Any) -> bool:
+    """Whether there are datasets for which the parent takes no `precompute_ref_log_probs`: streams, and images.
+
+    Args:
+        datasets: one, several by name, or None.
+    """
+    every = datasets.values() if isinstance(datasets, dict) else [datasets]
+    known = [dataset for dataset in every if dataset is not None]
+    return not all(isinstance(d, Dataset) and not {"image", "images"} & set(d.column_names) for d in known)

@@ -21,7 +21,7 @@ from accelerate.utils import is_peft_model
 
 from .errors import RecipeError
 from .forward import obstacles
-from .forward.attention import OURS
+from .forward.attention import IMPLEMENTATIONS
 from .forward.layout import Layout, lay_out
 from .forward.passes import TOKENS, Forward, over_rows, over_unique_tokens
 from .forward.probe import probe
@@ -37,11 +37,13 @@ class SharedPrefix:
         wanted: True: where that can't be exact, raise. None: run as the trainer would, and say why. False: always run as
             the trainer would. In every case the LM head sees labelled positions only.
         obstacle: what the trainer knows against it, whatever the model.
+        dtype: in which forwards compute.
     """
 
-    def __init__(self, wanted: bool | None, obstacle: str | None = None) -> None:
+    def __init__(self, wanted: bool | None, obstacle: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.wanted = wanted
         self._obstacle = obstacle
+        self._tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) / 3
         self._said: set[str] = set()
         self._num_pairs = 0
         self._layout: Layout | None = None
@@ -62,11 +64,16 @@ class SharedPrefix:
         shares = obstacle is None and self.wanted is not False
         if shares:
             attention = inner.config._attn_implementation
-            inner.set_attn_implementation(OURS.get(attention, attention))
+            inner.set_attn_implementation(IMPLEMENTATIONS.get(attention, attention))
         # A method, as TRL's, and around a function that is not bound: so the model can still be saved whole and copied.
         function = getattr(inner.forward, "__func__", inner.forward)
         inner.forward = types.MethodType(self._around(function, obstacle), inner)
         return shares
+
+    def leave_alone(self, model: Any) -> None:
+        """Not even wrap a model, which runs as TRL has made it; say why, or raise if sharing is wanted."""
+        if self.wanted is not False:
+            self._fall_back(str(self._obstacle or obstacles.of_model(model)))
 
     @contextlib.contextmanager
     def batch(self, num_pairs: int, layout: Layout | None = None) -> Iterator[None]:
@@ -96,7 +103,7 @@ class SharedPrefix:
             reason = obstacle or obstacles.of_call(others)
             if reason is None and not is_probed:
                 device = kwargs["input_ids"].device
-                reason = obstacle = probe(model, forward, device, _noise(model, device))
+                reason = obstacle = probe(model, forward, device, self._tolerance)
                 is_probed = True
             layout = None
             if reason is None:
@@ -130,10 +137,3 @@ class SharedPrefix:
         if kind not in self._said:
             self._said.add(kind)
             logger.warning("Prompts are not shared by their responses: %s.", reason)
-
-
-def _noise(model: Any, device: torch.device) -> float:
-    """Nats by which a log-probability may differ when it is computed twice, in the format that is computed in."""
-    in_autocast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if in_autocast else model.dtype
-    return NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16])

@@ -41,13 +41,13 @@ from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
 from .loss_types import check_known
 from .models import digest, keep_differentiable
-from .objective_trainer import ObjectiveTrainer
+from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
 
-WITHOUT_GRADIENTS = 4
+OPPONENT_BATCH_FACTOR = 4
 """How many times as large as in training a batch of the opponent's pass is, where `precompute_ref_batch_size` is left out:
 it keeps no activations."""
 
@@ -132,7 +132,9 @@ class SPINTrainer(ObjectiveTrainer):
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
             args = self._check_self_play(args, train_dataset, data_collator)
-            args.precompute_ref_log_probs |= self._opponent_is_ours
+            # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
+            adapters = peft_config is not None or is_adapter
+            args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
         elif generations is not None or proto is not None:
             raise DataError(
                 "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
@@ -276,7 +278,7 @@ class SPINTrainer(ObjectiveTrainer):
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
         pairs = super()._precompute_ref_logps(
-            pairs, name, self.args.precompute_ref_batch_size or WITHOUT_GRADIENTS * batch_size
+            pairs, name, self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
         )
         self.opponent_seconds += time.monotonic() - started
         return pairs

@@ -26,6 +26,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 import tiny
 from drop_in.compare import kinds, steps
 from spin_trl import SPINTrainer, shared_prefix
+from spin_trl.collator import LAYOUT
 from spin_trl.errors import RecipeError
 from spin_trl.forward.layout import Layout
 from spin_trl.loss_types import OURS
@@ -428,21 +429,21 @@ def test_twenty_steps_are_dpotrainers(tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_no_further_from_float32_than_dpotrainers(tmp_path: Path) -> None:
-    """The mean distance of 24 batches' losses, under autocast; weights don't move."""
+    """The mean distance of 64 batches' losses, under autocast, up to a tenth; weights don't move."""
     lengths = random.Random(5)
-    rows = examples(*((lengths.randint(1, 20), lengths.randint(1, 20), lengths.randint(1, 20)) for _ in range(48)))
-    settings = {"max_steps": 24, "learning_rate": 0.0, "per_device_train_batch_size": 2}
+    rows = examples(*((lengths.randint(1, 20), lengths.randint(1, 20), lengths.randint(1, 20)) for _ in range(128)))
+    settings = {"max_steps": 64, "learning_rate": 0.0, "per_device_train_batch_size": 2}
     exact, _ = trainers(tmp_path / "exact", settings=settings)
     dpo, spin = trainers(tmp_path / "rounded", settings={**settings, "bf16": True})
     for trainer in (exact, dpo, spin):
         trainer.train_dataset = Dataset.from_list(rows)
         trainer.train()
     theirs, ours = (
-        sum(abs(one - two) for one, two in zip(steps(trainer), steps(exact), strict=True)) / 24
+        sum(abs(one - two) for one, two in zip(steps(trainer), steps(exact), strict=True)) / 64
         for trainer in (dpo, spin)
     )
     assert theirs > 1e-4  # it is rounded
-    assert ours <= 1.5 * theirs + 1e-4
+    assert ours <= 1.1 * theirs
 
 
 # ---- every objective ------------------------------------------------------------------------------------------------
@@ -498,7 +499,7 @@ def test_tspins_third_branch_shares_its_prompt_too(runs: list[bool], tmp_path: P
         assert "proto_input_ids" in batch
         assert runs == [shared]
         if shared:
-            assert batch["layout"].shape[0] == 18
+            assert batch[LAYOUT].shape[0] == 18
     same(found[False], found[True])
 
 
@@ -510,9 +511,9 @@ def test_the_data_loaders_worker_lays_out(monkeypatch: pytest.MonkeyPatch, tmp_p
     settings = {"dataloader_num_workers": 1, "per_device_train_batch_size": 3}
     dpo, spin = trainers(tmp_path, settings=settings, train_dataset=tiny.preference(3))
     batch = next(iter(spin.get_train_dataloader()))
-    assert isinstance(batch["layout"], Layout)
-    assert batch["layout"].shape == tuple(batch["input_ids"].shape)
-    assert batch["layout"].source.numel() < int(batch["attention_mask"].sum())
+    assert isinstance(batch[LAYOUT], Layout)
+    assert batch[LAYOUT].shape == tuple(batch["input_ids"].shape)
+    assert batch[LAYOUT].source.numel() < int(batch["attention_mask"].sum())
     one_pass(spin, batch)  # policy and reference are probed
 
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -529,7 +530,7 @@ def test_batches_of_evaluation_are_laid_out_too(tmp_path: Path) -> None:
         "eval_dataset": {"one": tiny.preference(3), "two": tiny.preference(2)},
     }
     dpo, spin = trainers(tmp_path, **data)
-    assert isinstance(next(iter(spin.get_eval_dataloader("one")))["layout"], Layout)
+    assert isinstance(next(iter(spin.get_eval_dataloader("one")))[LAYOUT], Layout)
     expected, found = dpo.evaluate(), spin.evaluate()
     names = [name for name in expected if not name.endswith(("_runtime", "_per_second"))]
     assert len(names) > 10
@@ -555,7 +556,7 @@ def test_a_stream_of_pairs(runs: list[bool], tmp_path: Path) -> None:
     """An iterable dataset has no layout from its worker; the forward makes it."""
     data = tiny.preference(6).to_iterable_dataset()
     dpo, spin = trainers(tmp_path, settings={"max_steps": 3}, train_dataset=data)
-    assert "layout" not in next(iter(spin.get_train_dataloader()))
+    assert LAYOUT not in next(iter(spin.get_train_dataloader()))
     for trainer in (dpo, spin):
         trainer.train()
     assert steps(spin) == pytest.approx(steps(dpo), rel=RELATIVE)
@@ -567,9 +568,9 @@ def test_a_layout_that_does_not_fit_is_made_anew(tmp_path: Path) -> None:
     """A batch that was changed after its worker had laid it out, as by a callback or a subclass."""
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3}, train_dataset=tiny.preference(3))
     batch = next(iter(spin.get_train_dataloader()))
-    layout = batch.pop("layout")
+    layout = batch.pop(LAYOUT)
     fewer = {name: torch.cat([value[:2], value[3:5]]) for name, value in batch.items()}
-    same(one_pass(dpo, fewer), one_pass(spin, {**fewer, "layout": layout}))
+    same(one_pass(dpo, fewer), one_pass(spin, {**fewer, LAYOUT: layout}))
 
 
 # ---- where prompts can't be shared ----------------------------------------------------------------------------------
@@ -770,7 +771,10 @@ def test_a_batch_with_more_than_tokens_is_run_as_it_is(
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
-    [({"neftune_noise_alpha": 5.0}, "NEFTune's noise"), ({"torch_compile": True}, "`torch_compile` would compile")],
+    [
+        ({"neftune_noise_alpha": 5.0}, "NEFTune's noise"),
+        ({"torch_compile": True, "torch_compile_backend": "eager"}, "`torch_compile` traces a forward"),
+    ],
 )
 def test_settings_that_sharing_would_change(
     settings: dict[str, Any], reason: str, tmp_path: Path, warnings: Callable[[], list[str]]
@@ -778,10 +782,9 @@ def test_settings_that_sharing_would_change(
     """They are told before training."""
     with pytest.raises(RecipeError, match=reason):
         trainers(tmp_path, settings=settings)
-    if "torch_compile" not in settings:  # which takes a minute on a CPU
-        dpo, spin = trainers(tmp_path, shared=None, settings={**settings, "seed": 3})
-        same(one_step(dpo, ORDINARY), one_step(spin, ORDINARY))
-        assert [reason in said for said in warnings()] == [True]
+    dpo, spin = trainers(tmp_path, shared=None, settings={**settings, "seed": 3})
+    same(one_step(dpo, ORDINARY), one_step(spin, ORDINARY))
+    assert [reason in said for said in warnings()] == [True]
 
 
 def test_without_sharing_nothing_is_laid_out_or_said(
@@ -798,7 +801,7 @@ def test_without_sharing_nothing_is_laid_out_or_said(
         dpo, spin = trainers(tmp_path, architecture, shared=False, train_dataset=tiny.preference(2))
         same(one_step(dpo), one_step(spin))
         assert spin.model.config._attn_implementation == "sdpa"
-        assert "layout" not in next(iter(spin.get_train_dataloader()))
+        assert LAYOUT not in next(iter(spin.get_train_dataloader()))
     assert runs == [False] * 4
     assert warnings() == []
 
@@ -909,15 +912,28 @@ if PartialState().is_main_process:
 """
 
 
-def losses_by_sharing(folder: str) -> list[list[float]]:
-    """Losses, gradient norms and margins of four steps: DPOTrainer's, and with and without sharing."""
+def losses_by_sharing(folder: str) -> list[list[list[float]]]:
+    """Losses, gradient norms and margins of four steps, of DPOTrainer's, and with and without sharing.
+
+    With all weights, and with an adapter and checkpointing; 15 rows, which two processes can't share evenly.
+    """
+    lora = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        ({"gradient_checkpointing": True}, {"peft_config": lora}),
+    ]
     found = []
-    for shared in (True, False):
-        settings = {"max_steps": 4, "max_grad_norm": 1.0, "use_cpu": True}
-        made = trainers(folder, shared=shared, settings=settings, train_dataset=tiny.preference(16))
-        for trainer in made if shared else made[1:]:
+    for more, kwargs in ways:
+        settings = {"max_steps": 4, "max_grad_norm": 1.0, "use_cpu": True, **more}
+        shared, plain = (
+            trainers(folder, shared=wanted, settings=settings, train_dataset=tiny.preference(15), **kwargs)
+            for wanted in (True, False)
+        )
+        logged = []
+        for trainer in (*shared, plain[1]):
             trainer.train()
-            found.append([value for key in ("loss", "grad_norm", "rewards/margins") for value in steps(trainer, key)])
+            logged.append([v for key in ("loss", "grad_norm", "rewards/margins") for v in steps(trainer, key)])
+        found.append(logged)
     return found
 
 
@@ -937,10 +953,10 @@ def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    dpo, shared, plain = json.loads(result.read_text())
-    assert len(dpo) == 12
-    assert shared == pytest.approx(plain, rel=RELATIVE, abs=2e-6)
-    assert shared == pytest.approx(dpo, rel=RELATIVE, abs=2e-6)
+    for dpo, shared, plain in json.loads(result.read_text()):
+        assert len(dpo) == 12
+        assert shared == pytest.approx(plain, rel=RELATIVE, abs=2e-6)
+        assert shared == pytest.approx(dpo, rel=RELATIVE, abs=2e-6)
 
 
 SHARDED = """

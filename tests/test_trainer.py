@@ -694,6 +694,16 @@ def test_the_opponents_log_probs_are_computed_once_with_an_adapter_too(llama_fol
     assert trainer.train_dataset["ref_rejected_logps"] != pytest.approx(opponents(base), abs=1e-3)
 
 
+def test_an_adapter_may_be_evaluated_on_a_stream_of_pairs(llama_folder: Path) -> None:
+    """For a stream nothing can be computed beforehand; adapters are switched at every step instead."""
+    stream = tiny.preference(3).to_iterable_dataset()
+    trainer = build(str(llama_folder), peft_config=LoraConfig(**LORA), eval_dataset=stream)
+    trainer.train()
+    starts_at_its_opponent(trainer)
+    assert "ref_chosen_logps" not in trainer.train_dataset.column_names
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
 # ---- what self-play can't do is said --------------------------------------------------------------------------------
 
 

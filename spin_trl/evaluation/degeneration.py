@@ -17,7 +17,7 @@ PREFIX = "degeneration/"
 NGRAM = 4
 """Tokens of a phrase that counts as repeated when it comes again within a response."""
 
-FAR_MORE = 10
+ODD_FACTOR = 10
 """How many times as frequent as in real responses a character must be to count as odd."""
 
 
@@ -126,7 +126,7 @@ def odd_characters(answers: Sequence[Answer]) -> dict[str, float]:
     of_generated, of_real = max(generated.total(), 1), max(real.total(), 1)
     shares = {character: (count / of_generated, real[character] / of_real) for character, count in generated.items()}
     # A character that real responses happen not to have counts as if they had it once.
-    return {c: own - theirs for c, (own, theirs) in shares.items() if own > FAR_MORE * max(theirs, 1 / of_real)}
+    return {c: own - theirs for c, (own, theirs) in shares.items() if own > ODD_FACTOR * max(theirs, 1 / of_real)}
 
 
 def normalised(text: str) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from .intervals import mean_and_error, of_difference, of_mean
 from .scorers import Score
 
-BESIDE = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
-"""What figures are called that say how sure a figure is, or how it has changed, after its own name."""
+SUFFIXES = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
+"""What follows a figure's name in the names of those that say how sure it is, or how it has changed."""
+
+
+def is_figure(name: str, names: Collection[str]) -> bool:
+    """Whether a name, among names, is a figure's own: not one that says something of another figure."""
+    return not any(name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in SUFFIXES)
+
 
 ByPrompt = dict[str, dict[str, float]]
 """Values of figures by the keys of prompts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from scipy import stats
 
@@ -44,15 +44,6 @@ class Difference:
     high: float
     p: float
     prompts: int
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
-
-    def as_dict(self) -> dict[str, float]:
-        """By name, for a file."""
-        return asdict(self)
 
 
 def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:

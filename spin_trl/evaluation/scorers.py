@@ -26,6 +26,7 @@ ANSWER_MARK = "#### "
 """What stands before the final answer in GSM8K (Cobbe et al., arXiv 2110.14168), at the start of its own, last line."""
 
 _NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
+_NUMBER_IN_TEXT = re.compile(r"(?<![\d.])(?:(?<!\w)-)?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")  # 3-4 are two, none below 0
 
 
 def has_answer_line(response: str) -> bool:
@@ -92,7 +93,7 @@ def boxed_answer(response: str) -> str | None:
 
 def last_number_in(response: str) -> Decimal | None:
     """The last number of a response, commas between digits aside; None without one."""
-    found = [match.group() for match in _NUMBER.finditer(response)]
+    found = [match.group() for match in _NUMBER_IN_TEXT.finditer(response)]
     return Decimal(found[-1].replace(",", "")) if found else None
 
 
@@ -104,7 +105,7 @@ def choice_letter(response: str) -> str | None:
     """
     announced = _ANNOUNCED.findall(response)
     if announced:
-        return str(announced[-1]).upper()
+        return "".join(announced[-1]).upper()
     first = _FIRST_LETTER.match(response)
     if first:
         return first.group(1).upper()
@@ -112,7 +113,12 @@ def choice_letter(response: str) -> str | None:
     return str(alone[-1]) if alone else None
 
 
-_ANNOUNCED = re.compile(r"(?i:answer|choice|option)(?i:\s+is)?\s*:?\s*\**\(?([A-Ja-j])\b(?!')")
+# A small letter, and I, are words unless they stand in brackets or nothing but a mark follows.
+_ANNOUNCED = re.compile(
+    r"(?i:answer|choice)(?i:\s+is)?\s*:?\s*\**(?:([A-HJ])\b(?!')|\(([A-Ja-j])\)|([A-Ja-j])\**(?=[.,;:!]|\s*$))"
+    r"|(?i:option)\s+\(?([A-HJ])\b",
+    re.MULTILINE,
+)
 _FIRST_LETTER = re.compile(r"\s*\(?([A-Ja-j])(?:[).:]|\s*$)")
 _LETTER_ALONE = re.compile(r"(?<![\w'])([A-HJ])(?![\w'])")  # I is a word
 
@@ -131,7 +137,7 @@ def valid_json(prompt: str, real: str, generated: str) -> float:
     """1 if the whole response is JSON."""
     try:
         json.loads(generated)
-    except ValueError:
+    except (ValueError, RecursionError):  # thousands of brackets, as a collapsed model writes them
         return 0.0
     return 1.0
 

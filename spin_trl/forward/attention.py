@@ -135,12 +135,12 @@ def attend(
     return joined.index_select(0, layout.places)[None], None
 
 
-OURS = {"sdpa": "spin_trl_sdpa", "flex_attention": "spin_trl_flex"}
+IMPLEMENTATIONS = {"sdpa": "spin_trl_sdpa", "flex_attention": "spin_trl_flex"}
 """Implementations that also follow a layout, by the name of the one that they are without."""
 
 for _name, _attend, _mask in (
     ("sdpa", sdpa_attention_forward, sdpa_mask),
     ("flex_attention", flex_attention_forward, flex_attention_mask),
 ):
-    AttentionInterface.register(OURS[_name], functools.partial(attend, otherwise=_attend))
-    AttentionMaskInterface.register(OURS[_name], _mask)
+    AttentionInterface.register(IMPLEMENTATIONS[_name], functools.partial(attend, otherwise=_attend))
+    AttentionMaskInterface.register(IMPLEMENTATIONS[_name], _mask)

@@ -9,7 +9,7 @@ import torch
 from accelerate.utils import is_peft_model
 from transformers import PretrainedConfig
 
-from .attention import OURS
+from .attention import IMPLEMENTATIONS
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layers whose tokens see other tokens through attention alone."""
@@ -39,8 +39,8 @@ def of_model(model: Any) -> str | None:
     attention = config._attn_implementation
     if not model.is_backend_compatible():
         return f"{type(model).__name__} does not call attention through transformers' interface"
-    if attention not in {*OURS, *OURS.values()}:
-        return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, OURS))}"
+    if attention not in {*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()}:
+        return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, IMPLEMENTATIONS))}"
     return _dropout(model)
 
 

@@ -32,9 +32,8 @@ def over_unique_tokens(model: Any, forward: Forward, kwargs: dict[str, Any], lay
     inputs["input_ids"] = layout.gather(kwargs["input_ids"])[None]
     inputs["position_ids"] = layout.position_ids
     if hasattr(model.config, "output_router_logits"):
-        inputs["output_router_logits"] = (
-            False  # an auxiliary loss is left to rows; without one, TRL's head computes it, too
-        )
+        # Where an auxiliary loss counts, rows are run. Where none does, TRL's head would compute it all the same.
+        inputs["output_router_logits"] = False
     with labelled_positions(model.base_model, layout.scored):
         output = forward(model, **inputs, shift_labels=layout.targets)
     return spread(output, layout.scatter)

@@ -57,11 +57,11 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
     losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
     figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
     figures |= _degeneration(run, rows, folder)
+    values = values_of(dict(zip(rows["key"], measured, strict=True)))
     if opponent_stage is not None:
-        before = read_json(run.directory.held_out(opponent_stage) / VALUES) or {}
-        figures |= changes(values_of(dict(zip(rows["key"], measured, strict=True))), before)
+        figures |= changes(values, read_json(run.directory.held_out(opponent_stage) / VALUES) or {})
     if PartialState().is_main_process:
-        write_json(folder / VALUES, values_of(dict(zip(rows["key"], measured, strict=True))))
+        write_json(folder / VALUES, values)
         _write_samples(run, rows, stage, measured)
         write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)

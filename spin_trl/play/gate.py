@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..checks import as_mapping
 from ..evaluation.degeneration import findings
 from ..files import read_json
 from .directory import START, iteration_stage
 from .run import Run
 
-PRECISE = 0.1
+WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
 hundred prompts give."""
+
+
+FEW = 50
+"""Held-out prompts below which nothing is said of a plateau: two ties would look like one."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,15 @@ def judge(run: Run, iteration: int) -> Verdict:
         iteration: 0-based.
     """
     play = run.play
-    warn, stop = as_mapping("degeneration_warn", play.degeneration_warn), as_mapping("", play.degeneration_stop)
+    assert isinstance(play.degeneration_warn, dict)
+    assert isinstance(play.degeneration_stop, dict)
+    warn, stop = play.degeneration_warn, play.degeneration_stop
     warnings, reasons = [], []
     for stage in (START, iteration_stage(0)) if iteration == 0 else (iteration_stage(iteration),):
-        for finding in findings(read_json(run.directory.metrics(stage)) or {}, warn or {}, stop or {}):
+        for finding in findings(read_json(run.directory.metrics(stage)) or {}, warn, stop):
             warnings.append(f"{stage}: {finding.message}")
             if finding.stops and stage != START:
-                reasons.append(
-                    f"{finding.message} (`degeneration_stop` {finding.name}: {(stop or {})[finding.name]:g})"
-                )
+                reasons.append(f"{finding.message} (`degeneration_stop` {finding.name}: {stop[finding.name]:g})")
     over = (
         plateau(read_json(run.directory.metrics(iteration_stage(iteration))) or {}) if play.stop_at_plateau else None
     )
@@ -67,10 +70,10 @@ def plateau(figures: Mapping[str, float]) -> str | None:
     Args:
         figures: held-out figures of an iteration.
     """
-    if not {"win_rate", "win_rate_low", "win_rate_high"} <= set(figures):
+    if not {"win_rate", "win_rate_low", "win_rate_high"} <= set(figures) or figures["held_out"] < FEW:
         return None
     rate, low, high = figures["win_rate"], figures["win_rate_low"], figures["win_rate_high"]
-    if not low <= 0.5 <= high or max(rate - low, high - rate) > PRECISE:
+    if not low <= 0.5 <= high or max(rate - low, high - rate) > WIDEST:
         return None
     return (
         f"the game is over: the policy prefers the real response to its opponent's on {100 * rate:.1f} % of the held-out "

@@ -146,7 +146,8 @@ class SelfPlay:
                 if main:
                     best = deliver_best(run, played(run, iteration))
                     tidy(run, iteration, best["stage"])
-                    if any(news) or iteration == run.play.num_iterations - 1:
+                    is_last = iteration == run.play.num_iterations - 1 or judge(run, iteration).stopped is not None
+                    if any(news) or is_last:
                         show(run, iteration, best["stage"], self._console)
                 PartialState().wait_for_everyone()
                 stopped = self._judge(iteration, is_news=any(news))

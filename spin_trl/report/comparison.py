@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..evaluation.figures import BESIDE
+from ..evaluation.figures import is_figure
 from ..files import write_atomically
 from .table import COLUMNS, Column, run_table
 
@@ -67,7 +67,7 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
     means: dict[str, float] = {"seeds": float(len(found))}
     for name in found[0]:
         values = [figures[name] for figures in found if name in figures]
-        if name.endswith(BESIDE) or len(values) < len(found):
+        if not is_figure(name, found[0]) or len(values) < len(found):
             continue
         mean = sum(values) / len(values)
         spread = sum((value - mean) ** 2 for value in values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.figures import BESIDE
+from ..evaluation.figures import is_figure
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def run_table(
     """
     named = dict.fromkeys(name for found in figures.values() for name in found if name.startswith(_NAMED_SCORES))
     shown = [
-        *(_named_score(name) for name in named if not name.endswith(BESIDE)),
+        *(_named_score(name) for name in named if is_figure(name, named)),
         *(column for column in columns if any(column.figure in found for found in figures.values())),
     ]
     changed = next((column for column in shown if column.figure == metric), None)

@@ -135,8 +135,6 @@ def test_mcnemar_by_hand() -> None:
     # Half a prompt more in each cell: 8.5 and 2.5 of 32.
     error = math.sqrt(11 - 36 / 32) / 32
     assert [found.low, found.high] == pytest.approx([6 / 32 - 1.959963985 * error, 6 / 32 + 1.959963985 * error])
-    assert not found.is_significant
-    assert of_difference([1.0] * 40, [0.0] * 40).is_significant
 
 
 def test_equal_models_do_not_differ() -> None:
@@ -160,4 +158,3 @@ def test_a_comparison_is_the_same_each_time() -> None:
     draw = random.Random(2)
     ours, theirs = ([draw.random() for _ in range(30)] for _ in range(2))
     assert of_difference(ours, theirs) == of_difference(ours, theirs)
-    assert of_difference(ours, theirs).as_dict()["prompts"] == 30

@@ -139,6 +139,10 @@ def test_the_boxed_answer(response: str, expected: str | None) -> None:
         ("It is 1,234.", "1234"),
         ("-5 degrees", "-5"),
         ("from 3 to -2.5", "-2.5"),
+        ("between 3-4", "4"),
+        ("on 2024-11-21", "21"),
+        ("it is .5", "0.5"),
+        ("x=-7", "-7"),
         ("none", None),
     ],
 )
@@ -168,6 +172,11 @@ def test_numbers_are_equal_by_value() -> None:
         ("A man walks in. I say the answer is D", "D"),
         ("I think that it must be C", "C"),
         ("Is it A? No, E", "E"),
+        ("The answer is a bit tricky. It is B.", "B"),
+        ("Answer: I think it is C.", "C"),
+        ("The correct answer is (B), not option a.", "B"),
+        ("Answer: d", "D"),
+        ("answer: b\nbecause", "B"),
         ("a good day", None),
         ("I don't know", None),
         ("", None),
@@ -183,6 +192,7 @@ def test_json_is_the_whole_response() -> None:
     assert valid_json("", "", 'Here: {"a": 1}') == 0.0
     assert valid_json("", "", "{'a': 1}") == 0.0
     assert valid_json("", "", "") == 0.0
+    assert valid_json("", "", "[" * 5000) == 0.0
 
 
 # ---- what a recipe names --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import tiny
 from forward.test_layout import Batch, batches, row_numbers, seen
-from spin_trl.forward.attention import BLOCK, OURS, attend, attention_inputs, block_mask
+from spin_trl.forward.attention import BLOCK, IMPLEMENTATIONS, attend, attention_inputs, block_mask
 from spin_trl.forward.layout import Layout, lay_out
 
 HEADS, DIMENSION, SCALING = 4, 8, 0.3
@@ -216,7 +216,7 @@ def test_without_a_layout_it_is_transformers_own(is_masked: bool) -> None:
     arguments: dict[str, Any] = {"scaling": SCALING, "dropout": 0.0, "sliding_window": 3}
     expected, _ = sdpa_attention_forward(Layer(2), query, key, value, mask, **arguments)
     found, _ = attend(Layer(2), query, key, value, mask, otherwise=sdpa_attention_forward, **arguments)
-    registered, _ = AttentionInterface()[OURS["sdpa"]](Layer(2), query, key, value, mask, **arguments)
+    registered, _ = AttentionInterface()[IMPLEMENTATIONS["sdpa"]](Layer(2), query, key, value, mask, **arguments)
     assert torch.equal(found, expected)
     assert torch.equal(registered, expected)
 
@@ -228,7 +228,7 @@ def test_a_model_that_is_not_given_a_layout_is_what_it_was() -> None:
     rows.pop("token_type_ids", None)
     with torch.no_grad():
         before = model(**rows).logits, model.generate(**rows, max_new_tokens=8, do_sample=False)
-        model.set_attn_implementation(OURS["sdpa"])
+        model.set_attn_implementation(IMPLEMENTATIONS["sdpa"])
         after = model(**rows).logits, model.generate(**rows, max_new_tokens=8, do_sample=False)
     assert model.config._attn_implementation == "spin_trl_sdpa"
     assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
@@ -240,7 +240,7 @@ def test_a_model_over_unique_tokens_gives_each_rows_logits(architecture: str) ->
     model, batch = tiny.model(architecture), SHORT[0]
     layout = batch.lay_out()
     with torch.no_grad():
-        model.set_attn_implementation(OURS["sdpa"])
+        model.set_attn_implementation(IMPLEMENTATIONS["sdpa"])
         inputs = {"input_ids": layout.gather(batch.tensors()[0])[None], "position_ids": layout.position_ids}
         found = model(**inputs, **attention_inputs(layout), use_cache=False, output_router_logits=False).logits[0]
         for (branch, pair), row in row_numbers(batch, layout).items():
@@ -255,7 +255,7 @@ def test_a_model_that_is_not_told_of_the_layout_fails_loudly() -> None:
     mask = attention_inputs(layout)["attention_mask"]
     assert mask.dim() == 4
     assert 0 in mask.shape
-    for attention in ("eager", "sdpa", OURS["sdpa"]):
+    for attention in ("eager", "sdpa", IMPLEMENTATIONS["sdpa"]):
         for tokens in (layout.gather(ids)[None], ids[:1, :1]):
             model = tiny.model()
             model.set_attn_implementation(attention)
@@ -268,7 +268,7 @@ def test_flex_attention_as_transformers_compiles_it(monkeypatch: pytest.MonkeyPa
     """What a GPU runs, on a CPU, where it has no gradients; and one length only: torch 2.13 can't compile more there."""
     monkeypatch.setattr("spin_trl.forward.attention.has_flex_attention", lambda device: True)
     model, batch = tiny.model(head_dim=16).eval(), LONG[1]
-    model.set_attn_implementation(OURS["sdpa"])
+    model.set_attn_implementation(IMPLEMENTATIONS["sdpa"])
     layout = batch.lay_out()
     inputs = {"input_ids": layout.gather(batch.tensors()[0])[None], "position_ids": layout.position_ids}
     more = attention_inputs(layout)

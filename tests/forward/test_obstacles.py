@@ -10,7 +10,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 import tiny
 from drop_in import vision
-from spin_trl.forward.attention import OURS
+from spin_trl.forward.attention import IMPLEMENTATIONS
 from spin_trl.forward.obstacles import of_call, of_length, of_model
 
 TINY = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
@@ -43,7 +43,7 @@ def test_ordinary_decoders_have_no_obstacle(architecture: str) -> None:
     assert of_model(tiny.model(architecture)) is None
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "flex_attention", *OURS.values()])
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention", *IMPLEMENTATIONS.values()])
 def test_the_kinds_of_attention_that_take_a_layout(attention: str) -> None:
     assert of_model(tiny.model(attn_implementation=attention)) is None
 

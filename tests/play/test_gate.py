@@ -93,10 +93,11 @@ def test_thresholds_are_checked_when_the_settings_are_made(llama_folder: Path) -
 def test_a_plateau_is_a_win_rate_of_one_half_that_is_known(
     rate: float, low: float, high: float, is_over: bool
 ) -> None:
-    found = plateau({"win_rate": rate, "win_rate_low": low, "win_rate_high": high})
-    assert (found is not None) is is_over
+    figures = {"win_rate": rate, "win_rate_low": low, "win_rate_high": high, "held_out": 200.0}
+    assert (plateau(figures) is not None) is is_over
+    assert plateau({**figures, "held_out": 2.0}) is None
     assert plateau({}) is None
-    assert plateau({"win_rate": 0.5}) is None
+    assert plateau({"win_rate": 0.5, "held_out": 200.0}) is None
 
 
 def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(

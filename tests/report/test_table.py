@@ -91,3 +91,12 @@ def test_the_change_of_the_runs_metric_stands_beside_it():
     file = io.StringIO()
     Console(file=file, width=120).print(run_table(figures, None, metric="nll"))
     assert "change" not in file.getvalue()
+
+
+def test_a_score_may_be_called_as_it_likes():
+    """`is_low` is a score of its own; `right_low` is the end of an interval of `right`."""
+    figures = {"score/is_low": 0.25, "score/right": 0.5, "score/right_low": 0.4}
+    file = io.StringIO()
+    Console(file=file, width=120).print(run_table({"start": figures}, None))
+    assert "is low %" in file.getvalue()
+    assert "right low" not in file.getvalue()
