@@ -56,9 +56,8 @@ class ObjectiveTrainer(DPOTrainer):
             return
         wanted = getattr(self.args, "shared_prefix", None)
         self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), self._compute_dtype())
-        if (
-            self.args.torch_compile
-        ):  # traces what it is given: neither a layout that changes nor hooks that come and go
+        if self.args.torch_compile:
+            # It traces what it is given: neither layouts that change nor hooks that come and go.
             self._shared_prefix.leave_alone(self.model)
             return
         self._lays_out = self._shared_prefix.wrap(self.model)
