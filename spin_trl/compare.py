@@ -184,6 +184,8 @@ class Comparison:
             raise RecipeError(
                 f"`{dropped[0]}_generations: drop` would give the arms different numbers of gradient steps. Keep them."
             )
+        # What is compared has played as many iterations, however they went.
+        recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         smoothing = [one.label_smoothing for one in self.supervised if one.label_smoothing is not None]
         has_baseline = bool(smoothing) and arm == self.arms[0]
         recipe.play.baseline = "sft" if has_baseline else None

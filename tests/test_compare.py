@@ -265,6 +265,15 @@ def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> N
     assert [one.name for one in Comparison(str(recipe), [], ["space", "sft", "sft-smoothing-0"]).supervised] == ["sft"]
 
 
+def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
+    """Whatever would end a run of its own: what is compared has been trained for as long."""
+    path = runs.recipe(tmp_path / "r", llama_folder, degeneration_stop={"truncated": 0.1}, stop_at_plateau=True)
+    comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
+    for name in ("space", "sigmoid"):
+        play = comparison.recipes[name, 42].play
+        assert (play.stop_at_plateau, play.degeneration_stop) == (False, {})
+
+
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
     """Its directory can be the recipe, but not the place."""
     run = arm(compared, "sigmoid")
