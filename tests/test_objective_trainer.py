@@ -213,8 +213,8 @@ def generations_of(trainer: SPINTrainer) -> GenerationStore:
     return GenerationStore(folder)
 
 
-CHECKED = [2, 1]
-"""Rows of the two forwards that find out whether unique tokens give the same, before the first of them counts."""
+CHECKED = [2, 2, 1]
+"""Rows of the three forwards that find out whether unique tokens give the same, before the first of them counts."""
 
 
 def forwards(model: Any) -> list[int]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
-from drop_in.compare import Kind, same_metrics, same_weights, steps, train_both, unchanged, weights
+from drop_in.compare import ROUNDED, Kind, same_metrics, same_weights, steps, train_both, unchanged, weights
 
 LN2 = pytest.approx(0.6931472, abs=1e-5)
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -252,7 +252,7 @@ def test_an_adapter_on_4_bit_weights(loaded: bool, folder: str, llama_folder: Pa
         before.append(weights(trainer.model))
         return trainer
 
-    dpo, spin = train_both(folder, build)
+    dpo, spin = train_both(folder, build, ROUNDED)
     for trainer in (dpo, spin):
         assert trainer.model.is_loaded_in_4bit
         assert {parameter.dtype for parameter in trainer.model.parameters() if parameter.requires_grad} == {
