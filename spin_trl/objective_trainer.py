@@ -155,7 +155,8 @@ class ObjectiveTrainer(DPOTrainer):
             real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
         else:
             real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
-        rows = with_labels(inputs)
+        rows = inputs | with_labels(inputs)
+        del rows["completion_mask"]
         with (
             torch.no_grad(),
             disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),

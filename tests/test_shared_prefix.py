@@ -937,15 +937,10 @@ def losses_by_sharing(folder: str) -> list[list[list[float]]]:
     return found
 
 
-def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
-    """DDP over gloo: the gradients that are averaged are those of the same losses."""
-    script, result = tmp_path / "losses.py", tmp_path / "losses.json"
-    script.write_text(LOSSES)
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    arguments = [str(script), str(tmp_path / "out"), str(result)]
+def launched(command: list[str]) -> None:
+    """Run a script as several processes, which find the tests' own modules."""
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments],
+        [sys.executable, "-m", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
         capture_output=True,
         text=True,
@@ -953,6 +948,15 @@ def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
+    """DDP over gloo: the gradients that are averaged are those of the same losses."""
+    script, result = tmp_path / "losses.py", tmp_path / "losses.json"
+    script.write_text(LOSSES)
+    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    launched(["accelerate.commands.launch", *options, str(script), str(tmp_path / "out"), str(result)])
     for dpo, shared, plain in json.loads(result.read_text()):
         assert len(dpo) == 12
         assert shared == pytest.approx(plain, rel=RELATIVE, abs=2e-6)
@@ -1011,15 +1015,7 @@ def test_sharded_weights_share_prompts_too(tmp_path: Path) -> None:
     script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
     script.write_text(SHARDED)
     options = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", *options, str(script), str(result)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    launched(["torch.distributed.run", *options, str(script), str(result)])
     for wrapper, logps, gradients, count in json.loads(result.read_text()):
         assert wrapper == "FSDPLlamaForCausalLM"
         assert logps < 2e-6

@@ -27,7 +27,7 @@ from .baseline import save_model
 from .best import deliver_best, tidy
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
-from .gate import judge
+from .gate import Verdict, judge
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .run import Run
@@ -146,11 +146,13 @@ class SelfPlay:
                 if main:
                     best = deliver_best(run, played(run, iteration))
                     tidy(run, iteration, best["stage"])
-                    is_last = iteration == run.play.num_iterations - 1 or judge(run, iteration).stopped is not None
-                    if any(news) or is_last:
-                        show(run, iteration, best["stage"], self._console)
                 PartialState().wait_for_everyone()
-                stopped = self._judge(iteration, is_news=any(news))
+                verdict = judge(run, iteration)
+                stopped = verdict.stopped
+                is_last = iteration == run.play.num_iterations - 1 or stopped is not None
+                if main and (any(news) or is_last):
+                    show(run, iteration, best["stage"], self._console)
+                    self._say(verdict, is_news=any(news))
                 if stopped is not None:
                     break
         best = read_json(self.directory.best)
@@ -166,15 +168,12 @@ class SelfPlay:
         self._set_up()
         in_this_process(self.state, phase, iteration)
 
-    def _judge(self, iteration: int, *, is_news: bool) -> str | None:
-        """Say what is wrong with an iteration, if it is. Returns why the run must end with it, or None."""
-        verdict = judge(self.state, iteration)
-        if PartialState().is_main_process:
-            for warning in verdict.warnings if is_news else ():
-                self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
-            if verdict.stopped is not None:
-                self._console.print(verdict.stopped, style="bold", highlight=False, soft_wrap=True)
-        return verdict.stopped
+    def _say(self, verdict: Verdict, *, is_news: bool) -> None:
+        """Print what is wrong with an iteration, and why the run ends with it, if it does."""
+        for warning in verdict.warnings if is_news else ():
+            self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+        if verdict.stopped is not None:
+            self._console.print(verdict.stopped, style="bold", highlight=False, soft_wrap=True)
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
