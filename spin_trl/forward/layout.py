@@ -72,8 +72,19 @@ class Layout:
 
         Where there is no label they are 0, as TRL's head leaves them.
         """
-        rows, length = self.shape
-        return results.new_zeros(rows * (length - 1)).index_copy(0, self.slots, results).view(rows, length - 1)
+        return scattered(results, self.slots, self.shape)
+
+
+def scattered(results: torch.Tensor, slots: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Results for labels, shape (labels,), among zeros.
+
+    Args:
+        results: of the labels.
+        slots: where they go: index into the flattened results of all positions.
+        shape: of the batch, (rows, length); its results have a column less.
+    """
+    rows, length = shape
+    return results.new_zeros(rows * (length - 1)).index_copy(0, slots, results).view(rows, length - 1)
 
 
 def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, num_pairs: int) -> Layout:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from trl.trainer.utils import FusedCausalLMOutput
 
 from .attention import attention_inputs
 from .head import labelled_positions, spread
-from .layout import Layout
+from .layout import Layout, scattered
 
 Forward = Callable[..., FusedCausalLMOutput]
 """Of a class: called with a model, and keywords."""
@@ -48,9 +47,4 @@ def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCaus
     inputs = {name: value for name, value in kwargs.items() if name != "labels"}
     with labelled_positions(model.base_model, scored):
         output = forward(model, **inputs, shift_labels=labels[:, 1:].flatten().index_select(0, slots)[None])
-
-    def scatter(results: torch.Tensor) -> torch.Tensor:
-        place = slots.to(results.device)
-        return results.new_zeros(rows * (length - 1)).index_copy(0, place, results).view(rows, length - 1)
-
-    return spread(output, scatter)
+    return spread(output, lambda results: scattered(results, slots.to(results.device), (rows, length)))
