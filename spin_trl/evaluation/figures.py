@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from .intervals import mean_and_error, of_difference, of_mean
+from .intervals import Difference, mean_and_error, of_difference, of_mean
 from .scorers import Score
 
 SUFFIXES = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
@@ -120,6 +120,23 @@ def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
     return values
 
 
+def difference(name: str, now: ByPrompt, before: ByPrompt) -> Difference | None:
+    """How one figure differs between two models, on the prompts that both have answered.
+
+    Args:
+        name: of the figure. The win rate, each time against another opponent, can't be compared.
+        now, before: of [`values_of`].
+
+    Returns:
+        `now` less `before`, or None where they have no prompt in common.
+    """
+    keys = [key for key in now.get(name, {}) if key in before.get(name, {})]
+    if not keys or name in ("win_rate", _TOKENS):
+        return None
+    weights = [now[_TOKENS][key] for key in keys] if name == "nll" else None
+    return of_difference([now[name][key] for key in keys], [before[name][key] for key in keys], weights)
+
+
 def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
     """How figures have changed from one model to another, on the prompts that both have answered.
 
@@ -128,22 +145,18 @@ def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
 
     Returns:
         For every figure that both have: `NAME_change`, its interval `NAME_change_low` and `NAME_change_high`, and
-        `NAME_change_p`, the probability of as large a change between equal models. The win rate, each time against
-        another opponent, is left out.
+        `NAME_change_p`, the probability of as large a change between equal models. The win rate is left out.
     """
     figures: dict[str, float] = {}
     for name in now:
-        keys = [key for key in now[name] if key in before.get(name, {})]
-        if not keys or name in ("win_rate", _TOKENS):
-            continue
-        weights = [now[_TOKENS][key] for key in keys] if name == "nll" else None
-        found = of_difference([now[name][key] for key in keys], [before[name][key] for key in keys], weights)
-        figures |= {
-            f"{name}_change": found.value,
-            f"{name}_change_low": found.low,
-            f"{name}_change_high": found.high,
-            f"{name}_change_p": found.p,
-        }
+        found = difference(name, now, before)
+        if found is not None:
+            figures |= {
+                f"{name}_change": found.value,
+                f"{name}_change_low": found.low,
+                f"{name}_change_high": found.high,
+                f"{name}_change_p": found.p,
+            }
     return figures
 
 
