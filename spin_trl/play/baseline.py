@@ -77,7 +77,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
         return
     started = time.monotonic()
     previous = START if iteration == 0 else baseline_stage(arm_name(label_smoothing), iteration - 1)
-    path = run.start_model if previous == START else str(run.directory.model(previous))
+    path = run.model_of(previous)
     args = supervised_args(run, iteration, label_smoothing)
     # As a trainer would, for a new adapter's weights.
     torch.manual_seed(args.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,14 +18,17 @@ def plot_run(path: Path, arms: Mapping[str, Points], metric: str) -> None:
     Args:
         path: of the file.
         arms: by name; the first is self-play itself. Each begins with the start, at 0 steps.
-        metric: figure of the left plot; its standard errors are drawn, too.
+        metric: figure of the left plot; its standard errors are drawn, too. Where the others are compared with
+            self-play, prompt by prompt, a third plot has the differences and their 95 % intervals.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    compared = _differences(arms, metric)
+    columns = 3 if compared else 2
+    figure = Figure(figsize=(5 * columns, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, *more = figure.subplots(1, columns)
     for name, points in arms.items():
         shown = [(steps, found[metric], found.get(f"{metric}_se", 0.0)) for steps, found in points if metric in found]
         if shown:
@@ -43,6 +47,33 @@ def plot_run(path: Path, arms: Mapping[str, Points], metric: str) -> None:
     )
     if right.get_legend_handles_labels()[1]:
         right.legend()
-    for axes in (left, right):
+    for axes in more:
+        for number, (name, differences) in enumerate(compared.items(), start=1):
+            steps, values, below, above = zip(*differences, strict=True)
+            axes.errorbar(steps, values, yerr=(below, above), label=name, marker="o", capsize=3, color=f"C{number}")
+        axes.axhline(0.0, color="C0", linewidth=1)
+        axes.set(
+            xlabel="gradient steps",
+            ylabel=f"{metric}, less self-play's (95 % interval)",
+            title="Baseline, same prompts",
+        )
+        axes.legend()
+    for axes in (left, right, *more):
         axes.grid(alpha=0.3)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def _differences(arms: Mapping[str, Points], metric: str) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Of every arm that is compared with self-play: steps, difference, and how far its interval goes below and above."""
+    found: dict[str, list[tuple[float, float, float, float]]] = {}
+    for name in list(arms)[1:]:
+        for steps, figures in arms[name]:
+            value, low, high = (figures.get(f"{metric}_change{end}", math.nan) for end in ("", "_low", "_high"))
+            if not math.isnan(value):
+                # The interval of a share need not be drawn around the difference itself, and may lie beside it.
+                found.setdefault(name, []).append((steps, value, _reach(value - low), _reach(high - value)))
+    return found
+
+
+def _reach(length: float) -> float:
+    return 0.0 if math.isnan(length) else max(length, 0.0)

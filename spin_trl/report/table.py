@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 CHANGE = "change [95 %]"
-"""Heading of the column that compares every model with the one before it."""
+"""Heading of the column that compares an iteration with its opponent, and a baseline with self-play after as many steps."""
 
 _NAMED_SCORES = ("score/", "score_greedy/")
 """How the figures of a scorer begin that returns several numbers."""
@@ -72,7 +72,7 @@ def written(figures: Mapping[str, float], column: Column) -> str:
 
 
 def written_change(figures: Mapping[str, float], column: Column) -> str:
-    """How a figure has changed from the model before, with its 95 % interval, `–` where nothing came before."""
+    """How a figure differs from the model that this one is compared with, and its 95 % interval; `–` without one."""
     names = [f"{column.figure}_change{end}" for end in ("", "_low", "_high")]
     if not all(name in figures for name in names):
         return "–"
@@ -82,6 +82,7 @@ def written_change(figures: Mapping[str, float], column: Column) -> str:
 
 
 CAPTION = "± one standard error over the held-out prompts; * the best by the run's metric"
+CHANGE_CAPTION = "; change: of an iteration from its opponent, of a baseline from self-play at the same point"
 
 
 def run_table(
@@ -102,7 +103,7 @@ def run_table(
         width: columns of the terminal. Where the table is wider, less important figures go.
         columns: what may be shown, beside named scores.
         caption: below the table.
-        metric: figure whose change from model to model is shown, too.
+        metric: figure whose change is shown, too: an iteration's from its opponent, a baseline's from self-play.
 
     Returns:
         A table for rich.
@@ -115,6 +116,7 @@ def run_table(
     changed = next((column for column in shown if column.figure == metric), None)
     if changed is not None and any(f"{metric}_change" in found for found in figures.values()):
         shown.insert(shown.index(changed) + 1, dataclasses.replace(changed, heading=CHANGE, rank=1))
+        caption += CHANGE_CAPTION
     table = _table(figures, shown, best, title, caption)
     while width is not None and len(shown) > 1 and _width(table) > width:
         last = max(shown, key=lambda column: (column.rank, shown.index(column)))

@@ -1,5 +1,6 @@
 """The supervised arm that answers "would more SFT not have done the same?": same start, same rows, same number of steps."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -153,10 +154,46 @@ def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeyp
 
     build(llama_folder, num_iterations=1, baseline="sft", per_device_train_batch_size=12).run_phase("generate", 0)
     run = build(llama_folder, num_iterations=1, baseline="sft", per_device_train_batch_size=12)
-    run.run_phase("train", 0)
+    for phase in ("start", "train", "evaluate"):
+        run.run_phase(phase, 0)
     monkeypatch.setattr(baseline.Trainer, "log", log)
     run.run_phase("baseline", 0)
     model, rows = AutoModelForCausalLM.from_pretrained(llama_folder), load_from_disk("run/data/train")
     total = -sum(logp(model, row["prompt_ids"], row["real_ids"]) for row in rows)
     assert losses[0] == pytest.approx(total / sum(len(row["real_ids"]) for row in rows), rel=1e-4)
     assert math.isfinite(losses[0])
+
+
+def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Path) -> None:
+    """At the same point: the difference of their NLL a token, its interval, and both in the table and the plot."""
+    result = build(llama_folder, num_iterations=2, baseline="sft").run()
+    for t in range(2):
+        arm, played = result.figures[f"baseline/sft/iteration-{t}"], result.figures[f"iteration-{t}"]
+        assert arm["nll_change"] == pytest.approx(arm["nll"] - played["nll"])
+        ours, theirs = (
+            json.loads(Path("run", stage, "held-out/values.json").read_text())
+            for stage in (f"baseline/sft/iteration-{t}", f"iteration-{t}")
+        )
+        tokens = list(ours["real_tokens"].values())
+        differences = [ours["nll"][key] - theirs["nll"][key] for key in ours["nll"]]
+        # A ratio of sums over three prompts, and Student's t with two degrees of freedom.
+        error = math.sqrt(
+            sum((d - arm["nll_change"] * n) ** 2 for d, n in zip(differences, tokens, strict=True)) * 3 / 2
+        ) / sum(tokens)
+        assert arm["nll_change_low"] == pytest.approx(arm["nll_change"] - 4.302653 * error, rel=1e-5)
+        assert arm["nll_change_high"] == pytest.approx(arm["nll_change"] + 4.302653 * error, rel=1e-5)
+    (line,) = [line for line in Path("run/table.txt").read_text().splitlines() if "sft 1" in line]
+    change = result.figures["baseline/sft/iteration-1"]["nll_change"]
+    assert f"{change:+.3f} [" in line
+    assert "of a baseline from self-play at the same point" in " ".join(Path("run/table.txt").read_text().split())
+
+
+def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: Path) -> None:
+    """Phases by hand: without the iteration's own figures there would be no difference, and nobody would notice."""
+    run = build(llama_folder, num_iterations=1, baseline="sft")
+    for phase in ("start", "generate", "train"):
+        run.run_phase(phase, 0)
+    with pytest.raises(
+        RunDirectoryError, match="baseline phase of iteration 0 needs the evaluate phase of iteration-0"
+    ):
+        run.run_phase("baseline", 0)

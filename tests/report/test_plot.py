@@ -25,6 +25,22 @@ def test_every_arm_is_drawn_in_a_colour_of_its_own(tmp_path):
     assert {blue, orange} <= colours(two)
 
 
+def test_arms_that_are_compared_with_self_play_have_a_plot_of_their_own(tmp_path):
+    """With the interval: a wider one is drawn with more ink."""
+    start, later = {"score": 0.1}, {"score": 0.6}
+    sft = {"score": 0.4, "score_change": -0.2, "score_change_low": -0.21, "score_change_high": -0.19}
+    paths = {name: tmp_path / f"{name}.png" for name in ("none", "narrow", "wide")}
+    played = [(0, start), (10, later)]
+    plot_run(paths["none"], {"self-play": played, "sft": [(0, start), (10, {"score": 0.4})]}, "score")
+    plot_run(paths["narrow"], {"self-play": played, "sft": [(0, start), (10, sft)]}, "score")
+    wide = {**sft, "score_change_low": -0.5, "score_change_high": 0.1}
+    plot_run(paths["wide"], {"self-play": played, "sft": [(0, start), (10, wide)]}, "score")
+    images = {name: Image.open(path).convert("RGB") for name, path in paths.items()}
+    assert images["none"].width * 3 == images["narrow"].width * 2
+    ink = {name: {c: n for n, c in image.getcolors(1 << 24)}[255, 127, 14] for name, image in images.items()}
+    assert ink["wide"] > ink["narrow"] > ink["none"]
+
+
 @pytest.mark.parametrize("arms", [{}, {"self-play": [(0.0, {})]}])
 def test_a_run_without_figures_gives_an_empty_plot_and_no_error(tmp_path, arms):
     plot_run(tmp_path / "plot.png", arms, "nll")
