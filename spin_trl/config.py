@@ -27,6 +27,8 @@ DPO_ONLY: Mapping[str, Any] = MappingProxyType(
 
 KEEP_OR_DROP = ("keep", "drop")
 
+ON_REGRESSION = ("continue", "stop", "fall_back")
+
 SIGNS = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
 """Of degeneration ([`evaluation.degeneration`]), that have thresholds."""
 
@@ -304,6 +306,31 @@ class SelfPlayConfig:
     greater_is_better_iteration: bool | None = field(
         default=None, metadata={"help": "Whether more of that figure is better. None: known for the names above."}
     )
+    min_improvement: float = field(
+        default=0.0,
+        metadata={"help": "How much of that figure an iteration must gain on the best so far to take its place."},
+    )
+    significant_improvement: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
+        },
+    )
+    patience: int | None = field(
+        default=None, metadata={"help": "Stop after as many iterations in a row without an improvement. None: never."}
+    )
+    on_regression: str = field(
+        default="continue",
+        metadata={
+            "help": "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): "
+            "continue from it with a warning, stop, or fall_back: the next iteration starts from the best.",
+            "choices": list(ON_REGRESSION),
+        },
+    )
+    fall_back_lr_scale: float = field(
+        default=1.0,
+        metadata={"help": "What the learning rate is multiplied by each time the run falls back. It stays so."},
+    )
     evaluate_greedy: bool = field(
         default=False, metadata={"help": "Also answer the held-out prompts greedily, and score that (score_greedy)."}
     )
@@ -362,6 +389,11 @@ class SelfPlayConfig:
         in_range("held_out_max", self.held_out_max, 1)
         if self.keep_iterations is not None:
             in_range("keep_iterations", self.keep_iterations, 1)
+        in_range("min_improvement", self.min_improvement, 0)
+        if self.patience is not None:
+            in_range("patience", self.patience, 1)
+        one_of("on_regression", self.on_regression, ON_REGRESSION)
+        in_range("fall_back_lr_scale", self.fall_back_lr_scale, 0, 1, low_open=True)
         one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
         one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
         if self.baseline is not None:
@@ -376,6 +408,11 @@ class SelfPlayConfig:
         if self.metric_for_best_iteration.startswith("score") and self.scorer is None:
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
+            )
+        if self.significant_improvement and not self.metric_for_best_iteration.startswith(("nll", "score")):
+            raise RecipeError(
+                f"`significant_improvement` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
+                "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."
             )
         if self.metric_for_best_iteration.startswith("score_greedy"):
             self.evaluate_greedy = True

@@ -43,5 +43,9 @@ class OpponentError(SpinError, RuntimeError):
     """The policy does not start an iteration at its opponent, so every log-ratio of the iteration would be wrong."""
 
 
+class DivergedError(SpinError, RuntimeError):
+    """A model's probabilities are no numbers any more, so it can't answer."""
+
+
 class LaunchError(SpinError, RuntimeError):
     """A phase that runs as a process of its own failed, or can't run under this launcher."""

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
 from .. import data
+from ..errors import DivergedError
 from ..generation.engine import Sampling
 from ..generation.produce import generate
 from ..generation.store import GenerationStore
@@ -72,6 +74,9 @@ def answer(
 
     Returns:
         Seconds that the generation itself took.
+
+    Raises:
+        DivergedError: the model's probabilities are no numbers.
     """
     store = GenerationStore(folder)
     if store.is_complete():
@@ -84,6 +89,7 @@ def answer(
         sampling = dataclasses.replace(sampling, num_generations=1)
     template = run.template()
     model, accelerator = load()
+    _check_numbers(model, accelerator, rows[0]["prompt_ids"])
     model_digest = digest(model)
     started = time.monotonic()
     generate(
@@ -99,6 +105,17 @@ def answer(
         description=description,
     )
     return time.monotonic() - started
+
+
+def _check_numbers(model: PreTrainedModel, accelerator: Accelerator, prompt: list[int]) -> None:
+    """Look at one prompt: sampling from what is no number ends a process on a GPU, and with it all that it holds."""
+    with torch.inference_mode(), accelerator.autocast():
+        logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
+    if not logits.isfinite().any() or logits.isnan().any():
+        raise DivergedError(
+            "The model's probabilities are no numbers (NaN), so it can't answer. Its training has diverged: a smaller "
+            "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
+        )
 
 
 def generate_iteration(run: Run, iteration: int) -> None:

@@ -22,6 +22,11 @@ def iteration_stage(iteration: int) -> str:
     return f"iteration-{iteration}"
 
 
+def iteration_number(stage: str) -> int:
+    """The iteration (0-based) that a stage is; of the start -1, which comes before the first."""
+    return -1 if stage == START else int(stage.rpartition("-")[2])
+
+
 def baseline_stage(arm: str, iteration: int) -> str:
     """Name of the stage of a baseline arm that belongs to an iteration."""
     return f"baseline/{arm}/{iteration_stage(iteration)}"
@@ -68,6 +73,10 @@ class RunDirectory:
     def metrics(self, stage: str) -> Path:
         """Held-out figures of a stage's model."""
         return self.path / stage / "metrics.json"
+
+    def values(self, stage: str) -> Path:
+        """A stage's figures prompt by prompt, for comparisons with other models."""
+        return self.held_out(stage) / "values.json"
 
     def histograms(self, stage: str) -> Path:
         """How the log-ratios of real and generated held-out responses are spread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..errors import DivergedError
 from ..evaluation.degeneration import Answer, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
@@ -20,69 +22,73 @@ from ..evaluation.scorers import Score
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
 from .answering import Load, answer, at_hand
-from .directory import START, iteration_stage
+from .directory import START
 from .run import Run, since
 
-VALUES = "values.json"
-"""Where a model's figures lie prompt by prompt, beside its answers."""
 
-SAMPLES = 100
-"""Held-out prompts that are written down with their responses, for a person to read."""
-
-
-def evaluate(run: Run, stage: str, opponent_stage: str | None) -> None:
+def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: str | None = None) -> None:
     """Figures of a stage's model on the held-out prompts, into its `metrics.json` and the journal.
 
     Args:
         run: the run.
         stage: whose model.
         opponent_stage: stage of the model that it played against, evaluated before; None if there is none.
+        compared_with: stage of the model that it is compared with, prompt by prompt; None: its opponent, if there is one.
     """
     rows = run.rows(held_out=True)
     if run.done("evaluate", stage) or len(rows) == 0:
         return
     started = time.monotonic()
-    path = run.start_model if stage == START else str(run.directory.model(stage))
-    folder = run.directory.held_out(stage)
-    with at_hand(run, path) as load:
-        # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-        work_seconds = answer(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
-        if run.play.evaluate_greedy:
-            description = f"{stage}: held-out prompts, greedily"
-            work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
-        measuring_started = time.monotonic()
-        measured = _measure(run, load, rows, folder, opponent_stage)
-    work_seconds += time.monotonic() - measuring_started
-    args = run.args
-    losses = dict(zip(args.losses, args.loss_weights or [1.0] * len(args.losses), strict=True))
-    figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
-    figures |= _degeneration(run, rows, folder)
-    values = values_of(dict(zip(rows["key"], measured, strict=True)))
-    if opponent_stage is not None:
-        figures |= changes(values, read_json(run.directory.held_out(opponent_stage) / VALUES) or {})
-    if PartialState().is_main_process:
-        write_json(folder / VALUES, values)
-        _write_samples(run, rows, stage, measured)
-        write_json(run.directory.histograms(stage), histograms(measured))
-        write_json(run.directory.metrics(stage), figures)
+    try:
+        with at_hand(run, run.model_of(stage)) as load:
+            figures, work_seconds = _figures(run, load, rows, stage, opponent_stage, compared_with or opponent_stage)
+    except DivergedError:
+        if stage == START:
+            raise
+        # The gate's to judge, like any other model that has become worse.
+        figures, work_seconds = {"held_out": float(len(rows)), "nll": math.nan}, since(started)
+        if PartialState().is_main_process:
+            write_json(run.directory.metrics(stage), figures)
     run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
 
 
-def _degeneration(run: Run, rows: Dataset, folder: Path) -> dict[str, float]:
-    """How bad a model's sampled answers are, by their looks."""
+def _figures(
+    run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, other_stage: str | None
+) -> tuple[dict[str, float], float]:
+    """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
+    folder = run.directory.held_out(stage)
+    # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
+    work_seconds = answer(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+    if run.play.evaluate_greedy:
+        description = f"{stage}: held-out prompts, greedily"
+        work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+    measuring_started = time.monotonic()
+    measured = _measure(run, load, rows, folder, opponent_stage)
+    work_seconds += time.monotonic() - measuring_started
+    losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
+    figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
+    values = values_of(dict(zip(rows["key"], measured, strict=True)))
+    if other_stage is not None:
+        figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
+    answers = _answers(run, rows, folder)
+    figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
+    if PartialState().is_main_process:
+        write_json(run.directory.values(stage), values)
+        _write_samples(run, rows, stage, answers, measured)
+        write_json(run.directory.histograms(stage), histograms(measured))
+        write_json(run.directory.metrics(stage), figures)
+    return figures, work_seconds
+
+
+def _answers(run: Run, rows: Dataset, folder: Path) -> list[Answer]:
+    """What a model answered to every held-out prompt."""
     tokenizer = run.tokenizer()
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
-    answers = [
+    return [
         Answer(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
         for row in rows
         for ids in [sampled[row["key"], 0, 0]]
     ]
-    return measure(answers, {normalised(text) for text in run.rows()["real"]})
-
-
-def opponent_of(iteration: int) -> str:
-    """The stage whose model is the opponent of an iteration."""
-    return iteration_stage(iteration - 1) if iteration else START
 
 
 def _values(run: Run, stage: str) -> dict[str, Any]:
@@ -159,22 +165,19 @@ def _responses(run: Run, stage: str, names: list[tuple[str, int, int]]) -> list[
     return [generations[name] for name in names]
 
 
-def _write_samples(run: Run, rows: Dataset, stage: str, measured: list[HeldOutRow]) -> None:
-    tokenizer = run.tokenizer()
-    shown = rows.select(range(min(SAMPLES, len(rows))))
-    responses = _responses(run, stage, [(key, 0, 0) for key in shown["key"]])
+def _write_samples(run: Run, rows: Dataset, stage: str, answers: list[Answer], measured: list[HeldOutRow]) -> None:
     lines = [
         json.dumps(
             {
                 "key": row["key"],
                 "prompt": row["prompt"],
                 "real": row["real"],
-                "generated": tokenizer.decode(ids, skip_special_tokens=True),
+                "generated": answer.generated,
                 "finish_reason": found.finish_reason,
                 "score": found.score,
             },
             ensure_ascii=False,
         )
-        for row, ids, found in zip(shown, responses, measured, strict=False)
+        for row, answer, found in zip(rows, answers, measured, strict=True)
     ]
     write_atomically(run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n"))

@@ -1,23 +1,26 @@
-"""The decision after an iteration: whether the run goes on.
+"""The decision after an iteration: whether the run goes on, and from which model.
 
-It depends on what lies in the run directory and on the settings alone, so a run that is continued decides as it did before,
-unless the settings have changed.
+What is decided follows from what lies in the run directory and from the settings. It is written into the journal, because
+phases that are launched on their own start from the model that was decided on; and once an iteration has begun, what it
+starts from stays, whatever settings change later.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..evaluation.degeneration import findings
-from ..files import read_json
-from .directory import START, iteration_stage
-from .run import Run
+from ..evaluation.selection import Measured, Metric, choose_best
+from .best import measured, metric_of
+from .directory import START, iteration_number, iteration_stage
+from .run import GATE, Run
 
 WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
 hundred prompts give."""
-
 
 FEW = 50
 """Held-out prompts below which nothing is said of a plateau: two ties would look like one."""
@@ -28,12 +31,44 @@ class Verdict:
     """What was decided after an iteration.
 
     Attributes:
+        decision: `improved`, `continued`, `fell back` or `stopped`.
+        best: stage of the best model so far.
+        opponent: stage whose model the next iteration starts from.
+        lr_scale: what the learning rates of the next iterations are multiplied by.
+        reason: why the run falls back or ends here, or None: it goes on.
         warnings: for the user, each a line.
-        stopped: why the run ends here, or None: it goes on.
     """
 
-    warnings: tuple[str, ...]
-    stopped: str | None
+    decision: str
+    best: str
+    opponent: str
+    lr_scale: float = 1.0
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ends here, or None."""
+        return self.reason if self.decision == "stopped" else None
+
+
+def settle(run: Run, iteration: int) -> Verdict:
+    """Judge an iteration, and write down what was decided, unless it stands in the journal already.
+
+    Args:
+        run: the run.
+        iteration: 0-based; it has been evaluated.
+    """
+    stage = iteration_stage(iteration)
+    verdict, known = judge(run, iteration), run.done(GATE, stage)
+    if run.has_begun(iteration + 1):
+        verdict = dataclasses.replace(
+            verdict, opponent=run.opponent_stage(iteration + 1), lr_scale=run.lr_scale(iteration + 1)
+        )
+    record = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
+    if known is None or any(known[name] != value for name, value in record.items()):
+        run.record(GATE, stage, **record)
+    return verdict
 
 
 def judge(run: Run, iteration: int) -> Verdict:
@@ -43,22 +78,44 @@ def judge(run: Run, iteration: int) -> Verdict:
         run: the run.
         iteration: 0-based.
     """
-    play = run.play
-    assert isinstance(play.degeneration_warn, dict)
-    assert isinstance(play.degeneration_stop, dict)
-    warn, stop = play.degeneration_warn, play.degeneration_stop
-    warnings, reasons = [], []
-    for stage in (START, iteration_stage(0)) if iteration == 0 else (iteration_stage(iteration),):
-        for finding in findings(read_json(run.directory.metrics(stage)) or {}, warn, stop):
-            warnings.append(f"{stage}: {finding.message}")
-            if finding.stops and stage != START:
-                reasons.append(f"{finding.message} (`degeneration_stop` {finding.name}: {stop[finding.name]:g})")
-    over = (
-        plateau(read_json(run.directory.metrics(iteration_stage(iteration))) or {}) if play.stop_at_plateau else None
-    )
+    play, stage = run.play, iteration_stage(iteration)
+    models = measured(run, iteration)
+    metric = metric_of(run)
+    best = choose_best(models, metric) or stage
+    warnings, reasons = _degeneration(run, iteration, models)
+    opponent, lr_scale = stage, run.lr_scale(iteration)
+    decision = "improved" if best == stage and metric.value(models[stage]) is not None else "continued"
+    reason = None
+    if metric.regresses(models[stage], models[best]):
+        worse = _comparison(metric, models, stage, best)
+        warnings.append(f"{stage} is worse than {best}: {worse}")
+        if play.on_regression == "stop":
+            reasons.append(f"it is worse than {best}: {worse} (`on_regression: stop`)")
+        elif play.on_regression == "fall_back":
+            decision, opponent, lr_scale = "fell back", best, lr_scale * play.fall_back_lr_scale
+            reason = f"Back to {best} as the next opponent (`on_regression: fall_back`)" + (
+                f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
+            )
+    without = iteration - iteration_number(best)
+    if play.patience is not None and metric.value(models[best]) is not None and without >= play.patience:
+        reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
+    over = plateau(models[stage].figures) if play.stop_at_plateau else None
     reasons += [over] if over is not None else []
-    stopped = f"Stopped after iteration {iteration}: {'; '.join(reasons)}." if reasons else None
-    return Verdict(tuple(warnings), stopped)
+    if _diverged(models[stage]):
+        warnings.append(f"{stage}: its probabilities are no numbers (NaN): its training has diverged")
+        if decision != "fell back":
+            reasons.append(
+                "its training has diverged: its probabilities are no numbers, so there is nothing to go on from. "
+                "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
+            )
+    if reasons:
+        decision, reason = "stopped", f"Stopped after iteration {iteration}: {'; '.join(reasons)}."
+        opponent, lr_scale = stage, run.lr_scale(iteration)
+    return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
+
+
+def _diverged(model: Measured) -> bool:
+    return math.isnan(model.figures.get("nll", 0.0))
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:
@@ -79,3 +136,34 @@ def plateau(figures: Mapping[str, float]) -> str | None:
         f"the game is over: the policy prefers the real response to its opponent's on {100 * rate:.1f} % of the held-out "
         f"prompts ({100 * low:.1f} to {100 * high:.1f}), as often as not (`stop_at_plateau`)"
     )
+
+
+def _degeneration(run: Run, iteration: int, models: Mapping[str, Measured]) -> tuple[list[str], list[str]]:
+    """Warnings of answers that have gone bad, and reasons to stop. The start is warned of alone: play is to mend it."""
+    warn, stop = run.play.degeneration_warn, run.play.degeneration_stop
+    assert isinstance(warn, dict)
+    assert isinstance(stop, dict)
+    warnings, reasons = [], []
+    for stage in (START, iteration_stage(0)) if iteration == 0 else (iteration_stage(iteration),):
+        for finding in findings(models[stage].figures, warn, stop):
+            warnings.append(f"{stage}: {finding.message}")
+            if finding.stops and stage != START:
+                reasons.append(f"{finding.message} (`degeneration_stop` {finding.name}: {stop[finding.name]:g})")
+    return warnings, reasons
+
+
+def _comparison(metric: Metric, models: Mapping[str, Measured], stage: str, best: str) -> str:
+    """Both figures of a comparison, and the interval of their difference."""
+    values = [metric.value(models[name]) for name in (stage, best)]
+    now, then = ("no number" if value is None else f"{value:.4g}" for value in values)
+    gain = metric.gain(models[stage], models[best])
+    text = f"{metric.name} {now}, against {then}"
+    if gain is None or gain.low is None or gain.high is None:
+        return text
+    sign = 1 if metric.greater_is_better else -1
+    low, high = sorted((sign * gain.low, sign * gain.high))
+    return f"{text} (difference {sign * gain.value:+.4g}, 95 % interval {low:+.4g} to {high:+.4g})"
+
+
+def _times(iterations: int) -> str:
+    return "an iteration" if iterations == 1 else f"{iterations} iterations"

@@ -27,11 +27,11 @@ from .baseline import save_model
 from .best import deliver_best, tidy
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
-from .gate import Verdict, judge
+from .gate import Verdict, settle
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
-from .run import Run
-from .showing import Figures, all_figures, phase_line, played, show
+from .run import GATE, Run
+from .showing import Figures, all_figures, phase_line, show
 
 SMOKE_ROWS = 8
 """Rows of a smoke run."""
@@ -144,15 +144,15 @@ class SelfPlay:
                 phases = ("generate", "train", "evaluate", *(("baseline",) if run.play.baseline else ()))
                 news = [self._play(phase, iteration) for phase in phases]
                 if main:
-                    best = deliver_best(run, played(run, iteration))
+                    best = deliver_best(run, iteration)
                     tidy(run, iteration, best["stage"])
                 PartialState().wait_for_everyone()
-                verdict = judge(run, iteration)
+                verdict = settle(run, iteration)
                 stopped = verdict.stopped
                 is_last = iteration == run.play.num_iterations - 1 or stopped is not None
                 if main and (any(news) or is_last):
                     show(run, iteration, best["stage"], self._console)
-                    self._say(verdict, is_news=any(news))
+                    self._say(verdict, is_news=any(news), is_last=is_last)
                 if stopped is not None:
                     break
         best = read_json(self.directory.best)
@@ -168,12 +168,12 @@ class SelfPlay:
         self._set_up()
         in_this_process(self.state, phase, iteration)
 
-    def _say(self, verdict: Verdict, *, is_news: bool) -> None:
-        """Print what is wrong with an iteration, and why the run ends with it, if it does."""
+    def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
+        """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""
         for warning in verdict.warnings if is_news else ():
             self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
-        if verdict.stopped is not None:
-            self._console.print(verdict.stopped, style="bold", highlight=False, soft_wrap=True)
+        if verdict.stopped is not None or (verdict.reason is not None and is_news and not is_last):
+            self._console.print(verdict.reason, style="bold", highlight=False, soft_wrap=True)
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
@@ -185,6 +185,8 @@ class SelfPlay:
         news = self.state.journal.entries()[before:]
         if PartialState().is_main_process:
             for entry in news:
+                if entry["phase"] == GATE:
+                    continue  # what was decided is said below the table
                 self._console.print(phase_line(entry), highlight=False, soft_wrap=True)
         return bool(news)
 

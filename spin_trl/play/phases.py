@@ -26,7 +26,8 @@ from ..errors import LaunchError, RecipeError, RunDirectoryError
 from .answering import generate_iteration
 from .baseline import arm_name, play_baseline
 from .directory import PHASE_LOCK, START, baseline_stage, iteration_stage
-from .evaluating import evaluate, opponent_of
+from .evaluating import evaluate
+from .gate import settle
 from .run import Run
 from .start import make_start
 from .training import train
@@ -43,16 +44,18 @@ def start_phase(run: Run, iteration: int = 0) -> None:
 
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
-    """Evaluate θ_{t+1} against its opponent θ_t."""
-    evaluate(run, iteration_stage(iteration), opponent_of(iteration))
+    """Evaluate θ_{t+1} against its opponent θ_t, and decide from which of them the next iteration starts."""
+    evaluate(run, iteration_stage(iteration), run.opponent_stage(iteration))
+    settle(run, iteration)
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
-    """Train the baseline arms for as many steps as the iteration, and evaluate them (under a plugin, in another launch)."""
+    """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin: later)."""
     for label_smoothing in run.play.baseline_label_smoothing:
         play_baseline(run, label_smoothing, iteration)
         if training_plugin() is None:
-            evaluate(run, baseline_stage(arm_name(label_smoothing), iteration), None)
+            stage = baseline_stage(arm_name(label_smoothing), iteration)
+            evaluate(run, stage, None, compared_with=iteration_stage(iteration))
 
 
 PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
@@ -108,13 +111,18 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
 
 
 def _check_order(run: Run, phase: str, iteration: int) -> None:
-    stage, before = iteration_stage(iteration), opponent_of(iteration)
+    stage, before = iteration_stage(iteration), iteration_stage(iteration - 1) if iteration else START
+    measures = len(run.rows(held_out=True)) > 0
+    falls_back = measures and run.play.on_regression == "fall_back"
     needed: dict[str, list[tuple[str, str]]] = {
         "start": [],
-        "generate": [("train", before)] if iteration or run.model is None else [],
+        "generate": [
+            *([("train", before)] if iteration or run.model is None else []),
+            *([("evaluate", before)] if iteration and falls_back else []),
+        ],
         "train": [("generate", stage)],
-        "evaluate": [("train", stage), *([("evaluate", before)] if len(run.rows(held_out=True)) else [])],
-        "baseline": [("train", stage)],
+        "evaluate": [("train", stage), *([("evaluate", run.opponent_stage(iteration))] if measures else [])],
+        "baseline": [("train", stage), *([("evaluate", stage)] if measures else [])],
     }
     for earlier, where in needed[phase]:
         if run.done(earlier, where) is None:

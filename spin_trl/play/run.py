@@ -20,8 +20,11 @@ from ..evaluation.scorers import Scorer, scorer_of
 from ..loss_types import check_known
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
-from .directory import START, RunDirectory, iteration_stage
+from .directory import START, RunDirectory, iteration_number, iteration_stage
 from .journal import Journal
+
+GATE = "gate"
+"""Phase under which the journal keeps what was decided after an iteration."""
 
 
 @dataclass
@@ -74,15 +77,45 @@ class Run:
         """θ_0."""
         return self.model or str(self.directory.model(START))
 
+    def model_of(self, stage: str) -> str:
+        """The model that a stage made; of the start, θ_0."""
+        return self.start_model if stage == START else str(self.directory.model(stage))
+
+    def opponent_stage(self, iteration: int) -> str:
+        """The stage whose model is θ_t: that of the iteration before, unless the gate has fallen back to another one."""
+        if iteration == 0:
+            return START
+        return self._decided(iteration - 1).get("opponent", iteration_stage(iteration - 1))
+
     def opponent_model(self, iteration: int) -> str:
         """θ_t, which answers in iteration t and from which it starts."""
-        return self.start_model if iteration == 0 else str(self.directory.model(iteration_stage(iteration - 1)))
+        return self.model_of(self.opponent_stage(iteration))
+
+    def lineage(self, iteration: int) -> list[int]:
+        """Iterations that have led to θ_{t+1}, oldest first: those that were given up are left out."""
+        found = [iteration]
+        while (stage := self.opponent_stage(found[0])) != START:
+            found.insert(0, iteration_number(stage))
+        return found
+
+    def lr_scale(self, iteration: int) -> float:
+        """What an iteration's learning rate is multiplied by, after the gate has fallen back."""
+        return self._decided(iteration - 1).get("lr_scale", 1.0) if iteration else 1.0
+
+    def has_begun(self, iteration: int) -> bool:
+        """Whether anything of an iteration has been made: from then on it is settled what it starts from."""
+        return self.directory.generations(iteration_stage(iteration)).exists()
+
+    def _decided(self, iteration: int) -> dict[str, Any]:
+        """The gate's record of an iteration; nothing before it was judged."""
+        return self.done(GATE, iteration_stage(iteration)) or {}
 
     def iteration_args(self, iteration: int) -> SPINConfig:
         """Settings of an iteration: its own values of what may differ, its own seed for the order of the data."""
         args = copy.copy(self.args)
         for name, value in iteration_settings(self.play, iteration).items():
             setattr(args, name, value)
+        args.learning_rate *= self.lr_scale(iteration)
         args.seed = self.args.seed + iteration
         args.output_dir = str(self.directory.training(iteration_stage(iteration)))
         args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing

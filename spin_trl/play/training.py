@@ -17,7 +17,7 @@ from ..files import read_json
 from ..generation.store import GenerationStore
 from ..models import is_adapter, load_policy, merge_adapter
 from ..trainer import SPINTrainer
-from .directory import iteration_stage, replace_folder
+from .directory import START, iteration_stage, replace_folder
 from .run import Run, free_memory, since
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
@@ -62,11 +62,11 @@ def train(run: Run, iteration: int) -> None:
 def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
     """The settings of an iteration, with IRIS's order as its schedule has it there."""
     if "iris" in args.losses:
-        before = read_json(run.directory.metrics(iteration_stage(iteration - 1))) if iteration else None
-        gap = (before or {}).get("gap")
-        if args.order_schedule == "gap" and iteration and gap is None:
+        opponent = run.opponent_stage(iteration)
+        gap = (read_json(run.directory.metrics(opponent)) or {}).get("gap")
+        if args.order_schedule == "gap" and opponent != START and gap is None:
             raise RunDirectoryError(
-                f"`iris_schedule: gap` needs the gap that iteration {iteration - 1} has reached on held-out prompts, and "
+                f"`iris_schedule: gap` needs the gap that {opponent} has reached on held-out prompts, and "
                 f"{run.directory.path} does not have it. Evaluate that iteration first."
             )
         args.iris_alpha = [args.iris_order(iteration, run.play.num_iterations, gap)]
@@ -75,8 +75,8 @@ def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
 
 
 def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
-    first = max(iteration - run.play.history, 0)
-    stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in range(first, iteration + 1)}
+    mixed_in = run.lineage(iteration)[-1 - run.play.history :]
+    stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in mixed_in}
     proto = GenerationStore(run.directory.generations(iteration_stage(0))) if iteration and args.needs_proto else None
     start = run.opponent_model(iteration)
     continues_adapter = is_adapter(start)

@@ -1,7 +1,6 @@
 """The best iteration so far: chosen by the run's metric, always known, never replaced by a worse one."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,6 @@ import pytest
 
 from play.runs import build
 from spin_trl.play import best, loop
-from spin_trl.play.best import choose_best
-
-
-@pytest.mark.parametrize(
-    ("values", "greater", "expected"),
-    [
-        ([3.0, 2.0, 1.0], False, "c"),
-        ([3.0, 2.0, 1.0], True, "a"),
-        ([1.0, 2.0, 2.0], True, "b"),  # among equals the earliest, which cost least
-        ([2.0, 2.0, 2.0], False, "a"),
-        ([math.nan, 2.0, 1.0], True, "b"),
-        ([None, None, 1.0], True, "c"),
-        ([math.nan, None, math.nan], True, None),
-        ([0.0, -1.0, math.inf], True, "c"),
-    ],
-)
-def test_the_best_by_a_figure(values: list[float | None], greater: bool, expected: str | None) -> None:
-    """The largest or the smallest; what was not measured, or is no number, is no candidate."""
-    figures = {name: {} if value is None else {"figure": value} for name, value in zip("abc", values, strict=True)}
-    assert choose_best(figures, "figure", greater_is_better=greater) == expected
 
 
 class Marks:
