@@ -50,7 +50,7 @@ def answer(
         The store. What an interrupted call left is found by a name that is its own for every model and setting.
     """
     sampling = Sampling.from_args(args)
-    digests = {
+    digests: dict[str, Any] = {
         "dataset_digest": data.digest(rows),
         "template_digest": template.digest(),
         "model_digest": digest(model, adapter_is_new=adapter_is_new),

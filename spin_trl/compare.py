@@ -25,8 +25,7 @@ from .config import PER_ITERATION
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .files import write_atomically, write_json
 from .loss_types import check_known, own_settings, use_beta
-from .play.baseline import arm_name
-from .play.directory import START, RunDirectory, baseline_stage, iteration_stage
+from .play.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
 from .play.freeze import freeze, renew
 from .play.journal import Journal
 from .play.sharing import share_start

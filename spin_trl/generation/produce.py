@@ -7,7 +7,7 @@ eight make the same generations, and so does a run that was killed and started a
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,9 @@ SHARD_RESPONSES = 256
 
 MIN_SHARDS = 64
 """Shards to aim for, so that every process of a large launch has work."""
+
+OnProgress = Callable[[int, int, int], None]
+"""Called with the responses that are done, of how many, and the tokens that were generated in this call."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def generate(
     model_digest: str,
     disable_progress: bool = False,
     description: str = "Generating",
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Answer every prompt of `rows` into `store`; what the store already holds is not made again.
 
@@ -75,6 +79,7 @@ def generate(
         dataset_digest, template_digest, model_digest: what the generations belong to (see [`Manifest`]).
         disable_progress: show no progress bar.
         description: of the progress bar.
+        on_progress: told how far this process has come.
 
     Raises:
         GenerationsError: the store holds generations of something else.
@@ -110,6 +115,8 @@ def generate(
         disable=disable_progress or not state.is_local_main_process or not todo,
     ) as progress:
         started, tokens = time.monotonic(), 0
+        if on_progress is not None:
+            on_progress(done, total, tokens)
         for number in todo:
             responses = []
             for micro_batch, tasks in shards[number]:
@@ -119,6 +126,9 @@ def generate(
                     responses.append((rows[task.row]["key"], task.sample, answer))
                 tokens += sum(len(answer.ids) for answer in answers)
                 progress.update(len(tasks))
+                done += len(tasks)
+                if on_progress is not None:
+                    on_progress(done, total, tokens)
                 progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
             store.write_shard(number, responses)
     if torch.distributed.is_initialized():

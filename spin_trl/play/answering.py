@@ -103,6 +103,7 @@ def answer(
         model_digest=model_digest,
         disable_progress=run.args.disable_tqdm,
         description=description,
+        on_progress=run.progress.answered,
     )
     return time.monotonic() - started
 

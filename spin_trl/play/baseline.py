@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
 from ..models import is_adapter, load_policy
-from .directory import START, baseline_stage, iteration_stage, replace_folder
+from .directory import START, arm_name, baseline_stage, iteration_stage, replace_folder
+from .progress import ReportSteps
 from .run import Run, free_memory, since
-
-
-def arm_name(label_smoothing: float) -> str:
-    """Name of the arm with this much label smoothing."""
-    return "sft" if label_smoothing == 0 else f"sft-smoothing-{label_smoothing:g}"
+from .tracking import training_logs
 
 
 def train_supervised(
@@ -41,6 +40,7 @@ def train_supervised(
     rows: Dataset,
     args: TrainingArguments,
     max_length: int | None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> PreTrainedModel:
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
@@ -50,6 +50,7 @@ def train_supervised(
         rows: prepared rows.
         args: Trainer's, `label_smoothing_factor` among them.
         max_length: longer sequences are cut at their end.
+        callbacks: of the trainer.
     """
 
     def encode(row: dict[str, Any]) -> dict[str, list[int]]:
@@ -64,6 +65,7 @@ def train_supervised(
         args=args,
         train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+        callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -86,7 +88,9 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
         model = get_peft_model(model, copy.deepcopy(run.peft_config))
     tokenizer = run.tokenizer()
     training_started = time.monotonic()
-    model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length)
+    with training_logs(run, stage):
+        count = [ReportSteps(run.progress)]
+        model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length, count)
     work_seconds = since(training_started)
     state = PartialState()
     if state.is_main_process:
@@ -107,6 +111,7 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> Trainin
     args.max_steps = trained["steps"]
     args.learning_rate = run.play.baseline_learning_rate or run.iteration_args(0).learning_rate
     args.label_smoothing_factor = label_smoothing
+    args.run_name = f"{run.tracker_name}-{baseline_stage(arm_name(label_smoothing), iteration).replace('/', '-')}"
     args.output_dir = str(run.directory.training(baseline_stage(arm_name(label_smoothing), iteration)))
     args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
     return args

@@ -27,6 +27,11 @@ def iteration_number(stage: str) -> int:
     return -1 if stage == START else int(stage.rpartition("-")[2])
 
 
+def arm_name(label_smoothing: float) -> str:
+    """Name of the arm with this much label smoothing."""
+    return "sft" if label_smoothing == 0 else f"sft-smoothing-{label_smoothing:g}"
+
+
 def baseline_stage(arm: str, iteration: int) -> str:
     """Name of the stage of a baseline arm that belongs to an iteration."""
     return f"baseline/{arm}/{iteration_stage(iteration)}"
@@ -45,6 +50,7 @@ class RunDirectory:
         self.best_link = self.path / "best"
         self.table = self.path / "table.txt"
         self.plot = self.path / "plot.png"
+        self.tensorboard = self.path / "tensorboard"
 
     def stage(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -89,6 +95,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run writes, but not the locks; files of other origin stay."""
         folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
+        folders.append(self.tensorboard)
         for path in folders:
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot):

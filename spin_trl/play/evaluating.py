@@ -62,6 +62,7 @@ def _figures(
     if run.play.evaluate_greedy:
         description = f"{stage}: held-out prompts, greedily"
         work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+    run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started

@@ -31,7 +31,9 @@ from .gate import Verdict, settle
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .run import GATE, Run
-from .showing import Figures, all_figures, phase_line, show
+from .showing import Figures, all_figures, phase_line, show, table_so_far
+from .tracking import track
+from .watching import watched
 
 SMOKE_ROWS = 8
 """Rows of a smoke run."""
@@ -122,6 +124,7 @@ class SelfPlay:
         )
         self._settings = settings or python_settings(self.state)
         self._console = Console()
+        self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
 
     def run(self) -> RunResult:
         """Play all iterations that are not done yet.
@@ -141,17 +144,19 @@ class SelfPlay:
             self._play("start", 0)
             stopped = None
             for iteration in range(run.play.num_iterations):
-                phases = ("generate", "train", "evaluate", *(("baseline",) if run.play.baseline else ()))
-                news = [self._play(phase, iteration) for phase in phases]
+                news = [self._play(phase, iteration) for phase in self._phases]
                 if main:
                     best = deliver_best(run, iteration)
                     tidy(run, iteration, best["stage"])
                 PartialState().wait_for_everyone()
+                if main and any(news):
+                    track(run, iteration)
                 verdict = settle(run, iteration)
                 stopped = verdict.stopped
                 is_last = iteration == run.play.num_iterations - 1 or stopped is not None
                 if main and (any(news) or is_last):
-                    show(run, iteration, best["stage"], self._console)
+                    # Who watches has had the table before the eyes all the time.
+                    show(run, iteration, best["stage"], self._console if is_last or not self._is_watched else None)
                     self._say(verdict, is_news=any(news), is_last=is_last)
                 if stopped is not None:
                     break
@@ -168,6 +173,12 @@ class SelfPlay:
         self._set_up()
         in_this_process(self.state, phase, iteration)
 
+    @property
+    def _is_watched(self) -> bool:
+        """Whether a terminal shows phases while they run. Those that are launched write to it themselves."""
+        here = self.launch is in_this_process and PartialState().is_main_process
+        return here and self._console.is_terminal
+
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""
         for warning in verdict.warnings if is_news else ():
@@ -177,12 +188,14 @@ class SelfPlay:
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
-        before = len(self.state.journal.entries())
-        # Without progress bars, something that moves all the same, on terminals that can show it.
-        quiet = self.state.args.disable_tqdm and PartialState().is_main_process
-        with self._console.status(f"iteration {iteration}: {phase}") if quiet else contextlib.nullcontext():
-            self.launch(self.state, phase, iteration)
-        news = self.state.journal.entries()[before:]
+        run, console = self.state, self._console
+        before = len(run.journal.entries())
+        with contextlib.ExitStack() as stack:
+            if self._is_watched:
+                table = table_so_far(run, iteration, console.width)
+                stack.enter_context(watched(run, console, phase, iteration, self._phases, table))
+            self.launch(run, phase, iteration)
+        news = run.journal.entries()[before:]
         if PartialState().is_main_process:
             for entry in news:
                 if entry["phase"] == GATE:

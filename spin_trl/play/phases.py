@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from .answering import generate_iteration
-from .baseline import arm_name, play_baseline
-from .directory import PHASE_LOCK, START, baseline_stage, iteration_stage
+from .baseline import play_baseline
+from .directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
 from .evaluating import evaluate
 from .gate import settle
 from .run import Run

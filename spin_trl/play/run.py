@@ -20,8 +20,9 @@ from ..evaluation.scorers import Scorer, scorer_of
 from ..loss_types import check_known
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
-from .directory import START, RunDirectory, iteration_number, iteration_stage
+from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
+from .progress import Progress
 
 GATE = "gate"
 """Phase under which the journal keeps what was decided after an iteration."""
@@ -30,6 +31,8 @@ GATE = "gate"
 @dataclass
 class Run:
     """A run's settings and directory.
+
+    How far the phase that runs here has come is kept in `progress`, for whoever looks.
 
     Attributes:
         directory: where everything is.
@@ -55,6 +58,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
+        self.progress = Progress()
         if self.scorer is None and self.play.scorer is not None:
             self.scorer = scorer_of(self.play.scorer)
         self._check_objective()
@@ -118,8 +122,19 @@ class Run:
         args.learning_rate *= self.lr_scale(iteration)
         args.seed = self.args.seed + iteration
         args.output_dir = str(self.directory.training(iteration_stage(iteration)))
+        args.run_name = f"{self.tracker_name}-{iteration_stage(iteration)}"
         args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing
         return args
+
+    @property
+    def tracker_name(self) -> str:
+        """What the runs of trackers begin with: `run_name`, or the name of the run directory."""
+        return self.args.run_name or self.directory.path.resolve().name
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the baseline arms."""
+        return [arm_name(value) for value in self.play.baseline_label_smoothing] if self.play.baseline else []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The run's tokenizer, the same in every phase."""

@@ -6,11 +6,11 @@ import io
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from ..files import read_json, write_atomically
 from ..report.plot import Points, plot_run
 from ..report.table import run_table
-from .baseline import arm_name
 from .directory import START, baseline_stage, iteration_stage
 from .run import Run
 
@@ -30,16 +30,11 @@ def played(run: Run, iteration: int) -> Figures:
 def all_figures(run: Run, iteration: int) -> Figures:
     """Figures of all stages up to an iteration, the baseline arms last."""
     figures = played(run, iteration)
-    for arm in arms(run):
+    for arm in run.arms:
         for t in range(iteration + 1):
             stage = baseline_stage(arm, t)
             figures[stage] = read_json(run.directory.metrics(stage)) or {}
     return figures
-
-
-def arms(run: Run) -> list[str]:
-    """Names of the baseline arms."""
-    return [arm_name(value) for value in run.play.baseline_label_smoothing] if run.play.baseline else []
 
 
 def phase_line(entry: dict[str, Any]) -> str:
@@ -60,16 +55,27 @@ def phase_line(entry: dict[str, Any]) -> str:
     return f"{where}: done in {seconds:.0f} s"
 
 
-def show(run: Run, iteration: int, best: str, console: Console) -> None:
-    """Print the table, and keep it and the plot in the run directory."""
+def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
+    """Keep the table and the plot in the run directory, and print the table, if there is a console."""
     figures = all_figures(run, iteration)
-    title = f"{run.directory.path.name}, iterations 0 to {iteration}"
-    metric = run.play.metric_for_best_iteration
-    console.print(run_table(figures, best, title=title, width=console.width, metric=metric))
+    if console is not None:
+        console.print(_table(run, iteration, figures, best, console.width))
     file = io.StringIO()
-    Console(file=file, width=FILE_WIDTH).print(run_table(figures, best, title=title, width=FILE_WIDTH, metric=metric))
+    Console(file=file, width=FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue()))
-    plot_run(run.directory.plot, curves(run, iteration, figures), metric)
+    plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
+
+
+def table_so_far(run: Run, iteration: int, width: int) -> Table | None:
+    """What has been measured up to an iteration, of which some may be missing; None before there is anything."""
+    figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
+    best = read_json(run.directory.best) or {}
+    return _table(run, iteration, figures, best.get("stage"), width) if figures else None
+
+
+def _table(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
+    title = f"{run.directory.path.name}, iterations 0 to {iteration}"
+    return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
 
 
 def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
@@ -78,7 +84,7 @@ def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
     for t in range(iteration + 1):
         steps.append(steps[-1] + (run.done("train", iteration_stage(t)) or {}).get("steps", 0))
     stages = {"self-play": [iteration_stage(t) for t in range(iteration + 1)]}
-    stages |= {arm: [baseline_stage(arm, t) for t in range(iteration + 1)] for arm in arms(run)}
+    stages |= {arm: [baseline_stage(arm, t) for t in range(iteration + 1)] for arm in run.arms}
     return {
         name: list(zip(steps, [figures[START], *(figures[stage] for stage in of_arm)], strict=True))
         for name, of_arm in stages.items()

@@ -25,7 +25,9 @@ from transformers import (
 from ..config import StartConfig
 from .baseline import save_model, train_supervised
 from .directory import START
+from .progress import ReportSteps
 from .run import Run, since
+from .tracking import training_logs
 
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -109,7 +111,9 @@ def make_start(run: Run) -> None:
         )
     )
     training_started = time.monotonic()
-    train_supervised(model, tokenizer, run.rows(), _supervised_args(run), run.args.max_length)
+    with training_logs(run, START):
+        count = [ReportSteps(run.progress)]
+        train_supervised(model, tokenizer, run.rows(), _supervised_args(run), run.args.max_length, count)
     work_seconds = since(training_started)
     if PartialState().is_main_process:
         save_model(model, tokenizer, run.directory.model(START))
@@ -121,6 +125,7 @@ def make_start(run: Run) -> None:
 def _supervised_args(run: Run) -> TrainingArguments:
     args = copy.copy(run.args)
     args.output_dir = str(run.directory.training(START))
+    args.run_name = f"{run.tracker_name}-{START}"
     args.num_train_epochs = run.start.start_num_epochs
     args.max_steps = -1
     args.learning_rate = run.start.start_learning_rate

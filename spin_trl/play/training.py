@@ -18,7 +18,9 @@ from ..generation.store import GenerationStore
 from ..models import is_adapter, load_policy, merge_adapter
 from ..trainer import SPINTrainer
 from .directory import START, iteration_stage, replace_folder
+from .progress import ReportSteps
 from .run import Run, free_memory, since
+from .tracking import training_logs
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
 
@@ -35,8 +37,10 @@ def train(run: Run, iteration: int) -> None:
         return
     started = time.monotonic()
     args = _with_order(run, iteration, run.iteration_args(iteration))
-    trainer = _trainer(run, iteration, args)
+    with training_logs(run, stage):
+        trainer = _trainer(run, iteration, args)
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
+    trainer.add_callback(ReportSteps(run.progress))
     # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
     checkpoint = latest(Path(args.output_dir), args.world_size)
     training_started = time.monotonic()

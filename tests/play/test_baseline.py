@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from play.runs import build, entry, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
-from spin_trl.play.baseline import arm_name, supervised_args
+from spin_trl.play.baseline import supervised_args
+from spin_trl.play.directory import arm_name
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}

@@ -1,0 +1,67 @@
+"""A terminal shows a phase while it runs; everything else is as it was afterwards."""
+
+import io
+import os
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from play.runs import build
+from spin_trl import SelfPlay
+
+
+def watched_run(model: Path, terminal: bool, **settings: object) -> tuple[SelfPlay, str]:
+    """A run whose console is a terminal, or not, and all that was written to it."""
+    run = build(model, **settings)
+    file = io.StringIO()
+    run._console = Console(file=file, width=120, height=40, force_terminal=terminal, color_system=None)
+    run.run()
+    return run, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+
+
+def test_a_terminal_shows_what_runs_and_the_table_so_far(
+    llama_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of the libraries' bars, which would tear it apart."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    _, said = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
+    assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
+    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+/s, 0:\d\d left, run 0:\d\d", said)
+    assert re.search(r"│ start \*? +│ \d\.\d+", said)
+    assert "%|" not in capfd.readouterr().err
+    # The lines that stay: one a phase, and the table once, at the end.
+    assert said.count("iteration-0: train: 18 steps") == 1
+    assert said.rindex("run, iterations 0 to 1") > said.rindex("iteration-1: evaluate: NLL")
+
+
+def test_without_a_terminal_every_table_stays(llama_folder: Path) -> None:
+    """In a log nothing moves."""
+    _, said = watched_run(llama_folder, terminal=False)
+    assert "answers," not in said
+    assert said.count("run, iterations 0 to") == 2
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
+    """They are the caller's: a notebook goes on after the run."""
+    calls: list[str] = []
+    if shown:
+        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    else:
+        monkeypatch.setenv("TQDM_DISABLE", "0")
+    for library, name in ((datasets, "progress_bars"), (transformers_logging, "progress_bar")):
+        for what in ("enable", "disable"):
+            monkeypatch.setattr(library, f"{what}_{name}", lambda call=f"{what} {name}": calls.append(call))
+    monkeypatch.setattr(datasets, "are_progress_bars_disabled", lambda: not shown)
+    monkeypatch.setattr(transformers_logging, "is_progress_bar_enabled", lambda: shown)
+    run, _ = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_iterations=1)
+    assert run.state.args.disable_tqdm is False
+    assert os.environ.get("TQDM_DISABLE") == (None if shown else "0")
+    # Four phases, the start's among them: off each time, and on again if they were on.
+    for name in ("progress_bars", "progress_bar"):
+        assert calls.count(f"disable {name}") == 4
+        assert calls.count(f"enable {name}") == (4 if shown else 0)
