@@ -29,7 +29,16 @@ TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
 
 @contextlib.contextmanager
 def training_logs(run: Run, stage: str) -> Iterator[None]:
-    """Let the TensorBoard files of a stage's training outlive its checkpoints, unless their place has been chosen."""
+    """Keep the curves of a stage's training apart from others', and TensorBoard's beyond its checkpoints.
+
+    TensorBoard's place stays where it has been chosen. W&B's callback writes into whichever run is open; the one of the
+    training before is closed, but none that was opened by others.
+    """
+    if "wandb" in (run.args.report_to or []):
+        import wandb
+
+        if wandb.run is not None and str(wandb.run.name).startswith(f"{run.tracker_name}-"):
+            wandb.finish()
     chosen = TENSORBOARD_DIRECTORY in os.environ
     if not chosen:
         os.environ[TENSORBOARD_DIRECTORY] = str(run.directory.tensorboard / stage)
@@ -86,7 +95,7 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
     tracker: type[Any] = LOGGER_TYPE_TO_CLASS[name]
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "huggingface")  # as transformers' callback
-        return tracker(project, name=run_name, id=run_id, resume="allow", reinit="finish_previous")
+        return tracker(project, name=run_name, id=run_id, resume="allow", reinit="create_new")
     if name == "trackio":
         space = {"space_id": run.args.trackio_space_id} if run.args.trackio_space_id else {}
         return tracker(run.args.project, name=run_name, resume="allow", **space)

@@ -4,7 +4,9 @@ import json
 import logging
 import math
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,3 +143,21 @@ def test_a_tracker_without_a_way_there_is_named(llama_folder: Path, caplog: pyte
     with caplog.at_level(logging.WARNING):
         tracking.track(run.state, 0)
     assert "Held-out figures can't be reported to codecarbon" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "closed"), [("run-iteration-0", True), ("somebody else's", False), (None, False)])
+def test_every_training_has_a_run_of_its_own_at_wandb(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, closed: bool
+) -> None:
+    """Its callback would write into the run of the training before; a run that others have opened stays open."""
+    finished: list[bool] = []
+    opened = None if name is None else SimpleNamespace(name=name)
+    client = SimpleNamespace(run=opened, finish=lambda: finished.append(True))
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    state = build(llama_folder).state
+    with tracking.training_logs(state, "iteration-1"):
+        pass
+    assert not finished  # nobody has asked for W&B
+    state.args.report_to = ["wandb"]
+    with tracking.training_logs(state, "iteration-1"):
+        assert finished == ([True] if closed else [])
