@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -31,11 +32,11 @@ class Journal:
         Raises:
             OSError: the disk is full. What stood in the journal stays readable.
         """
-        whole = self._whole_lines()
         line = json.dumps({"phase": phase, "stage": stage, "time": round(time.time(), 3), **figures}, sort_keys=False)
-        with self.path.open("r+b" if self.path.exists() else "w+b") as file:
-            file.truncate(sum(len(part) + 1 for part in whole))
-            file.seek(0, os.SEEK_END)
+        with self.path.open("ab") as file:
+            # A stage may be benchmarked while the run plays on: two processes, and one would cut off the other's line.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.truncate(sum(len(part) + 1 for part in self._whole_lines()))
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,16 @@ def test_a_record_is_on_the_disk_before_the_next_step(journal: Journal, monkeypa
     journal.append("generate", "iteration-0")
     assert synced == [journal.path.read_bytes()]
     assert synced[0].endswith(b"}\n")
+
+
+def test_two_processes_may_write_at_the_same_time(journal: Journal) -> None:
+    """A stage is benchmarked while the run plays on: no line is lost."""
+    write = (
+        "import sys, pathlib; from spin_trl.play.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "for number in range(150): journal.append('phase', sys.argv[2], number=number)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", write, str(journal.path), name]) for name in ("one", "two")]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for name in ("one", "two"):
+        assert [entry["number"] for entry in journal.entries() if entry["stage"] == name] == list(range(150))
