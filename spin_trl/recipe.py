@@ -95,6 +95,7 @@ class Recipe:
         play: settings of the loop.
         start: how θ_0 is built if no model is named.
         model: which model, and how it is loaded.
+        python: of a run that was started from Python: its model, and how it is loaded. None for others.
     """
 
     name: str
@@ -103,10 +104,25 @@ class Recipe:
     play: SelfPlayConfig
     start: StartConfig
     model: ModelConfig
+    python: dict[str, Any] | None = None
 
     def settings(self) -> dict[str, Any]:
         """All that differs from the defaults, as a recipe."""
         return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
+
+    def load_as_set(self) -> None:
+        """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
+        if self.model.model_name_or_path is None:
+            return
+        known = {
+            "revision": self.model.model_revision,
+            "attn_implementation": self.model.attn_implementation,
+            "dtype": self.model.dtype,
+        }
+        self.args.model_init_kwargs = {
+            **{name: value for name, value in known.items() if value is not None},
+            **dict(self.args.model_init_kwargs or {}),
+        }
 
 
 class _Parser(TrlParser):
@@ -116,7 +132,13 @@ class _Parser(TrlParser):
         raise RecipeError(_with_suggestion(message, self))
 
 
-def read(source: str, overrides: Sequence[str] = (), losses: Mapping[str, float] | None = None) -> Recipe:
+def read(
+    source: str,
+    overrides: Sequence[str] = (),
+    losses: Mapping[str, float] | None = None,
+    *,
+    accept_python: bool = False,
+) -> Recipe:
     """Read a recipe.
 
     Args:
@@ -124,6 +146,7 @@ def read(source: str, overrides: Sequence[str] = (), losses: Mapping[str, float]
             with the package.
         overrides: command-line arguments, like `--learning_rate 1e-6`.
         losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
+        accept_python: read the settings of a run that was started from Python, too. They can't play it.
 
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
@@ -135,7 +158,8 @@ def read(source: str, overrides: Sequence[str] = (), losses: Mapping[str, float]
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
-    if "python" in settings:
+    python = settings.pop("python", None)
+    if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     for name, value in (settings.pop("env", None) or {}).items():  # as TRL's recipes do
         os.environ[name] = str(value)
@@ -160,7 +184,9 @@ def read(source: str, overrides: Sequence[str] = (), losses: Mapping[str, float]
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
-    return Recipe(_name(path), *parsed)
+    recipe = Recipe(_name(path), *parsed)
+    recipe.python = python
+    return recipe
 
 
 def _with_losses(
