@@ -49,3 +49,7 @@ class DivergedError(SpinError, RuntimeError):
 
 class LaunchError(SpinError, RuntimeError):
     """A phase that runs as a process of its own failed, or can't run under this launcher."""
+
+
+class BenchmarkError(SpinError, RuntimeError):
+    """A benchmark of lm-evaluation-harness can't be loaded, or failed."""

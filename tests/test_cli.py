@@ -1,6 +1,7 @@
 """The command line: bad input gets one clear message and an exit code, no traceback, and nothing finished is lost."""
 
 import errno
+import importlib.metadata
 import json
 import os
 import signal
@@ -242,6 +243,49 @@ def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
 def test_the_list_of_recipes_has_the_quickstart(capsys):
     assert main(["recipes"]) == 0
     assert "quickstart" in capsys.readouterr().out
+
+
+def test_the_benchmark_suites_are_listed_without_a_run(capsys):
+    assert main(["eval", "--tasks", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "open_llm_leaderboard_v1: ARC (25), TruthfulQA (0)" in listed
+    assert "iris_ten: GSM8K (5)" in listed
+
+
+def test_benchmarks_without_the_extra_say_what_to_install(capsys, monkeypatch):
+    version = importlib.metadata.version
+
+    def without(package):
+        if package == "lm_eval":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    message = refused(capsys, "eval", "runs/my", "--tasks", "iris_ten")
+    assert "pip install 'spin_trl[lm-eval]'" in message
+
+
+def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("spin_trl.cli.harness_version", lambda: "0")
+    assert "There is no run in nowhere" in refused(capsys, "eval", "nowhere", "--tasks", "iris_ten")
+    assert "Which run?" in refused(capsys, "eval", "--tasks", "iris_ten")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--limit", "0", "neither a number of questions nor a share"),
+        ("--limit", "1.5", "neither a number of questions nor a share"),
+        ("--limit", "many", "neither a number of questions nor a share"),
+        ("--num_fewshot", "-1", "'-1'"),
+        ("--batch_size", "0", "neither a number of requests nor `auto`"),
+    ],
+)
+def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, complaint):
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "runs/my", "--tasks", "iris_ten", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

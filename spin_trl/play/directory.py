@@ -92,6 +92,10 @@ class RunDirectory:
         """Held-out prompts with the real and the generated response."""
         return self.path / stage / "samples.jsonl"
 
+    def benchmarks(self, stage: str) -> Path:
+        """What lm-evaluation-harness found of a stage's model, a file a benchmark."""
+        return self.path / stage / "lm-eval"
+
     def clear(self) -> None:
         """Remove what a run writes, but not the locks; files of other origin stay."""
         folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
