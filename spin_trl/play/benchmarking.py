@@ -19,7 +19,6 @@ from ..models import digest
 from .answering import at_hand
 from .phases import training_plugin
 from .run import Run, since
-from .stages import model_of
 
 EVALUATED = "evaluated"
 """Key of what was evaluated, and how, beside the harness's own."""
@@ -115,7 +114,7 @@ def _run(
     check_known([benchmark.task for benchmark in benchmarks], tasks(settings.include_path).all_tasks)
     state = PartialState()
     failures = []
-    with at_hand(run, model_of(run, stage)) as load:
+    with at_hand(run, run.model_of(stage)) as load:
         model, accelerator = load()
         batch_size = settings.batch_size or run.args.per_device_eval_batch_size
         harness_model = SharedModel(
@@ -143,7 +142,7 @@ def _run(
                 continue
             evaluated = {
                 "stage": stage,
-                "model": model_of(run, stage),
+                "model": run.model_of(stage),
                 "model_digest": model_digest,
                 "task": benchmark.task,
                 "num_fewshot": benchmark.shots,

@@ -48,11 +48,6 @@ def find_stage(run: Run, name: str) -> str:
     )
 
 
-def model_of(run: Run, stage: str) -> str:
-    """Folder, or Hub name, of a stage's model."""
-    return run.start_model if stage == START else str(run.directory.model(stage))
-
-
 def _order(stage: str) -> tuple[str, int]:
     arm, _, iteration = stage.rpartition("iteration-")
     return arm, int(iteration)
