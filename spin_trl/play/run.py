@@ -176,7 +176,8 @@ class Run:
         """Write a finished phase into the journal, once, and let all processes go on together."""
         state = PartialState()
         if state.is_main_process:
-            self.journal.append(phase, stage, **figures)
+            where = {"device": device_name(state.device), "processes": state.num_processes}
+            self.journal.append(phase, stage, **figures, **(where if "seconds" in figures else {}))
         state.wait_for_everyone()
 
 
@@ -185,6 +186,11 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def device_name(device: torch.device) -> str:
+    """What a phase was computed on, for those who ask what a run has cost."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def since(started: float) -> float:

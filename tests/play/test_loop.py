@@ -74,11 +74,13 @@ def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
         ("generate", "iteration-0"),
         ("train", "iteration-0"),
         ("evaluate", "iteration-0"),
+        ("gate", "iteration-0"),
         ("train", "baseline/sft/iteration-0"),
         ("evaluate", "baseline/sft/iteration-0"),
         ("generate", "iteration-1"),
         ("train", "iteration-1"),
         ("evaluate", "iteration-1"),
+        ("gate", "iteration-1"),
         ("train", "baseline/sft/iteration-1"),
         ("evaluate", "baseline/sft/iteration-1"),
     ]
