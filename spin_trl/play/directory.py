@@ -51,6 +51,7 @@ class RunDirectory:
         self.table = self.path / "table.txt"
         self.plot = self.path / "plot.png"
         self.tensorboard = self.path / "tensorboard"
+        self.report = self.path / "report.html"
 
     def stage(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -102,7 +103,7 @@ class RunDirectory:
         folders.append(self.tensorboard)
         for path in folders:
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot):
+        for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot, self.report):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
