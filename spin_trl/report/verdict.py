@@ -1,0 +1,194 @@
+"""What came out of a run, in a sentence for whoever reads only that, and what else has to be known of it.
+
+Differences are paired, prompt by prompt. A gain, or a loss, is claimed only where its whole 95 % interval lies on one
+side of zero.
+"""
+
+from __future__ import annotations
+
+from ..evaluation.intervals import Difference
+from .numbers import Form, counted
+from .record import RunRecord, Stage, arm_name, figure_name
+
+
+def sentence(record: RunRecord) -> str:
+    """The verdict: which model is the best, how good it is, and how it compares with the start and with a baseline."""
+    return _capital(_sentence(record))
+
+
+def _sentence(record: RunRecord) -> str:
+    measured = [stage for stage in record.self_play if stage.value(record.metric) is not None]
+    best = record.best_stage
+    if not measured:
+        return _unmeasured(record)
+    if best is None or not record.iterations:
+        (first, *_) = measured
+        return f"So far only the {first.label} has been measured: {_metric(record)} {_with_interval(record, first)}."
+    if best.value(record.metric) is None:
+        name = figure_name(record.metric)
+        return f"{_so_far(record)}{best.label} is what the run delivers, but its {name} was not measured."
+    return _of_start(record, best) if best is record.start else _of_iteration(record, best)
+
+
+def remarks(record: RunRecord) -> list[str]:
+    """What else has to be known: why a run ended or went back, and whether the best was not the one with the best figure."""
+    found = []
+    if record.best_stage is not None and not record.stopped and not record.is_finished:
+        found.append(f"The run is not finished: {_played(record)}.")
+    elif record.stopped and len(record.iterations) < record.planned:
+        found.append(f"The run ended early: {_played(record)}.")
+    for stage in record.iterations:
+        reason = record.decision(stage).get("reason")
+        if reason:
+            prefix = "" if stage.label in reason else f"After {stage.label}: "
+            found.append(f"{prefix}{reason}")
+    higher = _passed_over(record)
+    if higher is not None:
+        best = record.best_stage
+        assert best is not None
+        found.append(
+            f"{_capital(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
+            f"asks of an improvement, so it did not take the place of {_the(best)}."
+        )
+    return found
+
+
+def _unmeasured(record: RunRecord) -> str:
+    if not record.iterations:
+        return "Nothing has been measured yet."
+    newest = record.iterations[-1]
+    if record.held_out == 0:
+        return (
+            f"{_so_far(record)}{newest.label} is the newest of {counted(len(record.iterations), 'iteration')}; no "
+            "prompts were held out, so nothing says whether it is better than the start."
+        )
+    return f"{newest.label} has been trained, but {figure_name(record.metric)} was not measured of any model."
+
+
+def _of_iteration(record: RunRecord, best: Stage) -> str:
+    start, gain, against = record.start, None, ""
+    if start is not None and start.value(record.metric) is not None:
+        gain = record.difference(best, start, record.metric)
+        against = _against(record, gain, "the start") or f"where the start has {_with_interval(record, start)}"
+    is_sure = gain is None or record.is_better(gain)
+    joint = ", but" if against and not is_sure else "," if against else ""
+    return (
+        f"{_so_far(record)}{best.label} {_place(record, bool(is_sure))} by {_metric(record)}: {_with_interval(record, best)}"
+        f"{joint} {against}".rstrip()
+        + f"{_against_baseline(record, best, gain)}."
+    )
+
+
+def _place(record: RunRecord, is_sure: bool) -> str:
+    """What the best is among the others. "The best" would be too much of one that may be no better than the start."""
+    count = len(record.iterations)
+    if _passed_over(record) is not None:
+        return f"is kept as the best of {count}"
+    if not is_sure:
+        return "has the best figure" if count == 1 else f"has the best figure of {count}"
+    return "is the best model" if count == 1 else f"is the best of {count}"
+
+
+def _of_start(record: RunRecord, start: Stage) -> str:
+    value = _with_interval(record, start)
+    text = f"{_so_far(record)}no iteration has done better than the start by {_metric(record)}: {value}"
+    others = [stage for stage in record.iterations if stage.value(record.metric) is not None]
+    if not others:
+        return f"{text}, and no iteration was measured."
+    other = _best_of(record, others)
+    found = record.difference(other, start, record.metric)
+    which = other.label if len(record.iterations) == 1 else f"the best of {len(record.iterations)}, {other.label},"
+    against = _against(record, found, "it")
+    if against is not None:
+        text += f"; {which} is {against}"
+        if found is not None and record.is_better(found):
+            text += ", less than the run asks of an improvement"
+    else:
+        text += f"; {which} has {_with_interval(record, other)}"
+    return f"{text}{_against_baseline(record, start, None, record.iterations[-1].iteration)}."
+
+
+def _against_baseline(record: RunRecord, best: Stage, gain: Difference | None, iteration: int | None = None) -> str:
+    """How the best compares with the strongest baseline arm that had as many gradient steps."""
+    at = best.iteration if iteration is None else iteration
+    arms = [
+        stage
+        for stages in record.arms.values()
+        for stage in stages
+        if stage.iteration == at and stage.value(record.metric) is not None
+    ]
+    if not arms:
+        return ""
+    arm = _best_of(record, arms)
+    name = f"{arm_name(arm.arm)} for as many steps"
+    if iteration is not None:
+        name = f"{arm_name(arm.arm)} for as many steps as the iterations took"
+    found = record.difference(best, arm, record.metric)
+    against = _against(record, found, name)
+    if against is None:
+        return f"; {name} has {_with_interval(record, arm)}"
+    is_gain = gain is not None and record.is_better(gain)
+    is_lead = found is not None and record.is_better(found)
+    joint = "and" if bool(is_gain) == bool(is_lead) else "but"
+    return f", {joint} {against}" if iteration is None else f"; {_the(best)} is {against}"
+
+
+def _against(record: RunRecord, found: Difference | None, other: str) -> str | None:
+    """How a model compares with another one, in words that claim what the interval shows and no more."""
+    if found is None:
+        return None
+    form = record.form(record.metric).at_least(found.value)
+    if record.is_better(found) is None:
+        interval = form.interval(found.low, found.high, "+")
+        better = found.value != 0 and (found.value > 0) == record.greater_is_better
+        word = "not surely better than" if better else "no better than"
+        return f"{word} {other} ({form.difference(found.value)}, {interval})"
+    direction = "above" if found.value > 0 else "below"
+    return f"{form.size(found.value)} {direction} {other} ({form.size_interval(found)})"
+
+
+def _best_of(record: RunRecord, stages: list[Stage]) -> Stage:
+    choose = max if record.greater_is_better else min
+    return choose(stages, key=lambda stage: stage.figures[record.metric])
+
+
+def _passed_over(record: RunRecord) -> Stage | None:
+    """The iteration with a better figure than the best has, if the gate asked for more than that."""
+    best = record.best_stage
+    others = [stage for stage in record.self_play if stage.value(record.metric) is not None]
+    if best is None or best not in others:
+        return None
+    highest = _best_of(record, others)
+    return None if highest.figures[record.metric] == best.figures[record.metric] else highest
+
+
+def _metric(record: RunRecord) -> str:
+    name = figure_name(record.metric)
+    return name if record.greater_is_better else f"{name}, where lower is better"
+
+
+def _value(record: RunRecord, stage: Stage) -> str:
+    return record.form(record.metric).value(stage.value(record.metric))
+
+
+def _with_interval(record: RunRecord, stage: Stage) -> str:
+    form: Form = record.form(record.metric)
+    interval = stage.interval(record.metric)
+    text = form.value(stage.value(record.metric))
+    return text if interval is None else f"{text} ({form.interval(*interval)})"
+
+
+def _played(record: RunRecord) -> str:
+    return f"{len(record.iterations)} of {counted(record.planned, 'iteration')} played"
+
+
+def _so_far(record: RunRecord) -> str:
+    return "So far, " if not record.is_finished else ""
+
+
+def _the(stage: Stage) -> str:
+    return f"the {stage.label}" if stage.label == "start" else stage.label
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
