@@ -1,0 +1,291 @@
+"""Which held-out prompts are shown with their answers, and how: real beside generated, marked where they differ.
+
+A report stays small however many samples there are: some prompts are chosen evenly, long texts are cut, and what does not
+fit into the budget is left out. What was left out is said.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from .differences import Part, compare
+from .numbers import counted
+from .visible import cut, visible
+
+FAIR, WON, LOST = 20, 10, 10
+"""Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where
+it is worse. Without scores the even ones take all the places."""
+
+LONGEST, LONGEST_OTHER = 3_000, 800
+"""Characters of a text, and of other models' answers, that are shown."""
+
+BUDGET = 1_500_000
+"""Bytes of the page that samples may take."""
+
+MOST_OTHERS = 12
+"""Other models whose answers are shown to a prompt."""
+
+_MARKUP = 40
+"""Bytes, about, that surround a part of a text on the page."""
+
+_ENDED = {"eos": "ended by itself", "length": "cut at the length limit"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Prompts to show, by their keys, and of how many they were chosen.
+
+    Attributes:
+        heading: what they have in common.
+        keys: of the prompts.
+        total: prompts of this kind.
+    """
+
+    heading: str
+    keys: Sequence[str]
+    total: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text on the page: what of it is shown, in parts, and how many characters are not."""
+
+    parts: Sequence[Part]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer.
+
+    Attributes:
+        model: the stage's name in words.
+        text: what it answered.
+        notes: its score, and how it ended.
+    """
+
+    model: str
+    text: Text
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A held-out prompt with its answers.
+
+    Attributes:
+        number: its place among all, from 1.
+        prompt: texts, each with who said it; "" where nobody is named.
+        real: the human response.
+        answer: of the model that is shown.
+        is_same: whether both are the same text.
+        is_marked_whole: whether they were compared to their ends.
+        others: answers of other models.
+    """
+
+    number: int
+    prompt: Sequence[tuple[str, Text]]
+    real: Text
+    answer: Answer
+    is_same: bool
+    is_marked_whole: bool
+    others: Sequence[Answer] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """Samples under a heading, and of how many they are."""
+
+    heading: str
+    samples: Sequence[Sample]
+    total: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All samples of a report.
+
+    Attributes:
+        model: name in words of the stage whose answers stand beside the real ones.
+        path: where all of its samples are, from the run directory.
+        total: samples there are.
+        sections: what is shown of them.
+    """
+
+    model: str
+    path: str
+    total: int
+    sections: Sequence[Section] = field(default_factory=tuple)
+
+    @property
+    def count(self) -> int:
+        """Samples on the page."""
+        return sum(len(section.samples) for section in self.sections)
+
+
+def choose(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Choice]:
+    """Choose prompts: evenly from all, and, where there are scores, from those that went better or worse than the
+    start's.
+
+    Args:
+        keys: of all prompts with samples, in order.
+        ours: score of the model that is shown, by key.
+        starts: the start's; empty if the model is the start, or there are none.
+    """
+    won = [key for key in keys if key in ours and key in starts and ours[key] > starts[key]]
+    lost = [key for key in keys if key in ours and key in starts and ours[key] < starts[key]]
+    fair = evenly(keys, FAIR if won or lost else FAIR + WON + LOST)
+    choices = [Choice("Spread evenly over all prompts", fair, len(keys))]
+    for heading, of_kind, count in (
+        ("Better than the start’s answer", won, WON),
+        ("Worse than the start’s answer", lost, LOST),
+    ):
+        # Nothing is shown twice.
+        further = evenly([key for key in of_kind if key not in set(fair)], count)
+        choices.append(Choice(heading, further, len(of_kind)))
+    return [choice for choice in choices if choice.keys]
+
+
+def evenly(items: Sequence[str], count: int) -> list[str]:
+    """So many items, evenly spread; all, if there are no more."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def sections(
+    choices: Sequence[Choice],
+    places: Mapping[str, int],
+    stages: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    shown: str,
+    budget: int = BUDGET,
+) -> list[Section]:
+    """Lay out the chosen prompts, as many as fit.
+
+    Args:
+        choices: of [`choose`].
+        places: of the prompts among all, from 1, by key.
+        stages: samples by key, by the stages' names in words; the start first.
+        shown: the stage whose answers stand beside the real ones.
+        budget: bytes that the samples may take.
+    """
+    found, left = [], budget
+    for choice in choices:
+        samples = []
+        for key in choice.keys:
+            sample = lay_out(
+                places[key], {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}, shown
+            )
+            size = _size(sample)
+            if size <= left:
+                left -= size
+                samples.append(sample)
+        if samples:
+            found.append(Section(choice.heading, samples, choice.total))
+    return found
+
+
+def lay_out(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str) -> Sample:
+    """A prompt with its answers.
+
+    Args:
+        number: its place among all, from 1.
+        of_stages: lines of `samples.jsonl`, by the stages' names in words.
+        shown: the stage whose answer stands beside the real one.
+    """
+    row = of_stages[shown]
+    whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
+    real, real_left = cut(whole_real, LONGEST)
+    generated, generated_left = cut(whole_generated, LONGEST)
+    compared = compare(real, generated)
+    others = [name for name in of_stages if name != shown][:MOST_OTHERS]
+    return Sample(
+        number=number,
+        prompt=[(role, _plain(text, LONGEST)) for role, text in _turns(row.get("prompt"))],
+        real=Text(compared.one, real_left),
+        answer=Answer(shown, Text(compared.other, generated_left), _notes(row)),
+        is_same=whole_real == whole_generated,
+        is_marked_whole=compared.is_whole and not real_left and not generated_left,
+        others=[
+            Answer(name, _plain(_as_text(of_stages[name].get("generated")), LONGEST_OTHER), _notes(of_stages[name]))
+            for name in others
+        ],
+    )
+
+
+def summary(shown: Shown) -> str:
+    """How much is shown of what there is."""
+    if shown.count == shown.total:
+        return f"All {counted(shown.total, 'sample')} of {shown.path}."
+    return f"{shown.count:,} of {counted(shown.total, 'sample')}; all of them are in {shown.path}."
+
+
+def written_score(score: Any) -> str:
+    """A score: a number, or numbers with names."""
+    if isinstance(score, Mapping):
+        return ", ".join(f"{name} {written_score(value)}" for name, value in score.items())
+    if isinstance(score, int | float) and math.isfinite(score):
+        return f"{score:.4g}"
+    return "none"
+
+
+def _notes(row: Mapping[str, Any]) -> list[str]:
+    reason, score = row.get("finish_reason"), row.get("score")
+    notes = [] if score is None or score == {} else [f"score: {written_score(score)}"]
+    return notes + ([_ENDED.get(str(reason), str(reason))] if reason is not None else [])
+
+
+def _plain(text: str, length: int) -> Text:
+    start, left_out = cut(text, length)
+    return Text([Part(start)], left_out)
+
+
+def _turns(prompt: Any) -> list[tuple[str, str]]:
+    """A prompt as texts, each with who said it; of long conversations the last turns."""
+    if not isinstance(prompt, list):
+        return [("", _as_text(prompt))]
+    turns = []
+    for message in prompt:
+        if not isinstance(message, Mapping):
+            turns.append(("", _as_text(message)))
+            continue
+        further = {name: value for name, value in message.items() if name not in ("role", "content") and value}
+        text = "\n".join([_content(message.get("content")), *([_as_text(further)] if further else [])])
+        turns.append((str(message.get("role") or ""), text))
+    left_out = len(turns) - _MOST_TURNS
+    return turns if left_out <= 0 else [("", f"({counted(left_out, 'earlier turn')} left out)"), *turns[-_MOST_TURNS:]]
+
+
+_MOST_TURNS = 8
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, list):
+        return "\n".join(
+            str(part["text"]) if isinstance(part, Mapping) and "text" in part else _as_text(part) for part in content
+        )
+    return _as_text(content)
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _size(sample: Sample) -> int:
+    """About how many bytes of the page a sample takes."""
+    texts = [
+        sample.real,
+        sample.answer.text,
+        *(text for _, text in sample.prompt),
+        *(other.text for other in sample.others),
+    ]
+    parts = [part for text in texts for part in text.parts]
+    written = sum(len(escape(visible(part.text)).encode()) for part in parts)
+    # Half a kilobyte of what surrounds a sample, and as much for an answer.
+    return written + _MARKUP * len(parts) + 500 * (1 + len(sample.others))
