@@ -67,3 +67,20 @@ def test_every_folder_of_the_package_is_shipped() -> None:
     settings.read(top / "setup.cfg")
     named = set(settings["options"]["packages"].split()) - {"spin_trl.recipes"}
     assert named == {".".join(path.parent.relative_to(top).parts) for path in top.glob("spin_trl/**/__init__.py")}
+
+
+def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
+    """A report without its template is none."""
+    top = Path(spin_trl.__file__).parents[1]
+    settings = configparser.ConfigParser()
+    settings.read(top / "setup.cfg")
+    shipped = {
+        path
+        for package, patterns in settings["options.package_data"].items()
+        if package != "spin_trl.recipes"
+        for pattern in patterns.split(",")
+        for path in top.joinpath(*package.split(".")).glob(pattern.strip())
+    }
+    files = {path for path in top.glob("spin_trl/**/*") if path.is_file() and "__pycache__" not in path.parts}
+    assert shipped == {path for path in files if path.suffix != ".py"}
+    assert any(path.name == "report.html.j2" for path in shipped)
