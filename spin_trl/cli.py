@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and options.command == "recipes":
+    if overrides and options.command in ("recipes", "report"):
         parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     # A scheduler's SIGTERM ends a run the way Ctrl-C does: what is finished is kept.
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -104,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
     )
     _add_eval(commands)
+    report = commands.add_parser("report", help="write report.html of a run, as it stands", allow_abbrev=False)
+    report.add_argument("run", help="run directory")
     commands.add_parser("recipes", help="list the recipes that ship with the package")
     return parser
 
@@ -260,6 +262,16 @@ def _eval(options: argparse.Namespace, overrides: list[str]) -> None:
         )
 
 
+def _report(options: argparse.Namespace, overrides: list[str]) -> None:
+    from .play.directory import RunDirectory
+    from .play.reporting import write_report
+
+    try:
+        print(write_report(RunDirectory(options.run)))
+    except PermissionError as error:
+        raise RunDirectoryError(f"The report of {options.run} can't be written: {error}") from error
+
+
 def _recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     from .recipe import shipped_recipes
 
@@ -327,5 +339,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, list[str]], None]] = {
     "compare": _compare,
     "eval": _eval,
     "recipes": _recipes,
+    "report": _report,
     **dict.fromkeys(("generate", "train", "evaluate", "start", "baseline"), _phase),
 }

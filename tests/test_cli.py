@@ -16,6 +16,8 @@ import yaml
 from safetensors import SafetensorError
 
 import tiny
+from made_up import record, write_run
+from made_up import stage as made_up_stage
 from play.runs import build
 from spin_trl.cli import main
 from spin_trl.generation.store import GenerationStore
@@ -286,6 +288,47 @@ def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, complaint):
         main(["eval", "runs/my", "--tasks", "iris_ten", f"{option}={value}"])
     assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_is_written_and_its_path_printed(tmp_path, capsys):
+    path = write_run(
+        tmp_path / "run",
+        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
+    )
+    assert main(["report", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == str(path / "report.html")
+    assert "40.0\u00a0points above the start" in (path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("run", ["nowhere", ".", "file"])
+def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    assert "is no run directory" in refused(capsys, "report", run)
+    assert not list(tmp_path.glob("**/report.html"))
+
+
+def test_a_report_takes_no_settings(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["report", str(tmp_path), "--num_iterations", "3"])
+    assert error.value.code == 2
+    assert "unrecognized arguments: --num_iterations 3" in capsys.readouterr().err
+
+
+def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
+    """It takes a second or two, and works where a run's files were copied to."""
+    path = write_run(
+        tmp_path / "run",
+        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
+    )
+    code = (
+        "import sys; from spin_trl.cli import main; main(['report', sys.argv[1]]);"
+        "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
