@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 _MARGIN = 0.4
 """Iterations left free at either end of an axis."""
 
-_DODGE = 0.07
-"""Iterations by which lines stand beside each other, so that their intervals can be told apart."""
+_MOST_TICKS = 8
+
+_DODGE = 0.012
+"""Share of an axis by which lines stand beside each other, so that their intervals can be told apart."""
+
+_WIDEST = 0.6
+"""Of all lines together, in iterations: more, and a point could be taken for the next iteration's."""
 
 
 def draw_lines(
@@ -32,10 +38,12 @@ def draw_lines(
     """Lines with intervals, a little beside each other; each point is joined to the one that it came from."""
     if zero is not None:
         axes.axhline(zero, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    iterations = [point.iteration for points in found.values() for point in points]
+    dodge = min(_DODGE * max(max(iterations) - min(iterations), 4), _WIDEST / len(found))
     middle = (len(found) - 1) / 2
     for number, (name, points) in enumerate(found.items()):
         colour, marker = colours[number % len(colours)], markers[number % len(markers)]
-        shift = (number - middle) * _DODGE
+        shift = (number - middle) * dodge
         places = {point.iteration: point for point in points}
         for point in points:
             before = places.get(point.came_from) if point.came_from is not None else None
@@ -54,23 +62,19 @@ def draw_lines(
         )
         if number == 0 and best in places:
             axes.plot(best + shift, places[best].value, "o", markersize=11, fillstyle="none", color=colour)
-    iteration_axis(axes, [point.iteration for points in found.values() for point in points])
+    iteration_axis(axes, iterations)
 
 
 def iteration_axis(axes: Axes, iterations: Sequence[int]) -> None:
     """An axis of iterations, named; the start comes before the first."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
     first, last = min(iterations), max(iterations)
     axes.set_xlim(first - _MARGIN, last + _MARGIN)
-    if last - first <= 8:
-        axes.set_xticks(range(first, last + 1))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: iteration_name(round(value))))
+    shown = range(first, last + 1, max(1, math.ceil((last - first) / _MOST_TICKS)))
+    axes.set_xticks(shown, [iteration_name(iteration) for iteration in shown])
     axes.grid(axis="x", visible=False)
     axes.set_xlabel("iteration")
 
 
 def iteration_name(iteration: int) -> str:
+    """What an iteration is called below an axis."""
     return "start" if iteration == START else str(iteration)

@@ -174,3 +174,14 @@ def test_more_arms_than_colours_are_still_drawn():
 def test_a_point_without_an_interval_is_a_point():
     run = record(stage("start", figures={"score": 0.5}))
     assert series(run, "score")["self-play"] == [Point(-1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("last", "ticks"),
+    [(0, "start 0"), (3, "start 0 1 2 3"), (7, "start 0 1 2 3 4 5 6 7"), (20, "start 2 5 8 11 14 17 20")],
+)
+def test_the_start_is_named_below_the_axis_however_long_the_run(last, ticks):
+    names = ["start", *(f"iteration-{t}" for t in range(last + 1))]
+    (chart,) = charts(record(*(stage(name, figures={"score": 0.5}) for name in names))).values()
+    texts = [text.strip() for text in Elements(chart.svg).texts if text.strip()]
+    assert " ".join(texts).startswith(f"{ticks} iteration")
