@@ -85,7 +85,7 @@ class Sample:
         answer: of the model that is shown.
         is_same: whether both are the same text.
         is_marked_whole: whether they were compared to their ends.
-        others: answers of other models.
+        others: answers of other models, of `others_total`.
     """
 
     number: int
@@ -95,6 +95,7 @@ class Sample:
     is_same: bool
     is_marked_whole: bool
     others: Sequence[Answer] = ()
+    others_total: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def lay_out(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str)
     real, real_left = cut(whole_real, LONGEST)
     generated, generated_left = cut(whole_generated, LONGEST)
     compared = compare(real, generated)
-    others = [name for name in of_stages if name != shown][:MOST_OTHERS]
+    others = [name for name in of_stages if name != shown]
     return Sample(
         number=number,
         prompt=[(role, _plain(text, LONGEST)) for role, text in _turns(row.get("prompt"))],
@@ -212,8 +213,9 @@ def lay_out(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str)
         is_marked_whole=compared.is_whole and not real_left and not generated_left,
         others=[
             Answer(name, _plain(_as_text(of_stages[name].get("generated")), LONGEST_OTHER), _notes(of_stages[name]))
-            for name in others
+            for name in evenly(others, MOST_OTHERS)
         ],
+        others_total=len(others),
     )
 
 

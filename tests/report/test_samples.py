@@ -9,6 +9,7 @@ from spin_trl.report.samples import (
     LONGEST,
     LONGEST_OTHER,
     LOST,
+    MOST_OTHERS,
     WON,
     Shown,
     choose,
@@ -130,3 +131,12 @@ def test_a_model_without_an_answer_to_a_prompt_is_left_out():
     stages = {"start": {}, "iteration 0": {key(0): sample(0)}}
     (section,) = sections(choose([key(0)], {}, {}), places, stages, "iteration 0")
     assert section.samples[0].others == []
+
+
+def test_of_many_models_the_answers_of_some_are_shown_spread_over_all():
+    names = [f"iteration {t}" for t in range(20)] + [f"plain SFT, iteration {t}" for t in range(20)]
+    shown = lay_out(1, {name: sample(1) for name in ["start", *names]}, "iteration 19")
+    found = [answer.model for answer in shown.others]
+    assert len(found) == MOST_OTHERS < shown.others_total == 40
+    assert sum("SFT" in name for name in found) == MOST_OTHERS / 2
+    assert found[0] == "start"
