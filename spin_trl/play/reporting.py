@@ -151,7 +151,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+    with path.open(encoding="utf-8", errors="surrogatepass") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)

@@ -1,7 +1,7 @@
 """The tables of the report: every stage with its intervals, compared with what it has to be compared with; and the cost."""
 
 from made_up import record, stage
-from spin_trl.report.standings import costs, devices, facts, figures, standings
+from spin_trl.report.standings import LONGEST_FACT, costs, devices, facts, figures, standings
 
 
 def cells(table):
@@ -112,3 +112,10 @@ def test_facts_of_a_run_from_a_recipe_and_of_one_from_python():
     found = facts(record(settings={"python": {"model": "folder"}}))
     assert (found["Model"], found["Data"], found["Held out"]) == ("folder", "given from Python", "–")
     assert facts(record(settings={"python": {"model": None}}))["Model"] == "built from scratch"
+
+
+def test_a_fact_takes_a_line_and_not_a_page():
+    assert (
+        facts(record(settings={"scorer": ["regex:" + "x" * 100_000]}))["Scorer"]
+        == f"regex:{'x' * (LONGEST_FACT - 6)}…"
+    )
