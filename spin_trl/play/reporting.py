@@ -19,15 +19,15 @@ from .. import __version__
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
-from ..report.charts import all_charts
-from ..report.numbers import duration
-from ..report.page import Page, render
-from ..report.record import SELF_PLAY, RunRecord, Stage
-from ..report.record import START as BEFORE_THE_FIRST
-from ..report.samples import Shown, choose, sections
-from ..report.standings import costs, devices, facts, figures, standings
-from ..report.verdict import remarks, sentence
-from ..report.visible import cut
+from ..report.html.charts import all_charts
+from ..report.html.numbers import duration
+from ..report.html.page import Page, render
+from ..report.html.record import SELF_PLAY, RunRecord, Stage
+from ..report.html.record import START as BEFORE_THE_FIRST
+from ..report.html.samples import Shown, choose, sections
+from ..report.html.standings import costs, devices, facts, figures, standings
+from ..report.html.verdict import remarks, sentence
+from ..report.html.visible import cut
 from .directory import START, RunDirectory, baseline_stage, iteration_stage
 from .journal import Journal
 
@@ -188,8 +188,8 @@ def _shown(directory: RunDirectory, record: RunRecord) -> Shown | None:
     path = directory.samples(stage.name)
     places = {row["key"]: number for number, row in enumerate(read_samples(path), start=1)}
     figure = _scored_by(record, stage)
+    ours = stage.values.get(figure, {})
     starts = record.start.values.get(figure, {}) if record.start is not None and stage is not record.start else {}
-    ours, starts = stage.values.get(figure, {}), starts
     if not record.greater_is_better and figure == record.metric:
         ours, starts = _negative(ours), _negative(starts)
     choices = choose(list(places), ours, starts)

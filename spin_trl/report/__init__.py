@@ -1,1 +1,1 @@
-"""What a run found, for people: a table in the terminal, and a plot."""
+"""What a run found, for people: tables and plots for a terminal, and one HTML file."""

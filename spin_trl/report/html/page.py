@@ -79,7 +79,7 @@ def render(page: Page) -> str:
 @functools.cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("spin_trl.report"),
+        loader=PackageLoader("spin_trl.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,

@@ -3,7 +3,7 @@
 import pytest
 
 from made_up import key, sample
-from spin_trl.report.samples import (
+from spin_trl.report.html.samples import (
     BUDGET,
     FAIR,
     LONGEST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation.intervals import of_mean
+from ...evaluation.intervals import of_mean
 from .record import SELF_PLAY, START, RunRecord, Stage, arm_name
 
 

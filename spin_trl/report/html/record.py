@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..evaluation.figures import ByPrompt, changes
-from ..evaluation.intervals import Difference
+from ...evaluation.figures import ByPrompt, difference
+from ...evaluation.intervals import Difference
 from .numbers import Form
 
 SELF_PLAY = "self-play"
@@ -236,16 +236,9 @@ class RunRecord:
 
     def difference(self, one: Stage, other: Stage, figure: str) -> Difference | None:
         """By how much a figure of one stage is above that of another, on the same prompts; None if that can't be said."""
-        ours, theirs = (
-            {name: stage.values[name] for name in (figure, "real_tokens") if name in stage.values}
-            for stage in (one, other)
-        )
-        found = changes(ours, theirs) if figure in ours else {}
-        ends = [found.get(f"{figure}_change{end}", math.nan) for end in ("", "_low", "_high", "_p")]
-        if any(map(math.isnan, ends)):
-            return None
-        value, low, high, p = ends
-        return Difference(value, low, high, p, len(ours[figure].keys() & theirs[figure].keys()))
+        found = difference(figure, one.values, other.values)
+        # One prompt has a difference, but no interval.
+        return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
 
     def is_better(self, found: Difference) -> bool | None:
         """Whether a difference in the run's metric is for the better, or None if its interval leaves that open."""

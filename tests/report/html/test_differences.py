@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spin_trl.report.differences import MOST_WORDS, compare
+from spin_trl.report.html.differences import MOST_WORDS, compare
 
 
 def marked(parts):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..evaluation.degeneration import SIGNS
-from ..evaluation.figures import is_figure
+from ...evaluation.degeneration import SIGNS
+from ...evaluation.figures import is_figure
 from .drawing import (
     GENERATED,
     HEIGHT,
