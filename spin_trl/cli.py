@@ -196,7 +196,7 @@ def _run(options: argparse.Namespace, overrides: list[str]) -> None:
     result = _session(options.recipe, overrides).run()
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"Best: {result.best_stage}, in {result.best_model}")
-        print(f"Table, plot and figures: {result.directory}")
+        print(f"Report: {result.directory / 'report.html'}")
 
 
 def _phase(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -87,7 +87,7 @@ class Metric:
         """Whether `model` is worse than `best`, and surely: the whole interval says so, where there is one."""
         gain = self.gain(model, best)
         if gain is None:
-            # A model that no number can be given any more, as after a division by zero, is no better for that.
+            # A model that no number can be given any more, because its training has diverged, is no better for that.
             return self.value(best) is not None and bool(model.figures)
         return (gain.value if gain.high is None else gain.high) < 0
 

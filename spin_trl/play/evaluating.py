@@ -45,8 +45,8 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     except DivergedError:
         if stage == START:
             raise
-        # The gate's to judge, like any other model that has become worse.
-        figures, work_seconds = {"held_out": float(len(rows)), "nll": math.nan}, since(started)
+        # The gate's to judge, like any other model that has become worse: one without figures.
+        figures, work_seconds = {"held_out": float(len(rows))}, since(started)
         if PartialState().is_main_process:
             write_json(run.directory.metrics(stage), figures)
     run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
@@ -73,6 +73,7 @@ def _figures(
         figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
+    figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON knows no other numbers
     if PartialState().is_main_process:
         write_json(run.directory.values(stage), values)
         _write_samples(run, rows, stage, answers, measured)

@@ -8,7 +8,6 @@ starts from stays, whatever settings change later.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -115,7 +114,8 @@ def judge(run: Run, iteration: int) -> Verdict:
 
 
 def _diverged(model: Measured) -> bool:
-    return math.isnan(model.figures.get("nll", 0.0))
+    """Whether a model was looked at, and even the likelihood of real responses is no number."""
+    return bool(model.figures) and "nll" not in model.figures
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:

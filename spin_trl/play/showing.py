@@ -1,8 +1,9 @@
-"""What a person sees of a run while it plays: a line a phase, and after every iteration the table and the plot."""
+"""What a person sees of a run while it plays: a line a phase, and after every iteration table, plot and report."""
 
 from __future__ import annotations
 
 import io
+import logging
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,10 @@ from ..files import read_json, write_atomically
 from ..report.plot import Points, plot_run
 from ..report.table import run_table
 from .directory import START, baseline_stage, iteration_stage
+from .reporting import write_report
 from .run import Run
+
+logger = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]
 """Held-out figures by stage."""
@@ -51,12 +55,13 @@ def phase_line(entry: dict[str, Any]) -> str:
             f"margin {last.get('rewards/margins', float('nan')):.3f}"
         )
     if entry["phase"] == "evaluate":
-        return f"{where}: NLL {entry['nll']:.4f} a token on {entry['held_out']:.0f} held-out prompts, {seconds:.0f} s"
+        nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "no numbers: its training has diverged,"
+        return f"{where}: {nll} on {entry['held_out']:.0f} held-out prompts, {seconds:.0f} s"
     return f"{where}: done in {seconds:.0f} s"
 
 
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
-    """Keep the table and the plot in the run directory, and print the table, if there is a console."""
+    """Keep table, plot and report in the run directory, and print the table, if there is a console."""
     figures = all_figures(run, iteration)
     if console is not None:
         console.print(_table(run, iteration, figures, best, console.width))
@@ -64,6 +69,10 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
     Console(file=file, width=FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue()))
     plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
+    try:
+        write_report(run.directory)
+    except Exception as error:  # it shows what is there anyway: no reason to lose a run
+        logger.warning("report.html was not written: %s: %s", type(error).__name__, error)
 
 
 def table_so_far(run: Run, iteration: int, width: int) -> Table | None:

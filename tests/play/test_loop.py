@@ -16,6 +16,7 @@ import tiny
 from play.runs import answers, build, contents, entry, journal, steps, tensors, weights
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play import loop
 from spin_trl.play.directory import RunDirectory
 
 LN2 = math.log(2)
@@ -487,3 +488,30 @@ def test_settings_are_checked_where_they_are_made() -> None:
             SelfPlayConfig(scorer="no_such_module:score"),
             train_dataset=tiny.sft(2),
         )
+
+
+def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the run goes on: whoever opens it sees the iterations so far, and at the end all of them."""
+    pages: list[str] = []
+    original = loop.show
+
+    def show(*args: Any) -> None:
+        original(*args)
+        pages.append(Path("run/report.html").read_text())
+
+    monkeypatch.setattr(loop, "show", show)
+    build(llama_folder, num_iterations=2, baseline="sft").run()
+    assert len(pages) == 2
+    for t, page in enumerate(pages):
+        assert f"plain SFT, iteration {t}" in page
+        assert ("So far, " in page) == (t == 0)
+        assert ("iteration 1" in page) == (t == 1)
+
+
+def test_a_report_that_fails_does_not_end_the_run(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("spin_trl.play.showing.write_report", lambda directory: 1 / 0)
+    result = build(llama_folder, num_iterations=1).run()
+    assert Path(result.best_model).is_dir()
+    assert "report.html was not written: ZeroDivisionError" in caplog.text

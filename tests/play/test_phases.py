@@ -324,7 +324,7 @@ def test_phases_have_the_names_of_the_commands() -> None:
     """What `spin-trl` calls a phase is what the loop calls it."""
     from spin_trl.cli import _COMMANDS
 
-    assert set(PHASES) == set(_COMMANDS) - {"run", "compare", "recipes"}
+    assert set(PHASES) == set(_COMMANDS) - {"run", "compare", "recipes", "report", "eval"}
 
 
 def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> None:
