@@ -6,6 +6,7 @@ while a run plays, after it has ended, or of one that broke off.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from typing import Any
 
 import yaml
 
-from .. import __version__
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
@@ -89,8 +89,15 @@ def gather(directory: RunDirectory) -> Page:
         digests=_digests(directory, record),
         period=_period(record),
         devices=devices(record),
-        made_by=f"spin_trl {__version__}",
+        made_by=_made_by(),
     )
+
+
+def _made_by() -> str:
+    try:
+        return f"spin_trl {importlib.metadata.version('spin_trl')}"
+    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "spin_trl"
 
 
 _NOTE = (
