@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .collator import DataCollatorForSelfPlay
-    from .config import SelfPlayConfig, SPINConfig, StartConfig
+    from .config import SPINConfig
+    from .loop_config import SelfPlayConfig, StartConfig
     from .play.loop import SelfPlay
     from .trainer import SPINTrainer
 
@@ -18,8 +19,8 @@ _MODULES = {
     "SPINConfig": ".config",
     "SPINTrainer": ".trainer",
     "SelfPlay": ".play.loop",
-    "SelfPlayConfig": ".config",
-    "StartConfig": ".config",
+    "SelfPlayConfig": ".loop_config",
+    "StartConfig": ".loop_config",
 }
 
 __all__ = [

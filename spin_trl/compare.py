@@ -21,13 +21,14 @@ from typing import Any
 from rich.console import Console
 
 from .checks import as_mapping
-from .config import PER_ITERATION
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .files import write_atomically, write_json
+from .loop_config import PER_ITERATION
 from .loss_types import check_known, own_settings, use_beta
 from .play.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
 from .play.freeze import freeze, renew
-from .play.journal import Journal
+from .play.journal import MADE, Journal
+from .play.run import GATE
 from .play.sharing import share_start
 from .recipe import Recipe, read, without_options
 from .report.comparison import Cell, comparison_table, plot_comparison, summarise_cells
@@ -285,7 +286,16 @@ class Comparison:
         stages = [iteration_stage(last)]
         if arm == self.arms[0]:
             stages += [baseline_stage(one.name, last) for one in self.supervised]
-        return all(Journal(directory.journal).find("evaluate", stage) for stage in stages) and directory.best.exists()
+        journal = Journal(directory.journal)
+        if directory.best.exists() and self._why_stopped(journal) is not None:
+            return True
+        return all(journal.find("evaluate", stage) for stage in stages) and directory.best.exists()
+
+    @staticmethod
+    def _why_stopped(journal: Journal) -> str | None:
+        """Why an arm has ended before its last iteration: of one whose training has diverged there is no next."""
+        decisions = [entry for entry in journal.entries() if entry["phase"] == GATE]
+        return decisions[-1]["reason"] if decisions and decisions[-1]["decision"] == "stopped" else None
 
     # ---- showing ------------------------------------------------------------------------------------------------------
 
@@ -294,6 +304,12 @@ class Comparison:
         summary = summarise_cells(cells, len(self.seeds))
         table = comparison_table(summary, self.metric, len(self.seeds), width=console.width)
         console.print(table)
+        for seed in self.seeds:
+            for arm in self.arms:
+                reason = self._why_stopped(Journal(RunDirectory(self._folder(arm, seed)).journal))
+                if reason is not None:
+                    text = f"{arm.name}, seed {seed}: {reason}"
+                    console.print(text, style="bold", highlight=False, soft_wrap=True)
         wide = comparison_table(summary, self.metric, len(self.seeds), width=None)
         write_atomically(self.folder / "table.txt", lambda path: _print_to(path, wide))
         plot_comparison(self.folder / "plot.png", summary, self.metric)
@@ -325,7 +341,7 @@ def _measured(directory: RunDirectory, stage: str, arm: str, iteration: int, see
     if evaluated is None:
         return []
     figures = json.loads(directory.metrics(stage).read_text())
-    entries = [entry for entry in journal.entries() if entry["stage"] == stage]
+    entries = [entry for entry in journal.entries() if entry["stage"] == stage and entry["phase"] in MADE]
     figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))

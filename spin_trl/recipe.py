@@ -23,8 +23,9 @@ from trl import ModelConfig, TrlParser
 
 from . import data
 from .checks import as_mapping
-from .config import DPO_ONLY, PER_ITERATION, SelfPlayConfig, SPINConfig, StartConfig
+from .config import DPO_ONLY, SPINConfig
 from .errors import RecipeError
+from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
 from .play.freeze import differences_from_defaults
 

@@ -1,6 +1,7 @@
 """Objectives side by side: every arm begins alike, takes as many steps, and stands in one table."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,9 +13,10 @@ import pytest
 
 from play import runs
 from spin_trl.cli import main
-from spin_trl.compare import Arm, Comparison
+from spin_trl.compare import Arm, Comparison, _measured
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.directory import RunDirectory
+from spin_trl.play.journal import Journal
 from spin_trl.play.sharing import share_start
 from spin_trl.recipe import read
 from spin_trl.report.comparison import Cell, summarise_cells
@@ -267,11 +269,37 @@ def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> N
 
 def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
     """Whatever would end a run of its own: what is compared has been trained for as long."""
-    path = runs.recipe(tmp_path / "r", llama_folder, degeneration_stop={"truncated": 0.1}, stop_at_plateau=True)
+    stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}
+    path = runs.recipe(tmp_path / "r", llama_folder, **stops, stop_at_plateau=True)
     comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
     for name in ("space", "sigmoid"):
         play = comparison.recipes[name, 42].play
         assert (play.stop_at_plateau, play.degeneration_stop) == (False, {})
+        assert (play.on_regression, play.patience) == ("continue", None)
+
+
+def test_an_arm_whose_training_diverges_ends_and_says_so(
+    tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to go on from. The others are played, and the same command does not begin it again."""
+    recipe = runs.recipe(tmp_path, llama_folder)
+    own = {"space": {"learning_rate": [1e30, 2e-2]}}
+    for played in (True, False):
+        Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
+        said = " ".join(capsys.readouterr().out.split())
+        assert "space, seed 42: Stopped after iteration 0: its training has diverged" in said
+        assert ("seed 42: space ..." in said) == played
+    figures = json.loads((tmp_path / "run/comparison.json").read_text())["figures"]
+    assert set(figures["sigmoid"]) == {"0", "1"}
+    assert set(figures["space"]) == {"0"}
+
+
+def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
+    """`spin-trl eval` writes into the journal, too."""
+    directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
+    (before,) = _measured(directory, "iteration-0", "iris", 0, 42)
+    Journal(directory.journal).append("lm-eval", "iteration-0", seconds=7200.0)
+    assert _measured(directory, "iteration-0", "iris", 0, 42) == [before]
 
 
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:

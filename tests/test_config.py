@@ -10,8 +10,8 @@ from trl import DPOConfig
 
 import tiny
 from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer, StartConfig
-from spin_trl.config import PER_ITERATION, iteration_settings
 from spin_trl.errors import RecipeError
+from spin_trl.loop_config import PER_ITERATION, iteration_settings
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}
 

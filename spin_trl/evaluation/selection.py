@@ -59,7 +59,7 @@ class Metric:
     def value(self, model: Measured) -> float | None:
         """The figure of a model; None if it was not measured, or is no number."""
         value = model.figures.get(self.name)
-        return None if value is None or math.isnan(value) else value
+        return None if value is None or not math.isfinite(value) else value
 
     def gain(self, model: Measured, other: Measured) -> Gain | None:
         """By how much `model` is better than `other`; None if one of them has no such figure."""
@@ -84,12 +84,12 @@ class Metric:
         return gain.value > self.min_improvement and (sure or not self.significant)
 
     def regresses(self, model: Measured, best: Measured) -> bool:
-        """Whether `model` is worse than `best`, and surely: the whole interval says so, where there is one."""
+        """Whether `model` is worse than `best`, and surely: the whole interval says so. Without one, nothing is sure."""
         gain = self.gain(model, best)
         if gain is None:
             # A model that no number can be given any more, because its training has diverged, is no better for that.
             return self.value(best) is not None and bool(model.figures)
-        return (gain.value if gain.high is None else gain.high) < 0
+        return gain.high is not None and gain.high < 0
 
 
 def choose_best(models: Mapping[str, Measured], metric: Metric) -> str | None:

@@ -89,7 +89,9 @@ def answer(
         sampling = dataclasses.replace(sampling, num_generations=1)
     template = run.template()
     model, accelerator = load()
-    _check_numbers(model, accelerator, rows[0]["prompt_ids"])
+    prompts = rows["prompt_ids"]
+    for prompt in (prompts[0], max(prompts, key=len)):
+        _check_numbers(model, accelerator, prompt)
     model_digest = digest(model)
     started = time.monotonic()
     generate(
@@ -112,7 +114,8 @@ def _check_numbers(model: PreTrainedModel, accelerator: Accelerator, prompt: lis
     """Look at one prompt: sampling from what is no number ends a process on a GPU, and with it all that it holds."""
     with torch.inference_mode(), accelerator.autocast():
         logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
-    if not logits.isfinite().any() or logits.isnan().any():
+    # Minus infinity is a probability of zero.
+    if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
         raise DivergedError(
             "The model's probabilities are no numbers (NaN), so it can't answer. Its training has diverged: a smaller "
             "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."

@@ -87,15 +87,23 @@ def run_benchmarks(
             f"Benchmarks need whole replicas of the model, one a process, which {training_plugin()} does not give. Launch "
             "them without the plugin."
         )
-    own_tasks = _digest_of_folder(settings.include_path)
+    own_tasks, model_files = _digest_of_folder(settings.include_path), _files_of(run.model_of(stage))
     found: dict[Benchmark, dict[str, Any]] = {}
+    missing: list[Benchmark] = []
+    failures: list[str] = []
     for benchmark in benchmarks:
         stored = read_json(result_path(run, stage, benchmark, settings))
-        if not again and stored is not None and _fits(stored, version, own_tasks, settings):
+        if again or stored is None or not _fits(stored, version, own_tasks, model_files, settings):
+            missing.append(benchmark)
+            continue
+        try:
+            scores(benchmark, stored)
             found[benchmark] = stored
+        except KeyError as error:
+            failures.append(_without(benchmark, error))
     PartialState().wait_for_everyone()  # all have seen the same, before the first writes
-    missing = [benchmark for benchmark in benchmarks if benchmark not in found]
-    failures = _run(run, stage, missing, settings, own_tasks, version, found) if missing else []
+    if missing:
+        failures += _run(run, stage, missing, settings, own_tasks, version, found)
     return Outcome({benchmark: found[benchmark] for benchmark in benchmarks if benchmark in found}, failures)
 
 
@@ -144,6 +152,7 @@ def _run(
                 "stage": stage,
                 "model": run.model_of(stage),
                 "model_digest": model_digest,
+                "model_files": _files_of(run.model_of(stage)),
                 "task": benchmark.task,
                 "num_fewshot": benchmark.shots,
                 "limit": settings.limit,
@@ -155,40 +164,66 @@ def _run(
                 "seconds": since(started),
                 "time": round(time.time(), 3),
             }
+            path = result_path(run, stage, benchmark, settings)
             figures: dict[str, float] = {}
             if results is not None:
-                figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, results)}
-                found[benchmark] = {EVALUATED: evaluated, **results}
-                path = result_path(run, stage, benchmark, settings)
+                whole = {EVALUATED: evaluated, **results}
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, found[benchmark])
+                write_json(path, whole)
+                try:
+                    figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, whole)}
+                    found[benchmark] = whole
+                except KeyError as error:
+                    failures.append(_without(benchmark, error))
             record = {
                 name: evaluated[name] for name in ("task", "num_fewshot", "limit", "apply_chat_template", "seconds")
             }
-            run.record("lm-eval", stage, **record, **figures, file=result_path(run, stage, benchmark, settings).name)
+            run.record("lm-eval", stage, **record, **figures, file=path.name)
         del harness_model, model
     return failures
 
 
-def _fits(stored: dict[str, Any], version: str, own_tasks: str | None, settings: Settings) -> bool:
+def _fits(
+    stored: dict[str, Any],
+    version: str,
+    own_tasks: str | None,
+    model_files: dict[str, list[int]] | None,
+    settings: Settings,
+) -> bool:
     """Whether stored results are what would come out again."""
     known = stored.get(EVALUATED, {})
     if settings.log_samples and "samples" not in stored:
         return False
-    return known.get("lm_eval") == version and known.get("own_tasks") == own_tasks
+    expected = {"lm_eval": version, "own_tasks": own_tasks, "model_files": model_files}
+    return all(known.get(name) == value for name, value in expected.items())
+
+
+def _files_of(model: str) -> dict[str, list[int]] | None:
+    """Size and time (ns) of a model's weight files: other weights in the same folder are another model. None on the Hub.
+
+    A digest would be surer, but takes loading the model, which what is stored is to spare.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    files = sorted(folder.glob("*.safetensors"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def _without(benchmark: Benchmark, error: KeyError) -> str:
+    return f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
 
 
 def _digest_of_folder(path: str | None) -> str | None:
-    """Hash of the tasks in a folder: when they change, so do their numbers."""
+    """Hash of the tasks in a folder, and of size and time of their data: when they change, so do their numbers."""
     if path is None:
         return None
     folder = Path(path)
     if not folder.is_dir():
         raise RecipeError(f"`--include_path`: there is no folder {path}.")
     hasher = hashlib.sha256()
-    for file in sorted(
-        file for file in folder.rglob("*") if file.suffix in (".yaml", ".yml", ".py") and file.is_file()
-    ):
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
         hasher.update(str(file.relative_to(folder)).encode())
-        hasher.update(file.read_bytes())
+        is_code, stat = file.suffix in (".yaml", ".yml", ".py"), file.stat()
+        hasher.update(file.read_bytes() if is_code else f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return hasher.hexdigest()[:16]

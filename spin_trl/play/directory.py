@@ -51,6 +51,7 @@ class RunDirectory:
         self.table = self.path / "table.txt"
         self.plot = self.path / "plot.png"
         self.tensorboard = self.path / "tensorboard"
+        self.trackers = self.path / "trackers"
         self.report = self.path / "report.html"
 
     def stage(self, stage: str) -> Path:
@@ -100,7 +101,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Remove what a run writes, but not the locks; files of other origin stay."""
         folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
-        folders.append(self.tensorboard)
+        folders += [self.tensorboard, self.trackers]
         for path in folders:
             shutil.rmtree(path, ignore_errors=True)
         for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot, self.report):

@@ -68,7 +68,10 @@ def _figures(
     work_seconds += time.monotonic() - measuring_started
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
     figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
-    values = values_of(dict(zip(rows["key"], measured, strict=True)))
+    values = {
+        name: {key: value for key, value in by_key.items() if math.isfinite(value)}
+        for name, by_key in values_of(dict(zip(rows["key"], measured, strict=True))).items()
+    }
     if other_stage is not None:
         figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
     answers = _answers(run, rows, folder)

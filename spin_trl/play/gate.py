@@ -10,6 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
 
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, choose_best
@@ -51,23 +54,40 @@ class Verdict:
         return self.reason if self.decision == "stopped" else None
 
 
-def settle(run: Run, iteration: int) -> Verdict:
-    """Judge an iteration, and write down what was decided, unless it stands in the journal already.
+def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
+    """Judge an iteration, and write down what was decided.
+
+    What the next iteration starts from is settled when it has begun; from then on the record stays as it is.
 
     Args:
         run: the run.
         iteration: 0-based; it has been evaluated.
+
+    Returns:
+        What was decided, and whether that is new.
     """
-    stage = iteration_stage(iteration)
-    verdict, known = judge(run, iteration), run.done(GATE, stage)
-    if run.has_begun(iteration + 1):
-        verdict = dataclasses.replace(
-            verdict, opponent=run.opponent_stage(iteration + 1), lr_scale=run.lr_scale(iteration + 1)
-        )
+    stage, state = iteration_stage(iteration), PartialState()
+    verdict, known, has_begun = judge(run, iteration), run.done(GATE, stage), run.has_begun(iteration + 1)
+    if has_begun:
+        verdict = _as_played(verdict, known, run.opponent_stage(iteration + 1), run.lr_scale(iteration + 1))
     record = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
-    if known is None or any(known[name] != value for name, value in record.items()):
-        run.record(GATE, stage, **record)
-    return verdict
+    is_new = not has_begun and (known is None or any(known[name] != value for name, value in record.items()))
+    state.wait_for_everyone()  # all have read the journal before one writes
+    if is_new and state.is_main_process:
+        run.journal.append(GATE, stage, **record)
+    state.wait_for_everyone()
+    return verdict, is_new
+
+
+def _as_played(verdict: Verdict, known: Mapping[str, Any] | None, opponent: str, lr_scale: float) -> Verdict:
+    """A verdict on an iteration that another one has followed: whether to stop may be decided anew, but not from where."""
+    verdict = dataclasses.replace(verdict, opponent=opponent, lr_scale=lr_scale)
+    if verdict.decision == "stopped":
+        return verdict
+    before = known or {"decision": "continued", "reason": None}
+    if before["decision"] == "stopped":  # and then it went on
+        before = {"decision": "continued", "reason": None}
+    return dataclasses.replace(verdict, decision=before["decision"], reason=before["reason"])
 
 
 def judge(run: Run, iteration: int) -> Verdict:
@@ -98,18 +118,18 @@ def judge(run: Run, iteration: int) -> Verdict:
     without = iteration - iteration_number(best)
     if play.patience is not None and metric.value(models[best]) is not None and without >= play.patience:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
-    over = plateau(models[stage].figures) if play.stop_at_plateau else None
+    over = plateau(models[stage].figures) if play.stop_at_plateau and decision != "fell back" else None
     reasons += [over] if over is not None else []
     if _diverged(models[stage]):
         warnings.append(f"{stage}: its probabilities are no numbers (NaN): its training has diverged")
         if decision != "fell back":
+            advice = "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
             reasons.append(
-                "its training has diverged: its probabilities are no numbers, so there is nothing to go on from. "
-                "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
+                "its training has diverged: its probabilities are no numbers, so there is nothing to go on from"
+                + (f". {advice}" if play.on_regression != "fall_back" else "")
             )
     if reasons:
         decision, reason = "stopped", f"Stopped after iteration {iteration}: {'; '.join(reasons)}."
-        opponent, lr_scale = stage, run.lr_scale(iteration)
     return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
 
 

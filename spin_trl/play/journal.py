@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+MADE = frozenset({"generate", "train", "evaluate"})
+"""Phases of entries that say what the loop has made. Others are decisions, reports, and benchmarks somebody asked for."""
+
 
 class Journal:
     """Append-only record of what finished, with its figures.

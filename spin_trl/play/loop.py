@@ -18,19 +18,21 @@ from rich.console import Console
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import data
-from ..config import SelfPlayConfig, SPINConfig, StartConfig
+from ..config import SPINConfig
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
 from ..files import read_json
+from ..loop_config import SelfPlayConfig, StartConfig
 from ..models import digest, load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
-from .gate import Verdict, settle
-from .phases import Launch, in_this_process
+from .gate import Verdict, judge, settle
+from .journal import MADE
+from .phases import LAUNCHED, Launch, in_this_process
 from .preparing import prepare_data
-from .run import GATE, Run
+from .run import Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
 from .watching import watched
@@ -149,16 +151,18 @@ class SelfPlay:
                     best = deliver_best(run, iteration)
                     tidy(run, iteration, best["stage"])
                 PartialState().wait_for_everyone()
-                if main and any(news):
+                if main:
                     track(run, iteration)
-                verdict = settle(run, iteration)
-                stopped = verdict.stopped
-                is_last = iteration == run.play.num_iterations - 1 or stopped is not None
+                verdict, is_new = settle(run, iteration)
+                ends = iteration == run.play.num_iterations - 1
+                is_last = ends or verdict.stopped is not None
                 if main and (any(news) or is_last):
                     # Who watches has had the table before the eyes all the time.
                     show(run, iteration, best["stage"], self._console if is_last or not self._is_watched else None)
-                    self._say(verdict, is_news=any(news), is_last=is_last)
-                if stopped is not None:
+                if main:
+                    self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
+                if verdict.stopped is not None:
+                    stopped = None if ends else verdict.stopped
                     break
         best = read_json(self.directory.best)
         return RunResult(best["stage"], best["model"], all_figures(run, iteration), self.directory.path, stopped)
@@ -172,6 +176,8 @@ class SelfPlay:
         """
         self._set_up()
         in_this_process(self.state, phase, iteration)
+        if phase == "evaluate" and PartialState().is_main_process and LAUNCHED not in os.environ:
+            self._say(judge(self.state, iteration), is_news=True, is_last=False)
 
     @property
     def _is_watched(self) -> bool:
@@ -192,14 +198,12 @@ class SelfPlay:
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
             if self._is_watched:
-                table = table_so_far(run, iteration, console.width)
+                table = table_so_far(run, iteration, console.width, console.height)
                 stack.enter_context(watched(run, console, phase, iteration, self._phases, table))
             self.launch(run, phase, iteration)
-        news = run.journal.entries()[before:]
+        news = [entry for entry in run.journal.entries()[before:] if entry["phase"] in MADE]
         if PartialState().is_main_process:
             for entry in news:
-                if entry["phase"] == GATE:
-                    continue  # what was decided is said below the table
                 self._console.print(phase_line(entry), highlight=False, soft_wrap=True)
         return bool(news)
 

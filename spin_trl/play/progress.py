@@ -10,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .directory import iteration_number
+from .journal import MADE
 
 
 @dataclass
@@ -100,7 +101,7 @@ def seconds_left_of_run(
     took: dict[str, dict[int, float]] = {}
     for entry in entries:
         number = iteration_number(entry["stage"]) if "iteration-" in entry["stage"] else -1
-        if number >= 0 and "seconds" in entry:
+        if number >= 0 and entry["phase"] in MADE:
             of_phase = took.setdefault("baseline" if "/" in entry["stage"] else entry["phase"], {})
             of_phase[number] = of_phase.get(number, 0.0) + entry["seconds"]
     took.get(phase, {}).pop(iteration, None)  # of several arms, some may be done

@@ -14,9 +14,10 @@ from datasets import Dataset, load_from_disk
 from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from .. import data
-from ..config import SelfPlayConfig, SPINConfig, StartConfig, iteration_settings
+from ..config import SPINConfig
 from ..errors import DataError, RecipeError
 from ..evaluation.scorers import Scorer, scorer_of
+from ..loop_config import SelfPlayConfig, StartConfig, iteration_settings
 from ..loss_types import check_known
 from ..models import load_tokenizer
 from ..template import PairTemplate, eos_token_ids
@@ -108,7 +109,9 @@ class Run:
 
     def has_begun(self, iteration: int) -> bool:
         """Whether anything of an iteration has been made: from then on it is settled what it starts from."""
-        return self.directory.generations(iteration_stage(iteration)).exists()
+        stage = iteration_stage(iteration)
+        made = self.done("generate", stage) or self.done("train", stage)
+        return made is not None or self.directory.generations(stage).exists()
 
     def _decided(self, iteration: int) -> dict[str, Any]:
         """The gate's record of an iteration; nothing before it was judged."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..files import read_json, write_atomically
 from ..report.plot import Points, plot_run
 from ..report.table import run_table
-from .directory import START, baseline_stage, iteration_stage
+from .directory import START, baseline_stage, iteration_number, iteration_stage
 from .reporting import write_report
 from .run import Run
 
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 Figures = dict[str, dict[str, float]]
 """Held-out figures by stage."""
+
+BESIDE_ROWS = 12
+"""Lines of a live view that are not a row of an iteration: status, title, heading, the start, rules and the caption."""
 
 FILE_WIDTH = 160
 """Columns of the table that is kept as a file."""
@@ -75,11 +78,21 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
         logger.warning("report.html was not written: %s: %s", type(error).__name__, error)
 
 
-def table_so_far(run: Run, iteration: int, width: int) -> Table | None:
-    """What has been measured up to an iteration, of which some may be missing; None before there is anything."""
+def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
+    """What has been measured up to an iteration, of which some may be missing; None before there is anything.
+
+    Args:
+        run: the run.
+        iteration: 0-based.
+        width, height: of the terminal. Where the table would be higher, older iterations are left out.
+    """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
+    fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
+    shown = {
+        stage: found for stage, found in figures.items() if stage == START or iteration_number(stage) > iteration - fit
+    }
     best = read_json(run.directory.best) or {}
-    return _table(run, iteration, figures, best.get("stage"), width) if figures else None
+    return _table(run, iteration, shown, best.get("stage"), width) if shown else None
 
 
 def _table(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:

@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from ..config import StartConfig
+from ..loop_config import StartConfig
 from .baseline import save_model, train_supervised
 from .directory import START
 from .progress import ReportSteps

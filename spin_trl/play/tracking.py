@@ -23,6 +23,9 @@ from .run import Run
 logger = logging.getLogger(__name__)
 
 PREFIX = "held-out"
+TRACK = "track"
+"""Phase under which the journal keeps which trackers have an iteration's figures."""
+
 TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
 """Where transformers' callback writes; by default into the checkpoints' folder, which goes when an iteration is done."""
 
@@ -52,20 +55,28 @@ def training_logs(run: Run, stage: str) -> Iterator[None]:
 def track(run: Run, iteration: int) -> None:
     """Report the figures of an iteration and of the baseline arms beside it, and before the first one the start's.
 
-    A tracker that fails is warned of: its server may be away, which is no reason to lose a run.
+    Each tracker gets them once, whatever the run was interrupted by. One that fails is warned of, and tried again when the
+    run is continued: its server may be away, which is no reason to lose a run.
 
     Args:
         run: the run.
         iteration: 0-based; it has been evaluated.
     """
     arms = {f"baseline/{arm}": baseline_stage(arm, iteration) for arm in run.arms}
+    stage = iteration_stage(iteration)
+    known = (run.done(TRACK, stage) or {}).get("to", [])
+    wanted = [name for name in run.args.report_to or [] if name not in known]
+    if not wanted or not run.directory.metrics(stage).exists():
+        return
     steps = [(iteration + 1, {PREFIX: iteration_stage(iteration)} | arms)]
     if iteration == 0:
         steps.insert(0, (0, {PREFIX: START}))
     values = [(step, _values(run, stages)) for step, stages in steps]
-    for name in run.args.report_to or []:
+    reached = list(known)
+    for name in wanted:
         if name not in LOGGER_TYPE_TO_CLASS:
             logger.warning("Held-out figures can't be reported to %s: accelerate has no tracker for it.", name)
+            reached.append(name)  # said once an iteration
             continue
         try:
             tracker = _tracker(run, name)
@@ -73,8 +84,11 @@ def track(run: Run, iteration: int) -> None:
             for step, figures in values:
                 tracker.log(figures, step=step)
             tracker.finish()
+            reached.append(name)
         except Exception as error:  # whatever a tracker's client raises, the run is worth more
             logger.warning("Held-out figures were not reported to %s: %s", name, error)
+    if reached != known:
+        run.journal.append(TRACK, stage, to=reached)
 
 
 def _values(run: Run, stages: dict[str, str]) -> dict[str, float]:
@@ -96,9 +110,12 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "huggingface")  # as transformers' callback
         return tracker(project, name=run_name, id=run_id, resume="allow", reinit="create_new")
+    run_name += f"-{run_id[:6]}"  # other trackers know a run by its name alone
     if name == "trackio":
         space = {"space_id": run.args.trackio_space_id} if run.args.trackio_space_id else {}
         return tracker(run.args.project, name=run_name, resume="allow", **space)
     if tracker.requires_logging_directory:
-        return tracker(PREFIX, str(run.directory.tensorboard if name == "tensorboard" else run.directory.path / name))
+        return tracker(
+            PREFIX, str(run.directory.tensorboard if name == "tensorboard" else run.directory.trackers / name)
+        )
     return tracker(run_name)

@@ -40,13 +40,13 @@ class Status:
 
 
 def view(status: Status, table: Table | None) -> RenderableType:
-    """The table, if there is one, above the status and its bar."""
+    """The status and its bar, above the table, if there is one: what does not fit a screen is cut at its bottom."""
     line: RenderableType = Text(status_line(status), no_wrap=True, overflow="ellipsis")
     if status.total:
         grid = Table.grid(padding=(0, 1))
         grid.add_row(ProgressBar(status.total, status.done, width=BAR_WIDTH), line)
         line = grid
-    return Group(*([table] if table is not None else []), line)
+    return Group(line, *([table] if table is not None else []))
 
 
 def status_line(status: Status) -> str:

@@ -27,10 +27,10 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     seen: list[dict[str, Any]] = []
     original = baseline.train_supervised
 
-    def train(model: Any, tokenizer: Any, rows: Any, args: Any, max_length: Any) -> Any:
+    def train(model: Any, tokenizer: Any, rows: Any, args: Any, *others: Any) -> Any:
         start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         seen.append({"args": args, "keys": set(rows["key"]), "start": start})
-        return original(model, tokenizer, rows, args, max_length)
+        return original(model, tokenizer, rows, args, *others)
 
     monkeypatch.setattr(baseline, "train_supervised", train)
     return seen

@@ -242,6 +242,47 @@ def test_a_task_that_has_changed_is_run_again(fresh, tasks, calls):
     assert calls["loglikelihood"] > 0
 
 
+def test_data_of_a_task_that_has_changed_is_asked_anew(fresh, tasks, calls):
+    evaluate(fresh, tasks)
+    calls["loglikelihood"] = 0
+    for data in tasks.glob("*.jsonl"):
+        data.write_text("".join(reversed(data.read_text().splitlines(keepends=True))))
+    evaluate(fresh, tasks)
+    assert calls["loglikelihood"] > 0
+
+
+def test_other_weights_in_the_same_folder_are_another_model(fresh, tasks, calls, llama_folder):
+    """Their numbers are not those that are stored."""
+    evaluate(fresh, tasks, "--iteration", "0")
+    before = stored(fresh, "iteration-0", "pick_colour")
+    weights = Path(fresh, "iteration-0/model/model.safetensors")
+    weights.write_bytes(Path(fresh, "iteration-1/model/model.safetensors").read_bytes())
+    calls["loglikelihood"] = 0
+    evaluate(fresh, tasks, "--iteration", "0")
+    assert calls["loglikelihood"] > 0
+    after = stored(fresh, "iteration-0", "pick_colour")
+    assert after["evaluated"]["model_digest"] != before["evaluated"]["model_digest"]
+
+
+def test_a_number_that_the_harness_did_not_measure_costs_no_other(fresh, tasks, capsys, monkeypatch, calls):
+    """Of a task of one's own by a benchmark's name, say: what was answered is kept, and the next benchmark runs."""
+    odd = (
+        benchmarks.Benchmark("Colours", "pick_colour", 2, ("f1,none",)),
+        benchmarks.Benchmark("Sayings", "say_colour", 0, ("exact_match,none",)),
+    )
+    monkeypatch.setattr(benchmarks, "SUITES", {"odd": odd})
+    for times in range(2):
+        evaluate(fresh, tasks, "--iteration", "0", names=["odd"], code=1)
+        said = capsys.readouterr()
+        assert "Colours (pick_colour): the harness did not measure 'f1,none'" in said.err
+        assert "Traceback" not in said.err
+        assert "Sayings" in said.out
+        assert len(list(Path(fresh, "iteration-0/lm-eval").iterdir())) == 2
+        if times:
+            assert calls == {"loglikelihood": 0, "generate_until": 0}
+        calls.update(loglikelihood=0, generate_until=0)
+
+
 def test_results_of_another_version_of_the_harness_are_not_shown(fresh, tasks, calls):
     evaluate(fresh, tasks, "--iteration", "0")
     path = fresh / "iteration-0/lm-eval/pick_colour.json"

@@ -11,7 +11,7 @@ import yaml
 from play import runs
 from spin_trl.cli import main
 
-# Loaded by every process before the command: it writes down how the trainer wraps its model.
+# Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
 import os, sys
 from spin_trl.trainer import SPINTrainer
@@ -21,6 +21,15 @@ def spy(self, model, inputs, return_outputs):
         print(type(model).__name__, self.args.world_size, len(inputs["input_ids"]), file=file)
     return compute(self, model, inputs, return_outputs)
 SPINTrainer._compute_loss = spy
+if os.environ["RANK"] == os.environ.get("SLOW_RANK"):
+    import time
+    from spin_trl.play import gate
+    judge = gate.judge
+    def late(*args):
+        verdict = judge(*args)
+        time.sleep(0.3)
+        return verdict
+    gate.judge = late
 from spin_trl.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -91,6 +100,18 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
     # One process speaks.
     assert done.stdout.count("Best: ") == 1
     assert len(runs.journal(together)) == len(runs.journal(alone))
+
+
+def test_a_process_that_is_late_at_the_gate_is_waited_for(tmp_path, llama_folder, monkeypatch) -> None:
+    """One writes the decision down; another that reads the journal after that must go through as many barriers."""
+    monkeypatch.setenv("SLOW_RANK", "1")
+    recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
+    done = accelerate(tmp_path, "run", str(recipe))
+    assert done.returncode == 0, done.stderr
+    assert [stage for phase, stage in runs.steps(tmp_path / "run") if phase == "gate"] == [
+        "iteration-0",
+        "iteration-1",
+    ]
 
 
 def test_phases_may_run_on_different_numbers_of_processes(tmp_path, llama_folder, alone) -> None:

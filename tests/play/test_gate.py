@@ -1,16 +1,21 @@
 """What is decided after an iteration: warnings, a run that ends where it is told to, or falls back to its best."""
 
+import contextlib
 import json
+import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import tiny
 from play.runs import answers, build, entry, journal, steps, weights
 from spin_trl import SelfPlay
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
+from spin_trl.play.answering import _check_numbers
 from spin_trl.play.gate import Verdict, judge, plateau
 
 
@@ -224,6 +229,88 @@ def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder
     assert collapsing(llama_folder, on_regression="fall_back").state.iteration_args(3).learning_rate == 5e-4
 
 
+def test_a_decision_that_was_followed_is_not_rewritten(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four iterations played with `continue`: that the run would fall back now changes neither journal nor story."""
+    collapsing(llama_folder).run()
+    before = journal()
+    capsys.readouterr()
+    result = collapsing(llama_folder, on_regression="fall_back").run()
+    said = capsys.readouterr().out
+    assert "Back to" not in said
+    assert "is worse than" not in said
+    assert journal()[: len(before)] == before
+    assert {(line["phase"], line["stage"]) for line in journal()[len(before) :]} <= {("gate", "iteration-3")}
+    assert result.figures["iteration-3"]["nll_change"] == pytest.approx(
+        result.figures["iteration-3"]["nll"] - result.figures["iteration-2"]["nll"]
+    )
+
+
+def by_hand(model: Path, iteration: int, **settings: Any) -> None:
+    """Play the phases of an iteration, each in a session of its own."""
+    for phase in ("start", "generate", "train", "evaluate") if iteration == 0 else ("generate", "train", "evaluate"):
+        collapsing(model, **settings).run_phase(phase, iteration)
+
+
+def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chain of jobs ends where the loop would have ended, and goes on where the settings let it."""
+    for t in range(3):
+        by_hand(llama_folder, t, on_regression="stop")
+    said = capsys.readouterr().out
+    assert said.count("iteration-2 is worse than iteration-1") == 1
+    assert "Stopped after iteration 2: it is worse than iteration-1" in said
+    with pytest.raises(
+        RunDirectoryError, match=r"run has ended\. Stopped after iteration 2: it is worse than iteration-1"
+    ):
+        collapsing(llama_folder, on_regression="stop").run_phase("generate", 3)
+    assert not Path("run/iteration-3").exists()
+    by_hand(llama_folder, 3, on_regression="fall_back")
+    assert collapsing(llama_folder, on_regression="fall_back").run().best_stage == "iteration-3"
+    assert decisions() == ["improved", "improved", "stopped", "fell back", "improved"]
+
+
+def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_folder: Path) -> None:
+    """It regressed, too: whoever takes the patience away goes on from the best."""
+    for t in range(3):
+        by_hand(llama_folder, t, on_regression="fall_back", patience=1)
+    assert entry("gate", "iteration-2")["decision"] == "stopped"
+    assert entry("gate", "iteration-2")["opponent"] == "iteration-1"
+    collapsing(llama_folder, on_regression="fall_back").run_phase("generate", 3)
+    made_by = [
+        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text())["model"] for t in (2, 3)
+    ]
+    assert made_by[0] == made_by[1]
+
+
+def test_a_regression_at_the_last_iteration_stops_nothing(
+    llama_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and the best is delivered; but nothing was left to play."""
+    rates = {"learning_rate": COLLAPSE["learning_rate"][:3]}
+    result = collapsing(llama_folder, num_iterations=3, per_iteration=rates, on_regression="stop").run()
+    assert (result.stopped, result.best_stage) == (None, "iteration-1")
+    assert "iteration-2 is worse than iteration-1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("logits", "has_diverged"),
+    [
+        ([0.0, 1.0], False),
+        ([-math.inf, 1.0], False),  # a probability of zero is a number
+        ([math.nan, 1.0], True),
+        ([math.inf, 1.0], True),  # as half precision overflows
+        ([-math.inf, -math.inf], True),
+    ],
+)
+def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_diverged: bool) -> None:
+    """On a GPU it would be too late afterwards."""
+    from accelerate import Accelerator
+
+    seen = torch.tensor([[[0.0, 0.0], logits]])
+    call = type("Model", (), {"device": "cpu", "__call__": lambda self, input_ids: SimpleNamespace(logits=seen)})
+    with pytest.raises(DivergedError) if has_diverged else contextlib.nullcontext():
+        _check_numbers(call(), Accelerator(cpu=True), [1, 2])
+
+
 def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder: Path) -> None:
     """Once it has begun, its generations are the best's: training from another model would be another game."""
     falls_back = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
@@ -365,6 +452,10 @@ def test_a_run_without_held_out_data_has_nothing_to_judge(llama_folder: Path) ->
         (
             {"significant_improvement": True, "metric_for_best_iteration": "win_rate"},
             "`significant_improvement` compares prompt by prompt, which 'win_rate'",
+        ),
+        (
+            {"on_regression": "stop", "metric_for_best_iteration": "gap"},
+            "`on_regression` compares prompt by prompt, which 'gap'",
         ),
     ],
 )

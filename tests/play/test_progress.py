@@ -53,8 +53,10 @@ ENTRIES = [
     line("evaluate", "baseline/sft/iteration-0", 1.0),
     line("train", "baseline/sft-smoothing-0.1/iteration-0", 6.0),
     line("evaluate", "baseline/sft-smoothing-0.1/iteration-0", 2.0),
+    line("lm-eval", "iteration-0", 7200.0),
+    line("lm-eval", "baseline/sft/iteration-0", 7200.0),
 ]
-"""An iteration of 10 + 20 + 3 seconds, and 14 of two baseline arms."""
+"""An iteration of 10 + 20 + 3 seconds, 14 of two baseline arms, and benchmarks that somebody has asked for."""
 
 
 def test_the_rest_of_a_run_takes_as_long_as_before() -> None:

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from play.runs import ROWS, build, entry, logp, steps, weights
-from spin_trl.config import StartConfig
 from spin_trl.errors import DataError, RecipeError
+from spin_trl.loop_config import StartConfig
 from spin_trl.play.start import END, TURN, TURN_END, build_tokenizer
 
 SMALL: dict[str, Any] = {

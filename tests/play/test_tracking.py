@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from play.runs import build
-from spin_trl.play import tracking
+from play.runs import build, journal
+from spin_trl.play import loop, tracking
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -112,7 +113,8 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     made = [call for call in Recorded.calls if call[0] == "init"]
     assert [args for _, args, _ in made] == [("ours",)] * 2
     assert made[0] == made[1]
-    assert made[0][2]["name"] == "mine-held-out"
+    # Trackio knows a run by its name alone: one that begins anew in the same folder is another one.
+    assert re.fullmatch("mine-held-out" if name == "wandb" else "mine-held-out-[0-9a-f]{6}", made[0][2]["name"])
     assert made[0][2]["resume"] == "allow"
     logged = [(step, values["held-out/nll"]) for _, step, values in (c for c in Recorded.calls if c[0] == "log")]
     assert logged == [
@@ -161,3 +163,35 @@ def test_every_training_has_a_run_of_its_own_at_wandb(
     state.args.report_to = ["wandb"]
     with tracking.training_logs(state, "iteration-1"):
         assert finished == ([True] if closed else [])
+
+
+def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the measurement and the report; and phases that were played by hand are reported, too. Once."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "track", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(llama_folder, report_to="tensorboard").run()
+    for phase in ("generate", "train", "evaluate"):
+        build(llama_folder, report_to="tensorboard").run_phase(phase, 1)
+    assert not Path("run/tensorboard/held-out").exists()
+    for _ in range(2):
+        build(llama_folder, report_to="tensorboard").run()
+    assert set(scalars(Path("run/tensorboard/held-out"))["held-out/nll"]) == {0, 1, 2}
+    assert [line["to"] for line in journal() if line["phase"] == "track"] == [["tensorboard"]] * 2
+
+
+def test_a_tracker_that_was_away_gets_them_later(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the run is continued."""
+
+    def away(self: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("accelerate.tracking.TensorBoardTracker.start", away)
+        build(llama_folder, report_to="tensorboard", num_iterations=1).run()
+    build(llama_folder, report_to="tensorboard", num_iterations=1).run()
+    assert set(scalars(Path("run/tensorboard/held-out"))["held-out/nll"]) == {0, 1}

@@ -12,6 +12,8 @@ from transformers.utils import logging as transformers_logging
 
 from play.runs import build
 from spin_trl import SelfPlay
+from spin_trl.play.showing import table_so_far
+from spin_trl.report.live import Status, view
 
 
 def watched_run(model: Path, terminal: bool, **settings: object) -> tuple[SelfPlay, str]:
@@ -65,3 +67,35 @@ def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytes
     for name in ("progress_bars", "progress_bar"):
         assert calls.count(f"disable {name}") == 4
         assert calls.count(f"enable {name}") == (4 if shown else 0)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "arms", "height"), [(3, 1, 24), (6, 2, 24), (12, 1, 24), (12, 0, 40), (2, 2, 12)]
+)
+def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
+    llama_folder: Path, iterations: int, arms: int, height: int
+) -> None:
+    """Older iterations are left out, the start stays; rich would cut the end off, with the newest."""
+    run = build(
+        llama_folder,
+        num_iterations=iterations,
+        baseline="sft" if arms else None,
+        baseline_label_smoothing=[0.0, 0.1][:arms],
+    ).state
+    stages = ["start", *(f"iteration-{t}" for t in range(iterations))]
+    stages += [f"baseline/{arm}/iteration-{t}" for arm in run.arms for t in range(iterations)]
+    for stage in stages:
+        path = run.directory.metrics(stage)
+        path.parent.mkdir(parents=True)
+        path.write_text(
+            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}'
+        )
+    table = table_so_far(run, iterations - 1, 80, height)
+    file = io.StringIO()
+    Console(file=file, width=80).print(view(Status("train", "iteration-9", 1.0, "steps", 1, 2), table))
+    lines = file.getvalue().splitlines()
+    assert "iteration-9: train, 1 of 2 steps" in lines[0]
+    shown = "\n".join(lines[:height])
+    assert "start" in shown
+    for name in (f"iteration {iterations - 1}", *(f"{arm.replace('-', ' ')} {iterations - 1}" for arm in run.arms)):
+        assert name in shown or height < 20

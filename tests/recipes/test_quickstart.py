@@ -34,9 +34,9 @@ def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played)
     for iteration in range(3):
         stage = f"iteration-{iteration}"
         arms = [f"baseline/{arm}/{stage}" for arm in ("sft", "sft-smoothing-0.1")]
-        expected = [("generate", stage), ("train", stage), ("evaluate", stage)]
+        expected = [("generate", stage), ("train", stage), ("evaluate", stage), ("gate", stage)]
         expected += [(phase, arm) for arm in arms for phase in ("train", "evaluate")]
-        assert done[3 + 7 * iteration :][:7] == expected
+        assert done[3 + 8 * iteration :][:8] == expected
     steps = {entry["stage"]: entry["steps"] for entry in journal if "steps" in entry}
     assert set(steps.values()) == {3}  # 48 rows, batches of 16, one epoch; each arm the same
 
@@ -47,6 +47,7 @@ def test_it_shows_a_table_and_a_plot_and_delivers_the_best(played):
         name in table for name in ("start", "iteration 0", "iteration 2", "sft 2", "sft smoothing 0.1 2", "score %")
     )
     assert (played / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert "smoothed SFT (0.1), iteration 2" in (played / "report.html").read_text()
     best = json.loads((played / "best.json").read_text())
     assert (played / "best" / "model.safetensors").exists() or best["stage"] == "start"
     assert best["metric"] == "score"

@@ -46,13 +46,13 @@ def rendered(status: Status, table: Table | None, width: int = 100) -> list[str]
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
-def test_the_table_stands_above_the_line_and_a_bar_beside_it() -> None:
+def test_the_table_stands_below_the_line_and_a_bar_beside_it() -> None:
     table = Table("model")
     table.add_row("start")
     lines = rendered(Status("train", "iteration-0", 1.0, "steps", 5, 10), table)
-    assert any("start" in line for line in lines[:-1])
-    assert lines[-1].startswith("━" * 15)
-    assert lines[-1].endswith("iteration-0: train, 5 of 10 steps")
+    assert any("start" in line for line in lines[1:])
+    assert lines[0].startswith("━" * 15)
+    assert lines[0].endswith("iteration-0: train, 5 of 10 steps")
 
 
 def test_a_narrow_terminal_gets_one_line_all_the_same() -> None:
