@@ -45,8 +45,11 @@ def start_phase(run: Run, iteration: int = 0) -> None:
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
     """Evaluate θ_{t+1} against its opponent θ_t, and decide from which of them the next iteration starts."""
-    evaluate(run, iteration_stage(iteration), run.opponent_stage(iteration))
-    settle(run, iteration)
+    stage = iteration_stage(iteration)
+    is_done = run.done("evaluate", stage) is not None
+    evaluate(run, stage, run.opponent_stage(iteration))
+    if not is_done:
+        settle(run, iteration)
 
 
 def baseline_phase(run: Run, iteration: int) -> None:

@@ -140,6 +140,7 @@ def test_every_phase_is_a_launch_of_its_own_with_an_accelerate_config(tmp_path, 
         "generate",
         "train",
         "evaluate",
+        "gate",
     ]
     found, expected = (runs.entry("train", "iteration-0", folder) for folder in (tmp_path / "run", alone))
     assert found["steps"] == expected["steps"]
