@@ -22,7 +22,8 @@ from rich.console import Console
 
 from .checks import as_mapping
 from .errors import LaunchError, RecipeError, RunDirectoryError
-from .files import write_atomically, write_json
+from .evaluation.figures import ByPrompt, difference
+from .files import read_json, write_atomically, write_json
 from .loop_config import PER_ITERATION
 from .loss_types import check_known, own_settings, use_beta
 from .play.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
@@ -31,7 +32,7 @@ from .play.journal import MADE, Journal
 from .play.run import GATE
 from .play.sharing import share_start
 from .recipe import Recipe, read, without_options
-from .report.comparison import Cell, comparison_table, plot_comparison, summarise_cells
+from .report.comparison import AGAINST, Cell, comparison_table, plot_comparison, summarise_cells
 
 SEED_DISTANCE = 1000
 """Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
@@ -292,6 +293,17 @@ class Comparison:
         return all(journal.find("evaluate", stage) for stage in stages) and directory.best.exists()
 
     @staticmethod
+    def _stage_of(arm: Arm, iteration: int) -> str:
+        return baseline_stage(arm_name(arm.label_smoothing or 0.0), iteration)
+
+    def _against(self, arm: Arm, iteration: int, seed: int) -> ByPrompt | None:
+        """What the first supervised arm did on every prompt, for a self-play arm to be held against."""
+        if not arm.losses or not self.supervised:
+            return None
+        directory = RunDirectory(self._folder(self.arms[0], seed))
+        return read_json(directory.values(self._stage_of(self.supervised[0], iteration)))
+
+    @staticmethod
     def _why_stopped(journal: Journal) -> str | None:
         """Why an arm has ended before its last iteration: of one whose training has diverged there is no next."""
         decisions = [entry for entry in journal.entries() if entry["phase"] == GATE]
@@ -302,7 +314,8 @@ class Comparison:
     def _show(self, console: Console) -> dict[str, Any]:
         cells = [cell for seed in self.seeds for cell in self._cells(seed)]
         summary = summarise_cells(cells, len(self.seeds))
-        table = comparison_table(summary, self.metric, len(self.seeds), width=console.width)
+        baseline = self.supervised[0].name if self.supervised else None
+        table = comparison_table(summary, self.metric, len(self.seeds), console.width, baseline)
         console.print(table)
         for seed in self.seeds:
             for arm in self.arms:
@@ -310,9 +323,9 @@ class Comparison:
                 if reason is not None:
                     text = f"{arm.name}, seed {seed}: {reason}"
                     console.print(text, style="bold", highlight=False, soft_wrap=True)
-        wide = comparison_table(summary, self.metric, len(self.seeds), width=None)
+        wide = comparison_table(summary, self.metric, len(self.seeds), None, baseline)
         write_atomically(self.folder / "table.txt", lambda path: _print_to(path, wide))
-        plot_comparison(self.folder / "plot.png", summary, self.metric)
+        plot_comparison(self.folder / "plot.png", summary, self.metric, baseline)
         result = {
             "recipe": self.source,
             "arms": [arm.name for arm in (*self.arms, *self.supervised)],
@@ -330,17 +343,26 @@ class Comparison:
             owner = arm if arm.losses else self.arms[0]
             directory = RunDirectory(self._folder(owner, seed))
             for t in range(self.num_iterations):
-                stage = iteration_stage(t) if arm.losses else baseline_stage(arm_name(arm.label_smoothing or 0.0), t)
-                cells += _measured(directory, stage, arm.name, t, seed)
+                stage = iteration_stage(t) if arm.losses else self._stage_of(arm, t)
+                cells += _measured(directory, stage, arm.name, t, seed, self._against(arm, t, seed))
         return [*_measured(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
 
 
-def _measured(directory: RunDirectory, stage: str, arm: str, iteration: int, seed: int) -> list[Cell]:
+def _measured(
+    directory: RunDirectory, stage: str, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
+) -> list[Cell]:
+    """What was measured at a stage; with its differences from what the supervised arm did, prompt by prompt."""
     journal = Journal(directory.journal)
     evaluated = journal.find("evaluate", stage)
     if evaluated is None:
         return []
     figures = json.loads(directory.metrics(stage).read_text())
+    values = read_json(directory.values(stage)) or {}
+    for name in values:
+        found = difference(name, values, against or {})
+        if found is not None:
+            name += AGAINST
+            figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
     entries = [entry for entry in journal.entries() if entry["stage"] == stage and entry["phase"] in MADE]
     figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))

@@ -111,7 +111,31 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     for row in ("start", "sigmoid 1", "iris 0", "tspin+0.1*sft 1", "sft 1", "sft smoothing 0.1 1"):
         assert row in table, table
     assert "…" not in table
+    assert "less sft [95 %]" in table
     assert (compared / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
+    """Prompt by prompt with each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
+    found = json.loads((compared / "comparison.json").read_text())["figures"]
+    for name in ("sigmoid", "iris", "tspin+0.1*sft"):
+        for t in ("0", "1"):
+            places = ((name, f"iteration-{t}"), ("sigmoid", f"baseline/sft/iteration-{t}"))
+            nlls = [
+                json.loads((arm(compared, owner, seed) / stage / "metrics.json").read_text())["nll"]
+                for seed in (42, 1042)
+                for owner, stage in places
+            ]
+            one, two = nlls[0] - nlls[1], nlls[2] - nlls[3]
+            figures = found[name][t]
+            assert figures["nll_vs_baseline"] == pytest.approx((one + two) / 2)
+            spread = 12.7062 * abs(one - two) / 2
+            assert figures["nll_vs_baseline_low"] == pytest.approx((one + two) / 2 - spread, rel=1e-4)
+            assert figures["nll_vs_baseline_high"] == pytest.approx((one + two) / 2 + spread, rel=1e-4)
+    assert "nll_vs_baseline" not in found["sft"]["1"]
+    lines = [line for line in (compared / "table.txt").read_text().splitlines() if "iris 1" in line]
+    difference = found["iris"]["1"]["nll_vs_baseline"]
+    assert f"{difference:+.3f} [" in lines[0]
 
 
 def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path, capfd: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.table import Table
 
 from ..evaluation.figures import is_figure
+from ..evaluation.intervals import mean_and_error, of_mean
 from ..files import write_atomically
-from .table import COLUMNS, Column, run_table
+from .plot import difference_bar
+from .table import COLUMNS, Column, column_of, run_table
 
 START_ARM = "start"
 
@@ -25,6 +27,9 @@ MORE_COLUMNS = (
     Column("seeds", "seeds", digits=0, rank=5),
     Column("tokens made", "generated_tokens", digits=0, rank=3),
 )
+
+AGAINST = "_vs_baseline"
+"""Ends the name of a figure's difference from the supervised arm at the same point, less than zero where that has more."""
 
 Summary = dict[str, dict[int, dict[str, float]]]
 """Figures by arm and iteration; the start is an arm of its own, at iteration -1."""
@@ -69,15 +74,18 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
         values = [figures[name] for figures in found if name in figures]
         if not is_figure(name, found[0]) or len(values) < len(found):
             continue
-        mean = sum(values) / len(values)
-        spread = sum((value - mean) ** 2 for value in values)
-        means[name] = mean
+        means[name], error = mean_and_error(values)
         if len(values) > 1:
-            means[f"{name}_se"] = math.sqrt(spread / (len(values) - 1) / len(values))
+            means[f"{name}_se"] = error
+        if len(values) > 1 and name.endswith(AGAINST):
+            interval = of_mean(values)
+            means |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return means
 
 
-def comparison_table(summary: Summary, metric: str, num_seeds: int, width: int | None) -> Table:
+def comparison_table(
+    summary: Summary, metric: str, num_seeds: int, width: int | None, baseline: str | None = None
+) -> Table:
     """One row an arm and iteration.
 
     Args:
@@ -85,6 +93,7 @@ def comparison_table(summary: Summary, metric: str, num_seeds: int, width: int |
         metric: the recipe's, named above the table.
         num_seeds: that were played.
         width: columns of the terminal; None shows everything.
+        baseline: name of the supervised arm that the others are held against, or None.
     """
     rows = {
         (START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"): {
@@ -96,32 +105,38 @@ def comparison_table(summary: Summary, metric: str, num_seeds: int, width: int |
         for arm, iterations in summary.items()
         for iteration, figures in iterations.items()
     }
+    difference = dataclasses.replace(
+        column_of(metric), heading=f"less {baseline} [95 %]", figure=f"{metric}{AGAINST}", rank=1, is_difference=True
+    )
     over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, of one seed"
     return run_table(
         rows,
         None,
         f"Objectives side by side (compared by {metric})",
         width,
-        columns=(*COLUMNS, *MORE_COLUMNS),
+        columns=(*COLUMNS, difference, *MORE_COLUMNS),
         caption=f"± one standard error {over}",
     )
 
 
-def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
+def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | None = None) -> None:
     """Draw the metric by iteration for every arm, and the log-probabilities of real and generated responses.
+
+    Where there is a supervised arm, a third plot has the others' differences from it, with their 95 % intervals.
 
     Args:
         path: of the PNG file.
         summary: of [`summarise_cells`].
         metric: figure of the left plot.
+        baseline: name of the supervised arm that the others are held against, or None.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(11 if baseline is None else 16.5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, *more = figure.subplots(1, 2 if baseline is None else 3)
     start = summary.get(START_ARM, {})
     for number, (arm, iterations) in enumerate((arm, found) for arm, found in summary.items() if arm != START_ARM):
         points = {**start, **iterations}
@@ -132,6 +147,12 @@ def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
         if shown:
             times, values, errors = zip(*shown, strict=True)
             left.errorbar(times, values, yerr=errors, label=arm, marker="o", capsize=3, color=colour)
+        held = [
+            (t + 1, *bar) for t, found in iterations.items() if (bar := difference_bar(found, f"{metric}{AGAINST}"))
+        ]
+        for axes in more if held else ():
+            times, values, below, above = zip(*held, strict=True)
+            axes.errorbar(times, values, yerr=(below, above), label=arm, marker="o", capsize=3, color=colour)
         for name, style in (("logps/real", "-"), ("logps/generated", ":")):
             line = [(t + 1, found[name]) for t, found in points.items() if name in found]
             if line:
@@ -145,7 +166,14 @@ def plot_comparison(path: Path, summary: Summary, metric: str) -> None:
     right.set_yscale("symlog")
     if left.get_legend_handles_labels()[1]:
         left.legend()
-    for axes in (left, right):
+    for axes in more:
+        axes.axhline(0.0, color="grey", linewidth=1)
+        axes.set(
+            xlabel="iterations played",
+            ylabel=f"{metric}, less that of {baseline} (95 % interval)",
+            title="Against plain SFT, as many steps",
+        )
+    for axes in (left, right, *more):
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))

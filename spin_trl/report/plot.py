@@ -63,17 +63,29 @@ def plot_run(path: Path, arms: Mapping[str, Points], metric: str) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
 
+def difference_bar(figures: Mapping[str, float], name: str) -> tuple[float, float, float] | None:
+    """A difference, and how far its interval goes below and above it; None where it was not measured.
+
+    Args:
+        figures: with `NAME`, `NAME_low` and `NAME_high`.
+        name: of the difference.
+    """
+    value, low, high = (figures.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
+    if math.isnan(value):
+        return None
+    # One prompt has no interval; and that of a share need not lie around the difference itself.
+    below, above = (0.0 if math.isnan(length) else max(length, 0.0) for length in (value - low, high - value))
+    return value, below, above
+
+
 def _differences(arms: Mapping[str, Points], metric: str) -> dict[str, list[tuple[float, float, float, float]]]:
     """Of every arm that is compared with self-play: steps, difference, and how far its interval goes below and above."""
-    found: dict[str, list[tuple[float, float, float, float]]] = {}
-    for name in list(arms)[1:]:
-        for steps, figures in arms[name]:
-            value, low, high = (figures.get(f"{metric}_change{end}", math.nan) for end in ("", "_low", "_high"))
-            if not math.isnan(value):
-                # The interval of a share need not be drawn around the difference itself, and may lie beside it.
-                found.setdefault(name, []).append((steps, value, _reach(value - low), _reach(high - value)))
-    return found
-
-
-def _reach(length: float) -> float:
-    return 0.0 if math.isnan(length) else max(length, 0.0)
+    return {
+        name: found
+        for name in list(arms)[1:]
+        if (
+            found := [
+                (steps, *bar) for steps, figures in arms[name] if (bar := difference_bar(figures, f"{metric}_change"))
+            ]
+        )
+    }

@@ -23,6 +23,7 @@ class Column:
         percent: whether it is a share.
         digits: behind the point, unless it is a share.
         rank: columns of high rank go first where the terminal is narrow.
+        is_difference: whether it is one of two models, shown with its sign and its 95 % interval.
     """
 
     heading: str
@@ -30,6 +31,7 @@ class Column:
     percent: bool = False
     digits: int = 3
     rank: int = 0
+    is_difference: bool = False
 
 
 COLUMNS = (
@@ -53,6 +55,12 @@ _NAMED_SCORES = ("score/", "score_greedy/")
 """How the figures of a scorer begin that returns several numbers."""
 
 
+def column_of(figure: str) -> Column:
+    """The column of a figure, as it is shown everywhere."""
+    known = (column for column in COLUMNS if column.figure == figure)
+    return next(known, None) or (_named_score(figure) if figure.startswith(_NAMED_SCORES) else Column(figure, figure))
+
+
 def _named_score(figure: str) -> Column:
     kind, _, name = figure.partition("/")
     heading = name.replace("_", " ")
@@ -61,7 +69,9 @@ def _named_score(figure: str) -> Column:
 
 
 def written(figures: Mapping[str, float], column: Column) -> str:
-    """A figure with its standard error, `–` where it was not measured."""
+    """A figure with its standard error, or a difference with its interval; `–` where it was not measured."""
+    if column.is_difference:
+        return _written_difference(figures, column)
     value = figures.get(column.figure)
     if value is None or math.isnan(value):
         return "–"
@@ -71,10 +81,9 @@ def written(figures: Mapping[str, float], column: Column) -> str:
     return text if error is None or math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
-def written_change(figures: Mapping[str, float], column: Column) -> str:
-    """How a figure differs from the model that this one is compared with, and its 95 % interval; `–` without one."""
-    names = [f"{column.figure}_change{end}" for end in ("", "_low", "_high")]
-    if not all(name in figures for name in names):
+def _written_difference(figures: Mapping[str, float], column: Column) -> str:
+    names = [f"{column.figure}{end}" for end in ("", "_low", "_high")]
+    if any(math.isnan(figures.get(name, math.nan)) for name in names):
         return "–"
     scale, digits = (100, 1) if column.percent else (1, column.digits)
     value, low, high = (f"{scale * figures[name]:+.{digits}f}" for name in names)
@@ -115,7 +124,10 @@ def run_table(
     ]
     changed = next((column for column in shown if column.figure == metric), None)
     if changed is not None and any(f"{metric}_change" in found for found in figures.values()):
-        shown.insert(shown.index(changed) + 1, dataclasses.replace(changed, heading=CHANGE, rank=1))
+        difference = dataclasses.replace(
+            changed, heading=CHANGE, figure=f"{metric}_change", rank=1, is_difference=True
+        )
+        shown.insert(shown.index(changed) + 1, difference)
         caption += CHANGE_CAPTION
     table = _table(figures, shown, best, title, caption)
     while width is not None and len(shown) > 1 and _width(table) > width:
@@ -145,7 +157,7 @@ def _table(
         name = stage.removeprefix("baseline/").replace("/iteration-", " ").replace("-", " ")
         table.add_row(
             f"{name} *" if stage == best else name,
-            *((written_change if column.heading == CHANGE else written)(found, column) for column in columns),
+            *(written(found, column) for column in columns),
             style="bold" if stage == best else None,
         )
     return table
