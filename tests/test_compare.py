@@ -120,7 +120,7 @@ def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
     found = json.loads((compared / "comparison.json").read_text())["figures"]
     for name in ("sigmoid", "iris", "tspin+0.1*sft"):
         for t in ("0", "1"):
-            places = ((name, f"iteration-{t}"), ("sigmoid", f"baseline/sft/iteration-{t}"))
+            places = ((name.replace("*", "x"), f"iteration-{t}"), ("sigmoid", f"baseline/sft/iteration-{t}"))
             nlls = [
                 json.loads((arm(compared, owner, seed) / stage / "metrics.json").read_text())["nll"]
                 for seed in (42, 1042)
