@@ -25,6 +25,11 @@ class Measured:
     figures: Mapping[str, float]
     values: ByPrompt = field(default_factory=dict)
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the model was looked at, and even the likelihood of real responses is no number."""
+        return bool(self.figures) and "nll" not in self.figures
+
 
 @dataclass(frozen=True)
 class Gain:

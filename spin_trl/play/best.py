@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation.selection import Measured, Metric, choose_best
@@ -32,6 +33,17 @@ def metric_of(run: Run) -> Metric:
     )
 
 
+def best_of(models: Mapping[str, Measured], metric: Metric) -> str:
+    """The best model; if none has the figure, the newest, unless its training has diverged.
+
+    Args:
+        models: by stage, in the order in which they were made.
+        metric: by which to choose.
+    """
+    sound = [stage for stage, model in models.items() if not model.has_diverged]
+    return choose_best(models, metric) or (sound or list(models))[-1]
+
+
 def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     """Write down which stage is the best so far, and let `best` in the run directory point to its model.
 
@@ -46,7 +58,7 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     while run.done("train", iteration_stage(iteration + 1)):
         iteration += 1
     models, metric = measured(run, iteration), metric_of(run)
-    stage = choose_best(models, metric) or iteration_stage(iteration)
+    stage = best_of(models, metric)
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
     best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
     write_json(run.directory.best, best)

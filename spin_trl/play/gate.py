@@ -15,8 +15,8 @@ from typing import Any
 from accelerate import PartialState
 
 from ..evaluation.degeneration import findings
-from ..evaluation.selection import Measured, Metric, choose_best
-from .best import measured, metric_of
+from ..evaluation.selection import Measured, Metric
+from .best import best_of, measured, metric_of
 from .directory import START, iteration_number, iteration_stage
 from .run import GATE, Run
 
@@ -100,7 +100,7 @@ def judge(run: Run, iteration: int) -> Verdict:
     play, stage = run.play, iteration_stage(iteration)
     models = measured(run, iteration)
     metric = metric_of(run)
-    best = choose_best(models, metric) or stage
+    best = best_of(models, metric)
     warnings, reasons = _degeneration(run, iteration, models)
     opponent, lr_scale = stage, run.lr_scale(iteration)
     decision = "improved" if best == stage and metric.value(models[stage]) is not None else "continued"
@@ -120,7 +120,7 @@ def judge(run: Run, iteration: int) -> Verdict:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
     over = plateau(models[stage].figures) if play.stop_at_plateau and decision != "fell back" else None
     reasons += [over] if over is not None else []
-    if _diverged(models[stage]):
+    if models[stage].has_diverged:
         warnings.append(f"{stage}: its probabilities are no numbers (NaN): its training has diverged")
         if decision != "fell back":
             advice = "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
@@ -131,11 +131,6 @@ def judge(run: Run, iteration: int) -> Verdict:
     if reasons:
         decision, reason = "stopped", f"Stopped after iteration {iteration}: {'; '.join(reasons)}."
     return Verdict(decision, best, opponent, lr_scale, reason, tuple(warnings))
-
-
-def _diverged(model: Measured) -> bool:
-    """Whether a model was looked at, and even the likelihood of real responses is no number."""
-    return bool(model.figures) and "nll" not in model.figures
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from play.runs import build
+from spin_trl.evaluation.selection import Measured, Metric
 from spin_trl.play import best, loop
+from spin_trl.play.best import best_of
 
 
 class Marks:
@@ -125,3 +127,12 @@ def test_a_run_directory_can_be_moved(llama_folder: Path) -> None:
     assert delivered()["stage"] == "iteration-0"
     Path("run").rename("elsewhere")
     assert (Path("elsewhere/best") / "model.safetensors").is_file()
+
+
+def test_a_model_whose_training_has_diverged_is_not_delivered_for_want_of_figures() -> None:
+    """With a metric that no model has, the newest that can answer at all; without held-out data, the newest."""
+    sound, diverged = Measured({"nll": 1.0, "held_out": 9.0}), Measured({"held_out": 9.0})
+    metric = Metric("score/none", greater_is_better=True)
+    assert best_of({"start": sound, "iteration-0": sound, "iteration-1": diverged}, metric) == "iteration-0"
+    assert best_of({"start": Measured({}), "iteration-0": Measured({})}, metric) == "iteration-0"
+    assert best_of({"start": sound, "iteration-0": diverged}, Metric("nll", False)) == "start"
