@@ -289,6 +289,7 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
 
     from .play.loop import SelfPlay
     from .play.phases import by_accelerate, in_this_process, read_accelerate_config
+    from .play.run import LAUNCHED
     from .recipe import read
 
     # What has been imported stays. Without this, every collection of garbage would walk through all of it.
@@ -307,6 +308,8 @@ def _session(source: str, overrides: list[str]) -> SelfPlay:
     recipe.play.run_dir = recipe.play.run_dir or str(Path("runs") / recipe.name)
     settings = recipe.settings()
     recipe.load_as_set()
+    if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
+        recipe.args.disable_tqdm = True  # whoever has launched this phase shows how far it is
     return SelfPlay(
         model=recipe.model.model_name_or_path,
         args=recipe.args,

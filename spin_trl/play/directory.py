@@ -50,6 +50,7 @@ class RunDirectory:
         self.best_link = self.path / "best"
         self.table = self.path / "table.txt"
         self.plot = self.path / "plot.png"
+        self.progress = self.path / ".progress.json"
         self.tensorboard = self.path / "tensorboard"
         self.trackers = self.path / "trackers"
         self.report = self.path / "report.html"
@@ -104,7 +105,16 @@ class RunDirectory:
         folders += [self.tensorboard, self.trackers]
         for path in folders:
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.recipe, self.journal, self.best, self.best_link, self.table, self.plot, self.report):
+        for path in (
+            self.recipe,
+            self.journal,
+            self.best,
+            self.best_link,
+            self.table,
+            self.plot,
+            self.progress,
+            self.report,
+        ):
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager

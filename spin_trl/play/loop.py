@@ -30,9 +30,9 @@ from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
 from .gate import Verdict, judge, settle
 from .journal import MADE
-from .phases import LAUNCHED, Launch, in_this_process
+from .phases import Launch, in_this_process
 from .preparing import prepare_data
-from .run import Run
+from .run import LAUNCHED, Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
 from .watching import watched
@@ -181,9 +181,8 @@ class SelfPlay:
 
     @property
     def _is_watched(self) -> bool:
-        """Whether a terminal shows phases while they run. Those that are launched write to it themselves."""
-        here = self.launch is in_this_process and PartialState().is_main_process
-        return here and self._console.is_terminal
+        """Whether a terminal shows phases while they run."""
+        return PartialState().is_main_process and self._console.is_terminal
 
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""
@@ -199,7 +198,8 @@ class SelfPlay:
         with contextlib.ExitStack() as stack:
             if self._is_watched:
                 table = table_so_far(run, iteration, console.width, console.height)
-                stack.enter_context(watched(run, console, phase, iteration, self._phases, table))
+                elsewhere = self.launch is not in_this_process
+                stack.enter_context(watched(run, console, phase, iteration, self._phases, table, elsewhere=elsewhere))
             self.launch(run, phase, iteration)
         news = [entry for entry in run.journal.entries()[before:] if entry["phase"] in MADE]
         if PartialState().is_main_process:

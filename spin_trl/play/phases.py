@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import yaml
 from accelerate import PartialState
+from rich.file_proxy import FileProxy
 from safetensors import SafetensorError
 
 from ..errors import LaunchError, RecipeError, RunDirectoryError
@@ -28,7 +29,7 @@ from .baseline import play_baseline
 from .directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
 from .evaluating import evaluate
 from .gate import settle
-from .run import Run
+from .run import LAUNCHED, Run
 from .start import make_start
 from .training import train
 
@@ -76,9 +77,6 @@ _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_containe
 
 GRACE_SECONDS = 30
 """That the processes of a launch have to end by themselves after an interrupt."""
-
-LAUNCHED = "SPIN_TRL_LAUNCHED"
-"""Environment variable of phases that the loop has launched: it says itself what comes of them."""
 
 TRAINS = ("train", "baseline")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
@@ -167,9 +165,20 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
 def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
+    # A live display would be torn apart by what others write to its terminal: it passes through here.
+    is_watched = isinstance(sys.stdout, FileProxy)
     # In a session of its own: an interrupt from the terminal reaches it through here alone.
-    launcher = subprocess.Popen(command, start_new_session=True, env={**os.environ, LAUNCHED: "1"})
+    launcher = subprocess.Popen(
+        command,
+        start_new_session=True,
+        env={**os.environ, LAUNCHED: "1"},
+        stdout=subprocess.PIPE if is_watched else None,
+        stderr=subprocess.STDOUT if is_watched else None,
+        text=True,
+    )
     try:
+        for line in launcher.stdout or ():
+            print(line, end="")
         returncode = launcher.wait()
     except BaseException:
         _end(launcher)

@@ -1,16 +1,26 @@
-"""How far a phase has come, how fast it goes, and how long the rest of it and of the run will take."""
+"""How far a phase has come, how fast it goes, and how long the rest of it and of the run will take.
+
+A phase that runs in a process of its own says so in a file, for the one that has launched it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .directory import iteration_number
 from .journal import MADE
+
+WRITES_EVERY = 0.5
+"""Seconds."""
 
 
 @dataclass
@@ -22,7 +32,8 @@ class Progress:
         done, total: how many of them.
         tokens: generated since the count began; 0 where none are.
         first: how many were done when the count began, after an interrupt.
-        started: when it began, by `time.monotonic()`.
+        started: when it began, by `time.monotonic()`, which is the same for all processes of a machine.
+        file: where it is written down from time to time, or None.
     """
 
     what: str = ""
@@ -31,15 +42,33 @@ class Progress:
     tokens: int = 0
     first: int = 0
     started: float = field(default_factory=time.monotonic)
+    file: Path | None = None
+    _written: float = -1.0
 
     def begin(self, what: str = "", done: int = 0, total: int = 0) -> None:
         """Count something else from now on."""
         self.what, self.done, self.total, self.tokens, self.first = what, done, total, 0, done
         self.started = time.monotonic()
+        self._write()
 
     def report(self, done: int, tokens: int = 0) -> None:
         """Say how many are done, and how many tokens that took."""
         self.done, self.tokens = done, tokens
+        if time.monotonic() - self._written > WRITES_EVERY:
+            self._write()
+
+    def read(self, file: Path) -> None:
+        """Take over what another process has written last; half of a line is passed over."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            values = json.loads(file.read_text())
+            self.what, self.done, self.total, self.tokens, self.first, self.started = (values[name] for name in _KEPT)
+
+    def _write(self) -> None:
+        if self.file is not None:
+            self._written = time.monotonic()
+            values = {name: value for name, value in dataclasses.asdict(self).items() if name in _KEPT}
+            with contextlib.suppress(OSError):  # nobody loses a run because nobody can watch it
+                self.file.write_text(json.dumps(values))
 
     def answered(self, done: int, total: int, tokens: int) -> None:
         """What a generation says of itself; its first call, without tokens, begins the count."""
@@ -56,6 +85,9 @@ class Progress:
         """Until all are done, at this rate; None if nobody knows."""
         rate = self.rate(now)
         return None if rate is None else (self.total - self.done) / rate
+
+
+_KEPT = ("what", "done", "total", "tokens", "first", "started")
 
 
 class ReportSteps(TrainerCallback):

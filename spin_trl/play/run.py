@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,9 @@ from ..template import PairTemplate, eos_token_ids
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress
+
+LAUNCHED = "SPIN_TRL_LAUNCHED"
+"""Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
 
 GATE = "gate"
 """Phase under which the journal keeps what was decided after an iteration."""
@@ -59,7 +63,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
-        self.progress = Progress()
+        is_told = LAUNCHED in os.environ and PartialState().is_main_process
+        self.progress = Progress(file=self.directory.progress if is_told else None)
         if self.scorer is None and self.play.scorer is not None:
             self.scorer = scorer_of(self.play.scorer)
         self._check_objective()

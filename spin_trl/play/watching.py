@@ -1,4 +1,4 @@
-"""Lets a terminal show a phase while it runs in this process, in place of every library's progress bars."""
+"""Lets a terminal show a phase while it runs, in place of every library's progress bars."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ REFRESHES = 4
 
 @contextlib.contextmanager
 def watched(
-    run: Run, console: Console, phase: str, iteration: int, phases: Sequence[str], table: Table | None
+    run: Run,
+    console: Console,
+    phase: str,
+    iteration: int,
+    phases: Sequence[str],
+    table: Table | None,
+    *,
+    elsewhere: bool = False,
 ) -> Iterator[None]:
     """Show a phase for as long as the context lasts. Nothing of it stays on the screen.
 
@@ -35,12 +42,16 @@ def watched(
         iteration: of it.
         phases: that every iteration has, in their order.
         table: of what has been measured, or None.
+        elsewhere: whether it runs in processes of its own, which say in a file how far they are.
     """
     run.progress.begin()
+    run.directory.progress.unlink(missing_ok=True)
     began, entries = time.monotonic(), run.journal.entries()
 
     def status() -> Status:
         now, progress = time.monotonic(), run.progress
+        if elsewhere:
+            progress.read(run.directory.progress)
         left = progress.seconds_left(now)
         of_run = None
         if phase in phases:

@@ -1,15 +1,18 @@
 """Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a launch of its own."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 from play import runs
-from spin_trl.cli import main
+from spin_trl.cli import _session, main
 
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
@@ -145,6 +148,23 @@ def test_every_phase_is_a_launch_of_its_own_with_an_accelerate_config(tmp_path, 
     found, expected = (runs.entry("train", "iteration-0", folder) for folder in (tmp_path / "run", alone))
     assert found["steps"] == expected["steps"]
     assert found["last"]["loss"] == pytest.approx(expected["last"]["loss"], rel=1e-3)
+
+
+def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) -> None:
+    """They say in a file how far they are; what they print passes through the display, and no bar tears it apart."""
+    config = accelerate_config(tmp_path, processes=1)
+    recipe = runs.recipe(
+        tmp_path, llama_folder, num_iterations=1, num_train_epochs=60, learning_rate=1e-4, disable_tqdm=False
+    )
+    session = _session(str(recipe), ["--accelerate_config", str(config)])
+    file = io.StringIO()
+    session._console = Console(file=file, width=120, height=40, force_terminal=True, color_system=None)
+    session.run()
+    said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    assert re.search(r"iteration-0: train, [1-9]\d* of 180 steps, [\d.]+/s, 0:\d\d left", said)
+    assert "of 12 generated responses were cut" in said
+    assert "%|" not in said
+    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["disable_tqdm"] is False
 
 
 def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_path, llama_folder, capfd) -> None:

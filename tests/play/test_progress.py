@@ -1,5 +1,6 @@
 """How far a phase is, and how long the rest will take: from rates, and from what phases took before."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +37,30 @@ def test_a_generation_begins_a_count_of_its_own() -> None:
     assert (progress.what, progress.done, progress.total, progress.tokens) == ("answers", 16, 16, 150)
     progress.answered(4, 16, 0)
     assert (progress.done, progress.first, progress.tokens) == (4, 4, 0)
+
+
+def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the machine's; half of a file, or none, leaves what was known."""
+    told, reader = Progress(file=tmp_path / "progress.json"), Progress()
+    reader.read(tmp_path / "progress.json")
+    assert reader.total == 0
+    told.begin("steps", 3, 10)
+    reader.read(tmp_path / "progress.json")
+    assert (reader.what, reader.done, reader.total, reader.started) == ("steps", 3, 10, told.started)
+    told._written -= 1
+    told.report(5)
+    reader.read(tmp_path / "progress.json")
+    assert (reader.done, reader.first, reader.rate(told.started + 4)) == (5, 3, 0.5)
+    told.report(6)  # too soon to be written down again
+    reader.read(tmp_path / "progress.json")
+    assert reader.done == 5
+    (tmp_path / "progress.json").write_text('{"what": "st')
+    reader.read(tmp_path / "progress.json")
+    assert reader.done == 5
+
+
+def test_a_full_disk_does_not_end_a_phase_that_is_watched(tmp_path: Path) -> None:
+    Progress(file=tmp_path / "no" / "such" / "folder.json").begin("steps", 0, 3)
 
 
 def line(phase: str, stage: str, seconds: float) -> dict[str, Any]:
