@@ -36,7 +36,9 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
         compared_with: stage of the model that it is compared with, prompt by prompt; None: its opponent, if there is one.
     """
     rows = run.rows(held_out=True)
-    if run.done("evaluate", stage) or len(rows) == 0:
+    is_done = run.done("evaluate", stage) is not None
+    PartialState().wait_for_everyone()  # all have looked before one writes: a diverged model is soon done with
+    if is_done or len(rows) == 0:
         return
     started = time.monotonic()
     try:
