@@ -178,6 +178,8 @@ def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: p
 class Launched:
     """Stands in for `subprocess.Popen`: writes the command down, with the accelerate config that it names."""
 
+    stdout = None  # without a live display, a launch writes to the terminal itself
+
     def __init__(self, returncode: int = 0) -> None:
         self.returncode, self.commands, self.configs = returncode, [], []
 
