@@ -83,6 +83,7 @@ def test_the_cost_is_by_stage_and_phase_and_adds_up():
         },
         {"phase": "evaluate", "stage": "iteration-0", "seconds": 10.0, "device": "CPU", "processes": 1},
         {"phase": "gate", "stage": "iteration-0", "decision": "improved"},
+        {"phase": "lm-eval", "stage": "iteration-0", "seconds": 7200.0},
     ]  # fmt: skip
     run = record(stage("start", range(20)), stage("iteration-0", range(60)), journal=journal)
     found = cells(costs(run))
