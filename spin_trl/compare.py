@@ -7,9 +7,6 @@ supervised arm is the first run's own baseline. Every arm is a process of its ow
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +21,7 @@ from .checks import as_mapping
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .evaluation.figures import ByPrompt, difference
 from .files import read_json, write_atomically, write_json
+from .launches import Launches
 from .loop_config import PER_ITERATION
 from .loss_types import check_known, own_settings, use_beta
 from .play.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
@@ -372,50 +370,6 @@ def _measured(
 
 def _output(directory: RunDirectory) -> Path:
     return directory.path / "output.txt"
-
-
-class Launches:
-    """Command lines in processes of their own, which can all be ended."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
-
-    def run(self, arguments: Sequence[str], output: Path, device: int | None) -> int:
-        """Run `spin-trl` to its end.
-
-        Args:
-            arguments: of the command.
-            output: file to which what it prints is added.
-            device: which of the visible GPUs it is given; None: all.
-
-        Returns:
-            Its exit code.
-        """
-        if self._stopped:
-            return 1
-        environment = dict(os.environ)
-        if device is not None:
-            visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-            environment["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
-        with output.open("a") as file:
-            command = [sys.executable, "-m", "spin_trl", *arguments]
-            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        self._running.add(process)
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()  # it keeps what it has finished
-            process.wait()
-            raise
-        finally:
-            self._running.discard(process)
-
-    def stop(self) -> None:
-        """End what runs; it keeps what it has finished. Start nothing more."""
-        self._stopped = True
-        for process in list(self._running):
-            process.terminate()
 
 
 def _print_to(path: Path, table: Any) -> None:
