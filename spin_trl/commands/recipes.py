@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .. import shipped
+
 
 def add(commands: Any) -> None:
     """Add the command; it has no arguments."""
@@ -14,7 +16,5 @@ def add(commands: Any) -> None:
 
 def recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes."""
-    from ..recipe import shipped_recipes
-
-    for name, path in sorted(shipped_recipes().items()):
-        print(f"{name:20} {path}")
+    for name, path in sorted(shipped.recipes().items()):
+        print(f"{name:26} {path}")

@@ -22,8 +22,9 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     quieten()
     from trl import get_peft_config, get_quantization_config
 
+    from ..play.launching import by_accelerate, read_accelerate_config
     from ..play.loop import SelfPlay
-    from ..play.phases import by_accelerate, in_this_process, read_accelerate_config
+    from ..play.phases import in_this_process
     from ..play.run import LAUNCHED
     from ..recipe import read
 
@@ -31,7 +32,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     gc.freeze()
     recipe = read(source, overrides)
     if recipe.play.accelerate_config:
-        read_accelerate_config(Path(recipe.play.accelerate_config))  # a bad one is said now, not at the first launch
+        read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     if (Path(source) / "recipe.yaml").is_file():
