@@ -4,11 +4,8 @@ import copy
 import json
 import logging
 import math
-import os
 import random
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +22,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 import tiny
 from drop_in.compare import kinds, steps
+from processes import launched
 from spin_trl import SPINTrainer, shared_prefix
 from spin_trl.collator import LAYOUT
 from spin_trl.errors import RecipeError
@@ -935,19 +933,6 @@ def losses_by_sharing(folder: str) -> list[list[list[float]]]:
             logged.append([v for key in ("loss", "grad_norm", "rewards/margins") for v in steps(trainer, key)])
         found.append(logged)
     return found
-
-
-def launched(command: list[str]) -> None:
-    """Run a script as several processes, which find the tests' own modules."""
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_share_prompts_too(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What makes a recipe for large GPUs small enough for a test: another model of the same family, other data, a CPU.
+
+Every other setting of a recipe stays as it ships, so that what is played here is what is played there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+
+import tiny
+from spin_trl.cli import main
+from spin_trl.recipe import find
+
+ROWS = 20
+HELD_OUT = 4
+
+# As Zephyr's: every turn ends with EOS, and a newline that belongs to the template.
+ZEPHYR = (
+    "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+SIZE: Mapping[str, Any] = {
+    "max_rows": ROWS,
+    "held_out_max": HELD_OUT,
+    "max_length": 96,
+    "max_new_tokens": 12,
+    "generation_batch_size": 8,
+    "use_cpu": True,
+    "dataloader_pin_memory": False,
+    "disable_tqdm": True,
+    "run_dir": "run",
+}
+"""A CPU, few rows, short answers."""
+
+
+def mistral(folder: Path) -> Path:
+    """A tiny model of Zephyr's family, with a template like Zephyr's."""
+    return tiny.save(folder, tiny.model("mistral"), tiny.tokenizer(chat_template=ZEPHYR, eos_token=tiny.END_OF_TEXT))
+
+
+def qwen2(folder: Path) -> Path:
+    """A tiny Qwen2 whose embeddings are its LM head, as the small Qwen2.5 have it."""
+    return tiny.save(folder, tiny.model("qwen2", tie_word_embeddings=True))
+
+
+def conversations(count: int) -> Dataset:
+    """Rows as UltraChat has them: conversations of several rounds, and columns that nobody needs."""
+    rows = tiny.sft(count, "multi-turn")
+    return rows.add_column("prompt", [row["messages"][0]["content"] for row in rows]).add_column(
+        "prompt_id", [f"id-{number}" for number in range(count)]
+    )
+
+
+def problems(count: int) -> Dataset:
+    """Rows as GSM8K has them: a question, and an answer with its answer line."""
+    return Dataset.from_list(
+        [
+            {
+                "question": f"Ann has {n} boats and buys {n % 5}. How many?",
+                "answer": f"{n} + {n % 5} = <<{n}+{n % 5}={n + n % 5}>>{n + n % 5}\n#### {n + n % 5}",
+            }
+            for n in range(count)
+        ]
+    )
+
+
+def play(name: str, model: Path, rows: Dataset, **settings: Any) -> Path:
+    """Play a whole recipe that ships, small; returns the run directory.
+
+    Args:
+        name: of the recipe.
+        model: in place of its own.
+        rows: in place of its own data; the last are held out.
+        settings: further ones that a machine without a GPU needs.
+    """
+    count = len(rows) - HELD_OUT
+    train = tiny.write_jsonl("train.jsonl", rows.select(range(count)))
+    held_out = tiny.write_jsonl("test.jsonl", rows.select(range(count, len(rows))))
+    swapped = {
+        "model_name_or_path": str(model), "model_revision": "main", "dataset_name": str(train), "held_out_name": str(held_out),
+        "accelerate_config": "", **SIZE, **settings,
+    }  # fmt: skip
+    own = yaml.safe_load(find(name).read_text())
+    # What does not stand in the recipe would be added to it, not swapped: a machine's settings alone may be.
+    assert {key for key in settings if key not in own} <= {"hub_model_id"}
+    arguments = [part for key, value in swapped.items() for part in (f"--{key}", str(value))]
+    assert main(["run", name, *arguments]) == 0
+    return Path("run")
+
+
+def journal(run: Path, phase: str, stage: str) -> dict[str, Any]:
+    """The record of a phase of a stage."""
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    return next(entry for entry in entries if (entry["phase"], entry["stage"]) == (phase, stage))
+
+
+def figures(run: Path, stage: str) -> dict[str, float]:
+    """Held-out figures of a stage."""
+    return json.loads((run / stage / "metrics.json").read_text())
