@@ -76,6 +76,7 @@ def _interrupt(signum: int, frame: Any) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        print(f"spin-trl: {message}", file=sys.stderr)
+    # Of several processes any one may be the only one that fails, and then nobody else knows why.
+    process = os.environ.get("RANK", "0")
+    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {message}", file=sys.stderr)
     return code

@@ -358,3 +358,12 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
     done = [entry["phase"] for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
     assert done[-1] == "generate"
     assert json.loads(next(train.glob("checkpoint-*/checkpoint.json")).read_text())["num_processes"] == 1
+
+
+def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatch):
+    """It may be the only one that fails, and the launcher knows its exit code alone."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert main(["run", "quickstrat"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("spin-trl (process 3): There is no recipe 'quickstrat'; did you mean 'quickstart'?")

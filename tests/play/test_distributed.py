@@ -25,6 +25,13 @@ def spy(self, model, inputs, return_outputs):
         print(type(model).__name__, self.args.world_size, len(inputs["input_ids"]), file=file)
     return compute(self, model, inputs, return_outputs)
 SPINTrainer._compute_loss = spy
+if os.environ["RANK"] == os.environ.get("DYING_RANK"):
+    train = SPINTrainer.training_step
+    def die(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            exec(os.environ["HOW"])
+        return train(self, *args, **kwargs)
+    SPINTrainer.training_step = die
 if os.environ["RANK"] == os.environ.get("SLOW_RANK"):
     import time
     from spin_trl.play import gate
@@ -96,9 +103,11 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
         one, two = runs.entry("train", stage, alone), runs.entry("train", stage, together)
         assert two["steps"] == one["steps"]
         assert two["first"]["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
-    for name in ("loss", "rewards/margins", "logps/chosen"):
-        first = [runs.entry("train", "iteration-0", run)["last"][name] for run in (alone, together)]
-        assert first[1] == pytest.approx(first[0], rel=1e-3, abs=1e-4), name
+    for moment in ("first", "last"):
+        one, two = (runs.entry("train", "iteration-0", run)[moment] for run in (alone, together))
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+        for name in ("rewards/margins", "logps/chosen"):
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-4), name
     figures = [runs.entry("evaluate", "iteration-0", run)["nll"] for run in (alone, together)]
     assert figures[1] == pytest.approx(figures[0], rel=1e-3)
     # One process speaks.
@@ -116,6 +125,31 @@ def test_a_process_that_is_late_at_the_gate_is_waited_for(tmp_path, llama_folder
         "iteration-0",
         "iteration-1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise RuntimeError('a GPU has fallen off the bus')", "RuntimeError: a GPU has fallen off the bus"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "Signal 9 (SIGKILL)"),
+    ],
+    ids=["raises", "is killed"],
+)
+def test_a_process_that_dies_ends_the_run_and_nobody_waits_for_it(
+    how: str, said: str, tmp_path, llama_folder, monkeypatch
+) -> None:
+    """The other one stands in the middle of a step that needs both; what was finished is kept."""
+    monkeypatch.setenv("DYING_RANK", "1")
+    monkeypatch.setenv("HOW", how)
+    recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
+    done = accelerate(tmp_path, "run", str(recipe))  # which waits for seven minutes at most
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert runs.steps(tmp_path / "run")[-1] == ("generate", "iteration-0")
+    if "SIGKILL" in said:
+        monkeypatch.delenv("DYING_RANK")
+        done = accelerate(tmp_path, "run", str(recipe), "--num_iterations", "1")
+        assert done.returncode == 0, done.stderr
 
 
 def test_phases_may_run_on_different_numbers_of_processes(tmp_path, llama_folder, alone) -> None:
