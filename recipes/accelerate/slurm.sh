@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# A whole run as Slurm jobs, on one machine or several: every phase is a job, and waits for the one before it.
+#
+#   NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS [--setting value ...]
+#
+# RUN_DIR must lie where all machines see it. What answers and measures runs under CONFIG, with whole replicas of the model; what
+# trains, under TRAIN_CONFIG. Both are configurations of accelerate, by default those beside this script; how many machines and
+# processes there are follows from NODES and GPUS. BASELINE=1 plays the recipe's baseline arms, PUSH=1 pushes to the Hub after every
+# iteration. SBATCH_OPTIONS goes to sbatch as it is (account, partition, time), PYTHON is the interpreter (python), PORT a free port.
+#
+# A phase that fails, or a gate that ends the run, leaves the jobs behind it undone, and Slurm removes them. The same command submits
+# them again: phases that are done return at once.
+set -euo pipefail
+
+export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python}
+script=${SPIN_TRL_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "${BASH_SOURCE[0]}")}
+
+case "${1:-}" in
+--job) # in a job, on its first machine: one launcher a machine, each told where the first one is
+    shift
+    HEAD_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+    export HEAD_NODE
+    exec srun --kill-on-bad-exit=1 --ntasks "$NODES" --ntasks-per-node 1 bash "$script" --machine "$@"
+    ;;
+--machine) # on every machine of a job
+    config=$2
+    shift 2
+    exec "$PYTHON" -m accelerate.commands.launch --config_file "$config" --num_machines "$NODES" \
+        --num_processes $((NODES * GPUS)) --machine_rank "$SLURM_PROCID" \
+        --main_process_ip "$HEAD_NODE" --main_process_port "$PORT" -m spin_trl "$@"
+    ;;
+esac
+
+if [ $# -lt 3 ]; then
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$script" >&2
+    exit 2
+fi
+recipe=$1 run=$2 iterations=$3
+shift 3
+export SPIN_TRL_SLURM=$script
+here=$(dirname "$script")
+machines=$([ "$NODES" -gt 1 ] && echo two-machines || echo ddp)
+sharded=$([ "$NODES" -gt 1 ] && echo two-machines-zero3 || echo zero3)
+CONFIG=${CONFIG:-$here/$machines.yaml} TRAIN_CONFIG=${TRAIN_CONFIG:-$here/$sharded.yaml}
+
+before=
+# submit NAME CONFIG ARGUMENTS...: a phase on all machines, after the phase before it.
+submit() {
+    local name=$1
+    shift
+    # shellcheck disable=SC2086 - options are words
+    before=$(sbatch --parsable --job-name "$name" --nodes "$NODES" --ntasks-per-node 1 --gpus-per-node "$GPUS" \
+        --output "$run/slurm-%x-%j.txt" --kill-on-invalid-dep=yes ${before:+--dependency="afterok:$before"} \
+        ${SBATCH_OPTIONS:-} "$script" --job "$@")
+    before=${before%%;*} # Slurm adds its cluster's name where there are several
+    echo "$name: job $before"
+}
+
+mkdir -p "$run"
+submit start "$CONFIG" start "$recipe" --run_dir "$run" --num_iterations "$iterations" "$@"
+for ((t = 0; t < iterations; t++)); do
+    submit "generate-$t" "$CONFIG" generate "$run" --iteration "$t"
+    submit "train-$t" "$TRAIN_CONFIG" train "$run" --iteration "$t"
+    submit "evaluate-$t" "$CONFIG" evaluate "$run" --iteration "$t"
+    if [ -n "${BASELINE:-}" ]; then # trained first, then measured by whole replicas
+        submit "baseline-$t" "$TRAIN_CONFIG" baseline "$run" --iteration "$t"
+        submit "baseline-figures-$t" "$CONFIG" baseline "$run" --iteration "$t"
+    fi
+    if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 submit "push-$t" "$here/single.yaml" push "$run"; fi
+done

@@ -1,0 +1,163 @@
+"""Configurations of accelerate, and the Slurm script: accelerate reads them, and a run comes out of the jobs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+from play import runs
+from spin_trl import shipped
+
+CONFIGS = shipped.accelerate_configs()
+SLURM = CONFIGS["single"].parent / "slurm.sh"
+
+# name: distributed type, machines, processes, precision
+EXPECTED = {
+    "single": ("NO", 1, 1, "bf16"),
+    "ddp": ("MULTI_GPU", 1, 8, "bf16"),
+    "fsdp2": ("FSDP", 1, 8, "bf16"),
+    "zero2": ("DEEPSPEED", 1, 8, "bf16"),
+    "zero3": ("DEEPSPEED", 1, 8, "bf16"),
+    "t4": ("NO", 1, 1, "fp16"),
+    "two-machines": ("MULTI_GPU", 2, 16, "bf16"),
+    "two-machines-zero3": ("DEEPSPEED", 2, 16, "bf16"),
+}
+
+
+def test_these_ship() -> None:
+    """Each by its name."""
+    assert set(CONFIGS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_accelerate_reads_a_configuration(name: str) -> None:
+    """With its own reader, which refuses keys that it does not know."""
+    config = load_config_from_file(str(CONFIGS[name]))
+    found = (config.distributed_type.value, config.num_machines, config.num_processes, config.mixed_precision)
+    assert found == EXPECTED[name]
+
+
+@pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("two-machines-zero3", 3)])
+def test_deepspeed_gets_its_stage_and_saves_whole_weights(name: str, stage: int) -> None:
+    """What ZeRO-3 saves without `zero3_save_16bit_model` is no model."""
+    settings = yaml.safe_load(CONFIGS[name].read_text())["deepspeed_config"]
+    assert settings["zero_stage"] == stage
+    assert settings["zero3_save_16bit_model"] == settings["zero3_init_flag"] == (stage == 3)
+
+
+def test_fsdp_is_the_second_and_saves_whole_weights() -> None:
+    """As accelerate's launcher hands it on."""
+    arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS["fsdp2"]), "script.py"])
+    launched, _, _ = _validate_launch_command(arguments)
+    assert launched.use_fsdp
+    assert (int(launched.fsdp_version), launched.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
+
+
+# What stands in for Slurm, on one machine: a job runs when it is submitted, unless the one before has failed.
+SBATCH = """#!/usr/bin/env bash
+set -u
+echo "$*" >> "$FAKE/submitted"
+id=$(wc -l < "$FAKE/submitted")
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --dependency=afterok:*) grep -qx "${1##*:}" "$FAKE/succeeded" 2>/dev/null || { echo "$id"; exit 0; } ;;
+    *slurm.sh) break ;;
+    esac
+    shift
+done
+SLURM_JOB_NODELIST=localhost bash "$@" >> "$FAKE/output" 2>&1 && echo "$id" >> "$FAKE/succeeded"
+echo "$id;cluster"
+"""
+SRUN = """#!/usr/bin/env bash
+while [ "$1" != bash ]; do shift; done
+SLURM_PROCID=0 exec "$@"
+"""
+SCONTROL = "#!/bin/sh\necho localhost\n"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which commands with Slurm's names lie."""
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    settings = {"FAKE": str(folder), "GPUS": "1", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": "0"}
+    for name, value in {**settings, "PATH": f"{folder}:{os.environ['PATH']}"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("CONFIG", "TRAIN_CONFIG"):
+        config = {"distributed_type": "NO", "num_processes": 1, "num_machines": 1, "mixed_precision": "no"}
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config))
+        monkeypatch.setenv(name, str(path))
+    return folder
+
+
+def submit(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", str(SLURM), *arguments], capture_output=True, text=True, check=False, timeout=400)
+
+
+def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Path) -> None:
+    """One job a phase, in their order, each after the one before; settings reach the first one whole."""
+    recipe = runs.recipe(tmp_path, llama_folder)
+    done = submit(str(recipe), str(tmp_path / "jobs run"), "1", "--learning_rate", "[2e-2]")
+    assert done.returncode == 0, done.stderr
+    phases = ["start", "generate-0", "train-0", "evaluate-0"]
+    assert done.stdout.splitlines() == [f"{name}: job {number}" for number, name in enumerate(phases, start=1)]
+    submitted = (slurm / "submitted").read_text().splitlines()
+    assert "--dependency" not in submitted[0]
+    for number, line in enumerate(submitted[1:], start=1):
+        assert f"--dependency=afterok:{number} " in line
+        assert "--kill-on-invalid-dep=yes" in line
+    assert [stage for phase, stage in runs.steps(tmp_path / "jobs run") if phase == "evaluate"] == [
+        "start",
+        "iteration-0",
+    ], (slurm / "output").read_text()
+    settings = yaml.safe_load((tmp_path / "jobs run" / "recipe.yaml").read_text())
+    assert settings["per_iteration"]["learning_rate"] == [2e-2]
+
+
+def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
+    """A recipe that is not there: the start fails, and nothing else is tried."""
+    done = submit("no-such-recipe", str(tmp_path / "run"), "1")
+    assert done.returncode == 0
+    assert not (slurm / "succeeded").exists()
+    assert (slurm / "output").read_text().count("There is no recipe 'no-such-recipe'") == 1
+
+
+def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
+    """And submits nothing."""
+    done = submit()
+    assert done.returncode == 2
+    assert "NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS" in done.stderr
+    assert not (slurm / "submitted").exists()
+
+
+def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many launchers as machines, each with its rank, and the first one's name; 16 processes together."""
+    said = tmp_path / "said"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    python.chmod(0o755)
+    (slurm / "srun").write_text(
+        '#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\n'
+        'for rank in 0 1; do SLURM_PROCID=$rank "$@"; done\n'
+    )
+    for name, value in {"NODES": "2", "GPUS": "8", "PORT": "29511", "PYTHON": str(python)}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("CONFIG", "TRAIN_CONFIG"):
+        monkeypatch.delenv(name)
+    assert submit("zephyr-7b", str(tmp_path / "run"), "1").returncode == 0
+    lines = said.read_text().splitlines()
+    assert len(lines) == 8  # start, generate, train, evaluate: on two machines each
+    for index, line in enumerate(lines):
+        assert f"--machine_rank {index % 2} --main_process_ip localhost --main_process_port 29511" in line
+        assert "--num_machines 2 --num_processes 16" in line
+        config = "two-machines-zero3" if "spin_trl train" in line else "two-machines"
+        assert f"/{config}.yaml " in line
