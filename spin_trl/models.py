@@ -66,6 +66,28 @@ def load_policy(
     return model
 
 
+USUAL_WEIGHT = 0.02
+"""Size of most weights of a language model (the standard deviation that they are initialised with)."""
+
+
+def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
+    """Why training would change next to nothing, or None: steps shorter than half the distance between two numbers.
+
+    Args:
+        model: with the weights as they will be trained.
+        learning_rate: about how far Adam and RMSprop move a weight in a step.
+    """
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    for dtype in dtypes & {torch.bfloat16, torch.float16}:
+        if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
+            return (
+                f"The weights are trained in {str(dtype).removeprefix('torch.')}, whose numbers lie further apart than steps of "
+                f"{learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` for "
+                "speed), under FSDP or DeepSpeed, or with LoRA."
+            )
+    return None
+
+
 def keep_differentiable(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
 

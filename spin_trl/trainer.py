@@ -40,7 +40,7 @@ from .errors import DataError, GenerationsError, RecipeError
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
 from .loss_types import check_known
-from .models import digest, keep_differentiable
+from .models import digest, keep_differentiable, lost_steps
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .template import PairTemplate, eos_token_ids
@@ -169,6 +169,10 @@ class SPINTrainer(ObjectiveTrainer):
             self.precompute_ref_logps &= not (self._opponent_is_ours and self.is_fsdp_enabled)
         self._ready = True
         if self._self_play:
+            is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
+            lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
+            if lost is not None and self.accelerator.is_main_process:
+                logger.warning(lost)
             self._for_each_dataset(self._rows)
             if self._given is not None:
                 self._for_each_dataset(self._with_opponent)

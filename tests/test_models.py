@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
-from spin_trl import SPINConfig
+from spin_trl import SPINConfig, models
 from spin_trl.errors import DataError
 from spin_trl.models import digest, is_adapter, keep_differentiable, load_policy, load_tokenizer, merge_adapter
 
@@ -246,3 +246,32 @@ def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
     assert gradients
     assert all(gradient.abs().max() > 0 for gradient in gradients.values())
+
+
+# ---- steps that are too small for the weights' format -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "learning_rate", "warns"),
+    [
+        ("bfloat16", 5e-7, True),
+        ("bfloat16", 2e-5, True),
+        ("bfloat16", 1e-3, False),
+        ("float16", 5e-7, True),
+        ("float16", 2e-5, False),
+        ("float32", 5e-7, False),
+    ],  # fmt: skip
+)
+def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_rate: float, warns: bool) -> None:
+    """The papers' steps on bfloat16 weights: and indeed nothing moves, where float32 weights do."""
+    model = tiny.model(dtype=getattr(torch, dtype))
+    assert (models.lost_steps(model, learning_rate) is not None) == warns
+    weight = torch.full((100,), 0.02, dtype=getattr(torch, dtype))
+    moved = weight - learning_rate * torch.ones_like(weight)
+    assert torch.equal(moved, weight) == warns
+
+
+def test_frozen_weights_may_be_coarse() -> None:
+    """With LoRA the base model stays as it is."""
+    model = tiny.model(dtype=torch.bfloat16).requires_grad_(False)
+    assert models.lost_steps(model, 5e-7) is None
