@@ -81,9 +81,9 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
     for dtype in dtypes & {torch.bfloat16, torch.float16}:
         if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
             return (
-                f"The weights are trained in {str(dtype).removeprefix('torch.')}, whose numbers lie further apart than steps of "
-                f"{learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` for "
-                "speed), under FSDP or DeepSpeed, or with LoRA."
+                f"The weights are trained in {str(dtype).removeprefix('torch.')}, whose numbers lie further apart than steps "
+                f"of {learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` "
+                "for speed), under FSDP or DeepSpeed, or with LoRA."
             )
     return None
 

@@ -260,7 +260,7 @@ def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -
         ("float16", 5e-7, True),
         ("float16", 2e-5, False),
         ("float32", 5e-7, False),
-    ],  # fmt: skip
+    ],
 )
 def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_rate: float, warns: bool) -> None:
     """The papers' steps on bfloat16 weights: and indeed nothing moves, where float32 weights do."""
