@@ -82,8 +82,8 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
         if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
             return (
                 f"The weights are trained in {str(dtype).removeprefix('torch.')}, whose numbers lie further apart than steps "
-                f"of {learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` "
-                "for speed), under FSDP or DeepSpeed, or with LoRA."
+                f"of {learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, and `bf16: true` "
+                "to be fast), under FSDP or DeepSpeed, or with LoRA."
             )
     return None
 
