@@ -80,10 +80,11 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
     for dtype in dtypes & {torch.bfloat16, torch.float16}:
         if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
+            name = str(dtype).removeprefix("torch.")
             return (
-                f"The weights are trained in {str(dtype).removeprefix('torch.')}, whose numbers lie further apart than steps "
-                f"of {learning_rate:g} are long: most of them are lost. Train in float32 (`dtype: float32`, and `bf16: true` "
-                "to be fast), under FSDP or DeepSpeed, or with LoRA."
+                f"The weights are trained in {name}, whose numbers lie further apart than steps of {learning_rate:g} are long: "
+                "most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP or "
+                "DeepSpeed, or with LoRA."
             )
     return None
 
