@@ -20,14 +20,14 @@ from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
 from ..report.html.charts import all_charts
-from ..report.html.numbers import duration
 from ..report.html.page import Page, render
-from ..report.html.record import SELF_PLAY, RunRecord, Stage
-from ..report.html.record import START as BEFORE_THE_FIRST
 from ..report.html.samples import Shown, choose, sections
-from ..report.html.standings import costs, devices, facts, figures, standings
-from ..report.html.verdict import remarks, sentence
-from ..report.html.visible import cut
+from ..report.numbers import duration
+from ..report.record import SELF_PLAY, RunRecord, Stage
+from ..report.record import START as BEFORE_THE_FIRST
+from ..report.standings import costs, devices, facts, figures, standings
+from ..report.verdict import remarks, sentence
+from ..report.visible import cut
 from .directory import START, RunDirectory, baseline_stage, iteration_stage
 from .journal import Journal
 
