@@ -52,6 +52,12 @@ def latest(folder: Path, num_processes: int) -> Path | None:
     return None
 
 
+def newest_complete(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder, whoever can resume it, or None."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _complete(path) is not None), None)
+
+
 def _complete(checkpoint: Path) -> dict | None:
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())

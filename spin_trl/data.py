@@ -22,13 +22,16 @@ from datasets import Dataset, IterableDataset
 from trl.data_utils import maybe_convert_to_chatml
 from trl.trainer.utils import remove_none_values
 
+from .conversations import COLUMN as CONVERSATION
+from .conversations import kept_of
 from .errors import DataError
 from .template import Message, PairTemplate
 
 logger = logging.getLogger(__name__)
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
-"""Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
+"""Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
+else has to be known to write the prompt down again stands beside them ([`conversations`])."""
 
 ROWS_PER_SHARD = 10_000
 """Rows of a dataset that are read through one mapping of its file when a part of them is saved."""
@@ -147,10 +150,10 @@ def prepare(
         )
     keys = keys or row_keys(dataset)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, 1)
+    identity = (keys.digest, template.digest(), max_length, turn, 2)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        prepared: dict[str, list[Any]] = {column: [] for column in PREPARED_COLUMNS}
+        prepared: dict[str, list[Any]] = {column: [] for column in (*PREPARED_COLUMNS, CONVERSATION)}
         for values, index in zip(zip(*batch.values(), strict=True), indices, strict=True):
             row = dict(zip(batch, values, strict=True))
             try:
@@ -208,6 +211,7 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
             "real_ids": encoded.real_ids,
             "prompt": shown if isinstance(shown, str) else json.dumps(shown),
             "real": real if isinstance(real, str) else json.dumps(real),
+            CONVERSATION: kept_of(prompt, response, options),
         }
 
 

@@ -53,3 +53,7 @@ class LaunchError(SpinError, RuntimeError):
 
 class BenchmarkError(SpinError, RuntimeError):
     """A benchmark of lm-evaluation-harness can't be loaded, or failed."""
+
+
+class HubError(SpinError, RuntimeError):
+    """Something could not be pushed to the Hugging Face Hub, or fetched from it."""

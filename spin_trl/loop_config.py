@@ -149,6 +149,30 @@ class SelfPlayConfig:
         default=None,
         metadata={"help": "Launch every phase as a process of its own with `accelerate launch --config_file` this."},
     )
+    push_generations: bool = field(
+        default=False,
+        metadata={
+            "help": "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
+            "configuration an iteration."
+        },
+    )
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "Name of that dataset. None: that of the model, with `-pairs`."}
+    )
+    hub_license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). None: the base model's, and of the "
+            "pairs the source dataset's, where the Hub knows them."
+        },
+    )
+    hub_backup: bool = field(
+        default=False,
+        metadata={
+            "help": "With `push_to_hub`: also keep the run directory itself, training checkpoints included, on the branch "
+            "`run` of the model's repository. A run that starts without its directory goes on from there."
+        },
+    )
     smoke: bool = field(default=False, metadata={"help": "Play two iterations on eight rows, to see that all fits."})
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from .config import DPO_ONLY, SPINConfig
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
-from .play.freeze import differences_from_defaults
+from .play.freeze import differences_from_defaults, refuse_secrets
 
 
 @dataclass
@@ -190,6 +190,7 @@ def read(
         raise RecipeError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
+    refuse_secrets([*map(str, settings), *(settings.get("env") or {}), *overrides])
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from spin_trl.report.html.record import SELF_PLAY, START, RunRecord, Stage
+from spin_trl.report.record import SELF_PLAY, START, RunRecord, Stage
 
 PROMPTS = 100
 

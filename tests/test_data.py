@@ -86,7 +86,7 @@ def test_a_system_message_belongs_to_the_prompt() -> None:
 def test_prepared_rows_show_their_texts() -> None:
     """Scorers and samples get the last message of the prompt, and the response, as text."""
     rows = data.prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
-    assert tuple(rows.column_names) == data.PREPARED_COLUMNS or set(rows.column_names) == set(data.PREPARED_COLUMNS)
+    assert set(rows.column_names) == {*data.PREPARED_COLUMNS, "conversation"}
     for row, source in zip(rows, tiny.sft(3, "multi-turn"), strict=True):
         assert row["prompt"] == source["messages"][2]["content"]
         assert row["real"] == source["messages"][3]["content"]

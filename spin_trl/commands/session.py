@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
@@ -57,6 +58,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         start=recipe.start,
         launch=by_accelerate if recipe.play.accelerate_config else in_this_process,
         settings=settings,
+        sources=dataclasses.asdict(recipe.data),
     )
 
 

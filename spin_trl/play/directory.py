@@ -54,6 +54,7 @@ class RunDirectory:
         self.tensorboard = self.path / "tensorboard"
         self.trackers = self.path / "trackers"
         self.report = self.path / "report.html"
+        self.hub = self.path / "hub"
 
     def stage(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -99,10 +100,14 @@ class RunDirectory:
         """What lm-evaluation-harness found of a stage's model, a file a benchmark."""
         return self.path / stage / "lm-eval"
 
+    def dataset_card(self) -> Path:
+        """Card of the dataset that the run's pairs make."""
+        return self.hub / "dataset" / "README.md"
+
     def clear(self) -> None:
         """Remove what a run writes, but not the locks; files of other origin stay."""
         folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
-        folders += [self.tensorboard, self.trackers]
+        folders += [self.tensorboard, self.trackers, self.hub]
         for path in folders:
             shutil.rmtree(path, ignore_errors=True)
         for path in (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 from transformers import TrainingArguments
 
-from ..errors import RunDirectoryError
+from ..errors import RecipeError, RunDirectoryError
 from ..files import write_atomically
 from .directory import RunDirectory
 from .run import Run
@@ -26,6 +27,13 @@ FREE = frozenset(
         "disable_tqdm",
         "existing_run",
         "fall_back_lr_scale",
+        "hub_always_push",
+        "hub_backup",
+        "hub_dataset_id",
+        "hub_license",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_strategy",
         "keep_iterations",
         "log_level",
         "logging_dir",
@@ -34,6 +42,8 @@ FREE = frozenset(
         "output_dir",
         "patience",
         "precompute_ref_batch_size",
+        "push_generations",
+        "push_to_hub",
         "report_to",
         "run_dir",
         "run_name",
@@ -46,6 +56,26 @@ FREE = frozenset(
 
 SECRET = frozenset({"hub_token", "push_to_hub_token", "token", "use_auth_token"})
 """Settings that are never written down."""
+
+SECRET_VARIABLES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"})
+"""Environment variables that hold a token, which a recipe's `env` must not set."""
+
+
+def refuse_secrets(names: Iterable[str]) -> None:
+    """Raise if a setting or an option is a token: it would stand in a file, or in the list of processes.
+
+    Args:
+        names: of settings, or command-line arguments.
+
+    Raises:
+        RecipeError: one is. What it holds is not repeated.
+    """
+    for name in (argument.partition("=")[0].removeprefix("--") for argument in names):
+        if name in SECRET or name in SECRET_VARIABLES:
+            raise RecipeError(
+                f"`{name}` can't be a setting: a token does not belong into a recipe or onto a command line, where others "
+                "can read it. Set `HF_TOKEN` in the environment, or log in once with `hf auth login`."
+            )
 
 
 def differences_from_defaults(*configs: Any) -> dict[str, Any]:

@@ -12,6 +12,10 @@ from typing import Any
 MADE = frozenset({"generate", "train", "evaluate"})
 """Phases of entries that say what the loop has made. Others are decisions, reports, and benchmarks somebody asked for."""
 
+PUSH, LICENSES = "push", "licenses"
+OF_THE_HUB = frozenset({PUSH, LICENSES})
+"""Phases of entries about the Hub: what has been pushed where, and what licences the Hub has for what the run began with."""
+
 
 class Journal:
     """Append-only record of what finished, with its figures.

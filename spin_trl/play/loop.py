@@ -7,7 +7,9 @@ measured on held-out prompts (evaluate). The best model so far is always known.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +24,25 @@ from ..config import SPINConfig
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
 from ..files import read_json
+from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
 from ..models import digest, load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
+from .cards import write_cards
 from .directory import START, RunDirectory
-from .freeze import freeze, python_settings, renew
+from .freeze import freeze, python_settings, refuse_secrets, renew
 from .gate import Verdict, judge, settle
 from .journal import MADE
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
+from .pushing import Pushing
 from .run import LAUNCHED, Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
 from .watching import watched
+
+logger = logging.getLogger(__name__)
 
 SMOKE_ROWS = 8
 """Rows of a smoke run."""
@@ -78,6 +85,7 @@ class SelfPlay:
         scorer: called with prompt, real and generated text of every held-out prompt.
         launch: runs a phase; by default in this process.
         settings: all settings as a recipe, if the run comes from one.
+        sources: names of the data, as a recipe has them (`dataset_name`, ...), for the cards.
 
     Raises:
         DataError: the data can't be used.
@@ -97,8 +105,11 @@ class SelfPlay:
         scorer: Scorer | None = None,
         launch: Launch = in_this_process,
         settings: dict[str, Any] | None = None,
+        sources: Mapping[str, Any] | None = None,
     ) -> None:
         args, play = args or SPINConfig(), play or SelfPlayConfig()
+        if args.hub_token is not None:
+            refuse_secrets(["hub_token"])
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         if not isinstance(train_dataset, Dataset) or not data.is_sft(train_dataset):
@@ -123,6 +134,7 @@ class SelfPlay:
             quantization_config=quantization_config,
             scorer=scorer,
             processing_class=processing_class,
+            sources=sources or {},
         )
         self._settings = settings or python_settings(self.state)
         self._console = Console()
@@ -138,34 +150,57 @@ class SelfPlay:
             DataError: the data can't be used, or has changed since the run was started.
             RunDirectoryError: the run directory belongs to a run with other settings, or is in use.
             LaunchError: a launcher is in the way, or a phase that was launched has failed.
+            HubError: a run may be kept on the Hub (`hub_backup`), and the Hub can't be asked.
         """
         _check_launcher()
         run, main = self.state, PartialState().is_main_process
+        pushing = Pushing(run, self._console, active=main)
         with self.directory.locked() if main else contextlib.nullcontext():
+            pushing.restore()
             self._set_up()
-            self._play("start", 0)
-            stopped = None
-            for iteration in range(run.play.num_iterations):
-                news = [self._play(phase, iteration) for phase in self._phases]
-                if main:
-                    best = deliver_best(run, iteration)
-                    tidy(run, iteration, best["stage"])
-                PartialState().wait_for_everyone()
-                if main:
-                    track(run, iteration)
-                verdict, is_new = settle(run, iteration)
-                ends = iteration == run.play.num_iterations - 1
-                is_last = ends or verdict.stopped is not None
-                if main and (any(news) or is_last):
-                    # Who watches has had the table before the eyes all the time.
-                    show(run, iteration, best["stage"], self._console if is_last or not self._is_watched else None)
-                if main:
-                    self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
-                if verdict.stopped is not None:
-                    stopped = None if ends else verdict.stopped
-                    break
+            with pushing:
+                return self._play_all(pushing)
+
+    def _play_all(self, pushing: Pushing) -> RunResult:
+        """All iterations, one after the other; `pushing` is told what has finished."""
+        run, main = self.state, PartialState().is_main_process
+        self._play("start", 0)
+        pushing.finished()
+        stopped = None
+        for iteration in range(run.play.num_iterations):
+            news = []
+            for phase in self._phases:
+                news.append(self._play(phase, iteration))
+                pushing.finished()
+            if main:
+                best = deliver_best(run, iteration)
+                tidy(run, iteration, best["stage"])
+            PartialState().wait_for_everyone()
+            if main:
+                track(run, iteration)
+            verdict, is_new = settle(run, iteration)
+            ends = iteration == run.play.num_iterations - 1
+            is_last = ends or verdict.stopped is not None
+            if main and (any(news) or is_last):
+                # Who watches has had the table before the eyes all the time.
+                show(run, iteration, best["stage"], self._console if is_last or not self._is_watched else None)
+            if main:
+                self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
+            if main and (any(news) or is_new or is_last):
+                self._write_cards()
+            pushing.finished(iteration)
+            if verdict.stopped is not None:
+                stopped = None if ends else verdict.stopped
+                break
         best = read_json(self.directory.best)
         return RunResult(best["stage"], best["model"], all_figures(run, iteration), self.directory.path, stopped)
+
+    def _write_cards(self) -> None:
+        """Renew the cards beside the models, which training has written without knowing how good they are."""
+        try:
+            write_cards(self.directory, pairs=False)
+        except Exception as error:  # a model is worth more than its card
+            logger.warning("The cards were not written: %s: %s", type(error).__name__, error)
 
     def run_phase(self, phase: str, iteration: int) -> None:
         """Run one phase of one iteration here, under whatever launched this process; skipped if it is done.
@@ -236,7 +271,9 @@ class SelfPlay:
         if known is None:
             tokenizer = run.processing_class or load_tokenizer(model.config._name_or_path, run.args)
             save_model(model, tokenizer, self.directory.model(START))
-            run.journal.append("given", START, digest=found)
+            name = getattr(model.config, "_name_or_path", "")
+            origin = {"origin": model_origin(name).as_dict()} if name else {}
+            run.journal.append("given", START, digest=found, **origin)
         elif known["digest"] != found:
             raise RunDirectoryError(f"{self.directory.path} was started from another model than the one given now.")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 
 from .. import data
 from ..errors import DataError, RecipeError
+from ..hub.lineage import Origin, dataset_origin, model_origin
+from .directory import START
 from .run import Run
 from .start import make_tokenizer
 
@@ -84,7 +87,21 @@ def _prepare(
         held_out_rows=len(held_out_rows),
         left_out=left_out,
         versions={package: _version(package) for package in PACKAGES},
+        origins=_origins(run, train, held_out),
     )
+
+
+def _origins(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
+    """Where model and data come from, as far as that can be known, for the cards."""
+    named = run.sources
+    revision = (run.args.model_init_kwargs or {}).get("revision")
+    is_named = run.model is not None and run.model != str(run.directory.model(START))
+    found: dict[str, Origin | None] = {
+        "model": model_origin(str(run.model), revision) if is_named else None,
+        "data": dataset_origin(train, named.get("dataset_name"), named.get("dataset_revision")),
+        "held_out": dataset_origin(held_out, named.get("held_out_name")) if held_out is not None else None,
+    }
+    return {name: origin.as_dict() for name, origin in found.items() if origin is not None}
 
 
 def _version(package: str) -> str | None:

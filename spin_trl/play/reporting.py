@@ -20,16 +20,16 @@ from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
 from ..report.html.charts import all_charts
-from ..report.html.numbers import duration
 from ..report.html.page import Page, render
-from ..report.html.record import SELF_PLAY, RunRecord, Stage
-from ..report.html.record import START as BEFORE_THE_FIRST
 from ..report.html.samples import Shown, choose, sections
-from ..report.html.standings import costs, devices, facts, figures, standings
-from ..report.html.verdict import remarks, sentence
-from ..report.html.visible import cut
+from ..report.numbers import duration
+from ..report.record import SELF_PLAY, RunRecord, Stage
+from ..report.record import START as BEFORE_THE_FIRST
+from ..report.standings import costs, devices, facts, figures, standings
+from ..report.verdict import remarks, sentence
+from ..report.visible import cut
 from .directory import START, RunDirectory, baseline_stage, iteration_stage
-from .journal import Journal
+from .journal import OF_THE_HUB, Journal
 
 USUAL: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
 """Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
@@ -86,14 +86,15 @@ def gather(directory: RunDirectory) -> Page:
         shown=shown,
         settings=f"{text}\n… and {left_out:,} more characters" if left_out else text,
         versions={name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version},
-        digests=_digests(directory, record),
+        digests=digests(directory, record),
         period=_period(record),
         devices=devices(record),
-        made_by=_made_by(),
+        made_by=made_by(),
     )
 
 
-def _made_by() -> str:
+def made_by() -> str:
+    """Name and version of this package."""
     try:
         return f"spin_trl {importlib.metadata.version('spin_trl')}"
     except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
@@ -236,7 +237,7 @@ def _warnings(record: RunRecord) -> list[str]:
     return [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
 
 
-def _digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
+def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
     """Hashes of the data, the template, and every model that has answered something."""
     prepared = record.prepared
     found = {
@@ -253,7 +254,9 @@ def _digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
 
 
 def _period(record: RunRecord) -> str:
-    times = [entry["time"] for entry in record.journal if isinstance(entry.get("time"), int | float)]
+    # What was pushed afterwards is no part of the run's time.
+    played = [entry for entry in record.journal if entry.get("phase") not in OF_THE_HUB]
+    times = [entry["time"] for entry in played if isinstance(entry.get("time"), int | float)]
     if not times:
         return ""
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))

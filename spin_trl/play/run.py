@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,7 @@ class Run:
         quantization_config: how the base model is quantised, or None.
         scorer: scores generated responses, or None.
         processing_class: the tokenizer, or None: the model's own.
+        sources: names of the data, as set.
     """
 
     directory: RunDirectory
@@ -60,6 +62,7 @@ class Run:
     quantization_config: BitsAndBytesConfig | None = None
     scorer: Scorer | None = None
     processing_class: PreTrainedTokenizerBase | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...evaluation.degeneration import SIGNS
 from ...evaluation.figures import is_figure
+from ..record import SELF_PLAY, RunRecord, Stage, figure_name
 from .drawing import (
     GENERATED,
     HEIGHT,
@@ -23,7 +24,6 @@ from .drawing import (
     to_svg,
 )
 from .lines import draw_lines, iteration_axis
-from .record import SELF_PLAY, RunRecord, Stage, figure_name
 from .series import Series, leads, series
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..record import START
 from .drawing import INK, MARKERS, SERIES, label_of
-from .record import START
 from .series import Series
 
 if TYPE_CHECKING:

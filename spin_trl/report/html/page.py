@@ -14,10 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..standings import Table
+from ..visible import visible
 from .charts import Group
 from .samples import Shown, summary
-from .standings import Table
-from .visible import visible
 
 
 @dataclass(frozen=True)

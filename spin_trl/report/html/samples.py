@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from ..numbers import counted
+from ..visible import cut, visible
 from .differences import Part, compare
-from .numbers import counted
-from .visible import cut, visible
 
 FAIR, WON, LOST = 20, 10, 10
 """Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...evaluation.intervals import of_mean
-from .record import SELF_PLAY, START, RunRecord, Stage, arm_name
+from ..record import SELF_PLAY, START, RunRecord, Stage, arm_name
 
 
 @dataclass(frozen=True)

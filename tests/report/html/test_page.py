@@ -12,8 +12,8 @@ from made_up import record, sample, stage
 from spin_trl.report.html.charts import all_charts
 from spin_trl.report.html.page import Page, render
 from spin_trl.report.html.samples import Shown, choose, sections
-from spin_trl.report.html.standings import costs, facts, figures, standings
-from spin_trl.report.html.verdict import remarks, sentence
+from spin_trl.report.standings import costs, facts, figures, standings
+from spin_trl.report.verdict import remarks, sentence
 
 HOSTILE = (
     "<script>alert(1)</script>", "</style><script>alert(2)</script>", "]]><img src=x onerror=alert(3)>", '"><b onclick="x">',

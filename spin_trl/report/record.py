@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ...evaluation.figures import ByPrompt, difference
-from ...evaluation.intervals import Difference
+from ..evaluation.figures import ByPrompt, difference
+from ..evaluation.intervals import Difference
 from .numbers import Form
 
 SELF_PLAY = "self-play"

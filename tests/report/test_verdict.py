@@ -11,7 +11,7 @@ import re
 import pytest
 
 from made_up import record, stage
-from spin_trl.report.html.verdict import remarks, sentence
+from spin_trl.report.verdict import remarks, sentence
 
 
 def plain(text):

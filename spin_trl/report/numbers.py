@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...evaluation.intervals import Difference
+from ..evaluation.intervals import Difference
 
 MISSING = "–"
 """Stands where nothing was measured."""

@@ -6,7 +6,7 @@ side of zero.
 
 from __future__ import annotations
 
-from ...evaluation.intervals import Difference
+from ..evaluation.intervals import Difference
 from .numbers import Form, counted
 from .record import RunRecord, Stage, arm_name, figure_name
 

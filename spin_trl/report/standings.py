@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...evaluation.figures import is_figure
+from ..evaluation.figures import is_figure
 from .numbers import MISSING, Form, counted, duration
 from .record import SELF_PLAY, RunRecord, Stage, arm_name, figure_name
 

@@ -1,7 +1,7 @@
 """The tables of the report: every stage with its intervals, compared with what it has to be compared with; and the cost."""
 
 from made_up import record, stage
-from spin_trl.report.html.standings import LONGEST_FACT, costs, devices, facts, figures, standings
+from spin_trl.report.standings import LONGEST_FACT, costs, devices, facts, figures, standings
 
 
 def cells(table):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from spin_trl.evaluation.intervals import Difference
-from spin_trl.report.html.numbers import Form, counted, duration
+from spin_trl.report.numbers import Form, counted, duration
 
 SHARE = Form(percent=True, digits=1)
 

@@ -1,0 +1,264 @@
+"""The Hub as a run uses it: repositories, commits that replace what a revision has, and patience with a server.
+
+All of it goes through `huggingface_hub`, which finds the token itself (`HF_TOKEN`, or the login) and repeats single requests
+on its own. What is added here: a whole push is repeated with growing pauses while that can help, and what went wrong is said
+in one line, without tokens or signed addresses.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_token,
+    snapshot_download,
+)
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from ..errors import HubError
+
+T = TypeVar("T")
+
+PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
+"""Seconds between attempts at a push."""
+
+HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
+"""Answers of a server that another attempt does not change."""
+
+KEPT = (".gitattributes",)
+"""Files of a repository that are the Hub's own."""
+
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{4,}")
+_QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
+
+File = bytes | Path
+"""Content of a file, or where it lies."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit on the Hub."""
+
+    oid: str
+    url: str
+
+
+class Hub:
+    """What a run does on the Hub.
+
+    Args:
+        stopped: set: no further attempt is made.
+    """
+
+    def __init__(self, stopped: threading.Event | None = None) -> None:
+        self._api = HfApi(library_name="spin_trl")
+        self._stopped = stopped or threading.Event()
+
+    def check_token(self) -> None:
+        """See to it that there is a token.
+
+        Raises:
+            HubError: there is none.
+        """
+        if get_token() is None:
+            raise HubError(f"There is no token for the Hub. {LOG_IN}")
+
+    def full_name(self, name: str) -> str:
+        """The name of a repository with its owner: the account of the token, if none is named."""
+        if "/" in name:
+            return name
+        return f"{self._patiently('ask who is logged in', lambda: self._api.whoami(cache=True))['name']}/{name}"
+
+    def create(self, repository: str, kind: str, private: bool | None) -> None:
+        """Make a repository, unless it is there.
+
+        Args:
+            repository: its full name.
+            kind: `model` or `dataset`.
+            private: None: as is usual for its owner.
+        """
+        self._patiently(
+            f"create {repository}",
+            lambda: self._api.create_repo(repository, repo_type=kind, private=private, exist_ok=True),
+        )
+
+    def has_branch(self, repository: str, branch: str) -> bool:
+        """Whether a model's repository is there and has a branch."""
+
+        def look() -> bool:
+            try:
+                refs = self._api.list_repo_refs(repository)
+            except RepositoryNotFoundError:
+                return False
+            return any(found.name == branch for found in refs.branches)
+
+        return self._patiently(f"look into {repository}", look)
+
+    def push(
+        self,
+        repository: str,
+        revision: str,
+        files: Callable[[], Mapping[str, File | None]],
+        message: str,
+        *,
+        kind: str = "model",
+        outdated: Sequence[str] = (),
+    ) -> Commit:
+        """Commit files to a branch, which is made if it is not there, all at once or not at all.
+
+        Args:
+            repository: its full name; it must be there.
+            revision: the branch.
+            files: asked at every attempt for the files, by their paths in the repository; None stands for one that is
+                there as it is.
+            message: of the commit.
+            kind: `model` or `dataset`.
+            outdated: patterns of files that go from the branch if they are not among these.
+
+        Raises:
+            HubError: it could not be done, after several attempts where those can help.
+        """
+
+        def attempt() -> Commit:
+            if revision != "main":
+                self._api.create_branch(repository, branch=revision, repo_type=kind, exist_ok=True)
+            found = files()
+            try:
+                return self._commit(repository, revision, found, message, kind, outdated)
+            except Exception as error:
+                if any(isinstance(path, Path) and not path.is_file() for path in found.values()):
+                    raise VanishedError("a file has gone while it was uploaded") from error
+                raise
+
+        return self._patiently(f"push {revision} to {repository}", attempt)
+
+    def _commit(
+        self,
+        repository: str,
+        revision: str,
+        files: Mapping[str, File | None],
+        message: str,
+        kind: str,
+        outdated: Sequence[str],
+    ) -> Commit:
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
+            for path, content in files.items()
+            if content is not None
+        ]
+        if outdated:
+            there = self._api.list_repo_tree(repository, recursive=True, revision=revision, repo_type=kind)
+            operations += [
+                CommitOperationDelete(entry.path)
+                for entry in there
+                if isinstance(entry, RepoFile)
+                and entry.path not in files
+                and entry.path not in KEPT
+                and any(fnmatch.fnmatch(entry.path, pattern) for pattern in outdated)
+            ]
+        info = self._api.create_commit(
+            repository, operations, commit_message=message, repo_type=kind, revision=revision
+        )
+        return Commit(info.oid, info.commit_url)
+
+    def download(self, repository: str, branch: str, folder: Path) -> None:
+        """Download all files of a branch into a folder; what an interrupted call has left there is not downloaded again.
+
+        Raises:
+            HubError: it could not be done.
+        """
+        self._patiently(
+            f"download {branch} of {repository}",
+            lambda: snapshot_download(repository, revision=branch, local_dir=folder, library_name="spin_trl"),
+        )
+
+    def license_of(self, name: str, kind: str) -> str | None:
+        """The licence that the Hub has for a model or a dataset, or None: it knows none, or can't be asked."""
+        try:
+            info = self._api.model_info(name) if kind == "model" else self._api.dataset_info(name)
+        except Exception:  # no reason not to push
+            return None
+        found = info.card_data.get("license") if info.card_data is not None else None
+        found = found[0] if isinstance(found, list) and found else found
+        return found if isinstance(found, str) else None
+
+    def _patiently(self, what: str, function: Callable[[], T]) -> T:
+        """Call a function, again after a pause where that may help."""
+        pauses = list(PAUSES)
+        while True:
+            try:
+                return function()
+            except Exception as error:  # a client of a network has many ways to say no
+                if not may_pass(error) or not pauses or self._stopped.is_set():
+                    raise HubError(f"Could not {what}: {explain(error)}") from error
+            if self._stopped.wait(pauses.pop(0)):
+                raise HubError(f"Could not {what}: interrupted.")
+
+
+LOG_IN = "Set `HF_TOKEN`, or log in once with `hf auth login`, with a token that may write."
+
+
+class VanishedError(Exception):
+    """A file has gone between its listing and its upload: the list has to be made anew."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what went wrong may be otherwise in a while: a server's or a network's trouble."""
+    error = _cause(error)
+    if isinstance(error, HfHubHTTPError):
+        return _status(error) not in HOPELESS
+    if isinstance(error, json.JSONDecodeError):  # a server in trouble answers with a page
+        return True
+    return not isinstance(error, LocalTokenNotFoundError | OfflineModeIsEnabled | ValueError | TypeError | KeyError)
+
+
+def explain(error: BaseException) -> str:
+    """What went wrong and what to do, in one line without secrets."""
+    error = _cause(error)
+    status = _status(error)
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"there is no token. {LOG_IN}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "`HF_HUB_OFFLINE` forbids it. Unset it."
+    if status == 401:
+        return f"the token is not accepted (401). {LOG_IN}"
+    if status == 403:
+        return f"the token may not write there (403). Check `hub_model_id`. {LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError) or status == 404:
+        return f"there is no such repository, or the token may not see it (404). Check `hub_model_id`. {LOG_IN}"
+    return f"{type(error).__name__}: {harmless(str(error))}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is behind an error that says only which file it was about."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def harmless(text: str) -> str:
+    """A message in one line, without tokens and without the signatures of addresses."""
+    token = get_token()
+    if token:
+        text = text.replace(token, "***")
+    return _QUERY.sub(r"\1", _TOKEN.sub("***", " ".join(text.split())))[:500]

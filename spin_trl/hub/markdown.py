@@ -1,0 +1,61 @@
+"""Texts in a card: whatever a model or a dataset wrote stays text, and can't become headings, links or metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..report.standings import Table
+from ..report.visible import cut, visible
+
+LONGEST = 1_200
+"""Characters of a text that a card shows."""
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_BACKTICKS = re.compile("`+")
+
+
+def plain(text: str) -> str:
+    """A text within a line: every character that means something in Markdown is escaped, and line breaks are spaces."""
+    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
+
+
+def fenced(text: str, longest: int = LONGEST) -> str:
+    """A text as a block of code, whose fence is longer than any in the text, so that it ends where we end it."""
+    start, left_out = cut(visible(text), longest)
+    fence = "`" * max(3, *(len(found) + 1 for found in _BACKTICKS.findall(start)), 3)
+    more = f"\n… and {left_out:,} more characters" if left_out else ""
+    # Other separators than a newline end a line for some readers; none may begin one with a fence.
+    shown = "\n".join(start.splitlines())
+    return f"{fence}text\n{shown}{more}\n{fence}"
+
+
+def code(text: str) -> str:
+    """A name as code within a line, or in a cell of a table."""
+    cleaned = " ".join(visible(text).split()).replace("`", "'")
+    return f"`{cleaned}`".replace("|", "\\|")
+
+
+def table(found: Table) -> str:
+    """A table; the row that is marked stands in bold, and what is in small print behind a line break."""
+    lines = [_row([_cell(heading) for heading in found.headings]), _row(["---"] * len(found.headings))]
+    for row in found.rows:
+        cells = [_cell(row.label)] + [
+            _cell(cell.text) + (f"<br><small>{_cell(cell.detail)}</small>" if cell.detail else "")
+            for cell in row.cells
+        ]
+        lines.append(_row([f"**{cell}**" if row.is_best and n == 0 else cell for n, cell in enumerate(cells)]))
+    return "\n".join(lines)
+
+
+def rows(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A table of cells that are Markdown already."""
+    return "\n".join([_row(headings), _row(["---"] * len(headings)), *map(_row, cells)])
+
+
+def _cell(text: str) -> str:
+    return "<br>".join(plain(line) for line in text.split("\n"))
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

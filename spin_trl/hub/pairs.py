@@ -1,0 +1,158 @@
+"""The pairs of an iteration as a dataset that TRL's DPOTrainer takes as it is: `prompt`, `chosen`, `rejected`.
+
+Where every prompt is a plain conversation, they are messages; where every prompt is text, text. Anything else (tools, tool
+calls, options of the template, data prepared by an earlier version) is written as the text that the template made of it,
+special tokens included.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from datasets import Dataset, Features, List, Value
+
+from ..conversations import COLUMN, TEMPLATED, TEXT, USER
+from ..generation.store import Generations
+
+MESSAGES, PLAIN, RENDERED = "messages", "text", "rendered"
+"""Forms of a pair: lists of messages, plain text, and text as the chat template made it."""
+
+ROWS_PER_FILE = 50_000
+
+
+class Decodes(Protocol):
+    """What is needed of a tokenizer."""
+
+    bos_token: str | None
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Text of token ids."""
+
+
+@dataclass(frozen=True)
+class PairsInfo:
+    """What a card says of an iteration's pairs.
+
+    Attributes:
+        iteration: 0-based.
+        form: `messages`, `text` or `rendered`.
+        rows: pairs.
+        finish_reasons: how many answers ended for which reason.
+        identical: pairs whose two responses are the same, token by token.
+    """
+
+    iteration: int
+    form: str
+    rows: int
+    finish_reasons: Mapping[str, int]
+    identical: int
+
+
+def form_of(rows: Dataset) -> str:
+    """The form that the pairs of prepared rows have."""
+    kinds = Counter(rows[COLUMN]) if COLUMN in rows.column_names else Counter([TEMPLATED])
+    if TEMPLATED in kinds:
+        return RENDERED
+    if set(kinds) == {TEXT}:
+        return PLAIN
+    return RENDERED if TEXT in kinds else MESSAGES
+
+
+def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: str) -> Iterator[dict[str, Any]]:
+    """The pairs of an iteration, in the order of the rows.
+
+    Args:
+        rows: prepared rows.
+        generations: of one iteration.
+        tokenizer: of the run.
+        form: of [`form_of`].
+    """
+    names: dict[str, list[tuple[str, int, int]]] = {}
+    for name in generations:
+        names.setdefault(name[0], []).append(name)
+    for row in rows:
+        for name in sorted(names.get(row["key"], [])):
+            ids = generations[name]
+            yield {
+                **_texts(row, ids, tokenizer, form),
+                "key": name[0],
+                "sample": name[2],
+                "finish_reason": generations.finish_reasons.get(name, ""),
+                "generated_tokens": len(ids),
+            }
+
+
+def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
+    if form == RENDERED:
+        prompt = tokenizer.decode(row["prompt_ids"], skip_special_tokens=False)
+        # Whoever reads it as text puts the token of the beginning there again.
+        prompt = prompt.removeprefix(tokenizer.bos_token or "")
+        real, generated = (tokenizer.decode(part, skip_special_tokens=False) for part in (row["real_ids"], ids))
+        return {"prompt": prompt, "chosen": real, "rejected": generated}
+    generated = tokenizer.decode(ids, skip_special_tokens=True)
+    if form == PLAIN:
+        return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
+    kept = row[COLUMN]
+    return {
+        "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else json.loads(kept),
+        "chosen": [{"role": "assistant", "content": row["real"]}],
+        "rejected": [{"role": "assistant", "content": generated}],
+    }
+
+
+def features(form: str) -> Features:
+    """Columns of the dataset."""
+    message = {"role": Value("string"), "content": Value("string")}
+    of_text: Any = List(message) if form == MESSAGES else Value("string")
+    return Features(
+        {
+            "prompt": of_text,
+            "chosen": of_text,
+            "rejected": of_text,
+            "key": Value("string"),
+            "sample": Value("int32"),
+            "finish_reason": Value("string"),
+            "generated_tokens": Value("int32"),
+        }
+    )
+
+
+def info_of(iteration: int, rows: Dataset, generations: Generations) -> PairsInfo:
+    """What a card says of an iteration's pairs, without a tokenizer.
+
+    Args:
+        iteration: 0-based.
+        rows: prepared rows.
+        generations: of the iteration.
+    """
+    real = dict(zip(rows["key"], rows["real_ids"], strict=True))
+    names = [name for name in generations if name[0] in real]
+    reasons = Counter(generations.finish_reasons.get(name, "") for name in names)
+    identical = sum(generations[name] == real[name[0]] for name in names)
+    return PairsInfo(iteration, form_of(rows), len(names), dict(reasons), identical)
+
+
+def write_pairs(folder: Path, rows: Dataset, generations: Generations, tokenizer: Decodes) -> list[Path]:
+    """Write the pairs of an iteration as Parquet files, in memory that does not grow with them.
+
+    Args:
+        folder: where; it is made.
+        rows, generations, tokenizer: as for [`pairs_of`].
+
+    Returns:
+        The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    form = form_of(rows)
+    pairs = pairs_of(rows, generations, tokenizer, form)
+    files: list[Path] = []
+    while batch := list(itertools.islice(pairs, ROWS_PER_FILE)):
+        files.append(folder / f"train-{len(files):05d}.parquet")
+        Dataset.from_list(batch, features=features(form)).to_parquet(files[-1])
+    return files

@@ -1,0 +1,145 @@
+"""The Hub as a run uses it, driven by the real client: commits that replace, patience, and messages without secrets."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from hub.server import TOKEN, USER, LocalHub
+from spin_trl.errors import HubError
+from spin_trl.hub import client
+from spin_trl.hub.client import Hub, explain, harmless, may_pass
+
+REPO = f"{USER}/small"
+CARD = b"---\nlicense: mit\n---\n# A card\n"
+
+
+def push(hub: Hub, files: dict, revision: str = "iter-0", **kwargs) -> client.Commit:
+    hub.create(REPO, "model", None)
+    return hub.push(REPO, revision, lambda: files, "a message", **kwargs)
+
+
+def test_files_small_and_large_are_committed_to_a_branch(hub: LocalHub, tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights" * 1000)
+    commit = push(Hub(), {"model.safetensors": weights, "README.md": CARD})
+    repo = hub.model(REPO)
+    assert repo.branches["iter-0"]["model.safetensors"] == weights.read_bytes()
+    assert repo.branches["iter-0"]["README.md"] == CARD
+    assert repo.large == {"model.safetensors"}
+    assert repo.commits["iter-0"][-1] == (commit.oid, "a message")
+    assert commit.url.endswith(f"/{REPO}/commit/{commit.oid}")
+    assert "model.safetensors" not in repo.branches["main"]
+
+
+def test_a_name_without_an_owner_is_the_accounts(hub: LocalHub) -> None:
+    assert Hub().full_name("small") == REPO
+    assert Hub().full_name("org/small") == "org/small"
+
+
+@pytest.mark.parametrize("private", [True, False, None])
+def test_a_repository_is_as_private_as_asked(hub: LocalHub, private: bool | None) -> None:
+    Hub().create(REPO, "model", private)
+    assert hub.model(REPO).private is private
+
+
+def test_of_another_model_nothing_stays_and_what_is_the_users_own_does(hub: LocalHub) -> None:
+    push(Hub(), {"model-1.safetensors": b"old", "LICENSE": b"mine", "config.json": b"{}"})
+    push(Hub(), {"adapter_model.safetensors": b"new"}, outdated=("*.safetensors", "config.json"))
+    assert sorted(hub.model(REPO).branches["iter-0"]) == [".gitattributes", "LICENSE", "adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("where", ["/repos/create", "/branch/", "/preupload/", "validate-yaml", "/commit/"])
+@pytest.mark.parametrize("status", [500, 503, None], ids=["500", "503", "cut"])
+def test_a_push_is_repeated_after_a_servers_trouble(hub: LocalHub, where: str, status: int | None, patient) -> None:
+    hub.fail(where, times=2, status=status)
+    push(Hub(), {"README.md": CARD, "model.safetensors": b"weights"})
+    assert hub.model(REPO).branches["iter-0"]["model.safetensors"] == b"weights"
+    assert len(hub.model(REPO).commits["iter-0"]) == 2, "branched off, and one commit"
+
+
+def test_a_large_file_is_sent_again_after_a_cut_connection(hub: LocalHub, patient) -> None:
+    hub.fail("PUT /lfs/", status=None)
+    push(Hub(), {"model.safetensors": b"weights"})
+    assert hub.count("PUT /lfs/") == 2
+    assert hub.model(REPO).branches["iter-0"]["model.safetensors"] == b"weights"
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(hub: LocalHub) -> None:
+    hub.fail("/commit/", status=None, after=True)
+    commit = push(Hub(), {"README.md": CARD})
+    assert [oid for oid, message in hub.model(REPO).commits["iter-0"] if message == "a message"] == [commit.oid]
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "not accepted"), (403, "may not write"), (404, "hub_model_id")])
+def test_what_another_attempt_does_not_change_is_not_attempted(hub: LocalHub, status: int, words: str) -> None:
+    hub.fail("/repos/create", times=-1, status=status)
+    with pytest.raises(HubError, match=words) as caught:
+        Hub().create(REPO, "model", None)
+    assert "hf auth login" in str(caught.value)
+    assert hub.count("/repos/create") == 1
+
+
+def test_patience_ends(hub: LocalHub) -> None:
+    hub.fail("/repos/create", times=-1)
+    with pytest.raises(HubError, match="Could not create someone/small"):
+        Hub().create(REPO, "model", None)
+    assert hub.count("/repos/create") == 1 + len(client.PAUSES)
+
+
+def test_nothing_is_attempted_after_an_interrupt(hub: LocalHub, monkeypatch) -> None:
+    monkeypatch.setattr(client, "PAUSES", (3600.0,))
+    hub.fail("/repos/create", times=-1)
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(HubError):
+        Hub(stopped).create(REPO, "model", None)
+    assert hub.count("/repos/create") == 1
+
+
+def test_a_card_that_the_hub_does_not_take_is_refused_with_its_reason(hub: LocalHub) -> None:
+    with pytest.raises(HubError, match='"license" must be one of'):
+        push(Hub(), {"README.md": b"---\nlicense: my-own\n---\n"})
+    assert hub.count("validate-yaml") == 1
+
+
+def test_a_file_that_vanishes_is_no_error(hub: LocalHub, tmp_path: Path) -> None:
+    """The list of files is made anew."""
+    paths = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    api = Hub()
+    api.create(REPO, "model", None)
+    hub.hooks.append(lambda request: paths[0].unlink(missing_ok=True) if "preupload" in request else None)
+    api.push(REPO, "run", lambda: {path.name: path for path in paths if path.exists()}, "a state")
+    assert sorted(hub.model(REPO).branches["run"]) == [".gitattributes", "two.safetensors"]
+
+
+def test_without_a_token_the_message_says_where_it_comes_from(hub: LocalHub, monkeypatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match=r"`HF_TOKEN`.*`hf auth login`"):
+        Hub().check_token()
+
+
+def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "unusual-token-without-prefix")
+    text = harmless(
+        f"bad {TOKEN} for https://s3.example/x?X-Amz-Signature=abc&y=1 (unusual-token-without-prefix)\nsecond line"
+    )
+    assert text == "bad *** for https://s3.example/x (***) second line"
+
+
+def test_what_is_behind_an_error_decides() -> None:
+    """The client says only which file it was."""
+    outer = RuntimeError("Error while uploading 'x' to the Hub.")
+    outer.__cause__ = ValueError("a bug")
+    assert not may_pass(outer)
+    assert explain(outer) == "ValueError: a bug"
+    assert may_pass(ConnectionResetError("cut"))
+
+
+def test_the_hub_is_asked_for_licences(hub: LocalHub) -> None:
+    Hub().create("org/base", "model", None)
+    hub.model("org/base").license = "apache-2.0"
+    assert Hub().license_of("org/base", "model") == "apache-2.0"
+    assert Hub().license_of("org/none", "model") is None

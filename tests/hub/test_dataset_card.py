@@ -1,0 +1,131 @@
+"""The card of the generated pairs: synthetic, with a configuration an iteration and where everything comes from."""
+
+import re
+
+import yaml
+from huggingface_hub import DatasetCard
+
+from hub.server import LocalHub
+from spin_trl.hub.dataset_card import DatasetFacts, Generator, dataset_card
+from spin_trl.hub.lineage import Origin
+from spin_trl.hub.pairs import MESSAGES, PairsInfo
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def facts(**changes) -> DatasetFacts:
+    usual = {
+        "name": "my-run",
+        "pairs": [
+            PairsInfo(0, MESSAGES, 1000, {"eos": 900, "length": 100}, 5),
+            PairsInfo(1, MESSAGES, 1000, {"eos": 1000}, 10),
+        ],
+        "generators": {
+            0: Generator("start", f"org/base@{SHA}", "aabb"),
+            1: Generator("iteration 0", "someone/small@iter-0", "ccdd"),
+        },
+        "repository": "someone/small-pairs",
+        "model_repository": "someone/small",
+        "data": Origin("org/data", on_hub=True, commit=SHA),
+        "sampling": {0: {"temperature": 1.0}, 1: {"temperature": 0.7}},
+        "template": "00112233",
+        "versions": {"trl": "1.16.0"},
+        "license": "mit",
+        "license_source": "the source dataset's",
+        "made_by": "spin_trl 1.2.3",
+    }
+    return DatasetFacts(**{**usual, **changes})
+
+
+WHOLE = re.compile(
+    r"""---
+annotations_creators:
+- no-annotation
+language_creators:
+- machine-generated
+license: mit
+size_categories:
+- 1K<n<10K
+source_datasets:
+- org/data
+task_categories:
+- text-generation
+pretty_name: Self-play pairs of my-run
+tags:
+- synthetic
+(- .+\n)+configs:
+- config_name: iteration-0
+  data_files:
+  - split: train
+    path: iteration-0/\*\.parquet
+- config_name: iteration-1
+  data_files:
+  - split: train
+    path: iteration-1/\*\.parquet
+  default: true
+---
+
+# Self-play pairs of my-run
+
+\*\*Synthetic\.\*\* .+ \[org/data\]\(.+\) at commit \[01234567\]\(.+\); .+ \(\[someone/small\]\(.+\)\): .+
+
+```python
+from datasets import load_dataset
+
+pairs = load_dataset\("someone/small-pairs", "iteration-1", split="train"\) .+
+```
+
+## Iterations
+
+\| configuration \| pairs \| generator \| revision \| hash of its weights \| answers that ended \|
+\| --- \| --- \| --- \| --- \| --- \| --- \|
+\| `iteration-0` \| 1,000 \| start \| `org/base@.+` \| `aabb` \| 90\.0 % by themselves, 10\.0 % cut at the limit \|
+\| `iteration-1` \| 1,000 \| iteration 0 \| `someone/small@iter-0` \| `ccdd` \| 100\.0 % by themselves \|
+
+2,000 pairs; in 15 of them .+
+
+## Columns
+
+(\|.+\n)+
+.+finish_reason.+
+
+## How the answers were generated
+
+\| setting \| `iteration-0` \| `iteration-1` \|
+\| --- \| --- \| --- \|
+\| `temperature` \| `1\.0` \| `0\.7` \|
+
+Hash of tokenizer and chat template: `00112233`\. Versions: trl `1\.16\.0`\.
+
+## Limits
+
+- .+
+- .+
+- Licence: `mit` \(the source dataset's\)\. .+
+
+Made by spin_trl 1\.2\.3\.
+"""
+)
+
+
+def test_the_whole_card() -> None:
+    """One pattern over all of it."""
+    content = str(dataset_card(facts()))
+    assert WHOLE.fullmatch(content), content
+
+
+def test_it_is_valid_for_the_hub_and_can_be_read_back(hub: LocalHub) -> None:
+    card = dataset_card(facts())
+    card.validate()
+    again = DatasetCard(hub.validated[0])
+    assert again.data.to_dict() == card.data.to_dict()
+    assert [config["config_name"] for config in again.data.configs] == ["iteration-0", "iteration-1"]
+
+
+def test_what_is_not_known_is_said() -> None:
+    card = dataset_card(facts(license=None, data=None, generators={}))
+    assert yaml.safe_load(str(card).split("---")[1])["license"] == "unknown"
+    assert "Licence: unknown." in card.text
+    assert "a dataset that was given as an object" in card.text
+    assert "| unknown | not on the Hub | unknown |" in card.text
+    assert "None" not in str(card)

@@ -1,0 +1,332 @@
+"""The model card: complete, valid for the Hub, and safe whatever a model wrote."""
+
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+import made_up
+from hub.server import LocalHub, problems_of_card
+from spin_trl.hub.lineage import Origin
+from spin_trl.hub.methods import METHODS, methods_of
+from spin_trl.hub.model_card import ModelFacts, model_card
+from spin_trl.loss_types import LOSS_TYPES
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+JOURNAL = [
+    {"phase": "prepare", "stage": "data", "time": 1.0, "train_rows": 5000, "left_out": 3, "held_out_rows": 100,
+     "versions": {"trl": "1.16.0", "torch": "2.13.0"}, "template": "0011223344556677"},
+    {"phase": "generate", "stage": "iteration-0", "time": 2.0, "seconds": 3600.0, "tokens": 12345, "device": "NVIDIA A100"},
+    {"phase": "train", "stage": "iteration-0", "time": 3.0, "seconds": 7200.0, "steps": 78, "device": "NVIDIA A100",
+     "objective": {"beta": 0.1}},
+    {"phase": "gate", "stage": "iteration-0", "time": 4.0, "decision": "improved", "best": "iteration-0",
+     "opponent": "iteration-0", "lr_scale": 1.0, "reason": None},
+    {"phase": "train", "stage": "iteration-1", "time": 5.0, "seconds": 60.0, "steps": 78, "objective": {"beta": 0.1}},
+    {"phase": "gate", "stage": "iteration-1", "time": 6.0, "decision": "continued", "best": "iteration-0",
+     "opponent": "iteration-1", "lr_scale": 1.0, "reason": None},
+]  # fmt: skip
+
+
+def facts(**changes) -> ModelFacts:
+    """A run of two iterations with a baseline arm, of which the first is the best."""
+    record = made_up.record(
+        made_up.stage("start", range(40)),
+        made_up.stage("iteration-0", range(70)),
+        made_up.stage("iteration-1", range(60)),
+        made_up.stage("baseline/sft/iteration-0", range(50)),
+        best="iteration-0",
+        journal=JOURNAL,
+        settings={"loss_type": "sigmoid", **changes.pop("settings", {})},
+    )
+    usual = {
+        "record": record,
+        "stage": record.stage(changes.pop("stage_name", "iteration-0")),
+        "origin": Origin("org/base", on_hub=True, commit=SHA),
+        "data": Origin("org/data", on_hub=True, commit=SHA),
+        "branches": {"iteration-0": "iter-0", "iteration-1": "iter-1"},
+        "repository": "someone/small",
+        "sampling": {"temperature": 1.0, "max_new_tokens": 256},
+        "digests": {"training data": "aabbccdd", "template": "0011223344556677"},
+        "samples": [made_up.sample(number) for number in range(5)],
+        "recipe": {"model_name_or_path": "org/base", "beta": 0.1},
+        "license": "apache-2.0",
+        "license_source": "the base model's",
+        "made_by": "spin_trl 1.2.3",
+    }
+    return ModelFacts(**{**usual, **changes})
+
+
+WHOLE = re.compile(
+    r"""---
+base_model: org/base
+datasets:
+- org/data
+library_name: transformers
+license: apache-2\.0
+pipeline_tag: text-generation
+tags:
+- trl
+- dpo
+- spin
+- self-play
+- sigmoid
+base_model_relation: finetune
+model-index:
+- name: small
+  results:
+(  [- ] .+\n)+---
+
+# made-up, iteration 0
+
+A model made from \[org/base\]\(https://huggingface\.co/org/base\) at commit \[01234567\]\(.+\) by self-play\. .+
+
+\*\*Iteration 0 is the best of 2 by score: 70\.0 % .+\*\*
+
+## How to use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM\.from_pretrained\("someone/small", dtype="auto"\)
+tokenizer = AutoTokenizer\.from_pretrained\("someone/small"\)
+```
+
+.+
+
+## Results on held-out prompts
+
+\| model \| score \| difference \| from the start \| decision \|
+\| --- \| --- \| --- \| --- \| --- \|
+\| start \| 40\.0 %<br><small>35\.0 to 45\.0</small> \|.+
+\| \*\*iteration 0\*\* \| 70\.0 %<br>.+ improved \|
+\| iteration 1 \| 60\.0 %.+ continued \|
+\| plain SFT, iteration 0 \| 50\.0 %.+from iteration 0</small>.+
+
+In small print: 95 % intervals\. .+ the 100 prompts .+
+
+### Scores and likelihood
+
+(\|.+\n)+
+### The game against the opponent
+
+(\|.+\n)+
+### The answers
+
+(\|.+\n)+
+## Training
+
+### Data
+
+- Human responses: \[org/data\]\(https://huggingface\.co/datasets/org/data\) at commit \[01234567\].+, 3 left out .+\.
+- Held out: 100 prompts, none trained on\.
+
+### Objective
+
+\*\*SPIN\*\* \(`sigmoid`, \[arXiv:2401\.01335\]\(https://arxiv\.org/abs/2401\.01335\)\):
+
+\$\$\\ell = .+\$\$
+
+\$r\$ and .+ Settings: `beta` 0\.1\.
+
+### Iterations and opponents
+
+\| model \| revision \| opponent \| its revision \| decision \|
+\| --- \| --- \| --- \| --- \| --- \|
+\| iteration 0 \| `iter-0` \| start \| `org/base@01234567` \| improved \|
+\| iteration 1 \| `iter-1` \| iteration 0 \| `iter-0` \| continued \|
+
+### Generation
+
+The opponents answered with these settings:
+
+\| setting \| value \|
+\| --- \| --- \|
+\| `temperature` \| `1\.0` \|
+\| `max_new_tokens` \| `256` \|
+
+### Cost
+
+\| stage \| generate \| train \| evaluate \| together \| tokens generated \| gradient steps \| pairs \|
+(\|.+\n)+\| iteration 0 \| 1 h 0 min \| 2 h 0 min \| – \| 3 h 0 min \| 12,345 \| 78 \| – \|
+(\|.+\n)+
+On NVIDIA A100\.
+
+### Versions and hashes
+
+trl `1\.16\.0`, torch `2\.13\.0`\.
+
+Hashes: training data `aabbccdd`, template `0011223344556677`\.
+
+## Samples
+
+(\*\*Prompt \d\*\*
+
+```text
+Prompt \d\?
+```
+
+Human response:
+
+```text
+Real answer \d\.
+```
+
+This model \(score 1, ended by itself\):
+
+```text
+Made-up answer \d\.
+```
+
+){3}## Limits
+
+- Self-play has its ceiling at the human distribution: .+
+- It amplifies what the SFT data gets wrong: .+
+- .+
+- .+
+- Licence: `apache-2\.0` \(the base model's\)\.
+
+## How to continue
+
+.+`spin-trl run RUN --num_iterations 3`.+`model_name_or_path: someone/small`.+
+
+```yaml
+beta: 0\.1
+model_name_or_path: org/base
+```
+
+## Citation
+
+- SPIN: .+
+- TRL: .+
+
+Made by spin_trl 1\.2\.3\.
+"""
+)
+
+
+def test_the_whole_card() -> None:
+    """One pattern over all of it."""
+    content = str(model_card(facts())).replace("\u00a0", " ")
+    assert WHOLE.fullmatch(content), content
+
+
+def test_it_is_valid_for_the_hub_and_its_results_come_back(hub: LocalHub) -> None:
+    """By the client's own reading and validation."""
+    card = model_card(facts())
+    card.validate()
+    (sent,) = hub.validated
+    again = ModelCard(sent)
+    assert isinstance(again.data, ModelCardData)
+    assert again.data.model_name == "small"
+    results = {result.metric_type: result for result in again.data.eval_results}
+    assert set(results) == {"score", "nll", "win_rate"}
+    assert results["score"].metric_value == pytest.approx(0.7)
+    assert results["score"].metric_args == pytest.approx({"interval_95_low": 0.65, "interval_95_high": 0.75})
+    assert results["score"].dataset_type == "org/data"
+    assert results["score"].dataset_revision == SHA
+    assert str(ModelCard(sent)) == sent
+
+
+def test_a_branchs_card_names_its_branch() -> None:
+    content = str(model_card(facts(stage_name="iteration-1", revision="iter-1")))
+    assert 'from_pretrained("someone/small", revision="iter-1", dtype="auto")' in content
+    assert "by self-play (start → iteration 0 → iteration 1)" in content
+    assert "`model_revision: iter-1`" in content
+
+
+def test_an_adapters_card_loads_its_base_first() -> None:
+    card = model_card(facts(is_adapter=True))
+    assert card.data.library_name == "peft"
+    assert card.data.base_model_relation == "adapter"
+    assert f'from_pretrained("org/base", revision="{SHA}", dtype="auto")' in card.text
+    assert 'PeftModel.from_pretrained(base, "someone/small")' in card.text
+
+
+def test_an_adapter_on_the_runs_own_start_finds_it_on_its_branch() -> None:
+    card = model_card(facts(is_adapter=True, origin=None, base_repository=("someone/small", "start")))
+    assert 'from_pretrained("someone/small", revision="start", dtype="auto")' in card.text
+    assert card.data.base_model is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "words", "base"),
+    [
+        (None, "a model that was built and trained from scratch", None),
+        (Origin("mine"), "the local model `mine`", None),
+        (Origin("mine", base="org/base"), "the local model `mine`, which comes from [org/base]", "org/base"),
+    ],
+)
+def test_the_base_is_never_none_in_words(origin: Origin | None, words: str, base: str | None) -> None:
+    card = model_card(facts(origin=origin))
+    assert words in card.text
+    assert "None" not in str(card)
+    assert card.data.get("base_model") == base
+
+
+def test_a_start_that_nothing_improved_on_has_no_weights_here() -> None:
+    """The card sends whoever reads it to the start."""
+    content = str(model_card(facts(stage_name="start", has_weights=False)))
+    assert "No iteration has improved on the start" in content
+    assert f'AutoModelForCausalLM.from_pretrained("org/base", revision="{SHA}", dtype="auto")' in content
+
+
+def test_an_unknown_licence_is_said_to_be_unknown() -> None:
+    card = model_card(facts(license=None, license_source=""))
+    assert card.data.license == "unknown"
+    assert "Licence: unknown." in card.text
+
+
+HOSTILE = (
+    "---\nlicense: mit\n---",
+    "```\n# Big news\n```",
+    "{{ 7 * 7 }} {% raw %}",
+    "</pre><script>x</script>",
+    "\x00\u202e",
+)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_a_model_wrote_stays_in_its_block(text: str) -> None:
+    """Metadata, headings and templates of the card are ours alone."""
+    tame = model_card(facts(samples=[made_up.sample(0, prompt="p", real="r", generated="g")]))
+    wild = model_card(facts(samples=[made_up.sample(0, prompt=text, real=text, generated=text)]))
+    assert wild.data.to_dict() == tame.data.to_dict()
+    assert problems_of_card(str(wild), "model") == []
+    assert headings(wild.text) == headings(tame.text)
+    assert "49" not in re.sub(r"\d+\.\d+|0x", "", wild.text).split("## Samples")[1].split("## Limits")[0]
+
+
+def headings(text: str) -> list[str]:
+    """Headings outside of fenced blocks, as CommonMark reads them."""
+    found, fence = [], ""
+    for line in text.split("\n"):
+        ticks = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if ticks and ticks[0] == line and len(line) >= len(fence) else fence
+        elif ticks:
+            fence = ticks[0]
+        elif line.startswith("#"):
+            found.append(line)
+    return found
+
+
+def test_every_objective_of_ours_has_its_equation() -> None:
+    assert set(LOSS_TYPES) <= set(METHODS)
+    for name in LOSS_TYPES:
+        assert METHODS[name].equation, name
+        assert METHODS[name].paper, name
+    assert methods_of(["apo_zero"])[0].name == "TRL's `apo_zero`"
+
+
+def test_sums_of_objectives_are_shown_with_their_weights() -> None:
+    card = model_card(facts(settings={"loss_type": ["space", "sft"], "loss_weights": [1.0, 0.1]}))
+    assert "1.0 times **SPACE** (`space`" in card.text
+    assert "0.1 times **negative log-likelihood" in card.text
+    assert {"space", "sft"} <= set(card.data.tags)
+
+
+def test_the_recipe_is_yaml_again() -> None:
+    text = model_card(facts()).text
+    block = text.split("```yaml\n")[1].split("\n```")[0]
+    assert yaml.safe_load(block) == {"model_name_or_path": "org/base", "beta": 0.1}
