@@ -82,9 +82,9 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
         if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
             name = str(dtype).removeprefix("torch.")
             return (
-                f"The weights are trained in {name}, whose numbers lie further apart than steps of {learning_rate:g} are long: "
-                "most of them are lost. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP or "
-                "DeepSpeed, or with LoRA."
+                f"The weights are trained in {name}, whose numbers lie further apart than steps of {learning_rate:g} are "
+                "long: most steps are lost. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP "
+                "or DeepSpeed, or with LoRA."
             )
     return None
 

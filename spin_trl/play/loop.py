@@ -172,18 +172,16 @@ class SelfPlay:
             for phase in self._phases:
                 news.append(self._play(phase, iteration))
                 pushing.finished()
-            if main:
-                best = deliver_best(run, iteration)
-                tidy(run, iteration, best["stage"])
+            best = self._deliver(iteration) if main else None
             PartialState().wait_for_everyone()
             if main:
                 track(run, iteration)
             verdict, is_new = settle(run, iteration)
             ends = iteration == run.play.num_iterations - 1
             is_last = ends or verdict.stopped is not None
-            if main and (any(news) or is_last):
+            if best is not None and (any(news) or is_last):
                 # Who watches has had the table before the eyes all the time.
-                show(run, iteration, best["stage"], self._console if is_last or not self._is_watched else None)
+                show(run, iteration, best, self._console if is_last or not self._is_watched else None)
             if main:
                 self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
             if main and (any(news) or is_new or is_last):
@@ -192,8 +190,10 @@ class SelfPlay:
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
                 break
-        best = read_json(self.directory.best)
-        return RunResult(best["stage"], best["model"], all_figures(run, iteration), self.directory.path, stopped)
+        delivered = read_json(self.directory.best)
+        return RunResult(
+            delivered["stage"], delivered["model"], all_figures(run, iteration), self.directory.path, stopped
+        )
 
     def _write_cards(self) -> None:
         """Renew the cards beside the models, which training has written without knowing how good they are."""
@@ -210,9 +210,24 @@ class SelfPlay:
             iteration: 0-based. The phases before it must have finished.
         """
         self._set_up()
+        before = len(self.state.journal.entries())
         in_this_process(self.state, phase, iteration)
-        if phase == "evaluate" and PartialState().is_main_process and LAUNCHED not in os.environ:
+        by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
+        if by_hand and phase in ("evaluate", "baseline") and len(self.state.journal.entries()) > before:
+            # Whoever launches phases on their own gets what a run delivers, as far as it has come.
+            best = self._deliver(iteration)
+            track(self.state, iteration)
+            show(self.state, iteration, best, None)
+            self._write_cards()
+        if by_hand and phase == "evaluate":
             self._say(judge(self.state, iteration), is_news=True, is_last=False)
+        PartialState().wait_for_everyone()
+
+    def _deliver(self, iteration: int) -> str:
+        """Let the best model be known, and give disk back. Returns its stage."""
+        best = deliver_best(self.state, iteration)["stage"]
+        tidy(self.state, iteration, best)
+        return best
 
     @property
     def _is_watched(self) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
     """The same models, journal and figures as `run` makes."""
     build(llama_folder, baseline="sft").run()
     assert steps(played) == steps()
+    for name in ("best.json", "table.txt"):
+        assert (played / name).read_bytes().replace(bytes(played), b"run") == Path("run", name).read_bytes()
+    cards = [Path(folder, "best", "README.md").read_text() for folder in (played, "run")]
+    assert re.sub(r"[\d.]+ (s|min)\b", "", cards[0]) == re.sub(r"[\d.]+ (s|min)\b", "", cards[1])
+    assert (played / "report.html").is_file()
     for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
         assert weights(played / stage / "model") == weights(f"run/{stage}/model")
         assert (played / stage / "metrics.json").read_bytes() == Path(f"run/{stage}/metrics.json").read_bytes()
