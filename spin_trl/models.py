@@ -142,7 +142,8 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False) -> str:
         16 hexadecimal digits.
     """
     hasher = hashlib.sha256()
-    for name, tensor in sorted((_plain(name), tensor) for name, tensor in model.state_dict().items()):
+    named = [(_plain(name), tensor) for name, tensor in model.state_dict().items()]
+    for name, tensor in sorted(named, key=lambda one: one[0]):
         if f".{FROZEN_ADAPTER}." in name or (adapter_is_new and "lora_" in name):
             continue
         tensor = tensor.detach()
@@ -155,4 +156,6 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+    name = name.removeprefix("base_model.model.")
+    # Adapters of fused experts are wrapped in one another: only `.base_layer` tells them apart.
+    return name if "lora_" in name else name.replace(".base_layer", "")

@@ -219,6 +219,22 @@ def test_a_new_adapter_changes_nothing_and_a_trained_one_does(llama_folder: Path
     assert digest(load_policy(tmp_path, settings())) == trained
 
 
+def test_adapters_of_fused_experts_have_a_digest() -> None:
+    """PEFT wraps the adapters of two weights of one module in one another, with names that differ by the wrapping alone."""
+    plain = digest(tiny.model("qwen3_moe"))
+    config = LoraConfig(r=4, target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
+    model = get_peft_model(tiny.model("qwen3_moe"), config)
+    assert digest(model, adapter_is_new=True) == plain
+    named = {name: parameter for name, parameter in model.named_parameters() if "lora_B" in name}
+    assert len(named) == 4
+    digests = {digest(model)}
+    for parameter in named.values():
+        with torch.no_grad():
+            parameter.add_(1)
+        digests.add(digest(model))
+    assert len(digests) == 5
+
+
 def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path) -> None:
     """Loading them again gives the same digest; answering and being evaluated in between, too."""
     folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))

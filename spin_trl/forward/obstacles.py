@@ -11,8 +11,8 @@ from transformers import PretrainedConfig
 
 from .attention import IMPLEMENTATIONS
 
-_EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layers whose tokens see other tokens through attention alone."""
+_EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
+"""Layers whose tokens see other tokens through attention alone, or not at all."""
 
 
 def of_model(model: Any) -> str | None:

@@ -100,7 +100,10 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     except SpinError:
         raise
     except (ValueError, NotImplementedError) as error:
-        raise RecipeError(f"These settings can't be trained with: {error}") from error
+        # PEFT knows which layers to adapt for some kinds of models only.
+        unnamed = "target_modules" in str(error) and getattr(run.peft_config, "target_modules", "") is None
+        advice = " Set `lora_target_modules: all-linear`, or name the layers." if unnamed else ""
+        raise RecipeError(f"These settings can't be trained with: {error}{advice}") from error
 
 
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:

@@ -72,6 +72,15 @@ def test_convolutions_and_recurrence_are_an_obstacle() -> None:
     assert "has recurrent or linear-attention layers, in which" in str(of_model(stateful))
 
 
+def test_layers_without_attention_are_no_obstacle_and_not_blamed() -> None:
+    """Feed-forward layers and experts that a model lists as layers of their own see one token at a time."""
+    model = tiny.model()
+    model.config.layer_types = ["full_attention", "mlp"]
+    assert of_model(model) is None
+    hybrid = made("NemotronH", layers_block_type=["linear_attention", "moe", "mlp"], moe_intermediate_size=16)
+    assert "linear-attention layers (linear_attention), in which" in str(of_model(hybrid))
+
+
 def test_eager_attention_is_an_obstacle() -> None:
     """Gemma 2 has no other by itself; any model may be given it."""
     for model in (tiny.model("gemma2"), tiny.model(attn_implementation="eager")):

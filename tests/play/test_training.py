@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+import tiny
 from play.runs import answers, build, entry, logp, tensors, weights
 from spin_trl.errors import GenerationsError, OpponentError, RecipeError
 from spin_trl.play import training
@@ -346,3 +347,13 @@ def test_settings_that_can_not_be_trained_with_are_bad_input(
     """What TRL and peft refuse is a message with their words and exit code 2, not a traceback."""
     with pytest.raises(RecipeError, match=rf"can't be trained with.*{message}"):
         build(llama_folder, num_iterations=1, **settings).run()
+
+
+def test_a_model_for_which_peft_has_no_layers_says_which_setting_names_them(tmp_path: Path) -> None:
+    """`use_peft: true` alone is enough for a Llama, not for a Phi-3."""
+    folder = tiny.save(tmp_path / "phi3", tiny.model("phi3"))
+    run = build(folder, num_iterations=1, peft_config=LoraConfig(task_type="CAUSAL_LM"))
+    with pytest.raises(
+        RecipeError, match=r"specify `target_modules`.* Set `lora_target_modules: all-linear`, or name"
+    ):
+        run.run()

@@ -1,0 +1,333 @@
+"""What is tried on a family's tiny model: every column of the README's table is a promise, kept or not."""
+
+import contextlib
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from bitsandbytes.nn import Params4bit
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+import tiny
+from compatibility.families import ModelFamily
+from drop_in.compare import steps, unchanged, weights
+from spin_trl import SPINConfig, SPINTrainer, data
+from spin_trl.errors import TemplateError
+from spin_trl.evaluation.logps import response_logps
+from spin_trl.generation.engine import Response, Sampling
+from spin_trl.generation.produce import generate
+from spin_trl.generation.store import Generations, GenerationStore
+from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.models import load_policy
+from spin_trl.template import PairTemplate, eos_token_ids
+
+LN2: Final = 0.6931471805599453
+NF4: Final = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+WITHOUT_THINKING: Final = {"enable_thinking": False}
+NUM_ROWS: Final = 4
+IDS: Final = torch.arange(5, 25).unsqueeze(0)
+
+
+class Broken(Exception):  # noqa: N818 - no error of the code, but what a column says about a family
+    """A promise that does not hold for a family, and why."""
+
+
+class NotTried(Exception):  # noqa: N818
+    """Something that a column needs does not work, as another column says."""
+
+
+class Trial:
+    """A family's tiny model, on which the columns are tried, in the order of `COLUMNS`.
+
+    A column's method returns what a user has to do for it, or "", and raises where it can't be had.
+
+    Args:
+        family: whose model.
+        folder: where models and outputs go.
+    """
+
+    def __init__(self, family: ModelFamily, folder: Path) -> None:
+        self.family = family
+        self.folder = folder
+        tokenizer = family.tokenizer()
+        self.start = str(tiny.save(folder / "start", family.model(tokenizer), tokenizer))
+        self.rows = tiny.sft(NUM_ROWS)  # text, until the template is known to work
+        self.template_kwargs: dict[str, Any] = {}
+        self.target_modules: str | None = None
+        self.sampled: list[list[int]] = []
+        self.trained: SPINTrainer | None = None
+        self.reasons: list[str] = []
+
+    def template(self) -> str:
+        """A real response stands where a generated one does, in every template of the family's."""
+        needed = [self._needed_by(self.family.tokenizer(name)) for name in self.family.templates or (None,)]
+        assert all(one == needed[0] for one in needed), "a family's templates are alike, or it is two"
+        parts, self.template_kwargs = needed[0]
+        self.rows = conversations(parts=parts)
+        notes = ["with `chat_template_kwargs: {enable_thinking: false}`"] if self.template_kwargs else []
+        return ", ".join([*notes, "with the content of messages as a list of parts"] if parts else notes)
+
+    def _needed_by(self, tokenizer: PreTrainedTokenizerFast) -> tuple[bool, dict[str, Any]]:
+        """Whether a template takes content as a list of parts only, and the arguments without which it is refused."""
+        refusals = []
+        for parts, options in ((False, {}), (False, WITHOUT_THINKING), (True, {})):
+            prompt, answer = conversations(parts=parts)[0]["messages"]
+            try:
+                PairTemplate(tokenizer, chat_template_kwargs=options).encode([prompt], answer)
+                return parts, options
+            except TemplateError as error:
+                refusals.append(error)
+        raise refusals[0]
+
+    def answers(self) -> str:
+        """Prompts that are answered together get the answer that each gets alone, and the same one a second time."""
+        tokenizer, model = self.family.tokenizer(), load_policy(self.start, self._settings("answers"))
+        template = PairTemplate(tokenizer, eos_token_ids(tokenizer, model.generation_config), self.template_kwargs)
+        rows = data.prepare(self.rows, template)
+        sampling = Sampling.from_args(self._settings("answers"))
+        engine = TransformersEngine(model, template.eos_ids, tokenizer.pad_token_id)
+        chunks = dataclasses.replace(engine, chunk_size=3)  # rows that have ended are dropped between two chunks
+        greedy = chunks.generate(rows["prompt_ids"], dataclasses.replace(sampling, temperature=0.0), seed=0)
+        for prompt, response in zip(rows["prompt_ids"], greedy, strict=True):
+            if response != continued(model, prompt, template.eos_ids, sampling.limit(len(prompt))):
+                raise Broken("a prompt's answer depends on those that are answered with it")
+        twice = [self._sampled(engine, rows, name) for name in ("once", "again")]
+        if twice[0] != twice[1]:
+            raise Broken("answers are others a second time")
+        self.sampled = twice[0]
+        return ""
+
+    def training(self) -> str:
+        """An iteration starts at its opponent, with a loss of ln 2, and moves every weight of the language model."""
+        trainer = self._trainer("full")
+        before = weights(trainer.model)
+        with not_shared(self.reasons):
+            trainer.train()
+        starts_at_its_opponent(trainer)
+        if self.sampled and self.sampled != [
+            trainer.data_collator.generations[(row["key"], 0, 0)] for row in trainer.train_dataset
+        ]:
+            raise Broken("the trainer trains on other answers than were sampled")
+        language = {id(parameter) for parameter in trainer.model.get_decoder().parameters()}
+        stuck = unchanged(before, trainer.model)
+        held = [name for name, p in trainer.model.named_parameters() if id(p) in language and name in stuck]
+        if held or not language:
+            raise Broken(f"weights don't move: {', '.join(held)}")
+        self.trained = trainer
+        return ""
+
+    def shared(self) -> str:
+        """Every prompt is run once for both of its responses."""
+        if self.trained is None:
+            raise NotTried
+        if self.reasons:
+            raise Broken(self.reasons[0])
+        return ""
+
+    def saved(self) -> str:
+        """What was trained gives the same log-probabilities when transformers alone loads it, and when a run measures it."""
+        if self.trained is None:
+            raise NotTried
+        folder = str(self.folder / "saved")
+        self.trained.save_model(folder)
+        expected = loaded(folder)
+        same_logps(self.trained.model, expected)
+        ids = IDS[0].tolist()
+        measured = response_logps(
+            load_policy(folder, self._settings("saved")), [(ids[:9], ids[9:])], pad_token_id=0, batch_size=1
+        )
+        by_hand = float(logps(expected)[0, range(8, 19), ids[9:]].sum())
+        if abs(measured[0] - by_hand) > 1e-3:
+            raise Broken(f"a run measures a log-probability of {measured[0]:.3f} instead of {by_hand:.3f}")
+        return ""
+
+    def lora(self) -> str:
+        """Two iterations of an adapter, each from its opponent; what is saved is the adapter alone, and loads."""
+        note = ""
+        try:
+            trainer = self._trainer("lora", peft_config=self._lora())
+        except ValueError as error:
+            if "target_modules" not in str(error):
+                raise
+            self.target_modules, note = "all-linear", "with `lora_target_modules: all-linear`"
+            trainer = self._trainer("lora", peft_config=self._lora())
+        for _ in range(2):
+            before = weights(trainer.model)
+            trainer.train()
+            starts_at_its_opponent(trainer)
+            an_adapter_learns(trainer.model, before)
+        folder = self.folder / "adapter"
+        trainer.save_model(str(folder))
+        names = load_file(folder / "adapter_model.safetensors")
+        if not names or any(".ref." in name for name in names) or (folder / "ref").exists():
+            raise Broken("the frozen opponent is saved with the adapter")
+        same_logps(trainer.model, PeftModel.from_pretrained(loaded(self.start), str(folder)))
+        return note
+
+    def four_bit(self) -> str:
+        """An iteration of an adapter on NF4 weights."""
+        trainer = self._trainer(
+            "4-bit", peft_config=self._lora(), quantization_config=BitsAndBytesConfig(**NF4), shared_prefix=None
+        )
+        before = weights(trainer.model)
+        kinds = {name: type(parameter) for name, parameter in trainer.model.named_parameters()}
+        if Params4bit not in kinds.values():
+            raise Broken("no weight is quantised")
+        trainer.train()
+        starts_at_its_opponent(trainer)
+        an_adapter_learns(trainer.model, before)
+        experts = {kind for name, kind in kinds.items() if ".experts." in name and "lora_" not in name}
+        return (
+            "" if experts <= {Params4bit} else "but for the experts, which are no linear layers and stay as they are"
+        )
+
+    def _sampled(self, engine: TransformersEngine, rows: Dataset, name: str) -> list[list[int]]:
+        store = GenerationStore(self.folder / name)
+        digests = {"dataset_digest": "data", "template_digest": "template", "model_digest": "model"}
+        sampling = Sampling.from_args(self._settings(name))
+        generate(engine, rows, store, sampling, iteration=0, disable_progress=True, **digests)
+        generations = Generations.load({0: store})
+        return [generations[(key, 0, 0)] for key in rows["key"]]
+
+    def _lora(self) -> LoraConfig:
+        return LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=self.target_modules)
+
+    def _settings(self, name: str, **more: Any) -> SPINConfig:
+        """Two steps of two pairs, on the CPU, in float32."""
+        return SPINConfig(
+            output_dir=str(self.folder / name),
+            use_cpu=True,
+            bf16=False,
+            per_device_train_batch_size=2,
+            num_train_epochs=1,
+            learning_rate=2e-2,
+            lr_scheduler_type="constant",
+            logging_steps=1,
+            max_length=None,
+            max_new_tokens=8,
+            generation_batch_size=NUM_ROWS,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            chat_template_kwargs=self.template_kwargs,
+            **more,
+        )
+
+    def _trainer(self, name: str, **more: Any) -> SPINTrainer:
+        """A trainer that loads the saved start. Where prompts were shared without a word, they must be from now on."""
+        wanted = True if self.trained is not None and not self.reasons else None
+        return SPINTrainer(
+            self.start,
+            args=self._settings(name, shared_prefix=more.pop("shared_prefix", wanted)),
+            train_dataset=self.rows,
+            processing_class=self.family.tokenizer(),
+            **more,
+        )
+
+
+COLUMNS: Final[dict[str, Callable[[Trial], str]]] = {
+    "template": Trial.template,
+    "answers": Trial.answers,
+    "training": Trial.training,
+    "shared": Trial.shared,
+    "saved": Trial.saved,
+    "LoRA": Trial.lora,
+    "4-bit": Trial.four_bit,
+}
+
+
+def row(family: ModelFamily, folder: Path) -> dict[str, str]:
+    """The cells of a family's row: `yes`, `yes: what it takes`, `no: why not`, or `–` where nothing could be tried."""
+    trial = Trial(family, folder)
+    return {name: _cell(trial, column) for name, column in COLUMNS.items()}
+
+
+def _cell(trial: Trial, column: Callable[[Trial], str]) -> str:
+    try:
+        note = column(trial)
+    except NotTried:
+        return "–"
+    except Exception as error:  # whatever a library raises is what a user would meet
+        return f"no: {' '.join(str(error).split())}"
+    return f"yes: {note}" if note else "yes"
+
+
+def conversations(*, parts: bool) -> Dataset:
+    """Prompts and their answers as messages, with content as text, or as the list of parts that some templates want."""
+    rows = tiny.sft(NUM_ROWS, "messages").to_list()
+    for message in (message for row in rows for message in row["messages"] if parts):
+        message["content"] = [{"type": "text", "text": message["content"]}]
+    return Dataset.from_list(rows)
+
+
+def continued(model: PreTrainedModel, prompt: list[int], ends: list[int], most: int) -> Response:
+    """The likeliest continuation, token by token, of one prompt without padding, a cache or `generate`."""
+    ids = list(prompt)
+    while len(ids) - len(prompt) < most:
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] in ends:
+            return Response(ids[len(prompt) :], "eos")
+    return Response(ids[len(prompt) :], "length")
+
+
+@contextlib.contextmanager
+def not_shared(reasons: list[str]) -> Iterator[None]:
+    """Note why prompts are not shared, as a user is told, without the name of the model's class."""
+
+    class Noting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found = re.fullmatch(r"Prompts are not shared by their responses: (.*)\.", record.getMessage())
+            if found:
+                reasons.append(re.sub(r"^\w+For\w+ ", "the model ", found[1]))
+
+    handler, logger = Noting(), logging.getLogger("spin_trl.shared_prefix")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def starts_at_its_opponent(trainer: SPINTrainer) -> None:
+    """The first loss is ln 2, beside the auxiliary loss of a mixture; the trainer itself has compared the two models."""
+    auxiliary = sum(steps(trainer, "aux_loss")[:1])
+    first = steps(trainer)[0] - (trainer.router_aux_loss_coef * auxiliary if auxiliary else 0.0)
+    if abs(first - LN2) > 1e-5:
+        raise Broken(f"the first loss is {first:.5f} instead of ln 2")
+
+
+def an_adapter_learns(model: PeftModel, before: dict[str, torch.Tensor]) -> None:
+    """Adapters have moved, and nothing else has."""
+    after = weights(model)  # the second iteration has a frozen copy that the first did not have
+    moved = {name for name, tensor in before.items() if not torch.equal(after[name], tensor)}
+    if not moved or any(".default." not in name for name in moved):
+        raise Broken(f"training moves {', '.join(sorted(moved)) or 'nothing'}")
+
+
+def loaded(folder: str | Path) -> PreTrainedModel:
+    """A model as transformers alone loads it, by the class that its configuration names."""
+    name = AutoConfig.from_pretrained(folder).architectures[0]
+    return getattr(transformers, name).from_pretrained(folder)
+
+
+def logps(model: PreTrainedModel) -> torch.Tensor:
+    """Log-probabilities of every token after each of `IDS`, shape (1, 20, vocabulary)."""
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS).logits.log_softmax(dim=-1)
+
+
+def same_logps(one: PreTrainedModel, other: PreTrainedModel) -> None:
+    """Two models give the same log-probabilities of every token."""
+    difference = float((logps(one) - logps(other)).abs().max())
+    if not difference <= 1e-4:
+        raise Broken(f"its log-probabilities differ by {difference:.2g}")

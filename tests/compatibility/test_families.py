@@ -1,0 +1,94 @@
+"""Any model, honestly: the README's table shows what comes out when a tiny model of every family is tried."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from compatibility.check import COLUMNS, Trial, row
+from compatibility.families import FAMILIES, FOLDER, LEFT_OUT, ModelFamily
+from compatibility.table import ROOT, block, read, rendered
+from spin_trl import SPINConfig
+from spin_trl.generation.transformers import TransformersEngine
+
+WRITE = "`.venv/bin/python tests/compatibility/write_table.py` writes the README's table anew"
+README = block((ROOT / "README.md").read_text())
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_readme_shows_what_a_family_does(family: ModelFamily, tmp_path: Path) -> None:
+    """Generation, training, sharing, saving, LoRA and 4-bit, each with the reason where it can't be had."""
+    assert row(family, tmp_path) == read(README).get(family.name), WRITE
+
+
+def test_the_readme_shows_every_family_and_the_versions_that_were_tried() -> None:
+    """Rows, examples, what is left out, and the versions of constraints.txt."""
+    rows = read(README)
+    assert list(rows) == [family.name for family in FAMILIES], WRITE
+    assert rendered(rows) == README, WRITE
+
+
+def test_every_template_of_trls_has_a_family() -> None:
+    """A new release of TRL with new templates is noticed here: they get a family, or a reason for being left out."""
+    shipped = {path.stem.removesuffix("_training") for path in FOLDER.glob("*.jinja")}
+    assert shipped == {name for family in FAMILIES for name in family.templates} | LEFT_OUT.keys()
+
+
+def llama() -> ModelFamily:
+    (family,) = (family for family in FAMILIES if family.architecture == "llama")
+    return family
+
+
+def test_what_fails_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is nothing to try, nothing is claimed."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no\n  luck")
+
+    monkeypatch.setattr(Trial, "_trainer", refuse)
+    monkeypatch.setattr("spin_trl.template.PairTemplate._split", refuse)
+    cells = row(llama(), tmp_path)
+    expected = ["no: no luck", "yes", "no: no luck", "–", "–", "no: no luck", "no: no luck"]
+    assert cells == dict(zip(COLUMNS, expected, strict=True))
+
+
+def test_answers_that_are_mixed_up_show_and_so_does_training_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each prompt gets its neighbour's answer; the learning rate is 0."""
+    generate, settings = TransformersEngine._generate, Trial._settings
+
+    def idle(*args: Any, **kwargs: Any) -> SPINConfig:
+        result = settings(*args, **kwargs)
+        result.learning_rate = 0.0
+        return result
+
+    monkeypatch.setattr(TransformersEngine, "_generate", lambda *arguments: generate(*arguments)[::-1])
+    monkeypatch.setattr(Trial, "_settings", idle)
+    cells = row(llama(), tmp_path)
+    assert cells["answers"] == "no: a prompt's answer depends on those that are answered with it"
+    assert cells["training"].startswith("no: weights don't move: model.embed_tokens.weight, ")
+    assert cells["LoRA"] == cells["4-bit"] == "no: training moves nothing"
+
+
+def test_models_that_load_with_other_weights_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded is not what was trained, and the adapter's base is another model."""
+    other = tiny.model("llama", seed=1, vocab_size=len(llama().tokenizer()))
+    monkeypatch.setattr("compatibility.check.loaded", lambda _: other)
+    cells = row(llama(), tmp_path)
+    assert cells["saved"].startswith("no: its log-probabilities differ by ")
+    assert cells["LoRA"].startswith("no: its log-probabilities differ by ")
+    assert cells["training"] == cells["4-bit"] == "yes"
+
+
+def test_the_table_is_read_as_it_was_written() -> None:
+    """Every note stands once, under a letter, whatever is in it."""
+    rows = {family.name: dict.fromkeys(COLUMNS, "yes") for family in FAMILIES}
+    first, second, *_ = rows.values()
+    first |= {"template": "no: '<think>\\n' stands | there", "LoRA": "yes: with <all>", "saved": "–"}
+    second |= {"4-bit": "no: with <all>", "LoRA": "yes: with <all>"}
+    text = rendered(rows)
+    assert read(text) == rows
+    assert text.count("all>") == 1
+    assert "- (a) '\\<think>\\\\n' stands | there" in text

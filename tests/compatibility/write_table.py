@@ -1,0 +1,26 @@
+"""Tries every family and writes what came out into the README: `.venv/bin/python tests/compatibility/write_table.py`."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import conftest  # noqa: F401 - nothing is fetched: before any library of Hugging Face is imported
+from compatibility.check import row
+from compatibility.families import FAMILIES
+from compatibility.table import ROOT, replaced
+
+
+def main() -> None:
+    rows = {}
+    for family in FAMILIES:
+        with tempfile.TemporaryDirectory() as folder:
+            rows[family.name] = row(family, Path(folder))
+        print(family.name, rows[family.name], file=sys.stderr)
+    readme = ROOT / "README.md"
+    readme.write_text(replaced(readme.read_text(), rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The chat templates that TRL ships, each with the special tokens that the models which use it publish beside it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trl
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+import tiny
+
+TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the models that use a template publish beside it.
+
+    Attributes:
+        bos: beginning of a text, or None.
+        eos: the tokenizer's EOS.
+        more: further EOS tokens of generation_config.json.
+        end: how an assistant's turn ends when such a model generates it.
+        parts: whether the template wants content as a list of parts.
+    """
+
+    bos: str | None
+    eos: str
+    more: tuple[str, ...]
+    end: str
+    parts: bool = False
+
+
+FAMILIES = {
+    "cohere": Family("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", (), "<|END_OF_TURN_TOKEN|>"),
+    "cohere2": Family("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", (), "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),
+    "deepseek": Family("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", (), "<｜end▁of▁sentence｜>"),
+    "diffusion_gemma": Family("<bos>", "<eos>", ("<turn|>",), "<turn|>"),
+    "gemma": Family("<bos>", "<eos>", ("<end_of_turn>",), "<end_of_turn>"),
+    "gemma4": Family("<bos>", "<eos>", ("<turn|>",), "<turn|>"),
+    # GLM writes nothing at the end of a turn: it stops at the token with which the next one begins.
+    "glm4moe": Family(None, "<|endoftext|>", ("<|user|>", "<|observation|>"), "<|user|>"),
+    "gptoss": Family("<|startoftext|>", "<|return|>", ("<|endoftext|>", "<|call|>"), "<|return|>"),
+    "idefics3": Family(
+        "<|begin_of_text|>", "<|end_of_text|>", ("<end_of_utterance>",), "<end_of_utterance>", parts=True
+    ),
+    "lfm2": Family("<|startoftext|>", "<|im_end|>", (), "<|im_end|>"),
+    "llama3": Family("<|begin_of_text|>", "<|eot_id|>", ("<|end_of_text|>", "<|eom_id|>"), "<|eot_id|>"),
+    "llava": Family("<s>", "</s>", (), "</s>", parts=True),
+    "muse": Family("<|begin_of_text|>", "<|eot|>", ("<|eom|>",), "<|eot|>"),
+    "nemotron": Family("<s>", "<|im_end|>", ("</s>",), "<|im_end|>"),
+    "phi3": Family(None, "<|endoftext|>", ("<|assistant|>", "<|end|>"), "<|end|>"),
+    "qwen": Family(None, "<|im_end|>", ("<|endoftext|>",), "<|im_end|>"),
+    "smolvlm": Family("<|im_start|>", "<end_of_utterance>", (), "<end_of_utterance>", parts=True),
+}
+SPECIAL = re.compile(r"<[|｜][^<>\s{}'\"]{1,40}[|｜]?>|<[a-z_]+\|>|</?s>|<(?:start|end)_of_\w+>")
+
+
+def family_of(path: Path) -> Family:
+    """The family with the longest name that a template's name begins with."""
+    return FAMILIES[max((name for name in FAMILIES if path.stem.startswith(name)), key=len)]
+
+
+def options_of(path: Path) -> dict[str, Any]:
+    """The arguments with which a template works."""
+    return {"enable_thinking": False} if path.stem.startswith("nemotron") else {}
+
+
+def family_tokenizer(path: Path, eos_token: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer with a template of TRL's and all the special tokens that it writes."""
+    return tokenizer_with(path.read_text(), family_of(path), eos_token)
+
+
+def tokenizer_with(source: str, family: Family, eos_token: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer with a template and all the special tokens that it writes."""
+    tokenizer = tiny.tokenizer(chat_template=source, eos_token=eos_token or family.eos, pad_token="<|pad|>")
+    special = [*SPECIAL.findall(source), family.eos, *family.more]
+    tokenizer.add_special_tokens({"additional_special_tokens": sorted(set(special))})
+    if family.bos is not None:
+        tokenizer.add_special_tokens({"bos_token": family.bos})
+    tokenizer.model_max_length = 4096
+    return tokenizer
+
+
+def generation_config(path: Path, tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """The generation config that a family's models publish."""
+    family = family_of(path)
+    return GenerationConfig(eos_token_id=tokenizer.convert_tokens_to_ids([family.eos, *family.more]))
+
+
+def conversation(path: Path, answer: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A prompt and its answer, as the template wants their content."""
+    wrap = (lambda text: [{"type": "text", "text": text}]) if family_of(path).parts else (lambda text: text)
+    return [{"role": "user", "content": wrap("Which boat?")}], {"role": "assistant", "content": wrap(answer)}
