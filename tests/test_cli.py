@@ -367,3 +367,15 @@ def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatc
     assert main(["run", "quickstrat"]) == 2
     message = capsys.readouterr().err
     assert message.startswith("spin-trl (process 3): There is no recipe 'quickstrat'; did you mean 'quickstart'?")
+
+
+def test_a_smoke_run_has_a_directory_of_its_own(recipe, monkeypatch):
+    """The run that comes after it has other settings, and must not find the first one in its place."""
+    played = []
+    monkeypatch.setattr(
+        "spin_trl.play.loop.SelfPlay.run_phase", lambda self, *phase: played.append(self.directory.path)
+    )
+    path = recipe(run_dir=None)
+    assert main(["start", path, "--smoke"]) == 0
+    assert main(["start", path]) == 0
+    assert [str(one) for one in played] == [f"runs/{Path(path).stem}-smoke", f"runs/{Path(path).stem}"]

@@ -42,7 +42,9 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
                 f"{source} says that it is the run directory {recipe.play.run_dir}. Has it been moved?"
             )
         recipe.play.run_dir, recipe.play.existing_run = source, "continue"
-    recipe.play.run_dir = recipe.play.run_dir or str(Path("runs") / recipe.name)
+    recipe.play.run_dir = recipe.play.run_dir or str(
+        Path("runs") / (recipe.name + ("-smoke" if recipe.play.smoke else ""))
+    )
     settings = recipe.settings()
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):

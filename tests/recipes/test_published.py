@@ -1,5 +1,6 @@
 """The recipes that reproduce a paper have the paper's settings, key by key."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,9 @@ import yaml
 
 from spin_trl import shipped
 from spin_trl.loop_config import iteration_settings
+from spin_trl.play.directory import RunDirectory
 from spin_trl.play.launching import read_accelerate_config
+from spin_trl.play.run import Run
 from spin_trl.recipe import find, read
 
 ULTRACHAT = {
@@ -148,3 +151,16 @@ def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
         readme = (path.parent / "README.md").read_text()
         assert f"spin-trl run {name}" in readme or f"spin-trl run recipes/{name}" in readme, name
         assert "**Cost**" in readme, name
+
+
+@pytest.mark.parametrize("name", sorted(shipped.recipes()))
+def test_two_iterations_of_any_recipe_show_whether_all_fits(name: str, tmp_path: Path) -> None:
+    """`--smoke` takes the first values of what the recipe has for every iteration."""
+    recipe = read(name, [*CPU, "--fp16", "false", "--smoke"])
+    run = Run(RunDirectory(tmp_path), recipe.args, recipe.play, recipe.model.model_name_or_path)
+    whole = read(name, [*CPU, "--fp16", "false"])
+    for iteration in range(2):
+        short, long = (iteration_settings(play, iteration) for play in (run.play, whole.play))
+        assert short == long
+        if "iris" in recipe.args.losses:
+            assert recipe.args.iris_order(iteration, 2, None) == whole.args.iris_order(iteration, 5, None)
