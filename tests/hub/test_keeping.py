@@ -19,7 +19,6 @@ from spin_trl.checkpoint import write_manifest
 from spin_trl.cli import main
 from spin_trl.errors import HubError
 from spin_trl.hub.client import Hub
-from spin_trl.play import pushing
 from spin_trl.play.directory import RunDirectory
 from spin_trl.play.keeping import BRANCH, Keeper, kept_files, restore
 
@@ -210,6 +209,22 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     assert main(["run", str(recipe)]) == 1
     assert "A run may be kept there (`hub_backup`)" in capsys.readouterr().err
     assert not (tmp_path / "run" / "journal.jsonl").exists()
+
+
+def test_data_is_not_made_public_unless_that_is_said(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
+) -> None:
+    """A repository that is made for it is private; in one that everybody can read nothing is kept."""
+    Hub().create(f"{USER}/public", "model", False)
+    recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
+    assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
+    assert "which everybody can read" in capsys.readouterr().out
+    assert BRANCH not in hub.model(f"{USER}/public").branches
+    assert main(["run", str(recipe)]) == 0
+    assert hub.model(REPO).private
+    assert BRANCH in hub.model(REPO).branches
+    assert main(["run", str(recipe), "--hub_model_id", "public", "--hub_private_repo", "false"]) == 0
+    assert BRANCH in hub.model(f"{USER}/public").branches
 
 
 @pytest.mark.parametrize("existing", ["continue", "overwrite"])
