@@ -186,6 +186,7 @@ class Comparison:
         # What is compared has played as many iterations, however they went.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None
+        recipe.args.push_to_hub = False  # all arms would go to one repository
         smoothing = [one.label_smoothing for one in self.supervised if one.label_smoothing is not None]
         has_baseline = bool(smoothing) and arm == self.arms[0]
         recipe.play.baseline = "sft" if has_baseline else None

@@ -98,6 +98,10 @@ class Hub:
             lambda: self._api.create_repo(repository, repo_type=kind, private=private, exist_ok=True),
         )
 
+    def is_private(self, repository: str) -> bool:
+        """Whether a model's repository can be read by its owner alone."""
+        return bool(self._patiently(f"look into {repository}", lambda: self._api.model_info(repository)).private)
+
     def has_branch(self, repository: str, branch: str) -> bool:
         """Whether a model's repository is there and has a branch."""
 

@@ -80,7 +80,9 @@ def targets_of(run: Run, hub: Hub) -> Targets:
     dataset = None
     if run.play.push_generations:
         dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs")
-    return Targets(model, dataset, run.args.hub_private_repo)
+    private = run.args.hub_private_repo
+    # A directory that is kept holds the data itself, which nobody should make public without having said so.
+    return Targets(model, dataset, True if private is None and run.play.hub_backup else private)
 
 
 def _as_name(text: str) -> str:

@@ -39,18 +39,19 @@ class Pushing:
     Args:
         run: the run.
         console: on which is said what was pushed, and what was not.
-        active: whether this process pushes. If not, nothing here does anything.
+        active: whether this process pushes. If not, or if it is a smoke run, nothing here does anything.
     """
 
     def __init__(self, run: Run, console: Console, *, active: bool) -> None:
         self._run, self._console = run, console
-        self._active = active and run.args.push_to_hub
+        self._active = active and run.args.push_to_hub and not run.play.smoke
         self._stopped = threading.Event()
         self._wake, self._ending, self._done = threading.Event(), threading.Event(), threading.Event()
         self._hub = Hub(self._stopped)
         self._publisher = Publisher(run, self._hub, self._say)
         self._keeper = Keeper(run.directory, self._hub) if run.play.hub_backup else None
         self._upto = -1
+        self._may_keep = False
         self._failure: str | None = None
         self._thread = threading.Thread(target=self._work, name="spin-trl-pushing", daemon=True)
         self._had_bars = False
@@ -162,10 +163,18 @@ class Pushing:
         self._publisher.push_missing(self._upto)
 
     def _keep(self) -> None:
-        if self._keeper is not None and self._run.directory.journal.exists():
-            targets = targets_of(self._run, self._hub)
-            self._publisher.create(targets.model, "model", targets.private)
-            self._keeper.send(targets.model)
+        if self._keeper is None or not self._run.directory.journal.exists():
+            return
+        targets = targets_of(self._run, self._hub)
+        self._publisher.create(targets.model, "model", targets.private)
+        if not self._may_keep:
+            if targets.private and not self._hub.is_private(targets.model):
+                raise HubError(
+                    f"The run directory is not kept in {targets.model}, which everybody can read: it holds your data. Name "
+                    "another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+                )
+            self._may_keep = True
+        self._keeper.send(targets.model)
 
     def _wait(self) -> None:
         """Wait until the thread has looked once more, and has pushed what it found, or given up."""

@@ -79,8 +79,8 @@ class Run:
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
             raise RecipeError(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
         orders = args.iris_alpha if args.order_schedule == "fixed" else None
-        is_enough = orders is None or len(orders) in (1, play.num_iterations) or (play.smoke and len(orders) > 2)
-        if not is_enough:
+        is_longer = play.smoke and orders is not None and len(orders) > play.num_iterations
+        if orders is not None and len(orders) not in (1, play.num_iterations) and not is_longer:
             raise RecipeError(
                 f"`iris_alpha` has {len(orders)} values for {play.num_iterations} iterations: {orders}. Give one order for "
                 "all iterations, or one for each."

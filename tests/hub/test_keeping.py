@@ -211,6 +211,22 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
+def test_data_is_not_made_public_unless_that_is_said(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
+) -> None:
+    """A repository that is made for it is private; in one that everybody can read nothing is kept."""
+    Hub().create(f"{USER}/public", "model", False)
+    recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
+    assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
+    assert "which everybody can read" in capsys.readouterr().out
+    assert BRANCH not in hub.model(f"{USER}/public").branches
+    assert main(["run", str(recipe)]) == 0
+    assert hub.model(REPO).private
+    assert BRANCH in hub.model(REPO).branches
+    assert main(["run", str(recipe), "--hub_model_id", "public", "--hub_private_repo", "false"]) == 0
+    assert BRANCH in hub.model(f"{USER}/public").branches
+
+
 @pytest.mark.parametrize("existing", ["continue", "overwrite"])
 def test_a_run_that_overwrites_begins_anew(
     existing: str, hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys, monkeypatch

@@ -166,6 +166,13 @@ def test_without_a_token_a_run_plays_on(hub: LocalHub, tmp_path: Path, llama_fol
     assert main(["push", str(tmp_path / "run")]) == 1
 
 
+def test_a_smoke_run_is_not_pushed(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """It is to see that all fits, and no model for anybody."""
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
+    assert main(["run", str(recipe), "--smoke", "true"]) == 0
+    assert hub.requests == []
+
+
 @pytest.mark.parametrize("name", ["hub_token", "push_to_hub_token"])
 def test_a_token_is_no_setting(name: str, tmp_path: Path, llama_folder: Path, capsys) -> None:
     """Wherever it is given; and it is not repeated."""
