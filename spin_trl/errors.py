@@ -53,3 +53,9 @@ class LaunchError(SpinError, RuntimeError):
 
 class BenchmarkError(SpinError, RuntimeError):
     """A benchmark of lm-evaluation-harness can't be loaded, or failed."""
+
+
+class PlanError(SpinError, ValueError):
+    """A run can't be planned: its model's configuration is not at hand, a GPU is not known, or a model can't be followed."""
+
+    exit_code = 2
