@@ -28,7 +28,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from spin_trl import SPINConfig, data
+from spin_trl import SPINConfig, data, sources
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
 from spin_trl.generation.produce import micro_batches
 from spin_trl.generation.transformers import TransformersEngine
@@ -131,7 +131,7 @@ def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[
     """The last `count` prompts of the data, which the model has not seen; lengths of their real responses; EOS and pad."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     template = PairTemplate(tokenizer)
-    dataset = data.load(dataset_name, column_mapping=COLUMN_MAPPING)
+    dataset = sources.load(dataset_name, column_mapping=COLUMN_MAPPING)
     rows = data.prepare(dataset.select(range(max(len(dataset) - count, 0), len(dataset))), template)
     return rows["prompt_ids"][:], [len(ids) for ids in rows["real_ids"]], template.eos_ids, tokenizer.pad_token_id
 

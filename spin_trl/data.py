@@ -1,8 +1,8 @@
 """From whatever SFT dataset a user has to rows of prompt and real response, as tokens, each with a stable key.
 
-Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`, and any other columns through a
-mapping. Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are
-given, and TRL tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
+Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`. Preference data (`chosen` and
+`rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are given, and TRL tokenises them. Everything
+streams through Arrow files, so memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import heapq
-import importlib
 import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationError
+from datasets import Dataset, IterableDataset
 from trl.data_utils import maybe_convert_to_chatml
 from trl.trainer.utils import remove_none_values
 
@@ -30,7 +27,6 @@ from .template import Message, PairTemplate
 
 logger = logging.getLogger(__name__)
 
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show."""
 
@@ -41,125 +37,6 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 """ShareGPT's names for roles, and everyone else's."""
 
 _SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
-
-
-def load(
-    name: str,
-    config: str | None = None,
-    split: str = "train",
-    column_mapping: dict[str, str] | None = None,
-    revision: str | None = None,
-) -> Dataset:
-    """Load a dataset by name: a local file or folder, a function of an installed package, or a Hub dataset.
-
-    Args:
-        name: path of a JSONL, JSON, Parquet or CSV file, or of a `save_to_disk` folder; `package.module:function`, which
-            is called with `split` and returns a dataset; or a Hub name.
-        config: configuration of a Hub dataset.
-        split: split to load, where there are several.
-        column_mapping: columns to rename, from the data's name to `prompt`, `completion`, `messages`, ...
-        revision: commit of a Hub dataset.
-
-    Raises:
-        DataError: the data is missing or malformed; for JSON lines, the message names file and line.
-    """
-    path = Path(name)
-    if path.suffix in READERS:
-        dataset = _load_file(path)
-    elif path.is_dir():
-        try:
-            loaded = load_from_disk(str(path))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote: {error}") from error
-        if isinstance(loaded, DatasetDict) and split not in loaded:
-            raise DataError(f"{path} has no split {split!r}; its splits are {list(loaded)}.")
-        dataset = loaded[split] if isinstance(loaded, DatasetDict) else loaded
-    elif ":" in name:
-        dataset = resolve(name)(split)
-        if not isinstance(dataset, Dataset):
-            raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
-    else:
-        try:
-            dataset = load_dataset(name, config, split=split, revision=revision)
-        except Exception as error:  # the Hub has many ways to say no
-            raise DataError(
-                f"The dataset {name!r} is neither a local file ({', '.join(READERS)}) or folder, nor could it be loaded "
-                f"from the Hub: {error}"
-            ) from error
-    return rename_columns(dataset, column_mapping)
-
-
-def resolve(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names.
-
-    Raises:
-        DataError: there is no such module or function.
-    """
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"{name!r} names no function that can be imported: {error}") from error
-    if not callable(function):
-        raise DataError(f"{name!r} is not a function.")
-    return function
-
-
-def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
-    """Rename columns, in a dataset that needs it.
-
-    A recipe's mapping is for the recipe's own data. Other data, which has none of the columns and names that are known
-    already, stays as it is.
-
-    Raises:
-        DataError: a column is missing, or its new name is taken.
-    """
-    if not column_mapping:
-        return dataset
-    missing = [column for column in column_mapping if column not in dataset.column_names]
-    if len(missing) == len(column_mapping) and (is_sft(dataset) or is_preference(dataset)):
-        logger.warning("`column_mapping` is passed over: the dataset has known columns, %s.", dataset.column_names)
-        return dataset
-    if missing:
-        raise DataError(
-            f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}. Correct `column_mapping`, "
-            "or leave every name as it is with `column_mapping: {}`."
-        )
-    taken = [name for name in column_mapping.values() if name in set(dataset.column_names) - set(column_mapping)]
-    if taken:
-        raise DataError(
-            f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
-            "to another name, too."
-        )
-    return dataset.rename_columns(column_mapping)
-
-
-def _load_file(path: Path) -> Dataset:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    if path.suffix == ".jsonl":
-        _check_json_lines(path)
-    try:
-        dataset = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-    except (DatasetGenerationError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error.__cause__ or error}") from error
-    except StopIteration:  # what `datasets` says to a file without content
-        raise DataError(f"{path} has no rows.") from None
-    if len(dataset) == 0:
-        raise DataError(f"{path} has no rows.")
-    return dataset
-
-
-def _check_json_lines(path: Path) -> None:
-    """Find the first line that is not a JSON object. Arrow's own reader names neither line nor reason."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error}): {line[:60]!r}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: expected an object like {{...}}, found {line[:60]!r}")
 
 
 def is_preference(dataset: Dataset | IterableDataset) -> bool:

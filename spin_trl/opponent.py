@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -109,19 +110,32 @@ def in_place_of_the_policy(model: torch.nn.Module) -> Iterator[None]:
         yield
 
 
-def fit_adapters(model: PeftModel, *, fp16: bool, align: bool) -> None:
+def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copies of the adapter that is trained, by name: TRL's constructor rounds those on quantised weights to bfloat16."""
+    return {
+        name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+def fit_adapters(
+    model: PeftModel, *, in_float32: bool, align: bool, unrounded: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> None:
     """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
+
+    On quantised weights TRL makes adapters bfloat16. Self-play's steps are too small for that: at a learning rate of 1e-5 an
+    update is a tenth of the distance between two bfloat16 numbers of a weight's size, and is lost. And the scaler of float16
+    gradients refuses them.
 
     Args:
         model: as TRL's constructor leaves it.
-        fp16: whether training scales float16 gradients: the scaler refuses bfloat16, which is what TRL makes of adapters
-            on quantised weights.
+        in_float32: whether the trainable adapter is to be float32.
         align: whether the frozen adapter is the opponent.
+        unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
     """
-    if fp16:
-        for parameter in model.parameters():
+    if in_float32:
+        for name, parameter in model.named_parameters():
             if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                parameter.data = parameter.data.float()
+                parameter.data = unrounded.get(name, parameter.data).float()
     if align:
         align_frozen_adapter(model)
 

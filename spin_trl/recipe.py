@@ -7,9 +7,7 @@ iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
-import importlib.resources
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import yaml
 from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
-from . import data
-from .checks import as_mapping
+from . import shipped, sources
+from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
@@ -45,11 +44,28 @@ class DataConfig:
         default=None,
         metadata={"help": "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."},
     )
+    held_out_config: str | None = field(
+        default=None,
+        metadata={"help": "Its configuration. None: `dataset_config`, where it is a split of the same dataset."},
+    )
     held_out_split: str = field(default="test", metadata={"help": "Its split, where there are several."})
     column_mapping: dict[str, Any] | str | None = field(
         default=None, metadata={"help": 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'}
     )
-    max_rows: int | None = field(default=None, metadata={"help": "Use the first rows only."})
+    as_conversations: bool = field(
+        default=False,
+        metadata={
+            "help": "Take prompts and completions that are text as a user's and an assistant's message, so that the chat "
+            "template is put around them. For chat models."
+        },
+    )
+    max_rows: int | None = field(default=None, metadata={"help": "Use as many rows only: the first ones."})
+    max_rows_seed: int | None = field(
+        default=None,
+        metadata={
+            "help": "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
+        },
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.column_mapping, str):
@@ -61,6 +77,13 @@ class DataConfig:
             raise RecipeError(
                 f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
             )
+        if self.max_rows is not None:
+            in_range("max_rows", self.max_rows, 1)
+        elif self.max_rows_seed is not None:
+            raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
+
+    def _as_set(self, dataset: Dataset) -> Dataset:
+        return sources.as_conversations(dataset) if self.as_conversations else dataset
 
     def _mapping(self) -> dict[str, str] | None:
         return self.column_mapping if isinstance(self.column_mapping, dict) else None
@@ -69,20 +92,28 @@ class DataConfig:
         """Load the data to train on."""
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
-        dataset = data.load(
+        dataset = sources.load(
             self.dataset_name,
             self.dataset_config,
             self.dataset_train_split,
             self._mapping(),
             self.dataset_revision,
         )
-        return dataset if self.max_rows is None else dataset.select(range(min(self.max_rows, len(dataset))))
+        if self.max_rows is None:
+            return self._as_set(dataset)
+        order = np.arange(len(dataset))
+        if self.max_rows_seed is not None:
+            order = np.random.default_rng(self.max_rows_seed).permutation(order)
+        return self._as_set(dataset.select(order[: self.max_rows]))
 
     def held_out(self) -> Dataset | None:
         """Load the data to evaluate on, if it is named."""
         if self.held_out_name is None:
             return None
-        return data.load(self.held_out_name, None, self.held_out_split, self._mapping())
+        is_same = self.held_out_name == self.dataset_name
+        config = self.held_out_config or (self.dataset_config if is_same else None)
+        revision = self.dataset_revision if is_same else None
+        return self._as_set(sources.load(self.held_out_name, config, self.held_out_split, self._mapping(), revision))
 
 
 @dataclass
@@ -229,24 +260,19 @@ def find(source: str) -> Path:
     for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
         if candidate.is_file():
             return candidate
-    shipped = shipped_recipes()
-    if source in shipped:
-        return shipped[source]
+    known = shipped.recipes()
+    if source in known:
+        return known[source]
     raise RecipeError(
-        f"There is no recipe {source!r}{_nearest(source, shipped)} Shipped are: {', '.join(sorted(shipped))}."
+        f"There is no recipe {source!r}{_nearest(source, known)} Shipped are: {', '.join(sorted(known))}."
     )
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Recipes that come with the package, by name."""
-    folders = [Path(__file__).parent / "recipes", Path(__file__).parent.parent / "recipes"]
-    with contextlib.suppress(ModuleNotFoundError):  # a source tree that is not installed
-        folders.insert(0, Path(str(importlib.resources.files("spin_trl.recipes"))))
-    return {path.parent.name: path for folder in reversed(folders) for path in sorted(folder.glob("*/spin.yaml"))}
-
-
 def _name(path: Path) -> str:
-    return path.parent.name if path.name in ("spin.yaml", "recipe.yaml") else path.stem
+    """What a run is called that has no name of its own: it becomes a folder's."""
+    if path.name == "recipe.yaml":
+        return path.parent.name
+    return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 
 
 def _typed(path: Path, name: str, value: Any, parser: argparse.ArgumentParser) -> Any:

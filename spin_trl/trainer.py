@@ -142,6 +142,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         if is_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
+        unrounded = opponent.trainable_adapters(model) if is_adapter and self._self_play else {}
         super().__init__(
             model=model,
             ref_model=ref_model,
@@ -158,7 +159,12 @@ class SPINTrainer(ObjectiveTrainer):
         )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
-            opponent.fit_adapters(self.model, fp16=self.args.fp16, align=self.ref_model is None)
+            opponent.fit_adapters(
+                self.model,
+                in_float32=self.args.fp16 or self._self_play,
+                align=self.ref_model is None,
+                unrounded=unrounded,
+            )
             # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step.
             self.precompute_ref_logps &= not (self._opponent_is_ours and self.is_fsdp_enabled)
         self._ready = True

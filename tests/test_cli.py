@@ -268,7 +268,7 @@ def test_benchmarks_without_the_extra_say_what_to_install(capsys, monkeypatch):
 
 
 def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
-    monkeypatch.setattr("spin_trl.cli.harness_version", lambda: "0")
+    monkeypatch.setattr("spin_trl.commands.benchmarks.harness_version", lambda: "0")
     assert "There is no run in nowhere" in refused(capsys, "eval", "nowhere", "--tasks", "iris_ten")
     assert "Which run?" in refused(capsys, "eval", "--tasks", "iris_ten")
 

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 
 import tiny
-from spin_trl import recipe
+from spin_trl import recipe, shipped
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.recipe import Recipe
 
@@ -219,14 +219,12 @@ def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> 
     assert recipe.find("quickstart").name == "spin.yaml"
 
 
-@pytest.mark.parametrize("name", sorted(recipe.shipped_recipes()))
+@pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
     """Under its name, without a GPU if it says so."""
-    overrides = (
-        [] if yaml.safe_load(recipe.find(name).read_text()).get("use_cpu") else ["--use_cpu", "--bf16", "false"]
-    )
-    found = recipe.read(name, overrides)
-    assert found.name == name
+    cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
+    found = recipe.read(name, [] if yaml.safe_load(recipe.find(name).read_text()).get("use_cpu") else cpu)
+    assert found.name == name.replace("/", "-")
     assert found.data.dataset_name is None or isinstance(found.data.dataset_name, str)
 
 

@@ -189,7 +189,7 @@ def test_four_iterations_of_lora_on_one_object(loss_type: str, llama_folder: Pat
 
 
 def test_four_iterations_of_qlora_on_one_object(llama_folder: Path) -> None:
-    """4-bit weights: TRL keeps the trainable adapter in bfloat16; the frozen one must have the same numbers."""
+    """4-bit weights: the frozen adapter must have the trainable one's numbers, in its dtype."""
     model: Any = AutoModelForCausalLM.from_pretrained(llama_folder, quantization_config=BitsAndBytesConfig(**NF4))
     for iteration in range(4):
         before = None if iteration == 0 else adapter(model, "default")
@@ -891,17 +891,26 @@ def test_4_bit_and_fp16_train_as_on_a_t4(llama_folder: Path) -> None:
         model = trainer.model
 
 
-def test_adapters_on_4_bit_weights_stay_bfloat16_without_fp16(llama_folder: Path) -> None:
-    """Elsewhere TRL's choice stands, for the frozen copy as well."""
+def test_adapters_on_4_bit_weights_lose_no_small_step(llama_folder: Path) -> None:
+    """TRL rounds them to bfloat16, whose numbers lie 1e-4 apart where weights are: steps of 1e-6 would all be lost.
+
+    In self-play they are float32, go on from one iteration to the next unrounded, and move.
+    """
     model = AutoModelForCausalLM.from_pretrained(llama_folder, quantization_config=BitsAndBytesConfig(**NF4))
-    first = build(
-        model, overrides={"output_dir": "0", "max_steps": 1, "learning_rate": 0.2}, peft_config=LoraConfig(**LORA)
-    )
+    settings = {"max_steps": 3, "learning_rate": 1e-6}
+    first = build(model, overrides={"output_dir": "0", **settings}, peft_config=LoraConfig(**LORA))
+    new = adapter(first.model, "default")
     first.train()
-    trainer = build(first.model, overrides={"output_dir": "1"})
+    trained = adapter(first.model, "default")
+    assert all(not torch.equal(trained[name], new[name]) for name in new)
+    trainer = build(first.model, overrides={"output_dir": "1", **settings})
     for name in ("default", "ref"):
-        assert {tensor.dtype for tensor in adapter(trainer.model, name).values()} == {torch.bfloat16}
-    assert same(adapter(trainer.model, "default"), adapter(trainer.model, "ref"))
+        assert {tensor.dtype for tensor in adapter(trainer.model, name).values()} == {torch.float32}
+        assert same(adapter(trainer.model, name), trained)
+    trainer.train()
+    assert logged(trainer)[0] == pytest.approx(LN2, abs=1e-6)
+    assert same(adapter(trainer.model, "ref"), trained)
+    assert not same(adapter(trainer.model, "default"), trained)
 
 
 def test_bfloat16_starts_at_its_opponent(llama_folder: Path) -> None:

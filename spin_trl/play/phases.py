@@ -1,6 +1,7 @@
-"""The phases of a run by name, and the two ways to launch one: in this process, or as a launch of its own.
+"""The phases of a run by name, and how one runs in this process.
 
-A phase is a function of the run and its iteration, so both ways do the same: they read and write the run directory.
+A phase is a function of the run and its iteration that reads and writes the run directory. So it does the same here and in a
+process of its own ([`launching`]).
 """
 
 from __future__ import annotations
@@ -8,28 +9,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import psutil
-import yaml
 from accelerate import PartialState
-from rich.file_proxy import FileProxy
 from safetensors import SafetensorError
 
-from ..errors import LaunchError, RecipeError, RunDirectoryError
+from ..errors import LaunchError, RunDirectoryError
 from .answering import generate_iteration
 from .baseline import play_baseline
 from .directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
 from .evaluating import evaluate
 from .gate import settle
-from .run import LAUNCHED, Run
+from .run import Run
 from .start import make_start
 from .training import train
 
@@ -74,9 +66,6 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
 
 _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
 """What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
-
-GRACE_SECONDS = 30
-"""That the processes of a launch have to end by themselves after an interrupt."""
 
 TRAINS = ("train", "baseline")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
@@ -146,106 +135,3 @@ def _check_gate(run: Run, iteration: int) -> None:
     verdict, _ = settle(run, iteration - 1)
     if verdict.stopped is not None:
         raise RunDirectoryError(f"{run.directory.path} has ended. {verdict.stopped} Other settings of the gate go on.")
-
-
-def by_accelerate(run: Run, phase: str, iteration: int) -> None:
-    """Run a phase with `accelerate launch`, under the run's `accelerate_config`.
-
-    Raises:
-        LaunchError: the launch failed.
-    """
-    config_file = Path(run.play.accelerate_config or "")
-    replicas = _without_plugin(config_file, run.directory.path)
-    if phase in TRAINS:
-        _launch(config_file, run, phase, iteration)
-    if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
-        _launch(replicas, run, phase, iteration)
-
-
-def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
-    command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
-    # A live display would be torn apart by what others write to its terminal: it passes through here.
-    is_watched = isinstance(sys.stdout, FileProxy)
-    # In a session of its own: an interrupt from the terminal reaches it through here alone.
-    launcher = subprocess.Popen(
-        command,
-        start_new_session=True,
-        env={**os.environ, LAUNCHED: "1"},
-        stdout=subprocess.PIPE if is_watched else None,
-        stderr=subprocess.STDOUT if is_watched else None,
-        text=True,
-    )
-    try:
-        for line in launcher.stdout or ():
-            print(line, end="")
-        returncode = launcher.wait()
-    except BaseException:
-        _end(launcher)
-        raise
-    if returncode:
-        raise LaunchError(
-            f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
-            "What it finished is kept: the same command goes on from there."
-        )
-
-
-def _end(launcher: subprocess.Popen) -> None:
-    """End a launch: its workers are told and waited for.
-
-    A launcher that is killed leaves its workers behind, and PyTorch's, told itself, prints a traceback. So it is halted
-    while the workers end.
-    """
-    workers: list[psutil.Process] = []
-    try:
-        launcher.send_signal(signal.SIGSTOP)
-        with contextlib.suppress(psutil.NoSuchProcess):
-            workers = psutil.Process(launcher.pid).children(recursive=True)
-        _tell(workers, psutil.Process.terminate)
-        deadline = time.monotonic() + GRACE_SECONDS
-        while any(map(_is_alive, workers)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        _tell(workers, psutil.Process.kill)
-        launcher.kill()
-        launcher.wait()
-
-
-def _tell(processes: list[psutil.Process], what: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            what(process)
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def read_accelerate_config(path: Path) -> dict[str, Any]:
-    """An accelerate configuration file as a mapping.
-
-    Raises:
-        RecipeError: it is missing or no mapping.
-    """
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"`accelerate_config`: {path} can't be read: {error}") from error
-    if not isinstance(config, dict):
-        raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
-    return config
-
-
-def _without_plugin(path: Path, folder: Path) -> Path:
-    """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
-    config = read_accelerate_config(path)
-    if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
-        return path
-    plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
-    plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
-    written = folder / "accelerate-replicas.yaml"
-    written.write_text(yaml.safe_dump(plain))
-    return written

@@ -52,9 +52,11 @@ def phase_line(entry: dict[str, Any]) -> str:
         return f"{where}: {entry['tokens']:,} tokens in {seconds:.0f} s ({rate:,.0f} a second)"
     if entry["phase"] == "train" and "pairs" in entry:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
+        line = f"{where}: {entry['steps']} steps on {pairs['total'] - pairs['dropped']} pairs in {seconds:.0f} s"
+        if not last:  # fewer steps than `logging_steps`
+            return line
         return (
-            f"{where}: {entry['steps']} steps on {pairs['total'] - pairs['dropped']} pairs in {seconds:.0f} s; "
-            f"loss {first.get('loss', float('nan')):.4f} -> {last.get('loss', float('nan')):.4f}, "
+            f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, "
             f"margin {last.get('rewards/margins', float('nan')):.3f}"
         )
     if entry["phase"] == "evaluate":

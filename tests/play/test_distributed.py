@@ -12,7 +12,8 @@ import yaml
 from rich.console import Console
 
 from play import runs
-from spin_trl.cli import _session, main
+from spin_trl.cli import main
+from spin_trl.commands.session import session_of
 
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
@@ -156,7 +157,7 @@ def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) ->
     recipe = runs.recipe(
         tmp_path, llama_folder, num_iterations=1, num_train_epochs=60, learning_rate=1e-4, disable_tqdm=False
     )
-    session = _session(str(recipe), ["--accelerate_config", str(config)])
+    session = session_of(str(recipe), ["--accelerate_config", str(config)])
     file = io.StringIO()
     session._console = Console(file=file, width=120, height=40, force_terminal=True, color_system=None)
     session.run()

@@ -1,0 +1,1 @@
+"""The commands of `spin-trl`, a module each: `add` describes its arguments, the other function runs it."""
