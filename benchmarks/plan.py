@@ -11,6 +11,7 @@ allocator says what it held at most. The plan knows the model's configuration an
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import sys
 import tempfile
@@ -247,6 +248,7 @@ class Bench:
 
     def peak(self, run: Callable[[], Any]) -> int:
         """Bytes that tensors take at once, at most, beside those that are there."""
+        gc.collect()  # what an earlier case has left would be counted when it goes
         if self.on_gpu:
             torch.cuda.empty_cache()
             before = torch.cuda.memory_allocated()
@@ -276,7 +278,7 @@ def held(model: torch.nn.Module | PreTrainedModel) -> int:
     for tensor in [*model.parameters(), *model.buffers()]:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         state = getattr(tensor, "quant_state", None)
-        for part in (vars(state).values() if state is not None else ()):
+        for part in vars(state).values() if state is not None else ():
             if isinstance(part, torch.Tensor):
                 storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
     return sum(storages.values())
@@ -302,7 +304,15 @@ def main() -> int:
     cases = {"Qwen2.5-0.5B, 4-bit, LoRA, fp16": T4} if options.gpu else {name: CASES[name] for name in options.cases}
     where = torch.cuda.get_device_name() if options.gpu else "CPU"
     table = Table(title=f"Peak memory, planned and measured ({where})")
-    for heading in ("case", "training: measured, MB", "planned, MB", "ratio", "answering: measured, MB", "planned, MB", "ratio"):
+    for heading in (
+        "case",
+        "training: measured, MB",
+        "planned, MB",
+        "ratio",
+        "answering: measured, MB",
+        "planned, MB",
+        "ratio",
+    ):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     worst = 0.0
     for name, case in cases.items():

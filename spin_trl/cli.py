@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import benchmarks, compare, recipes, report, run
+from .commands import benchmarks, compare, plan, recipes, report, run
 from .commands.run import EPILOG
 from .errors import SpinError
 
 INTERRUPTED = 130
 
-_COMMANDS = (run, compare, benchmarks, report, recipes)
+_COMMANDS = (run, plan, compare, benchmarks, report, recipes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -90,11 +90,15 @@ def visible() -> Device | None:
     properties = torch.cuda.get_device_properties(0)
     memory = properties.total_memory / 2**30
     words = re.sub(r"[^a-z0-9]+", "-", properties.name.lower())
-    kinds = [device for device in DEVICES.values() if f"-{device.name.split('-')[-1 if 'rtx' in device.name else 0]}-" in f"-{words}-"]
+    kinds = [
+        device
+        for device in DEVICES.values()
+        if f"-{device.name.split('-')[-1 if 'rtx' in device.name else 0]}-" in f"-{words}-"
+    ]
     # Of a kind with several sizes, the one that is nearest. Of an unknown GPU, the slowest that holds as much.
     like = min(
         kinds or [device for device in DEVICES.values() if device.memory >= 0.8 * memory] or [DEVICES["h200"]],
-        key=lambda device: (abs(device.memory - memory) if kinds else device.tflops),
+        key=lambda device: abs(device.memory - memory) if kinds else device.tflops,
     )
     has_bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
     return Device(properties.name, memory, like.tflops, like.bandwidth, has_bf16)
@@ -103,4 +107,6 @@ def visible() -> Device | None:
 def this_cpu() -> Device:
     """The CPU of this machine, with all of its memory."""
     cores = torch.get_num_threads()
-    return Device("CPU", psutil.virtual_memory().total / 2**30, cores * CPU_TFLOPS_PER_CORE, CPU_BANDWIDTH, True, False)
+    return Device(
+        "CPU", psutil.virtual_memory().total / 2**30, cores * CPU_TFLOPS_PER_CORE, CPU_BANDWIDTH, True, False
+    )

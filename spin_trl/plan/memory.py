@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .model import ModelSettings, PlannedModel
-from .optimizers import state_bytes, step_bytes
+from .optimizers import kept_by, state_bytes, step_bytes
 from .rehearsal import PairLengths, Peak, prefill, scoring, shares_prompts, supervised, training
 from .setup import Setup
 from .tokens import Lengths
@@ -108,6 +108,11 @@ class MemoryPlan:
             self._models[name] = PlannedModel(settings)
         return self._models[name]
 
+    @functools.cached_property
+    def cache_bytes_per_token(self) -> float:
+        """Bytes that a token of one row takes in the key-value cache."""
+        return prefill(self.replica, 1, 64).kept / 64
+
     def shares_prompts(self, *, longest: bool = False) -> bool:
         """Whether training runs over unique tokens."""
         pairs = self._micro_batch(1, longest=longest)
@@ -123,7 +128,7 @@ class MemoryPlan:
             self.policy,
             pairs,
             shared=self.shares_prompts(longest=longest),
-            checkpointing=bool(args.activation_checkpointing),
+            checkpointing=self.setup.checkpointing,
             on_gpu=self.setup.on_gpu,
         )
         return self._stepped(lambda keep: play(keep_gradients=keep), args.gradient_accumulation_steps)
@@ -144,7 +149,7 @@ class MemoryPlan:
             return supervised(
                 self.policy,
                 rows,
-                checkpointing=bool(self.setup.args.activation_checkpointing),
+                checkpointing=self.setup.checkpointing,
                 smoothing=any(smoothings),
             )
 
@@ -153,9 +158,7 @@ class MemoryPlan:
 
     def _opponent(self, longest: bool) -> dict[str, int]:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)
-        peak = scoring(
-            self.policy, pairs, shared=self.shares_prompts(longest=longest), on_gpu=self.setup.on_gpu
-        )
+        peak = scoring(self.policy, pairs, shared=self.shares_prompts(longest=longest), on_gpu=self.setup.on_gpu)
         parts = self._static(frozen=True)
         if self.setup.sharding.kind == "FSDP":  # the opponent is loaded beside the policy, and freed
             parts["weights"] += self._sharded_weights()
@@ -194,8 +197,7 @@ class MemoryPlan:
         lengths, model = self.lengths, self.replica
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)
-        by_token = first.kept / (num_prompts * lengths.longest_prompt)
-        cache = round(by_token * num_prompts * lengths.longest_answer)
+        cache = round(self.cache_bytes_per_token * num_prompts * lengths.longest_answer)
         layers = max(getattr(model.base.config.get_text_config(), "num_hidden_layers", 1), 1)
         args = self.setup.args
         filters = args.temperature > 0 and (args.top_p < 1 or args.top_k > 0)
@@ -271,8 +273,6 @@ class MemoryPlan:
 
     def _sharded_states(self, optim: str, count: int) -> dict[str, int]:
         """Gradients and optimiser of a process, with float32 weights among the latter under DeepSpeed."""
-        from .optimizers import kept_by
-
         kept, sharding = kept_by(optim), self.setup.sharding
         states = 4 + kept.states * (1 if kept.bits == 8 else 4) if sharding.kind != "FSDP" else 4 * kept.states
         optimiser = round(states * count / sharding.num_processes)

@@ -132,11 +132,9 @@ def _size(tensor: torch.Tensor) -> int:
 
 def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
     model = get_peft_model(base, copy.deepcopy(settings.peft))
-    if settings.quantization is not None:
-        # TRL rounds the adapters of a quantised model to bfloat16; under fp16 we make them float32 again.
-        dtype = torch.float32 if settings.precision == "fp16" else torch.bfloat16
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype) if parameter.requires_grad else parameter.data
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # what self-play trains, also where TRL rounds it
     if settings.frozen_adapter:
         freeze_adapter(model)
     return model

@@ -70,6 +70,11 @@ class Setup:
         return "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "no"
 
     @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed anew in the backward pass."""
+        return bool(self.args.activation_checkpointing) or self.sharding.checkpoints
+
+    @property
     def dtype(self) -> torch.dtype:
         """In which weights are loaded."""
         named = (self.args.model_init_kwargs or {}).get("dtype", "float32")
@@ -172,7 +177,11 @@ def _config(name: str, **kwargs: Any) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
-        what = "has no config.json" if Path(name).is_dir() else "is no folder, and its config.json is not in the Hub's cache"
+        what = (
+            "has no config.json"
+            if Path(name).is_dir()
+            else "is no folder, and its config.json is not in the Hub's cache"
+        )
         raise PlanError(
             f"The model {name!r} can't be planned: it {what}, nor could it be fetched. A config.json is all that is needed: "
             f"put one into a folder, and name it with `--model_name_or_path`. ({str(error).splitlines()[0]})"

@@ -20,12 +20,14 @@ class Sharding:
         num_processes: GPUs.
         offloads_optimizer: whether optimiser states are kept in the host's memory.
         offloads_weights: whether weights are, too.
+        checkpoints: whether FSDP checkpoints activations by itself.
     """
 
     kind: str = "NO"
     num_processes: int = 1
     offloads_optimizer: bool = False
     offloads_weights: bool = False
+    checkpoints: bool = False
 
     @property
     def is_sharded(self) -> bool:
@@ -73,8 +75,11 @@ def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None)
             _on_host(settings.get("offload_param_device")),
         )
     if kind == "FSDP":
-        offloads = _true((config.get("fsdp_config") or {}).get("fsdp_offload_params"))
-        return Sharding("FSDP", count, offloads, offloads)
+        settings = config.get("fsdp_config") or {}
+        offloads, checkpoints = (
+            _true(settings.get(f"fsdp_{name}")) for name in ("offload_params", "activation_checkpointing")
+        )
+        return Sharding("FSDP", count, offloads, offloads, checkpoints)
     if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
         return Sharding(_replicas(count), count)
     raise PlanError(f"`distributed_type: {kind}` can't be planned; known are NO, MULTI_GPU, FSDP and DEEPSPEED.")

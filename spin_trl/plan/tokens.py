@@ -16,6 +16,7 @@ from ..generation.engine import Sampling
 from ..models import load_tokenizer
 from ..play.start import build_tokenizer, texts_of
 from ..recipe import Recipe
+from ..sources import READERS
 from ..template import PairTemplate, eos_token_ids
 from .rehearsal import PairLengths
 from .setup import offline_datasets
@@ -125,7 +126,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
             dataset = recipe.data.train()
             held_out = recipe.data.held_out()
     except (DataError, RecipeError):
-        if recipe.data.dataset_name is None or recipe.data.dataset_name.endswith(tuple(data.READERS)):
+        if recipe.data.dataset_name is None or recipe.data.dataset_name.endswith(tuple(READERS)):
             raise
         why = f"the dataset {recipe.data.dataset_name!r} is not at hand"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
@@ -144,9 +145,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     return Lengths(counted, kept, out, sampling, described, tokenizer)
 
 
-def _assumed(
-    recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str
-) -> Lengths:
+def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str) -> Lengths:
     """Prompts of a quarter of `max_length`, real responses of another quarter, and the longest row that there can be."""
     length = recipe.args.max_length or ASSUMED_LENGTH
     prompt = max(length // 4, 1)
