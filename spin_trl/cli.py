@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .commands import benchmarks, compare, hub, recipes, report, run
+from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
 from .errors import SpinError
 
 INTERRUPTED = 130
 
-_COMMANDS = (run, compare, benchmarks, report, hub, recipes)
+_COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

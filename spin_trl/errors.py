@@ -57,3 +57,13 @@ class BenchmarkError(SpinError, RuntimeError):
 
 class HubError(SpinError, RuntimeError):
     """Something could not be pushed to the Hugging Face Hub, or fetched from it."""
+
+
+class PlanError(SpinError, ValueError):
+    """A run can't be planned: its model's configuration is not at hand, a GPU is not known, or a model can't be followed."""
+
+    exit_code = 2
+
+
+class DoesNotFitError(SpinError, RuntimeError):
+    """A run needs more memory than the GPU that it was planned for has, or a format that this GPU does not know."""

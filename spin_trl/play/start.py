@@ -80,12 +80,35 @@ def make_tokenizer(run: Run, dataset: Dataset) -> None:
     folder = run.directory.tokenizer()
     if PartialState().is_main_process and not folder.exists():
         max_length = run.args.max_length or 2048
-        tokenizer = build_tokenizer(_texts(dataset), run.start, max_length)
+        tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length)
         unfinished = folder.with_name(".tokenizer.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         tokenizer.save_pretrained(unfinished)
         unfinished.rename(folder)
     PartialState().wait_for_everyone()
+
+
+def start_config(start: StartConfig, vocab_size: int, max_length: int) -> LlamaConfig:
+    """Configuration of θ_0.
+
+    Args:
+        start: its sizes.
+        vocab_size: tokens of its tokenizer.
+        max_length: tokens that it can take.
+    """
+    return LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=start.start_hidden_size,
+        intermediate_size=_feed_forward_size(start.start_hidden_size),
+        num_hidden_layers=start.start_num_layers,
+        num_attention_heads=start.start_num_heads,
+        num_key_value_heads=start.start_num_heads,
+        max_position_embeddings=max_length,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
 
 
 def make_start(run: Run) -> None:
@@ -95,21 +118,9 @@ def make_start(run: Run) -> None:
     started = time.monotonic()
     start, tokenizer = run.start, run.tokenizer()
     set_seed(run.args.seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=start.start_hidden_size,
-            intermediate_size=_feed_forward_size(start.start_hidden_size),
-            num_hidden_layers=start.start_num_layers,
-            num_attention_heads=start.start_num_heads,
-            num_key_value_heads=start.start_num_heads,
-            max_position_embeddings=run.args.max_length or 2048,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    config = start_config(start, len(tokenizer), run.args.max_length or 2048)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = LlamaForCausalLM(config)
     training_started = time.monotonic()
     with training_logs(run, START):
         count = [ReportSteps(run.progress)]
@@ -135,7 +146,7 @@ def _supervised_args(run: Run) -> TrainingArguments:
     return args
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
+def texts_of(dataset: Dataset) -> Iterator[str]:
     """Every text of a dataset, whatever its format."""
     for row in dataset:
         yield from _strings(row)

@@ -1,0 +1,334 @@
+"""What `spin-trl plan` foresees, against what is measured: peak memory of training and of answering.
+
+Every case is a Qwen2 with random weights, trained for two steps by SPINTrainer on pairs of random tokens, and answering
+prompts with the transformers engine. On a CPU all allocations are followed by PyTorch's profiler; on a GPU PyTorch's
+allocator says what it held at most. The plan knows the model's configuration and the lengths of the pairs, and nothing else.
+
+    python benchmarks/plan.py [--cases full lora ...]          small models, on a CPU
+    python benchmarks/plan.py --gpu                            Qwen2.5-0.5B's shapes as on a T4, on the GPU that is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
+from transformers import PreTrainedModel, PrinterCallback, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging as transformers_logging
+from trl import get_peft_config, get_quantization_config
+
+from spin_trl import SPINTrainer, StartConfig
+from spin_trl.commands.session import quieten
+from spin_trl.generation.engine import Sampling
+from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.models import load_policy
+from spin_trl.plan.memory import MemoryPlan
+from spin_trl.plan.setup import read_setup
+from spin_trl.plan.sharding import Sharding
+from spin_trl.plan.tokens import Lengths
+from spin_trl.play.start import build_tokenizer
+from spin_trl.recipe import Recipe, read
+
+TARGET = 0.3
+"""How far a plan may be from what is measured."""
+
+T4_LIMIT = 15e9
+"""Bytes that the recipe for a T4 may take."""
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 2048,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+QWEN_05B: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
+
+LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how it is trained, and how long its pairs are.
+
+    Attributes:
+        model: fields of its configuration that differ from `SMALL`.
+        settings: of the recipe.
+        prompt, real, generated: tokens.
+        batch: pairs of a micro-batch.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    prompt: int = 60
+    real: int = 100
+    generated: int = 80
+    batch: int = 4
+
+
+CASES = {
+    "full": Case(),
+    "full, checkpointing": Case(settings={"activation_checkpointing": True}),
+    "full, accumulating": Case(settings={"gradient_accumulation_steps": 2, "activation_checkpointing": True}, batch=2),
+    "full, rmsprop": Case(settings={"optim": "rmsprop"}),
+    "full, bf16": Case(settings={"bf16": True}),
+    "full, bf16, checkpointing": Case(settings={"bf16": True, "activation_checkpointing": True}),
+    "full, long": Case(prompt=300, real=400, generated=350, batch=2),
+    "full, long, checkpointing": Case(
+        prompt=300, real=400, generated=350, batch=2, settings={"activation_checkpointing": True}
+    ),
+    "full, large vocabulary": Case(model={"vocab_size": 32768, "tie_word_embeddings": True}),
+    "full, prompts not shared": Case(settings={"shared_prefix": False}),
+    "lora": Case(settings=LORA),
+    "lora, checkpointing": Case(settings={**LORA, "activation_checkpointing": True}),
+    "lora, 4-bit": Case(settings={**LORA, "load_in_4bit": True}),
+    "lora, 4-bit, checkpointing": Case(settings={**LORA, "load_in_4bit": True, "activation_checkpointing": True}),
+    "lora, 4-bit, bf16": Case(settings={**LORA, "load_in_4bit": True, "bf16": True, "dtype": "bfloat16"}),
+}
+"""Small models for a CPU."""
+
+T4 = Case(
+    QWEN_05B,
+    {
+        **LORA,
+        "lora_alpha": 32,
+        "load_in_4bit": True,
+        "fp16": True,
+        "dtype": "float16",
+        "activation_checkpointing": True,
+        "optim": "paged_adamw_8bit",
+    },
+    prompt=200,
+    real=312,
+    generated=312,
+    batch=4,
+)
+"""Qwen2.5-0.5B as a T4 with 16 GB trains it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Bytes at the peak, measured and planned."""
+
+    measured: int
+    planned: int
+
+    @property
+    def ratio(self) -> float:
+        return self.planned / self.measured
+
+
+class Bench:
+    """One case, as a recipe, a model in a folder, and pairs.
+
+    Args:
+        case: which.
+        folder: where the model and everything else is written.
+        on_gpu: whether it runs on a GPU.
+    """
+
+    def __init__(self, case: Case, folder: Path, *, on_gpu: bool = False) -> None:
+        self.case, self.folder, self.on_gpu = case, folder, on_gpu
+        self.settings = {
+            "bf16": False,
+            "activation_checkpointing": False,
+            "optim": "adamw_torch",
+            **case.settings,
+            "use_cpu": not on_gpu,
+            "model_name_or_path": str(folder / "model"),
+            "output_dir": str(folder / "out"),
+            "dataset_name": "made up",
+            "per_device_train_batch_size": case.batch,
+            "precompute_ref_batch_size": case.batch,
+            "max_length": case.prompt + max(case.real, case.generated),
+            "max_new_tokens": case.generated,
+            "generation_batch_size": 2 * case.batch,
+            "max_steps": 2,
+            "learning_rate": 1e-5,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "num_iterations": 1,
+        }
+        torch.manual_seed(0)
+        text = self.tokenizer = build_tokenizer(iter(["a b c"]), StartConfig(), 4096)
+        config = Qwen2Config(
+            **{**SMALL, **case.model},
+            max_position_embeddings=4096,
+            pad_token_id=text.pad_token_id,
+            eos_token_id=text.eos_token_id,
+        )
+        model = Qwen2ForCausalLM(config)
+        self.vocabulary = config.vocab_size
+        model.save_pretrained(folder / "model")
+        text.save_pretrained(folder / "model")
+
+    def recipe(self) -> Recipe:
+        """The case's settings, read as a user's would be."""
+        import yaml
+
+        path = self.folder / "case.yaml"
+        path.write_text(yaml.safe_dump(self.settings))
+        recipe = read(str(path))
+        recipe.load_as_set()
+        return recipe
+
+    def plan(self) -> MemoryPlan:
+        """What is foreseen, from the configuration and the lengths alone."""
+        recipe, case = self.recipe(), self.case
+        setup = read_setup(recipe, Sharding(), on_gpu=self.on_gpu)
+        # Real and generated responses differ in length; the plan is told both.
+        lengths = _AsMade([(case.prompt, case.real)], self.pairs, 0, Sampling.from_args(recipe.args), "made up")
+        return MemoryPlan(setup, lengths)
+
+    @property
+    def pairs(self) -> int:
+        return 2 * self.case.batch * int(self.settings.get("gradient_accumulation_steps", 1))
+
+    def ids(self, count: int) -> list[list[int]]:
+        """Random tokens, a row for every pair."""
+        rng = random.Random(count)
+        return [[rng.randrange(10, self.vocabulary) for _ in range(count)] for _ in range(self.pairs)]
+
+    def training(self) -> Result:
+        """Two optimiser steps, from a trainer that is there already."""
+        case, recipe = self.case, self.recipe()
+        keys = [f"row-{number}" for number in range(self.pairs)]
+        rows = {"prompt_ids": self.ids(case.prompt), "real_ids": self.ids(case.real)}
+        texts = {name: keys for name in ("key", "prompt_hash", "prompt", "real")}
+        trainer = SPINTrainer(
+            model=str(self.folder / "model"),
+            args=recipe.args,
+            train_dataset=Dataset.from_dict({**texts, **rows}),
+            processing_class=self.tokenizer,
+            quantization_config=get_quantization_config(recipe.model),
+            peft_config=get_peft_config(recipe.model),
+            generations=Dataset.from_dict({"key": keys, "ids": self.ids(case.generated)}),
+        )
+        trainer.remove_callback(PrinterCallback)
+        measured = held(trainer.model) + self.peak(trainer.train)
+        (planned,) = [phase for phase in self.plan().phases() if phase.name == "train"]
+        return Result(measured, planned.total - planned.parts.get("reserve", 0))
+
+    def answering(self) -> Result:
+        """A micro-batch of answers, none of which ends before it is as long as it may be."""
+        recipe = self.recipe()
+        model = load_policy(self.folder / "model", recipe.args, get_quantization_config(recipe.model)).eval()
+        if self.on_gpu:
+            model = model.to("cuda") if "load_in_4bit" not in self.settings else model
+        engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id)
+        prompts = self.ids(self.case.prompt)[: recipe.args.generation_batch_size]
+        sampling = Sampling.from_args(recipe.args)
+        measured = held(model) + self.peak(lambda: engine.generate(prompts, sampling, 0))
+        (planned,) = [phase for phase in self.plan().phases() if phase.name == "generate"]
+        reserve = planned.parts.get("reserve", 0) + planned.parts.get("adapters", 0)  # no adapter answers here
+        return Result(measured, planned.total - reserve)
+
+    def peak(self, run: Callable[[], Any]) -> int:
+        """Bytes that tensors take at once, at most, beside those that are there."""
+        gc.collect()  # what an earlier case has left would be counted when it goes
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            run()
+            return torch.cuda.max_memory_allocated() - before
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
+        events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+        live = most = 0
+        for event in sorted(events, key=lambda event: event.start_ns()):
+            live += event.nbytes()
+            most = max(most, live)
+        return most
+
+
+class _AsMade(Lengths):
+    """Lengths of which the generated ones are known, too."""
+
+    def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> Any:
+        return super().pair(row, branches, longest=True)
+
+
+def held(model: torch.nn.Module | PreTrainedModel) -> int:
+    """Bytes of a model's tensors, the scales of quantised weights included."""
+    storages = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        state = getattr(tensor, "quant_state", None)
+        for part in vars(state).values() if state is not None else ():
+            if isinstance(part, torch.Tensor):
+                storages[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+def measure(name: str, case: Case, *, on_gpu: bool = False) -> tuple[Result, Result]:
+    """Training and answering of a case."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(case, Path(folder), on_gpu=on_gpu)
+        return bench.training(), bench.answering()
+
+
+def main() -> int:
+    """Measure the cases and print planned over measured. Returns 1 if one is off by more than the target."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--gpu", action="store_true", help="Qwen2.5-0.5B's shapes, 4-bit, on the GPU that is there")
+    options = parser.parse_args()
+    quieten()
+    transformers_logging.set_verbosity_error()
+    disable_progress_bars()
+    console = Console(width=140)
+    cases = {"Qwen2.5-0.5B, 4-bit, LoRA, fp16": T4} if options.gpu else {name: CASES[name] for name in options.cases}
+    where = torch.cuda.get_device_name() if options.gpu else "CPU"
+    table = Table(title=f"Peak memory, planned and measured ({where})")
+    for heading in (
+        "case",
+        "training: measured, MB",
+        "planned, MB",
+        "ratio",
+        "answering: measured, MB",
+        "planned, MB",
+        "ratio",
+    ):
+        table.add_column(heading, justify="left" if heading == "case" else "right")
+    worst = 0.0
+    for name, case in cases.items():
+        cells = []
+        for result in measure(name, case, on_gpu=options.gpu):
+            worst = max(worst, abs(result.ratio - 1))
+            cells += [f"{result.measured / 1e6:,.1f}", f"{result.planned / 1e6:,.1f}", f"{result.ratio:.2f}"]
+            if options.gpu and result.measured > T4_LIMIT:
+                console.print(f"{name}: above {T4_LIMIT / 1e9:.0f} GB", style="red")
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(f"Target: within {TARGET:.0%}. The worst is off by {worst:.0%}.")
+    if not options.gpu:
+        console.print("Qwen2.5-0.5B's shapes on a GPU: not run (--gpu)")
+    return int(worst > TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

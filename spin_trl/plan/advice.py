@@ -1,0 +1,140 @@
+"""What to change so that a run fits: one setting after the other, each planned anew, until it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SpinError
+from .memory import MemoryPlan, Phase
+from .planning import Plan, again
+from .sharding import Sharding
+
+WORTHWHILE = 0.97
+"""Of the peak before, what a change must leave at most to be kept."""
+
+MOST_GPUS = 8
+"""That are tried."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A change, on top of those before it.
+
+    Attributes:
+        change: settings, as in a recipe.
+        costs: what is given up for it.
+        peak: bytes after it.
+        fits: whether that is enough.
+    """
+
+    change: str
+    costs: str
+    peak: int
+    fits: bool
+
+
+def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
+    """Changes that make a run fit, in the order in which they cost least.
+
+    Args:
+        plan: of the run as it is.
+        limit: bytes that there are.
+
+    Returns:
+        Changes, each on top of those before it; and more GPUs instead of them, if that is enough.
+    """
+    found: list[Advice] = []
+    changes: dict[str, Any] = {}
+    too_large = [phase for phase in plan.phases if phase.total > limit]
+    memory = plan.memory
+    tried: set[str] = set()
+    while too_large:
+        name = max(too_large, key=lambda phase: phase.total).name
+        step = next(((more, costs) for more, costs in _changes(memory, name) if _text(more) not in tried), None)
+        if step is None:
+            break
+        more, costs = step
+        tried.add(_text(more))
+        try:
+            changed = again(plan, changes | more)
+            phases = [phase for phase in changed.phases() if phase.total > limit or phase.name == name]
+        except SpinError:  # settings that don't go together
+            continue
+        before = next(phase.total for phase in too_large if phase.name == name)
+        after = next((phase.total for phase in phases if phase.name == name), 0)
+        if after > WORTHWHILE * before:
+            continue
+        changes, memory = changes | more, changed
+        too_large = [phase for phase in phases if phase.total > limit]
+        peak = max((phase.total for phase in (too_large or changed.phases())), default=0)
+        found.append(Advice(_text(more), costs, peak, not too_large))
+    return found, _more_gpus(plan, limit)
+
+
+def _changes(memory: MemoryPlan, phase: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Changes that make a phase smaller, the cheapest first; each as far as it goes before the next one."""
+    setup = memory.setup
+    args = setup.args
+    size = args.per_device_train_batch_size
+    if phase in ("generate", "evaluate"):
+        if args.generation_batch_size > 1:
+            yield {"generation_batch_size": args.generation_batch_size // 2}, "slower generation"
+        if phase == "evaluate" and args.per_device_eval_batch_size > 1:
+            yield {"per_device_eval_batch_size": args.per_device_eval_batch_size // 2}, "slower evaluation"
+    if phase in ("train", "baseline") and not setup.checkpointing:
+        yield {"activation_checkpointing": True}, "training a third longer"
+    if phase == "opponent's pass" and setup.opponent_batch > 1:
+        yield {"precompute_ref_batch_size": setup.opponent_batch // 2}, "a little time"
+    if phase in ("train", "baseline") and size > 1:
+        smaller = {
+            "per_device_train_batch_size": size // 2,
+            "gradient_accumulation_steps": args.gradient_accumulation_steps * size // (size // 2),
+        }
+        yield smaller, "the same steps, a little slower"
+    optim = str(getattr(args.optim, "value", args.optim))
+    if phase in ("train", "baseline") and setup.peft is None and "8bit" not in optim and not setup.sharding.is_sharded:
+        eight = "rmsprop_bnb_8bit" if optim.startswith("rmsprop") else "paged_adamw_8bit"
+        yield {"optim": eight}, "states of the optimiser in 8 bits"
+    if setup.peft is None and phase in ("train", "opponent's pass"):
+        yield (
+            {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]},
+            "an adapter instead of all weights",
+        )
+    if setup.dtype.itemsize == 4 and (setup.peft is not None or phase in ("generate", "evaluate")):
+        half = "float16" if setup.precision == "fp16" else "bfloat16"
+        yield (
+            {"dtype": half},
+            "weights in half precision" + ("" if setup.peft is not None else ", also while they are trained"),
+        )
+    if setup.quantization is None and setup.peft is not None:
+        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "weights in 4 bits, and slower steps"
+    if args.max_length is not None and args.max_length >= 256:
+        yield {"max_length": args.max_length // 2}, "longer rows are cut or left out"
+
+
+def _more_gpus(plan: Plan, limit: float) -> Advice | None:
+    """ZeRO-3 on as few GPUs as are enough for what is not answered or measured: that needs whole replicas."""
+    setup = plan.setup
+    if not setup.on_gpu or setup.quantization is not None:
+        return None
+    if any(phase.total > limit for phase in plan.phases if phase.name in ("generate", "evaluate", "start")):
+        return None
+    count = max(2, setup.num_processes * (2 if setup.sharding.kind == "ZeRO-3" else 1))
+    while count <= MOST_GPUS:
+        phases: list[Phase] = again(plan, {}, Sharding("ZeRO-3", count)).phases()
+        peak = max(phase.total for phase in phases)
+        if peak <= limit:
+            return Advice(f"accelerate_config: zero3, on {count} GPUs", "", peak, True)
+        count *= 2
+    return None
+
+
+def _text(change: dict[str, Any]) -> str:
+    def said(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+    return ", ".join(f"{name}: {said(value)}" for name, value in change.items())

@@ -1,0 +1,185 @@
+"""A plan on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from .advice import Advice
+from .devices import Device
+from .hours import Work
+from .memory import PARTS
+from .optimizers import kept_by
+from .planning import Plan
+
+GIB = 2**30
+
+PLAYED = ("generate", "opponent's pass", "train", "evaluate", "baseline")
+"""Phases in the order of an iteration."""
+
+
+def show_model(console: Console, plan: Plan) -> None:
+    """What is trained, on what."""
+    setup, model = plan.setup, plan.model
+    name = setup.recipe.model.model_name_or_path or "a Llama that the run builds"
+    how = "full fine-tuning" if setup.peft is None else f"LoRA, {model.num_trainable:,} of them trained"
+    how += (
+        ", in 4 bits" if setup.recipe.model.load_in_4bit else ", in 8 bits" if setup.recipe.model.load_in_8bit else ""
+    )
+    console.print(
+        f"[bold]{setup.recipe.name}[/bold]: {name}, {model.num_parameters:,} parameters, {how}", highlight=False
+    )
+    shared = (
+        "prompts shared by their responses" if plan.memory.shares_prompts() else "prompts run once for each response"
+    )
+    checkpointing = "with" if setup.checkpointing else "without"
+    weights = str(setup.dtype).removeprefix("torch.")
+    precision = "" if setup.precision == "no" else f", computed in {setup.precision}"
+    console.print(
+        f"{setup.sharding.described}; weights in {weights}{precision}; {checkpointing} activation checkpointing; {shared}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    lengths = plan.lengths
+    console.print(
+        f"{lengths.num_rows:,} prompts to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens a prompt, "
+        f"{lengths.real:,.0f} a real response ({lengths.described}); generated ones taken to be as long",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def memory_table(plan: Plan, device: Device | None) -> Table:
+    """Peaks of all phases by part, in GiB on one device."""
+    there = "" if device is None else f" ({device.name}: {device.memory:.1f} GiB)"
+    # Small models are shown in MiB.
+    unit, name = (GIB, "GiB") if plan.peak.total >= GIB else (2**20, "MiB")
+    table = Table(title=f"Peak memory of a phase on one device, {name}{there}", title_justify="left")
+    used = [part for part in PARTS if any(part in phase.parts for phase in plan.phases)]
+    for heading in ("phase", *used, "in all", "longest responses"):
+        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    for phase, longest in zip(plan.phases, plan.longest, strict=True):
+        style = "bold" if phase is plan.peak else None
+        counts = [*(phase.parts.get(part, 0) for part in used), phase.total, longest.total]
+        table.add_row(phase.name, *(f"{count / unit:.1f}" if count else "" for count in counts), style=style)
+    return table
+
+
+def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
+    """Hours by stage and phase."""
+    names = [name for name in PLAYED if any(name in one.seconds for one in work)]
+    table = Table(title="Hours", title_justify="left")
+    for heading in ("stage", "steps", "tokens sampled", "tokens trained on", *names, "in all"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for one in work:
+        if one.seconds:
+            counts = (f"{count:,.0f}" if count else "" for count in (one.steps, one.sampled, one.trained))
+            table.add_row(one.stage, *counts, *(_hours(one.seconds.get(name, 0)) for name in names), _hours(one.total))
+    sums = (sum(one.seconds.get(name, 0) for one in work) for name in names)
+    counts = (sum(getattr(one, name) for one in work) for name in ("steps", "sampled", "trained"))
+    total = sum(one.total for one in work)
+    table.add_row("run", *(f"{count:,.0f}" for count in counts), *map(_hours, sums), _hours(total), style="bold")
+    return table
+
+
+def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
+    """Disk, and what the figures rest on."""
+    kinds = ", ".join(f"{name} {_size(count)}" for name, count in disk.items())
+    console.print(f"[bold]Disk[/bold]: {_size(sum(disk.values()))}: {kinds}", highlight=False, soft_wrap=True)
+    assumed = plan.speed(device).assumed
+    if assumed:
+        console.print(
+            f"Hours are assumed, not measured: {assumed}. `--training_tokens_per_second` and "
+            "`--generation_tokens_per_second` (of one device) take measured ones.",
+            highlight=False,
+            soft_wrap=True,
+            style="dim",
+        )
+    optim = str(getattr(plan.setup.args.optim, "value", plan.setup.args.optim))
+    if not kept_by(optim).is_known:
+        console.print(f"The optimiser {optim!r} is not known here: its memory is taken to be AdamW's.", style="yellow")
+
+
+def show_verdict(
+    console: Console, plan: Plan, device: Device, advice: Sequence[Advice], more_gpus: Advice | None
+) -> None:
+    """Whether it fits, and what to change if not."""
+    peak, there = plan.peak, device.memory * GIB
+    obstacle = plan.obstacle(device)
+    if obstacle is not None:
+        console.print(f"[bold red]Does not run[/bold red]: {obstacle}", highlight=False, soft_wrap=True)
+    sizes = f"{_gib(peak.total)} of {device.memory:.1f} GiB at the peak, in `{peak.name}`"
+    if plan.fits_surely(device):
+        console.print(f"[bold green]Fits[/bold green] {device.name}: {sizes}.", highlight=False, soft_wrap=True)
+        return
+    if plan.fits(device):
+        console.print(
+            f"[bold yellow]Fits[/bold yellow] {device.name} ({sizes}) unless the longest rows meet with responses as long as they "
+            f"may be: then it takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or `max_new_tokens` is safe.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    console.print(f"[bold red]Does not fit[/bold red] {device.name}: {sizes}.", highlight=False, soft_wrap=True)
+    if advice:
+        table = Table(title="What to change, each on top of the one before", title_justify="left")
+        for heading in ("in the recipe", "costs", "peak, GiB", ""):
+            table.add_column(heading, justify="right" if heading.startswith("peak") else "left")
+        for one in advice:
+            table.add_row(one.change, one.costs, _gib(one.peak), "fits" if one.fits else "")
+        console.print(table)
+    if not advice or not advice[-1].fits:
+        least = min((one.peak for one in advice), default=peak.total)
+        console.print(
+            f"No change that is known here makes it fit {device.name}: {_gib(least)} GiB are left of {there / GIB:.1f}.",
+            highlight=False,
+        )
+    if more_gpus is not None:
+        console.print(f"Or, as it is: `{more_gpus.change}` ({_gib(more_gpus.peak)} GiB on each).", highlight=False)
+
+
+def devices_table(plan: Plan, devices: Sequence[Device]) -> Table:
+    """All known GPUs: which hold the run, and how long they take."""
+    table = Table(title=f"GPUs, {plan.setup.num_processes} of a kind", title_justify="left")
+    for heading in ("--gpu", "GiB", "", "peak, GiB", "hours"):
+        table.add_column(heading, justify="left" if heading in ("--gpu", "") else "right")
+    for device in devices:
+        fits = (
+            "fits"
+            if plan.fits_surely(device)
+            else "fits, but for the longest"
+            if plan.fits(device)
+            else "does not fit"
+        )
+        runs = plan.obstacle(device) is None
+        hours = _hours(sum(one.total for one in plan.work(device))) if runs and plan.fits(device) else ""
+        style = None if hours else "dim"
+        table.add_row(
+            device.name,
+            f"{device.memory:.1f}",
+            fits if runs else "no bfloat16",
+            _gib(plan.peak.total),
+            hours,
+            style=style,
+        )
+    return table
+
+
+def _gib(count: float) -> str:
+    if not count:
+        return ""
+    return f"{count / GIB:.1f}" if count >= 0.1 * GIB else f"{count / GIB:.3f}"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.1f}" if hours >= 9.95 else f"{hours:.2f}" if hours >= 0.095 else f"{hours:.3f}" if hours else ""
+
+
+def _size(count: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.0f} kB"

@@ -1,0 +1,191 @@
+"""How long prompts and responses are: counted on the dataset if it is at hand, else assumed, and said which."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from datasets import Dataset
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from .. import data
+from ..errors import DataError, RecipeError
+from ..generation.engine import Sampling
+from ..models import load_tokenizer
+from ..play.start import build_tokenizer, texts_of
+from ..recipe import Recipe
+from ..sources import READERS
+from ..template import PairTemplate, eos_token_ids
+from .rehearsal import PairLengths
+from .setup import offline_datasets
+
+SAMPLE = 1000
+"""Rows of which tokens are counted."""
+
+ASSUMED_ROWS = 10_000
+"""Rows of a dataset of which nothing is known."""
+
+ASSUMED_LENGTH = 1024
+"""Tokens of a prompt and its response where there is no `max_length`."""
+
+DRAWS = 1000
+"""Micro-batches of which the largest is planned for."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of a sample of prompts with their real responses, and how many rows there are.
+
+    Attributes:
+        rows: (prompt, real response) by row of the sample.
+        num_rows: to train on.
+        num_held_out: to measure on.
+        sampling: bounds of generated responses.
+        described: what this is taken from, for people.
+        tokenizer: what counted, if there is one.
+        is_counted: whether the rows were counted, so that the longest of them is the longest there is.
+    """
+
+    rows: Sequence[tuple[int, int]]
+    num_rows: int
+    num_held_out: int
+    sampling: Sampling
+    described: str
+    tokenizer: PreTrainedTokenizerBase | None = None
+    is_counted: bool = True
+
+    def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> PairLengths:
+        """A pair of a row. Generated responses are taken to be as long as the real one, or (`longest`) as they may be."""
+        prompt, real = row
+        limit = self.sampling.limit(prompt)
+        max_length = self.sampling.max_length
+        if longest and not self.is_counted:
+            real = (max_length or ASSUMED_LENGTH) - prompt
+        real = real if max_length is None else max(min(real, max_length - prompt), 1)
+        generated = limit if longest else min(real, limit)
+        return PairLengths(prompt, (real, *[generated] * (branches - 1)))
+
+    def micro_batch(self, size: int, branches: int = 2, *, longest: bool = False) -> list[PairLengths]:
+        """The largest of many micro-batches that are drawn from the sample, or one of the longest pairs that can be.
+
+        Args:
+            size: pairs.
+            branches: responses of a pair.
+            longest: every pair is as long as the longest row, with generated responses as long as they may be.
+        """
+        if longest or not self.is_counted:
+            row = max(self.rows, key=lambda one: self.pair(one, branches, longest=True).unique)
+            return [self.pair(row, branches, longest=True)] * size
+        rng = random.Random(0)
+        drawn = ([self.pair(rng.choice(self.rows), branches) for _ in range(size)] for _ in range(DRAWS))
+        return max(drawn, key=lambda pairs: sum(pair.unique for pair in pairs))
+
+    @property
+    def longest_prompt(self) -> int:
+        if not self.is_counted and self.sampling.max_length is not None:
+            return max(self.sampling.max_length - self.sampling.limit(0), self.rows[0][0])
+        return max(prompt for prompt, _ in self.rows)
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of the longest prompt with its answer, at most."""
+        prompts = {self.longest_prompt, *(prompt for prompt, _ in self.rows)}
+        return max(prompt + self.sampling.limit(prompt) for prompt in prompts)
+
+    @property
+    def prompt(self) -> float:
+        """Mean tokens of a prompt."""
+        return sum(prompt for prompt, _ in self.rows) / len(self.rows)
+
+    @property
+    def real(self) -> float:
+        """Mean tokens of a real response."""
+        return sum(self.pair(row).responses[0] for row in self.rows) / len(self.rows)
+
+    @property
+    def generated(self) -> float:
+        """Mean tokens of a generated response: as many as of a real one, up to what is allowed."""
+        return sum(self.pair(row).responses[1] for row in self.rows) / len(self.rows)
+
+
+def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
+    """Count tokens on a recipe's own data, if it is at hand and a tokenizer is; else assume.
+
+    Args:
+        recipe: read, and told how to load.
+        num_rows: rows of the dataset, where they can't be counted.
+
+    Raises:
+        DataError: the data is at hand, and its first rows can't be used.
+    """
+    sampling = Sampling.from_args(recipe.args)
+    try:
+        with offline_datasets():
+            dataset = recipe.data.train()
+            held_out = recipe.data.held_out()
+    except (DataError, RecipeError):
+        if recipe.data.dataset_name is None or recipe.data.dataset_name.endswith(tuple(READERS)):
+            raise
+        why = f"the dataset {recipe.data.dataset_name!r} is not at hand"
+        return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
+    total = len(dataset)
+    sample = dataset.select(range(0, total, max(total // SAMPLE, 1)))
+    tokenizer = _tokenizer(recipe, sample)
+    if tokenizer is None:
+        name = recipe.model.model_name_or_path
+        return _assumed(recipe, sampling, num_rows or total, f"the tokenizer of {name!r} is not at hand")
+    template = PairTemplate(tokenizer, _eos_ids(recipe, tokenizer), recipe.args.template_kwargs)
+    rows = data.prepare(sample, template, max_length=recipe.args.max_length, turn=recipe.args.train_on_turn)
+    counted = [(len(row["prompt_ids"]), len(row["real_ids"])) for row in rows]
+    total = num_rows or round(total * len(rows) / len(sample))
+    kept, out = _split(recipe, total, None if held_out is None else len(held_out))
+    described = f"counted on {len(sample):,} of {len(dataset):,} rows of {recipe.data.dataset_name}"
+    return Lengths(counted, kept, out, sampling, described, tokenizer)
+
+
+def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str) -> Lengths:
+    """Prompts of a quarter of `max_length`, real responses of another quarter, and the longest row that there can be."""
+    length = recipe.args.max_length or ASSUMED_LENGTH
+    prompt = max(length // 4, 1)
+    kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
+    rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (`--rows` says how many), "
+    described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} tokens"
+    return Lengths([(prompt, prompt)], kept, out, sampling, described, is_counted=False)
+
+
+def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
+    """Rows to train on, and held-out ones."""
+    play = recipe.play
+    if play.smoke:
+        total = min(total, 8)
+    if recipe.data.held_out_name is not None:
+        return total, min(held_out if held_out is not None else play.held_out_max, play.held_out_max)
+    out = min(max(round(play.held_out_fraction * total), 1), play.held_out_max) if play.held_out_fraction else 0
+    return max(total - out, 1), out
+
+
+def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | None:
+    if recipe.model.model_name_or_path is None:
+        return build_tokenizer(texts_of(sample), recipe.start, recipe.args.max_length or 2048)
+    try:
+        return load_tokenizer(recipe.model.model_name_or_path, recipe.args)
+    except DataError:
+        return None
+
+
+def _eos_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    try:
+        name = recipe.model.model_name_or_path
+        return eos_token_ids(tokenizer, GenerationConfig.from_pretrained(name) if name else None)
+    except OSError:
+        return eos_token_ids(tokenizer)
+
+
+def with_means(lengths: Lengths, prompt: int | None, response: int | None) -> Lengths:
+    """The same with means that a user knows better."""
+    if prompt is None and response is None:
+        return lengths
+    row = (prompt or round(lengths.prompt), response or round(lengths.real))
+    return dataclasses.replace(lengths, rows=[row], described="means as given on the command line", is_counted=False)
