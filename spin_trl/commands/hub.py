@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from ..errors import HubError, RecipeError, RunDirectoryError
@@ -52,7 +53,8 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.publishing import Publisher
     from ..reopen import reopen
 
-    logging.getLogger("huggingface_hub.hf_api").setLevel(logging.ERROR)  # "No files have been modified"
+    for name in ("hf_api", "utils._http"):  # "No files have been modified", and every attempt with its signed address
+        logging.getLogger(f"huggingface_hub.{name}").setLevel(logging.ERROR)
     run = reopen(options.run)
     for name in ("hub_model_id", "hub_private_repo"):
         if getattr(options, name) is not None:
@@ -60,7 +62,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     for name in ("push_generations", "hub_dataset_id", "hub_license"):
         if getattr(options, name) is not None:
             setattr(run.play, name, getattr(options, name))
-    hub = Hub()
+    hub = Hub(on_pause=lambda text: print(text, file=sys.stderr))
     hub.check_token()
     count = 0
 

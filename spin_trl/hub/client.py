@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -64,11 +64,13 @@ class Hub:
 
     Args:
         stopped: set: no further attempt is made.
+        on_pause: told, before every further attempt, what went wrong and when it comes.
     """
 
-    def __init__(self, stopped: threading.Event | None = None) -> None:
+    def __init__(self, stopped: threading.Event | None = None, on_pause: Callable[[str], None] | None = None) -> None:
         self._api = HfApi(library_name="spin_trl")
         self._stopped = stopped or threading.Event()
+        self._on_pause = on_pause or (lambda text: None)
 
     def check_token(self) -> None:
         """See to it that there is a token.
@@ -193,10 +195,18 @@ class Hub:
         )
 
     def license_of(self, name: str, kind: str) -> str | None:
-        """The licence that the Hub has for a model or a dataset, or None: it knows none, or can't be asked."""
-        try:
-            info = self._api.model_info(name) if kind == "model" else self._api.dataset_info(name)
-        except Exception:  # no reason not to push
+        """The licence that the Hub has for a model or a dataset, or None: it knows none, or must not say."""
+
+        def look() -> Any:
+            try:
+                return self._api.model_info(name) if kind == "model" else self._api.dataset_info(name)
+            except HfHubHTTPError as error:
+                if _status(error) in HOPELESS:
+                    return None
+                raise
+
+        info = self._patiently(f"ask for the licence of {name}", look)
+        if info is None:
             return None
         found = info.card_data.get("license") if info.card_data is not None else None
         found = found[0] if isinstance(found, list) and found else found
@@ -211,7 +221,9 @@ class Hub:
             except Exception as error:  # a client of a network has many ways to say no
                 if not may_pass(error) or not pauses or self._stopped.is_set():
                     raise HubError(f"Could not {what}: {explain(error)}") from error
-            if self._stopped.wait(pauses.pop(0)):
+                pause = pauses.pop(0)
+                self._on_pause(f"Could not {what}: {explain(error)} Again in {pause:.0f} s.")
+            if self._stopped.wait(pause):
                 raise HubError(f"Could not {what}: interrupted.")
 
 

@@ -91,7 +91,8 @@ class Keeper:
                 if self._sent.get(name) == state[name]:
                     found[name] = None
                 else:
-                    found[name] = path.read_bytes() if seen.st_size <= SMALL else path
+                    grows = name.startswith(f"{self._directory.tensorboard.name}/")
+                    found[name] = path.read_bytes() if grows or seen.st_size <= SMALL else path
             except FileNotFoundError:  # it has gone since
                 state.pop(name, None)
                 found.pop(name, None)

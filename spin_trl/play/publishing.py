@@ -156,13 +156,13 @@ class Publisher:
         known = [entry for entry in record.journal if entry.get("phase") == LICENSES]
         if self._asked or known or record.settings.get("hub_license"):
             return
-        self._asked = True
         origins: Mapping[str, Any] = record.prepared.get("origins") or {}
         model, data = origin_from(origins.get("model")), origin_from(origins.get("data"))
         found = {
             "model": self._hub.license_of(model.root, "model") if model is not None and model.root else None,
             "data": self._hub.license_of(data.name, "dataset") if data is not None and data.on_hub else None,
         }
+        self._asked = True
         if any(found.values()):
             self._run.journal.append(LICENSES, "hub", **found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from ..errors import HubError
 from ..hub.client import Hub, explain, harmless
-from .keeping import Keeper, restore
+from .keeping import BRANCH, Keeper, restore
 from .publishing import Publisher, targets_of
 from .run import Run
 
@@ -70,12 +71,19 @@ class Pushing:
         try:
             repository = targets_of(self._run, self._hub).model
             if restore(directory, self._hub, repository):
-                self._say(f"{directory.path} goes on from where it was kept: {repository}, branch run.")
+                self._say(f"{directory.path} goes on from where it was kept: {repository}, branch {BRANCH}.")
+                self._check_start()
         except HubError as error:
             raise HubError(
                 f"{error} A run may be kept there (`hub_backup`), which a new one would overwrite. Try again, choose "
                 "another `hub_model_id`, or play with `--hub_backup false`."
             ) from error
+
+    def _check_start(self) -> None:
+        """Say so if the start is a folder that is not here: it is not kept on the Hub."""
+        model = self._run.model
+        if model is not None and model.startswith(("/", ".", "~")) and not Path(model).is_dir():
+            self._warn(f"The run began with the model in {model}, which is not kept on the Hub: put it there again.")
 
     def __enter__(self) -> Self:
         if self._is_possible():

@@ -87,6 +87,15 @@ def test_patience_ends(hub: LocalHub) -> None:
     assert hub.count("/repos/create") == 1 + len(client.PAUSES)
 
 
+def test_a_pause_is_said_with_its_reason(hub: LocalHub) -> None:
+    hub.fail("/repos/create", status=503)
+    said: list[str] = []
+    Hub(on_pause=said.append).create(REPO, "model", None)
+    (line,) = said
+    assert line.startswith("Could not create someone/small: HfHubHTTPError")
+    assert line.endswith("Again in 0 s.")
+
+
 def test_nothing_is_attempted_after_an_interrupt(hub: LocalHub, monkeypatch) -> None:
     monkeypatch.setattr(client, "PAUSES", (3600.0,))
     hub.fail("/repos/create", times=-1)
@@ -143,3 +152,6 @@ def test_the_hub_is_asked_for_licences(hub: LocalHub) -> None:
     hub.model("org/base").license = "apache-2.0"
     assert Hub().license_of("org/base", "model") == "apache-2.0"
     assert Hub().license_of("org/none", "model") is None
+    hub.fail("/api/models/org/base", times=-1)
+    with pytest.raises(HubError, match="licence of org/base"):
+        Hub().license_of("org/base", "model")
