@@ -245,7 +245,7 @@ class _Head(torch.autograd.Function):
         return tile, states[:tokens].to(dtype), weight[:GPU_TILE].to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         states, weight = ctx.saved_tensors
         by_states = torch.zeros_like(states, dtype=torch.float32)
         by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -275,7 +275,8 @@ def _played(model: PlannedModel, *, checkpointing: bool = False, backward: bool 
             yield live
     except (RuntimeError, NotImplementedError) as error:
         raise PlanError(
-            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]}"
+            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
+            "It may be with `dtype: bfloat16`, or another `attn_implementation`."
         ) from error
     finally:
         if checkpointing:
