@@ -147,16 +147,10 @@ class MemoryPlan:
         smoothings = [self.setup.recipe.start.start_label_smoothing, *self.setup.play.baseline_label_smoothing]
         rows = [pair.prompt + pair.responses[0] for pair in pairs]
 
-        def play(_: bool) -> Peak:
-            return supervised(
-                self.policy,
-                rows,
-                checkpointing=self.setup.checkpointing,
-                smoothing=any(smoothings),
-            )
-
-        # Gradients stay: all of them are in the peak, also where they are added to earlier ones.
-        return self._stepped(play, accumulation, frozen=False)
+        play = functools.partial(
+            supervised, self.policy, rows, checkpointing=self.setup.checkpointing, smoothing=any(smoothings)
+        )
+        return self._stepped(lambda keep: play(keep_gradients=keep), accumulation, frozen=False)
 
     def _opponent(self, longest: bool) -> dict[str, int]:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)

@@ -140,3 +140,22 @@ def test_planning_writes_nothing(planned, tmp_path):
     planned("--gpu", "h100")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "planned.yaml"]
     assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "qwen2"
+
+
+def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypatch):
+    """A plan must not begin with a download of gigabytes."""
+    import datasets
+    import huggingface_hub.constants
+
+    seen = []
+
+    def load_dataset(*args, **kwargs):
+        seen.append((datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE))
+        raise ConnectionError
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("spin_trl.sources.load_dataset", load_dataset)
+    assert planned("--gpu", "h100")[0] == 0
+    assert seen == [(True, True)]
+    assert not datasets.config.HF_HUB_OFFLINE
