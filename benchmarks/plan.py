@@ -11,6 +11,8 @@ allocator says what it held at most. The plan knows the model's configuration an
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import gc
 import random
 import sys
@@ -217,7 +219,7 @@ class Bench:
         case, recipe = self.case, self.recipe()
         keys = [f"row-{number}" for number in range(self.pairs)]
         rows = {"prompt_ids": self.ids(case.prompt), "real_ids": self.ids(case.real)}
-        texts = {name: keys for name in ("key", "prompt_hash", "prompt", "real")}
+        texts = dict.fromkeys(("key", "prompt_hash", "prompt", "real"), keys)
         trainer = SPINTrainer(
             model=str(self.folder / "model"),
             args=recipe.args,
@@ -238,7 +240,9 @@ class Bench:
         model = load_policy(self.folder / "model", recipe.args, get_quantization_config(recipe.model)).eval()
         if self.on_gpu:
             model = model.to("cuda") if "load_in_4bit" not in self.settings else model
-        engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id)
+        half = torch.bfloat16 if recipe.args.bf16 else torch.float16 if recipe.args.fp16 else None
+        context = functools.partial(torch.autocast, model.device.type, half) if half else contextlib.nullcontext
+        engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id, context)
         prompts = self.ids(self.case.prompt)[: recipe.args.generation_batch_size]
         sampling = Sampling.from_args(recipe.args)
         measured = held(model) + self.peak(lambda: engine.generate(prompts, sampling, 0))

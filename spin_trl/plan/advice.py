@@ -14,6 +14,9 @@ from .sharding import Sharding
 WORTHWHILE = 0.97
 """Of the peak before, what a change must leave at most to be kept."""
 
+ROWS_MATTER = 0.15
+"""Share of a phase's peak that rows must take for fewer of them to be tried."""
+
 MOST_GPUS = 8
 """That are tried."""
 
@@ -23,12 +26,14 @@ class Advice:
     """A change, on top of those before it.
 
     Attributes:
-        change: settings, as in a recipe.
+        settings: their names.
+        change: the settings with their values, as in a recipe.
         costs: what is given up for it.
         peak: bytes after it.
         fits: whether that is enough.
     """
 
+    settings: tuple[str, ...]
     change: str
     costs: str
     peak: int
@@ -47,69 +52,67 @@ def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
     """
     found: list[Advice] = []
     changes: dict[str, Any] = {}
-    too_large = [phase for phase in plan.phases if phase.total > limit]
+    sizes = {phase.name: phase for phase in plan.phases}
     memory = plan.memory
     tried: set[str] = set()
-    while too_large:
-        name = max(too_large, key=lambda phase: phase.total).name
-        step = next(((more, costs) for more, costs in _changes(memory, name) if _text(more) not in tried), None)
+    while (largest := max(sizes.values(), key=lambda phase: phase.total)).total > limit:
+        step = next((one for one in _changes(memory, largest) if _text(one[0]) not in tried), None)
         if step is None:
             break
         more, costs = step
         tried.add(_text(more))
         try:
             changed = again(plan, changes | more)
-            phases = [phase for phase in changed.phases() if phase.total > limit or phase.name == name]
+            # What fits already does not grow.
+            larger = {phase.name for phase in sizes.values() if phase.total > limit}
+            after = {phase.name: phase for phase in changed.phases(only=larger)}
         except SpinError:  # settings that don't go together
             continue
-        before = next(phase.total for phase in too_large if phase.name == name)
-        after = next((phase.total for phase in phases if phase.name == name), 0)
-        if after > WORTHWHILE * before:
+        if after[largest.name].total > WORTHWHILE * largest.total:
             continue
-        changes, memory = changes | more, changed
-        too_large = [phase for phase in phases if phase.total > limit]
-        peak = max((phase.total for phase in (too_large or changed.phases())), default=0)
-        found.append(Advice(_text(more), costs, peak, not too_large))
+        changes, memory, sizes = changes | more, changed, sizes | after
+        peak = max(phase.total for phase in sizes.values())
+        if found and found[-1].settings == tuple(more):
+            found.pop()  # the same setting, further on
+        found.append(Advice(tuple(more), _text(more), costs, peak, peak <= limit))
     return found, _more_gpus(plan, limit)
 
 
-def _changes(memory: MemoryPlan, phase: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any], str]]:
     """Changes that make a phase smaller, the cheapest first; each as far as it goes before the next one."""
     setup = memory.setup
     args = setup.args
     size = args.per_device_train_batch_size
-    if phase in ("generate", "evaluate"):
-        if args.generation_batch_size > 1:
-            yield {"generation_batch_size": args.generation_batch_size // 2}, "slower generation"
-        if phase == "evaluate" and args.per_device_eval_batch_size > 1:
-            yield {"per_device_eval_batch_size": args.per_device_eval_batch_size // 2}, "slower evaluation"
-    if phase in ("train", "baseline") and not setup.checkpointing:
+    trains, answers = phase.name in ("train", "baseline", "start"), phase.name in ("generate", "evaluate")
+    # Fewer rows at once help as long as rows are what takes the room.
+    by_rows = (
+        sum(phase.parts.get(part, 0) for part in ("activations", "logits", "KV cache")) > ROWS_MATTER * phase.total
+    )
+    if trains and not setup.checkpointing:
         yield {"activation_checkpointing": True}, "training a third longer"
-    if phase == "opponent's pass" and setup.opponent_batch > 1:
+    if answers and by_rows and args.generation_batch_size > 1:
+        yield {"generation_batch_size": args.generation_batch_size // 2}, "slower generation"
+    if phase.name == "evaluate" and by_rows and args.per_device_eval_batch_size > 1:
+        yield {"per_device_eval_batch_size": args.per_device_eval_batch_size // 2}, "slower evaluation"
+    if phase.name == "opponent's pass" and by_rows and setup.opponent_batch > 1:
         yield {"precompute_ref_batch_size": setup.opponent_batch // 2}, "a little time"
-    if phase in ("train", "baseline") and size > 1:
+    if trains and by_rows and size > 1:
         smaller = {
             "per_device_train_batch_size": size // 2,
             "gradient_accumulation_steps": args.gradient_accumulation_steps * size // (size // 2),
         }
-        yield smaller, "the same steps, a little slower"
+        yield smaller, "nothing but a little time"
     optim = str(getattr(args.optim, "value", args.optim))
-    if phase in ("train", "baseline") and setup.peft is None and "8bit" not in optim and not setup.sharding.is_sharded:
+    if trains and setup.peft is None and "8bit" not in optim and not setup.sharding.is_sharded:
         eight = "rmsprop_bnb_8bit" if optim.startswith("rmsprop") else "paged_adamw_8bit"
         yield {"optim": eight}, "states of the optimiser in 8 bits"
-    if setup.peft is None and phase in ("train", "opponent's pass"):
-        yield (
-            {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]},
-            "an adapter instead of all weights",
-        )
-    if setup.dtype.itemsize == 4 and (setup.peft is not None or phase in ("generate", "evaluate")):
-        half = "float16" if setup.precision == "fp16" else "bfloat16"
-        yield (
-            {"dtype": half},
-            "weights in half precision" + ("" if setup.peft is not None else ", also while they are trained"),
-        )
+    if setup.peft is None and not setup.is_from_scratch:
+        adapter = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
+        yield adapter, "an adapter instead of all weights; a larger learning rate"
+    if setup.dtype.itemsize == 4 and setup.peft is not None:
+        yield {"dtype": "float16" if setup.precision == "fp16" else "bfloat16"}, "frozen weights in half precision"
     if setup.quantization is None and setup.peft is not None:
-        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "weights in 4 bits, and slower steps"
+        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "weights in 4 bits, slower steps"
     if args.max_length is not None and args.max_length >= 256:
         yield {"max_length": args.max_length // 2}, "longer rows are cut or left out"
 
@@ -123,10 +126,11 @@ def _more_gpus(plan: Plan, limit: float) -> Advice | None:
         return None
     count = max(2, setup.num_processes * (2 if setup.sharding.kind == "ZeRO-3" else 1))
     while count <= MOST_GPUS:
-        phases: list[Phase] = again(plan, {}, Sharding("ZeRO-3", count)).phases()
-        peak = max(phase.total for phase in phases)
+        trained = again(plan, {}, Sharding("ZeRO-3", count)).phases(only={"train", "opponent's pass", "baseline"})
+        rest = [phase for phase in plan.phases if phase.name in ("generate", "evaluate")]
+        peak = max(phase.total for phase in [*trained, *rest])
         if peak <= limit:
-            return Advice(f"accelerate_config: zero3, on {count} GPUs", "", peak, True)
+            return Advice(("accelerate_config",), f"accelerate_config: zero3, on {count} GPUs", "", peak, True)
         count *= 2
     return None
 

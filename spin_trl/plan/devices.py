@@ -1,8 +1,8 @@
 """GPUs by name: what they hold, how fast they compute and read, and whether they know bfloat16.
 
-From NVIDIA's data sheets: T4 (2019), V100 (2020), A10 (2021), A100 40 and 80 GB (2021), L4 and L40S (2023), GeForce RTX 3090 and
-4090 (Ampere and Ada architecture papers), H100 SXM (2023), H200 SXM (2024). TFLOP/s are those of dense float16 products with
-sums in float32, without sparsity.
+From NVIDIA's data sheets: T4 (2019), V100 (2020), A10 (2021), A100 40 and 80 GB (2021), L4 and L40S (2023), RTX 3090
+and 4090 (Ampere and Ada architecture papers), H100 SXM (2023), H200 SXM (2024). TFLOP/s are those of dense float16
+products with sums in float32, without sparsity.
 """
 
 from __future__ import annotations

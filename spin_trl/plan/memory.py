@@ -1,15 +1,15 @@
 """Peak memory of every phase of a run on one device, by part.
 
 What outlasts a step (weights, optimiser states) is arithmetic on the model's parameters; what a step takes is found by
-playing it on tensors without numbers ([`rehearsal`]). Full fine-tuning keeps no second model; with an adapter the opponent is
-a frozen copy of it. The shares of sharded training are those of DeepSpeed's own estimators (`estimate_zero2_model_states_mem_needs`
-and its like for ZeRO-3) and of FSDP2 with float32 weights.
+playing it on tensors without numbers ([`rehearsal`]). Full fine-tuning keeps no second model; with an adapter the opponent
+is a frozen copy of it. The shares of sharded training are those of DeepSpeed's own estimators for ZeRO-2 and ZeRO-3
+(`estimate_zero2_model_states_mem_needs` and its like), and of FSDP2 with float32 weights.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .model import ModelSettings, PlannedModel
@@ -70,11 +70,12 @@ class MemoryPlan:
         self.lengths = lengths
         self._models: dict[str, PlannedModel] = {}
 
-    def phases(self, *, longest: bool = False) -> list[Phase]:
+    def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
         """All phases that the run has, in the order in which they are played.
 
         Args:
             longest: plan for responses that are all as long as they may be.
+            only: names of the phases to plan; None: all.
 
         Raises:
             PlanError: the model can't be followed.
@@ -91,7 +92,8 @@ class MemoryPlan:
             found.append(("evaluate", self._evaluate))
         if setup.play.baseline:
             found.append(("baseline", self._baseline))
-        return [Phase(name, self._with_reserve(name, parts(longest))) for name, parts in found]
+        wanted = [(name, parts) for name, parts in found if only is None or name in only]
+        return [Phase(name, self._with_reserve(name, parts(longest))) for name, parts in wanted]
 
     @property
     def policy(self) -> PlannedModel:
@@ -145,16 +147,10 @@ class MemoryPlan:
         smoothings = [self.setup.recipe.start.start_label_smoothing, *self.setup.play.baseline_label_smoothing]
         rows = [pair.prompt + pair.responses[0] for pair in pairs]
 
-        def play(_: bool) -> Peak:
-            return supervised(
-                self.policy,
-                rows,
-                checkpointing=self.setup.checkpointing,
-                smoothing=any(smoothings),
-            )
-
-        # Gradients stay: all of them are in the peak, also where they are added to earlier ones.
-        return self._stepped(play, accumulation, frozen=False)
+        play = functools.partial(
+            supervised, self.policy, rows, checkpointing=self.setup.checkpointing, smoothing=any(smoothings)
+        )
+        return self._stepped(lambda keep: play(keep_gradients=keep), accumulation, frozen=False)
 
     def _opponent(self, longest: bool) -> dict[str, int]:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)

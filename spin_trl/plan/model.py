@@ -202,5 +202,5 @@ class _Unpacked(torch.autograd.Function):
             return x @ x.new_empty(ctx.width, num_outputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return grad @ grad.new_empty(grad.size(-1), ctx.width), None, None

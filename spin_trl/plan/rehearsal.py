@@ -104,14 +104,11 @@ def training(
     """
     batch = _batch(pairs, shared=shared)
     with _played(model, checkpointing=checkpointing, backward=True) as live:
-        given_away = [] if keep_gradients else model.trainable
-        hooks = [parameter.register_post_accumulate_grad_hook(_give_away) for parameter in given_away]
         with _autocast(model):
             scores, head = _log_probs(model, batch, on_gpu=on_gpu)
-        scores.sum().backward()
+        with _gradients(model, kept=keep_gradients):
+            scores.sum().backward()
         del scores
-        for hook in hooks:
-            hook.remove()
         return Peak(live.peak, head, live.live)
 
 
@@ -123,7 +120,9 @@ def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool, 
         return Peak(live.peak, head, 0)
 
 
-def supervised(model: PlannedModel, rows: Sequence[int], *, checkpointing: bool, smoothing: bool) -> Peak:
+def supervised(
+    model: PlannedModel, rows: Sequence[int], *, checkpointing: bool, smoothing: bool, keep_gradients: bool = True
+) -> Peak:
     """Forward and backward of a supervised micro-batch, all of whose logits exist: that is how Trainer trains.
 
     Args:
@@ -131,6 +130,7 @@ def supervised(model: PlannedModel, rows: Sequence[int], *, checkpointing: bool,
         rows: tokens of every row.
         checkpointing: whether activations are computed anew in the backward pass.
         smoothing: whether labels are smoothed, for which Trainer takes the logarithms of all probabilities.
+        keep_gradients: as in [`training`].
     """
     ids = torch.zeros(len(rows), max(rows), dtype=torch.long)
     with _played(model, checkpointing=checkpointing, backward=True) as live:
@@ -142,7 +142,8 @@ def supervised(model: PlannedModel, rows: Sequence[int], *, checkpointing: bool,
                 loss = scores.sum(dim=-1, dtype=torch.float32).mean() + scores[..., :1].mean()
                 del scores
             del output
-        loss.backward()
+        with _gradients(model, kept=keep_gradients):
+            loss.backward()
         return Peak(live.peak, 0, live.live)
 
 
@@ -245,7 +246,7 @@ class _Head(torch.autograd.Function):
         return tile, states[:tokens].to(dtype), weight[:GPU_TILE].to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         states, weight = ctx.saved_tensors
         by_states = torch.zeros_like(states, dtype=torch.float32)
         by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -275,7 +276,8 @@ def _played(model: PlannedModel, *, checkpointing: bool = False, backward: bool 
             yield live
     except (RuntimeError, NotImplementedError) as error:
         raise PlanError(
-            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]}"
+            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
+            "It may be with `dtype: bfloat16`, or another `attn_implementation`."
         ) from error
     finally:
         if checkpointing:
@@ -284,6 +286,18 @@ def _played(model: PlannedModel, *, checkpointing: bool = False, backward: bool 
             hook.remove()
         for parameter in model.model.parameters():
             parameter.grad = None
+
+
+@contextlib.contextmanager
+def _gradients(model: PlannedModel, *, kept: bool) -> Iterator[None]:
+    """Keep gradients, or give each away as soon as it is there."""
+    given_away = [] if kept else model.trainable
+    hooks = [parameter.register_post_accumulate_grad_hook(_give_away) for parameter in given_away]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _require_gradient(module: Any, inputs: Any, output: torch.Tensor) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub.constants
 import torch
 from peft import PeftConfig
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
@@ -21,6 +23,7 @@ from ..models import is_adapter
 from ..play.start import start_config
 from ..recipe import Recipe
 from ..terms import ObjectiveTerms
+from ..trainer import OPPONENT_BATCH_FACTOR
 from .model import ModelSettings
 from .sharding import Sharding
 
@@ -108,8 +111,6 @@ class Setup:
     @property
     def opponent_batch(self) -> int:
         """Pairs that the opponent scores together."""
-        from ..trainer import OPPONENT_BATCH_FACTOR
-
         return self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * self.args.per_device_train_batch_size
 
     @property
@@ -191,14 +192,15 @@ def _config(name: str, **kwargs: Any) -> PretrainedConfig:
 @contextlib.contextmanager
 def offline_datasets() -> Iterator[None]:
     """Let `datasets` find what is cached, and fetch nothing."""
-    import datasets
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
     try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 def for_any_machine(overrides: Sequence[str]) -> list[str]:

@@ -64,8 +64,8 @@ def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None)
         settings = config.get("deepspeed_config") or {}
         if "zero_stage" not in settings:
             raise PlanError(
-                "The accelerate configuration has no `zero_stage`. One that names a DeepSpeed file of its own can't be planned; "
-                "write its stage and offloading into `deepspeed_config`."
+                "The accelerate configuration has no `zero_stage`. One that names a DeepSpeed file of its own can't be "
+                "planned; write its stage and offloading into `deepspeed_config`."
             )
         stage = int(settings["zero_stage"])
         return Sharding(

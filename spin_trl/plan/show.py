@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .advice import Advice
@@ -29,7 +30,8 @@ def show_model(console: Console, plan: Plan) -> None:
         ", in 4 bits" if setup.recipe.model.load_in_4bit else ", in 8 bits" if setup.recipe.model.load_in_8bit else ""
     )
     console.print(
-        f"[bold]{setup.recipe.name}[/bold]: {name}, {model.num_parameters:,} parameters, {how}", highlight=False
+        f"[bold]{escape(setup.recipe.name)}[/bold]: {escape(name)}, {model.num_parameters:,} parameters, {how}",
+        highlight=False,
     )
     shared = (
         "prompts shared by their responses" if plan.memory.shares_prompts() else "prompts run once for each response"
@@ -44,8 +46,9 @@ def show_model(console: Console, plan: Plan) -> None:
     )
     lengths = plan.lengths
     console.print(
-        f"{lengths.num_rows:,} prompts to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens a prompt, "
-        f"{lengths.real:,.0f} a real response ({lengths.described}); generated ones taken to be as long",
+        f"{lengths.num_rows:,} prompts to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens a "
+        f"prompt, {lengths.real:,.0f} a real response ({lengths.described}); generated ones are taken to be as long",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )
@@ -116,8 +119,9 @@ def show_verdict(
         return
     if plan.fits(device):
         console.print(
-            f"[bold yellow]Fits[/bold yellow] {device.name} ({sizes}) unless the longest rows meet with responses as long as they "
-            f"may be: then it takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or `max_new_tokens` is safe.",
+            f"[bold yellow]Fits[/bold yellow] {device.name} ({sizes}) unless the longest rows meet with responses as "
+            f"long as they may be: then it takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or "
+            "`max_new_tokens` is safe.",
             highlight=False,
             soft_wrap=True,
         )
@@ -128,7 +132,7 @@ def show_verdict(
         for heading in ("in the recipe", "costs", "peak, GiB", ""):
             table.add_column(heading, justify="right" if heading.startswith("peak") else "left")
         for one in advice:
-            table.add_row(one.change, one.costs, _gib(one.peak), "fits" if one.fits else "")
+            table.add_row(escape(one.change), one.costs, _gib(one.peak), "fits" if one.fits else "")
         console.print(table)
     if not advice or not advice[-1].fits:
         least = min((one.peak for one in advice), default=peak.total)

@@ -1,0 +1,161 @@
+"""`spin-trl plan`: what is shown, what is refused, and that nothing is fetched."""
+
+import json
+
+import pytest
+
+import tiny
+from plan.shapes import folder, recipe, small
+from spin_trl.cli import main
+from spin_trl.plan import devices
+from spin_trl.plan.advice import Advice, advise
+from spin_trl.plan.planning import Wishes, make_plan
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch, capsys):
+    """A function that plans a small model and returns the exit code and what is shown."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments, config=None, **settings):
+        model = (
+            folder(tmp_path / "model", config or small()) if not (tmp_path / "model").exists() else tmp_path / "model"
+        )
+        code = main(["plan", recipe(tmp_path, model, **settings), *arguments])
+        shown = capsys.readouterr()
+        assert "Traceback" not in shown.err
+        return code, shown.out + shown.err
+
+    return run
+
+
+def test_a_plan_of_a_config_alone(planned):
+    """No weights, no tokenizer, no data, no network: lengths are assumed, and it says so."""
+    code, shown = planned("--gpu", "t4", fp16=True, bf16=False)
+    assert code == 0
+    for part in (
+        "Fits t4",
+        "KV cache",
+        "iteration-1",
+        "Disk",
+        "assumed",
+        "'nobody/nothing' is not at hand",
+        "627 prompts",
+    ):
+        assert part in shown, shown
+
+
+def test_without_a_gpu_all_known_ones_are_shown(planned):
+    code, shown = planned()
+    assert code == 0
+    assert all(name in shown for name in devices.DEVICES)
+    assert "no bfloat16" in shown
+
+
+def test_bfloat16_on_a_t4_is_refused(planned):
+    code, shown = planned("--gpu", "t4")
+    assert code == 1
+    assert "t4 has no bfloat16: set `bf16: false` and `fp16: true`" in shown
+
+
+def test_an_unknown_gpu_is_refused_with_those_that_are_known(planned):
+    code, shown = planned("--gpu", "a1000")
+    assert code == 2
+    assert "`--gpu` is 'a1000'; did you mean" in shown
+    assert "rtx-4090" in shown
+
+
+@pytest.mark.parametrize(("name", "known"), [("A100_80GB", "a100-80"), ("RTX 4090", "rtx-4090"), ("h100", "h100")])
+def test_gpus_are_known_in_other_spellings(name, known):
+    assert devices.named(name).name == known
+
+
+def test_a_model_without_a_config_is_refused(tmp_path, capsys):
+    code = main(["plan", recipe(tmp_path, "nobody/no-model"), "--gpu", "h100"])
+    assert code == 2
+    message = capsys.readouterr().err
+    assert "The model 'nobody/no-model' can't be planned" in message
+    assert "config.json" in message
+
+
+def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
+    """With its configuration and tokenizer; the weights beside them are not looked at."""
+    import huggingface_hub.constants
+
+    cache = tiny.hub_cache(tmp_path / "hub", {"org/cached": "qwen2"})
+    for weights in cache.rglob("*.safetensors"):
+        weights.unlink()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    data = tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(20))
+    code = main(["plan", recipe(tmp_path, "org/cached", dataset_name=str(data), max_rows=None), "--gpu", "h100"])
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "counted on 20 of 20 rows" in " ".join(shown.split())
+
+
+def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
+    """And the exit code is 1."""
+    monkeypatch.setitem(devices.DEVICES, "tiny", devices.Device("tiny", 0.6, 10, 100))
+    change = Advice(("lora_target_modules",), "lora_target_modules: [all-linear]", "something", 2**29, True)
+    monkeypatch.setattr("spin_trl.plan.advice.advise", lambda plan, limit: ([change], None))
+    code, shown = planned("--gpu", "tiny")
+    assert code == 1
+    assert "Does not fit tiny" in shown
+    assert "lora_target_modules: [all-linear]" in shown
+    assert "The run does not fit tiny as it is." in shown
+
+
+def test_advice_is_planned_again(tmp_path):
+    """Every change is smaller than the one before it, and the last one fits."""
+    config = small(vocab_size=30_000, hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
+    path = recipe(
+        tmp_path,
+        folder(tmp_path / "model", config),
+        activation_checkpointing=False,
+        per_device_train_batch_size=16,
+        generation_batch_size=1,
+    )
+    found = make_plan(path, [], Wishes(), on_gpu=True)
+    limit = 0.85 * 2**30
+    assert found.peak.total > limit
+    changes, _ = advise(found, limit)
+    peaks = [found.peak.total, *(one.peak for one in changes)]
+    assert peaks == sorted(peaks, reverse=True)
+    assert changes[0].change == "activation_checkpointing: true"
+    assert changes[-1].fits
+    assert peaks[-1] <= limit
+
+
+def test_a_start_from_scratch_is_planned_with_its_own_data(capsys, monkeypatch):
+    """The quickstart: its tokenizer is built, its rows are counted, θ_0's training is a phase."""
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["plan", "quickstart"]) == 0
+    shown = capsys.readouterr().out
+    assert "225,504 parameters" in shown
+    assert "start" in shown
+    assert "1,000 prompts to train on, 1,000 held out" in shown
+
+
+def test_planning_writes_nothing(planned, tmp_path):
+    planned("--gpu", "h100")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "planned.yaml"]
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "qwen2"
+
+
+def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypatch):
+    """A plan must not begin with a download of gigabytes."""
+    import datasets
+    import huggingface_hub.constants
+
+    seen = []
+
+    def load_dataset(*args, **kwargs):
+        seen.append((datasets.config.HF_HUB_OFFLINE, huggingface_hub.constants.HF_HUB_OFFLINE))
+        raise ConnectionError
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("spin_trl.sources.load_dataset", load_dataset)
+    assert planned("--gpu", "h100")[0] == 0
+    assert seen == [(True, True)]
+    assert not datasets.config.HF_HUB_OFFLINE

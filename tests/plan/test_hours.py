@@ -1,0 +1,107 @@
+"""Hours, tokens and disk: sums by hand, and two papers' own times."""
+
+import pytest
+
+from plan.shapes import QWEN_05B, ZEPHYR, folder, recipe, small
+from spin_trl.plan.devices import DEVICES
+from spin_trl.plan.hours import Shape
+from spin_trl.plan.model import ModelSettings, PlannedModel
+from spin_trl.plan.planning import Wishes, make_plan
+from spin_trl.plan.speed import SECONDS_A_LAYER, utilisation
+
+
+def works(tmp_path, gpu="a100-80", wishes=None, **settings):
+    path = recipe(tmp_path, folder(tmp_path / "model", small()), **settings)
+    found = make_plan(path, [], wishes or Wishes(prompt_tokens=50, response_tokens=100), on_gpu=True)
+    return found, found.work(DEVICES[gpu])
+
+
+@pytest.fixture(scope="module")
+def zephyr():
+    import torch
+
+    return Shape(PlannedModel(ModelSettings(ZEPHYR, torch.bfloat16)))
+
+
+def test_operations_by_hand(zephyr):
+    """Two a weight and token: 7,241,732,096 weights less the embedding and the head, of 32,000 x 4,096 each."""
+    body = 7_241_732_096 - 2 * 32_000 * 4096
+    attention = 4 * 32 * 4096 * 500
+    assert zephyr.forward(1000, 0, 1000) == pytest.approx(1000 * (2 * body + attention))
+    assert zephyr.forward(0, 10, 1) == 10 * 2 * 32_000 * 4096
+
+
+@pytest.mark.parametrize(
+    ("gpu", "row", "seconds"), [("a100-80", 900, 10.0), ("h100", 1400, 7.6)], ids=["SPIN's paper", "IRIS's paper"]
+)
+def test_training_takes_as_long_as_the_papers_say(zephyr, gpu, row, seconds):
+    """64 pairs on eight GPUs, within a factor of two: 10 s on A100s (arXiv 2401.01335, appendix B.1), 7.6 s on H100s (3.31 h
+    for two epochs of 50,000 pairs, arXiv 2604.20933). Their code runs 128 rows, filled up to the longest, through the policy
+    (forward, again for checkpointing, backward) and through a reference model; the papers don't say how long rows are.
+    """
+    operations = 5 * zephyr.forward(128 * row, 128 * row, row)
+    device = DEVICES[gpu]
+    found = operations / (8 * utilisation(device, 4096) * device.tflops * 1e12)
+    assert seconds / 2 < found < 2 * seconds
+
+
+def test_answering_takes_as_long_as_the_paper_says(zephyr):
+    """64 prompts on eight A100s, 256 tokens each at most: 6.69 s (arXiv 2401.01335, B.1), within a factor of two."""
+    step = 32 * SECONDS_A_LAYER + zephyr.weight_bytes / (DEVICES["a100-80"].bandwidth * 1e9)
+    assert 6.69 / 2 < 256 * step < 2 * 6.69
+
+
+def test_tokens_and_steps_by_hand(tmp_path):
+    """640 rows, 13 of them held out; 150 tokens a row, 100 generated; steps of 2 pairs; two epochs, then one; history 1."""
+    found, work = works(
+        tmp_path,
+        num_train_epochs=[2, 1],
+        per_device_train_batch_size=2,
+        history=1,
+        save_strategy="no",
+        max_new_tokens=100,
+    )
+    assert (found.lengths.num_rows, found.lengths.num_held_out) == (627, 13)
+    first, second = work[1:]
+    assert (first.steps, second.steps) == (627, 627)
+    assert first.sampled == second.sampled == 627 * 100
+    assert first.trained == 627 * 2 * 250
+    assert first.seconds["train"] == pytest.approx(second.seconds["train"])
+
+
+def test_a_measured_rate_takes_the_place_of_what_is_assumed(tmp_path):
+    wishes = Wishes(prompt_tokens=50, response_tokens=100, training_tokens=1000.0, generation_tokens=500.0)
+    _, work = works(tmp_path, wishes=wishes, num_train_epochs=1, per_device_train_batch_size=1, max_new_tokens=100)
+    assert work[1].seconds["train"] == pytest.approx(627 * 250 / 1000)
+    assert work[1].seconds["generate"] == pytest.approx(627 * 100 / 500)
+
+
+def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
+    """One more forward beside forward, forward again and backward: a quarter of the step."""
+    (tmp_path / "b").mkdir()
+    settings = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1, "num_train_epochs": 1}
+    _, plain = works(tmp_path, **settings)
+    _, iris = works(tmp_path / "b", loss_type="iris", iris_schedule="published", **settings)
+    assert iris[1].seconds["train"] == pytest.approx(1.25 * plain[1].seconds["train"])
+
+
+def test_tspin_has_a_third_branch_after_the_first_iteration(tmp_path):
+    _, work = works(tmp_path, loss_type="tspin", num_train_epochs=1, max_new_tokens=100)
+    assert "opponent's pass" not in work[1].seconds
+    assert work[2].trained / work[1].trained == pytest.approx(350 / 250)
+
+
+def test_disk_by_hand(tmp_path):
+    """Qwen2.5-0.5B with LoRA, on queries and values: adapters of 4 * 1,081,344 bytes with a tokenizer, two iterations."""
+    path = recipe(
+        tmp_path,
+        folder(tmp_path / "model", QWEN_05B),
+        use_peft=True,
+        lora_target_modules=["q_proj", "v_proj"],
+        save_strategy="no",
+    )
+    found = make_plan(path, [], Wishes(), on_gpu=True)
+    disk = found.disk(found.work(DEVICES["t4"]))
+    assert disk["models"] == 2 * (4 * 1_081_344 + 15_000_000)
+    assert "checkpoints" not in disk
+    assert disk["the start, in the Hub's cache"] == 2 * 494_032_768

@@ -1,0 +1,167 @@
+"""Peak memory of phases: shares by hand, and peaks that are measured while small models train and answer."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import spin_trl
+from plan.shapes import ZEPHYR, folder, recipe, small
+from spin_trl.plan.optimizers import state_bytes
+from spin_trl.plan.planning import Wishes, make_plan
+from spin_trl.plan.sharding import Sharding, read_sharding
+
+
+def plan(tmp_path, config, on_gpu=True, wishes=None, **settings):
+    path = recipe(tmp_path, folder(tmp_path / "model", config), **settings)
+    return make_plan(path, [], wishes or Wishes(), on_gpu=on_gpu)
+
+
+def phase(found, name):
+    (one,) = [phase for phase in found.phases if phase.name == name]
+    return one
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """benchmarks/plan.py: what measures is the same there and here."""
+    path = Path(spin_trl.__file__).parents[1] / "benchmarks" / "plan.py"
+    spec = importlib.util.spec_from_file_location("plan_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["plan_benchmark"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_peft": True, "lora_target_modules": ["all-linear"], "activation_checkpointing": True},
+        {"use_peft": True, "load_in_4bit": True, "lora_target_modules": ["all-linear"]},
+    ],
+    ids=["full", "lora, checkpointing", "lora, 4-bit"],
+)
+def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
+    """Within 30 %, the promise; they are deterministic on a CPU."""
+    model = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2}
+    bench = benchmark.Bench(benchmark.Case(model, settings), tmp_path)
+    assert bench.training().ratio == pytest.approx(1, abs=0.3)
+    assert bench.answering().ratio == pytest.approx(1, abs=0.3)
+
+
+def test_zephyr_in_eight_shards(tmp_path):
+    """ZeRO-3 by hand: 2 bytes a weight, float32 weights and RMSprop's one state, float32 gradients, over 8 GPUs; and as many
+    gathered weights as DeepSpeed allows. The cache: 32 layers of 8 heads of 128, keys and values, 2 bytes each.
+    """
+    found = plan(
+        tmp_path,
+        ZEPHYR,
+        dtype="bfloat16",
+        optim="rmsprop",
+        accelerate_config="zero3",
+        max_new_tokens=192,
+        generation_batch_size=8,
+        per_device_train_batch_size=1,
+    )
+    trained = phase(found, "train").parts
+    assert trained["weights"] == pytest.approx(2 * 7_241_732_096 / 8 + 2 * 10**9, rel=0.001)
+    assert trained["optimiser"] == pytest.approx((4 + 4) * 7_241_732_096 / 8, rel=0.001)
+    assert trained["gradients"] == pytest.approx(4 * 7_241_732_096 / 8, rel=0.001)
+    answering = phase(found, "generate").parts
+    assert answering["weights"] == pytest.approx(2 * 7_241_732_096, rel=0.001)  # whole replicas
+    assert found.memory.cache_bytes_per_token == pytest.approx(32 * 8 * 128 * 2 * 2, rel=0.001)
+    a_layer_twice = 33 / 32
+    assert answering["KV cache"] == pytest.approx(8 * 256 * 32 * 8 * 128 * 2 * 2 * a_layer_twice, rel=0.001)
+
+
+def test_checkpointing_and_smaller_batches_take_less(tmp_path):
+    as_is = plan(tmp_path, small(), activation_checkpointing=False, per_device_train_batch_size=8)
+    (tmp_path / "b").mkdir()
+    checkpointed = plan(tmp_path / "b", small(), activation_checkpointing=True, per_device_train_batch_size=8)
+    (tmp_path / "c").mkdir()
+    smaller = plan(tmp_path / "c", small(), activation_checkpointing=False, per_device_train_batch_size=4)
+    activations = [phase(found, "train").parts["activations"] for found in (as_is, checkpointed, smaller)]
+    assert activations[1] < 0.8 * activations[0]
+    assert activations[2] < 0.7 * activations[0]
+
+
+def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
+    """With two iterations; one iteration has the bare model as its opponent."""
+    found = plan(tmp_path, small(), use_peft=True)
+    assert phase(found, "train").parts["adapters"] == 2 * phase(found, "generate").parts["adapters"]
+    (tmp_path / "b").mkdir()
+    one = plan(tmp_path / "b", small(), use_peft=True, num_iterations=1)
+    assert phase(one, "train").parts["adapters"] == phase(found, "generate").parts["adapters"]
+
+
+def test_a_supervised_arm_holds_all_logits(tmp_path):
+    """Trainer computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, in float32 at least twice."""
+    found = plan(tmp_path, small(vocab_size=20_000), baseline="sft", per_device_train_batch_size=8)
+    assert phase(found, "baseline").total > 2 * 4 * 8 * 256 * 20_000
+    assert phase(found, "train").total < phase(found, "baseline").total
+
+
+def test_reference_free_losses_have_no_pass_of_the_opponent(tmp_path):
+    found = plan(tmp_path, small(), loss_type="simpo")
+    assert [one.name for one in found.phases] == ["generate", "train", "evaluate"]
+
+
+def test_a_mixture_of_experts_is_followed_too(tmp_path):
+    from transformers import MixtralConfig
+
+    config = MixtralConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+    )
+    assert phase(plan(tmp_path, config, dtype="bfloat16"), "train").parts["activations"] > 0
+
+
+@pytest.mark.parametrize(
+    ("optim", "expected"),
+    [
+        ("adamw_torch_fused", 8 * 1_010_000),
+        ("rmsprop", 4 * 1_010_000),
+        ("sgd", 0),
+        # 8 bits where there are 4,096 values or more, with a float32 a block of 256
+        ("paged_adamw_8bit", 2 * (1_000_000 + 4 * 3907) + 2 * (10_000 + 4 * 40)),
+        ("adafactor", 4 * (2000 + 200)),
+    ],
+)
+def test_bytes_of_an_optimiser(optim, expected):
+    """Of two matrices, of 1000 x 1000 and 100 x 100 values."""
+    matrices = [torch.empty(1000, 1000), torch.empty(100, 100)]
+    assert state_bytes(optim, matrices) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "gpus", "expected"),
+    [
+        (None, None, Sharding()),
+        (None, 4, Sharding("DDP", 4)),
+        ({"distributed_type": "MULTI_GPU", "num_processes": 8}, 2, Sharding("DDP", 2)),
+        (
+            {
+                "distributed_type": "DEEPSPEED",
+                "num_processes": 8,
+                "deepspeed_config": {"zero_stage": 2, "offload_optimizer_device": "cpu"},
+            },
+            None,
+            Sharding("ZeRO-2", 8, offloads_optimizer=True),
+        ),
+        (
+            {"distributed_type": "FSDP", "num_processes": 8, "fsdp_config": {"fsdp_activation_checkpointing": True}},
+            None,
+            Sharding("FSDP", 8, checkpoints=True),
+        ),
+    ],
+)
+def test_processes_are_those_of_the_accelerate_configuration(config, gpus, expected):
+    assert read_sharding(config, gpus) == expected
