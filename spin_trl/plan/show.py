@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,6 +33,7 @@ def show_model(console: Console, plan: Plan) -> None:
     console.print(
         f"[bold]{escape(setup.recipe.name)}[/bold]: {escape(name)}, {model.num_parameters:,} parameters, {how}",
         highlight=False,
+        soft_wrap=True,
     )
     shared = (
         "prompts shared by their responses" if plan.memory.shares_prompts() else "prompts run once for each response"
@@ -60,30 +62,46 @@ def memory_table(plan: Plan, device: Device | None) -> Table:
     # Small models are shown in MiB.
     unit, name = (GIB, "GiB") if plan.peak.total >= GIB else (2**20, "MiB")
     table = Table(title=f"Peak memory of a phase on one device, {name}{there}", title_justify="left")
-    used = [part for part in PARTS if any(part in phase.parts for phase in plan.phases)]
-    for heading in ("phase", *used, "in all", "longest responses"):
-        table.add_column(heading, justify="left" if heading == "phase" else "right")
-    for phase, longest in zip(plan.phases, plan.longest, strict=True):
-        style = "bold" if phase is plan.peak else None
-        counts = [*(phase.parts.get(part, 0) for part in used), phase.total, longest.total]
-        table.add_row(phase.name, *(f"{count / unit:.1f}" if count else "" for count in counts), style=style)
+    table.add_column("part")
+    for phase in plan.phases:
+        table.add_column(phase.name, justify="right", style="bold" if phase is plan.peak else None)
+    for part in PARTS:
+        counts = [phase.parts.get(part, 0) for phase in plan.phases]
+        if any(counts):
+            table.add_row(part, *(_of(count / unit) if count else "" for count in counts))
+    table.add_section()
+    for label, phases in (("in all", plan.phases), ("with the longest responses", plan.longest)):
+        table.add_row(label, *(f"{phase.total / unit:.1f}" for phase in phases))
     return table
 
 
 def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
-    """Hours by stage and phase."""
+    """Hours by phase, of every stage and of the run; iterations that are alike stand together."""
     names = [name for name in PLAYED if any(name in one.seconds for one in work)]
+    groups = [
+        list(group)
+        for _, group in itertools.groupby(
+            (one for one in work if one.seconds), key=lambda one: (one.steps, one.sampled, one.trained, one.seconds)
+        )
+    ]
     table = Table(title="Hours", title_justify="left")
-    for heading in ("stage", "steps", "tokens sampled", "tokens trained on", *names, "in all"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for one in work:
-        if one.seconds:
-            counts = (f"{count:,.0f}" if count else "" for count in (one.steps, one.sampled, one.trained))
-            table.add_row(one.stage, *counts, *(_hours(one.seconds.get(name, 0)) for name in names), _hours(one.total))
-    sums = (sum(one.seconds.get(name, 0) for one in work) for name in names)
-    counts = (sum(getattr(one, name) for one in work) for name in ("steps", "sampled", "trained"))
-    total = sum(one.total for one in work)
-    table.add_row("run", *(f"{count:,.0f}" for count in counts), *map(_hours, sums), _hours(total), style="bold")
+    table.add_column("")
+    for group in groups:
+        first, last = group[0].stage, group[-1].stage.rpartition("-")[2]
+        table.add_column(first if len(group) == 1 else f"{first} to {last}, each", justify="right")
+    table.add_column("run", justify="right", style="bold")
+
+    def add(label: str, count: Callable[[Work], float], show: Callable[[float], str]) -> None:
+        table.add_row(label, *(show(count(group[0])) for group in groups), show(sum(map(count, work))))
+
+    add("steps", lambda one: one.steps, lambda count: f"{count:,.0f}" if count else "")
+    add("tokens sampled", lambda one: one.sampled, _many)
+    add("tokens trained on", lambda one: one.trained, _many)
+    table.add_section()
+    for name in names:
+        add(name, lambda one, name=name: one.seconds.get(name, 0), _hours)  # type: ignore[misc]
+    table.add_section()
+    add("in all", lambda one: one.total, _hours)
     return table
 
 
@@ -171,6 +189,10 @@ def devices_table(plan: Plan, devices: Sequence[Device]) -> Table:
     return table
 
 
+def _of(count: float) -> str:
+    return f"{count:.1f}" if count >= 0.095 else f"{count:.3f}"
+
+
 def _gib(count: float) -> str:
     if not count:
         return ""
@@ -180,6 +202,14 @@ def _gib(count: float) -> str:
 def _hours(seconds: float) -> str:
     hours = seconds / 3600
     return f"{hours:,.1f}" if hours >= 9.95 else f"{hours:.2f}" if hours >= 0.095 else f"{hours:.3f}" if hours else ""
+
+
+def _many(count: float) -> str:
+    """A number of tokens, short enough for eight columns on a narrow terminal."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f}" if count else ""
 
 
 def _size(count: float) -> str:
