@@ -36,7 +36,7 @@ def test_a_plan_of_a_config_alone(planned):
     for part in (
         "Fits t4",
         "KV cache",
-        "iteration-1",
+        "iteration-0 to 1, each",
         "Disk",
         "assumed",
         "'nobody/nothing' is not at hand",
