@@ -218,6 +218,8 @@ class Hub:
         while True:
             try:
                 return function()
+            except HubError:  # it says all there is to say
+                raise
             except Exception as error:  # a client of a network has many ways to say no
                 if not may_pass(error) or not pauses or self._stopped.is_set():
                     raise HubError(f"Could not {what}: {explain(error)}") from error

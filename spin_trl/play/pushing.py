@@ -47,7 +47,7 @@ class Pushing:
         self._run, self._console = run, console
         self._active = active and run.args.push_to_hub and not run.play.smoke
         self._stopped = threading.Event()
-        self._wake, self._ending, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._wake, self._ending = threading.Event(), threading.Event()
         self._hub = Hub(self._stopped)
         self._publisher = Publisher(run, self._hub, self._say)
         self._keeper = Keeper(run.directory, self._hub) if run.play.hub_backup else None

@@ -124,6 +124,21 @@ def test_a_file_that_vanishes_is_no_error(hub: LocalHub, tmp_path: Path) -> None
     assert sorted(hub.model(REPO).branches["run"]) == [".gitattributes", "two.safetensors"]
 
 
+def test_what_there_is_no_more_is_not_attempted_again(hub: LocalHub) -> None:
+    """A model may have gone for good."""
+    calls: list[int] = []
+
+    def files() -> dict:
+        calls.append(1)
+        raise HubError("It has gone.")
+
+    api = Hub()
+    api.create(REPO, "model", None)
+    with pytest.raises(HubError, match=r"^It has gone\.$"):
+        api.push(REPO, "iter-0", files, "a message")
+    assert len(calls) == 1
+
+
 def test_without_a_token_the_message_says_where_it_comes_from(hub: LocalHub, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=r"`HF_TOKEN`.*`hf auth login`"):

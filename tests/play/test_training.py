@@ -186,7 +186,8 @@ def test_the_cards_of_later_iterations_name_the_models_origin(llama_folder: Path
         for t in (0, 1):
             card = ModelCard.load(f"{way}/iteration-{t}/model/README.md")
             assert card.data.base_model == "org/start"
-            assert f"{way}-iteration-{t}" in card.text
+            assert f"# {way}, iteration {t}\n" in card.text
+            assert "None" not in card.content
             assert str(tmp_path) not in card.content
 
 
