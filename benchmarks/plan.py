@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars
+from peft import get_peft_model
 from rich.console import Console
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
@@ -238,6 +239,9 @@ class Bench:
         """A micro-batch of answers, none of which ends before it is as long as it may be."""
         recipe = self.recipe()
         model = load_policy(self.folder / "model", recipe.args, get_quantization_config(recipe.model)).eval()
+        peft = get_peft_config(recipe.model)
+        if peft is not None:  # as after the first iteration
+            model = get_peft_model(model, peft).eval()
         if self.on_gpu:
             model = model.to("cuda") if "load_in_4bit" not in self.settings else model
         half = torch.bfloat16 if recipe.args.bf16 else torch.float16 if recipe.args.fp16 else None
@@ -247,8 +251,7 @@ class Bench:
         sampling = Sampling.from_args(recipe.args)
         measured = held(model) + self.peak(lambda: engine.generate(prompts, sampling, 0))
         (planned,) = [phase for phase in self.plan().phases() if phase.name == "generate"]
-        reserve = planned.parts.get("reserve", 0) + planned.parts.get("adapters", 0)  # no adapter answers here
-        return Result(measured, planned.total - reserve)
+        return Result(measured, planned.total - planned.parts.get("reserve", 0))
 
     def peak(self, run: Callable[[], Any]) -> int:
         """Bytes that tensors take at once, at most, beside those that are there."""

@@ -1,7 +1,7 @@
 """The recipes for one GPU at their real shapes, with random weights and made-up data: peak memory, time a step, and no NaN.
 
-A recipe is played with its own YAML: model and data are made on the spot in the shapes of its own, nothing is downloaded, and
-the Hub is left alone. Without a GPU, `--tiny` plays the same with small shapes on the CPU, to see that the benchmark runs.
+A recipe is played with its own YAML. Model and data are made on the spot, in the shapes of its own; nothing is downloaded,
+and the Hub is left alone. Without a GPU, `--tiny` plays small shapes on the CPU, to see that the benchmark runs.
 
     python benchmarks/recipes.py [--recipes qwen2.5-0.5b-t4 qwen2.5-3b/lora] [--rows 256] [--iterations 3]
     python benchmarks/recipes.py --tiny
@@ -58,7 +58,7 @@ WORDS = ("boat", "lamp", "seven", "paints", "because", "half", "and", "then", "b
 
 @dataclass(frozen=True)
 class Played:
-    """What came of a recipe: bytes at the peak (0 on a CPU), seconds a step, sampled tokens a second, and no NaN anywhere."""
+    """What came of a recipe: bytes at the peak (0 on a CPU), seconds a step, sampled tokens a second; and no NaN."""
 
     peak: int
     step_seconds: float

@@ -107,17 +107,16 @@ def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
 
 def test_advice_is_planned_again(tmp_path):
     """Every change is smaller than the one before it, and the last one fits."""
-    config = small(vocab_size=30_000, hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
+    config = small(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
     path = recipe(
         tmp_path,
         folder(tmp_path / "model", config),
         activation_checkpointing=False,
-        per_device_train_batch_size=16,
+        per_device_train_batch_size=64,
         generation_batch_size=1,
     )
     found = make_plan(path, [], Wishes(), on_gpu=True)
-    limit = 0.85 * 2**30
-    assert found.peak.total > limit
+    limit = 0.9 * found.peak.total
     changes, _ = advise(found, limit)
     peaks = [found.peak.total, *(one.peak for one in changes)]
     assert peaks == sorted(peaks, reverse=True)

@@ -100,7 +100,7 @@ def test_disk_by_hand(tmp_path):
         lora_target_modules=["q_proj", "v_proj"],
         save_strategy="no",
     )
-    found = make_plan(path, [], Wishes(), on_gpu=True)
+    found = make_plan(path, [], Wishes(prompt_tokens=50), on_gpu=True)
     disk = found.disk(found.work(DEVICES["t4"]))
     assert disk["models"] == 2 * (4 * 1_081_344 + 15_000_000)
     assert "checkpoints" not in disk
