@@ -34,15 +34,15 @@ from trl.trainer.utils import get_config_model_id, hash_module
 from . import checkpoint, data, opponent
 from .answers import answer
 from .card import complete_card
-from .collator import DataCollatorForSelfPlay, self_play_collator
+from .collator import self_play_collator
 from .config import SPINConfig
 from .errors import DataError, GenerationsError, RecipeError
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
-from .loss_types import check_known
 from .models import digest, keep_differentiable, lost_steps
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
+from .refusals import check_self_play
 from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class SPINTrainer(ObjectiveTrainer):
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
-            args = self._check_self_play(args, train_dataset, data_collator)
+            args = copy.copy(check_self_play(args, train_dataset, data_collator))
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
             adapters = peft_config is not None or is_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
@@ -178,28 +178,6 @@ class SPINTrainer(ObjectiveTrainer):
                 self._for_each_dataset(self._with_opponent)
 
     # ---- datasets -----------------------------------------------------------------------------------------------------
-
-    def _check_self_play(self, args: Any, train_dataset: Any, data_collator: DataCollator | None) -> SPINConfig:
-        """What self-play can't do, said before a model is loaded. Returns settings that are the trainer's own."""
-        if not isinstance(args, SPINConfig):
-            raise RecipeError(f"An SFT dataset needs `args` of type SPINConfig, got {type(args).__name__}.")
-        if isinstance(train_dataset, IterableDataset):
-            raise DataError(
-                "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
-                "stream pairs (`prompt`, `chosen`, `rejected`)."
-            )
-        check_known(args.losses)
-        if {"image", "images"} & set(train_dataset.column_names):
-            raise DataError(
-                "Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`)."
-            )
-        if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
-            raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
-        if args.sync_ref_model:
-            raise RecipeError(
-                "`sync_ref_model` moves the reference model, but the opponent is frozen in an iteration."
-            )
-        return copy.copy(args)
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
