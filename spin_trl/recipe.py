@@ -68,6 +68,7 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
+        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` takes a recipe's own away
         if isinstance(self.column_mapping, str):
             try:
                 self.column_mapping = yaml.safe_load(self.column_mapping)

@@ -30,7 +30,10 @@ def name_of(recipe: Path) -> str | None:
 
 def _folders() -> list[Path]:
     """Where they may lie, the one that counts last."""
-    folders = [Path(__file__).parent.parent / "recipes", Path(__file__).parent / "recipes"]
+    folders = [Path(__file__).parent / "recipes"]
+    tree = Path(__file__).parent.parent
+    if (tree / "setup.cfg").is_file():  # where the package is installed, `recipes` beside it is another package's
+        folders.insert(0, tree / "recipes")
     with contextlib.suppress(ModuleNotFoundError):  # a source tree that is not installed
         folders.append(Path(str(importlib.resources.files("spin_trl.recipes"))))
     return folders

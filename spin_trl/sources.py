@@ -144,7 +144,9 @@ def as_conversations(dataset: Dataset) -> Dataset:
 
     Without this, text is text: no chat template is put around it. Data that holds messages stays as it is.
     """
-    if not {"prompt", "completion"} <= set(dataset.column_names) or not isinstance(dataset[0]["prompt"], str):
+    if len(dataset) == 0 or not {"prompt", "completion"} <= set(dataset.column_names):
+        return dataset
+    if not isinstance(dataset[0]["prompt"], str):
         return dataset
 
     def as_messages(row: dict[str, Any]) -> dict[str, Any]:

@@ -255,6 +255,8 @@ def test_a_recipes_data_is_loaded_and_cut(read: Read, tmp_path: Path) -> None:
     held_out = read(text, "--held_out_name", f"{tmp_path}/rows.jsonl").data.held_out()
     assert held_out is not None
     assert held_out.to_list() == loaded.to_list()
+    named = text + f"held_out_name: {tmp_path}/rows.jsonl\n"
+    assert read(named, "--held_out_name", "").data.held_out() is None
 
 
 def test_a_recipe_without_data_says_so(read: Read) -> None:

@@ -223,3 +223,5 @@ def test_conversations_stay_as_they_are(kind: tiny.SFTKind) -> None:
     """Whoever shares a setting between datasets loses nothing."""
     rows = tiny.sft(2, kind)
     assert sources.as_conversations(rows) is rows
+    empty = Dataset.from_dict({"prompt": [], "completion": []})
+    assert sources.as_conversations(empty) is empty  # whoever needs rows says so

@@ -6,10 +6,11 @@
 # RUN_DIR must lie where all machines see it. What answers and measures runs under CONFIG, with whole replicas of the model; what
 # trains, under TRAIN_CONFIG. Both are configurations of accelerate, by default those beside this script; how many machines and
 # processes there are follows from NODES and GPUS. BASELINE=1 plays the recipe's baseline arms, PUSH=1 pushes to the Hub after every
-# iteration. SBATCH_OPTIONS goes to sbatch as it is (account, partition, time), PYTHON is the interpreter (python), PORT a free port.
+# iteration. SBATCH_OPTIONS goes to sbatch as it is (account, partition, time, and --cpus-per-task, the CPUs of a machine: many clusters
+# give one if none are asked for), PYTHON is the interpreter (python), PORT a free port.
 #
 # A phase that fails, or a gate that ends the run, leaves the jobs behind it undone, and Slurm removes them. The same command submits
-# them again: phases that are done return at once.
+# them again: phases that are done return at once. No phase waits for a push: one that fails holds nothing up.
 set -euo pipefail
 
 export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python}
@@ -20,6 +21,8 @@ case "${1:-}" in
     shift
     HEAD_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     export HEAD_NODE
+    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-${SRUN_CPUS_PER_TASK:-}} # srun takes no other notice of the job's
+    [ -n "$SRUN_CPUS_PER_TASK" ] || unset SRUN_CPUS_PER_TASK
     exec srun --kill-on-bad-exit=1 --ntasks "$NODES" --ntasks-per-node 1 bash "$script" --machine "$@"
     ;;
 --machine) # on every machine of a job
@@ -43,17 +46,22 @@ machines=$([ "$NODES" -gt 1 ] && echo two-machines || echo ddp)
 sharded=$([ "$NODES" -gt 1 ] && echo two-machines-zero3 || echo zero3)
 CONFIG=${CONFIG:-$here/$machines.yaml} TRAIN_CONFIG=${TRAIN_CONFIG:-$here/$sharded.yaml}
 
-before=
-# submit NAME CONFIG ARGUMENTS...: a phase on all machines, after the phase before it.
-submit() {
+before= job=
+# send NAME CONFIG ARGUMENTS...: a job on all machines, after the phase before it.
+send() {
     local name=$1
     shift
     # shellcheck disable=SC2086 - options are words
-    before=$(sbatch --parsable --job-name "$name" --nodes "$NODES" --ntasks-per-node 1 --gpus-per-node "$GPUS" \
+    job=$(sbatch --parsable --job-name "$name" --nodes "$NODES" --ntasks-per-node 1 --gpus-per-node "$GPUS" \
         --output "$run/slurm-%x-%j.txt" --kill-on-invalid-dep=yes ${before:+--dependency="afterok:$before"} \
         ${SBATCH_OPTIONS:-} "$script" --job "$@")
-    before=${before%%;*} # Slurm adds its cluster's name where there are several
-    echo "$name: job $before"
+    job=${job%%;*} # Slurm adds its cluster's name where there are several
+    echo "$name: job $job"
+}
+# submit NAME CONFIG ARGUMENTS...: a phase, for which the next one waits.
+submit() {
+    send "$@"
+    before=$job
 }
 
 mkdir -p "$run"
@@ -66,5 +74,5 @@ for ((t = 0; t < iterations; t++)); do
         submit "baseline-$t" "$TRAIN_CONFIG" baseline "$run" --iteration "$t"
         submit "baseline-figures-$t" "$CONFIG" baseline "$run" --iteration "$t"
     fi
-    if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 submit "push-$t" "$here/single.yaml" push "$run"; fi
+    if [ -n "${PUSH:-}" ]; then NODES=1 GPUS=1 send "push-$t" "$here/single.yaml" push "$run"; fi
 done

@@ -55,7 +55,8 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
 
     for name in ("hf_api", "utils._http"):  # "No files have been modified", and every attempt with its signed address
         logging.getLogger(f"huggingface_hub.{name}").setLevel(logging.ERROR)
-    run = reopen(options.run)
+    # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
+    run = reopen(options.run, ["--use_cpu", "true"])
     for name in ("hub_model_id", "hub_private_repo"):
         if getattr(options, name) is not None:
             setattr(run.args, name, getattr(options, name))

@@ -152,7 +152,7 @@ class SelfPlay:
             LaunchError: a launcher is in the way, or a phase that was launched has failed.
             HubError: a run may be kept on the Hub (`hub_backup`), and the Hub can't be asked.
         """
-        _check_launcher()
+        _check_launcher(self)
         run, main = self.state, PartialState().is_main_process
         pushing = Pushing(run, self._console, active=main)
         with self.directory.locked() if main else contextlib.nullcontext():
@@ -297,7 +297,14 @@ def _first(dataset: Dataset, count: int) -> Dataset:
     return dataset.select(range(min(count, len(dataset))))
 
 
-def _check_launcher() -> None:
+def _check_launcher(session: SelfPlay) -> None:
+    config = session.state.play.accelerate_config
+    if config and session.launch is not in_this_process and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise LaunchError(
+            f"This run launches every phase itself (`accelerate_config: {config}`), and has been started by a launcher, "
+            "too: every process would launch them all. Start it without one, as `spin-trl run ...`, or take the setting "
+            "away with `--accelerate_config ''`, and the loop plays in place."
+        )
     for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(variable, "").lower() == "true":
             raise LaunchError(

@@ -136,6 +136,20 @@ def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, ll
     assert "iteration-0/train-00000.parquet" in hub.dataset("org/other-pairs").branches["main"]
 
 
+def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
+) -> None:
+    """A login node, a laptop: where `bf16` is refused to whoever trains."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    frozen = tmp_path / "run" / "recipe.yaml"
+    settings = yaml.safe_load(frozen.read_text())
+    del settings["use_cpu"]
+    frozen.write_text(yaml.safe_dump({**settings, "bf16": True}))
+    assert main(["push", str(tmp_path / "run"), "--hub_model_id", "small"]) == 0
+    assert "iter-0" in hub.model(REPO).branches
+
+
 def test_the_name_of_the_run_directory_is_the_usual_name(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, run_dir=str(tmp_path / "my run"))
     assert main(["run", str(recipe), "--push_to_hub", "true"]) == 0

@@ -18,6 +18,7 @@ from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play import loop
 from spin_trl.play.directory import RunDirectory
+from spin_trl.play.launching import by_accelerate
 
 LN2 = math.log(2)
 PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", "save_steps": 1}
@@ -469,6 +470,17 @@ def test_a_whole_run_under_a_training_plugin_is_refused(
     run = build(llama_folder)
     monkeypatch.setenv(variable, "true")
     with pytest.raises(LaunchError, match=rf"under {name}.*--accelerate_config"):
+        run.run()
+    assert not os.path.exists("run")
+
+
+def test_a_run_that_launches_its_phases_is_refused_to_a_launcher(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process of the launcher would launch all of them; the message says both ways out."""
+    run = build(llama_folder, accelerate_config="ddp", launch=by_accelerate)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LaunchError, match=r"`accelerate_config: ddp`.*--accelerate_config ''"):
         run.run()
     assert not os.path.exists("run")
 

@@ -131,6 +131,37 @@ def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
     assert (slurm / "output").read_text().count("There is no recipe 'no-such-recipe'") == 1
 
 
+def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many machines that compute see no Hub. What is behind it waits for the iteration, not for the push."""
+    said = tmp_path / "said"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {said}\ncase "$*" in *"spin_trl push"*) exit 1 ;; esac\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHON", str(python))
+    monkeypatch.setenv("PUSH", "1")
+    done = submit("zephyr-7b", str(tmp_path / "run"), "2")
+    assert done.returncode == 0, done.stderr
+    found = [line.split("-m spin_trl ")[1].split()[0] for line in said.read_text().splitlines()]
+    assert found == ["start", *["generate", "train", "evaluate", "push"] * 2]
+    jobs = dict(line.split(": job ") for line in done.stdout.splitlines())
+    waits = f"--dependency=afterok:{jobs['evaluate-0']} "
+    submitted = (slurm / "submitted").read_text().splitlines()
+    assert [line.split("--job-name ")[1].split()[0] for line in submitted if waits in line] == ["push-0", "generate-1"]
+
+
+def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's `srun` does not look at what `sbatch` was asked for: eight processes would share one CPU."""
+    said = tmp_path / "said"
+    (slurm / "srun").write_text(f'#!/bin/sh\necho "${{SRUN_CPUS_PER_TASK-none}}" >> {said}\n')
+    arguments = ["bash", str(SLURM), "--job", "config.yaml", "start", "recipe"]
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    subprocess.run(arguments, check=True)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")
+    subprocess.run(arguments, check=True)
+    assert said.read_text().split() == ["none", "64"]
+
+
 def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
     """And submits nothing."""
     done = submit()

@@ -25,6 +25,22 @@ def test_what_ships_has_no_output() -> None:
     assert sum("parameters" in cell.metadata.get("tags", ()) for cell in cells) == 1
 
 
+def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colab's are known to the notebook's own process alone; the run is another one, and would push nothing."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (login,) = (cell.source for cell in notebook.cells if "notebook_login()" in cell.source)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_ofthenotebook")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    for push, expected in ((False, "before"), (True, "hf_ofthenotebook")):
+        monkeypatch.setenv("HF_TOKEN", "before")
+        exec(login, {"Path": Path, "PUSH": push, "RUN": "run", "OPTIONS": []})
+        assert os.environ["HF_TOKEN"] == expected
+    (tmp_path / "token").write_text("of a login, which is renewed there")
+    monkeypatch.delenv("HF_TOKEN")
+    exec(login, {"Path": Path, "PUSH": True, "RUN": "run", "OPTIONS": []})
+    assert "HF_TOKEN" not in os.environ
+
+
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans, plays all iterations, shows the table and samples, and lets the best model answer."""
     model = small.qwen2(tmp_path / "model")
