@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from huggingface_hub import (
     snapshot_download,
 )
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     HfHubHTTPError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
@@ -44,7 +46,7 @@ HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
 KEPT = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
 
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{4,}")
+_TOKEN = re.compile(r"hf_(?:oauth_[\w.-]+|[A-Za-z0-9]{16,})")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
 
 File = bytes | Path
@@ -100,9 +102,32 @@ class Hub:
             lambda: self._api.create_repo(repository, repo_type=kind, private=private, exist_ok=True),
         )
 
-    def is_private(self, repository: str) -> bool:
-        """Whether a model's repository can be read by its owner alone."""
-        return bool(self._patiently(f"look into {repository}", lambda: self._api.model_info(repository)).private)
+    def is_private(self, repository: str, kind: str) -> bool:
+        """Whether a repository can be read by its owner alone."""
+        look = self._api.model_info if kind == "model" else self._api.dataset_info
+        return bool(self._patiently(f"look into {repository}", lambda: look(repository)).private)
+
+    def head(self, repository: str, branch: str) -> str | None:
+        """The newest commit of a branch of a model's repository, or None: there is no such branch."""
+
+        def look() -> str | None:
+            refs = self._api.list_repo_refs(repository)
+            return next((found.target_commit for found in refs.branches if found.name == branch), None)
+
+        return self._patiently(f"look into {repository}", look)
+
+    def read(self, repository: str, revision: str, path: str) -> bytes | None:
+        """A file of a model's repository, or None: it is not there."""
+
+        def fetch() -> bytes | None:
+            with tempfile.TemporaryDirectory(prefix="spin-trl-") as place:
+                try:
+                    found = self._api.hf_hub_download(repository, path, revision=revision, local_dir=place)
+                except EntryNotFoundError:
+                    return None
+                return Path(found).read_bytes()
+
+        return self._patiently(f"read {path} of {repository}", fetch)
 
     def has_branch(self, repository: str, branch: str) -> bool:
         """Whether a model's repository is there and has a branch."""

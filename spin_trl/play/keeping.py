@@ -40,12 +40,14 @@ class Keeper:
     Args:
         directory: of the run.
         hub: to which.
+        replaces: take the place of whatever is kept there: the run was begun anew on purpose.
     """
 
-    def __init__(self, directory: RunDirectory, hub: Hub) -> None:
-        self._directory, self._hub = directory, hub
+    def __init__(self, directory: RunDirectory, hub: Hub, *, replaces: bool = False) -> None:
+        self._directory, self._hub, self._replaces = directory, hub, replaces
         self._sent: State = {}
         self._journal = b""
+        self._head: str | None = None
 
     def send(self, repository: str) -> bool:
         """Send the state as it is, unless it is there.
@@ -57,7 +59,7 @@ class Keeper:
             Whether there was anything to send.
 
         Raises:
-            HubError: it could not be sent.
+            HubError: it could not be sent, or what is kept there is no earlier state of this run.
         """
         if not self._directory.journal.exists():
             return False
@@ -73,9 +75,26 @@ class Keeper:
         files()
         if journal == self._journal and state == self._sent:
             return False
-        self._hub.push(repository, BRANCH, files, "The run as it is", outdated=("*",))
-        self._journal, self._sent = journal, state
+        self._check_kept(repository, journal)
+        self._head = self._hub.push(repository, BRANCH, files, "The run as it is", outdated=("*",)).oid
+        self._journal, self._sent, self._replaces = journal, state, False
         return True
+
+    def _check_kept(self, repository: str, journal: bytes) -> None:
+        """See to it that what is kept is an earlier state of this run.
+
+        Another machine may have gone on from it, and a run that was begun without the Hub may have taken its name.
+        """
+        head = self._hub.head(repository, BRANCH)
+        if head is None or head == self._head or self._replaces:
+            return
+        kept = self._hub.read(repository, BRANCH, self._directory.journal.name)
+        if kept is not None and not journal.startswith(kept):
+            raise HubError(
+                f"The run directory is not kept: the branch `{BRANCH}` of {repository} holds another run, or has gone on "
+                f"from this one on another machine. To go on from what is kept, remove {self._directory.path}; to keep "
+                "both, name another `hub_model_id`; to keep this one instead, delete that branch."
+            )
 
     def _files(self) -> tuple[bytes, State, dict[str, File | None]]:
         """The journal first, then all files; None for those that have been sent as they are."""

@@ -139,10 +139,20 @@ class Publisher:
             self._push_pairs(record, names, targets)
 
     def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, once."""
-        if repository not in self._made:
-            self._hub.create(repository, kind, private)
-            self._made.add(repository)
+        """Make a repository, once, or see that one which is there is as private as it is to be.
+
+        Raises:
+            HubError: everybody can read it, and nobody has said that this is wanted.
+        """
+        if repository in self._made:
+            return
+        self._hub.create(repository, kind, private)
+        if private and not self._hub.is_private(repository, kind):
+            raise HubError(
+                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
+                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+            )
+        self._made.add(repository)
 
     def _read(self, upto: int | None) -> RunRecord:
         """The run's record, with the settings that hold here."""

@@ -50,9 +50,9 @@ class Pushing:
         self._wake, self._ending = threading.Event(), threading.Event()
         self._hub = Hub(self._stopped)
         self._publisher = Publisher(run, self._hub, self._say)
-        self._keeper = Keeper(run.directory, self._hub) if run.play.hub_backup else None
+        anew = run.play.existing_run == "overwrite"
+        self._keeper = Keeper(run.directory, self._hub, replaces=anew) if run.play.hub_backup else None
         self._upto = -1
-        self._may_keep = False
         self._failure: str | None = None
         self._thread = threading.Thread(target=self._work, name="spin-trl-pushing", daemon=True)
         self._had_bars = False
@@ -175,13 +175,6 @@ class Pushing:
             return
         targets = targets_of(self._run, self._hub)
         self._publisher.create(targets.model, "model", targets.private)
-        if not self._may_keep:
-            if targets.private and not self._hub.is_private(targets.model):
-                raise HubError(
-                    f"The run directory is not kept in {targets.model}, which everybody can read: it holds your data. Name "
-                    "another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
-                )
-            self._may_keep = True
         self._keeper.send(targets.model)
 
     def _wait(self) -> None:

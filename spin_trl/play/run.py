@@ -162,7 +162,8 @@ class Run:
         """Ids that end a response, the start's generation config included."""
         tokenizer = self.tokenizer()
         try:
-            config = GenerationConfig.from_pretrained(self.start_model) if self.model else None
+            revision = (self.args.model_init_kwargs or {}).get("revision") or "main"
+            config = GenerationConfig.from_pretrained(self.start_model, revision=revision) if self.model else None
         except OSError:
             config = None  # a model may come without one
         return eos_token_ids(tokenizer, config)

@@ -148,9 +148,10 @@ def test_without_a_token_the_message_says_where_it_comes_from(hub: LocalHub, mon
 def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "unusual-token-without-prefix")
     text = harmless(
-        f"bad {TOKEN} for https://s3.example/x?X-Amz-Signature=abc&y=1 (unusual-token-without-prefix)\nsecond line"
+        f"bad {TOKEN} for https://s3.example/x?X-Amz-Signature=abc&y=1 (unusual-token-without-prefix)\nsecond line, "
+        "hf_oauth_eyJhbGciOi.eyJzdWIiOi-1_2.c2ln of a login, by hf_transfer"
     )
-    assert text == "bad *** for https://s3.example/x (***) second line"
+    assert text == "bad *** for https://s3.example/x (***) second line, *** of a login, by hf_transfer"
 
 
 def test_what_is_behind_an_error_decides() -> None:

@@ -214,17 +214,40 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
 def test_data_is_not_made_public_unless_that_is_said(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """A repository that is made for it is private; in one that everybody can read nothing is kept."""
+    """A repository that is made for it is private; to one that everybody can read nothing goes, cards neither."""
     Hub().create(f"{USER}/public", "model", False)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
     assert "which everybody can read" in capsys.readouterr().out
-    assert BRANCH not in hub.model(f"{USER}/public").branches
+    assert set(hub.model(f"{USER}/public").branches) == {"main"}
+    assert set(hub.model(f"{USER}/public").branches["main"]) == {".gitattributes"}
     assert main(["run", str(recipe)]) == 0
     assert hub.model(REPO).private
     assert BRANCH in hub.model(REPO).branches
     assert main(["run", str(recipe), "--hub_model_id", "public", "--hub_private_repo", "false"]) == 0
     assert BRANCH in hub.model(f"{USER}/public").branches
+
+
+def test_what_another_machine_has_gone_on_to_is_not_replaced(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
+) -> None:
+    """Two machines with one run: the one that is behind keeps nothing, and says how to go on; neither does another run."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
+    assert main(["run", str(recipe), "--run_dir", str(first)]) == 0
+    assert main(["run", str(recipe), "--run_dir", str(second), "--num_iterations", "2"]) == 0
+    ahead = dict(hub.model(REPO).branches[BRANCH])
+    assert "iteration-1/metrics.json" in ahead
+    capsys.readouterr()
+    assert main(["run", str(recipe), "--run_dir", str(first), "--num_iterations", "3"]) == 0
+    assert "holds another run, or has gone on from this one on another machine" in capsys.readouterr().out
+    assert hub.model(REPO).branches[BRANCH] == ahead
+    # A run of its own that was begun without the Hub, and then is to be kept under the same name.
+    other = tmp_path / "other"
+    assert main(["run", str(recipe), "--run_dir", str(other), "--push_to_hub", "false", "--seed", "1"]) == 0
+    assert main(["run", str(recipe), "--run_dir", str(other), "--seed", "1"]) == 0
+    assert "holds another run" in capsys.readouterr().out
+    assert hub.model(REPO).branches[BRANCH] == ahead
 
 
 @pytest.mark.parametrize("existing", ["continue", "overwrite"])
