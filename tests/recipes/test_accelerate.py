@@ -171,7 +171,10 @@ def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
 
 
 def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many launchers as machines, each with its rank, and the first one's name; 16 processes together."""
+    """As many launchers as machines, each with its rank, and the first one's name; 16 processes together.
+
+    A baseline arm is trained in parts, and then measured by whole replicas.
+    """
     said = tmp_path / "said"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
@@ -180,15 +183,17 @@ def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: py
         '#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\n'
         'for rank in 0 1; do SLURM_PROCID=$rank "$@"; done\n'
     )
-    for name, value in {"NODES": "2", "GPUS": "8", "PORT": "29511", "PYTHON": str(python)}.items():
+    for name, value in {"NODES": "2", "GPUS": "8", "PORT": "29511", "PYTHON": str(python), "BASELINE": "1"}.items():
         monkeypatch.setenv(name, value)
     for name in ("CONFIG", "TRAIN_CONFIG"):
         monkeypatch.delenv(name)
     assert submit("zephyr-7b", str(tmp_path / "run"), "1").returncode == 0
     lines = said.read_text().splitlines()
-    assert len(lines) == 8  # start, generate, train, evaluate: on two machines each
+    phases = [line.partition("-m spin_trl ")[2].split()[0] for line in lines]
+    each = ["start", "generate", "train", "evaluate", "baseline", "baseline"]
+    assert phases == [phase for phase in each for _ in range(2)]
     for index, line in enumerate(lines):
         assert f"--machine_rank {index % 2} --main_process_ip localhost --main_process_port 29511" in line
         assert "--num_machines 2 --num_processes 16" in line
-        config = "two-machines-zero3" if "spin_trl train" in line else "two-machines"
+        config = "two-machines-zero3" if index // 2 in (2, 4) else "two-machines"
         assert f"/{config}.yaml " in line
