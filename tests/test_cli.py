@@ -135,7 +135,7 @@ def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
 
 def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
     assert main(["run", recipe(), "--learning_rate", "[1e-3,5e-4]", "--smoke"]) == 0
-    frozen = yaml.safe_load(Path("runs/my/recipe.yaml").read_text())
+    frozen = yaml.safe_load(Path("runs/my-smoke/recipe.yaml").read_text())
     assert frozen["per_iteration"] == {"learning_rate": [1e-3, 5e-4]}
     assert "3 values" in refused(capsys, "run", recipe(), "--learning_rate=[1e-3,5e-4,1e-4]", "--run_dir", "other")
 

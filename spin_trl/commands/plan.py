@@ -48,7 +48,16 @@ def add(commands: Any) -> None:
 def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the plan."""
     quieten()
-    logging.getLogger("spin_trl").setLevel(logging.ERROR)
+    logger = logging.getLogger("spin_trl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what a run would warn of while it plays is not about a rehearsal
+    try:
+        _show(options, overrides)
+    finally:
+        logger.setLevel(level)
+
+
+def _show(options: argparse.Namespace, overrides: list[str]) -> None:
     from rich.console import Console
 
     from ..plan import devices, show

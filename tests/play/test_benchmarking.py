@@ -455,7 +455,7 @@ def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.count("1 of 3 benchmarks could not be run") == 1
+    assert done.stderr.count("spin-trl: 1 of 3 benchmarks could not be run") == 1
     # Every process half of the questions, with all their choices.
     each = {
         int(line.split()[0]): list(map(int, line.split()[1:])) for line in Path("seen.txt").read_text().splitlines()
