@@ -10,11 +10,18 @@ import torch
 from accelerate import PartialState
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from trl.trainer.utils import create_model_from_path
 
 from .config import SPINConfig
 from .errors import DataError
+from .template import eos_token_ids
 
 FROZEN_ADAPTER = "ref"
 """TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""
@@ -121,6 +128,22 @@ def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrained
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_eos_ids(path: str | None, args: SPINConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every id that ends a response of a model: its tokenizer's EOS, and those of its generation config, if it has one.
+
+    Args:
+        path: local folder or Hub name; None: a model that is built from scratch has no generation config.
+        args: the revision in `model_init_kwargs` is used.
+        tokenizer: of the model.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision") or "main"
+    try:
+        config = GenerationConfig.from_pretrained(path, revision=revision) if path else None
+    except OSError:
+        config = None  # a model may come without one
+    return eos_token_ids(tokenizer, config)
 
 
 def merge_adapter(folder: Path, args: SPINConfig) -> None:

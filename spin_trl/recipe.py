@@ -100,12 +100,12 @@ class DataConfig:
             self._mapping(),
             self.dataset_revision,
         )
-        if self.max_rows is None:
-            return self._as_set(dataset)
-        order = np.arange(len(dataset))
-        if self.max_rows_seed is not None:
-            order = np.random.default_rng(self.max_rows_seed).permutation(order)
-        return self._as_set(dataset.select(order[: self.max_rows]))
+        if self.max_rows is not None:
+            order = np.arange(len(dataset))
+            if self.max_rows_seed is not None:
+                order = np.random.default_rng(self.max_rows_seed).permutation(order)
+            dataset = dataset.select(order[: self.max_rows])
+        return self._as_set(dataset)
 
     def held_out(self) -> Dataset | None:
         """Load the data to evaluate on, if it is named."""

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ..errors import HubError, RecipeError, RunDirectoryError
+from ..quiet import quiet
 from .session import quieten
 
 
@@ -47,14 +48,10 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     if overrides:
         raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` has what can be.")
     quieten()
-    import logging
-
-    from ..hub.client import Hub
+    from ..hub.client import TALKATIVE, Hub
     from ..play.publishing import Publisher
     from ..reopen import reopen
 
-    for name in ("hf_api", "utils._http"):  # "No files have been modified", and every attempt with its signed address
-        logging.getLogger(f"huggingface_hub.{name}").setLevel(logging.ERROR)
     # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
     run = reopen(options.run, ["--use_cpu", "true"])
     for name in ("hub_model_id", "hub_private_repo"):
@@ -73,7 +70,8 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
         print(text)
 
     try:
-        Publisher(run, hub, say).push_missing()
+        with quiet(*TALKATIVE):
+            Publisher(run, hub, say).push_missing()
     except HubError as error:
         raise HubError(f"{error} What was pushed before it is there; the same command goes on.") from error
     if not count:

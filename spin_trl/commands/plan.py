@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from typing import Any
 
 from ..errors import DoesNotFitError
+from ..quiet import quiet
 from .run import EPILOG
 from .session import quieten
 
@@ -48,13 +48,8 @@ def add(commands: Any) -> None:
 def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the plan."""
     quieten()
-    logger = logging.getLogger("spin_trl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # what a run would warn of while it plays is not about a rehearsal
-    try:
+    with quiet("spin_trl"):  # what a run would warn of while it plays is not about a rehearsal
         _show(options, overrides)
-    finally:
-        logger.setLevel(level)
 
 
 def _show(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -49,6 +49,9 @@ KEPT = (".gitattributes",)
 _TOKEN = re.compile(r"hf_(?:oauth_[\w.-]+|[A-Za-z0-9]{16,})")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
 
+TALKATIVE = ("huggingface_hub.utils._http", "huggingface_hub.hf_api")
+"""Loggers that warn of every attempt, with its signed address, and of every push that had nothing to do."""
+
 File = bytes | Path
 """Content of a file, or where it lies."""
 

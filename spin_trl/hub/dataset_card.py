@@ -111,11 +111,7 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
             rows=sum(one.rows for one in facts.pairs),
             name=facts.repository or "path/to/this/folder",
             config=config_name(last),
-            versions=", ".join(
-                f"{markdown.plain(name)} {markdown.code(str(version))}"
-                for name, version in facts.versions.items()
-                if version
-            ),
+            versions=markdown.named(facts.versions),
         )
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")

@@ -16,6 +16,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from ..card import base_model
+from ..sources import READERS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
@@ -86,7 +87,7 @@ def dataset_origin(dataset: Any, name: str | None = None, revision: str | None =
     if name is None:
         return None
     path = Path(name)
-    if path.exists() or path.suffix in (".jsonl", ".json", ".parquet", ".csv"):
+    if path.exists() or path.suffix in READERS:
         return Origin(path.name)
     if ":" in name:
         return Origin(name)

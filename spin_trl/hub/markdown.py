@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..report.standings import Table
 from ..report.visible import cut, visible
@@ -34,6 +34,11 @@ def code(text: str) -> str:
     """A name as code within a line, or in a cell of a table."""
     cleaned = " ".join(visible(text).split()).replace("`", "'")
     return f"`{cleaned}`".replace("|", "\\|")
+
+
+def named(values: Mapping[str, object]) -> str:
+    """Names with their values within a line; those without one are left out."""
+    return ", ".join(f"{plain(name)} {code(str(value))}" for name, value in values.items() if value)
 
 
 def table(found: Table) -> str:

@@ -104,7 +104,6 @@ def model_card(facts: ModelFacts) -> ModelCard:
             datasets=_dataset_lines(facts),
             methods=methods_of(facts.losses),
             weights=_weights(facts),
-            objective_settings=_objective_settings(facts),
             standings=markdown.table(standings(facts.record)),
             figures={name: markdown.table(found) for name, found in figures(facts.record).items()},
             opponents=_opponents(facts),
@@ -113,15 +112,15 @@ def model_card(facts: ModelFacts) -> ModelCard:
             sampling=markdown.rows(
                 ["setting", "value"], [[markdown.code(n), markdown.code(str(v))] for n, v in facts.sampling.items()]
             ),
-            versions=_named(facts.record.prepared.get("versions") or {}),
-            digests=_named(facts.digests),
+            versions=markdown.named(facts.record.prepared.get("versions") or {}),
+            digests=markdown.named(facts.digests),
             samples=[_sample(row) for row in facts.samples[:SAMPLES]],
             recipe=markdown.fenced(
                 yaml.safe_dump(dict(facts.recipe), sort_keys=True, allow_unicode=True).strip(), 8_000
             ).replace("text\n", "yaml\n", 1),
             usage=_usage(facts),
             counted_prompts=facts.record.held_out,
-            own=_last_beta(facts),
+            own=_own_settings(facts),
         )
     )
     return ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{text}")
@@ -250,9 +249,9 @@ def _objective_settings(facts: ModelFacts) -> dict[str, Any]:
     return dict(trained[-1]) if trained else {}
 
 
-def _last_beta(facts: ModelFacts) -> str:
-    found = {name: value for name, value in _objective_settings(facts).items() if value is not None}
-    return ", ".join(f"`{name}` {value}" for name, value in found.items())
+def _own_settings(facts: ModelFacts) -> str:
+    """The objective's settings in a line."""
+    return ", ".join(f"`{name}` {value}" for name, value in _objective_settings(facts).items() if value is not None)
 
 
 def _opponents(facts: ModelFacts) -> str:
@@ -283,10 +282,6 @@ def _revision(facts: ModelFacts, stage: Stage | None) -> str:
         at = f"@{facts.origin.commit[:8]}" if facts.origin.commit else ""
         return markdown.code(f"{facts.origin.name}{at}")
     return MISSING
-
-
-def _named(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{markdown.plain(name)} {markdown.code(str(value))}" for name, value in values.items() if value)
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, str]:

@@ -102,9 +102,8 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
             "gradient_accumulation_steps": args.gradient_accumulation_steps * size // (size // 2),
         }
         yield smaller, "nothing but a little time"
-    optim = str(getattr(args.optim, "value", args.optim))
-    if trains and setup.peft is None and "8bit" not in optim and not setup.sharding.is_sharded:
-        eight = "rmsprop_bnb_8bit" if optim.startswith("rmsprop") else "paged_adamw_8bit"
+    if trains and setup.peft is None and "8bit" not in setup.optim and not setup.sharding.is_sharded:
+        eight = "rmsprop_bnb_8bit" if setup.optim.startswith("rmsprop") else "paged_adamw_8bit"
         yield {"optim": eight}, "states of the optimiser in 8 bits"
     if setup.peft is None and not setup.is_from_scratch:
         adapter = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}

@@ -38,7 +38,7 @@ def plan_disk(setup: Setup, lengths: Lengths, memory: MemoryPlan, work: list[Wor
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
     arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0
     found = {"models": (kept + arms + setup.is_from_scratch) * model}
-    optim = str(getattr(args.optim, "value", args.optim))
+    optim = setup.optim
     if setup.sharding.is_sharded:  # in float32, with its optimiser
         checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
     else:

@@ -247,7 +247,7 @@ class MemoryPlan:
             frozen: whether the frozen adapter is there.
         """
         policy, setup = self.policy, self.setup
-        trained, optim = policy.trainable, str(getattr(setup.args.optim, "value", setup.args.optim))
+        trained, optim = policy.trainable, setup.optim
         embeddings = [policy.base.get_input_embeddings().weight]
         parts = self._static(frozen=frozen)
         gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)

@@ -73,6 +73,11 @@ class Setup:
         return "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "no"
 
     @property
+    def optim(self) -> str:
+        """Name of the optimiser."""
+        return str(getattr(self.args.optim, "value", self.args.optim))
+
+    @property
     def checkpointing(self) -> bool:
         """Whether activations are computed anew in the backward pass."""
         return bool(self.args.activation_checkpointing) or self.sharding.checkpoints

@@ -118,7 +118,7 @@ def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[st
             soft_wrap=True,
             style="dim",
         )
-    optim = str(getattr(plan.setup.args.optim, "value", plan.setup.args.optim))
+    optim = plan.setup.optim
     if not kept_by(optim).is_known:
         console.print(f"The optimiser {optim!r} is not known here: its memory is taken to be AdamW's.", style="yellow")
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .. import data
 from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
-from ..models import load_tokenizer
+from ..models import load_eos_ids, load_tokenizer
 from ..play.start import build_tokenizer, texts_of
 from ..recipe import Recipe
 from ..sources import READERS
-from ..template import PairTemplate, eos_token_ids
+from ..template import PairTemplate
 from .rehearsal import PairLengths
 from .setup import offline_datasets
 
@@ -136,7 +136,9 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     if tokenizer is None:
         name = recipe.model.model_name_or_path
         return _assumed(recipe, sampling, num_rows or total, f"the tokenizer of {name!r} is not at hand")
-    template = PairTemplate(tokenizer, _eos_ids(recipe, tokenizer), recipe.args.template_kwargs)
+    template = PairTemplate(
+        tokenizer, load_eos_ids(recipe.model.model_name_or_path, recipe.args, tokenizer), recipe.args.template_kwargs
+    )
     rows = data.prepare(sample, template, max_length=recipe.args.max_length, turn=recipe.args.train_on_turn)
     counted = [(len(row["prompt_ids"]), len(row["real_ids"])) for row in rows]
     total = num_rows or round(total * len(rows) / len(sample))
@@ -173,14 +175,6 @@ def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | Non
         return load_tokenizer(recipe.model.model_name_or_path, recipe.args)
     except DataError:
         return None
-
-
-def _eos_ids(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    try:
-        name = recipe.model.model_name_or_path
-        return eos_token_ids(tokenizer, GenerationConfig.from_pretrained(name) if name else None)
-    except OSError:
-        return eos_token_ids(tokenizer)
 
 
 def with_means(lengths: Lengths, prompt: int | None, response: int | None) -> Lengths:

@@ -18,11 +18,12 @@ from ..files import read_json, write_atomically
 from ..generation.store import MANIFEST, Generations, GenerationStore
 from ..hub.dataset_card import DatasetFacts, Generator, dataset_card
 from ..hub.lineage import Origin, origin_from
-from ..hub.model_card import ModelFacts, model_card
+from ..hub.model_card import SAMPLES, ModelFacts, model_card
 from ..hub.pairs import PairsInfo, info_of
 from ..report.html.samples import evenly
 from ..report.record import SELF_PLAY, RunRecord, Stage
 from ..report.record import START as BEFORE_THE_FIRST
+from ..sources import READERS
 from .directory import START, RunDirectory, iteration_stage
 from .journal import LICENSES, PUSH
 from .reporting import digests, made_by, read_record, read_samples
@@ -30,7 +31,6 @@ from .reporting import digests, made_by, read_record, read_samples
 logger = logging.getLogger(__name__)
 
 START_BRANCH = "start"
-SAMPLES = 3
 OF_ONE_MACHINE = frozenset(
     {
         "accelerate_config",
@@ -268,7 +268,7 @@ def _named(record: RunRecord, setting: str) -> Origin | None:
     name = record.settings.get(setting)
     if not isinstance(name, str):
         return None
-    if os.path.exists(name) or _PATH.match(name) or Path(name).suffix in (".jsonl", ".json", ".parquet", ".csv"):
+    if os.path.exists(name) or _PATH.match(name) or Path(name).suffix in READERS:
         return Origin(Path(name).name)
     return Origin(name, on_hub=":" not in name)
 

@@ -6,7 +6,6 @@ line, and tried again when something else has finished; at the end of the run it
 
 from __future__ import annotations
 
-import logging
 import threading
 import warnings
 from pathlib import Path
@@ -22,16 +21,14 @@ from huggingface_hub.utils import (
 from rich.console import Console
 
 from ..errors import HubError
-from ..hub.client import Hub, explain, harmless
+from ..hub.client import TALKATIVE, Hub, explain, harmless
+from ..quiet import quiet
 from .keeping import BRANCH, Keeper, restore
 from .publishing import Publisher, targets_of
 from .run import Run
 
 KEEPS_EVERY = 600.0
 """Seconds between two states of a run directory that are kept while a phase runs (`hub_backup`)."""
-
-_LOGGERS = ("huggingface_hub.utils._http", "huggingface_hub.hf_api")
-"""They warn of every attempt, and of every push that had nothing to do. What came of it is said here."""
 
 
 class Pushing:
@@ -137,10 +134,7 @@ class Pushing:
         return self._active
 
     def _work(self) -> None:
-        levels = [logging.getLogger(name).level for name in _LOGGERS]
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
+        with quiet(*TALKATIVE):  # what came of it is said here
             while True:
                 ending = self._ending.is_set()
                 self._pass()
@@ -148,9 +142,6 @@ class Pushing:
                     return
                 self._wake.wait(KEEPS_EVERY if self._keeper is not None else None)
                 self._wake.clear()
-        finally:
-            for name, level in zip(_LOGGERS, levels, strict=True):
-                logging.getLogger(name).setLevel(level)
 
     def _pass(self) -> None:
         """Push what is missing, and keep the run directory; each is tried whatever became of the other."""

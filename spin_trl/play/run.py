@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, load_from_disk
-from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from .. import data
 from ..config import SPINConfig
@@ -21,8 +21,8 @@ from ..errors import DataError, RecipeError
 from ..evaluation.scorers import Scorer, scorer_of
 from ..loop_config import SelfPlayConfig, StartConfig, iteration_settings
 from ..loss_types import check_known
-from ..models import load_tokenizer
-from ..template import PairTemplate, eos_token_ids
+from ..models import load_eos_ids, load_tokenizer
+from ..template import PairTemplate
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress
@@ -160,13 +160,7 @@ class Run:
 
     def eos_ids(self) -> list[int]:
         """Ids that end a response, the start's generation config included."""
-        tokenizer = self.tokenizer()
-        try:
-            revision = (self.args.model_init_kwargs or {}).get("revision") or "main"
-            config = GenerationConfig.from_pretrained(self.start_model, revision=revision) if self.model else None
-        except OSError:
-            config = None  # a model may come without one
-        return eos_token_ids(tokenizer, config)
+        return load_eos_ids(self.start_model if self.model else None, self.args, self.tokenizer())
 
     def rows(self, *, held_out: bool = False) -> Dataset:
         """Prepared rows: to train on, or held out.
