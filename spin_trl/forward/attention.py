@@ -115,6 +115,7 @@ def attend(
     """
     rows: GatheredRows | None = kwargs.pop(_KEYWORD, None)
     if isinstance(attention_mask, BlockMask):
+        query, key, value = (_as_autocast(tokens) for tokens in (query, key, value))
         return flex_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if rows is None:
         return otherwise(module, query, key, value, attention_mask, **kwargs)
@@ -133,6 +134,18 @@ def attend(
         results.append(sdpa_attention_forward(module, *branches, rows.mask, is_causal=False, **kwargs)[0])
     joined = torch.cat([result.flatten(0, 1) for result in results])
     return joined.index_select(0, layout.places)[None], None
+
+
+def _as_autocast(tokens: torch.Tensor) -> torch.Tensor:
+    """Cast to the dtype in which autocast lets attention compute.
+
+    Autocast casts what it hands to SDPA, but not what it hands to FlexAttention: with float32 weights the rotary embedding
+    leaves query and key in float32, while the value is in half precision.
+    """
+    kind = tokens.device.type
+    if torch.is_autocast_enabled(kind) and tokens.dtype != torch.float64:
+        return tokens.to(torch.get_autocast_dtype(kind))
+    return tokens
 
 
 IMPLEMENTATIONS = {"sdpa": "spin_trl_sdpa", "flex_attention": "spin_trl_flex"}

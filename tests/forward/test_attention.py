@@ -263,6 +263,30 @@ def test_a_model_that_is_not_told_of_the_layout_fails_loudly() -> None:
                 model(input_ids=tokens, attention_mask=mask, use_cache=False)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_computes_in_autocasts_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SDPA does: with float32 weights, rotary embeddings leave query and key in float32 and the value in bfloat16."""
+    seen: list[set[torch.dtype]] = []
+
+    def flex(module: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+        seen.append({query.dtype, key.dtype, value.dtype})
+        result = flex_attention(query, key, value, block_mask=mask, scale=kwargs["scaling"], enable_gqa=True)
+        return result.transpose(1, 2), None
+
+    model, batch = tiny.model("qwen2", head_dim=16).eval(), SHORT[0]
+    model.set_attn_implementation(IMPLEMENTATIONS["sdpa"])
+    layout = batch.lay_out()
+    inputs = {"input_ids": layout.gather(batch.tensors()[0])[None], "position_ids": layout.position_ids}
+    logits = []
+    for has_flex in (True, False):
+        monkeypatch.setattr("spin_trl.forward.attention.has_flex_attention", lambda device, has=has_flex: has)
+        monkeypatch.setattr("spin_trl.forward.attention.flex_attention_forward", flex)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            logits.append(model(**inputs, **attention_inputs(layout), use_cache=False).logits.float())
+    assert seen == [{torch.bfloat16}] * model.config.num_hidden_layers
+    assert torch.allclose(*logits, atol=0.02)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention is compiled for a CPU with a C++ compiler")
 def test_flex_attention_as_transformers_compiles_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU runs, on a CPU, where it has no gradients; and one length only: torch 2.13 can't compile more there."""
