@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate.state import AcceleratorState, PartialState
 from transformers import TrainingArguments
 
 from ..errors import RecipeError, RunDirectoryError
@@ -99,9 +101,27 @@ def _default(config: Any) -> Any:
     if not isinstance(config, TrainingArguments):
         return type(config)()
     # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine that has no GPU.
-    default = type(config)(use_cpu=True)
+    with _accelerates_state_kept():
+        default = type(config)(use_cpu=True)
     default.use_cpu = False
     return default
+
+
+@contextlib.contextmanager
+def _accelerates_state_kept() -> Iterator[None]:
+    """Restore accelerate's state of this process afterwards.
+
+    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go on on the
+    CPU.
+    """
+    states = (PartialState, AcceleratorState)
+    kept = [dict(state._shared_state) for state in states]
+    try:
+        yield
+    finally:
+        for state, before in zip(states, kept, strict=True):
+            state._shared_state.clear()
+            state._shared_state.update(before)
 
 
 def python_settings(run: Run) -> dict[str, Any]:

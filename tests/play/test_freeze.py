@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from accelerate import PartialState
 from peft import LoraConfig
 
 from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
@@ -43,6 +45,16 @@ def test_only_what_differs_from_the_defaults_is_written() -> None:
         "loss_type": ["hinge"],
         "temperature": 0.7,
     }
+
+
+def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TrainingArguments set it for the whole process; a run on a GPU must not go on on the CPU once its settings are read."""
+    args = SPINConfig("out", **CPU)
+    state = PartialState()
+    monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))  # stands in for a GPU
+    differences_from_defaults(args)
+    assert PartialState().device == torch.device("meta")
+    assert state.device == torch.device("meta")
 
 
 def test_what_is_written_is_plain_yaml() -> None:
