@@ -53,10 +53,9 @@ def load_policy(
     kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
-    # One whole replica a process: TRL's default would spread every process's model over all GPUs.
-    device = PartialState().device
-    on_gpu = quantization_config is not None and device.type == "cuda"  # quantised weights can't be moved there later
-    kwargs.setdefault("device_map", {"": device} if on_gpu else None)
+    # One whole replica a process: TRL's default would spread every process's model over all GPUs. Quantised weights can't be
+    # moved later, and transformers would put them on a GPU that `use_cpu` leaves alone.
+    kwargs.setdefault("device_map", {"": PartialState().device} if quantization_config is not None else None)
     try:
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")

@@ -68,6 +68,24 @@ def test_settings_reach_the_model(llama_folder: Path) -> None:
     assert quantized.is_loaded_in_4bit
 
 
+def test_quantised_weights_are_loaded_to_the_device_of_the_process(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a GPU, transformers would put them there, whatever `use_cpu` says; others are moved later."""
+    asked: list[Any] = []
+    load = models.create_model_from_path
+
+    def spy(path: str, **kwargs: Any) -> Any:
+        asked.append(kwargs["device_map"])
+        return load(path, **kwargs)
+
+    monkeypatch.setattr(models, "create_model_from_path", spy)
+    quantized = load_policy(llama_folder, settings(), BitsAndBytesConfig(**NF4))
+    load_policy(llama_folder, settings())
+    assert asked == [{"": torch.device("cpu")}, None]
+    assert {parameter.device.type for parameter in quantized.parameters()} == {"cpu"}
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     """Neither a folder nor a Hub name: the message has the name and the reason, and no stack is needed to read it."""
     with pytest.raises(DataError, match="no-such/model"):
