@@ -13,10 +13,15 @@ from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from .engine import Response, Sampling
+
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All of SDPA's kernels but cuDNN's, which PyTorch prefers on recent GPUs: cuDNN builds a plan for every new shape, on an H100
+some 150 ms, and each new token makes the keys one longer."""
 
 
 @dataclass
@@ -50,6 +55,7 @@ class TransformersEngine:
             torch.inference_mode(),
             self._prepared(sampling),
             self.autocast(),
+            sdpa_kernel(_KERNELS),
         ):
             torch.manual_seed(seed)
             return self._generate(prompts, sampling)

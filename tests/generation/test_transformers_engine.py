@@ -51,6 +51,22 @@ def sharpened(architecture="llama", **overrides):
     return model
 
 
+def test_no_plan_is_built_for_every_new_token(monkeypatch):
+    """cuDNN's attention builds one for every length of the keys; it may be used again afterwards."""
+    model, enabled = tiny.model(), []
+    forward = model.model.forward
+
+    def spy(*args, **kwargs):
+        enabled.append((torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.model, "forward", spy)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    TransformersEngine(model, [1], PAD).generate(prompts(), GREEDY, seed=0)
+    assert set(enabled) == {(False, True)}
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 16, 100])
 def test_greedy_answers_are_those_of_each_prompt_alone(chunk_size):
     """Padding, chunks and dropped rows change nothing."""
