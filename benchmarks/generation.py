@@ -107,8 +107,10 @@ def peer(
         width = max(len(prompt) for prompt in batch)
         with torch.inference_mode():
             output = model.generate(
-                input_ids=torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in batch]),
-                attention_mask=torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in batch]),
+                input_ids=torch.tensor([[pad_id] * (width - len(p)) + p for p in batch], device=model.device),
+                attention_mask=torch.tensor(
+                    [[0] * (width - len(p)) + [1] * len(p) for p in batch], device=model.device
+                ),
                 generation_config=config,
             )
         fresh = output[:, width:]

@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """Qwen2 models by name: two for CPUs, two for GPUs."""
 
-LENGTHS = {"ultrachat": ((20, 300), (30, 400)), "long": ((300, 800), (30, 250))}
+LENGTHS = {"ultrachat": ((20, 300), (30, 400)), "long": ((300, 800), (30, 250)), "gsm8k-like": ((35, 110), (40, 220))}
 """Tokens of prompts and of responses, least and most, where they are made up."""
 
 TARGETS = {"ultrachat": (3.0, 1.3, 0.65), "long": (3.5, 1.6, 0.6), "gsm8k": (2.5, 1.3, 0.7)}
@@ -84,6 +84,10 @@ FLOOR = 1.2
 
 ON_GPU = torch.cuda.is_available()
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks of the head
+
+
+Pairs = Sequence[tuple[list[int], list[int], list[int]]]
+"""Prompts, real and generated responses, as token ids."""
 
 
 class Clock(TrainerCallback):
@@ -152,12 +156,14 @@ class Bench:
         lora: whether an adapter is trained instead of the whole model.
         pairs: prompts, real and generated responses, as token ids.
         options: of the command line.
+        callbacks: of every trainer, beside its clock.
     """
 
     folder: Path
     lora: bool
-    pairs: Sequence[tuple[list[int], list[int], list[int]]]
+    pairs: Pairs
     options: argparse.Namespace
+    callbacks: Sequence[TrainerCallback] = ()
 
     def settings(self, config: type[DPOConfig], **more: Any) -> Any:
         return config(
@@ -180,34 +186,15 @@ class Bench:
 
     def peer(self, *, best: bool, attention: str) -> Peer:
         """DPOTrainer; the caller sees to P's head."""
-        ids = dict(
-            zip(("prompt_ids", "chosen_ids", "rejected_ids"), map(list, zip(*self.pairs, strict=True)), strict=True)
-        )
         args = self.settings(
             DPOConfig, precompute_ref_log_probs=best, model_init_kwargs={"attn_implementation": attention}
         )
-        dataset = Dataset.from_dict(
-            {**ids, **{name: ["x"] * len(self.pairs) for name in ("prompt", "chosen", "rejected")}}
-        )
-        return self.trained(Peer, args, dataset)
+        return self.trained(args, *rows_for(False, self.pairs))
 
     def ours(self) -> SPINTrainer:
-        keys = [f"row-{number}" for number in range(len(self.pairs))]
-        prompts, real, generated = map(list, zip(*self.pairs, strict=True))
-        rows = Dataset.from_dict(
-            {
-                "key": keys,
-                "prompt_hash": keys,
-                "prompt_ids": prompts,
-                "real_ids": real,
-                "prompt": keys,
-                "real": keys,
-            }
-        )
-        generations = Dataset.from_dict({"key": keys, "ids": generated})
-        return self.trained(SPINTrainer, self.settings(SPINConfig, shared_prefix=True), rows, generations=generations)
+        return self.trained(self.settings(SPINConfig, shared_prefix=True), *rows_for(True, self.pairs))
 
-    def trained(self, kind: type, args: Any, dataset: Dataset, **more: Any) -> Any:
+    def trained(self, args: Any, kind: type, dataset: Dataset, more: Mapping[str, Any]) -> Any:
         clock = Clock()
         trainer = kind(
             model=str(self.folder / "model"),
@@ -215,7 +202,7 @@ class Bench:
             train_dataset=dataset,
             processing_class=tokenizer(),
             peft_config=LoraConfig(r=16, target_modules="all-linear") if self.lora else None,
-            callbacks=[clock],
+            callbacks=[clock, *self.callbacks],
             **more,
         )
         trainer.remove_callback(PrinterCallback)
@@ -271,6 +258,23 @@ class Bench:
         return statistics.median(seconds[1:])
 
 
+def rows_for(ours: bool, pairs: Pairs) -> tuple[type, Dataset, dict[str, Any]]:
+    """A trainer's class, its dataset, and what it is given beside: the same pairs for SPINTrainer and for DPOTrainer.
+
+    Args:
+        ours: SPINTrainer; else DPOTrainer, which takes the tokens as they are.
+        pairs: prompts, real and generated responses.
+    """
+    keys = [f"row-{number}" for number in range(len(pairs))]
+    prompts, real, generated = map(list, zip(*pairs, strict=True))
+    if ours:
+        texts = dict.fromkeys(("key", "prompt_hash", "prompt", "real"), keys)
+        rows = Dataset.from_dict({**texts, "prompt_ids": prompts, "real_ids": real})
+        return SPINTrainer, rows, {"generations": Dataset.from_dict({"key": keys, "ids": generated})}
+    texts = dict.fromkeys(("prompt", "chosen", "rejected"), keys)
+    return Peer, Dataset.from_dict({**texts, "prompt_ids": prompts, "chosen_ids": real, "rejected_ids": generated}), {}
+
+
 @contextlib.contextmanager
 def labelled_head() -> Iterator[None]:
     """TRL's head as it is with Triton, where it scores labelled positions only; its arithmetic stays the CPU's."""
@@ -283,9 +287,9 @@ def tokenizer() -> Any:
     return build_tokenizer(iter(["a b c"]), StartConfig(), 4096)
 
 
-def made_up(data: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int], list[int]]]:
+def made_up(data: str, count: int, vocabulary: int, seed: int = 0) -> list[tuple[list[int], list[int], list[int]]]:
     """Pairs of random tokens, of lengths that are spread evenly."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
 
     def ids(span: tuple[int, int]) -> list[int]:
         return [rng.randrange(10, vocabulary) for _ in range(rng.randint(*span))]
@@ -309,12 +313,26 @@ def pairs_of(data: str, options: argparse.Namespace, vocabulary: int) -> list[tu
     return gsm8k(options.dataset_name, count, vocabulary) if data == "gsm8k" else made_up(data, count, vocabulary)
 
 
-def save_model(size: str, folder: Path) -> float:
-    """Write a model with random weights, and say how many millions of parameters it has."""
+def save_config(shape: Mapping[str, Any], folder: Path) -> Qwen2Config:
+    """Write the configuration of a Qwen2 into `folder/model`; what `shape` leaves out is Qwen2.5's or follows from it."""
+    settings = {"num_key_value_heads": 2, "intermediate_size": 4 * shape["hidden_size"], **shape}
+    config = Qwen2Config(max_position_embeddings=4096, pad_token_id=0, **settings)
+    config.save_pretrained(folder / "model")
+    return config
+
+
+def save_model(shape: Mapping[str, Any], folder: Path, dtype: torch.dtype | None = None) -> float:
+    """Write a model with random weights, and say how many millions of parameters it has.
+
+    Args:
+        shape: settings of a Qwen2, of `SIZES` or of the caller's own.
+        folder: it lies in `folder/model`.
+        dtype: of the weights; None: bfloat16 on a GPU, else float32.
+    """
     torch.manual_seed(0)
-    settings = {"num_key_value_heads": 2, "intermediate_size": 4 * SIZES[size]["hidden_size"], **SIZES[size]}
-    model = Qwen2ForCausalLM(Qwen2Config(max_position_embeddings=4096, pad_token_id=0, **settings))
-    model.to(torch.bfloat16 if ON_GPU else torch.float32).save_pretrained(folder / "model")
+    with torch.device("cuda" if ON_GPU else "cpu"):
+        model = Qwen2ForCausalLM(save_config(shape, folder))
+    model.to(dtype or (torch.bfloat16 if ON_GPU else torch.float32)).save_pretrained(folder / "model")
     return float(sum(parameter.numel() for parameter in model.parameters())) / 1e6
 
 
@@ -359,7 +377,7 @@ def measure(size: str, tuning: str, data: str, options: argparse.Namespace, cons
     times: dict[str, list[Times]] = {arm: [] for arm in arms}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        millions = save_model(size, folder)
+        millions = save_model(SIZES[size], folder)
         bench = Bench(folder, tuning == "lora", pairs_of(data, options, SIZES[size]["vocab_size"]), options)
         for _ in range(options.rounds):
             for arm in arms:
@@ -429,7 +447,7 @@ def main() -> int:
     console = Console(width=160)
     if options.arm is not None:
         with tempfile.TemporaryDirectory() as name:
-            save_model(options.size[0], Path(name))
+            save_model(SIZES[options.size[0]], Path(name))
             pairs = pairs_of(options.data[0], options, SIZES[options.size[0]]["vocab_size"])
             print(json.dumps(own_peak(options.arm, Bench(Path(name), options.tuning == ["lora"], pairs, options))))
         return 0

@@ -1,0 +1,136 @@
+"""Useful tokens a second at Qwen2.5-0.5B's shapes: our engine, plain `generate` in file order, continuous batching.
+
+The weights are random, but the head's bias ends an answer with the same chance at every token, so lengths are mixed as real
+ones are: most are short, a few as long as they may be. All arms sample the same model on the same prompts. Useful tokens are
+those up to the end of an answer. The limit of the device's memory stands beside each arm: for every token of a batch, all
+weights and the keys and values of the live rows are read.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import math
+import pstats
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+import generation
+import training
+from spin_trl.generation.engine import Sampling
+
+from .check import Session
+from .training_steps import shape
+
+EOS, PAD = 1, 0
+MEAN, LIMIT = 80, 256
+"""Tokens of an answer, on the average and at most."""
+
+PROMPTS = (20, 200)
+
+
+def run(session: Session) -> None:
+    """Report useful tokens a second of every arm, and the limit of the device's memory."""
+    settings = shape(session.tiny)
+    training.save_model(settings, session.folder)
+    dtype = torch.bfloat16 if session.on_gpu else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(session.folder / "model", dtype=dtype).to(session.device).eval()
+    end_at_random(model, 1 / MEAN)
+    rng = random.Random(0)
+    limit, whole = (16, 8) if session.tiny else (LIMIT, 256)
+    prompts = [[rng.randrange(10, settings["vocab_size"]) for _ in range(rng.randint(*PROMPTS))] for _ in range(whole)]
+    quarter = max(whole // 4, 2)
+
+    def ours(batch_size: int) -> Callable[[Sequence[list[int]], int], tuple[int, int]]:
+        def arm(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
+            sampling = Sampling(1.0, 1.0, 0, longest, None, 1, batch_size, 0)
+            responses, computed = generation.ours(model, some, sampling, [EOS], PAD)
+            return sum(len(response.ids) for response in responses), computed
+
+        return arm
+
+    def plain(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
+        responses, computed = generation.peer(model, some, Sampling(1.0, 1.0, 0, longest, None, 1, 16, 0), [EOS], PAD)
+        return sum(len(response.ids) for response in responses), computed
+
+    def continuous(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
+        config = GenerationConfig(
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+            max_new_tokens=longest,
+        )
+        outputs = model.generate_batch([list(prompt) for prompt in some], generation_config=config, progress_bar=False)
+        useful = sum(len(output.generated_tokens) for output in outputs.values())
+        return useful, useful
+
+    rates: dict[str, float] = {}
+    # Each with as many prompts as show its rate: plain batches of 16 would take minutes for all.
+    arms: list[tuple[str, Callable[..., tuple[int, int]], int, int]] = [
+        (f"ours, {whole} rows", ours(whole), whole, whole),
+        (f"ours, {quarter} rows", ours(quarter), quarter, 2 * quarter),
+        ("plain generate, 16 rows", plain, 16, min(32, whole)),
+        ("continuous batching", continuous, whole, whole),
+    ]
+    bandwidth = session.reported("device").get("bandwidth")
+    for name, arm, rows, count in arms:
+        rows = min(rows, count)
+        arm(prompts[:rows], 4)  # it warms up
+        useful, computed, seconds = timed(arm, prompts[:count], limit, session.on_gpu)
+        rates[name] = useful / seconds
+        session.figure(f"{name}: useful tokens", useful / seconds, "/s")
+        session.figure(f"{name}: useful of sampled", useful / computed)
+        if name != "continuous batching":
+            session.figure(f"{name}: a step", 1000 * seconds * rows / computed, "ms (all rows alive)")
+        if bandwidth:
+            session.figure(f"{name}: memory's limit", limit_of(model, rows, bandwidth * 1e9), "/s")
+    with cProfile.Profile() as profiler:  # for the log: where a step's time goes
+        ours(quarter)(prompts[:quarter], 32)
+    pstats.Stats(profiler, stream=sys.stdout).sort_stats("cumulative").print_stats(45)
+    best = max(rate for name, rate in rates.items() if name.startswith("ours"))
+    target = None if session.tiny else generation.TARGET
+    session.figure("ours over plain generate", best / rates["plain generate, 16 rows"], "x", at_least=target)
+    session.figure("ours over continuous batching", best / rates["continuous batching"], "x")
+
+
+def end_at_random(model: Any, chance: float) -> None:
+    """Give the head a bias with which every token is the last one with about this chance, whatever the prompt."""
+    old = model.get_output_embeddings().weight
+    vocabulary, width = old.shape
+    head = torch.nn.Linear(width, vocabulary, device=old.device, dtype=old.dtype)
+    with torch.no_grad():
+        head.weight.copy_(old)
+        head.weight[EOS] = 0
+        head.bias.zero_()
+        deviation = float(old.float().std()) * math.sqrt(width)  # of a logit, for states of norm 1 by entry
+        head.bias[EOS] = math.log(vocabulary) + deviation**2 / 2 + math.log(chance / (1 - chance))
+    model.set_output_embeddings(head)
+
+
+def timed(
+    arm: Callable[[Sequence[list[int]], int], tuple[int, int]], prompts: Sequence[list[int]], limit: int, on_gpu: bool
+) -> tuple[int, int, float]:
+    """Useful and sampled tokens of an arm, and its seconds."""
+    started = time.perf_counter()
+    useful, computed = arm(prompts, limit)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return useful, computed, time.perf_counter() - started
+
+
+def limit_of(model: Any, rows: int, bandwidth: float) -> float:
+    """Tokens a second if a step did nothing but read weights, keys and values, all rows being alive."""
+    config = model.config
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    width = config.hidden_size // config.num_attention_heads
+    by_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize
+    cached = rows * (sum(PROMPTS) / 2 + MEAN / 2) * by_token
+    return rows * bandwidth / (weights + cached)

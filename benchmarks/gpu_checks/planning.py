@@ -1,0 +1,122 @@
+"""What `spin-trl plan` foresees, against what the checks before it have measured: peaks, and the rates that hours rest on.
+
+It computes nothing on the GPU. The plans are made as for a user, from each recipe's configuration and data. The measured
+figures are read from the results of this run, or of an earlier one in the same folder: it can be played elsewhere, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import yaml
+
+import training
+from spin_trl.generation.engine import Sampling
+from spin_trl.plan import devices
+from spin_trl.plan.devices import Device
+from spin_trl.plan.hours import Shape
+from spin_trl.plan.memory import MemoryPlan
+from spin_trl.plan.planning import Wishes, make_plan, read_recipe
+from spin_trl.plan.setup import read_setup
+from spin_trl.plan.sharding import Sharding
+from spin_trl.plan.speed import speed_of
+from spin_trl.plan.tokens import Lengths
+
+from . import recipes, training_steps
+from .check import Session, read
+
+OFF = 0.3
+"""How far a planned peak may be from the measured one."""
+
+
+def run(session: Session) -> None:
+    """Compare peaks of memory, and the rates of training and of generation."""
+    device = _device(session)
+    if device is None:
+        session.not_here("peaks and rates", "no check has measured them on a GPU")
+    for case in training_steps.cases(session.tiny):
+        _training(session, case, device)
+    for check, recipe in (("t4", recipes.T4), ("lora-3b", recipes.LORA_3B)):
+        _recipe(session, check, recipe, device)
+
+
+def _training(session: Session, case: training_steps.Case, device: Device | None) -> None:
+    """A case of the check `training`: the peak, and seconds of a step."""
+    chosen, name = training_steps.options(case, session.tiny), case.name
+    shape = training_steps.shape(session.tiny)
+    folder = session.folder / name.replace(", ", "-").replace(" ", "-")
+    folder.mkdir()
+    training.save_config(shape, folder)
+    lora = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]} if case.tuning == "lora" else {}
+    settings = {
+        "model_name_or_path": str(folder / "model"), "output_dir": str(folder / "out"), "dataset_name": "made up",
+        "dtype": "bfloat16", "bf16": True, "use_cpu": False, "activation_checkpointing": True,
+        "per_device_train_batch_size": chosen.batch_size, "max_length": None, "max_new_tokens": 400,
+        "learning_rate": 1e-5, "num_iterations": 1, **lora,
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    recipe = read_recipe(str(folder / "recipe.yaml"), [])
+    pairs = training.pairs_of(case.data, chosen, shape["vocab_size"])
+    rows = [(len(prompt), len(real)) for prompt, real, _ in pairs]
+    lengths = Lengths(rows, len(rows), 0, Sampling.from_args(recipe.args), "made up")
+    setup = read_setup(recipe, Sharding(), on_gpu=True)
+    memory = MemoryPlan(setup, lengths)
+    planned = max(phase.total - _outside(phase.parts) for phase in memory.phases(only=("train", "opponent's pass")))
+    measured = session.reported("training").get(f"{name}: ours: peak")
+    _peak(session, f"{name}: peak", planned / 1e9, measured)
+    step = session.reported("training").get(f"{name}: ours: a step")
+    if device is None or step is None:
+        return
+    speed = speed_of(device, setup, memory.replica)
+    tokens, labels = lengths.prompt + lengths.real + lengths.generated, lengths.real + lengths.generated
+    forward = Shape(memory.replica).forward(tokens, labels, lengths.prompt + lengths.real)
+    passes = (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
+    assumed = chosen.batch_size * passes * forward / speed.flops
+    session.figure(f"{name}: a step, planned over measured", assumed / (step / 1000))
+    reached = chosen.batch_size * passes * forward / (step / 1000) / (device.tflops * 1e12)
+    session.figure(f"{name}: share of the data sheet's products that is reached", reached)
+    session.figure(f"{name}: share that is assumed", speed.flops / (device.tflops * 1e12))
+
+
+def _recipe(session: Session, check: str, recipe: recipes.Recipe, device: Device | None) -> None:
+    """One of the checks `t4` and `lora-3b`: its peak, and the seconds of its phases."""
+    folder = session.folder / check
+    folder.mkdir()
+    recipes.build_data(folder, recipe, tiny=session.tiny)
+    overrides = recipe.arguments(folder, tiny=False)
+    plan = make_plan(recipe.name, overrides, Wishes(), on_gpu=True)
+    planned = max(phase.total - _outside(phase.parts) for phase in plan.phases)
+    _peak(session, f"{check}: peak", planned / 1e9, session.reported(check).get("peak"))
+    measured = session.reported(check)
+    if device is None or "a step" not in measured:
+        return
+    work = [one for one in plan.work(device) if one.stage != "start"]
+    steps, last = sum(one.steps for one in work), work[-1]
+    session.figure(f"{check}: a step, planned", sum(one.seconds["train"] for one in work) / steps, "s")
+    planned_step = last.seconds["train"] / last.steps
+    session.figure(f"{check}: a step, planned over measured", planned_step / measured["a step of the last iteration"])
+    answering = sum(one.seconds["generate"] for one in work) / len(work)
+    session.figure(f"{check}: generating, planned over measured", answering / measured["generating"])
+
+
+def _peak(session: Session, name: str, planned: float, measured: float | None) -> None:
+    session.figure(f"{name}, planned", planned, "GB")
+    if measured is not None:
+        session.figure(f"{name}, planned over measured", planned / measured, at_least=1 - OFF, at_most=1 + OFF)
+
+
+def _outside(parts: dict[str, int]) -> int:
+    """What PyTorch does not count: the context, and what its allocator loses."""
+    return parts.get("reserve", 0)
+
+
+def _device(session: Session) -> Device | None:
+    """The GPU on which the figures were measured: the one that is here, or the one that the results name."""
+    if session.on_gpu:
+        return devices.visible()
+    memory = session.reported("device").get("memory")
+    notes = [line["value"] for line in read(session.results) if line.get("note") == "device"]
+    if memory is None or not notes:
+        return None
+    kind = next((one for name, one in devices.DEVICES.items() if name in notes[-1].lower()), None)
+    return None if kind is None else dataclasses.replace(kind, memory=memory)

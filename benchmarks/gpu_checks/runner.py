@@ -1,0 +1,223 @@
+"""Runs checks one after the other, each in a process of its own, so that a check that crashes costs only itself.
+
+A process starts as a fork of this one, which has imported everything and computed nothing: importing the stack takes longer
+than many a check does. CUDA can't be used in a fork of a process that has used it, so nothing may touch the driver while the
+stack is imported ([`without_driver`]). Where something has, processes are spawned instead, and import the stack themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from .check import Check, Session, append, read
+
+RESULTS = "gpu.jsonl"
+LOG = "gpu.log"
+LEAST = 5.0
+"""Seconds below which no check is begun."""
+
+_NOT_A_COPY = 71
+"""Exit code of a process in which the GPU can't be reached because it is a copy of this one."""
+
+
+def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> bool:
+    """Play checks, and report what became of each.
+
+    Args:
+        checks: in order of worth.
+        out: folder of the results (`gpu.jsonl`) and of what the checks print (`gpu.log`).
+        minutes: for all of them. A check may take its share of what is left.
+        tiny: play small shapes.
+
+    Returns:
+        Whether every check that can be played here has ended well, with every target met.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results, ends = out / RESULTS, time.monotonic() + 60 * minutes
+    method = "spawn" if torch.cuda.is_initialized() else "fork"
+    fine, earlier = True, len(read(results))
+    on_gpu = has_gpu()
+    sessions = [(check, Session(check.name, results, out, tiny, on_gpu)) for check in checks]
+    obstacles = {check.name: check.obstacle(session) for check, session in sessions}
+    shares = sum(check.share for check in checks if obstacles[check.name] is None)
+    for check, session in sessions:
+        obstacle = obstacles[check.name]
+        if obstacle is not None:
+            session.not_here("all of it", obstacle)
+            continue
+        seconds = (ends - time.monotonic()) * check.share / shares  # what an earlier one has left over is shared, too
+        shares -= check.share
+        if seconds < LEAST:
+            append(results, {"check": check.name, "ended": "not begun", "reason": "no time was left"})
+            fine = False
+            continue
+        started = time.monotonic()
+        code = _play(check, session, out / LOG, seconds, method)
+        if code == _NOT_A_COPY:
+            method = "spawn"
+            code = _play(check, session, out / LOG, seconds, method)
+        ended = {"seconds": round(time.monotonic() - started, 1), **_outcome(code, seconds, out / LOG)}
+        append(results, {"check": check.name, **ended})
+        fine &= code == 0
+    return fine and all(line.get("met", True) for line in read(results)[earlier:])
+
+
+@contextlib.contextmanager
+def without_driver() -> Iterator[None]:
+    """Keep what is imported meanwhile from touching the GPU's driver, where `nvidia-smi` can answer in its place.
+
+    bitsandbytes, which peft imports, asks for the GPU's compute capability to choose its library.
+    """
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whether there is a GPU, and how many
+    capabilities = _capabilities()
+    if not capabilities:
+        yield
+        return
+
+    def answer(device: Any = None) -> tuple[int, int]:
+        number = getattr(device, "idx", device)
+        return capabilities[number if isinstance(number, int) and number >= 0 else 0]
+
+    with mock.patch.object(torch.cuda, "get_device_capability", answer):
+        yield
+
+
+def _capabilities() -> list[tuple[int, int]]:
+    """Compute capability of every GPU, as the command-line tool of its driver says it."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=30, check=True).stdout
+        return [(int(major), int(minor)) for major, minor in (line.strip().split(".") for line in said.splitlines())]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU, found out without its driver."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    return torch.cuda.is_available()
+
+
+def _play(check: Check, session: Session, log: Path, seconds: float, method: str) -> int | None:
+    """Exit code of a check's process: negative for the signal that ended it, None if it ran out of time."""
+    context: Any = multiprocessing.get_context(method)
+    with tempfile.TemporaryDirectory(prefix=f"spin-trl-gpu-{check.name}-") as folder:
+        session.folder, session.started = Path(folder), time.monotonic()
+        session.ends = session.started + seconds
+        process = context.Process(target=_work, args=(check, session, log))
+        sys.stdout.flush()
+        process.start()
+        process.join(seconds)
+        out_of_time = process.is_alive()
+        _end(process)
+    return None if out_of_time else process.exitcode
+
+
+def _end(process: BaseProcess) -> None:
+    """End a process and what it started: compilers, data loaders."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    if process.is_alive():  # it had not yet left our group
+        process.kill()
+    process.join()
+
+
+def _work(check: Check, session: Session, log: Path) -> None:
+    """In the process: play the check, with what it prints in the log."""
+    os.setsid()  # a group of its own, which can be ended as a whole
+    with _printing_to(log, check.name):
+        if session.on_gpu and not _can_compute():
+            os._exit(_NOT_A_COPY)
+        try:
+            check.run(session)
+        except BaseException:  # whatever it is, an exit included, the log has it
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)  # without the goodbyes of compilers and data loaders, which can hang
+
+
+def _can_compute() -> bool:
+    try:
+        torch.zeros(1, device="cuda").item()
+    except RuntimeError:
+        traceback.print_exc()
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _printing_to(log: Path, title: str) -> Iterator[None]:
+    """Send all that this process prints, its libraries' included, to a file."""
+    with log.open("ab", buffering=0) as file:
+        file.write(f"\n==== {title}\n".encode())
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for name in ("stdout", "stderr"):  # whoever started us may have put something of its own there
+        setattr(sys, name, os.fdopen(1 if name == "stdout" else 2, "w", buffering=1, closefd=False))
+    yield
+
+
+def _outcome(code: int | None, seconds: float, log: Path) -> dict[str, str]:
+    """What became of a check, in words."""
+    if code == 0:
+        return {"ended": "finished"}
+    if code is None:
+        return {"ended": "out of time", "reason": f"it was ended after {seconds:.0f} s"}
+    if code < 0:
+        return {"ended": "killed", "reason": f"by {signal.Signals(-code).name}"}
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return {"ended": "raised", "reason": lines[-1][:300] if lines else f"exit code {code}"}
+
+
+def table_of(results: Path) -> str:
+    """The results as text: device, versions, figures with targets and verdicts, and what did not run and why."""
+    lines = read(results)
+    rows = [("check", "figure", "value", "target", "verdict")]
+    for line in lines:
+        if "figure" in line:
+            verdict = {True: "met", False: "MISSED", None: ""}[line.get("met")]
+            rows.append((line["check"], line["figure"], number(line), line.get("target", ""), verdict))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    parts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    parts.insert(1, "  ".join("-" * width for width in widths))
+    notes = [f"{line['check']}: {line['note']}: {_plain(line['value'])}" for line in lines if "note" in line]
+    ends = []
+    for line in lines:
+        if "not_on_this_device" in line:
+            what = line["not_on_this_device"]
+            ends.append(f"{line['check']}: {what}: not on this device: {line['reason']}")
+        elif "ended" in line:
+            took = f" after {line['seconds']} s" if "seconds" in line else ""
+            ends.append(f"{line['check']}: {line['ended']}{took}{': ' + line['reason'] if 'reason' in line else ''}")
+    return "\n".join([*notes, "", *parts, "", *ends])
+
+
+def number(line: dict[str, Any]) -> str:
+    """A figure with its unit, in four digits."""
+    value = float(line["value"])
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return f"{shown} {line['unit']}".strip()
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,199 @@
+"""Seconds and memory of a training step at Qwen2.5-0.5B's shapes: ours against DPOTrainer, as `benchmarks/training.py` does.
+
+Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight a step unless said otherwise. D is
+DPOTrainer with its defaults, P is DPOTrainer with the reference's log-probabilities computed beforehand. The arms take turns,
+so ratios are of the same minutes. FlexAttention is compiled beforehand, which is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from transformers import TrainerCallback
+
+import training
+
+from .check import Session
+from .correctness import flex_attention
+
+ARMS = ("D", "P", "ours", "gathered rows")
+"""DPOTrainer's two, ours as it is (FlexAttention where the device has it), and ours without it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a model is trained: `full` or `lora`, with lengths like a dataset's, so many pairs a step."""
+
+    tuning: str
+    data: str
+    pairs: int = 8
+
+    @property
+    def name(self) -> str:
+        return f"{self.tuning}, {self.data}, {self.pairs} pairs"
+
+
+CASES = (
+    Case("full", "ultrachat"),
+    Case("lora", "gsm8k-like"),
+    Case("full", "ultrachat", 32),
+    Case("lora", "ultrachat"),
+)
+"""In order of worth. Small steps of a small model leave a fast GPU waiting for its kernels' launches; larger ones do not."""
+
+TARGETS = {"ultrachat": training.TARGETS["ultrachat"], "gsm8k-like": training.TARGETS["gsm8k"]}
+TINY: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+ROUNDS = 3
+"""Of all arms, at most: as many as there is time for, one at least."""
+
+
+def cases(tiny: bool) -> Sequence[Case]:
+    """What is trained."""
+    return (Case("full", "ultrachat", 2),) if tiny else CASES
+
+
+def shape(tiny: bool) -> dict[str, Any]:
+    """Settings of the Qwen2 that is trained."""
+    return TINY if tiny else training.SIZES["qwen2.5-0.5b"]
+
+
+def options(case: Case, tiny: bool) -> argparse.Namespace:
+    """As `benchmarks/training.py` reads them from its command line."""
+    return argparse.Namespace(
+        steps=2 if tiny else 6, batch_size=case.pairs, gradient_checkpointing=True, dataset_name=None
+    )
+
+
+def run(session: Session) -> None:
+    """Report ratios of two epochs and of memory, step times, and how often FlexAttention was compiled."""
+    training.save_model(shape(session.tiny), session.folder)
+    chosen = cases(session.tiny)
+    for number, case in enumerate(chosen):
+        ends = time.monotonic() + 0.9 * session.seconds_left / (len(chosen) - number)
+        bench = bench_of(session, case)
+        times: dict[str, list[training.Times]] = {arm: [] for arm in ARMS}
+        peaks: dict[str, float] = dict.fromkeys(ARMS, 0.0)
+        before = compilations()
+        bench.run("ours")  # it warms up
+        session.figure(f"{case.name}: compilations while warming up", compilations() - before)
+        before = compilations()
+        for _ in range(1 if session.tiny else ROUNDS):
+            started = time.monotonic()
+            for arm in ARMS:
+                peaks[arm] = max(peaks[arm], _round(bench, arm, times[arm], session.on_gpu))
+            if 2 * time.monotonic() - started > ends:  # another round would not fit
+                break
+        _report(session, case, times, peaks)
+        session.figure(f"{case.name}: compilations afterwards", compilations() - before)
+        if session.on_gpu and number == 0:
+            _report_kernels(session, case, bench)
+
+
+def bench_of(session: Session, case: Case) -> training.Bench:
+    """Where all arms of a case are trained."""
+    chosen = options(case, session.tiny)
+    pairs = training.pairs_of(case.data, chosen, shape(session.tiny)["vocab_size"])
+    return training.Bench(session.folder, case.tuning == "lora", pairs, chosen)
+
+
+def _round(bench: training.Bench, arm: str, times: list[training.Times], on_gpu: bool) -> float:
+    """One round of an arm. Returns bytes at the peak, or 0 without a GPU."""
+    if on_gpu:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times.append(run_arm(bench, arm))
+    return torch.cuda.max_memory_allocated() if on_gpu else 0.0
+
+
+def run_arm(bench: training.Bench, arm: str) -> training.Times:
+    """Train an arm for a few steps."""
+    with flex_attention(arm != "gathered rows"):
+        return bench.run("ours" if arm == "gathered rows" else arm)
+
+
+def _report(session: Session, case: Case, times: dict[str, list[training.Times]], peaks: dict[str, float]) -> None:
+    over_d, over_p, memory = TARGETS[case.data]
+    for arm, at_least in (("D", over_d), ("P", over_p), ("gathered rows", None)):
+        pairs = list(zip(times[arm], times["ours"], strict=True))
+        ratio = statistics.median(one.two_epochs / own.two_epochs for one, own in pairs)
+        # Shapes for a CPU are too small for speed to mean anything.
+        session.figure(f"{case.name}: two epochs over {arm}", ratio, "x", at_least=None if session.tiny else at_least)
+    for arm in ARMS:
+        step = statistics.median(one.step for one in times[arm])
+        session.figure(f"{case.name}: {arm}: a step", 1000 * step, "ms")
+        if times[arm][0].opponent:
+            session.figure(f"{case.name}: {arm}: the opponent's pass", 1000 * times[arm][-1].opponent, "ms")
+    off = max(
+        abs(a - b)
+        for one, own in zip(times["P"], times["ours"], strict=True)
+        for a, b in zip(one.losses, own.losses, strict=True)
+    )
+    session.figure(f"{case.name}: losses differ from P's by", off)
+    if not session.on_gpu:
+        session.not_here("memory", "there is no GPU; benchmarks/training.py measures a CPU's")
+        return
+    weights = (session.folder / "model" / "model.safetensors").stat().st_size
+    for arm in ARMS:
+        session.figure(f"{case.name}: {arm}: peak", peaks[arm] / 1e9, "GB")
+    ratio = (peaks["ours"] - weights) / (peaks["D"] - weights)
+    session.figure(f"{case.name}: memory above the model, of D's", ratio, at_most=memory)
+
+
+class Kernels(TrainerCallback):
+    """Follows what the device computes in the steps behind the first two."""
+
+    def __init__(self) -> None:
+        self.profiler: Any = None
+        self.steps = 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            self.profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+            self.profiler.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.profiler is not None:
+            torch.cuda.synchronize()
+            self.steps += 1
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.profiler is not None:
+            self.profiler.stop()
+
+
+def _report_kernels(session: Session, case: Case, bench: training.Bench) -> None:
+    """How much of a step the device computes, and how many kernels that is; what they are goes to the log."""
+    for arm in ("P", "ours", "gathered rows"):
+        watch = Kernels()
+        run_arm(dataclasses.replace(bench, callbacks=[watch]), arm)
+        events = watch.profiler.key_averages()
+        kernels = [event for event in events if event.device_type == DeviceType.CUDA]
+        busy = sum(event.self_device_time_total for event in kernels) / 1000 / watch.steps
+        session.figure(f"{case.name}: {arm}: kernels of a step", busy, "ms")
+        launches = sum(event.count for event in kernels) / watch.steps
+        session.figure(f"{case.name}: {arm}: kernels launched in a step", launches)
+        print(f"---- {case.name}, {arm}: {watch.steps} steps")
+        for order in ("self_cuda_time_total", "self_cpu_time_total"):
+            print(events.table(sort_by=order, row_limit=25, max_name_column_width=60))
+
+
+def compilations() -> int:
+    """Graphs that torch.compile has made in this process so far."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])

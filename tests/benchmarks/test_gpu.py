@@ -1,0 +1,188 @@
+"""`benchmarks/gpu.py`: whatever becomes of one check, the others' figures are there; and a CPU plays what it can."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))  # behind everything: its files have names that the tests' folders have, too
+
+from gpu_checks import check as checks
+from gpu_checks import runner
+from gpu_checks.check import Check, Session
+
+
+def measures(value: float) -> Callable[[Session], None]:
+    def run(session: Session) -> None:
+        session.figure("answer", value, "x")
+
+    return run
+
+
+def is_killed(session: Session) -> None:
+    session.figure("before", 1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleeps(session: Session) -> None:
+    """With a process of its own, as a compiler is one."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    session.figure("child", child.pid)
+    time.sleep(60)
+
+
+def raises(session: Session) -> None:
+    print("on the way")
+    raise ValueError("the logits are NaN")
+
+
+def exits(session: Session) -> None:
+    sys.exit("no such recipe")
+
+
+def lines_of(out: Path, name: str) -> list[dict[str, Any]]:
+    return [line for line in checks.read(out / runner.RESULTS) if line["check"] == name]
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LEAST", 0.0)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_each_check_fails_alone(tmp_path: Path) -> None:
+    """One is killed, one runs out of its limit, one raises, one exits: what was reported is there, and so are the others."""
+    chosen = [
+        Check("first", "", measures(1.0), 30),
+        Check("killed", "", is_killed, 30),
+        Check("slow", "", sleeps, 2),
+        Check("broken", "", raises, 30),
+        Check("gone", "", exits, 30),
+        Check("last", "", measures(2.0), 30),
+    ]
+    started = time.monotonic()
+    assert not runner.play(chosen, tmp_path, minutes=2, tiny=True)
+    assert time.monotonic() - started < 50
+    ended = {line["check"]: line for line in checks.read(tmp_path / runner.RESULTS) if "ended" in line}
+    assert {name: line["ended"] for name, line in ended.items()} == {
+        "first": "finished",
+        "killed": "killed",
+        "slow": "out of time",
+        "broken": "raised",
+        "gone": "raised",
+        "last": "finished",
+    }
+    assert ended["killed"]["reason"] == "by SIGKILL"
+    assert ended["slow"]["reason"] == "it was ended after 3 s"  # 2 of 92 shares of 120 s
+    assert ended["broken"]["reason"] == "ValueError: the logits are NaN"
+    assert "no such recipe" in ended["gone"]["reason"]
+    first = lines_of(tmp_path, "first")[0]
+    assert first.pop("at") < 5
+    assert first == {"check": "first", "figure": "answer", "value": 1.0, "unit": "x"}
+    assert lines_of(tmp_path, "killed")[0]["figure"] == "before"
+    assert lines_of(tmp_path, "last")[0]["value"] == 2.0
+    child = int(lines_of(tmp_path, "slow")[0]["value"])  # what the slow one had started is gone, too
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert "on the way" in (tmp_path / runner.LOG).read_text()
+    shown = runner.table_of(tmp_path / runner.RESULTS)
+    assert "slow: out of time after 2." in shown
+    assert "broken: raised after" in shown
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_check_that_has_no_time_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LEAST", 5.0)
+    chosen = [
+        Check("first", "", measures(1.0), 30),
+        Check("second", "", measures(2.0), 1),
+        Check("third", "", raises, 30),
+    ]
+    assert not runner.play(chosen, tmp_path, minutes=0.5, tiny=True)
+    assert lines_of(tmp_path, "second") == [{"check": "second", "ended": "not begun", "reason": "no time was left"}]
+    assert lines_of(tmp_path, "first")[0]["value"] == 1.0
+
+
+def test_what_a_check_needs_is_named(tmp_path: Path) -> None:
+    """It is no failure: a CPU plays what a CPU can."""
+    chosen = [
+        Check("gpu", "", measures(1.0), 30, (checks.gpu,)),
+        Check("package", "", measures(1.0), 30, (checks.Package("no_such_package"),)),
+    ]
+    assert runner.play(chosen, tmp_path, minutes=1, tiny=True)
+    reasons = [line["reason"] for line in checks.read(tmp_path / runner.RESULTS)]
+    assert reasons == ["there is no GPU", "no_such_package is not installed"]
+    assert "gpu: all of it: not on this device: there is no GPU" in runner.table_of(tmp_path / runner.RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "met"),
+    [
+        (1.0, {"at_least": 1.0}, True),
+        (0.9, {"at_least": 1.0}, False),
+        (1.0, {"at_most": 1.0}, True),
+        (1.1, {"at_most": 1.0}, False),
+        (1.1, {"at_least": 0.7, "at_most": 1.3}, True),
+        (math.nan, {"at_most": 1.0}, False),
+        (math.nan, {"at_least": 1.0}, False),
+        (1.0, {}, None),
+    ],
+)
+def test_a_target_is_met_or_missed(tmp_path: Path, value: float, bounds: dict[str, float], met: bool | None) -> None:
+    session = Session("one", tmp_path / "results", tmp_path, True, False)
+    session.figure("figure", value, **bounds)
+    (line,) = checks.read(session.results)
+    assert line.get("met") is met
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_missed_target_is_a_failure(tmp_path: Path) -> None:
+    """Of this run: what an earlier one left in the same folder does not count."""
+
+    def misses(session: Session) -> None:
+        session.figure("speed", 0.5, at_least=1.0)
+
+    assert not runner.play([Check("one", "", misses, 30)], tmp_path, minutes=1, tiny=True)
+    assert "MISSED" in runner.table_of(tmp_path / runner.RESULTS)
+    assert runner.play([Check("two", "", measures(1.0), 30)], tmp_path, minutes=1, tiny=True)
+
+
+def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
+    """A process that was killed while it wrote leaves one."""
+    results = tmp_path / "results"
+    session = Session("one", results, tmp_path, True, False)
+    session.figure("whole", 1.0)
+    with results.open("a") as file:
+        file.write('{"check": "one", "fig')
+    assert session.reported() == {"whole": 1.0}
+
+
+def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
+    """The whole script with small shapes: every check ends well, or says why it is not for this device."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--minutes", "9", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
+    log = tmp_path / runner.LOG
+    assert done.returncode == 0, done.stdout + done.stderr + log.read_text(errors="replace")[-5000:]
+    lines = checks.read(tmp_path / runner.RESULTS)
+    ended = {line["check"]: line["ended"] for line in lines if "ended" in line}
+    assert ended == dict.fromkeys(("device", "correctness", "training", "t4", "generation", "plan"), "finished")
+    assert {"check": "lora-3b", "not_on_this_device": "all of it", "reason": "there is no GPU", "at": 0.0} in lines
+    compared = [line for line in lines if line["check"] == "correctness" and "gradients" in line.get("figure", "")]
+    assert sum("met" in line for line in compared) == 4  # full and LoRA, float32 and bfloat16
+    figures = {(line["check"], line["figure"]): line["value"] for line in lines if "figure" in line}
+    assert figures["t4", "iterations"] == 3
+    assert figures["t4", "numbers that are NaN or infinite"] == 0
+    assert figures["correctness", "full, gathered rows, float32: gradients"] < 1e-4
+    assert json.loads((tmp_path / runner.RESULTS).read_text().splitlines()[0])["note"] == "versions"
+    for line in done.stdout.splitlines():
+        assert len(line) < 200
