@@ -1,7 +1,7 @@
 """Seconds and memory of a training step at Qwen2.5-0.5B's shapes: ours against DPOTrainer, as `benchmarks/training.py` does.
 
 Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight a step unless said otherwise. D is
-DPOTrainer with its defaults, P is DPOTrainer with the reference's log-probabilities computed beforehand. The arms take turns,
+DPOTrainer with its defaults, P is DPOTrainer with the log-probabilities of the reference computed first. The arms take turns,
 so ratios are of the same minutes. FlexAttention is compiled beforehand, which is not counted.
 """
 

@@ -111,8 +111,8 @@ def _default(config: Any) -> Any:
 def _accelerates_state_kept() -> Iterator[None]:
     """Restore accelerate's state of this process afterwards.
 
-    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go on on the
-    CPU.
+    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would continue on
+    the CPU.
     """
     states = (PartialState, AcceleratorState)
     kept = [dict(state._shared_state) for state in states]

@@ -48,7 +48,7 @@ def test_only_what_differs_from_the_defaults_is_written() -> None:
 
 
 def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TrainingArguments set it for the whole process; a run on a GPU must not go on on the CPU once its settings are read."""
+    """TrainingArguments set it for the whole process; a run on a GPU must not move to the CPU when settings are read."""
     args = SPINConfig("out", **CPU)
     state = PartialState()
     monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))  # stands in for a GPU
