@@ -727,6 +727,18 @@ def test_rows_within_the_sliding_window_are_still_shared(
     assert len(warnings()) == 1
 
 
+def test_the_reference_of_a_mixture_runs_as_its_policy_does(tmp_path: Path, runs: list[bool]) -> None:
+    """Only the policy is asked for the auxiliary loss; run otherwise, an equal reference would differ by rounding."""
+    base = tiny.save(tmp_path / "base", tiny.model("mixtral"))
+    for settings in ({}, {"bf16": True}, {"precompute_ref_log_probs": True}):
+        runs.clear()
+        trainer = kinds(str(tmp_path))[1].build(str(base), settings=settings, train_dataset=tiny.preference(6))
+        trainer.train()
+        assert runs == [False] * 6
+        if "precompute_ref_log_probs" not in settings:
+            assert abs(steps(trainer, "rewards/margins")[0]) < 1e-6
+
+
 @pytest.mark.parametrize("by_config", [False, True])
 def test_a_mixture_without_its_auxiliary_loss_is_shared(
     by_config: bool, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
