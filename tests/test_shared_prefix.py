@@ -31,6 +31,8 @@ from spin_trl.loss_types import OURS
 from test_loss_types import TRLS
 from test_trainer import build, store_of
 
+pytestmark = pytest.mark.numeric
+
 RELATIVE = 1e-5
 NOISE = 5e-7
 """What a gradient may differ by where it cancels out: those of the tiny models have norms of 0.001 to 1."""

@@ -22,6 +22,8 @@ from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeEr
 from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.template import PairTemplate
 
+pytestmark = pytest.mark.numeric
+
 LN2 = 0.6931471805599453
 AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
 """What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""

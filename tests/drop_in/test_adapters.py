@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 import tiny
 from drop_in.compare import Kind, same_metrics, same_weights, steps, train_both, unchanged, weights
 
+pytestmark = pytest.mark.numeric
+
 LN2 = pytest.approx(0.6931472, abs=1e-5)
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 EXPERTS = ["mlp.experts.down_proj", "mlp.experts.gate_up_proj"]

@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, EvalPrediction
 import tiny
 from drop_in.compare import Kind, kinds, same_metrics, steps, train_both
 
+pytestmark = pytest.mark.numeric
+
 CONTAINERS = (
     "dataset",
     "iterable_dataset",
