@@ -196,4 +196,4 @@ def test_accuracy_and_margins_count_pairs(kind: Kind, llama_folder: Path) -> Non
     )
     metrics = trainer.evaluate(Dataset.from_list(rows + swapped))
     assert metrics["eval_rewards/accuracies"] == 0.5
-    assert metrics["eval_rewards/margins"] == pytest.approx(0, abs=1e-6)
+    assert metrics["eval_rewards/margins"] == pytest.approx(0, abs=1e-5)
