@@ -8,16 +8,19 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test lint types format benchmarks clean
+.PHONY: help quickstart test test-numeric lint types format benchmarks clean
 
 help:            ## what can be made
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
 	$(BIN)/spin-trl run quickstart
 
 test: $(READY)   ## set up, then run every test
 	$(BIN)/python -m pytest -n 2
+
+test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
+	$(BIN)/python -m pytest -n 2 -m numeric
 
 lint: $(READY)   ## check style and format
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from .branches import PREFIX as BRANCH
 from .branches import third_branch, with_labels
 from .collator import LAYOUT, LayingOut
 from .config import SPINConfig
+from .forward.obstacles import AUXILIARY_LOSS
 from .look_ahead import others_of_each, others_of_this
 from .loss_types import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
 from .objectives import logratios
@@ -70,6 +71,10 @@ class ObjectiveTrainer(DPOTrainer):
             return "`torch_compile` traces a forward that is the same for every batch"
         if self.args.neftune_noise_alpha:
             return "NEFTune's noise (`neftune_noise_alpha`) would be the same for both responses' prompt"
+        if self.aux_loss_enabled:
+            # Only the policy is asked for it. Policy and reference run alike all the same: where their weights are the same,
+            # every log-ratio then is 0, and not what two orders of additions leave.
+            return AUXILIARY_LOSS
         parallelism = self.accelerator.parallelism_config
         if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
             return "context and sequence parallelism cut rows into pieces"

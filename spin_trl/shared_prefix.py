@@ -58,7 +58,7 @@ class SharedPrefix:
             RecipeError: sharing is wanted, and can't be exact with this model.
         """
         inner: Any = model.get_base_model() if is_peft_model(model) else model
-        obstacle = self._obstacle or obstacles.of_model(model)
+        obstacle = obstacles.of_model(model) or self._obstacle
         if obstacle is not None and self.wanted:
             self._fall_back(obstacle)
         shares = obstacle is None and self.wanted is not False

@@ -23,6 +23,8 @@ from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.loss_types import OURS
 from test_trainer import LORA, build, logged, settings
 
+pytestmark = pytest.mark.numeric
+
 AT_ZERO = {
     "space": 1.3862943611198906,  # 2 ln 2
     "spif": 1.0,  # reward_bound

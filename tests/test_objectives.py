@@ -26,6 +26,8 @@ from spin_trl.objectives import (
     tspin,
 )
 
+pytestmark = pytest.mark.numeric
+
 mpmath.mp.dps = 60
 
 PAIRS = [(0.0, 0.0), (1.5, -2.0), (-7.0, 4.0), (3.0, 3.5), (-0.25, -12.0)]

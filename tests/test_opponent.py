@@ -13,6 +13,8 @@ import tiny
 from spin_trl import opponent
 from spin_trl.errors import OpponentError
 
+pytestmark = pytest.mark.numeric
+
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 IDS = torch.arange(5, 25).unsqueeze(0)
 

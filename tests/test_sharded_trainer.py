@@ -19,6 +19,8 @@ from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.errors import OpponentError
 from spin_trl.models import is_adapter, load_policy
 
+pytestmark = pytest.mark.numeric
+
 SCRIPT = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])

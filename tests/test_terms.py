@@ -10,6 +10,8 @@ import torch
 from spin_trl.objectives import iris
 from spin_trl.terms import ObjectiveTerms, Others
 
+pytestmark = pytest.mark.numeric
+
 VALUES: dict[str, Any] = {
     "space_mu": 1.0,
     "tspin_alpha": 1.0,

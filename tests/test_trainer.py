@@ -22,6 +22,8 @@ from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeEr
 from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.template import PairTemplate
 
+pytestmark = pytest.mark.numeric
+
 LN2 = 0.6931471805599453
 AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
 """What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""
@@ -78,9 +80,9 @@ def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> 
 
     Log-probs that were computed beforehand come from other batches, whose additions are ordered otherwise.
     """
-    assert logged(trainer)[0] == pytest.approx(AT_ZERO[loss_type], abs=1e-6)
+    assert logged(trainer)[0] == pytest.approx(AT_ZERO[loss_type], abs=1e-5)
     for key in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
-        assert logged(trainer, key)[0] == pytest.approx(0.0, abs=2e-6 if trainer.precompute_ref_logps else 0.0)
+        assert logged(trainer, key)[0] == pytest.approx(0.0, abs=1e-5 if trainer.precompute_ref_logps else 0.0)
     assert abs(logged(trainer)[-1] - AT_ZERO[loss_type]) > 1e-4
 
 
@@ -234,7 +236,7 @@ def test_training_again_plays_the_next_iteration(peft: bool, temperature: float,
         opponent = copy_of(trainer.model)
         trainer.train()
         assert logged(trainer)[0] == pytest.approx(2 * LN2, abs=1e-5)
-        assert logged(trainer, "rewards/margins")[0] == pytest.approx(0.0, abs=2e-6)
+        assert logged(trainer, "rewards/margins")[0] == pytest.approx(0.0, abs=1e-5)
         assert not same(
             opponent, {name: tensor for name, tensor in copy_of(trainer.model).items() if name in opponent}
         )
@@ -386,8 +388,8 @@ def test_the_check_holds_with_gradient_accumulation_and_evaluation_first(accumul
     trainer.train()
     starts_at_its_opponent(trainer)
     evaluated = logged(trainer, "eval_loss")
-    assert evaluated[0] == pytest.approx(LN2, abs=1e-6)
-    assert logged(trainer, "eval_rewards/margins")[0] == pytest.approx(0.0, abs=2e-6)
+    assert evaluated[0] == pytest.approx(LN2, abs=1e-5)
+    assert logged(trainer, "eval_rewards/margins")[0] == pytest.approx(0.0, abs=1e-5)
     assert abs(evaluated[-1] - LN2) > 1e-3
 
 
@@ -610,7 +612,7 @@ def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) ->
     trainer.train()
     for name in held_out:
         losses = logged(trainer, f"eval_{name}_loss")
-        assert losses[0] == pytest.approx(LN2, abs=1e-6)
+        assert losses[0] == pytest.approx(LN2, abs=1e-5)
         assert abs(losses[1] - LN2) > 1e-4
     assert set(trainer.pair_counts) == {"train", "seen", "unseen"}
     generations = trainer.data_collator.generations
@@ -629,8 +631,8 @@ def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) ->
 def test_evaluating_on_pairs_before_and_after_training(llama_folder: Path) -> None:
     """`evaluate` works as in DPOTrainer: on the trainer's dataset after training, on given pairs where it can."""
     trainer = build(str(llama_folder), eval_dataset=tiny.sft(9).select(range(6, 9)), peft_config=LoraConfig(**LORA))
-    assert trainer.evaluate(tiny.preference(3))["eval_loss"] == pytest.approx(LN2, abs=1e-6)
-    assert trainer.evaluate(tiny.sft(3))["eval_loss"] == pytest.approx(LN2, abs=1e-6)
+    assert trainer.evaluate(tiny.preference(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
+    assert trainer.evaluate(tiny.sft(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
     trainer.train()
     after = trainer.evaluate()
     assert abs(after["eval_loss"] - LN2) > 1e-4
@@ -673,7 +675,7 @@ def test_evaluating_before_training_answers_first(peft: bool, llama_folder: Path
         eval_dataset=tiny.sft(9).select(range(6, 9)),
         peft_config=LoraConfig(**LORA) if peft else None,
     )
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(LN2, abs=1e-6)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(LN2, abs=1e-5)
     trainer.train()
     starts_at_its_opponent(trainer)
 
@@ -908,7 +910,7 @@ def test_adapters_on_4_bit_weights_lose_no_small_step(llama_folder: Path) -> Non
         assert {tensor.dtype for tensor in adapter(trainer.model, name).values()} == {torch.float32}
         assert same(adapter(trainer.model, name), trained)
     trainer.train()
-    assert logged(trainer)[0] == pytest.approx(LN2, abs=1e-6)
+    assert logged(trainer)[0] == pytest.approx(LN2, abs=1e-5)
     assert same(adapter(trainer.model, "ref"), trained)
     assert not same(adapter(trainer.model, "default"), trained)
 

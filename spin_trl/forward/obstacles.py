@@ -14,6 +14,11 @@ from .attention import IMPLEMENTATIONS
 _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 """Layers whose tokens see other tokens through attention alone, or not at all."""
 
+AUXILIARY_LOSS = (
+    "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
+)
+"""Why a trainer with that loss shares no prompts. Its reference, which is not asked for the loss, shares none either."""
+
 
 def of_model(model: Any) -> str | None:
     """Why a model's forward can't share prompts exactly, or None.
@@ -60,9 +65,7 @@ def of_call(others: Mapping[str, Any]) -> str | None:
         others: what the trainer hands the model beside `input_ids`, `attention_mask` and `labels`.
     """
     if others.get("output_router_logits"):
-        return (
-            "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
-        )
+        return AUXILIARY_LOSS
     given = {name for name, value in others.items() if value is not None}  # PEFT hands on what was not given, too
     beside = sorted(given - {"use_cache", "fused_lm_head", "output_router_logits"})
     return f"the batch has {', '.join(map(repr, beside))} beside its tokens" if beside else None

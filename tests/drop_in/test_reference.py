@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM
 import tiny
 from drop_in.compare import Kind, kinds, reference_logps, same_weights, steps, train_both, unchanged, weights
 
+pytestmark = pytest.mark.numeric
+
 
 def test_without_a_reference_the_starting_point_is_it(folder: str, llama_folder: Path) -> None:
     """It is loaded from the model's id, stays as it was, and the first loss is ln 2."""

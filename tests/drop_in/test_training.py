@@ -12,6 +12,8 @@ from trl import DPOTrainer
 import tiny
 from drop_in.compare import RELATIVE, ROUNDED, Kind, kinds, reference_logps, steps, train_both, unchanged, weights
 
+pytestmark = pytest.mark.numeric
+
 LN2 = math.log(2)
 
 ARCHITECTURES = (

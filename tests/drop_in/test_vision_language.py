@@ -12,6 +12,8 @@ import tiny
 from drop_in import vision
 from drop_in.compare import Kind, kinds, same_metrics, steps, train_both, unchanged, weights
 
+pytestmark = pytest.mark.numeric
+
 LN2 = pytest.approx(0.6931472, abs=1e-5)
 
 

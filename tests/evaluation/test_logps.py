@@ -6,6 +6,8 @@ import torch
 import tiny
 from spin_trl.evaluation.logps import response_logps
 
+pytestmark = pytest.mark.numeric
+
 
 def by_hand(model, prompt, response):
     ids = torch.tensor([[*prompt, *response]])

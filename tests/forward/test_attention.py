@@ -16,6 +16,8 @@ from forward.test_layout import Batch, batches, row_numbers, seen
 from spin_trl.forward.attention import BLOCK, IMPLEMENTATIONS, attend, attention_inputs, block_mask
 from spin_trl.forward.layout import Layout, lay_out
 
+pytestmark = pytest.mark.numeric
+
 HEADS, DIMENSION, SCALING = 4, 8, 0.3
 
 quick = settings(max_examples=50, deadline=None)

@@ -11,6 +11,8 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 import tiny
 from spin_trl.forward.head import CPU_TILE, labelled_positions, spread
 
+pytestmark = pytest.mark.numeric
+
 OUTPUTS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 TILE = "_CHUNKED_LOGPROB_CHUNK_SIZE"
 

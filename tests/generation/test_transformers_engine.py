@@ -14,6 +14,8 @@ import tiny
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.transformers import TransformersEngine
 
+pytestmark = pytest.mark.numeric
+
 GREEDY = Sampling(0.0, 1.0, 0, max_new_tokens=24, max_length=None, num_generations=1, batch_size=8, seed=0)
 SAMPLED = dataclasses.replace(GREEDY, temperature=1.0)
 PAD = 0

@@ -102,7 +102,7 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
     for stage in ("iteration-0", "iteration-1"):
         one, two = runs.entry("train", stage, alone), runs.entry("train", stage, together)
         assert two["steps"] == one["steps"]
-        assert two["first"]["rewards/margins"] == pytest.approx(0.0, abs=1e-6)
+        assert two["first"]["rewards/margins"] == pytest.approx(0.0, abs=1e-5)
     for moment in ("first", "last"):
         one, two = (runs.entry("train", "iteration-0", run)[moment] for run in (alone, together))
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)

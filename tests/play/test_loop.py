@@ -105,8 +105,8 @@ def test_every_iteration_starts_at_its_opponent(played: Path) -> None:
     """The first loss is ln 2 and the first margin 0, in iteration 1 as in iteration 0."""
     for iteration in (0, 1):
         trained = entry("train", f"iteration-{iteration}", played)
-        assert trained["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
-        assert trained["first"]["rewards/margins"] == pytest.approx(0, abs=2e-6)
+        assert trained["first"]["loss"] == pytest.approx(LN2, abs=1e-5)
+        assert trained["first"]["rewards/margins"] == pytest.approx(0, abs=1e-5)
         assert abs(trained["last"]["loss"] - LN2) > 1e-3
 
 
@@ -251,7 +251,7 @@ def test_history_mixes_earlier_iterations_in(history: int, pairs: list[int], lla
     assert [entry("train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == pairs
     assert [entry("train", f"iteration-{t}")["steps"] for t in range(3)] == [count // 4 for count in pairs]
     for t in range(3):
-        assert entry("train", f"iteration-{t}")["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
+        assert entry("train", f"iteration-{t}")["first"]["loss"] == pytest.approx(LN2, abs=1e-5)
 
 
 def test_several_answers_a_prompt(llama_folder: Path) -> None:

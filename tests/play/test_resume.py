@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from play import runs
 from spin_trl.cli import main
@@ -35,7 +36,7 @@ def kill_when(recipe: Path, ready: Callable[[], bool]) -> None:
     """Start a run in a process of its own and kill it, without warning, as soon as something is there."""
     process = subprocess.Popen(
         [sys.executable, "-m", "spin_trl", "run", str(recipe)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # additions in the same order
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

@@ -112,9 +112,9 @@ def test_four_iterations_start_at_their_opponents(
     at_zero = 2 * LN2 if WAYS[way].get("loss_type") == "space" else LN2
     for t in range(ITERATIONS):
         trained = entry("train", f"iteration-{t}")
-        assert trained["first"]["loss"] == pytest.approx(at_zero, abs=1e-6)
+        assert trained["first"]["loss"] == pytest.approx(at_zero, abs=1e-5)
         for name in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
-            assert trained["first"][name] == pytest.approx(0.0, abs=2e-6 if way == "full" else 0.0)
+            assert trained["first"][name] == pytest.approx(0.0, abs=1e-5 if way == "full" else 0.0)
         assert abs(trained["last"]["loss"] - at_zero) > 1e-4
 
         before = llama_folder if t == 0 else Path(f"run/iteration-{t - 1}/model")
@@ -254,7 +254,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
     assert [row["ref_chosen_logps"] for row in first["rows"]] == pytest.approx(
         [row["ref_chosen_logps"] for row in second["rows"]], abs=1e-4
     )
-    assert entry("train", "iteration-0")["first"]["loss"] == pytest.approx(LN2, abs=1e-6)
+    assert entry("train", "iteration-0")["first"]["loss"] == pytest.approx(LN2, abs=1e-5)
 
 
 @pytest.mark.parametrize("way", ["full", "lora"])
