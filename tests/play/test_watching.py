@@ -32,7 +32,7 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     _, said = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
     assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
-    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+/s, 0:\d\d left, run 0:\d\d", said)
+    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+(/s| s each), \d+:\d\d left, run \d+:\d\d", said)
     assert re.search(r"│ start \*? +│ \d\.\d+", said)
     assert "%|" not in capfd.readouterr().err
     # The lines that stay: one a phase, and the table once, at the end.
