@@ -355,7 +355,7 @@ def _measured(
     evaluated = journal.find("evaluate", stage)
     if evaluated is None:
         return []
-    figures = json.loads(directory.metrics(stage).read_text())
+    figures = json.loads(directory.metrics(stage).read_text(encoding="utf-8"))
     values = read_json(directory.values(stage)) or {}
     for name in values:
         found = difference(name, values, against or {})
@@ -376,5 +376,5 @@ def _output(directory: RunDirectory) -> Path:
 def _print_to(path: Path, table: Any) -> None:
     """The whole table, however wide it is."""
     width = Console(width=10_000).measure(table).maximum
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         Console(file=file, width=width).print(table)

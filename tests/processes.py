@@ -16,7 +16,8 @@ def launched(command: list[str]) -> None:
         [sys.executable, "-m", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=300,
         check=False,
     )

@@ -133,7 +133,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
-        with (self.path / lock_name).open("w") as lock:
+        with (self.path / lock_name).open("w", encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

@@ -88,7 +88,8 @@ def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
         path = run.directory.metrics(stage)
         path.parent.mkdir(parents=True)
         path.write_text(
-            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}'
+            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}',
+            encoding="utf-8",
         )
     table = table_so_far(run, iterations - 1, 80, height)
     file = io.StringIO()
