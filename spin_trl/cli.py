@@ -16,6 +16,7 @@ from typing import Any
 from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
 from .errors import SpinError
+from .terminal import accept_every_character
 
 INTERRUPTED = 130
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    accept_every_character()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
     if overrides and not options.takes_settings:

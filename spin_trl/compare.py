@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from . import terminal
 from .checks import as_mapping
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .evaluation.figures import ByPrompt, difference
@@ -211,7 +212,7 @@ class Comparison:
         Raises:
             LaunchError: an arm failed; the others are played and shown all the same.
         """
-        console = Console()
+        console = terminal.console()
         failed: list[Path] = []
         for seed in self.seeds:
             failed += self._play_seed(seed, console)

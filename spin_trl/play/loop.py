@@ -16,10 +16,9 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from rich.console import Console
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import data
+from .. import data, terminal
 from ..config import SPINConfig
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
@@ -137,7 +136,7 @@ class SelfPlay:
             sources=sources or {},
         )
         self._settings = settings or python_settings(self.state)
-        self._console = Console()
+        self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
 
     def run(self) -> RunResult:
