@@ -230,8 +230,8 @@ class SelfPlay:
 
     @property
     def _is_watched(self) -> bool:
-        """Whether a terminal shows phases while they run."""
-        return PartialState().is_main_process and self._console.is_terminal
+        """Whether a terminal shows phases while they run. One that can't move its cursor (`TERM=dumb`) gets a log."""
+        return PartialState().is_main_process and self._console.is_interactive
 
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""

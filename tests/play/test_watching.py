@@ -40,9 +40,14 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
     assert said.rindex("run, iterations 0 to 1") > said.rindex("iteration-1: evaluate: NLL")
 
 
-def test_without_a_terminal_every_table_stays(llama_folder: Path) -> None:
-    """In a log nothing moves."""
-    _, said = watched_run(llama_folder, terminal=False)
+@pytest.mark.parametrize("terminal", [None, "dumb"])
+def test_without_a_terminal_every_table_stays(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: str | None
+) -> None:
+    """In a log nothing moves, nor on a terminal that can't move its cursor, such as the shell of an editor."""
+    if terminal is not None:
+        monkeypatch.setenv("TERM", terminal)
+    _, said = watched_run(llama_folder, terminal=terminal is not None)
     assert "answers," not in said
     assert said.count("run, iterations 0 to") == 2
 
