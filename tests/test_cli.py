@@ -171,6 +171,30 @@ def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, c
     assert "iterations 0 to 1" in refused(capsys, "generate", recipe(), "--iteration", "2")
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
+    """Whichever command meets it, and wherever."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "theirs/run")
+
+    monkeypatch.setattr("spin_trl.play.loop.SelfPlay.run", refuse)
+    message = refused(capsys, "run", recipe())
+    assert "This user may not do that" in message
+    assert os.strerror(number) in message
+    assert "'theirs/run'" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize(
+    ("command", "run_dir"), [("run", "theirs"), ("run", "theirs/run"), ("start", "theirs"), ("start", "theirs/run")]
+)
+def test_a_run_directory_of_somebody_else_is_refused(recipe, capsys, command, run_dir):
+    """As the system says it."""
+    Path("theirs").mkdir(mode=0o555)
+    assert "theirs" in refused(capsys, command, recipe(run_dir=run_dir))
+
+
 def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
