@@ -1,5 +1,6 @@
 """A run that pushes while it plays, driven by the real client against a Hub of one's own; and `spin-trl push`, `card`."""
 
+import shlex
 import threading
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
     assert main(["run", str(recipe)]) == 0
     out = capfd.readouterr().out
-    assert f"`spin-trl push {tmp_path / 'run'}`" in out
+    assert f"`spin-trl push {shlex.quote(str(tmp_path / 'run'))}`" in out
     assert "500" in out
     assert not [one for one in runs.journal(tmp_path / "run") if one["phase"] == "push"]
     assert main(["push", str(tmp_path / "run")]) == 1
