@@ -1,7 +1,6 @@
 """A run directory that is kept on the Hub: a machine that is lost loses nothing."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 import made_up
 from hub.server import TOKEN, USER, LocalHub
 from play import runs
+from processes import alike
 from spin_trl.checkpoint import write_manifest
 from spin_trl.cli import main
 from spin_trl.errors import HubError
@@ -156,7 +156,7 @@ def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
     of_the_hub = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **of_the_hub},
+        env=alike(**of_the_hub),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
