@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-numeric lint types format benchmarks clean
+.PHONY: help quickstart test test-numeric test-anywhere lint types format benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +21,11 @@ test: $(READY)   ## set up, then run every test
 
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
 	$(BIN)/python -m pytest -n 2 -m numeric
+
+# No terminal, no home, ASCII for a locale, two threads, and another order every time: `ORDER=7 make test-anywhere` repeats one.
+test-anywhere: $(READY) ## run every test in random order, with nothing that a user's shell would give it
+	env -i PATH="$$PATH" HOME=/nonexistent TMPDIR="$${TMPDIR:-/tmp}" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS=2 \
+		$(BIN)/python -m pytest -n 2 --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
 
 lint: $(READY)   ## check style and format
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ def complete_card(path: Path, start: str) -> None:
 def _parent(folder: Path) -> str | None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        return json.loads(adapter.read_text()).get("base_model_name_or_path")
+        return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
     card = folder / "README.md"
     try:
         base = ModelCard.load(card).data.base_model if card.is_file() else None

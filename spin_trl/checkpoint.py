@@ -60,7 +60,7 @@ def newest_complete(folder: Path) -> Path | None:
 
 def _complete(checkpoint: Path) -> dict | None:
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
         intact = all((checkpoint / name).stat().st_size == size for name, size in manifest["files"].items())
         return manifest if intact and isinstance(manifest["num_processes"], int) else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from typing import Any
 from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
 from .errors import SpinError
+from .terminal import accept_every_character
 
 INTERRUPTED = 130
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    accept_every_character()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
     if overrides and not options.takes_settings:
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _fail(f"This user may not do that: {error}. Choose another folder, or have this one opened.", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(

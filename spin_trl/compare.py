@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
+from . import terminal
 from .checks import as_mapping
 from .errors import LaunchError, RecipeError, RunDirectoryError
 from .evaluation.figures import ByPrompt, difference
@@ -211,7 +212,7 @@ class Comparison:
         Raises:
             LaunchError: an arm failed; the others are played and shown all the same.
         """
-        console = Console()
+        console = terminal.console()
         failed: list[Path] = []
         for seed in self.seeds:
             failed += self._play_seed(seed, console)
@@ -355,7 +356,7 @@ def _measured(
     evaluated = journal.find("evaluate", stage)
     if evaluated is None:
         return []
-    figures = json.loads(directory.metrics(stage).read_text())
+    figures = json.loads(directory.metrics(stage).read_text(encoding="utf-8"))
     values = read_json(directory.values(stage)) or {}
     for name in values:
         found = difference(name, values, against or {})
@@ -376,5 +377,5 @@ def _output(directory: RunDirectory) -> Path:
 def _print_to(path: Path, table: Any) -> None:
     """The whole table, however wide it is."""
     width = Console(width=10_000).measure(table).maximum
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         Console(file=file, width=width).print(table)

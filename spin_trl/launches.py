@@ -33,7 +33,7 @@ class Launches:
         if device is not None:
             visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
-        with output.open("a") as file:
+        with output.open("a", encoding="utf-8") as file:
             command = [sys.executable, "-m", "spin_trl", *arguments]
             process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
         self._running.add(process)

@@ -1,13 +1,34 @@
-"""What holds for every test: nothing is fetched, nothing is written outside temporary folders, output stays short."""
+"""What holds for every test, on any machine and in any order.
 
+Nothing is fetched, nothing is written outside temporary folders, output stays short. A test takes nothing from the shell
+that starts it, and leaves nothing to the test that comes after it.
+"""
+
+import logging
 import os
+import random
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+# A launcher, a cluster, a notebook or a shell sets these: they would turn a trainer into a rank, a log into a terminal, or
+# send what is meant for this machine through a proxy.
+_OF_OTHERS = (
+    "ACCELERATE_", "FSDP_", "HF_", "HUGGINGFACE_", "JUPYTER_", "SBATCH_", "SLURM_", "SPIN_TRL_", "SRUN_", "TORCHELASTIC_",
+    "TRACKIO_", "TRANSFORMERS_", "WANDB_", "XDG_", "CLICOLOR", "COLORTERM", "COLUMNS", "FORCE_COLOR", "LINES",
+    "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "NO_COLOR", "RANK", "TENSORBOARD_LOGGING_DIR",
+    "TTY_COMPATIBLE", "TTY_INTERACTIVE", "WORLD_SIZE",
+    "ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "http_proxy", "https_proxy",
+)  # fmt: skip
+"""Names of variables, or the beginnings of names."""
+for _name in [name for name in os.environ if name.startswith(_OF_OTHERS)]:
+    del os.environ[_name]
 # Before any library of Hugging Face is imported: they read these once.
 _CACHES = tempfile.TemporaryDirectory(prefix="spin-trl-tests-")
 os.environ.update(
     {
+        "HOME": _CACHES.name,  # it may be missing, or read only
         "HF_HOME": _CACHES.name,
         "HF_HUB_CACHE": f"{_CACHES.name}/hub",
         "HF_DATASETS_CACHE": f"{_CACHES.name}/datasets",
@@ -20,17 +41,27 @@ os.environ.update(
         "TQDM_DISABLE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "MPLBACKEND": "Agg",
+        "TERM": "xterm-256color",  # for a test that gives itself a terminal
     }
 )
-# A test runs on a CPU, alone: an outer launcher's variables would make every trainer think that it is a rank.
-for _name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "HF_TOKEN"):
-    os.environ.pop(_name, None)
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# A shell starts its background jobs deaf to Ctrl-C, and what they start would be, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import numpy as np
 import pytest
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """The test's temporary folder, whose name has a space, as home folders and mounted drives have."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -42,7 +73,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Llama and its tokenizer, saved once for all tests. Read only."""
-    return tiny.save(tmp_path_factory.mktemp("llama"))
+    return tiny.save(tmp_path_factory.mktemp("tiny llama"))
 
 
 @pytest.fixture
@@ -57,3 +88,46 @@ def llama(llama_folder: Path) -> PreTrainedModel:
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths, such as the default output folder, end up in the test's temporary folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _alike_in_any_order() -> Iterator[None]:
+    """A test starts with the same random numbers wherever it stands, and the next one finds nothing that it changed.
+
+    Variables of the environment and levels of loggers, which a command sets for its process, are put back. What the package
+    may not change at all is checked.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    environment, levels, settings = _environment(), _levels(), _settings()
+    yield
+    for name in _environment().keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    for name, level in _levels().items():
+        if level != levels.get(name, level):
+            logging.getLogger(name).setLevel(levels[name])
+    assert _settings() == settings
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
+def _levels() -> dict[str, int]:
+    """Levels of all loggers that there are, by name."""
+    loggers = logging.root.manager.loggerDict
+    return {name: logger.level for name, logger in loggers.items() if isinstance(logger, logging.Logger)}
+
+
+def _settings() -> dict[str, object]:
+    """What holds for the whole process."""
+    return {
+        "default dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "SIGINT": signal.getsignal(signal.SIGINT),
+        "SIGTERM": signal.getsignal(signal.SIGTERM),
+    }

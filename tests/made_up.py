@@ -89,23 +89,23 @@ def write_run(
     """A run directory that holds a record, and samples by the names of stages; without them every stage has three."""
     path.mkdir(parents=True, exist_ok=True)
     known = {"metric_for_best_iteration": of.metric, "num_iterations": of.planned, "scorer": ["exact_match"]}
-    (path / "recipe.yaml").write_text(yaml.safe_dump({**known, **settings}))
+    (path / "recipe.yaml").write_text(yaml.safe_dump({**known, **settings}), encoding="utf-8")
     for one in of.stages:
         if not one.figures:
             continue
         folder = path / one.name
         (folder / "held-out").mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.json").write_text(json.dumps(dict(one.figures)))
-        (folder / "held-out" / "values.json").write_text(json.dumps(one.values))
-        (folder / "histograms.json").write_text(json.dumps(dict(one.histogram)))
+        (folder / "metrics.json").write_text(json.dumps(dict(one.figures)), encoding="utf-8")
+        (folder / "held-out" / "values.json").write_text(json.dumps(one.values), encoding="utf-8")
+        (folder / "histograms.json").write_text(json.dumps(dict(one.histogram)), encoding="utf-8")
         rows = samples.get(one.name, []) if samples is not None else [sample(number) for number in range(3)]
-        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     entries = of.journal or [
         {"phase": "evaluate", "stage": one.name, "time": 1.8e9 + number, "seconds": 2.0}
         for number, one in enumerate(of.stages)
         if one.figures
     ]
-    (path / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    (path / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
     if of.best is not None:
-        (path / "best.json").write_text(json.dumps({"stage": of.best, "metric": of.metric}))
+        (path / "best.json").write_text(json.dumps({"stage": of.best, "metric": of.metric}), encoding="utf-8")
     return path

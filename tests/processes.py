@@ -1,4 +1,4 @@
-"""Scripts that run as several processes on this machine, connected by gloo."""
+"""Processes that tests start on this machine: several connected by gloo, or one that computes as the test does."""
 
 import json
 import os
@@ -6,8 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 TWO = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
 """Options of `torch.distributed.run`."""
+
+
+def alike(**more: str) -> dict[str, str]:
+    """The environment of a process that is to compute bit for bit what this one does: as many threads round sums alike."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **more}
 
 
 def launched(command: list[str]) -> None:
@@ -16,7 +23,8 @@ def launched(command: list[str]) -> None:
         [sys.executable, "-m", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps([str(Path(__file__).parent)])},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=300,
         check=False,
     )

@@ -24,9 +24,11 @@ def folder_with(path: Path, *, card: str | None = None, adapter_of: str | None =
     """A model folder as far as its lineage goes."""
     path.mkdir(parents=True)
     if card is not None:
-        (path / "README.md").write_text(card)
+        (path / "README.md").write_text(card, encoding="utf-8")
     if adapter_of is not None:
-        (path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": adapter_of}))
+        (path / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": adapter_of}), encoding="utf-8"
+        )
     return path
 
 
@@ -57,7 +59,7 @@ def test_a_card_may_list_its_bases(tmp_path: Path) -> None:
 def test_a_card_from_the_hub_is_left_as_it_is(tmp_path: Path) -> None:
     """TRL knows the base then."""
     path = tmp_path / "README.md"
-    path.write_text(CARD.format(base="org/start"))
+    path.write_text(CARD.format(base="org/start"), encoding="utf-8")
     before = path.read_bytes()
     complete_card(path, "org/start")
     assert path.read_bytes() == before
@@ -69,7 +71,7 @@ def test_a_trained_models_card_names_its_origin(base: str | None, peft: bool, tm
     """TRL alone would write "fine-tuned version of None" and lose `base_model`; tags and paper are SPIN's."""
     start = tiny.save(tmp_path / "start")
     if base is not None:
-        (start / "README.md").write_text(CARD.format(base=base))
+        (start / "README.md").write_text(CARD.format(base=base), encoding="utf-8")
     args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, save_strategy="no")
     trainer = SPINTrainer(
         str(start),
@@ -91,7 +93,7 @@ def test_a_trained_models_card_names_its_origin(base: str | None, peft: bool, tm
 def test_a_card_is_written_with_the_models_of_an_object_too(tmp_path: Path) -> None:
     """A model object that came from a folder has that folder's lineage."""
     start = tiny.save(tmp_path / "start")
-    (start / "README.md").write_text(CARD.format(base="org/start"))
+    (start / "README.md").write_text(CARD.format(base="org/start"), encoding="utf-8")
     args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True)
     model = AutoModelForCausalLM.from_pretrained(start)
     trainer = SPINTrainer(model, args=args, train_dataset=tiny.sft(2), processing_class=tiny.tokenizer())

@@ -52,11 +52,11 @@ def _cut_file(path: Path) -> None:
 
 
 def _manifest_of_something_else(path: Path) -> None:
-    (path / MANIFEST).write_text(json.dumps({"files": {}}))
+    (path / MANIFEST).write_text(json.dumps({"files": {}}), encoding="utf-8")
 
 
 def _manifest_of_a_list(path: Path) -> None:
-    (path / MANIFEST).write_text("[]")
+    (path / MANIFEST).write_text("[]", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
     """Written again, it does not list itself."""
     path = checkpoint(tmp_path, 3)
     write_manifest(path, 4)
-    assert json.loads((path / MANIFEST).read_text()) == {
+    assert json.loads((path / MANIFEST).read_text(encoding="utf-8")) == {
         "num_processes": 4,
         "files": {"inner/rng.pth": 5, "model.safetensors": 21},
     }

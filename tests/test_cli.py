@@ -41,7 +41,7 @@ def recipe(tmp_path, llama_folder):
         settings = {**SETTINGS, "model_name_or_path": str(llama_folder), "dataset_name": str(data)}
         settings = {key: value for key, value in {**settings, **changes}.items() if value is not None}
         path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         return str(path)
 
     return write
@@ -102,13 +102,13 @@ def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
 )
 def test_bad_data_is_named_with_its_place(recipe, capsys, tmp_path, lines, parts):
     path = tmp_path / "train.jsonl"
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     message = refused(capsys, "run", recipe())
     assert all(part in message for part in parts), message
 
 
 def test_a_column_that_is_to_be_renamed_but_is_not_there_is_named(recipe, capsys, tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"q": "a", "answer": "b"}')
+    (tmp_path / "train.jsonl").write_text('{"q": "a", "answer": "b"}', encoding="utf-8")
     message = refused(capsys, "run", recipe(column_mapping={"question": "prompt", "answer": "completion"}))
     assert "no column 'question'" in message
     assert "'q'" in message
@@ -135,7 +135,7 @@ def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
 
 def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
     assert main(["run", recipe(), "--learning_rate", "[1e-3,5e-4]", "--smoke"]) == 0
-    frozen = yaml.safe_load(Path("runs/my-smoke/recipe.yaml").read_text())
+    frozen = yaml.safe_load(Path("runs/my-smoke/recipe.yaml").read_text(encoding="utf-8"))
     assert frozen["per_iteration"] == {"learning_rate": [1e-3, 5e-4]}
     assert "3 values" in refused(capsys, "run", recipe(), "--learning_rate=[1e-3,5e-4,1e-4]", "--run_dir", "other")
 
@@ -162,11 +162,37 @@ def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):
     for stage in ("iteration-0", "iteration-1"):
         weights = [Path(run, stage, "model", "model.safetensors").read_bytes() for run in ("whole", "phases")]
         assert weights[0] == weights[1]
-        assert Path("whole", stage, "metrics.json").read_text() == Path("phases", stage, "metrics.json").read_text()
+        assert Path("whole", stage, "metrics.json").read_text(encoding="utf-8") == Path(
+            "phases", stage, "metrics.json"
+        ).read_text(encoding="utf-8")
 
 
 def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):
     assert "iterations 0 to 1" in refused(capsys, "generate", recipe(), "--iteration", "2")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
+    """Whichever command meets it, and wherever."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "theirs/run")
+
+    monkeypatch.setattr("spin_trl.play.loop.SelfPlay.run", refuse)
+    message = refused(capsys, "run", recipe())
+    assert "This user may not do that" in message
+    assert os.strerror(number) in message
+    assert "'theirs/run'" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize(
+    ("command", "run_dir"), [("run", "theirs"), ("run", "theirs/run"), ("start", "theirs"), ("start", "theirs/run")]
+)
+def test_a_run_directory_of_somebody_else_is_refused(recipe, capsys, command, run_dir):
+    """As the system says it."""
+    Path("theirs").mkdir(mode=0o555)
+    assert "theirs" in refused(capsys, command, recipe(run_dir=run_dir))
 
 
 def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, monkeypatch):
@@ -207,9 +233,9 @@ def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said_so_too(recipe,
 
 
 def test_a_run_directory_that_is_a_file_is_refused(recipe, capsys):
-    Path("taken").write_text("mine")
+    Path("taken").write_text("mine", encoding="utf-8")
     assert "taken can't be a run directory" in refused(capsys, "run", recipe(), "--run_dir", "taken")
-    assert Path("taken").read_text() == "mine"
+    assert Path("taken").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
@@ -297,13 +323,13 @@ def test_the_report_of_a_run_is_written_and_its_path_printed(tmp_path, capsys):
     )
     assert main(["report", str(path)]) == 0
     assert capsys.readouterr().out.strip() == str(path / "report.html")
-    assert "40.0\u00a0points above the start" in (path / "report.html").read_text()
+    assert "40.0\u00a0points above the start" in (path / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("run", ["nowhere", ".", "file"])
 def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, run):
     monkeypatch.chdir(tmp_path)
-    Path("file").write_text("mine")
+    Path("file").write_text("mine", encoding="utf-8")
     assert "is no run directory" in refused(capsys, "report", run)
     assert not list(tmp_path.glob("**/report.html"))
 
@@ -326,7 +352,12 @@ def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
         "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=120,
     )
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -342,7 +373,8 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         # A shell starts its background jobs, and these tests may be one, deaf to it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -357,7 +389,9 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
     assert "Traceback" not in errors
     done = [entry["phase"] for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
     assert done[-1] == "generate"
-    assert json.loads(next(train.glob("checkpoint-*/checkpoint.json")).read_text())["num_processes"] == 1
+    assert (
+        json.loads(next(train.glob("checkpoint-*/checkpoint.json")).read_text(encoding="utf-8"))["num_processes"] == 1
+    )
 
 
 def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatch):

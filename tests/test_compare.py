@@ -84,7 +84,7 @@ def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
 
 
 def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
-    found = json.loads((compared / "comparison.json").read_text())
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))
     assert found["arms"] == list(ARMS)
     assert found["seeds"] == [42, 1042]
     steps = {name: [found["figures"][name][t]["steps"] for t in ("0", "1")] for name in ARMS}
@@ -93,11 +93,11 @@ def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
 
 def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     """Worked out anew from what the runs have measured."""
-    found = json.loads((compared / "comparison.json").read_text())["figures"]
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name, where in (("iris", "iteration-1"), ("sft", "baseline/sft/iteration-1")):
         owner = "iris" if name == "iris" else "sigmoid"
         files = [arm(compared, owner, seed) / where / "metrics.json" for seed in (42, 1042)]
-        one, two = (json.loads(file.read_text())["nll"] for file in files)
+        one, two = (json.loads(file.read_text(encoding="utf-8"))["nll"] for file in files)
         assert found[name]["1"]["nll"] == pytest.approx((one + two) / 2)
         assert found[name]["1"]["nll_se"] == pytest.approx(abs(one - two) / 2)
     made = sum(
@@ -106,7 +106,7 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     assert found["iris"]["1"]["generated_tokens"] == pytest.approx(made / 2)
     assert found["sft"]["1"]["generated_tokens"] == 0
     assert found["iris"]["1"]["seconds"] > 0
-    table = (compared / "table.txt").read_text()
+    table = (compared / "table.txt").read_text(encoding="utf-8")
     assert "over 2 seeds" in table
     for row in ("start", "sigmoid 1", "iris 0", "tspin+0.1*sft 1", "sft 1", "sft smoothing 0.1 1"):
         assert row in table, table
@@ -117,12 +117,12 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
 
 def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
     """Prompt by prompt with each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
-    found = json.loads((compared / "comparison.json").read_text())["figures"]
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name in ("sigmoid", "iris", "tspin+0.1*sft"):
         for t in ("0", "1"):
             places = ((name.replace("*", "x"), f"iteration-{t}"), ("sigmoid", f"baseline/sft/iteration-{t}"))
             nlls = [
-                json.loads((arm(compared, owner, seed) / stage / "metrics.json").read_text())["nll"]
+                json.loads((arm(compared, owner, seed) / stage / "metrics.json").read_text(encoding="utf-8"))["nll"]
                 for seed in (42, 1042)
                 for owner, stage in places
             ]
@@ -133,7 +133,7 @@ def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
             assert figures["nll_vs_baseline_low"] == pytest.approx((one + two) / 2 - spread, rel=1e-4)
             assert figures["nll_vs_baseline_high"] == pytest.approx((one + two) / 2 + spread, rel=1e-4)
     assert "nll_vs_baseline" not in found["sft"]["1"]
-    lines = [line for line in (compared / "table.txt").read_text().splitlines() if "iris 1" in line]
+    lines = [line for line in (compared / "table.txt").read_text(encoding="utf-8").splitlines() if "iris 1" in line]
     difference = found["iris"]["1"]["nll_vs_baseline"]
     assert f"{difference:+.3f} [" in lines[0]
 
@@ -181,10 +181,10 @@ def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llam
     comparison = Comparison(str(recipe), [], ["sigmoid", "space", "spif"], devices=2)
     broken = arm(tmp_path / "r/run", "space") / "iteration-0"
     broken.mkdir(parents=True)
-    (broken / "model").write_text("in the way")
+    (broken / "model").write_text("in the way", encoding="utf-8")
     with pytest.raises(LaunchError, match=r"These arms failed.*space/output.txt"):
         comparison.run()
-    figures = json.loads((tmp_path / "r/run/comparison.json").read_text())["figures"]
+    figures = json.loads((tmp_path / "r/run/comparison.json").read_text(encoding="utf-8"))["figures"]
     assert {"start", "sigmoid", "spif"} <= set(figures)
     assert "space" not in figures
 
@@ -192,7 +192,7 @@ def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llam
 def test_a_run_that_has_begun_is_not_given_another_start(compared: Path, tmp_path: Path) -> None:
     target = RunDirectory(tmp_path / "target")
     target.path.mkdir()
-    target.journal.write_text("")
+    target.journal.write_text("", encoding="utf-8")
     share_start(RunDirectory(arm(compared, "sigmoid")), target)
     assert [path.name for path in target.path.iterdir()] == ["journal.jsonl"]
 
@@ -240,7 +240,9 @@ def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_f
     """As a scheduler does it; nothing of it is left running."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as comparison:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+    ) as comparison:
         folder, players = str(arm(tmp_path / "r/run", "sigmoid")), []
         deadline = time.monotonic() + 120
         # Imports start processes of their own, and a new one is a copy of its parent at first.
@@ -265,7 +267,7 @@ def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Pa
     Comparison(str(recipe), ["--num_iterations", "2"], ["space", "sigmoid", "sft"]).run()
     assert runs.journal(arm(folder, "sigmoid"))[: len(before)] == before
     assert runs.answers(arm(folder, "space"), "iteration-0") == runs.answers(arm(folder, "sigmoid"), "iteration-0")
-    figures = json.loads((folder / "comparison.json").read_text())["figures"]
+    figures = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["figures"]
     assert {name: sorted(found) for name, found in figures.items()} == {
         "start": ["-1"],
         "space": ["0", "1"],
@@ -313,7 +315,7 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
         said = " ".join(capsys.readouterr().out.split())
         assert "space, seed 42: Stopped after iteration 0: its training has diverged" in said
         assert ("seed 42: space ..." in said) == played
-    figures = json.loads((tmp_path / "run/comparison.json").read_text())["figures"]
+    figures = json.loads((tmp_path / "run/comparison.json").read_text(encoding="utf-8"))["figures"]
     assert set(figures["sigmoid"]) == {"0", "1"}
     assert set(figures["space"]) == {"0"}
 

@@ -387,7 +387,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
 
     def peak_of(n: int) -> int:
         path = tmp_path / f"{n}.jsonl"
-        with path.open("w") as lines:
+        with path.open("w", encoding="utf-8") as lines:
             lines.writelines(
                 json.dumps({"prompt": f"{i} " * 100, "completion": "yes " * 100}) + "\n" for i in range(n)
             )
@@ -425,7 +425,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def anonymous_memory() -> int:
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 

@@ -56,7 +56,9 @@ def test_importing_the_package_does_not_import_torch() -> None:
         "spin_trl.__version__, spin_trl.__all__, dir(spin_trl)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
+    )
     assert done.stdout.strip() == "[]"
 
 

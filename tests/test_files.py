@@ -15,7 +15,7 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     value = {"stage": "iteration-0", "figures": [1, 2.5, None], "θ": "é"}
     write_json(tmp_path / "value.json", value)
     assert read_json(tmp_path / "value.json") == value
-    assert "\n" in (tmp_path / "value.json").read_text().strip()
+    assert "\n" in (tmp_path / "value.json").read_text(encoding="utf-8").strip()
 
 
 def test_a_file_that_is_not_there_reads_as_none(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_what_stood_there_stays_when_writing_fails(error: BaseException, tmp_pat
     write_json(path, {"old": True})
 
     def half(temporary: Path) -> None:
-        temporary.write_text('{"new": ')
+        temporary.write_text('{"new": ', encoding="utf-8")
         raise error
 
     with pytest.raises(type(error)):

@@ -108,8 +108,8 @@ def test_only_safetensors_are_loaded(llama_folder: Path, tmp_path: Path) -> None
 
 
 def _no_architecture(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": None}), encoding="utf-8")
 
 
 def _cut_weights(folder: Path) -> None:
@@ -117,7 +117,7 @@ def _cut_weights(folder: Path) -> None:
 
 
 def _cut_config(folder: Path) -> None:
-    (folder / "config.json").write_text("{")
+    (folder / "config.json").write_text("{", encoding="utf-8")
 
 
 @pytest.mark.parametrize("damage", [_no_architecture, _cut_weights, _cut_config])
@@ -144,16 +144,17 @@ def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Pa
 def remote_code(folder: Path, marker: Path) -> Path:
     """A model folder whose own Python code leaves a mark when it is run."""
     tiny.save(folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["model_type"] = "marked"
     config["auto_map"] = {"AutoConfig": "marked.MarkedConfig", "AutoModelForCausalLM": "marked.MarkedModel"}
     config["architectures"] = ["MarkedModel"]
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "marked.py").write_text(
         f"open({str(marker)!r}, 'w').close()\n"
         "from transformers import LlamaConfig, LlamaForCausalLM\n"
         "class MarkedConfig(LlamaConfig):\n    model_type = 'marked'\n"
-        "class MarkedModel(LlamaForCausalLM):\n    config_class = MarkedConfig\n"
+        "class MarkedModel(LlamaForCausalLM):\n    config_class = MarkedConfig\n",
+        encoding="utf-8",
     )
     return folder
 

@@ -137,7 +137,7 @@ def test_iris_over_two_processes_is_iris_of_the_whole_step(
 ) -> None:
     """Two processes with 4 x 8 pairs each; and with one batch of 32 each, where no pass goes ahead."""
     script = tmp_path / "gradients.py"
-    script.write_text(GRADIENTS)
+    script.write_text(GRADIENTS, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     tests = [str(Path(__file__).parent)]
@@ -148,7 +148,8 @@ def test_iris_over_two_processes_is_iris_of_the_whole_step(
             [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1", "TESTS_PATH": json.dumps(tests)},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=300,
             check=False,
         )
@@ -288,7 +289,9 @@ def test_tspin_refuses_a_later_iteration_without_proto(tmp_path: Path) -> None:
     first.train()
     store = generations_of(first)
     manifest = store.folder / "generations.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "iteration": 1}))
+    manifest.write_text(
+        json.dumps({**json.loads(manifest.read_text(encoding="utf-8")), "iteration": 1}), encoding="utf-8"
+    )
     with pytest.raises(GenerationsError, match=r"θ_0's generations from iteration 1 on.*as `proto`"):
         build(tiny.model(), overrides={"loss_type": "tspin"}, generations=store)
     with pytest.raises(GenerationsError, match=r"`proto` is what iteration 0 generated"):

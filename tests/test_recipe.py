@@ -24,7 +24,7 @@ def read(tmp_path: Path) -> Read:
 
     def from_text(text: str, *overrides: str) -> Recipe:
         path = tmp_path / "mine.yaml"
-        path.write_text(CPU + text)
+        path.write_text(CPU + text, encoding="utf-8")
         return recipe.read(str(path), overrides)
 
     return from_text
@@ -195,12 +195,13 @@ def test_values_that_do_not_fit_are_named(read: Read, text: str, overrides: tupl
         ("a: [", "is not valid YAML: while parsing"),
         ("- a\n- b\n", "must hold `key: value` lines, found list"),
         ("python: {model: x}\n", "belongs to a run that was started from Python"),
+        ("a: ä\n", "is not valid YAML: 'utf-8' codec can't decode byte 0xe4"),
     ],
-    ids=["broken", "list", "Python"],
+    ids=["broken", "list", "Python", "Latin-1"],
 )
 def test_files_that_are_no_recipes_are_named(content: str, said: str, tmp_path: Path) -> None:
     """With their path."""
-    (tmp_path / "mine.yaml").write_text(content)
+    (tmp_path / "mine.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(RecipeError, match=rf"mine\.yaml {said}"):
         recipe.read(str(tmp_path / "mine.yaml"))
 
@@ -212,7 +213,7 @@ def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> 
     """A run directory holds its own recipe; a folder's name is its recipe's."""
     for folder, file in (("mine", "spin.yaml"), ("run", "recipe.yaml")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / file).write_text(CPU)
+        (tmp_path / folder / file).write_text(CPU, encoding="utf-8")
         assert recipe.find(str(tmp_path / folder)) == tmp_path / folder / file
         assert recipe.read(str(tmp_path / folder)).name == folder
         assert recipe.find(str(tmp_path / folder / file)) == tmp_path / folder / file
@@ -223,7 +224,9 @@ def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> 
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
     """Under its name, without a GPU if it says so."""
     cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
-    found = recipe.read(name, [] if yaml.safe_load(recipe.find(name).read_text()).get("use_cpu") else cpu)
+    found = recipe.read(
+        name, [] if yaml.safe_load(recipe.find(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
+    )
     assert found.name == name.replace("/", "-")
     assert found.data.dataset_name is None or isinstance(found.data.dataset_name, str)
 
@@ -286,7 +289,7 @@ def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text
     """A run's frozen recipe is a recipe: what differs from the defaults, and nothing more."""
     first = read(text)
     written = first.settings()
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written))
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
     again = recipe.read(str(tmp_path / "recipe.yaml"))
     assert again.settings() == written
     for part in ("data", "args", "play", "start", "model"):

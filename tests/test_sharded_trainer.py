@@ -29,7 +29,7 @@ from test_sharded_trainer import played
 dist.init_process_group("gloo")
 found = played(sys.argv[1], sys.argv[2])
 if dist.get_rank() == 0:
-    open(sys.argv[3], "w").write(json.dumps(found))
+    open(sys.argv[3], "w", encoding="utf-8").write(json.dumps(found))
 dist.destroy_process_group()
 """
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", "lora_dropout": 0.0}
@@ -122,9 +122,9 @@ def test_a_step_on_sharded_weights_is_that_of_whole_ones(kind: str, tmp_path: Pa
     made.train()
     (generations,) = (tmp_path / "made" / "generations").glob("train-*")
     script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, encoding="utf-8")
     launched(["torch.distributed.run", *TWO, str(script), str(folder), str(generations), str(result)])
-    found = json.loads(result.read_text())
+    found = json.loads(result.read_text(encoding="utf-8"))
     assert found["wrapper"] == ("FSDPLlamaForCausalLM" if kind == "full" else "FSDPPeftModelForCausalLM")
     assert found["pairs"] == 2
     assert found["sharded"][0] == pytest.approx(0.6931472, abs=1e-5)

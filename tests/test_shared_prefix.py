@@ -881,7 +881,7 @@ def test_a_trained_model_generates_and_is_saved_as_any(lora: bool, tmp_path: Pat
     )
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
-    texts = [path.read_text() for path in (tmp_path / "saved").glob("*config.json")]
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "saved").glob("*config.json")]
     assert texts
     assert not any("spin_trl" in text for text in texts)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
@@ -936,7 +936,7 @@ from test_shared_prefix import losses_by_sharing
 from accelerate import PartialState
 found = losses_by_sharing(sys.argv[1])
 if PartialState().is_main_process:
-    open(sys.argv[2], "w").write(json.dumps(found))
+    open(sys.argv[2], "w", encoding="utf-8").write(json.dumps(found))
 """
 
 
@@ -968,11 +968,11 @@ def losses_by_sharing(folder: str) -> list[list[list[float]]]:
 def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
     """DDP over gloo: the gradients that are averaged are those of the same losses."""
     script, result = tmp_path / "losses.py", tmp_path / "losses.json"
-    script.write_text(LOSSES)
+    script.write_text(LOSSES, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     launched(["accelerate.commands.launch", *options, str(script), str(tmp_path / "out"), str(result)])
-    for dpo, shared, plain in json.loads(result.read_text()):
+    for dpo, shared, plain in json.loads(result.read_text(encoding="utf-8")):
         assert len(dpo) == 12
         assert shared == pytest.approx(plain, rel=RELATIVE, abs=2e-6)
         assert shared == pytest.approx(dpo, rel=RELATIVE, abs=2e-6)
@@ -986,7 +986,7 @@ from test_shared_prefix import sharded
 dist.init_process_group("gloo")
 found = [sharded(checkpointing) for checkpointing in (False, True)]
 if dist.get_rank() == 0:
-    open(sys.argv[1], "w").write(json.dumps(found))
+    open(sys.argv[1], "w", encoding="utf-8").write(json.dumps(found))
 dist.destroy_process_group()
 """
 
@@ -1028,10 +1028,10 @@ def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
 def test_sharded_weights_share_prompts_too(tmp_path: Path) -> None:
     """torch's `fully_shard` over gloo, with and without checkpointing: gathered layer by layer, forward and backward."""
     script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
-    script.write_text(SHARDED)
+    script.write_text(SHARDED, encoding="utf-8")
     options = ["--nproc_per_node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     launched(["torch.distributed.run", *options, str(script), str(result)])
-    for wrapper, logps, gradients, count in json.loads(result.read_text()):
+    for wrapper, logps, gradients, count in json.loads(result.read_text(encoding="utf-8")):
         assert wrapper == "FSDPLlamaForCausalLM"
         assert logps < 2e-6
         assert gradients < RELATIVE

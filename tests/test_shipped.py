@@ -11,7 +11,7 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
     """Where packages are installed, a folder `recipes` may be anybody's."""
     for name in ("recipes/configs/generation.yaml", "recipes/accelerate/other.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("a: 1")
+        (tmp_path / name).write_text("a: 1", encoding="utf-8")
     before = shipped.recipes(), shipped.accelerate_configs()
     monkeypatch.setattr(shipped, "__file__", str(tmp_path / "spin_trl" / "shipped.py"))
     assert "configs/generation" not in shipped.recipes()

@@ -27,7 +27,7 @@ def prepared(rows: Dataset, **options: Any) -> list[tuple[str, str]]:
 
 
 def as_json(path: Path, rows: Dataset) -> None:
-    path.write_text(json.dumps(rows.to_list()))
+    path.write_text(json.dumps(rows.to_list()), encoding="utf-8")
 
 
 WRITERS: dict[str, Callable[[Path, Dataset], Any]] = {

@@ -425,8 +425,8 @@ def test_history_gives_every_prompt_a_pair_an_iteration(llama: PreTrainedModel) 
     second.train()
     # A later iteration's store says so; a run's stores do.
     store = store_of(second)
-    manifest = json.loads((store.folder / "generations.json").read_text())
-    (store.folder / "generations.json").write_text(json.dumps({**manifest, "iteration": 1}))
+    manifest = json.loads((store.folder / "generations.json").read_text(encoding="utf-8"))
+    (store.folder / "generations.json").write_text(json.dumps({**manifest, "iteration": 1}), encoding="utf-8")
     llama.load_state_dict(opponent.state_dict())
     both = build(llama, overrides={"output_dir": "2"}, generations={0: store_of(first), 1: store})
     assert len(both.train_dataset) == 12
@@ -481,7 +481,7 @@ def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) ->
     refused(store, "is damaged")
     shard.unlink()
     refused(store, r"1 of 2 shards are missing")
-    (store.folder / "generations.json").write_text("[1, 2]")
+    (store.folder / "generations.json").write_text("[1, 2]", encoding="utf-8")
     refused(store, "is no manifest")
 
 

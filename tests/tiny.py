@@ -305,7 +305,7 @@ def _snapshot(folder: Path, kind: str, name: str) -> Path:
     commit = hashlib.sha1(name.encode()).hexdigest()
     repository = folder / f"{kind}--{name.replace('/', '--')}"
     (repository / "refs").mkdir(parents=True, exist_ok=True)
-    (repository / "refs" / "main").write_text(commit)
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True, exist_ok=True)
     return snapshot
@@ -394,5 +394,5 @@ def _sft_row(index: int, kind: SFTKind) -> dict[str, Any]:
 def write_jsonl(path: str | Path, rows: Dataset) -> Path:
     """Write a dataset as JSON lines; returns the path."""
     path = Path(path)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows.to_list()))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows.to_list()), encoding="utf-8")
     return path

@@ -69,7 +69,7 @@ def options_of(path: Path) -> dict[str, Any]:
 
 def family_tokenizer(path: Path, eos_token: str | None = None) -> PreTrainedTokenizerFast:
     """A tokenizer with a template of TRL's and all the special tokens that it writes."""
-    return tokenizer_with(path.read_text(), family_of(path), eos_token)
+    return tokenizer_with(path.read_text(encoding="utf-8"), family_of(path), eos_token)
 
 
 def tokenizer_with(source: str, family: Family, eos_token: str | None = None) -> PreTrainedTokenizerFast:

@@ -1,8 +1,8 @@
 """Seconds and memory of a training step at Qwen2.5-0.5B's shapes: ours against DPOTrainer, as `benchmarks/training.py` does.
 
 Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight a step unless said otherwise. D is
-DPOTrainer with its defaults, P is DPOTrainer with the log-probabilities of the reference computed first. The arms take turns,
-so ratios are of the same minutes. FlexAttention is compiled beforehand, which is not counted.
+DPOTrainer with its defaults, P is DPOTrainer with the log-probabilities of the reference computed first. The arms take turns
+in the same minutes, from which ratios come. FlexAttention is compiled beforehand, which is not counted.
 """
 
 from __future__ import annotations

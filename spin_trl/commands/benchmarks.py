@@ -96,8 +96,7 @@ def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     harness_version()  # said now, not after the seconds that the stack takes
     quieten()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    from rich.console import Console
-
+    from .. import terminal
     from ..play.benchmarking import Settings, run_benchmarks
     from ..play.directory import iteration_stage
     from ..play.stages import find_stage
@@ -115,7 +114,7 @@ def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
     everything = list(dict.fromkeys(one for benchmarks in suites.values() for one in benchmarks))
     outcome = run_benchmarks(run, stage, everything, settings, again=options.again)
     if int(os.environ.get("RANK", "0")) == 0:
-        console = Console()
+        console = terminal.console()
         for suite, benchmarks in suites.items():
             title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")
             console.print((suite_table if suite else task_table)(title, benchmarks, outcome.results))

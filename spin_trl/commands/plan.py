@@ -53,8 +53,7 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _show(options: argparse.Namespace, overrides: list[str]) -> None:
-    from rich.console import Console
-
+    from .. import terminal
     from ..plan import devices, show
     from ..plan.advice import advise
     from ..plan.planning import Wishes, make_plan, uses_cpu
@@ -69,7 +68,7 @@ def _show(options: argparse.Namespace, overrides: list[str]) -> None:
         options.training_tokens_per_second,
         options.generation_tokens_per_second,
     )
-    console = Console()
+    console = terminal.console()
     found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu)
     show.show_model(console, found)
     console.print(show.memory_table(found, device))

@@ -110,7 +110,7 @@ class GenerationStore:
             GenerationsError: the folder is no store.
         """
         try:
-            found = json.loads((self.folder / MANIFEST).read_text())
+            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise GenerationsError(f"{self.folder} holds no generations ({MANIFEST}: {error}).") from error
         if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} <= set(found):

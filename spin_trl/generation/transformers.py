@@ -20,8 +20,8 @@ from transformers.cache_utils import DynamicCache
 from .engine import Response, Sampling
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All of SDPA's kernels but cuDNN's, which PyTorch prefers on recent GPUs: cuDNN builds a plan for every new shape, which takes
-some 150 ms on an H100, and each new token makes the keys one longer."""
+"""All of SDPA's kernels but cuDNN's, which PyTorch prefers on recent GPUs: cuDNN builds a plan for every new shape, in some
+150 ms on an H100, and each new token makes the keys one longer."""
 
 
 @dataclass

@@ -104,5 +104,5 @@ def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
             return Path(found).parent.name
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
     reference = folder / "refs" / (revision or constants.DEFAULT_REVISION)
-    commit = reference.read_text().strip() if reference.is_file() else ""
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
     return commit if COMMIT.fullmatch(commit) else None

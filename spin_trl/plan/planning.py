@@ -163,8 +163,8 @@ def read_recipe(source: str, overrides: Sequence[str]) -> Recipe:
 def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
     """Whether a recipe says itself that it runs on a CPU."""
     try:
-        settings = yaml.safe_load(find(source).read_text()) or {}
-    except yaml.YAMLError:
+        settings = yaml.safe_load(find(source).read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeError):
         return False  # whoever reads the recipe says what is wrong with it
     said = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else "false"
     for name, value in zip(overrides, [*overrides[1:], ""], strict=False):

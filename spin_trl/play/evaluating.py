@@ -187,4 +187,6 @@ def _write_samples(run: Run, rows: Dataset, stage: str, answers: list[Answer], m
         )
         for row, answer, found in zip(rows, answers, measured, strict=True)
     ]
-    write_atomically(run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n"))
+    write_atomically(
+        run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    )

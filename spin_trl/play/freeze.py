@@ -111,8 +111,8 @@ def _default(config: Any) -> Any:
 def _accelerates_state_kept() -> Iterator[None]:
     """Restore accelerate's state of this process afterwards.
 
-    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would continue on
-    the CPU.
+    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the
+    CPU.
     """
     states = (PartialState, AcceleratorState)
     kept = [dict(state._shared_state) for state in states]
@@ -147,7 +147,7 @@ def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
         _write(path, settings)
         return
     try:
-        frozen = yaml.safe_load(path.read_text()) or {}
+        frozen = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunDirectoryError(f"{path}, the settings of the run that is there, can't be read: {error}") from error
     if not isinstance(frozen, dict):
@@ -168,12 +168,14 @@ def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
 
 def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
     """Write down settings that may change and have: phases that are launched on their own read them there."""
-    if yaml.safe_load(directory.recipe.read_text()) != yaml.safe_load(yaml.safe_dump(settings)):
+    if yaml.safe_load(directory.recipe.read_text(encoding="utf-8")) != yaml.safe_load(yaml.safe_dump(settings)):
         _write(directory.recipe, settings)
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True)))
+    write_atomically(
+        path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True), encoding="utf-8")
+    )
 
 
 def _continues(name: str, before: Any, now: Any) -> bool:

@@ -187,8 +187,8 @@ def _repoint(directory: RunDirectory) -> None:
     if not own.is_dir():
         return
     for path in directory.path.glob("**/model/adapter_config.json"):
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         base = Path(str(config.get("base_model_name_or_path")))
         if base.parts[-2:] == own.parts[-2:] and not base.is_dir():
             config["base_model_name_or_path"] = str(own)
-            path.write_text(json.dumps(config, indent=2, sort_keys=True))
+            path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -56,7 +56,7 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
         env={**os.environ, LAUNCHED: "1"},
         stdout=subprocess.PIPE if is_watched else None,
         stderr=subprocess.STDOUT if is_watched else None,
-        text=True,
+        errors="replace",  # as text, in the encoding of this process, which is that of its child
     )
     try:
         for line in launcher.stdout or ():
@@ -117,8 +117,8 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
     """
     path = _config_file(name)
     try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RecipeError(f"`accelerate_config`: {path} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
@@ -154,5 +154,5 @@ def _without_plugin(name: str, folder: Path) -> Path:
     plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
     plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
     written = folder / "accelerate-replicas.yaml"
-    written.write_text(yaml.safe_dump(plain))
+    written.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return written

@@ -16,10 +16,9 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from rich.console import Console
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import data
+from .. import data, terminal
 from ..config import SPINConfig
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
@@ -137,7 +136,7 @@ class SelfPlay:
             sources=sources or {},
         )
         self._settings = settings or python_settings(self.state)
-        self._console = Console()
+        self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
 
     def run(self) -> RunResult:
@@ -231,8 +230,8 @@ class SelfPlay:
 
     @property
     def _is_watched(self) -> bool:
-        """Whether a terminal shows phases while they run."""
-        return PartialState().is_main_process and self._console.is_terminal
+        """Whether a terminal shows phases while they run. One that can't move its cursor (`TERM=dumb`) gets a log."""
+        return PartialState().is_main_process and self._console.is_interactive
 
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""

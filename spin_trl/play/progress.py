@@ -60,7 +60,7 @@ class Progress:
     def read(self, file: Path) -> None:
         """Take over what another process has written last; half of a line is passed over."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            values = json.loads(file.read_text())
+            values = json.loads(file.read_text(encoding="utf-8"))
             self.what, self.done, self.total, self.tokens, self.first, self.started = (values[name] for name in _KEPT)
 
     def _write(self) -> None:
@@ -68,7 +68,7 @@ class Progress:
             self._written = time.monotonic()
             values = {name: value for name, value in dataclasses.asdict(self).items() if name in _KEPT}
             with contextlib.suppress(OSError):  # nobody loses a run because nobody can watch it
-                self.file.write_text(json.dumps(values))
+                self.file.write_text(json.dumps(values), encoding="utf-8")
 
     def answered(self, done: int, total: int, tokens: int) -> None:
         """What a generation says of itself; its first call, without tokens, begins the count."""

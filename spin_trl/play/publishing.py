@@ -310,7 +310,7 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
 
 def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
     """A configuration without the paths of this machine."""
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     name = config.get("base_model_name_or_path")
     if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
         config["base_model_name_or_path"], revision = base or (Path(name).name, None)

@@ -6,6 +6,7 @@ line, and tried again when something else has finished; at the end of the run it
 
 from __future__ import annotations
 
+import shlex
 import threading
 import warnings
 from pathlib import Path
@@ -118,7 +119,7 @@ class Pushing:
 
     @property
     def _again(self) -> str:
-        return f"`spin-trl push {self._run.directory.path}` pushes what is missing."
+        return f"`spin-trl push {shlex.quote(str(self._run.directory.path))}` pushes what is missing."
 
     def _is_possible(self) -> bool:
         """Whether there can be pushes at all; if not, that is said, once."""

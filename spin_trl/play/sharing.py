@@ -39,7 +39,7 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
     # Last, and whole: a run without a journal has not begun.
     lines = "".join(json.dumps(entry) + "\n" for entry in steps)
-    write_atomically(target.journal, lambda path: path.write_text(lines))
+    write_atomically(target.journal, lambda path: path.write_text(lines, encoding="utf-8"))
 
 
 def _link(source: str, target: str) -> None:

@@ -52,7 +52,7 @@ class ModelFamily:
     def tokenizer(self, template: str | None = None) -> PreTrainedTokenizerFast:
         """The tiny tokenizer with a template of the family (default: the first) and its special tokens."""
         template = template or next(iter(self.templates), None)
-        source = ZEPHYR if template is None else (FOLDER / f"{template}.jinja").read_text()
+        source = ZEPHYR if template is None else (FOLDER / f"{template}.jinja").read_text(encoding="utf-8")
         return tokenizer_with(source, self.tokens)
 
     def model(self, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:

@@ -35,7 +35,7 @@ def rendered(rows: Rows) -> str:
     for family in FAMILIES:
         cells = [_short(rows[family.name][column], notes) for column in COLUMNS]
         lines.append([family.name, f"`{family.example.split('/')[-1]}`", *cells])
-    constraints = (ROOT / "constraints.txt").read_text()
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     versions = [re.search(rf"^{name}==\S+", constraints, re.MULTILINE)[0].replace("==", " ") for name in PACKAGES]
     return "\n".join(
         [

@@ -13,7 +13,7 @@ from spin_trl import SPINConfig
 from spin_trl.generation.transformers import TransformersEngine
 
 WRITE = "`.venv/bin/python tests/compatibility/write_table.py` writes the README's table anew"
-README = block((ROOT / "README.md").read_text())
+README = block((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

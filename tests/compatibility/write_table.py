@@ -19,7 +19,7 @@ def main() -> None:
             rows[family.name] = row(family, Path(folder))
         print(family.name, rows[family.name], file=sys.stderr)
     readme = ROOT / "README.md"
-    readme.write_text(replaced(readme.read_text(), rows))
+    readme.write_text(replaced(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def test_a_yaml_file_means_the_same(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         "output_dir: out\nuse_cpu: true\nbf16: false\nbeta: 0.3\nloss_type: [sigmoid, sft]\nloss_weights: [1.0, 0.5]\n"
-        "model_init_kwargs:\n  dtype: float16\nmax_length: null\n"
+        "model_init_kwargs:\n  dtype: float16\nmax_length: null\n",
+        encoding="utf-8",
     )
     (dpo,), (spin,) = (
         TrlParser((config,)).parse_args_and_config(["--config", str(path)]) for config in (DPOConfig, SPINConfig)
@@ -192,12 +193,13 @@ def test_remote_code_needs_trust(kind: Kind, folder: str) -> None:
     (path / "modeling_own.py").write_text(
         "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
         "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n\n\n"
-        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n",
+        encoding="utf-8",
     )
-    config = json.loads((path / "config.json").read_text())
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
     config |= {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": own}
-    (path / "config.json").write_text(json.dumps(config))
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="custom code"):
         kind.build(str(path), train_dataset=tiny.preference(2))
     trainer = kind.build(str(path), settings={"trust_remote_code": True}, train_dataset=tiny.preference(2))

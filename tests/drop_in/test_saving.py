@@ -142,15 +142,15 @@ def test_a_model_card_is_written_whatever_the_start_s_own_says(card: str | None,
     """With each checkpoint, and on demand; it carries TRL's tags and the name that the model is given."""
     start = tiny.save(f"{folder}/start", tiny.model())
     if card is not None:
-        (start / "README.md").write_text(card)
+        (start / "README.md").write_text(card, encoding="utf-8")
     settings = {"save_strategy": "steps", "save_steps": 3, "hub_model_id": "org/my-model"}
     trainer = kind.build(str(start), settings=settings, train_dataset=tiny.preference(6))
     trainer.train()
-    text = (Path(trainer.args.output_dir) / "README.md").read_text()
+    text = (Path(trainer.args.output_dir) / "README.md").read_text(encoding="utf-8")
     assert "my-model" in text
     assert {"- trl", "- dpo"} <= set(text.splitlines())
     trainer.create_model_card(model_name="Other", dataset_name="org/data", tags=["more"])
-    text = (Path(trainer.args.output_dir) / "README.md").read_text()
+    text = (Path(trainer.args.output_dir) / "README.md").read_text(encoding="utf-8")
     assert "Other" in text
     assert "org/data" in text
     assert "- more" in text.splitlines()

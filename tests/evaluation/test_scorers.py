@@ -94,7 +94,7 @@ def test_every_published_answer_is_right_and_in_format(split):
     path = GSM8K / f"{split}.jsonl"
     if not path.exists():
         pytest.skip(f"GSM8K's {split}.jsonl is not at ../shared/data/gsm8k beside the repository")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == PUBLISHED[split]
     for previous, row in zip(rows[-1:] + rows, rows, strict=False):
         assert gsm8k(row["question"], row["answer"], row["answer"]) == RIGHT, row

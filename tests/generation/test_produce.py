@@ -61,7 +61,7 @@ def rows(count: int = 30) -> Dataset:
 def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0.0) -> subprocess.Popen:
     script = tmp_path / f"{folder.name}.py"
     tests = str(Path(tiny.__file__).parent)
-    script.write_text(textwrap.dedent(SCRIPT.format(tests=tests, pause=pause, folder=str(folder))))
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=tests, pause=pause, folder=str(folder))), encoding="utf-8")
     command = [sys.executable, str(script)]
     if processes > 1:
         # accelerate's own option for CPUs starts one process; this one starts as many as asked, and gloo connects them.
@@ -69,7 +69,9 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
         options += ["--dynamo_backend", "no", "--main_process_port", "0"]
         command = [sys.executable, "-m", "accelerate.commands.launch", *options, str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+    )
 
 
 class Counting:

@@ -56,7 +56,7 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(GenerationsError, match="holds no generations"):
         GenerationStore(tmp_path).manifest()
     for other in ("[1]", "{}", '{"dataset": "d0"}'):
-        (tmp_path / "generations.json").write_text(other)
+        (tmp_path / "generations.json").write_text(other, encoding="utf-8")
         with pytest.raises(GenerationsError, match="no manifest"):
             GenerationStore(tmp_path).manifest()
 

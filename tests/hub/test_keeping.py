@@ -1,7 +1,6 @@
 """A run directory that is kept on the Hub: a machine that is lost loses nothing."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import yaml
 import made_up
 from hub.server import TOKEN, USER, LocalHub
 from play import runs
+from processes import alike
 from spin_trl.checkpoint import write_manifest
 from spin_trl.cli import main
 from spin_trl.errors import HubError
@@ -48,7 +48,7 @@ def directory(path: Path) -> RunDirectory:
     (path / ".lock").touch()
     (path / ".progress.json").touch()
     (path / "best").symlink_to("start")
-    (path / "notes-of-the-user.txt").write_text("mine")
+    (path / "notes-of-the-user.txt").write_text("mine", encoding="utf-8")
     return RunDirectory(path)
 
 
@@ -77,7 +77,7 @@ def test_only_what_has_changed_is_sent_and_what_has_gone_goes(hub: LocalHub, tmp
     uploads, kept = hub.count("PUT /lfs/"), hub.model(REPO).branches[BRANCH]
     assert kept["iteration-0/train/checkpoint-20/model.safetensors"] == b"at step 20"
     shutil.rmtree(tmp_path / "iteration-0" / "train")
-    (tmp_path / "table.txt").write_text("a table")
+    (tmp_path / "table.txt").write_text("a table", encoding="utf-8")
     assert keeper.send(REPO)
     kept = hub.model(REPO).branches[BRANCH]
     assert not [name for name in kept if "checkpoint" in name]
@@ -94,8 +94,8 @@ def test_the_journal_never_names_work_that_is_not_there(hub: LocalHub, tmp_path:
 
     def finish(request: str) -> None:
         if "preupload" in request and not (tmp_path / "iteration-0" / "late.json").exists():
-            (tmp_path / "iteration-0" / "late.json").write_text("{}")
-            with run.journal.open("a") as file:
+            (tmp_path / "iteration-0" / "late.json").write_text("{}", encoding="utf-8")
+            with run.journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"phase": "train", "stage": "iteration-0", "time": 1.0}) + "\n{half a li")
 
     hub.hooks.append(finish)
@@ -132,9 +132,9 @@ def test_adapters_find_the_runs_own_start_at_its_new_place(hub: LocalHub, tmp_pa
     run = directory(tmp_path / "one")
     for stage in ("start", "iteration-0"):
         run.model(stage).mkdir()
-    (run.model("start") / "config.json").write_text("{}")
+    (run.model("start") / "config.json").write_text("{}", encoding="utf-8")
     config = {"base_model_name_or_path": str(run.model("start"))}
-    (run.model("iteration-0") / "adapter_config.json").write_text(json.dumps(config))
+    (run.model("iteration-0") / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
     api = Hub()
     api.create(REPO, "model", None)
     Keeper(run, api).send(REPO)
@@ -142,7 +142,7 @@ def test_adapters_find_the_runs_own_start_at_its_new_place(hub: LocalHub, tmp_pa
     other = RunDirectory(tmp_path / "two")
     other.path.mkdir()
     restore(other, api, REPO)
-    found = json.loads((other.model("iteration-0") / "adapter_config.json").read_text())
+    found = json.loads((other.model("iteration-0") / "adapter_config.json").read_text(encoding="utf-8"))
     assert found["base_model_name_or_path"] == str(other.model("start"))
 
 
@@ -156,7 +156,7 @@ def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
     of_the_hub = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **of_the_hub},
+        env=alike(**of_the_hub),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
@@ -195,7 +195,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
         assert runs.weights(tmp_path / "found" / stage / "model") == expected
         assert hub.model(REPO).branches[BRANCH][f"{stage}/model/model.safetensors"] == expected
     assert {"main", "iter-0", "iter-1", "run"} <= set(hub.model(REPO).branches)
-    best = yaml.safe_load((tmp_path / "found" / "best.json").read_text())
+    best = yaml.safe_load((tmp_path / "found" / "best.json").read_text(encoding="utf-8"))
     assert Path(best["model"]).is_dir(), "at its new place"
     assert main(["report", str(tmp_path / "found")]) == 0
 

@@ -16,7 +16,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 def test_a_hub_models_commit_is_the_one_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tiny.hub_cache(tmp_path / "hub", {"org/base": "llama"})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
-    commit = (folder / "models--org--base" / "refs" / "main").read_text()
+    commit = (folder / "models--org--base" / "refs" / "main").read_text(encoding="utf-8")
     assert model_origin("org/base") == Origin("org/base", on_hub=True, commit=commit)
     assert model_origin("org/base", SHA).commit == SHA, "a revision that is a commit is the commit"
     assert model_origin("org/other") == Origin("org/other", on_hub=True)
@@ -27,7 +27,7 @@ def test_a_local_model_is_its_name_and_its_root(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     for folder, base in ((first, "org/base"), (second, str(first))):
         folder.mkdir()
-        (folder / "README.md").write_text(f"---\nbase_model: {base}\n---\n")
+        (folder / "README.md").write_text(f"---\nbase_model: {base}\n---\n", encoding="utf-8")
     assert model_origin(str(second)) == Origin("second", base="org/base")
     assert model_origin(str(second)).root == "org/base"
     (tmp_path / "bare").mkdir()

@@ -35,7 +35,7 @@ def played(path: Path, *stages, best: str, journal: list[dict], models: list[str
         folder = path / stage / "model"
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(f"weights of {stage}".encode())
-        (folder / "config.json").write_text(json.dumps({"_name_or_path": str(path)}))
+        (folder / "config.json").write_text(json.dumps({"_name_or_path": str(path)}), encoding="utf-8")
         (folder / "training_args.bin").write_bytes(b"a pickle")
         (folder / "checkpoint-3").mkdir()
     args = SPINConfig("out", use_cpu=True, bf16=False, hub_model_id="small")
@@ -79,7 +79,7 @@ def test_a_later_best_takes_mains_place_and_leaves_nothing_of_the_old(hub: Local
     (tmp_path / "run" / "iteration-1" / "model" / "model.safetensors").rename(
         tmp_path / "run" / "iteration-1" / "model" / "model-00001-of-00001.safetensors"
     )
-    (tmp_path / "run" / "best.json").write_text(json.dumps({"stage": "iteration-1"}))
+    (tmp_path / "run" / "best.json").write_text(json.dumps({"stage": "iteration-1"}), encoding="utf-8")
     push(run)
     main = hub.model(REPO).branches["main"]
     assert [name for name in main if name.endswith(".safetensors")] == ["model-00001-of-00001.safetensors"]
@@ -102,7 +102,7 @@ def test_if_the_start_is_the_best_main_says_so_and_has_no_worse_weights(hub: Loc
     """And if an earlier best had left some there, they go."""
     run = played(tmp_path / "run", *THREE, best="iteration-0", journal=DECIDED)
     push(run)
-    (tmp_path / "run" / "best.json").write_text(json.dumps({"stage": "start"}))
+    (tmp_path / "run" / "best.json").write_text(json.dumps({"stage": "start"}), encoding="utf-8")
     assert push(run) == ["start: pushed to someone/small, main"]
     assert sorted(hub.model(REPO).branches["main"]) == [".gitattributes", "README.md"]
     assert "No iteration has improved on the start" in hub.model(REPO).branches["main"]["README.md"].decode()
@@ -184,7 +184,7 @@ def test_an_adapters_base_is_no_folder_of_this_machine(tmp_path: Path) -> None:
         ("/gone/folder/mine", None, {"base_model_name_or_path": "mine"}),
         ("org/base", ("other/base", None), {"base_model_name_or_path": "org/base"}),
     ):
-        (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}), encoding="utf-8")
         content = model_files(tmp_path, target)["adapter_config.json"]
         assert isinstance(content, bytes)
         assert json.loads(content) == expected

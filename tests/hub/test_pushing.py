@@ -1,5 +1,6 @@
 """A run that pushes while it plays, driven by the real client against a Hub of one's own; and `spin-trl push`, `card`."""
 
+import shlex
 import threading
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
         assert {name: content for name, content in files.items() if name in own}.keys() == own.keys()
         assert files["model.safetensors"] == own["model.safetensors"]
         assert set(files) - set(own) == {".gitattributes", "README.md"}, "no checkpoints, no pickles"
-    best = yaml.safe_load((run / "best.json").read_text())["stage"]
+    best = yaml.safe_load((run / "best.json").read_text(encoding="utf-8"))["stage"]
     number = best.rpartition("-")[2]
     assert repo.branches["main"]["model.safetensors"] == repo.branches[f"iter-{number}"]["model.safetensors"]
     assert f"iteration {number}" in card_on(hub, "main").text
@@ -66,8 +67,8 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
         out.out,
         out.err,
         caplog.text,
-        (run / "journal.jsonl").read_text(),
-        (run / "recipe.yaml").read_text(),
+        (run / "journal.jsonl").read_text(encoding="utf-8"),
+        (run / "recipe.yaml").read_text(encoding="utf-8"),
     ]
     pushed = [content for one in (repo, pairs) for files in one.branches.values() for content in files.values()]
     assert not any(TOKEN in text for text in everything)
@@ -107,7 +108,7 @@ def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
     assert main(["run", str(recipe)]) == 0
     out = capfd.readouterr().out
-    assert f"`spin-trl push {tmp_path / 'run'}`" in out
+    assert f"`spin-trl push {shlex.quote(str(tmp_path / 'run'))}`" in out
     assert "500" in out
     assert not [one for one in runs.journal(tmp_path / "run") if one["phase"] == "push"]
     assert main(["push", str(tmp_path / "run")]) == 1
@@ -143,9 +144,9 @@ def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     frozen = tmp_path / "run" / "recipe.yaml"
-    settings = yaml.safe_load(frozen.read_text())
+    settings = yaml.safe_load(frozen.read_text(encoding="utf-8"))
     del settings["use_cpu"]
-    frozen.write_text(yaml.safe_dump({**settings, "bf16": True}))
+    frozen.write_text(yaml.safe_dump({**settings, "bf16": True}), encoding="utf-8")
     assert main(["push", str(tmp_path / "run"), "--hub_model_id", "small"]) == 0
     assert "iter-0" in hub.model(REPO).branches
 
@@ -255,9 +256,9 @@ def test_cards_are_written_from_the_directory_alone(tmp_path: Path, llama_folder
         run / "hub" / "dataset" / "README.md",
     ]
     for path in paths:
-        assert problems_of_card(path.read_text(), "dataset" if "hub" in path.parts else "model") == []
-        assert str(tmp_path) not in path.read_text()
-    assert "supervised training" in paths[1].read_text()
+        assert problems_of_card(path.read_text(encoding="utf-8"), "dataset" if "hub" in path.parts else "model") == []
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+    assert "supervised training" in paths[1].read_text(encoding="utf-8")
 
 
 def test_cards_and_pushes_of_what_is_no_run_are_refused(tmp_path: Path, capsys, hub: LocalHub) -> None:

@@ -56,5 +56,5 @@ def recipe(path: Path, model: Path | str, **settings: Any) -> str:
     """A recipe of a dataset that is nowhere, for GPUs; returns its file."""
     file = path / "planned.yaml"
     known = {"model_name_or_path": str(model), "dataset_name": "nobody/nothing", "max_rows": 640, "max_length": 256}
-    file.write_text(yaml.safe_dump({**known, "num_iterations": 2, "report_to": "none", **settings}))
+    file.write_text(yaml.safe_dump({**known, "num_iterations": 2, "report_to": "none", **settings}), encoding="utf-8")
     return str(file)

@@ -138,7 +138,7 @@ def test_a_start_from_scratch_is_planned_with_its_own_data(capsys, monkeypatch):
 def test_planning_writes_nothing(planned, tmp_path):
     planned("--gpu", "h100")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "planned.yaml"]
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["model_type"] == "qwen2"
+    assert json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))["model_type"] == "qwen2"
 
 
 def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypatch):

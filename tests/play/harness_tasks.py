@@ -72,13 +72,13 @@ def write(folder: Path, answers: list[dict[str, Any]] | None = None) -> Path:
     files = {}
     for name, rows in data.items():
         files[name] = folder / f"{name}.jsonl"
-        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files[name].write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     both = {"test": str(files["choice-test"]), "train": str(files["choice-train"])}
     for task, splits in ((CHOICE_TASK, both), (ANSWER_TASK, {"test": str(files["answers"])})):
         settings = {**task, "dataset_path": "json", "dataset_kwargs": {"data_files": splits}}
-        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(settings))
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     (folder / "missing.yaml").write_text(
-        yaml.safe_dump({**CHOICE_TASK, "task": "missing", "dataset_path": "nobody/nothing"})
+        yaml.safe_dump({**CHOICE_TASK, "task": "missing", "dataset_path": "nobody/nothing"}), encoding="utf-8"
     )
     return folder
 

@@ -63,13 +63,13 @@ def recipe(folder: Path, model: Path, rows: Dataset | None = None, **settings: A
     data = tiny.write_jsonl(folder / "train.jsonl", tiny.sft(ROWS) if rows is None else rows)
     path = folder / "small.yaml"
     known = {"model_name_or_path": str(model), "dataset_name": str(data), "run_dir": str(folder / "run")}
-    path.write_text(yaml.safe_dump({**SETTINGS, **known, **settings}))
+    path.write_text(yaml.safe_dump({**SETTINGS, **known, **settings}), encoding="utf-8")
     return path
 
 
 def journal(run_dir: str | Path = "run") -> list[dict[str, Any]]:
     """All lines of a run's journal."""
-    return [json.loads(line) for line in Path(run_dir, "journal.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in Path(run_dir, "journal.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def steps(run_dir: str | Path = "run") -> list[tuple[str, str]]:

@@ -172,7 +172,7 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
         arm, played = result.figures[f"baseline/sft/iteration-{t}"], result.figures[f"iteration-{t}"]
         assert arm["nll_change"] == pytest.approx(arm["nll"] - played["nll"])
         ours, theirs = (
-            json.loads(Path("run", stage, "held-out/values.json").read_text())
+            json.loads(Path("run", stage, "held-out/values.json").read_text(encoding="utf-8"))
             for stage in (f"baseline/sft/iteration-{t}", f"iteration-{t}")
         )
         tokens = list(ours["real_tokens"].values())
@@ -183,10 +183,12 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
         ) / sum(tokens)
         assert arm["nll_change_low"] == pytest.approx(arm["nll_change"] - 4.302653 * error, rel=1e-5)
         assert arm["nll_change_high"] == pytest.approx(arm["nll_change"] + 4.302653 * error, rel=1e-5)
-    (line,) = [line for line in Path("run/table.txt").read_text().splitlines() if "sft 1" in line]
+    (line,) = [line for line in Path("run/table.txt").read_text(encoding="utf-8").splitlines() if "sft 1" in line]
     change = result.figures["baseline/sft/iteration-1"]["nll_change"]
     assert f"{change:+.3f} [" in line
-    assert "of a baseline from self-play at the same point" in " ".join(Path("run/table.txt").read_text().split())
+    assert "of a baseline from self-play at the same point" in " ".join(
+        Path("run/table.txt").read_text(encoding="utf-8").split()
+    )
 
 
 def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: Path) -> None:

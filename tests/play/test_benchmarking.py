@@ -80,7 +80,7 @@ def evaluate(run, tasks, *arguments, names=("pick_colour",), code=0):
 
 
 def stored(run, stage, name):
-    return json.loads(Path(run, stage, "lm-eval", f"{name}.json").read_text())
+    return json.loads(Path(run, stage, "lm-eval", f"{name}.json").read_text(encoding="utf-8"))
 
 
 def load(folder):
@@ -156,7 +156,7 @@ def test_generated_answers_are_those_of_greedy_decoding(fresh, tmp_path):
 
 
 def test_the_best_stage_is_the_default(fresh, tasks, capsys):
-    best = json.loads((fresh / "best.json").read_text())["stage"]
+    best = json.loads((fresh / "best.json").read_text(encoding="utf-8"))["stage"]
     evaluate(fresh, tasks)
     assert Path(fresh, best, "lm-eval", "pick_colour.json").is_file()
     assert f"run, {best}" in capsys.readouterr().out
@@ -237,7 +237,7 @@ def test_a_task_that_has_changed_is_run_again(fresh, tasks, calls):
     evaluate(fresh, tasks)
     calls["loglikelihood"] = 0
     path = tasks / "pick_colour.yaml"
-    path.write_text(path.read_text() + "description: 'Colours. '\n")
+    path.write_text(path.read_text(encoding="utf-8") + "description: 'Colours. '\n", encoding="utf-8")
     evaluate(fresh, tasks)
     assert calls["loglikelihood"] > 0
 
@@ -246,7 +246,9 @@ def test_data_of_a_task_that_has_changed_is_asked_anew(fresh, tasks, calls):
     evaluate(fresh, tasks)
     calls["loglikelihood"] = 0
     for data in tasks.glob("*.jsonl"):
-        data.write_text("".join(reversed(data.read_text().splitlines(keepends=True))))
+        data.write_text(
+            "".join(reversed(data.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8"
+        )
     evaluate(fresh, tasks)
     assert calls["loglikelihood"] > 0
 
@@ -286,7 +288,7 @@ def test_a_number_that_the_harness_did_not_measure_costs_no_other(fresh, tasks, 
 def test_results_of_another_version_of_the_harness_are_not_shown(fresh, tasks, calls):
     evaluate(fresh, tasks, "--iteration", "0")
     path = fresh / "iteration-0/lm-eval/pick_colour.json"
-    path.write_text(path.read_text().replace('"lm_eval": "', '"lm_eval": "0.'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"lm_eval": "', '"lm_eval": "0.'), encoding="utf-8")
     calls["loglikelihood"] = 0
     evaluate(fresh, tasks, "--iteration", "0")
     assert calls["loglikelihood"] > 0
@@ -350,7 +352,7 @@ def test_a_benchmark_that_fails_is_named_and_the_others_are_kept(fresh, tasks, c
 
 def test_a_prompt_that_leaves_no_room_is_an_error_with_words(fresh, tasks, capsys):
     path = tasks / "say_colour.yaml"
-    path.write_text(path.read_text().replace("max_gen_toks: 5", "max_gen_toks: 600"))
+    path.write_text(path.read_text(encoding="utf-8").replace("max_gen_toks: 5", "max_gen_toks: 600"), encoding="utf-8")
     evaluate(fresh, tasks, names=["say_colour"], code=1)
     assert "say_colour: " in capsys.readouterr().err
 
@@ -430,19 +432,19 @@ def test_it_needs_no_data(fresh, tasks):
     """The dataset of the run may be gone, and so may a scorer's code."""
     import yaml
 
-    settings = yaml.safe_load((fresh / "recipe.yaml").read_text())
+    settings = yaml.safe_load((fresh / "recipe.yaml").read_text(encoding="utf-8"))
     settings |= {"dataset_name": "gone.jsonl", "scorer": ["gone.module:score"]}
-    (fresh / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    (fresh / "recipe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     evaluate(fresh, tasks)
 
 
 def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
     """The same few-shot examples, too, which the harness draws anew for every process if it is left to share."""
     path = tasks / "pick_colour.yaml"
-    path.write_text(path.read_text().replace("first_n", "default"))
+    path.write_text(path.read_text(encoding="utf-8").replace("first_n", "default"), encoding="utf-8")
     names = ["--tasks", "pick_colour", "say_colour", "missing", "--include_path", str(tasks), "--num_fewshot", "0"]
     names[-1:] = ["2", "--log_samples", "--stage"]
-    Path("command.py").write_text(OWN_TASKS_ONLY)
+    Path("command.py").write_text(OWN_TASKS_ONLY, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     done = subprocess.run(
@@ -450,7 +452,8 @@ def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
         + ["command.py", "eval", str(fresh), *names, "iteration-0"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=300,
         check=False,
     )
@@ -458,7 +461,8 @@ def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
     assert done.stderr.count("spin-trl: 1 of 3 benchmarks could not be run") == 1
     # Every process half of the questions, with all their choices.
     each = {
-        int(line.split()[0]): list(map(int, line.split()[1:])) for line in Path("seen.txt").read_text().splitlines()
+        int(line.split()[0]): list(map(int, line.split()[1:]))
+        for line in Path("seen.txt").read_text(encoding="utf-8").splitlines()
     }
     rows = harness_tasks.choice_rows(0, harness_tasks.QUESTIONS)
     assert each == {rank: [sum(len(row["choices"]) for row in rows[rank::2]), len(rows[rank::2])] for rank in (0, 1)}

@@ -25,7 +25,7 @@ class Marks:
 
 def delivered(run_dir: str = "run") -> dict[str, Any]:
     """What the run says is best."""
-    return json.loads(Path(run_dir, "best.json").read_text())
+    return json.loads(Path(run_dir, "best.json").read_text(encoding="utf-8"))
 
 
 def played(model: Path, marks: list[float], **settings: Any) -> Any:

@@ -21,7 +21,7 @@ import os, sys
 from spin_trl.trainer import SPINTrainer
 compute = SPINTrainer._compute_loss
 def spy(self, model, inputs, return_outputs):
-    with open(os.environ["SPY"], "a") as file:
+    with open(os.environ["SPY"], "a", encoding="utf-8") as file:
         print(type(model).__name__, self.args.world_size, len(inputs["input_ids"]), file=file)
     return compute(self, model, inputs, return_outputs)
 SPINTrainer._compute_loss = spy
@@ -49,14 +49,15 @@ sys.exit(main(sys.argv[1:]))
 def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
     """`accelerate launch` our command on the CPU; its own option for CPUs starts one process, this one as many as asked."""
     spy = folder / "spy.py"
-    spy.write_text(SPY)
+    spy.write_text(SPY, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     return subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", *options, str(spy), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "SPY": str(folder / "seen.txt")},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=400,
         check=False,
     )
@@ -75,12 +76,12 @@ def accelerate_config(folder: Path, processes: int) -> Path:
         "use_cpu": False,
     }
     path = folder / "accelerate.yaml"
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
 
 
 def seen(folder: Path) -> set[str]:
-    return set((folder / "seen.txt").read_text().splitlines())
+    return set((folder / "seen.txt").read_text(encoding="utf-8").splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) ->
     assert re.search(r"iteration-0: train, [1-9]\d* of 180 steps, [\d.]+/s, 0:\d\d left", said)
     assert "of 12 generated responses were cut" in said
     assert "%|" not in said
-    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())["disable_tqdm"] is False
+    assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text(encoding="utf-8"))["disable_tqdm"] is False
 
 
 def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_path, llama_folder, capfd) -> None:
@@ -208,7 +209,7 @@ def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_pa
     assert main(["start", str(recipe)]) == 0
     generations = tmp_path / "run/iteration-0/generations"
     generations.mkdir(parents=True)
-    (generations / "generations.json").write_text("{}")
+    (generations / "generations.json").write_text("{}", encoding="utf-8")
     assert main(["run", str(recipe), "--accelerate_config", str(config)]) == 1
     errors = capfd.readouterr().err
     assert "is no manifest of generations" in errors, errors

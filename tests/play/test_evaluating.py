@@ -34,7 +34,7 @@ def length(prompt: str, real: str, generated: str) -> float:
 
 def figures(run_dir: Path, stage: str) -> dict[str, float]:
     """What a stage measured."""
-    return json.loads((run_dir / stage / "metrics.json").read_text())
+    return json.loads((run_dir / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 def model_of(run_dir: Path, stage: str, start: Path) -> Any:
@@ -114,7 +114,7 @@ def test_every_model_answers_under_the_same_conditions(played: Path) -> None:
     """Iteration 0's temperature and seeds for all, so that differences are the models'; greedy means greedy."""
     for stage in STAGES:
         manifests = [
-            json.loads((played / stage / "held-out" / how / "generations.json").read_text())
+            json.loads((played / stage / "held-out" / how / "generations.json").read_text(encoding="utf-8"))
             for how in ("sampled", "greedy")
         ]
         assert [manifest["sampling"]["temperature"] for manifest in manifests] == [1.0, 0.0]
@@ -128,7 +128,7 @@ def test_samples_show_what_was_said(stage: str, played: Path) -> None:
     """One line a held-out prompt, in plain text, with the score."""
     rows = load_from_disk(str(played / "data/held-out"))
     said = answers(played, stage, "held-out/sampled")
-    lines = [json.loads(line) for line in (played / stage / "samples.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["key"] for line in lines] == rows["key"][:]
     for line, row in zip(lines, rows, strict=True):
         assert (line["prompt"], line["real"]) == (row["prompt"], row["real"])
@@ -178,7 +178,7 @@ def test_a_scorer_may_return_named_numbers(llama_folder: Path) -> None:
 
     build(llama_folder, num_iterations=1, scorer=marks).run()
     found = figures(Path("run"), "start")
-    lines = [json.loads(line) for line in Path("run/start/samples.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in Path("run/start/samples.jsonl").read_text(encoding="utf-8").splitlines()]
     letters = [value for name, value in found.items() if name.endswith("letters")]
     assert letters == [pytest.approx(sum(len(line["generated"]) for line in lines) / len(lines))]
     assert any("capitals" in name for name in found)
@@ -188,7 +188,7 @@ def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(p
     """The mean of the differences, prompt by prompt, whatever the prompts themselves are worth."""
     before: dict[str, float] = {}
     for stage in STAGES:
-        lines = (played / stage / "samples.jsonl").read_text().splitlines()
+        lines = (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()
         scores = {line["key"]: line["score"] for line in map(json.loads, lines)}
         found = figures(played, stage)
         if before:
@@ -203,7 +203,7 @@ def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(p
             assert not any("change" in name for name in found)
         before = scores
     assert len(before) == 6
-    assert "change [95 %]" in (played / "table.txt").read_text()
+    assert "change [95 %]" in (played / "table.txt").read_text(encoding="utf-8")
 
 
 def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:

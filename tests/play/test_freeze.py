@@ -26,7 +26,7 @@ def a_run(tmp_path: Path, play: dict[str, Any] | None = None, peft_config: Any =
 
 
 def frozen(run: Run) -> dict[str, Any]:
-    return yaml.safe_load(run.directory.recipe.read_text())
+    return yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))
 
 
 # ---- what is written ----------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_tokens_are_never_written(name: str, tmp_path: Path) -> None:
     """A run directory is pushed and shown to others."""
     run = a_run(tmp_path, **{name: "hf_secret"})
     freeze(run.directory, python_settings(run))
-    assert "hf_secret" not in run.directory.recipe.read_text()
+    assert "hf_secret" not in run.directory.recipe.read_text(encoding="utf-8")
 
 
 def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
     freeze(run.directory, python_settings(run))
     longer = a_run(tmp_path, play={"num_iterations": 4})
     freeze(longer.directory, python_settings(longer))
-    assert yaml.safe_load(run.directory.recipe.read_text())["num_iterations"] == 2
+    assert yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))["num_iterations"] == 2
     renew(longer.directory, python_settings(longer))
-    assert yaml.safe_load(run.directory.recipe.read_text())["num_iterations"] == 4
+    assert yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))["num_iterations"] == 4
     stamp = run.directory.recipe.stat().st_mtime_ns
     renew(longer.directory, python_settings(longer))
     assert run.directory.recipe.stat().st_mtime_ns == stamp

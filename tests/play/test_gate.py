@@ -73,7 +73,7 @@ def test_a_start_whose_answers_are_bad_does_not_stop_the_run(llama_folder: Path)
     for stage, truncated in (("start", 1.0), ("iteration-0", 0.2), ("iteration-1", 0.95)):
         path = run.directory.metrics(stage)
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"truncated": truncated, "nll": 1.0}))
+        path.write_text(json.dumps({"truncated": truncated, "nll": 1.0}), encoding="utf-8")
     assert judge(run, 0) == Verdict(
         "continued",
         best="start",
@@ -189,7 +189,8 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
         capsys.readouterr().out
     )
     made_by = [
-        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text())["model"] for t in range(4)
+        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text(encoding="utf-8"))["model"]
+        for t in range(4)
     ]
     assert made_by[3] == made_by[2] != made_by[1]  # iteration 2 was answered by iteration-1's model, too
     assert answers("run", "iteration-3") != answers("run", "iteration-2")  # but sampled anew
@@ -276,7 +277,8 @@ def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_fol
     assert entry("gate", "iteration-2")["opponent"] == "iteration-1"
     collapsing(llama_folder, on_regression="fall_back").run_phase("generate", 3)
     made_by = [
-        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text())["model"] for t in (2, 3)
+        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text(encoding="utf-8"))["model"]
+        for t in (2, 3)
     ]
     assert made_by[0] == made_by[1]
 

@@ -1,5 +1,7 @@
 """Every phase as a launch of its own: under which configuration, and that it ends when it has to."""
 
+import io
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from rich.console import Console
+from rich.file_proxy import FileProxy
 
 from play.runs import build
 from spin_trl import shipped
@@ -28,7 +32,9 @@ class Launched:
 
     def __call__(self, command: list[str], **options: Any) -> "Launched":
         self.commands.append(command)
-        self.configs.append(yaml.safe_load(Path(command[command.index("--config_file") + 1]).read_text()))
+        self.configs.append(
+            yaml.safe_load(Path(command[command.index("--config_file") + 1]).read_text(encoding="utf-8"))
+        )
         return self
 
     def wait(self) -> int:
@@ -38,7 +44,7 @@ class Launched:
 def config_file(**settings: Any) -> str:
     """An accelerate configuration."""
     path = Path("accelerate.yaml")
-    path.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1, **settings}))
+    path.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1, **settings}), encoding="utf-8")
     return str(path)
 
 
@@ -88,6 +94,19 @@ def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.Monkey
         by_accelerate(run, "train", 1)
 
 
+def test_what_a_launch_says_is_shown_whatever_its_encoding(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above a live display, through which it passes: a library's byte that is no text must not end the run."""
+    says = [sys.executable, "-c", r"import os; os.write(1, b'rank 0 \xff is ready\n')"]
+    popen = subprocess.Popen
+    monkeypatch.setattr(launching.subprocess, "Popen", lambda _, **options: popen(says, **options))
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=shown), sys.stdout))
+    by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
+    assert re.fullmatch(r"rank 0 \W+ is ready\n", shown.getvalue())
+
+
 @pytest.mark.parametrize(
     ("text", "message"), [(None, "can't be read"), ("a: [", "can't be read"), ("- a", "no settings")]
 )
@@ -95,7 +114,7 @@ def test_an_unusable_accelerate_config_is_named(text: str | None, message: str) 
     """Missing, malformed, or no mapping."""
     path = Path("bad.yaml")
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=rf"bad\.yaml.*{message}"):
         read_accelerate_config(str(path))
 
@@ -121,7 +140,8 @@ def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch:
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, f"{worker}\nopen('ready', 'w').close()\ntime.sleep(60)"],
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
     )
     child = psutil.Process(int(launcher.stdout.readline()))
     while not Path("ready").exists():
@@ -154,7 +174,7 @@ def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatc
 def test_a_configuration_that_ships_is_known_by_its_name() -> None:
     """From wherever the package lies; a file of that name goes first."""
     assert read_accelerate_config("zero3")["deepspeed_config"]["zero_stage"] == 3
-    Path("zero3").write_text(yaml.safe_dump({"distributed_type": "NO"}))
+    Path("zero3").write_text(yaml.safe_dump({"distributed_type": "NO"}), encoding="utf-8")
     assert read_accelerate_config("zero3") == {"distributed_type": "NO"}
 
 

@@ -60,8 +60,8 @@ def test_a_run_leaves_what_the_design_says(played: Path) -> None:
         assert not list((stage / "model").glob("*.bin*")) or {p.name for p in (stage / "model").glob("*.bin")} == {
             "training_args.bin"
         }
-        assert json.loads((stage / "metrics.json").read_text())["held_out"] == 3
-        assert len((stage / "samples.jsonl").read_text().splitlines()) == 3
+        assert json.loads((stage / "metrics.json").read_text(encoding="utf-8"))["held_out"] == 3
+        assert len((stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 3
         assert not (stage / "train").exists(), "an accepted iteration's checkpoints are gone"
     assert not [path for path in played.rglob("*") if path.name.endswith(".tmp")]
     AutoTokenizer.from_pretrained(played / "iteration-1" / "model")
@@ -133,8 +133,8 @@ def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
 
 def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
     """What is printed while it grows is kept as a file: start, iterations, and the supervised arm."""
-    table = (played / "table.txt").read_text()
-    best = json.loads((played / "best.json").read_text())["stage"]
+    table = (played / "table.txt").read_text(encoding="utf-8")
+    best = json.loads((played / "best.json").read_text(encoding="utf-8"))["stage"]
     for stage in ("start", "iteration 0", "iteration 1", "sft"):
         assert stage in table
     assert f"{best.replace('-', ' ')} *" in table
@@ -164,7 +164,7 @@ def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -
     result = build(llama_folder, played, **PLAYED).run()
     assert contents(played, ignore=("plot.png", "table.txt", ".lock")) == before
     assert {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")} == stamps
-    assert result.best_stage == json.loads((played / "best.json").read_text())["stage"]
+    assert result.best_stage == json.loads((played / "best.json").read_text(encoding="utf-8"))["stage"]
     assert list(result.figures) == [
         "start",
         "iteration-0",
@@ -230,7 +230,9 @@ def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch
         {"learning_rate": 1e-2, "beta": 5.0, "num_train_epochs": 2, "seed": 43},
     ]
     assert [entry("train", f"iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
-    manifests = [json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text()) for t in (0, 1)]
+    manifests = [
+        json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text(encoding="utf-8")) for t in (0, 1)
+    ]
     assert [manifest["sampling"]["temperature"] for manifest in manifests] == [1.0, 0.0]
     assert [manifest["iteration"] for manifest in manifests] == [0, 1]
 
@@ -277,9 +279,12 @@ def test_a_scorer_is_called_with_texts(llama_folder: Path) -> None:
     given = {row["prompt"]: row["completion"] for row in tiny.sft(15)}
     assert len(calls) == 3 * 2 * 2  # prompts, decodings, models
     assert all(given[prompt] == real for prompt, real, _ in calls)
-    sampled = {line["generated"] for line in map(json.loads, Path("run/start/samples.jsonl").read_text().splitlines())}
+    sampled = {
+        line["generated"]
+        for line in map(json.loads, Path("run/start/samples.jsonl").read_text(encoding="utf-8").splitlines())
+    }
     assert sampled <= {generated for _, _, generated in calls}
-    figures = json.loads(Path("run/iteration-0/metrics.json").read_text())
+    figures = json.loads(Path("run/iteration-0/metrics.json").read_text(encoding="utf-8"))
     scored = [shout(*call) for call in calls]
     means = [sum(scored[i : i + 6 : 2]) / 3 for i in (6, 7)]
     assert {round(figures["score"], 9), round(figures["score_greedy"], 9)} == {round(mean, 9) for mean in means}
@@ -324,17 +329,17 @@ def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> No
     build(llama_folder, num_iterations=1, seed=2, existing_run="overwrite").run()
     assert not Path("run/iteration-1").exists()
     assert [line for line in steps() if line[0] == "train"] == [("train", "iteration-0")]
-    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["seed"] == 2
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text(encoding="utf-8"))["seed"] == 2
 
 
 def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
     """Whatever else lies in the folder stays; it may be somebody's project, with a recipe of its own."""
     Path("run/paper").mkdir(parents=True)
-    Path("run/paper/thesis.tex").write_text("years of work")
-    Path("run/recipe.yaml").write_text("learning_rate: 1.0")
+    Path("run/paper/thesis.tex").write_text("years of work", encoding="utf-8")
+    Path("run/recipe.yaml").write_text("learning_rate: 1.0", encoding="utf-8")
     build(llama_folder, num_iterations=1, existing_run="overwrite").run()
     build(llama_folder, num_iterations=1, existing_run="overwrite", seed=2).run()
-    assert Path("run/paper/thesis.tex").read_text() == "years of work"
+    assert Path("run/paper/thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
 @pytest.mark.parametrize(
@@ -372,14 +377,14 @@ def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
 
 def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
     """A file, or a place below one; and a directory whose settings nobody can read."""
-    Path("file").write_text("mine")
+    Path("file").write_text("mine", encoding="utf-8")
     for run_dir in ("file", "file/run"):
         with pytest.raises(RunDirectoryError, match="can't be a run directory"):
             build(llama_folder, run_dir, num_iterations=1).run()
-    assert Path("file").read_text() == "mine"
+    assert Path("file").read_text(encoding="utf-8") == "mine"
     Path("run").mkdir()
     for text in ("a: [", "- a"):
-        Path("run/recipe.yaml").write_text(text)
+        Path("run/recipe.yaml").write_text(text, encoding="utf-8")
         with pytest.raises(RunDirectoryError, match=r"recipe\.yaml"):
             build(llama_folder, num_iterations=1).run()
 
@@ -509,7 +514,7 @@ def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monke
 
     def show(*args: Any) -> None:
         original(*args)
-        pages.append(Path("run/report.html").read_text())
+        pages.append(Path("run/report.html").read_text(encoding="utf-8"))
 
     monkeypatch.setattr(loop, "show", show)
     build(llama_folder, num_iterations=2, baseline="sft").run()

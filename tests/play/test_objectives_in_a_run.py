@@ -12,7 +12,7 @@ from spin_trl.errors import RecipeError, RunDirectoryError
 
 
 def metrics(stage: str, run_dir: str | Path = "run") -> dict[str, float]:
-    return json.loads(Path(run_dir, stage, "metrics.json").read_text())
+    return json.loads(Path(run_dir, stage, "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(
 def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: Path) -> None:
     """Log-ratios from the log-probabilities that both stages have left behind."""
     build(llama_folder, loss_type="space", num_iterations=2).run()
-    before, after = (json.loads(Path("run", s, "held-out/logps.json").read_text()) for s in ("start", "iteration-0"))
+    before, after = (
+        json.loads(Path("run", s, "held-out/logps.json").read_text(encoding="utf-8")) for s in ("start", "iteration-0")
+    )
     ratios = [after[key]["real"] - before[key]["real"] for key in after]
     found = metrics("iteration-0")
     assert found["logratio/real"] == pytest.approx(sum(ratios) / len(ratios), abs=1e-6)
@@ -91,6 +93,6 @@ def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: P
     assert found["coefficient/generated_start"] == pytest.approx(0.5)
     assert -0.5 < found["coefficient/real_end"] < 0
     assert 0 < found["pairs_in_play/generated"] <= 1
-    spread = json.loads(Path("run/iteration-0/histograms.json").read_text())
+    spread = json.loads(Path("run/iteration-0/histograms.json").read_text(encoding="utf-8"))
     assert sum(spread["real"]) == sum(spread["generated"]) == found["held_out"]
     assert "gap" not in metrics("start")

@@ -35,7 +35,7 @@ def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
     assert steps(played) == steps()
     for name in ("best.json", "table.txt"):
         assert (played / name).read_bytes().replace(bytes(played), b"run") == Path("run", name).read_bytes()
-    cards = [Path(folder, "best", "README.md").read_text() for folder in (played, "run")]
+    cards = [Path(folder, "best", "README.md").read_text(encoding="utf-8") for folder in (played, "run")]
     assert re.sub(r"[\d.]+ (s|min)\b", "", cards[0]) == re.sub(r"[\d.]+ (s|min)\b", "", cards[1])
     assert (played / "report.html").is_file()
     for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
@@ -199,8 +199,8 @@ def test_phases_have_the_names_of_the_commands() -> None:
 
 def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> None:
     """No NaN in journal or figures, which strict readers refuse."""
-    texts = Path(played, "journal.jsonl").read_text().splitlines()
-    texts += [path.read_text() for path in played.rglob("*.json")]
+    texts = Path(played, "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    texts += [path.read_text(encoding="utf-8") for path in played.rglob("*.json")]
     assert len(texts) > 20
     for text in texts:
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))

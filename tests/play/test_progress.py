@@ -54,7 +54,7 @@ def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pyt
     told.report(6)  # too soon to be written down again
     reader.read(tmp_path / "progress.json")
     assert reader.done == 5
-    (tmp_path / "progress.json").write_text('{"what": "st')
+    (tmp_path / "progress.json").write_text('{"what": "st', encoding="utf-8")
     reader.read(tmp_path / "progress.json")
     assert reader.done == 5
 

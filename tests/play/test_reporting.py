@@ -55,9 +55,9 @@ def test_a_run_as_it_was_played_is_reported_and_the_report_renewed_after_an_iter
         "Held out 3 prompts",
     ):
         assert part in second, part
-    figures = json.loads(Path("run/iteration-1/metrics.json").read_text())
+    figures = json.loads(Path("run/iteration-1/metrics.json").read_text(encoding="utf-8"))
     assert f"{figures['nll']:.3f}" in second
-    manifest = json.loads(Path("run/iteration-1/held-out/sampled/generations.json").read_text())
+    manifest = json.loads(Path("run/iteration-1/held-out/sampled/generations.json").read_text(encoding="utf-8"))
     assert manifest["model"] in second
     assert "So far" not in second
 
@@ -98,10 +98,10 @@ def test_a_run_in_any_state_has_a_report(tmp_path):
     """As its files come, one after the other."""
     path = tmp_path / "run"
     path.mkdir()
-    (path / "recipe.yaml").write_text("dataset_name: data.jsonl\n")
+    (path / "recipe.yaml").write_text("dataset_name: data.jsonl\n", encoding="utf-8")
     assert "Nothing has been measured yet." in report(path)
     (path / "journal.jsonl").write_text(
-        '{"phase": "prepare", "stage": "data", "time": 1.0, "held_out_rows": 100}\n{"phase": "tr'
+        '{"phase": "prepare", "stage": "data", "time": 1.0, "held_out_rows": 100}\n{"phase": "tr', encoding="utf-8"
     )
     assert "Nothing has been measured yet." in report(path)
     write_run(path, record(STAGES[0], planned=3))
@@ -128,7 +128,7 @@ def test_figures_that_are_no_numbers_are_dashes(tmp_path):
     path = write_run(
         tmp_path / "run", record(STAGES[0], stage("iteration-0", figures={"held_out": 100.0, **nan}), best="start")
     )
-    assert "NaN" in (path / "iteration-0" / "metrics.json").read_text()
+    assert "NaN" in (path / "iteration-0" / "metrics.json").read_text(encoding="utf-8")
     found = report(path)
     assert "and no iteration was measured" in found
     assert "nan" not in found.replace("nano", "").lower().split()
@@ -147,7 +147,7 @@ def test_the_defaults_that_it_goes_by_are_those_of_the_settings():
 
 def test_a_metric_that_is_not_named_is_the_likelihood_of_which_less_is_better(tmp_path):
     path = write_run(tmp_path / "run", record(*STAGES[:2]))
-    (path / "recipe.yaml").write_text("scorer: [exact_match]\n")
+    (path / "recipe.yaml").write_text("scorer: [exact_match]\n", encoding="utf-8")
     found = read_record(RunDirectory(path))
     assert (found.metric, found.greater_is_better, found.planned) == ("nll", False, 3)
 
@@ -209,7 +209,7 @@ def test_ten_thousand_samples_make_a_page_of_less_than_five_megabytes(tmp_path):
     long = "<&\"'> " * 500
     path = write_run(tmp_path / "run", record(*STAGES, best="iteration-1"), {})
     samples = path / "start" / "samples.jsonl"
-    with samples.open("w") as file:
+    with samples.open("w", encoding="utf-8") as file:
         for number in range(10_000):
             row = sample(number, prompt=long, real=long, generated=long[number % 99 :], key=f"key-{number:05}")
             file.write(json.dumps(row) + "\n")
@@ -252,7 +252,7 @@ def test_a_run_that_is_overwritten_loses_its_report(tmp_path):
 )
 def test_a_file_that_can_not_be_read_is_named(tmp_path, file, content, parts):
     path = write_run(tmp_path / "run", record(STAGES[0]))
-    (path / file).unlink() if content is None else (path / file).write_text(content)
+    (path / file).unlink() if content is None else (path / file).write_text(content, encoding="utf-8")
     with pytest.raises(RunDirectoryError) as error:
         write_report(RunDirectory(path))
     assert all(part in str(error.value) for part in parts), error.value
@@ -262,7 +262,7 @@ def test_a_separator_of_lines_within_an_answer_ends_no_line(tmp_path):
     """The files are written with `ensure_ascii=False`."""
     path = tmp_path / "samples.jsonl"
     rows = [{"key": "a", "generated": "one\u2028two\x85three\x0cfour"}, {"key": "b"}]
-    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n", encoding="utf-8")
     assert list(read_samples(path)) == rows
     assert list(read_samples(tmp_path / "none")) == []
 
@@ -271,5 +271,5 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
     path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0"))
     for folder, digest in (("iteration-0/generations", "aaaa"), ("iteration-0/held-out/sampled", "bbbb")):
         (path / folder).mkdir(parents=True)
-        (path / folder / "generations.json").write_text(json.dumps({"model": digest}))
+        (path / folder / "generations.json").write_text(json.dumps({"model": digest}), encoding="utf-8")
     assert gather(RunDirectory(path)).digests == {"model: start": "aaaa", "model: iteration 0": "bbbb"}

@@ -1,6 +1,5 @@
 """A run that is killed goes on as if nothing had happened: the same weights, bit for bit."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from play import runs
+from processes import alike
 from spin_trl.cli import main
 
 STAGES = ("iteration-0", "iteration-1")
@@ -36,7 +35,7 @@ def kill_when(recipe: Path, ready: Callable[[], bool]) -> None:
     """Start a run in a process of its own and kill it, without warning, as soon as something is there."""
     process = subprocess.Popen(
         [sys.executable, "-m", "spin_trl", "run", str(recipe)],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # additions in the same order
+        env=alike(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

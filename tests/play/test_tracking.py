@@ -35,7 +35,7 @@ def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> N
     result = build(llama_folder, report_to="tensorboard", baseline="sft").run()
     found = scalars(Path("run/tensorboard/held-out"))
     for step, stage in enumerate(("start", "iteration-0", "iteration-1")):
-        figures = json.loads(Path("run", stage, "metrics.json").read_text())
+        figures = json.loads(Path("run", stage, "metrics.json").read_text(encoding="utf-8"))
         for name, value in figures.items():
             if math.isfinite(value):
                 assert found[f"held-out/{name}"][step] == pytest.approx(value, rel=1e-6), name

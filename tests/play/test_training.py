@@ -180,7 +180,7 @@ def test_the_cards_of_later_iterations_name_the_models_origin(llama_folder: Path
     """TRL alone would write that iteration 1 is fine-tuned from None."""
     start = tmp_path / "start"
     shutil.copytree(llama_folder, start)
-    (start / "README.md").write_text("---\nbase_model: org/start\n---\n# Start\n")
+    (start / "README.md").write_text("---\nbase_model: org/start\n---\n# Start\n", encoding="utf-8")
     for way in ("full", "lora"):
         play(start, way, way, num_iterations=2)
         for t in (0, 1):
@@ -215,7 +215,9 @@ def test_generations_that_do_not_belong_are_refused(name: str, llama_folder: Pat
     stopped = build(llama_folder, num_iterations=1)
     stopped.run_phase("generate", 0)
     path = Path("run/iteration-0/generations/generations.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: "0123456789abcdef"}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), name: "0123456789abcdef"}), encoding="utf-8"
+    )
     with pytest.raises(GenerationsError, match=rf"made with another {name}: '0123456789abcdef' there"):
         build(llama_folder, num_iterations=1).run()
     assert not Path("run/iteration-0/model").exists()
@@ -317,7 +319,9 @@ def test_another_number_of_processes_starts_the_training_anew(
         with pytest.raises(KeyboardInterrupt):
             run.run_phase("train", 0)
     for path in Path("run/iteration-0/train").glob("checkpoint-*/checkpoint.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "num_processes": 2}))
+        path.write_text(
+            json.dumps({**json.loads(path.read_text(encoding="utf-8")), "num_processes": 2}), encoding="utf-8"
+        )
     resumed: list[Any] = []
     original = SPINTrainer.train
     monkeypatch.setattr(

@@ -32,7 +32,7 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     _, said = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
     assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
-    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+/s, 0:\d\d left, run 0:\d\d", said)
+    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+(/s| s each), \d+:\d\d left, run \d+:\d\d", said)
     assert re.search(r"│ start \*? +│ \d\.\d+", said)
     assert "%|" not in capfd.readouterr().err
     # The lines that stay: one a phase, and the table once, at the end.
@@ -40,9 +40,14 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
     assert said.rindex("run, iterations 0 to 1") > said.rindex("iteration-1: evaluate: NLL")
 
 
-def test_without_a_terminal_every_table_stays(llama_folder: Path) -> None:
-    """In a log nothing moves."""
-    _, said = watched_run(llama_folder, terminal=False)
+@pytest.mark.parametrize("terminal", [None, "dumb"])
+def test_without_a_terminal_every_table_stays(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: str | None
+) -> None:
+    """In a log nothing moves, nor on a terminal that can't move its cursor, such as the shell of an editor."""
+    if terminal is not None:
+        monkeypatch.setenv("TERM", terminal)
+    _, said = watched_run(llama_folder, terminal=terminal is not None)
     assert "answers," not in said
     assert said.count("run, iterations 0 to") == 2
 
@@ -88,7 +93,8 @@ def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
         path = run.directory.metrics(stage)
         path.parent.mkdir(parents=True)
         path.write_text(
-            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}'
+            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}',
+            encoding="utf-8",
         )
     table = table_so_far(run, iterations - 1, 80, height)
     file = io.StringIO()

@@ -92,10 +92,10 @@ def play(name: str, model: Path, rows: Dataset, **settings: Any) -> Path:
 
 def journal(run: Path, phase: str, stage: str) -> dict[str, Any]:
     """The record of a phase of a stage."""
-    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return next(entry for entry in entries if (entry["phase"], entry["stage"]) == (phase, stage))
 
 
 def figures(run: Path, stage: str) -> dict[str, float]:
     """Held-out figures of a stage."""
-    return json.loads((run / stage / "metrics.json").read_text())
+    return json.loads((run / stage / "metrics.json").read_text(encoding="utf-8"))

@@ -45,7 +45,7 @@ def test_accelerate_reads_a_configuration(name: str) -> None:
 @pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("two-machines-zero3", 3)])
 def test_deepspeed_gets_its_stage_and_saves_whole_weights(name: str, stage: int) -> None:
     """What ZeRO-3 saves without `zero3_save_16bit_model` is no model."""
-    settings = yaml.safe_load(CONFIGS[name].read_text())["deepspeed_config"]
+    settings = yaml.safe_load(CONFIGS[name].read_text(encoding="utf-8"))["deepspeed_config"]
     assert settings["zero_stage"] == stage
     assert settings["zero3_save_16bit_model"] == settings["zero3_init_flag"] == (stage == 3)
 
@@ -86,21 +86,30 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         (folder / name).chmod(0o755)
     settings = {"FAKE": str(folder), "GPUS": "1", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "PORT": "0"}
     for name, value in {**settings, "PATH": f"{folder}:{os.environ['PATH']}"}.items():
         monkeypatch.setenv(name, value)
+    for name in ("NODES", "BASELINE", "PUSH", "SBATCH_OPTIONS"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("CONFIG", "TRAIN_CONFIG"):
         config = {"distributed_type": "NO", "num_processes": 1, "num_machines": 1, "mixed_precision": "no"}
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
         monkeypatch.setenv(name, str(path))
     return folder
 
 
 def submit(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", str(SLURM), *arguments], capture_output=True, text=True, check=False, timeout=400)
+    return subprocess.run(
+        ["bash", str(SLURM), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=400,
+    )
 
 
 def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Path) -> None:
@@ -110,7 +119,7 @@ def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Pat
     assert done.returncode == 0, done.stderr
     phases = ["start", "generate-0", "train-0", "evaluate-0"]
     assert done.stdout.splitlines() == [f"{name}: job {number}" for number, name in enumerate(phases, start=1)]
-    submitted = (slurm / "submitted").read_text().splitlines()
+    submitted = (slurm / "submitted").read_text(encoding="utf-8").splitlines()
     assert "--dependency" not in submitted[0]
     for number, line in enumerate(submitted[1:], start=1):
         assert f"--dependency=afterok:{number} " in line
@@ -118,8 +127,8 @@ def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Pat
     assert [stage for phase, stage in runs.steps(tmp_path / "jobs run") if phase == "evaluate"] == [
         "start",
         "iteration-0",
-    ], (slurm / "output").read_text()
-    settings = yaml.safe_load((tmp_path / "jobs run" / "recipe.yaml").read_text())
+    ], (slurm / "output").read_text(encoding="utf-8")
+    settings = yaml.safe_load((tmp_path / "jobs run" / "recipe.yaml").read_text(encoding="utf-8"))
     assert settings["per_iteration"]["learning_rate"] == [2e-2]
 
 
@@ -128,38 +137,40 @@ def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
     done = submit("no-such-recipe", str(tmp_path / "run"), "1")
     assert done.returncode == 0
     assert not (slurm / "succeeded").exists()
-    assert (slurm / "output").read_text().count("There is no recipe 'no-such-recipe'") == 1
+    assert (slurm / "output").read_text(encoding="utf-8").count("There is no recipe 'no-such-recipe'") == 1
 
 
 def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many machines that compute see no Hub. What is behind it waits for the iteration, not for the push."""
     said = tmp_path / "said"
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {said}\ncase "$*" in *"spin_trl push"*) exit 1 ;; esac\n')
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> "{said}"\ncase "$*" in *"spin_trl push"*) exit 1 ;; esac\n', encoding="utf-8"
+    )
     python.chmod(0o755)
     monkeypatch.setenv("PYTHON", str(python))
     monkeypatch.setenv("PUSH", "1")
     done = submit("zephyr-7b", str(tmp_path / "run"), "2")
     assert done.returncode == 0, done.stderr
-    found = [line.split("-m spin_trl ")[1].split()[0] for line in said.read_text().splitlines()]
+    found = [line.split("-m spin_trl ")[1].split()[0] for line in said.read_text(encoding="utf-8").splitlines()]
     assert found == ["start", *["generate", "train", "evaluate", "push"] * 2]
     jobs = dict(line.split(": job ") for line in done.stdout.splitlines())
     waits = f"--dependency=afterok:{jobs['evaluate-0']} "
-    submitted = (slurm / "submitted").read_text().splitlines()
+    submitted = (slurm / "submitted").read_text(encoding="utf-8").splitlines()
     assert [line.split("--job-name ")[1].split()[0] for line in submitted if waits in line] == ["push-0", "generate-1"]
 
 
 def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's `srun` does not look at what `sbatch` was asked for: eight processes would share one CPU."""
     said = tmp_path / "said"
-    (slurm / "srun").write_text(f'#!/bin/sh\necho "${{SRUN_CPUS_PER_TASK-none}}" >> {said}\n')
+    (slurm / "srun").write_text(f'#!/bin/sh\necho "${{SRUN_CPUS_PER_TASK-none}}" >> "{said}"\n', encoding="utf-8")
     arguments = ["bash", str(SLURM), "--job", "config.yaml", "start", "recipe"]
     monkeypatch.setenv("SLURM_JOB_NODELIST", "localhost")
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     subprocess.run(arguments, check=True)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "64")
     subprocess.run(arguments, check=True)
-    assert said.read_text().split() == ["none", "64"]
+    assert said.read_text(encoding="utf-8").split() == ["none", "64"]
 
 
 def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
@@ -177,18 +188,19 @@ def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: py
     """
     said = tmp_path / "said"
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {said}\n')
+    python.write_text(f'#!/bin/sh\necho "$@" >> "{said}"\n', encoding="utf-8")
     python.chmod(0o755)
     (slurm / "srun").write_text(
         '#!/usr/bin/env bash\nwhile [ "$1" != bash ]; do shift; done\n'
-        'for rank in 0 1; do SLURM_PROCID=$rank "$@"; done\n'
+        'for rank in 0 1; do SLURM_PROCID=$rank "$@"; done\n',
+        encoding="utf-8",
     )
     for name, value in {"NODES": "2", "GPUS": "8", "PORT": "29511", "PYTHON": str(python), "BASELINE": "1"}.items():
         monkeypatch.setenv(name, value)
     for name in ("CONFIG", "TRAIN_CONFIG"):
         monkeypatch.delenv(name)
     assert submit("zephyr-7b", str(tmp_path / "run"), "1").returncode == 0
-    lines = said.read_text().splitlines()
+    lines = said.read_text(encoding="utf-8").splitlines()
     phases = [line.partition("-m spin_trl ")[2].split()[0] for line in lines]
     each = ["start", "generate", "train", "evaluate", "baseline", "baseline"]
     assert phases == [phase for phase in each for _ in range(2)]

@@ -18,7 +18,7 @@ SCORES = ("exact_match", "answer_line", "format")
 
 
 def metrics(folder: Path, stage: str) -> dict[str, float]:
-    return json.loads((folder / stage / "metrics.json").read_text())
+    return json.loads((folder / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_it_is_a_llama_of_5_to_15_million_parameters_with_byte_level_bpe_and_two
     parameters = start.start_vocab_size * start.start_hidden_size + start.start_num_layers * layer
     assert 5e6 < parameters < 15e6
     assert not Path(
-        yaml.safe_load(RECIPE.read_text()).get("dataset_name", "")
+        yaml.safe_load(RECIPE.read_text(encoding="utf-8")).get("dataset_name", "")
     ).is_absolute()  # the data is an argument
 
 
@@ -55,11 +55,16 @@ def test_on_gsm8k_every_stage_has_its_figures(played: Path) -> None:
         for name in SCORES:
             assert 0 <= found[f"score/{name}"] <= 1
             assert f"score/{name}_se" in found
-    problems = [json.loads(line)["question"] for line in (GSM8K / "test.jsonl").read_text().splitlines()[:6]]
-    samples = [json.loads(line) for line in (played / "iteration-1" / "samples.jsonl").read_text().splitlines()]
+    problems = [
+        json.loads(line)["question"] for line in (GSM8K / "test.jsonl").read_text(encoding="utf-8").splitlines()[:6]
+    ]
+    samples = [
+        json.loads(line)
+        for line in (played / "iteration-1" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [sample["prompt"] for sample in samples] == problems
     assert all(set(sample["score"]) == set(SCORES) for sample in samples)
-    table = (played / "table.txt").read_text()
+    table = (played / "table.txt").read_text(encoding="utf-8")
     assert all(name in table for name in ("exact match %", "answer line %", "format %", "NLL/token", "iteration 1"))
 
 

@@ -35,7 +35,7 @@ def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypat
         monkeypatch.setenv("HF_TOKEN", "before")
         exec(login, {"Path": Path, "PUSH": push, "RUN": "run", "OPTIONS": []})
         assert os.environ["HF_TOKEN"] == expected
-    (tmp_path / "token").write_text("of a login, which is renewed there")
+    (tmp_path / "token").write_text("of a login, which is renewed there", encoding="utf-8")
     monkeypatch.delenv("HF_TOKEN")
     exec(login, {"Path": Path, "PUSH": True, "RUN": "run", "OPTIONS": []})
     assert "HF_TOKEN" not in os.environ
@@ -71,7 +71,7 @@ def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "KV cache" in after(" plan ")
     assert "iteration-2: evaluate" in after("run {RECIPE}")
     assert "iteration 2" in after("table.txt")
-    best = json.loads((tmp_path / "run" / "best.json").read_text())
+    best = json.loads((tmp_path / "run" / "best.json").read_text(encoding="utf-8"))
     assert f"The best is {best['stage']}, by score/last_number" in after("table.txt")
     assert after("samples.jsonl").count("GENERATED") == 3
     assert after("model.generate").strip()

@@ -73,7 +73,7 @@ CPU = ["--use_cpu", "--bf16", "false"]
 )
 def test_a_setting_is_the_papers(name: str, setting: str) -> None:
     """As it stands in the YAML, where a reader looks; none of them is left to a default."""
-    found = yaml.safe_load(find(name).read_text())[setting]
+    found = yaml.safe_load(find(name).read_text(encoding="utf-8"))[setting]
     assert found == PUBLISHED[name][setting]
     assert type(found) is type(PUBLISHED[name][setting])
 
@@ -117,7 +117,7 @@ def test_a_batch_of_256_prompts_is_answered_together() -> None:
 def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
     """A T4 has no bfloat16; 4-bit NF4, LoRA r = 16, alpha = 32, 8-bit paged optimiser, checkpointed activations."""
     for name in ("qwen2.5-0.5b-t4", "qwen2.5-0.5b-t4/ultrachat"):
-        settings = yaml.safe_load(find(name).read_text())
+        settings = yaml.safe_load(find(name).read_text(encoding="utf-8"))
         expected = {
             "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
             "dtype": "float16", "fp16": True, "bf16": False, "use_peft": True, "lora_r": 16, "lora_alpha": 32,
@@ -125,8 +125,8 @@ def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
             "num_iterations": 3, "push_to_hub": True, "hub_backup": True,
         }  # fmt: skip
         assert {key: settings.get(key) for key in expected} == expected
-    lora = yaml.safe_load(find("qwen2.5-3b/lora").read_text())
-    whole = yaml.safe_load(find("qwen2.5-3b").read_text())
+    lora = yaml.safe_load(find("qwen2.5-3b/lora").read_text(encoding="utf-8"))
+    whole = yaml.safe_load(find("qwen2.5-3b").read_text(encoding="utf-8"))
     assert lora["use_peft"]
     assert "accelerate_config" not in lora  # one GPU
     for name in (
@@ -145,10 +145,12 @@ def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
 def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
     """In its head, by the name under which it ships; beside it, the command, the cost, and what to expect."""
     for name, path in shipped.recipes().items():
-        head = path.read_text().partition("\n\n")[0]
+        head = path.read_text(encoding="utf-8").partition("\n\n")[0]
         assert all(line.startswith("#") for line in head.splitlines()), name
-        assert f"spin-trl run {name}\n" in path.read_text() or f"spin-trl run recipes/{name}" in path.read_text(), name
-        readme = (path.parent / "README.md").read_text()
+        assert f"spin-trl run {name}\n" in path.read_text(
+            encoding="utf-8"
+        ) or f"spin-trl run recipes/{name}" in path.read_text(encoding="utf-8"), name
+        readme = (path.parent / "README.md").read_text(encoding="utf-8")
         assert f"spin-trl run {name}" in readme or f"spin-trl run recipes/{name}" in readme, name
         assert "**Cost**" in readme, name
 

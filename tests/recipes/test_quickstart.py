@@ -21,14 +21,14 @@ def played(tmp_path_factory):
 
 
 def test_the_recipe_is_found_by_its_name():
-    settings = yaml.safe_load(find("quickstart").read_text())
+    settings = yaml.safe_load(find("quickstart").read_text(encoding="utf-8"))
     assert settings["num_iterations"] >= 3
     assert settings["dataset_name"] == "spin_trl.sentences:load"
     assert settings["baseline_label_smoothing"] == [0.0, settings["start_label_smoothing"]]
 
 
 def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played):
-    journal = [json.loads(line) for line in (played / "journal.jsonl").read_text().splitlines()]
+    journal = [json.loads(line) for line in (played / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     done = [(entry["phase"], entry["stage"]) for entry in journal]
     assert done[:3] == [("prepare", "data"), ("train", "start"), ("evaluate", "start")]
     for iteration in range(3):
@@ -42,19 +42,22 @@ def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played)
 
 
 def test_it_shows_a_table_and_a_plot_and_delivers_the_best(played):
-    table = (played / "table.txt").read_text()
+    table = (played / "table.txt").read_text(encoding="utf-8")
     assert all(
         name in table for name in ("start", "iteration 0", "iteration 2", "sft 2", "sft smoothing 0.1 2", "score %")
     )
     assert (played / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert "smoothed SFT (0.1), iteration 2" in (played / "report.html").read_text()
-    best = json.loads((played / "best.json").read_text())
+    assert "smoothed SFT (0.1), iteration 2" in (played / "report.html").read_text(encoding="utf-8")
+    best = json.loads((played / "best.json").read_text(encoding="utf-8"))
     assert (played / "best" / "model.safetensors").exists() or best["stage"] == "start"
     assert best["metric"] == "score"
 
 
 def test_its_samples_show_real_and_generated(played):
-    samples = [json.loads(line) for line in (played / "iteration-2" / "samples.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for line in (played / "iteration-2" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert len(samples) == 24
     assert all(sample["prompt"].endswith(">") and sample["real"].endswith(".") for sample in samples)
     assert all(sample["score"] in (0.0, 1.0) for sample in samples)

@@ -56,7 +56,7 @@ def test_gsm8k_is_asked_in_the_chat_template_and_scored(tmp_path: Path, trained:
     assert [small.journal(run, "train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == [20, 40, 40]
     figures = small.figures(run, "iteration-2")
     assert {"score/last_number", "score/gsm8k.exact_match", "score/gsm8k.format"} <= set(figures)
-    sample = (run / "iteration-2" / "samples.jsonl").read_text()
+    sample = (run / "iteration-2" / "samples.jsonl").read_text(encoding="utf-8")
     assert "How many?" in sample
     assert "<|im_start|>user" not in sample  # a conversation, not text that looks like one
 

@@ -1,0 +1,61 @@
+"""What is printed where stdout, or the locale, has ASCII alone."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from play import runs
+from spin_trl import terminal
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""Python's own remedies for such a locale are off, as they are for Latin-1 or on Windows."""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "expected"),
+    [("ascii", "strict", b"1 ? 2"), ("ascii", "surrogateescape", b"1 ? 2"), ("latin-1", "strict", b"1 \xb1 2")],
+)
+def test_what_stdout_can_not_encode_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, expected: bytes
+) -> None:
+    """And what it can is not."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
+    terminal.console().print("1 ± 2", end="", highlight=False)
+    sys.stdout.flush()
+    assert written.getvalue() == expected
+
+
+def test_in_utf_8_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is no UTF-8 is printed as it is, where Python would do that."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", "surrogateescape"))
+    terminal.accept_every_character()
+    print("± \udcff", end="", flush=True)
+    assert written.getvalue() == b"\xc2\xb1 \xff"
+
+
+def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder: Path) -> None:
+    """Its table has ±, its data and its recipe have what people write; files are in UTF-8 everywhere."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    recipe.write_text(recipe.read_text(encoding="utf-8") + "# θ₀ plays against itself\n", encoding="utf-8")
+    data = tmp_path / "train.jsonl"
+    data.write_text(data.read_text(encoding="utf-8").replace("a", "ä"), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "spin_trl", "run", str(recipe)],
+        env={**os.environ, **ASCII, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        encoding="ascii",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert " ?0." in done.stdout
+    table = (tmp_path / "run" / "table.txt").read_text(encoding="utf-8")
+    assert " ±0." in table
+    assert "ä" in (tmp_path / "run" / "iteration-0" / "samples.jsonl").read_text(encoding="utf-8")
+    assert not (tmp_path / "run" / "report.html").read_text(encoding="utf-8").isascii()

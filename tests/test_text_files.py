@@ -1,0 +1,74 @@
+"""Text files are in UTF-8, whatever the locale of a machine is."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import spin_trl
+from spin_trl import shipped
+
+TOP = Path(spin_trl.__file__).parents[1]
+
+
+def test_every_text_file_is_opened_with_its_encoding() -> None:
+    """Without one it is the locale's, and the same file is another one on another machine."""
+    modules = [*TOP.glob("spin_trl/**/*.py"), *TOP.glob("tests/**/*.py")]
+    found = {str(path): without_encoding(path.read_text(encoding="utf-8")) for path in modules}
+    assert len(found) > 100
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
+def test_so_does_the_notebook() -> None:
+    """It shows tables and samples."""
+    notebook = nbformat.read(shipped.recipes()["qwen2.5-0.5b-t4"].parent / "notebook.ipynb", as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code" and '"table.txt"' in cell.source]
+    cells += [cell.source for cell in notebook.cells if cell.cell_type == "code" and "samples.jsonl" in cell.source]
+    assert len(cells) == 2
+    assert [found for cell in cells for found in without_encoding(cell)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_found"),
+    [
+        ("path.read_text()", True),
+        ("path.read_text(encoding='utf-8')", False),
+        ("path.write_text(text)", True),
+        ("path.write_text(text, encoding='utf-8')", False),
+        ("open(path)", True),
+        ("open(path, 'rb')", False),
+        ("path.open('a')", True),
+        ("path.open('ab')", False),
+        ("path.open()", True),
+        ("open(path, mode='w', encoding='utf-8')", False),
+        ("store.open(manifest)", False),
+        ("subprocess.run(command, text=True)", True),
+        ("subprocess.run(command, encoding='utf-8')", False),
+    ],
+)
+def test_a_text_file_without_an_encoding_is_found(line: str, is_found: bool) -> None:
+    assert bool(without_encoding(line)) is is_found
+
+
+def without_encoding(source: str) -> list[str]:
+    """Calls that read or write text, or decode what a process says, in whatever encoding the locale has."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [f"line {call.lineno}: {ast.unparse(call)}" for call in calls if _depends_on_the_locale(call)]
+
+
+def _depends_on_the_locale(call: ast.Call) -> bool:
+    options = {keyword.arg: keyword.value for keyword in call.keywords}
+    is_method = isinstance(call.func, ast.Attribute)
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if "encoding" in options:
+        return False
+    if name in ("read_text", "write_text"):
+        return len(call.args) == (0 if name == "read_text" else 1)
+    if name == "open":
+        mode = options.get("mode", call.args[0 if is_method else 1] if len(call.args) > (not is_method) else None)
+        if mode is None:
+            return True
+        # `GenerationStore.open` takes a manifest.
+        return isinstance(mode, ast.Constant) and "b" not in str(mode.value)
+    return "text" in options and ast.unparse(call.func).startswith("subprocess.")
