@@ -42,7 +42,7 @@ def conversations(count: int, seed: int = 0) -> Iterator[dict[str, list[dict[str
 
 def write(path: Path, count: int) -> None:
     """Write `count` conversations as JSON lines."""
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for row in conversations(count):
             file.write(json.dumps(row) + "\n")
 
@@ -91,7 +91,7 @@ def measure(count: int, folder: Path) -> dict[str, float]:
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     }
     command = [sys.executable, __file__, "--measure", str(folder)]
-    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8")
     found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return found | {"size_mb": (folder / "data.jsonl").stat().st_size / 1e6}
 

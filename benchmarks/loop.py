@@ -36,10 +36,14 @@ def play(run_dir: Path, settings: list[str]) -> tuple[float, float, list[dict[st
     """
     began = time.time()
     command = [sys.executable, "-m", "spin_trl", "run", RECIPE, "--run_dir", str(run_dir), *settings]
-    with (run_dir.parent / "output.txt").open("w") as output:
+    with (run_dir.parent / "output.txt").open("w", encoding="utf-8") as output:
         subprocess.run(command, check=True, stdout=output, stderr=subprocess.STDOUT)
     ended = time.time()
-    return began, ended, [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+    return (
+        began,
+        ended,
+        [json.loads(line) for line in (run_dir / "journal.jsonl").read_text(encoding="utf-8").splitlines()],
+    )
 
 
 def own_time(began: float, ended: float, journal: list[dict[str, Any]]) -> dict[str, float]:

@@ -193,7 +193,7 @@ class Bench:
         import yaml
 
         path = self.folder / "case.yaml"
-        path.write_text(yaml.safe_dump(self.settings))
+        path.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
         recipe = read(str(path))
         recipe.load_as_set()
         return recipe

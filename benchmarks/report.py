@@ -62,15 +62,15 @@ def make_run(folder: Path, samples: int) -> None:
         "baseline": "sft",
         "scorer": ["exact_match"],
     }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
-    (folder / "best.json").write_text(json.dumps({"stage": "iteration-2"}))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (folder / "best.json").write_text(json.dumps({"stage": "iteration-2"}), encoding="utf-8")
     rows = [{"key": f"{number:020x}", "prompt": text(40), "real": text(60)} for number in range(samples)]
     journal = []
     for number, stage in enumerate(STAGES):
         held_out = folder / stage / "held-out"
         held_out.mkdir(parents=True)
         scores = {row["key"]: float(rng.random() < 0.3 + 0.05 * number) for row in rows}
-        with (folder / stage / "samples.jsonl").open("w") as file:
+        with (folder / stage / "samples.jsonl").open("w", encoding="utf-8") as file:
             for row in rows:
                 line = {**row, "generated": text(60), "finish_reason": "eos", "score": scores[row["key"]]}
                 file.write(json.dumps(line) + "\n")
@@ -79,15 +79,17 @@ def make_run(folder: Path, samples: int) -> None:
             "nll": {row["key"]: rng.gauss(60, 5) for row in rows},
             "real_tokens": {row["key"]: 60.0 for row in rows},
         }
-        (held_out / "values.json").write_text(json.dumps(values, indent=2))
+        (held_out / "values.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
         score = sum(scores.values()) / samples
         figures = {"held_out": samples, "score": score, "score_low": score - 0.01, "score_high": score + 0.01}
         figures |= dict.fromkeys(FIGURES, 0.1 + 0.01 * number)
         histogram = {"edges": list(range(41)), "real": rng.choices(range(500), k=40), "generated": [samples / 40] * 40}
-        (folder / stage / "histograms.json").write_text(json.dumps(histogram if stage.startswith("iteration") else {}))
-        (folder / stage / "metrics.json").write_text(json.dumps(figures))
+        (folder / stage / "histograms.json").write_text(
+            json.dumps(histogram if stage.startswith("iteration") else {}), encoding="utf-8"
+        )
+        (folder / stage / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
         journal.append({"phase": "evaluate", "stage": stage, "time": 1.0 * number, "seconds": 1.0})
-    (folder / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in journal))
+    (folder / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in journal), encoding="utf-8")
 
 
 def seconds_of(*command: str) -> tuple[float, float]:

@@ -342,7 +342,9 @@ def peak_of(arm: str, size: str, tuning: str, data: str, options: argparse.Names
     asked += ["--batch_size", str(options.batch_size)]
     asked += ["--gradient_checkpointing" if options.gradient_checkpointing else "--no-gradient_checkpointing"]
     asked += ["--dataset_name", options.dataset_name] if options.dataset_name else []
-    done = subprocess.run([sys.executable, __file__, *asked], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *asked], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -358,14 +360,14 @@ def own_peak(arm: str, bench: Bench) -> float:
         return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     before = resident("VmRSS")
     del loaded
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
     bench.run(arm)
     return resident("VmHWM") - before
 
 
 def resident(name: str) -> float:
     """MiB that Linux counts for this process: now (`VmRSS`), or at most (`VmHWM`)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 

@@ -14,7 +14,7 @@ TOP = Path(spin_trl.__file__).parents[1]
 
 def test_every_text_file_is_opened_with_its_encoding() -> None:
     """Without one it is the locale's, and the same file is another one on another machine."""
-    modules = [*TOP.glob("spin_trl/**/*.py"), *TOP.glob("tests/**/*.py")]
+    modules = [path for folder in ("spin_trl", "tests", "benchmarks") for path in TOP.glob(f"{folder}/**/*.py")]
     found = {str(path): without_encoding(path.read_text(encoding="utf-8")) for path in modules}
     assert len(found) > 100
     assert {path: calls for path, calls in found.items() if calls} == {}

@@ -103,7 +103,9 @@ def run(session: Session, recipe: Recipe) -> None:
     if session.on_gpu:
         session.figure("peak", torch.cuda.max_memory_allocated() / 1e9, "GB", at_most=recipe.limit)
         session.figure("peak, with what the allocator keeps", torch.cuda.max_memory_reserved() / 1e9, "GB")
-    entries = [json.loads(line) for line in (folder / "run" / "journal.jsonl").read_text().splitlines()]
+    entries = [
+        json.loads(line) for line in (folder / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     report(session, entries, recipe.iterations)
     session.figure("numbers that are NaN or infinite", broken(folder / "run", entries), at_most=0)
 

@@ -93,7 +93,7 @@ def test_each_check_fails_alone(tmp_path: Path) -> None:
     assert lines_of(tmp_path, "last")[0]["value"] == 2.0
     child = int(lines_of(tmp_path, "slow")[0]["value"])  # what the slow one had started is gone, too
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
-    assert "on the way" in (tmp_path / runner.LOG).read_text()
+    assert "on the way" in (tmp_path / runner.LOG).read_text(encoding="utf-8")
     shown = runner.table_of(tmp_path / runner.RESULTS)
     assert "slow: out of time after 2." in shown
     assert "broken: raised after" in shown
@@ -161,7 +161,7 @@ def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
     results = tmp_path / "results"
     session = Session("one", results, tmp_path, True, False)
     session.figure("whole", 1.0)
-    with results.open("a") as file:
+    with results.open("a", encoding="utf-8") as file:
         file.write('{"check": "one", "fig')
     assert session.reported() == {"whole": 1.0}
 
@@ -172,7 +172,7 @@ def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8")
     log = tmp_path / runner.LOG
-    assert done.returncode == 0, done.stdout + done.stderr + log.read_text(errors="replace")[-5000:]
+    assert done.returncode == 0, done.stdout + done.stderr + log.read_text(errors="replace", encoding="utf-8")[-5000:]
     lines = checks.read(tmp_path / runner.RESULTS)
     ended = {line["check"]: line["ended"] for line in lines if "ended" in line}
     assert ended == dict.fromkeys(("device", "correctness", "training", "t4", "generation", "plan"), "finished")
@@ -183,6 +183,6 @@ def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
     assert figures["t4", "iterations"] == 3
     assert figures["t4", "numbers that are NaN or infinite"] == 0
     assert figures["correctness", "full, gathered rows, float32: gradients"] < 1e-4
-    assert json.loads((tmp_path / runner.RESULTS).read_text().splitlines()[0])["note"] == "versions"
+    assert json.loads((tmp_path / runner.RESULTS).read_text(encoding="utf-8").splitlines()[0])["note"] == "versions"
     for line in done.stdout.splitlines():
         assert len(line) < 200
