@@ -1,11 +1,10 @@
 """What `spin-trl plan` foresees, against what is measured: peak memory of training and of answering.
 
-Every case is a Qwen2 with random weights, trained for two steps by SPINTrainer on pairs of random tokens, and answering
-prompts with the transformers engine. On a CPU all allocations are followed by PyTorch's profiler; on a GPU PyTorch's
-allocator says what it held at most. The plan knows the model's configuration and the lengths of the pairs, and nothing else.
+Every case is a small Qwen2 with random weights, trained on a CPU for two steps by SPINTrainer on pairs of random tokens, and
+answering prompts with the transformers engine. PyTorch's profiler follows all allocations. The plan knows the model's
+configuration and the lengths of the pairs, and nothing else. `benchmarks/gpu.py` does the same at real shapes on a GPU.
 
-    python benchmarks/plan.py [--cases full lora ...]          small models, on a CPU
-    python benchmarks/plan.py --gpu                            Qwen2.5-0.5B's shapes as on a T4, on the GPU that is there
+    python benchmarks/plan.py [--cases full lora ...]
 """
 
 from __future__ import annotations
@@ -47,9 +46,6 @@ from spin_trl.recipe import Recipe, read
 TARGET = 0.3
 """How far a plan may be from what is measured."""
 
-T4_LIMIT = 15e9
-"""Bytes that the recipe for a T4 may take."""
-
 SMALL: dict[str, Any] = {
     "vocab_size": 2048,
     "hidden_size": 256,
@@ -57,16 +53,6 @@ SMALL: dict[str, Any] = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-}
-
-QWEN_05B: dict[str, Any] = {
-    "vocab_size": 151936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": True,
 }
 
 LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
@@ -112,24 +98,6 @@ CASES = {
 }
 """Small models for a CPU."""
 
-T4 = Case(
-    QWEN_05B,
-    {
-        **LORA,
-        "lora_alpha": 32,
-        "load_in_4bit": True,
-        "fp16": True,
-        "dtype": "float16",
-        "activation_checkpointing": True,
-        "optim": "paged_adamw_8bit",
-    },
-    prompt=200,
-    real=312,
-    generated=312,
-    batch=4,
-)
-"""Qwen2.5-0.5B as a T4 with 16 GB trains it."""
-
 
 @dataclass(frozen=True)
 class Result:
@@ -149,17 +117,16 @@ class Bench:
     Args:
         case: which.
         folder: where the model and everything else is written.
-        on_gpu: whether it runs on a GPU.
     """
 
-    def __init__(self, case: Case, folder: Path, *, on_gpu: bool = False) -> None:
-        self.case, self.folder, self.on_gpu = case, folder, on_gpu
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self.folder = case, folder
         self.settings = {
             "bf16": False,
             "activation_checkpointing": False,
             "optim": "adamw_torch",
             **case.settings,
-            "use_cpu": not on_gpu,
+            "use_cpu": True,
             "model_name_or_path": str(folder / "model"),
             "output_dir": str(folder / "out"),
             "dataset_name": "made up",
@@ -201,7 +168,7 @@ class Bench:
     def plan(self) -> MemoryPlan:
         """What is foreseen, from the configuration and the lengths alone."""
         recipe, case = self.recipe(), self.case
-        setup = read_setup(recipe, Sharding(), on_gpu=self.on_gpu)
+        setup = read_setup(recipe, Sharding(), on_gpu=False)
         # Real and generated responses differ in length; the plan is told both.
         lengths = _AsMade([(case.prompt, case.real)], self.pairs, 0, Sampling.from_args(recipe.args), "made up")
         return MemoryPlan(setup, lengths)
@@ -242,8 +209,6 @@ class Bench:
         peft = get_peft_config(recipe.model)
         if peft is not None:  # as after the first iteration
             model = get_peft_model(model, peft).eval()
-        if self.on_gpu:
-            model = model.to("cuda") if "load_in_4bit" not in self.settings else model
         half = torch.bfloat16 if recipe.args.bf16 else torch.float16 if recipe.args.fp16 else None
         context = functools.partial(torch.autocast, model.device.type, half) if half else contextlib.nullcontext
         engine = TransformersEngine(model, [self.tokenizer.eos_token_id], self.tokenizer.pad_token_id, context)
@@ -256,12 +221,6 @@ class Bench:
     def peak(self, run: Callable[[], Any]) -> int:
         """Bytes that tensors take at once, at most, beside those that are there."""
         gc.collect()  # what an earlier case has left would be counted when it goes
-        if self.on_gpu:
-            torch.cuda.empty_cache()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            run()
-            return torch.cuda.max_memory_allocated() - before
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             run()
         events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -291,10 +250,10 @@ def held(model: torch.nn.Module | PreTrainedModel) -> int:
     return sum(storages.values())
 
 
-def measure(name: str, case: Case, *, on_gpu: bool = False) -> tuple[Result, Result]:
+def measure(case: Case) -> tuple[Result, Result]:
     """Training and answering of a case."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(case, Path(folder), on_gpu=on_gpu)
+        bench = Bench(case, Path(folder))
         return bench.training(), bench.answering()
 
 
@@ -302,15 +261,12 @@ def main() -> int:
     """Measure the cases and print planned over measured. Returns 1 if one is off by more than the target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--gpu", action="store_true", help="Qwen2.5-0.5B's shapes, 4-bit, on the GPU that is there")
     options = parser.parse_args()
     quieten()
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
     console = Console(width=140)
-    cases = {"Qwen2.5-0.5B, 4-bit, LoRA, fp16": T4} if options.gpu else {name: CASES[name] for name in options.cases}
-    where = torch.cuda.get_device_name() if options.gpu else "CPU"
-    table = Table(title=f"Peak memory, planned and measured ({where})")
+    table = Table(title="Peak memory, planned and measured (CPU)")
     for heading in (
         "case",
         "training: measured, MB",
@@ -322,18 +278,14 @@ def main() -> int:
     ):
         table.add_column(heading, justify="left" if heading == "case" else "right")
     worst = 0.0
-    for name, case in cases.items():
+    for name in options.cases:
         cells = []
-        for result in measure(name, case, on_gpu=options.gpu):
+        for result in measure(CASES[name]):
             worst = max(worst, abs(result.ratio - 1))
             cells += [f"{result.measured / 1e6:,.1f}", f"{result.planned / 1e6:,.1f}", f"{result.ratio:.2f}"]
-            if options.gpu and result.measured > T4_LIMIT:
-                console.print(f"{name}: above {T4_LIMIT / 1e9:.0f} GB", style="red")
         table.add_row(name, *cells)
     console.print(table)
     console.print(f"Target: within {TARGET:.0%}. The worst is off by {worst:.0%}.")
-    if not options.gpu:
-        console.print("Qwen2.5-0.5B's shapes on a GPU: not run (--gpu)")
     return int(worst > TARGET)
 
 

@@ -26,8 +26,9 @@ import training
 from .check import Session
 from .correctness import flex_attention
 
-ARMS = ("D", "P", "ours", "gathered rows")
-"""DPOTrainer's two, ours as it is (FlexAttention where the device has it), and ours without it."""
+ARMS = ("D", "P", "ours")
+GATHERED = "gathered rows"
+"""Ours without FlexAttention, as on a GPU before Ampere. It is an arm of the first case."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def shape(tiny: bool) -> dict[str, Any]:
 def options(case: Case, tiny: bool) -> argparse.Namespace:
     """As `benchmarks/training.py` reads them from its command line."""
     return argparse.Namespace(
-        steps=2 if tiny else 6, batch_size=case.pairs, gradient_checkpointing=True, dataset_name=None
+        steps=2 if tiny else 4, batch_size=case.pairs, gradient_checkpointing=True, dataset_name=None
     )
 
 
@@ -87,22 +88,23 @@ def run(session: Session) -> None:
     for number, case in enumerate(chosen):
         ends = time.monotonic() + 0.9 * session.seconds_left / (len(chosen) - number)
         bench = bench_of(session, case)
-        times: dict[str, list[training.Times]] = {arm: [] for arm in ARMS}
-        peaks: dict[str, float] = dict.fromkeys(ARMS, 0.0)
+        arms = (*ARMS, GATHERED) if number == 0 else ARMS
+        times: dict[str, list[training.Times]] = {arm: [] for arm in arms}
+        peaks: dict[str, float] = dict.fromkeys(arms, 0.0)
         before = compilations()
         bench.run("ours")  # it warms up
         session.figure(f"{case.name}: compilations while warming up", compilations() - before)
         before = compilations()
         for _ in range(1 if session.tiny else ROUNDS):
             started = time.monotonic()
-            for arm in ARMS:
+            for arm in arms:
                 peaks[arm] = max(peaks[arm], _round(bench, arm, times[arm], session.on_gpu))
             if 2 * time.monotonic() - started > ends:  # another round would not fit
                 break
         _report(session, case, times, peaks)
         session.figure(f"{case.name}: compilations afterwards", compilations() - before)
-        if session.on_gpu and number == 0:
-            _report_kernels(session, case, bench)
+    if session.on_gpu:
+        _report_kernels(session, chosen[0], bench_of(session, chosen[0]))
 
 
 def bench_of(session: Session, case: Case) -> training.Bench:
@@ -124,18 +126,20 @@ def _round(bench: training.Bench, arm: str, times: list[training.Times], on_gpu:
 
 def run_arm(bench: training.Bench, arm: str) -> training.Times:
     """Train an arm for a few steps."""
-    with flex_attention(arm != "gathered rows"):
-        return bench.run("ours" if arm == "gathered rows" else arm)
+    with flex_attention(arm != GATHERED):
+        return bench.run("ours" if arm == GATHERED else arm)
 
 
 def _report(session: Session, case: Case, times: dict[str, list[training.Times]], peaks: dict[str, float]) -> None:
     over_d, over_p, memory = TARGETS[case.data]
-    for arm, at_least in (("D", over_d), ("P", over_p), ("gathered rows", None)):
+    for arm, at_least in (("D", over_d), ("P", over_p), (GATHERED, None)):
+        if arm not in times:
+            continue
         pairs = list(zip(times[arm], times["ours"], strict=True))
         ratio = statistics.median(one.two_epochs / own.two_epochs for one, own in pairs)
         # Shapes for a CPU are too small for speed to mean anything.
         session.figure(f"{case.name}: two epochs over {arm}", ratio, "x", at_least=None if session.tiny else at_least)
-    for arm in ARMS:
+    for arm in times:
         step = statistics.median(one.step for one in times[arm])
         session.figure(f"{case.name}: {arm}: a step", 1000 * step, "ms")
         if times[arm][0].opponent:
@@ -150,14 +154,14 @@ def _report(session: Session, case: Case, times: dict[str, list[training.Times]]
         session.not_here("memory", "there is no GPU; benchmarks/training.py measures a CPU's")
         return
     weights = (session.folder / "model" / "model.safetensors").stat().st_size
-    for arm in ARMS:
+    for arm in times:
         session.figure(f"{case.name}: {arm}: peak", peaks[arm] / 1e9, "GB")
     ratio = (peaks["ours"] - weights) / (peaks["D"] - weights)
     session.figure(f"{case.name}: memory above the model, of D's", ratio, at_most=memory)
 
 
 class Kernels(TrainerCallback):
-    """Follows what the device computes in the steps behind the first two."""
+    """Follows what the device computes in the third step and the fourth."""
 
     def __init__(self) -> None:
         self.profiler: Any = None
@@ -169,18 +173,16 @@ class Kernels(TrainerCallback):
             self.profiler.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.profiler is not None:
+        if self.profiler is not None and self.steps < 2:
             torch.cuda.synchronize()
             self.steps += 1
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.profiler is not None:
-            self.profiler.stop()
+            if self.steps == 2:
+                self.profiler.stop()
 
 
 def _report_kernels(session: Session, case: Case, bench: training.Bench) -> None:
     """How much of a step the device computes, and how many kernels that is; what they are goes to the log."""
-    for arm in ("P", "ours", "gathered rows"):
+    for arm in ("ours", "P"):
         watch = Kernels()
         run_arm(dataclasses.replace(bench, callbacks=[watch]), arm)
         events = watch.profiler.key_averages()
@@ -191,7 +193,7 @@ def _report_kernels(session: Session, case: Case, bench: training.Bench) -> None
         session.figure(f"{case.name}: {arm}: kernels launched in a step", launches)
         print(f"---- {case.name}, {arm}: {watch.steps} steps")
         for order in ("self_cuda_time_total", "self_cpu_time_total"):
-            print(events.table(sort_by=order, row_limit=25, max_name_column_width=60))
+            print(events.table(sort_by=order, row_limit=15, max_name_column_width=60))
 
 
 def compilations() -> int:
