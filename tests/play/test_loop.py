@@ -3,20 +3,23 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 from datasets import Dataset, IterableDataset, load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from play.runs import answers, build, contents, entry, journal, steps, tensors, weights
+from play.runs import answers, build, contents, entry, journal, recipe, steps, tensors, weights
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
+from spin_trl.cli import main
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
-from spin_trl.play import loop
+from spin_trl.play import loop, phases
 from spin_trl.play.directory import RunDirectory
 from spin_trl.play.launching import by_accelerate
 
@@ -99,6 +102,31 @@ def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
             assert 0 <= line["work_seconds"] <= line["seconds"]
     times = [line["time"] for line in journal(played)]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("from_a_recipe", [True, False])
+def test_every_phase_runs_where_the_settings_say(
+    from_a_recipe: bool, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without `use_cpu`, accelerate is never told to use the CPU: where there is a GPU, every phase has it."""
+    told: dict[str, bool] = {}
+
+    def spied(phase: str, play: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: object) -> None:
+            told[f"before {phase}"] = PartialState()._cpu
+            play(*args)
+            told[f"after {phase}"] = PartialState()._cpu
+
+        return run
+
+    monkeypatch.setattr(phases, "PHASES", {name: spied(name, play) for name, play in phases.PHASES.items()})
+    settings = {"use_cpu": False, "num_iterations": 1}
+    if from_a_recipe:
+        assert main(["run", str(recipe(tmp_path, llama_folder, **settings))]) == 0
+    else:
+        build(llama_folder, **settings).run()
+    assert {"before generate", "after train", "after evaluate"} <= told.keys()
+    assert not any(told.values()), told
 
 
 def test_every_iteration_starts_at_its_opponent(played: Path) -> None:
