@@ -1,7 +1,7 @@
 """How fast a device trains and answers: every assumption that hours rest on, in one place, each with its reason.
 
-They are assumptions, not measurements: no GPU was at hand. Set against what two papers report (benchmarks/README.md), they
-are right within a factor of two; a measured rate on the command line takes their place.
+They are assumptions, not measurements. Set against what two papers report, and against one training step on an H100
+(benchmarks/README.md), they are right within a factor of two; a measured rate on the command line takes their place.
 """
 
 from __future__ import annotations
