@@ -86,6 +86,19 @@ def ours(
     return [responses[row] for row in range(len(prompts))], engine.computed_tokens
 
 
+def plain_sampling(eos_ids: list[int], pad_id: int, max_new_tokens: int | None) -> GenerationConfig:
+    """Sampling at temperature 1 from all tokens, as transformers' own `generate` is told."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        eos_token_id=eos_ids,
+        pad_token_id=pad_id,
+        max_new_tokens=max_new_tokens,
+    )
+
+
 def peer(
     model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
 ) -> tuple[list[Response], int]:
@@ -93,15 +106,7 @@ def peer(
     torch.manual_seed(sampling.seed)
     responses: list[Response] = []
     computed = 0
-    config = GenerationConfig(
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        eos_token_id=eos_ids,
-        pad_token_id=pad_id,
-        max_new_tokens=sampling.max_new_tokens,
-    )
+    config = plain_sampling(eos_ids, pad_id, sampling.max_new_tokens)
     for start in range(0, len(prompts), PEER_BATCH_SIZE):
         batch = prompts[start : start + PEER_BATCH_SIZE]
         width = max(len(prompt) for prompt in batch)

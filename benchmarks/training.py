@@ -52,6 +52,13 @@ from spin_trl.forward import head
 from spin_trl.play.start import build_tokenizer
 
 SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
     "small": {"vocab_size": 8192, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
     "large": {"vocab_size": 32768, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8},
     "qwen2.5-0.5b": {
@@ -71,7 +78,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Qwen2 models by name: two for CPUs, two for GPUs."""
+"""Qwen2 models by name: one to see that a benchmark runs, two for CPUs, two for GPUs."""
 
 LENGTHS = {"ultrachat": ((20, 300), (30, 400)), "long": ((300, 800), (30, 250)), "gsm8k-like": ((35, 110), (40, 220))}
 """Tokens of prompts and of responses, least and most, where they are made up."""

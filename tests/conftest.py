@@ -44,7 +44,7 @@ os.environ.update(
         "TERM": "xterm-256color",  # for a test that gives itself a terminal
     }
 )
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests run on a CPU, also where a cluster has given them a GPU
 # A shell starts its background jobs deaf to Ctrl-C, and what they start would be, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -38,14 +38,6 @@ SIZE: dict[str, Any] = {
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
 }
-TINY: dict[str, Any] = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
 STEPS, ITERATIONS = 2, 2
 UNCOMPARED = ("rewards/accuracies", "grad_norm", "learning_rate", "epoch", "num_tokens")
 """Metrics that are not compared: shares of ties at the first step, and what is no result of the forward pass."""
@@ -192,7 +184,7 @@ class Game:
 
 def run(session: Session) -> None:
     """Play all arms, and report how far they are from DPOTrainer."""
-    size = TINY if session.tiny else SIZE
+    size = training.SIZES["tiny"] if session.tiny else SIZE
     training.save_model(size, session.folder, dtype=torch.bfloat16)  # so that both dtypes start from the same numbers
     count = 4 if session.tiny else 8
     pairs = [training.made_up("ultrachat", count, size["vocab_size"], seed=seed) for seed in range(ITERATIONS)]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 from transformers.generation import ContinuousBatchingConfig
 
 import generation
@@ -60,20 +60,11 @@ def run(session: Session) -> None:
         return sum(len(response.ids) for response in responses), computed
 
     def continuous(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
-        config = GenerationConfig(
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-            max_new_tokens=longest,
-        )
         # By itself it takes nearly all the memory there is for its cache, which a CPU has to fill first.
         cache = None if session.on_gpu else ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=256)
         outputs = model.generate_batch(
             [list(prompt) for prompt in some],
-            generation_config=config,
+            generation_config=generation.plain_sampling([EOS], PAD, longest),
             continuous_batching_config=cache,
             progress_bar=False,
         )

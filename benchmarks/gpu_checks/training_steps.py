@@ -53,13 +53,6 @@ CASES = (
 """In order of worth. Small steps of a small model leave a fast GPU waiting for its kernels' launches; larger ones do not."""
 
 TARGETS = {"ultrachat": training.TARGETS["ultrachat"], "gsm8k-like": training.TARGETS["gsm8k"]}
-TINY: dict[str, Any] = {
-    "vocab_size": 512,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
 ROUNDS = 3
 """Of all arms, at most: as many as there is time for, one at least."""
 
@@ -71,7 +64,7 @@ def cases(tiny: bool) -> Sequence[Case]:
 
 def shape(tiny: bool) -> dict[str, Any]:
     """Settings of the Qwen2 that is trained."""
-    return TINY if tiny else training.SIZES["qwen2.5-0.5b"]
+    return training.SIZES["tiny" if tiny else "qwen2.5-0.5b"]
 
 
 def options(case: Case, tiny: bool) -> argparse.Namespace:
