@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-from gpu_checks.runner import RESULTS, play, table_of, without_driver
+from gpu_checks.runner import play, results_of, table_of, without_driver
 
 with without_driver():  # the stack is imported here
     from gpu_checks.checks import CHECKS
@@ -36,7 +37,9 @@ def main() -> int:
     """Play the checks and print the table. Returns 1 if one did not end well, or a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=7.0, help="for all checks together")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.jsonl and gpu.log")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.jsonl (tiny.jsonl) and gpu.log"
+    )
     names = [check.name for check in CHECKS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--tiny", action="store_true", help="small shapes")
@@ -44,8 +47,11 @@ def main() -> int:
     if options.minutes <= 0:
         parser.error("--minutes must be above 0.")
     chosen = [check for check in CHECKS if check.name in options.only]
-    fine = play(chosen, options.out.resolve(), minutes=options.minutes, tiny=options.tiny)
-    print(table_of(options.out / RESULTS))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the check that is played, and shows the table
+    try:
+        fine = play(chosen, options.out.resolve(), minutes=options.minutes, tiny=options.tiny)
+    finally:
+        print(table_of(results_of(options.out, tiny=options.tiny)))
     return 0 if fine else 1
 
 

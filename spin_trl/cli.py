@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _fail(f"This user may not do that: {error}. Choose another folder, or have this one opened.", 2)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
+            return _fail(f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         return _fail(

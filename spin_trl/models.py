@@ -54,8 +54,10 @@ def load_policy(
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
     # One whole replica a process: TRL's default would spread every process's model over all GPUs. Quantised weights can't be
-    # moved later, and transformers would put them on a GPU that `use_cpu` leaves alone.
-    kwargs.setdefault("device_map", {"": PartialState().device} if quantization_config is not None else None)
+    # moved later, and transformers would put them on a GPU that `use_cpu` leaves alone. bitsandbytes does not know mps.
+    device = PartialState().device
+    where = {"": torch.device("cpu") if device.type == "mps" else device}
+    kwargs.setdefault("device_map", where if quantization_config is not None else None)
     try:
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")

@@ -1,4 +1,4 @@
-"""Loggers that hold their tongue for a while, and have their own level back afterwards."""
+"""Silence loggers below ERROR for a while."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Let loggers say errors only, while the context lasts.
+    """Silence loggers below ERROR while the context lasts; then each gets its own level back.
 
     Args:
         names: of the loggers.

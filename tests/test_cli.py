@@ -173,7 +173,7 @@ def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, c
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
-    """Whichever command meets it, and wherever."""
+    """Every command says so in one message."""
 
     def refuse(*_):
         raise OSError(number, os.strerror(number), "theirs/run")
@@ -190,7 +190,7 @@ def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypat
     ("command", "run_dir"), [("run", "theirs"), ("run", "theirs/run"), ("start", "theirs"), ("start", "theirs/run")]
 )
 def test_a_run_directory_of_somebody_else_is_refused(recipe, capsys, command, run_dir):
-    """As the system says it."""
+    """The message is the system's."""
     Path("theirs").mkdir(mode=0o555)
     assert "theirs" in refused(capsys, command, recipe(run_dir=run_dir))
 

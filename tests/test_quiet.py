@@ -7,7 +7,7 @@ from spin_trl.quiet import quiet
 
 
 def test_warnings_are_held_back_and_levels_come_back() -> None:
-    """Of several, each with its own."""
+    """Each of several loggers gets its own level back."""
     first, second = logging.getLogger("quiet.first"), logging.getLogger("quiet.second")
     first.setLevel(logging.DEBUG)
     with quiet("quiet.first", "quiet.second"):

@@ -22,7 +22,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def test_what_stdout_can_not_encode_is_replaced(
     monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, expected: bytes
 ) -> None:
-    """And what it can is not."""
+    """What it can encode is not."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
     terminal.console().print("1 ± 2", end="", highlight=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ Need = Callable[["Session"], str | None]
 
 @dataclass(frozen=True)
 class Check:
-    """One check. To add one, write a function that takes a `Session`, and list it in `gpu.py`.
+    """One check. To add one, write a function that takes a `Session`, and list it in `checks.py`.
 
     Attributes:
         name: on the command line and in the results.
@@ -110,9 +111,11 @@ class Session:
 
 
 def append(results: Path, line: Mapping[str, Any]) -> None:
-    """Append a line to the results, and see it onto the disk: the process may be killed at any time."""
-    with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Append a line to the results and flush it to the disk: the process may be killed at any time."""
+    with results.open("a+b") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+        after_half_a_line = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * after_half_a_line + json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -131,6 +134,17 @@ def read(results: Path) -> list[dict[str, Any]]:
 def gpu(session: Session) -> str | None:
     """A check's need of a GPU."""
     return None if session.on_gpu else "there is no GPU"
+
+
+def gpu_or_tiny(session: Session) -> str | None:
+    """A check's need of a GPU for its real shapes."""
+    return None if session.on_gpu or session.tiny else "there is no GPU (`--tiny` plays small shapes)"
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest of some values; NaN if one is NaN, which `max` would pass over, or if there is none."""
+    found = list(values)
+    return max(found) if found and not any(map(math.isnan, found)) else math.nan
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import gc
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from spin_trl import SPINConfig
 from spin_trl import opponent as opponents
 from spin_trl.forward import attention
 
-from .check import Session
+from .check import Session, largest
 
 SIZE: dict[str, Any] = {
     "vocab_size": 8192,
@@ -58,7 +58,7 @@ class Trajectory:
 
     logs: list[dict[str, float]] = field(default_factory=list)
     gradients: list[Gradients] = field(default_factory=list)
-    excess: float = 0.0
+    excess: float = math.nan
     """Largest log-ratio at the first step, as a share of what the opponent's check allows."""
 
 
@@ -137,6 +137,8 @@ class Game:
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()
+        if (len(found.logs), len(found.gradients)) != (STEPS, STEPS):
+            raise AssertionError(f"{arm.name}: {len(found.logs)} steps were logged, and {len(found.gradients)} taken.")
         return found
 
     def _trainer(self, arm: Arm, iteration: int, callbacks: list[TrainerCallback]) -> Any:
@@ -217,31 +219,26 @@ def run(session: Session) -> None:
 
 
 def _report_check(session: Session, name: str, found: Sequence[Trajectory]) -> None:
-    excess = max(one.excess for one in found)
+    excess = largest(one.excess for one in found)
     session.figure(f"{name}: log-ratio at step 0, of what is allowed", excess, at_most=1.0)
 
 
 def metric_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) -> float:
     """Largest difference of a logged metric, relative to its size where that is above 1."""
-    worst = 0.0
+    differences = []
     for one, other in zip(found, truth, strict=True):
         for logs, expected in zip(one.logs, other.logs, strict=True):
             missing = expected.keys() - logs.keys()
             if missing:
                 raise AssertionError(f"Metrics are missing: {', '.join(sorted(missing))}.")
-            worst = max(worst, _largest_difference(logs, expected))
-    return worst
-
-
-def _largest_difference(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
-    names = [name for name in expected if name not in UNCOMPARED]
-    differences = [abs(found[name] - expected[name]) / max(1.0, abs(expected[name])) for name in names]
-    return math.nan if any(map(math.isnan, differences)) else max(differences)
+            names = [name for name in expected if name not in UNCOMPARED]
+            differences += [abs(logs[name] - expected[name]) / max(1.0, abs(expected[name])) for name in names]
+    return largest(differences)
 
 
 def gradient_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) -> float:
     """Largest ||g - truth|| / ||truth|| of a step, over all parameters together."""
-    worst = 0.0
+    distances = []
     for one, other in zip(found, truth, strict=True):
         for gradients, expected in zip(one.gradients, other.gradients, strict=True):
             if gradients.keys() != expected.keys():
@@ -250,8 +247,8 @@ def gradient_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) 
                 )
             square = sum(float((gradients[name] - expected[name]).square().sum()) for name in expected)
             size = sum(float(value.square().sum()) for value in expected.values())
-            worst = max(worst, math.sqrt(square / size))
-    return worst
+            distances.append(math.sqrt(square / size) if size else math.nan)
+    return largest(distances)
 
 
 @contextlib.contextmanager
@@ -271,7 +268,7 @@ def _recorded_check(found: Trajectory) -> Iterator[None]:
     def recorded(policy: torch.Tensor, opponent: torch.Tensor, tokens: torch.Tensor, dtype: torch.dtype) -> None:
         allowed = opponents.NOISE_PER_TOKEN[dtype] * tokens.clamp(min=1).sqrt().to(policy.device)
         share = (policy.detach().float() - opponent.float().to(policy.device)).abs() / allowed
-        found.excess = max(found.excess, float(share.max()))
+        found.excess = float(share.max())
         check(policy, opponent, tokens, dtype)
 
     with mock.patch.object(opponents, "check", recorded):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -38,13 +39,13 @@ def bandwidth() -> float:
     return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
 
 
-def seconds_of(work: object, repeats: int = 10) -> float:
+def seconds_of(work: Callable[[], object], repeats: int = 10) -> float:
     """Median seconds of work on the device, by its own clock."""
     times = []
     for number in range(repeats + 3):
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         started.record()
-        work()  # type: ignore[operator]
+        work()
         ended.record()
         torch.cuda.synchronize()
         if number >= 3:

@@ -6,15 +6,13 @@ figures are read from the results of this run, or of an earlier one in the same 
 
 from __future__ import annotations
 
-import dataclasses
-
 import yaml
 
 import training
 from spin_trl.generation.engine import Sampling
 from spin_trl.plan import devices
 from spin_trl.plan.devices import Device
-from spin_trl.plan.hours import Shape
+from spin_trl.plan.hours import plan_hours
 from spin_trl.plan.memory import MemoryPlan
 from spin_trl.plan.planning import Wishes, make_plan, read_recipe
 from spin_trl.plan.setup import read_setup
@@ -65,17 +63,15 @@ def _training(session: Session, case: training_steps.Case, device: Device | None
     measured = session.reported("training").get(f"{name}: ours: peak")
     _peak(session, f"{name}: peak", planned / 1e9, measured)
     step = session.reported("training").get(f"{name}: ours: a step")
-    if device is None or step is None:
+    if device is None or step is None or session.tiny:
         return
     speed = speed_of(device, setup, memory.replica)
-    tokens, labels = lengths.prompt + lengths.real + lengths.generated, lengths.real + lengths.generated
-    forward = Shape(memory.replica).forward(tokens, labels, lengths.prompt + lengths.real)
-    passes = (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
-    assumed = chosen.batch_size * passes * forward / speed.flops
-    session.figure(f"{name}: a step, planned over measured", assumed / (step / 1000))
-    reached = chosen.batch_size * passes * forward / (step / 1000) / (device.tflops * 1e12)
-    session.figure(f"{name}: share of the data sheet's products that is reached", reached)
-    session.figure(f"{name}: share that is assumed", speed.flops / (device.tflops * 1e12))
+    iteration = plan_hours(setup, lengths, memory, speed)[1]
+    assumed, took = iteration.seconds["train"] / iteration.steps, step / 1000
+    session.figure(f"{name}: a step, planned over measured", assumed / took)
+    share = speed.flops / (device.tflops * 1e12)
+    session.figure(f"{name}: share of the data sheet's products that is assumed", share)
+    session.figure(f"{name}: share of them that is reached", share * assumed / took)
 
 
 def _recipe(session: Session, check: str, recipe: recipes.Recipe, device: Device | None) -> None:
@@ -88,7 +84,7 @@ def _recipe(session: Session, check: str, recipe: recipes.Recipe, device: Device
     planned = max(phase.total - _outside(phase.parts) for phase in plan.phases)
     _peak(session, f"{check}: peak", planned / 1e9, session.reported(check).get("peak"))
     measured = session.reported(check)
-    if device is None or "a step" not in measured:
+    if device is None or "a step" not in measured or session.tiny:
         return
     work = [one for one in plan.work(device) if one.stage != "start"]
     steps, last = sum(one.steps for one in work), work[-1]
@@ -101,7 +97,7 @@ def _recipe(session: Session, check: str, recipe: recipes.Recipe, device: Device
 
 def _peak(session: Session, name: str, planned: float, measured: float | None) -> None:
     session.figure(f"{name}, planned", planned, "GB")
-    if measured is not None:
+    if measured is not None and not session.tiny:
         session.figure(f"{name}, planned over measured", planned / measured, at_least=1 - OFF, at_most=1 + OFF)
 
 
@@ -116,7 +112,4 @@ def _device(session: Session) -> Device | None:
         return devices.visible()
     memory = session.reported("device").get("memory")
     notes = [line["value"] for line in read(session.results) if line.get("note") == "device"]
-    if memory is None or not notes:
-        return None
-    kind = next((one for name, one in devices.DEVICES.items() if name in notes[-1].lower()), None)
-    return None if kind is None else dataclasses.replace(kind, memory=memory)
+    return None if memory is None or not notes else devices.like(notes[-1].partition(",")[0], memory)

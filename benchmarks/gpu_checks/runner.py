@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ import torch
 
 from .check import Check, Session, append, read
 
-RESULTS = "gpu.jsonl"
 LOG = "gpu.log"
 LEAST = 5.0
 """Seconds below which no check is begun."""
@@ -36,12 +36,17 @@ _NOT_A_COPY = 71
 """Exit code of a process in which the GPU can't be reached because it is a copy of this one."""
 
 
+def results_of(out: Path, *, tiny: bool) -> Path:
+    """Where figures go: those of small shapes apart, so that nothing is compared with them."""
+    return out / ("tiny.jsonl" if tiny else "gpu.jsonl")
+
+
 def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> bool:
     """Play checks, and report what became of each.
 
     Args:
         checks: in order of worth.
-        out: folder of the results (`gpu.jsonl`) and of what the checks print (`gpu.log`).
+        out: folder of the results ([`results_of`]) and of what the checks print (`gpu.log`).
         minutes: for all of them. A check may take its share of what is left.
         tiny: play small shapes.
 
@@ -49,9 +54,10 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
         Whether every check that can be played here has ended well, with every target met.
     """
     out.mkdir(parents=True, exist_ok=True)
-    results, ends = out / RESULTS, time.monotonic() + 60 * minutes
+    results, ends = results_of(out, tiny=tiny), time.monotonic() + 60 * minutes
+    append(results, {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "checks": [one.name for one in checks]})
     method = "spawn" if torch.cuda.is_initialized() else "fork"
-    fine, earlier = True, len(read(results))
+    fine = True
     on_gpu = has_gpu()
     sessions = [(check, Session(check.name, results, out, tiny, on_gpu)) for check in checks]
     obstacles = {check.name: check.obstacle(session) for check, session in sessions}
@@ -67,22 +73,30 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
             append(results, {"check": check.name, "ended": "not begun", "reason": "no time was left"})
             fine = False
             continue
-        started = time.monotonic()
-        code = _play(check, session, out / LOG, seconds, method)
+        started, log = time.monotonic(), out / LOG
+        printed = log.stat().st_size if log.exists() else 0
+        code = _play(check, session, log, seconds, method)
         if code == _NOT_A_COPY:
             method = "spawn"
-            code = _play(check, session, out / LOG, seconds, method)
-        ended = {"seconds": round(time.monotonic() - started, 1), **_outcome(code, seconds, out / LOG)}
+            code = _play(check, session, log, seconds, method)
+        ended = {"seconds": round(time.monotonic() - started, 1), **_outcome(code, seconds, log, printed)}
         append(results, {"check": check.name, **ended})
         fine &= code == 0
-    return fine and all(line.get("met", True) for line in read(results)[earlier:])
+    return fine and all(line.get("met", True) for line in of_this_run(read(results)))
+
+
+def of_this_run(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Lines of the results behind the last beginning of a run."""
+    begun = [number for number, line in enumerate(lines) if "begun" in line]
+    return lines[begun[-1] + 1 :] if begun else lines
 
 
 @contextlib.contextmanager
 def without_driver() -> Iterator[None]:
     """Keep what is imported meanwhile from touching the GPU's driver, where `nvidia-smi` can answer in its place.
 
-    bitsandbytes, which peft imports, asks for the GPU's compute capability to choose its library.
+    bitsandbytes, which peft imports, asks for the GPU's compute capability to choose its library. (`nvidia-smi` counts all
+    cards, also those that `CUDA_VISIBLE_DEVICES` hides: with cards of several kinds the answer may be another card's.)
     """
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whether there is a GPU, and how many
     capabilities = _capabilities()
@@ -117,15 +131,18 @@ def has_gpu() -> bool:
 def _play(check: Check, session: Session, log: Path, seconds: float, method: str) -> int | None:
     """Exit code of a check's process: negative for the signal that ended it, None if it ran out of time."""
     context: Any = multiprocessing.get_context(method)
-    with tempfile.TemporaryDirectory(prefix=f"spin-trl-gpu-{check.name}-") as folder:
+    # What is removed at the end may still be written to by processes that are ending.
+    with tempfile.TemporaryDirectory(prefix=f"spin-trl-gpu-{check.name}-", ignore_cleanup_errors=True) as folder:
         session.folder, session.started = Path(folder), time.monotonic()
         session.ends = session.started + seconds
         process = context.Process(target=_work, args=(check, session, log))
         sys.stdout.flush()
         process.start()
-        process.join(seconds)
-        out_of_time = process.is_alive()
-        _end(process)
+        try:
+            process.join(seconds)
+            out_of_time = process.is_alive()
+        finally:  # it is in a session of its own: an interrupt of ours does not reach it
+            _end(process)
     return None if out_of_time else process.exitcode
 
 
@@ -175,21 +192,22 @@ def _printing_to(log: Path, title: str) -> Iterator[None]:
     yield
 
 
-def _outcome(code: int | None, seconds: float, log: Path) -> dict[str, str]:
-    """What became of a check, in words."""
+def _outcome(code: int | None, seconds: float, log: Path, printed: int) -> dict[str, str]:
+    """What became of a check, in words. Of the log, the first `printed` bytes are not its own."""
     if code == 0:
         return {"ended": "finished"}
     if code is None:
         return {"ended": "out of time", "reason": f"it was ended after {seconds:.0f} s"}
     if code < 0:
         return {"ended": "killed", "reason": f"by {signal.Signals(-code).name}"}
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = log.read_bytes()[printed:].decode(errors="replace") if log.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("====")]
     return {"ended": "raised", "reason": lines[-1][:300] if lines else f"exit code {code}"}
 
 
 def table_of(results: Path) -> str:
-    """The results as text: device, versions, figures with targets and verdicts, and what did not run and why."""
-    lines = read(results)
+    """The last run's results as text: device, versions, figures with targets and verdicts, what did not run and why."""
+    lines = of_this_run(read(results))
     rows = [("check", "figure", "value", "target", "verdict")]
     for line in lines:
         if "figure" in line:

@@ -13,15 +13,10 @@ from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Cache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from .engine import Response, Sampling
-
-_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All of SDPA's kernels but cuDNN's, which PyTorch prefers on recent GPUs: cuDNN builds a plan for every new shape, in some
-150 ms on an H100, and each new token makes the keys one longer."""
 
 
 @dataclass
@@ -55,7 +50,7 @@ class TransformersEngine:
             torch.inference_mode(),
             self._prepared(sampling),
             self.autocast(),
-            sdpa_kernel(_KERNELS),
+            _without_cudnns_attention(),
         ):
             torch.manual_seed(seed)
             return self._generate(prompts, sampling)
@@ -134,3 +129,18 @@ class TransformersEngine:
             if router_logits:
                 model.config.output_router_logits = router_logits
             model.train(was_training)
+
+
+@contextlib.contextmanager
+def _without_cudnns_attention() -> Iterator[None]:
+    """Let SDPA choose among its other kernels, as they are set.
+
+    PyTorch prefers cuDNN's on recent GPUs. It builds a plan for every new shape, which takes tens of milliseconds, and each
+    new token makes the keys one longer.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

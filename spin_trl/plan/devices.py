@@ -88,20 +88,30 @@ def visible() -> Device | None:
     if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties(0)
-    memory = properties.total_memory / 2**30
-    words = re.sub(r"[^a-z0-9]+", "-", properties.name.lower())
+    has_bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
+    return like(properties.name, properties.total_memory / 2**30, has_bf16=has_bf16)
+
+
+def like(name: str, memory: float, *, has_bf16: bool = True) -> Device:
+    """A GPU as its driver names it, with what is known of its kind.
+
+    Args:
+        name: such as `NVIDIA A100-SXM4-80GB`. Of an unknown kind, the slowest that holds as much is taken.
+        memory: GiB that PyTorch sees.
+        has_bf16: whether it computes in bfloat16.
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", name.lower())
     kinds = [
         device
         for device in DEVICES.values()
         if f"-{device.name.split('-')[-1 if 'rtx' in device.name else 0]}-" in f"-{words}-"
     ]
-    # Of a kind with several sizes, the one that is nearest. Of an unknown GPU, the slowest that holds as much.
-    like = min(
+    # A kind may have several sizes: the nearest is taken.
+    nearest = min(
         kinds or [device for device in DEVICES.values() if device.memory >= 0.8 * memory] or [DEVICES["h200"]],
         key=lambda device: abs(device.memory - memory) if kinds else device.tflops,
     )
-    has_bf16 = torch.cuda.get_device_capability(0) >= (8, 0)
-    return Device(properties.name, memory, like.tflops, like.bandwidth, has_bf16)
+    return Device(name, memory, nearest.tflops, nearest.bandwidth, has_bf16)
 
 
 def this_cpu() -> Device:

@@ -112,7 +112,7 @@ def _accelerates_state_kept() -> Iterator[None]:
     """Restore accelerate's state of this process afterwards.
 
     TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the
-    CPU.
+    CPU. Under a launcher the process group is there already, made for the run's own arguments, and is not touched.
     """
     states = (PartialState, AcceleratorState)
     kept = [dict(state._shared_state) for state in states]

@@ -1,5 +1,6 @@
 """Attention over unique tokens is attention over every row: as FlexAttention's mask says it, and as gathered rows."""
 
+import locale
 import random
 import shutil
 from typing import Any
@@ -290,6 +291,10 @@ def test_flex_attention_computes_in_autocasts_dtype(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention is compiled for a CPU with a C++ compiler")
+@pytest.mark.skipif(
+    locale.getpreferredencoding(False).lower() != "utf-8",
+    reason="torch reads its compiler's files as the locale has them",
+)
 def test_flex_attention_as_transformers_compiles_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU runs, on a CPU, where it has no gradients; and one length only: torch 2.13 can't compile more there."""
     monkeypatch.setattr("spin_trl.forward.attention.has_flex_attention", lambda device: True)

@@ -54,19 +54,25 @@ def sharpened(architecture="llama", **overrides):
 
 
 def test_no_plan_is_built_for_every_new_token(monkeypatch):
-    """cuDNN's attention builds one for every length of the keys; it may be used again afterwards."""
-    model, enabled = tiny.model(), []
+    """cuDNN's attention builds one for every length of the keys. Other kernels are left alone, and it is back afterwards."""
+    model, enabled, settings = tiny.model(), [], torch.backends.cuda
     forward = model.model.forward
 
     def spy(*args, **kwargs):
-        enabled.append((torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()))
+        enabled.append(
+            (settings.cudnn_sdp_enabled(), settings.flash_sdp_enabled(), settings.mem_efficient_sdp_enabled())
+        )
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model.model, "forward", spy)
-    assert torch.backends.cuda.cudnn_sdp_enabled()
-    TransformersEngine(model, [1], PAD).generate(prompts(), GREEDY, seed=0)
-    assert set(enabled) == {(False, True)}
-    assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert settings.cudnn_sdp_enabled()
+    settings.enable_mem_efficient_sdp(False)
+    try:
+        TransformersEngine(model, [1], PAD).generate(prompts(), GREEDY, seed=0)
+    finally:
+        settings.enable_mem_efficient_sdp(True)
+    assert set(enabled) == {(False, True, False)}
+    assert settings.cudnn_sdp_enabled()
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 16, 100])

@@ -16,11 +16,21 @@ from spin_trl.play.showing import table_so_far
 from spin_trl.report.live import Status, view
 
 
-def watched_run(model: Path, terminal: bool, **settings: object) -> tuple[SelfPlay, str]:
-    """A run whose console is a terminal, or not, and all that was written to it."""
+def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
+    """A run whose console is a terminal of a type, or none, and all that was written to it."""
     run = build(model, **settings)
     file = io.StringIO()
-    run._console = Console(file=file, width=120, height=40, force_terminal=terminal, color_system=None)
+    environment = {
+        "TERM": terminal or ""
+    }  # its own: whatever came before in this process may have imported rich in another
+    run._console = Console(
+        file=file,
+        width=120,
+        height=40,
+        force_terminal=terminal is not None,
+        color_system=None,
+        _environ=environment,
+    )
     run.run()
     return run, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
 
@@ -30,7 +40,7 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
 ) -> None:
     """And none of the libraries' bars, which would tear it apart."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    _, said = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
+    _, said = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
     assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
     assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+(/s| s each), \d+:\d\d left, run \d+:\d\d", said)
     assert re.search(r"│ start \*? +│ \d\.\d+", said)
@@ -41,13 +51,9 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
 
 
 @pytest.mark.parametrize("terminal", [None, "dumb"])
-def test_without_a_terminal_every_table_stays(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: str | None
-) -> None:
+def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str | None) -> None:
     """In a log nothing moves, nor on a terminal that can't move its cursor, such as the shell of an editor."""
-    if terminal is not None:
-        monkeypatch.setenv("TERM", terminal)
-    _, said = watched_run(llama_folder, terminal=terminal is not None)
+    _, said = watched_run(llama_folder, terminal=terminal)
     assert "answers," not in said
     assert said.count("run, iterations 0 to") == 2
 
@@ -65,7 +71,7 @@ def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytes
             monkeypatch.setattr(library, f"{what}_{name}", lambda call=f"{what} {name}": calls.append(call))
     monkeypatch.setattr(datasets, "are_progress_bars_disabled", lambda: not shown)
     monkeypatch.setattr(transformers_logging, "is_progress_bar_enabled", lambda: shown)
-    run, _ = watched_run(llama_folder, terminal=True, disable_tqdm=False, num_iterations=1)
+    run, _ = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_iterations=1)
     assert run.state.args.disable_tqdm is False
     assert os.environ.get("TQDM_DISABLE") == (None if shown else "0")
     # Four phases, the start's among them: off each time, and on again if they were on.
