@@ -376,6 +376,6 @@ def _output(directory: RunDirectory) -> Path:
 
 def _print_to(path: Path, table: Any) -> None:
     """The whole table, however wide it is."""
-    width = Console(width=10_000).measure(table).maximum
+    width = terminal.console(width=10_000).measure(table).maximum
     with path.open("w", encoding="utf-8") as file:
-        Console(file=file, width=width).print(table)
+        terminal.console(file, width).print(table)

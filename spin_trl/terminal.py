@@ -1,17 +1,24 @@
-"""Where a command prints: a terminal, a pipe or a log. No character of a table is a reason for a run to end."""
+"""Where a command prints: a terminal, a pipe, a log or a file. No character that it prints may end a run."""
 
 from __future__ import annotations
 
 import io
 import sys
+from typing import IO
 
 from rich.console import Console
 
 
-def console() -> Console:
-    """A console on stdout that prints `?` for a character that stdout can't encode."""
-    accept_every_character()
-    return Console()
+def console(file: IO[str] | None = None, width: int | None = None) -> Console:
+    """Return a console that prints text as it is: `[/-]` in a scorer's name or a path is no markup, and `:x:` no emoji.
+
+    Args:
+        file: to print to; None: stdout, which then prints `?` for a character that it can't encode.
+        width: columns; None: the terminal's.
+    """
+    if file is None:
+        accept_every_character()
+    return Console(file=file, width=width, markup=False, emoji=False)
 
 
 def accept_every_character() -> None:

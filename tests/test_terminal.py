@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
+import spin_trl
 from play import runs
 from spin_trl import terminal
+from spin_trl.cli import main
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """Python's own remedies for such a locale are off, as they are for Latin-1 or on Windows."""
@@ -37,6 +40,40 @@ def test_in_utf_8_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.accept_every_character()
     print("± \udcff", end="", flush=True)
     assert written.getvalue() == b"\xc2\xb1 \xff"
+
+
+@pytest.mark.parametrize("text", [r"regex:\d+[/-]\d+", "[bold]", "a [red]path[/]", ":smile:", "[link=x]"])
+def test_text_is_no_markup(text: str) -> None:
+    """Neither in a line nor in a table's title, heading or cell."""
+    table = Table(title=text)
+    table.add_column(text)
+    table.add_row(text)
+    written = io.StringIO()
+    console = terminal.console(written, 60)
+    console.print(text, highlight=False)
+    console.print(table)
+    assert written.getvalue().count(text) == 4
+
+
+def test_every_console_is_made_here() -> None:
+    """One that is made elsewhere takes what users write for markup."""
+    package = Path(spin_trl.__file__).parent
+    modules = {
+        path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")
+    }
+    assert [name for name, source in modules.items() if "Console(" in source] == ["terminal.py"]
+    assert [name for name, source in modules.items() if "rich.markup" in source] == []
+
+
+def test_a_scorer_whose_name_looks_like_markup_is_shown(
+    tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table on the terminal and the one in the run directory have it; the run ends well."""
+    scorer = r"regex:\d+[/-]\d+"
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, scorer=["exact_match", scorer])
+    assert main(["run", str(recipe)]) == 0
+    capsys.readouterr()
+    assert r"\d+[/-]\d+ %" in (tmp_path / "run" / "table.txt").read_text(encoding="utf-8")
 
 
 def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder: Path) -> None:

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .advice import Advice
 from .devices import Device
@@ -31,7 +31,7 @@ def show_model(console: Console, plan: Plan) -> None:
         ", in 4 bits" if setup.recipe.model.load_in_4bit else ", in 8 bits" if setup.recipe.model.load_in_8bit else ""
     )
     console.print(
-        f"[bold]{escape(setup.recipe.name)}[/bold]: {escape(name)}, {model.num_parameters:,} parameters, {how}",
+        Text.assemble((setup.recipe.name, "bold"), f": {name}, {model.num_parameters:,} parameters, {how}"),
         highlight=False,
         soft_wrap=True,
     )
@@ -50,7 +50,6 @@ def show_model(console: Console, plan: Plan) -> None:
     console.print(
         f"{lengths.num_rows:,} prompts to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens a "
         f"prompt, {lengths.real:,.0f} a real response ({lengths.described}); generated ones are taken to be as long",
-        markup=False,
         highlight=False,
         soft_wrap=True,
     )
@@ -108,7 +107,9 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
 def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
     """Disk, and what the figures rest on."""
     kinds = ", ".join(f"{name} {_size(count)}" for name, count in disk.items())
-    console.print(f"[bold]Disk[/bold]: {_size(sum(disk.values()))}: {kinds}", highlight=False, soft_wrap=True)
+    console.print(
+        Text.assemble(("Disk", "bold"), f": {_size(sum(disk.values()))}: {kinds}"), highlight=False, soft_wrap=True
+    )
     assumed = plan.speed(device).assumed
     if assumed:
         console.print(
@@ -130,27 +131,33 @@ def show_verdict(
     peak, there = plan.peak, device.memory * GIB
     obstacle = plan.obstacle(device)
     if obstacle is not None:
-        console.print(f"[bold red]Does not run[/bold red]: {obstacle}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("Does not run", "bold red"), f": {obstacle}"), highlight=False, soft_wrap=True)
     sizes = f"{_gib(peak.total)} of {device.memory:.1f} GiB at the peak, in `{peak.name}`"
     if plan.fits_surely(device):
-        console.print(f"[bold green]Fits[/bold green] {device.name}: {sizes}.", highlight=False, soft_wrap=True)
+        console.print(
+            Text.assemble(("Fits", "bold green"), f" {device.name}: {sizes}."), highlight=False, soft_wrap=True
+        )
         return
     if plan.fits(device):
         console.print(
-            f"[bold yellow]Fits[/bold yellow] {device.name} ({sizes}) unless the longest rows meet with responses as "
-            f"long as they may be: then it takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or "
-            "`max_new_tokens` is safe.",
+            Text.assemble(
+                ("Fits", "bold yellow"),
+                f" {device.name} ({sizes}) unless the longest rows meet with responses as long as they may be: then it "
+                f"takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or `max_new_tokens` is safe.",
+            ),
             highlight=False,
             soft_wrap=True,
         )
         return
-    console.print(f"[bold red]Does not fit[/bold red] {device.name}: {sizes}.", highlight=False, soft_wrap=True)
+    console.print(
+        Text.assemble(("Does not fit", "bold red"), f" {device.name}: {sizes}."), highlight=False, soft_wrap=True
+    )
     if advice:
         table = Table(title="What to change, each on top of the one before", title_justify="left")
         for heading in ("in the recipe", "costs", "peak, GiB", ""):
             table.add_column(heading, justify="right" if heading.startswith("peak") else "left")
         for one in advice:
-            table.add_row(escape(one.change), one.costs, _gib(one.peak), "fits" if one.fits else "")
+            table.add_row(one.change, one.costs, _gib(one.peak), "fits" if one.fits else "")
         console.print(table)
     if not advice or not advice[-1].fits:
         least = min((one.peak for one in advice), default=peak.total)

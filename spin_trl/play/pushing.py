@@ -188,7 +188,7 @@ class Pushing:
         close_session()
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _warn(self, text: str) -> None:
-        self._console.print(text, style="yellow", highlight=False, soft_wrap=True, markup=False)
+        self._console.print(text, style="yellow", highlight=False, soft_wrap=True)

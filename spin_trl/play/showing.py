@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .. import terminal
 from ..files import read_json, write_atomically
 from ..report.plot import Points, plot_run
 from ..report.table import run_table
@@ -71,7 +72,7 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
     if console is not None:
         console.print(_table(run, iteration, figures, best, console.width))
     file = io.StringIO()
-    Console(file=file, width=FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
+    terminal.console(file, FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
     plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
     try:

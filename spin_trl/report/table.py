@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
+from .. import terminal
 from ..evaluation.figures import is_figure
 
 
@@ -164,4 +164,4 @@ def _table(
 
 
 def _width(table: Table) -> int:
-    return Console(width=10_000).measure(table).maximum
+    return terminal.console(width=10_000).measure(table).maximum
