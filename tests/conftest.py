@@ -32,6 +32,8 @@ os.environ.update(
         "HF_HOME": _CACHES.name,
         "HF_HUB_CACHE": f"{_CACHES.name}/hub",
         "HF_DATASETS_CACHE": f"{_CACHES.name}/datasets",
+        # What is compiled with one set of a CPU's instructions (`ATEN_CPU_CAPABILITY`) gives wrong numbers with another.
+        "TORCHINDUCTOR_CACHE_DIR": f"{_CACHES.name}/compiled",
         "HF_HUB_OFFLINE": "1",
         "HF_DATASETS_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
