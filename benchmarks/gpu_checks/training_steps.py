@@ -141,12 +141,13 @@ def _report_arm(session: Session, case: Case, arm: str, times: Sequence[training
 def _report_ratios(
     session: Session, case: Case, times: dict[str, list[training.Times]], peaks: dict[str, float]
 ) -> None:
+    for arm, found in times.items():
+        if len(found) > 1:  # of ours, too: what was reported in the first round was of that round alone
+            _report_arm(session, case, arm, found, peaks[arm])
     over_d, over_p, memory = TARGETS[case.data]
     for arm, at_least in (("D", over_d), ("P", over_p), (GATHERED, None)):
         if arm not in times:
             continue
-        if len(times[arm]) > 1:
-            _report_arm(session, case, arm, times[arm], peaks[arm])
         pairs = list(zip(times[arm], times["ours"], strict=True))
         ratio = statistics.median(one.two_epochs / own.two_epochs for one, own in pairs)
         # Shapes for a CPU are too small for speed or memory to mean anything.
