@@ -53,7 +53,8 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     Returns:
         `seconds`, `cpu_seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
     """
-    from spin_trl import SelfPlayConfig, SPINConfig, StartConfig, sources
+    from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
+    from spin_trl.data.load import load
     from spin_trl.play.directory import RunDirectory
     from spin_trl.play.preparing import prepare_data
     from spin_trl.play.run import Run
@@ -72,7 +73,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     )
     start_mb = _peak_mb()
     started, cpu_started = time.perf_counter(), time.process_time()
-    prepare_data(run, sources.load(str(data_path)), None)
+    prepare_data(run, load(str(data_path)), None)
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,

@@ -28,11 +28,13 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from spin_trl import SPINConfig, data, sources
+from spin_trl import SPINConfig
+from spin_trl.data.load import load
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
 from spin_trl.generation.produce import micro_batches
 from spin_trl.generation.transformers import TransformersEngine
-from spin_trl.template import PairTemplate
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-cpu" / "spin.yaml"
 COLUMN_MAPPING = {"question": "prompt", "answer": "completion"}
@@ -138,8 +140,8 @@ def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[
     """The last `count` prompts of the data, which the model has not seen; lengths of their real responses; EOS and pad."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     template = PairTemplate(tokenizer)
-    dataset = sources.load(dataset_name, column_mapping=COLUMN_MAPPING)
-    rows = data.prepare(dataset.select(range(max(len(dataset) - count, 0), len(dataset))), template)
+    dataset = load(dataset_name, column_mapping=COLUMN_MAPPING)
+    rows = prepare(dataset.select(range(max(len(dataset) - count, 0), len(dataset))), template)
     return rows["prompt_ids"][:], [len(ids) for ids in rows["real_ids"]], template.eos_ids, tokenizer.pad_token_id
 
 

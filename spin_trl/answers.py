@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from . import data, opponent
+from . import opponent
 from .config import SPINConfig
+from .data.keys import hash_of, rows_digest
+from .data.template import PairTemplate
 from .generation.engine import Sampling
 from .generation.produce import generate
 from .generation.store import GenerationStore
 from .generation.transformers import TransformersEngine
 from .models import digest
-from .template import PairTemplate
 
 
 def answer(
@@ -51,11 +52,11 @@ def answer(
     """
     sampling = Sampling.from_args(args)
     digests: dict[str, Any] = {
-        "dataset_digest": data.digest(rows),
+        "dataset_digest": rows_digest(rows),
         "template_digest": template.digest(),
         "model_digest": digest(model, adapter_is_new=adapter_is_new),
     }
-    folder = f"{name}-{data.hash_of([digests, dataclasses.asdict(sampling)])}"
+    folder = f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}"
     store = GenerationStore(Path(args.output_dir) / "generations" / folder)
     engine = TransformersEngine(
         model.to(accelerator.device), template.eos_ids, tokenizer.pad_token_id, autocast=accelerator.autocast

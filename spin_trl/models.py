@@ -20,8 +20,8 @@ from transformers import (
 from trl.trainer.utils import create_model_from_path
 
 from .config import SPINConfig
+from .data.template import eos_token_ids
 from .errors import DataError
-from .template import eos_token_ids
 
 FROZEN_ADAPTER = "ref"
 """TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""

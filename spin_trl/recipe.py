@@ -20,9 +20,10 @@ import yaml
 from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
-from . import shipped, sources
+from . import shipped
 from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
+from .data.load import as_conversations, load
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
@@ -84,7 +85,7 @@ class DataConfig:
             raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
 
     def _as_set(self, dataset: Dataset) -> Dataset:
-        return sources.as_conversations(dataset) if self.as_conversations else dataset
+        return as_conversations(dataset) if self.as_conversations else dataset
 
     def _mapping(self) -> dict[str, str] | None:
         return self.column_mapping if isinstance(self.column_mapping, dict) else None
@@ -93,7 +94,7 @@ class DataConfig:
         """Load the data to train on."""
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
-        dataset = sources.load(
+        dataset = load(
             self.dataset_name,
             self.dataset_config,
             self.dataset_train_split,
@@ -114,7 +115,7 @@ class DataConfig:
         is_same = self.held_out_name == self.dataset_name
         config = self.held_out_config or (self.dataset_config if is_same else None)
         revision = self.dataset_revision if is_same else None
-        return self._as_set(sources.load(self.held_out_name, config, self.held_out_split, self._mapping(), revision))
+        return self._as_set(load(self.held_out_name, config, self.held_out_split, self._mapping(), revision))
 
 
 @dataclass

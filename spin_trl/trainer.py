@@ -31,11 +31,15 @@ from transformers.trainer_utils import EvalPrediction
 from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
-from . import checkpoint, data, opponent
+from . import checkpoint, opponent
 from .answers import answer
 from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
+from .data.columns import as_preference, is_preference, is_sft
+from .data.keys import rows_digest
+from .data.prepare import prepare
+from .data.template import PairTemplate, eos_token_ids
 from .errors import DataError, GenerationsError, RecipeError
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
@@ -43,7 +47,6 @@ from .models import digest, keep_differentiable, lost_steps
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
-from .template import PairTemplate, eos_token_ids
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +120,7 @@ class SPINTrainer(ObjectiveTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
-        self._self_play = isinstance(train_dataset, Dataset | IterableDataset) and data.is_sft(train_dataset)
+        self._self_play = isinstance(train_dataset, Dataset | IterableDataset) and is_sft(train_dataset)
         self._opponent_is_ours = self._self_play and ref_model is None
         self._adapter_is_new = peft_config is not None
         self._given = generations
@@ -181,7 +184,7 @@ class SPINTrainer(ObjectiveTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
-            return super()._prepare_dataset(data.as_preference(dataset), processing_class, args, dataset_name)
+            return super()._prepare_dataset(as_preference(dataset), processing_class, args, dataset_name)
         if not self._ready:
             return dataset  # in the parent's constructor: prepared when there are a model and a generation config
         return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)
@@ -198,10 +201,10 @@ class SPINTrainer(ObjectiveTrainer):
     def _is_given_pairs(self, dataset: Any) -> bool:
         """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
         if not self._self_play:
-            if data.is_sft(dataset):
+            if is_sft(dataset):
                 raise DataError("An evaluation dataset must hold pairs, as the training dataset does.")
             return True
-        return data.is_preference(dataset)
+        return is_preference(dataset)
 
     def _check_fsdp_start(self) -> None:
         start = get_config_model_id(self.model.config)
@@ -222,7 +225,7 @@ class SPINTrainer(ObjectiveTrainer):
         args = self.args
         fits = args.max_length if args.truncation_mode == "keep_start" else None
         with self.accelerator.main_process_first():
-            rows = data.prepare(
+            rows = prepare(
                 dataset,
                 self.pair_template,
                 max_length=fits,
@@ -300,7 +303,7 @@ class SPINTrainer(ObjectiveTrainer):
         """Refuse generations of another template or dataset."""
         store.check({"template": self.pair_template.digest()})
         if rows is not None:
-            store.check({"dataset": data.digest(rows)})
+            store.check({"dataset": rows_digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
         """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter."""

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from spin_trl.config import SPINConfig
-from spin_trl.data import PREPARED_COLUMNS
+from spin_trl.data.columns import PREPARED_COLUMNS
 from spin_trl.errors import GenerationsError
 from spin_trl.generation.store import SCHEMA, Generations
 from spin_trl.pairs import PairCounts, on_disk, pair

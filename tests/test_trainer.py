@@ -17,10 +17,11 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import use_adapter
 
 import tiny
-from spin_trl import DataCollatorForSelfPlay, SPINConfig, SPINTrainer, data
+from spin_trl import DataCollatorForSelfPlay, SPINConfig, SPINTrainer
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeError
 from spin_trl.generation.store import Generations, GenerationStore
-from spin_trl.template import PairTemplate
 
 pytestmark = pytest.mark.numeric
 
@@ -584,7 +585,7 @@ def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide
 
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
     """The same holds for the human side: a corrected answer under the same key has log-probs of its own."""
-    rows = data.prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
+    rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
     changed = rows.map(lambda row: {"real_ids": [*row["real_ids"][:-1], 9, row["real_ids"][-1]]})
     generations = Dataset.from_dict({"key": rows["key"], "ids": [[5, 6, 7]] * 6})
     for given in (rows, changed):
@@ -646,7 +647,7 @@ def test_new_rows_are_answered_by_the_opponent_even_after_training(llama_folder:
         trainer.save_model(folder)
         return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama_folder), folder).eval()
 
-    rows = data.prepare(tiny.sft(9).select(range(6, 9)), PairTemplate(tiny.tokenizer()))
+    rows = prepare(tiny.sft(9).select(range(6, 9)), PairTemplate(tiny.tokenizer()))
     overrides = {"temperature": 0.0, "num_train_epochs": 5}
     opponent: Any = AutoModelForCausalLM.from_pretrained(llama_folder)
     model: Any = str(llama_folder)

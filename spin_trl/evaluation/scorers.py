@@ -201,7 +201,7 @@ def _named(name: str) -> Scorer:
         except re.error as error:
             raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
     if ":" in name:
-        from ..sources import resolve  # not above: it brings torch along, and whoever reads figures needs neither
+        from ..data.load import resolve  # not above: it brings torch along, and whoever reads figures needs neither
 
         return resolve(name)
     raise RecipeError(f"`scorer` is {name!r}; known are {', '.join(SCORERS)}, `regex:PATTERN` and `module:function`.")

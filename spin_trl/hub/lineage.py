@@ -16,7 +16,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from ..card import base_model
-from ..sources import READERS
+from ..data.load import READERS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")

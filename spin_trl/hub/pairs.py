@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset, Features, List, Value
 
-from ..conversations import COLUMN, TEMPLATED, TEXT, USER
+from ..data.conversations import COLUMN, TEMPLATED, TEXT, USER
 from ..generation.store import Generations
 
 MESSAGES, PLAIN, RENDERED = "messages", "text", "rendered"

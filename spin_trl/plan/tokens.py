@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .. import data
+from ..data.load import READERS
+from ..data.prepare import prepare
+from ..data.template import PairTemplate
 from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
 from ..models import load_eos_ids, load_tokenizer
 from ..play.start import build_tokenizer, texts_of
 from ..recipe import Recipe
-from ..sources import READERS
-from ..template import PairTemplate
 from .rehearsal import PairLengths
 from .setup import offline_datasets
 
@@ -139,7 +139,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     template = PairTemplate(
         tokenizer, load_eos_ids(recipe.model.model_name_or_path, recipe.args, tokenizer), recipe.args.template_kwargs
     )
-    rows = data.prepare(sample, template, max_length=recipe.args.max_length, turn=recipe.args.train_on_turn)
+    rows = prepare(sample, template, max_length=recipe.args.max_length, turn=recipe.args.train_on_turn)
     counted = [(len(row["prompt_ids"]), len(row["real_ids"])) for row in rows]
     total = num_rows or round(total * len(rows) / len(sample))
     kept, out = _split(recipe, total, None if held_out is None else len(held_out))

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from .. import data
+from ..data.keys import rows_digest
 from ..errors import DivergedError
 from ..generation.engine import Sampling
 from ..generation.produce import generate
@@ -100,7 +100,7 @@ def answer(
         store,
         sampling,
         iteration=iteration,
-        dataset_digest=data.digest(rows),
+        dataset_digest=rows_digest(rows),
         template_digest=template.digest(),
         model_digest=model_digest,
         disable_progress=run.args.disable_tqdm,

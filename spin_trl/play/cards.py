@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from huggingface_hub import DatasetCard, ModelCard
 
+from ..data.load import READERS
 from ..errors import RunDirectoryError
 from ..files import read_json, write_atomically
 from ..generation.store import MANIFEST, Generations, GenerationStore
@@ -23,7 +24,6 @@ from ..hub.pairs import PairsInfo, info_of
 from ..report.html.samples import evenly
 from ..report.record import SELF_PLAY, RunRecord, Stage
 from ..report.record import START as BEFORE_THE_FIRST
-from ..sources import READERS
 from .directory import START, RunDirectory, iteration_stage
 from .journal import LICENSES, PUSH
 from .reporting import digests, made_by, read_record, read_samples

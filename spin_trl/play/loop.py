@@ -18,8 +18,9 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import data, terminal
+from .. import terminal
 from ..config import SPINConfig
+from ..data.columns import is_sft
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
 from ..files import read_json
@@ -111,7 +112,7 @@ class SelfPlay:
             refuse_secrets(["hub_token"])
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
-        if not isinstance(train_dataset, Dataset) or not data.is_sft(train_dataset):
+        if not isinstance(train_dataset, Dataset) or not is_sft(train_dataset):
             raise DataError(
                 f"Self-play needs prompts with human responses as a `Dataset`: `messages`, or `prompt` and `completion`. "
                 f"Found a {type(train_dataset).__name__} with the columns {train_dataset.column_names}. Given pairs "

@@ -8,7 +8,10 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from .. import data
+from ..data.arrow import save_rows
+from ..data.held_out import split_held_out
+from ..data.keys import RowKeys, row_keys
+from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..hub.lineage import Origin, dataset_origin, model_origin
 from .directory import START
@@ -34,8 +37,8 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        keys = data.row_keys(train)
-        digests = {"dataset": keys.digest, "held_out_dataset": held_out and data.row_keys(held_out).digest}
+        keys = row_keys(train)
+        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out).digest}
         known = run.done("prepare", STAGE)
         if known is None:
             _prepare(run, train, held_out, keys, digests)
@@ -54,12 +57,12 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
 
 
 def _prepare(
-    run: Run, train: Dataset, held_out: Dataset | None, keys: data.RowKeys, digests: dict[str, str | None]
+    run: Run, train: Dataset, held_out: Dataset | None, keys: RowKeys, digests: dict[str, str | None]
 ) -> None:
     template = run.template()
 
-    def prepared(dataset: Dataset, name: str, known_keys: data.RowKeys | None = None) -> Dataset:
-        return data.prepare(
+    def prepared(dataset: Dataset, name: str, known_keys: RowKeys | None = None) -> Prepared:
+        return prepare_and_count(
             dataset,
             template,
             max_length=run.args.max_length if run.args.truncation_mode == "keep_start" else None,
@@ -69,15 +72,15 @@ def _prepare(
             name=name,
         )
 
-    rows = prepared(train, "train", keys)
-    left_out = max(len(train) - len(rows), 0)
+    found = prepared(train, "train", keys)
+    rows = found.rows
     if held_out is None:
-        rows, held_out_rows = data.split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
+        rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
     else:
-        held_out_rows = prepared(held_out, "held-out")
+        held_out_rows = prepared(held_out, "held-out").rows
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
-    data.save(rows, run.directory.train_rows)
-    data.save(held_out_rows, run.directory.held_out_rows)
+    save_rows(rows, run.directory.train_rows)
+    save_rows(held_out_rows, run.directory.held_out_rows)
     run.journal.append(
         "prepare",
         STAGE,
@@ -85,7 +88,7 @@ def _prepare(
         template=template.digest(),
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
-        left_out=left_out,
+        left_out=found.too_long,
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )

@@ -15,14 +15,14 @@ from accelerate import PartialState
 from datasets import Dataset, load_from_disk
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
-from .. import data
 from ..config import SPINConfig
+from ..data.columns import PREPARED_COLUMNS
+from ..data.template import PairTemplate
 from ..errors import DataError, RecipeError
 from ..evaluation.scorers import Scorer, scorer_of
 from ..loop_config import SelfPlayConfig, StartConfig, iteration_settings
 from ..loss_types import check_known
 from ..models import load_eos_ids, load_tokenizer
-from ..template import PairTemplate
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress
@@ -172,7 +172,7 @@ class Run:
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
         if not any(folder.glob("*.arrow")):  # `datasets` writes no file for no rows, and then can't read the folder
-            return Dataset.from_dict({column: [] for column in data.PREPARED_COLUMNS})
+            return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_from_disk(folder)
 
     def done(self, phase: str, stage: str) -> dict[str, Any] | None:

@@ -19,7 +19,9 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel, PreTra
 import tiny
 from compatibility.families import ModelFamily
 from drop_in.compare import steps, unchanged, weights
-from spin_trl import SPINConfig, SPINTrainer, data
+from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate, eos_token_ids
 from spin_trl.errors import TemplateError
 from spin_trl.evaluation.logps import response_logps
 from spin_trl.generation.engine import Response, Sampling
@@ -27,7 +29,6 @@ from spin_trl.generation.produce import generate
 from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.generation.transformers import TransformersEngine
 from spin_trl.models import load_policy
-from spin_trl.template import PairTemplate, eos_token_ids
 
 LN2: Final = 0.6931471805599453
 NF4: Final = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -91,7 +92,7 @@ class Trial:
         """Prompts that are answered together get the answer that each gets alone, and the same one a second time."""
         tokenizer, model = self.family.tokenizer(), load_policy(self.start, self._settings("answers"))
         template = PairTemplate(tokenizer, eos_token_ids(tokenizer, model.generation_config), self.template_kwargs)
-        rows = data.prepare(self.rows, template)
+        rows = prepare(self.rows, template)
         sampling = Sampling.from_args(self._settings("answers"))
         engine = TransformersEngine(model, template.eos_ids, tokenizer.pad_token_id)
         chunks = dataclasses.replace(engine, chunk_size=3)  # rows that have ended are dropped between two chunks

@@ -8,15 +8,15 @@ from datasets import Dataset, load_dataset
 from trl import DPOConfig, DPOTrainer
 
 import tiny
-from spin_trl import data
-from spin_trl.conversations import TEMPLATED, TEXT, USER, kept_of
+from spin_trl.data.conversations import TEMPLATED, TEXT, USER, kept_of
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
 from spin_trl.generation.store import SCHEMA, Generations
 from spin_trl.hub.pairs import MESSAGES, PLAIN, RENDERED, form_of, info_of, pairs_of, write_pairs
-from spin_trl.template import PairTemplate
 
 
 def prepared(rows: Dataset) -> Dataset:
-    return data.prepare(rows, PairTemplate(tiny.tokenizer()))
+    return prepare(rows, PairTemplate(tiny.tokenizer()))
 
 
 def answered(rows: Dataset, texts: list[str], reasons: list[str] | None = None, samples: int = 1) -> Generations:

@@ -154,7 +154,7 @@ def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypa
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("spin_trl.sources.load_dataset", load_dataset)
+    monkeypatch.setattr("spin_trl.data.load.load_dataset", load_dataset)
     assert planned("--gpu", "h100")[0] == 0
     assert seen == [(True, True)]
     assert not datasets.config.HF_HUB_OFFLINE

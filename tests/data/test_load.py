@@ -11,15 +11,17 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import tiny
-from spin_trl import data, sources
+from spin_trl.data.keys import row_keys
+from spin_trl.data.load import as_conversations, load, rename_columns
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError
-from spin_trl.template import PairTemplate
 
 
 def prepared(rows: Dataset, **options: Any) -> list[tuple[str, str]]:
     """Prompt and real response of every row that is trained on, as text with its special tokens."""
     tokenizer = tiny.tokenizer()
-    found = data.prepare(rows, PairTemplate(tokenizer), **options)
+    found = prepare(rows, PairTemplate(tokenizer), **options)
     return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
 
 
@@ -45,9 +47,9 @@ def test_every_kind_of_file_holds_the_same_rows(name: str, tmp_path: Path) -> No
     """And so the same keys: generations survive a conversion of the dataset."""
     rows = tiny.sft(6)
     WRITERS[name](tmp_path / name, rows)
-    loaded = sources.load(str(tmp_path / name))
+    loaded = load(str(tmp_path / name))
     assert loaded.to_list() == rows.to_list()
-    assert data.row_keys(loaded) == data.row_keys(rows)
+    assert row_keys(loaded) == row_keys(rows)
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "saved"])
@@ -55,15 +57,15 @@ def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path
     """With the tokens that they have in memory."""
     rows = tiny.sft(4, "multi-turn")
     WRITERS[name](tmp_path / name, rows)
-    assert prepared(sources.load(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
+    assert prepared(load(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
 
 
 def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
     """And a missing one is answered with those that are there."""
     WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
-    assert len(sources.load(str(tmp_path / "saved"), split="test")) == 1
+    assert len(load(str(tmp_path / "saved"), split="test")) == 1
     with pytest.raises(DataError, match=r"has no split 'dev'; its splits are \['train', 'test'\]"):
-        sources.load(str(tmp_path / "saved"), split="dev")
+        load(str(tmp_path / "saved"), split="dev")
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
     """It is called with the split, and a column mapping applies to what it returns."""
     module.load = lambda split: Dataset.from_list([{"question": split, "answer": "yes"}])  # type: ignore[attr-defined]
     mapping = {"question": "prompt", "answer": "completion"}
-    loaded = sources.load("users_data:load", split="dev", column_mapping=mapping)
+    loaded = load("users_data:load", split="dev", column_mapping=mapping)
     assert loaded.to_list() == [{"prompt": "dev", "completion": "yes"}]
 
 
@@ -87,12 +89,12 @@ def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.Modu
     module.load = lambda split: [split]  # type: ignore[attr-defined]
     module.number = 3  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"'users_data:load' returned list; expected a datasets\.Dataset"):
-        sources.load("users_data:load")
+        load("users_data:load")
     with pytest.raises(DataError, match="'users_data:number' is not a function"):
-        sources.load("users_data:number")
+        load("users_data:number")
     for name in ("users_data:nothing", "no_such_module_anywhere:load", ":load"):
         with pytest.raises(DataError, match=f"{name!r} names no function that can be imported"):
-            sources.load(name)
+            load(name)
 
 
 def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,14 +104,14 @@ def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     rows = tiny.sft(2)
     tiny.datasets_cache(tmp_path / "datasets", {"org/boats": {"red": rows, "blue": rows.select([1])}})
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    assert sources.load("org/boats", "blue").to_list() == [rows[1]]
-    assert sources.load("org/boats", "red").to_list() == rows.to_list()
+    assert load("org/boats", "blue").to_list() == [rows[1]]
+    assert load("org/boats", "red").to_list() == rows.to_list()
 
 
 def test_unknown_names_say_what_was_tried() -> None:
     """A typing error in a Hub name is bad input, not a failure."""
     with pytest.raises(DataError, match=r"'org/nothing' is neither a local file \(\.jsonl, .*nor could it be loaded"):
-        sources.load("org/nothing")
+        load("org/nothing")
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------------------
@@ -119,13 +121,13 @@ def test_unknown_names_say_what_was_tried() -> None:
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     """And not looked for on the Hub."""
     with pytest.raises(DataError, match=rf"There is no file .*{name}\."):
-        sources.load(str(tmp_path / name))
+        load(str(tmp_path / name))
 
 
 def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
     """It was not written by `save_to_disk`."""
     with pytest.raises(DataError, match=r"not one that `Dataset\.save_to_disk` wrote"):
-        sources.load(str(tmp_path))
+        load(str(tmp_path))
 
 
 GOOD_LINE = b'{"prompt": "a", "completion": "b"}\n'
@@ -146,14 +148,14 @@ def test_malformed_json_lines_name_file_and_line(bad: bytes, found: str, tmp_pat
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD_LINE + b"\n" + GOOD_LINE + bad + GOOD_LINE)
     with pytest.raises(DataError, match=rf"rows\.jsonl, line 4: {found}"):
-        sources.load(str(path))
+        load(str(path))
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
     """Both are common in files that people edited."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD_LINE + b"\n" + GOOD_LINE)
-    assert sources.load(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
+    assert load(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_p
     """With what their reader says."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name} can't be read: \w+"):
-        sources.load(str(tmp_path / name))
+        load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
@@ -172,14 +174,14 @@ def test_an_empty_file_has_no_rows(name: str, tmp_path: Path) -> None:
     """A file that was never written to its end is often empty."""
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=f"{name} has no rows"):
-        sources.load(str(tmp_path / name))
+        load(str(tmp_path / name))
 
 
 def test_a_missing_column_is_answered_with_those_that_are_there() -> None:
     """In a mapping, and when nothing is mapped."""
     rows = tiny.sft(1, "question-answer")
     with pytest.raises(DataError, match=r"no column 'query'; its columns are \['question', 'answer'\]"):
-        sources.rename_columns(rows, {"query": "prompt"})
+        rename_columns(rows, {"query": "prompt"})
     with pytest.raises(
         DataError, match=r"has the columns \['question', 'answer'\]\. Expected `messages`.*column mapping"
     ):
@@ -191,18 +193,18 @@ def test_a_recipes_mapping_is_passed_over_by_data_that_does_not_need_it(caplog: 
     mapping = {"question": "prompt", "answer": "completion"}
     for rows in (tiny.sft(1), tiny.sft(1, "messages"), tiny.preference(1)):
         caplog.clear()
-        assert sources.rename_columns(rows, mapping) is rows
+        assert rename_columns(rows, mapping) is rows
         assert "`column_mapping` is passed over" in caplog.text
     with pytest.raises(DataError, match="no column 'answer'"):
-        sources.rename_columns(Dataset.from_list([{"question": "a", "reply": "b"}]), mapping)
+        rename_columns(Dataset.from_list([{"question": "a", "reply": "b"}]), mapping)
 
 
 def test_a_column_is_not_renamed_onto_another() -> None:
     """Which of the two is meant, only the user knows; swapping names is fine."""
     rows = Dataset.from_list([{"question": "a", "prompt": "b", "completion": "c"}])
     with pytest.raises(DataError, match="can't be renamed to 'prompt': there is one already"):
-        sources.rename_columns(rows, {"question": "prompt"})
-    swapped = sources.rename_columns(rows, {"question": "prompt", "prompt": "question"})
+        rename_columns(rows, {"question": "prompt"})
+    swapped = rename_columns(rows, {"question": "prompt", "prompt": "question"})
     assert swapped[0] == {"prompt": "a", "question": "b", "completion": "c"}
 
 
@@ -213,7 +215,7 @@ def test_text_becomes_a_conversation_where_it_is_asked_for() -> None:
     """What a chat model is asked then has its template around it, and its answer ends its turn."""
     rows = Dataset.from_list([{"prompt": "Which?", "completion": "A boat.", "source": "made up"}])
     assert prepared(rows) == [("Which?", "A boat.<|im_end|>")]
-    assert prepared(sources.as_conversations(rows)) == [
+    assert prepared(as_conversations(rows)) == [
         ("<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n", "A boat.<|im_end|>")
     ]
 
@@ -222,6 +224,6 @@ def test_text_becomes_a_conversation_where_it_is_asked_for() -> None:
 def test_conversations_stay_as_they_are(kind: tiny.SFTKind) -> None:
     """Whoever shares a setting between datasets loses nothing."""
     rows = tiny.sft(2, kind)
-    assert sources.as_conversations(rows) is rows
+    assert as_conversations(rows) is rows
     empty = Dataset.from_dict({"prompt": [], "completion": []})
-    assert sources.as_conversations(empty) is empty  # whoever needs rows says so
+    assert as_conversations(empty) is empty  # whoever needs rows says so

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from .errors import DataError, TemplateError
+from ..errors import DataError, TemplateError
 
 Message = dict[str, Any]
 

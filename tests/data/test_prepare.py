@@ -14,9 +14,14 @@ import pytest
 from datasets import Dataset, IterableDataset, load_from_disk
 
 import tiny
-from spin_trl import data, sources
+from spin_trl.data.arrow import save_rows
+from spin_trl.data.columns import PREPARED_COLUMNS, as_preference, is_preference, is_sft
+from spin_trl.data.held_out import split_held_out
+from spin_trl.data.keys import row_keys, rows_digest
+from spin_trl.data.load import load, rename_columns
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import EncodedPair, PairTemplate
 from spin_trl.errors import DataError, TemplateError
-from spin_trl.template import EncodedPair, PairTemplate
 
 U, A = "user", "assistant"
 
@@ -29,7 +34,7 @@ def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple
     """Prompt and real response of every row that is trained on, as text with its special tokens."""
     tokenizer = tiny.tokenizer()
     dataset = rows if isinstance(rows, Dataset) else Dataset.from_list(rows)
-    found = data.prepare(dataset, PairTemplate(tokenizer), **options)
+    found = prepare(dataset, PairTemplate(tokenizer), **options)
     return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
 
 
@@ -61,7 +66,7 @@ FORMATS = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_conversations_of_every_format_become_the_same_tokens(name: str) -> None:
     """What the columns and roles are called does not matter."""
-    assert data.is_sft(Dataset.from_list([FORMATS[name]]))
+    assert is_sft(Dataset.from_list([FORMATS[name]]))
     assert prepared([FORMATS[name]]) == [(chat("Which?"), "A boat.<|im_end|>")]
 
 
@@ -72,7 +77,7 @@ def test_text_is_tokenised_as_it_stands() -> None:
 
 def test_a_column_mapping_takes_any_names() -> None:
     """`question` and `answer` become text in the standard format."""
-    rows = sources.rename_columns(tiny.sft(1, "question-answer"), {"question": "prompt", "answer": "completion"})
+    rows = rename_columns(tiny.sft(1, "question-answer"), {"question": "prompt", "answer": "completion"})
     question = tiny.sft(1, "question-answer")[0]
     assert prepared(rows) == [(question["question"], question["answer"] + "<|im_end|>")]
 
@@ -85,8 +90,8 @@ def test_a_system_message_belongs_to_the_prompt() -> None:
 
 def test_prepared_rows_show_their_texts() -> None:
     """Scorers and samples get the last message of the prompt, and the response, as text."""
-    rows = data.prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
-    assert set(rows.column_names) == {*data.PREPARED_COLUMNS, "conversation"}
+    rows = prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
+    assert set(rows.column_names) == {*PREPARED_COLUMNS, "conversation"}
     for row, source in zip(rows, tiny.sft(3, "multi-turn"), strict=True):
         assert row["prompt"] == source["messages"][2]["content"]
         assert row["real"] == source["messages"][3]["content"]
@@ -94,9 +99,9 @@ def test_prepared_rows_show_their_texts() -> None:
 
 def test_prepared_rows_are_not_prepared_again() -> None:
     """A run prepares its data once and hands the rows on."""
-    rows = data.prepare(tiny.sft(3), PairTemplate(tiny.tokenizer()))
-    assert data.prepare(rows, PairTemplate(tiny.tokenizer())) is rows
-    assert data.is_sft(rows)
+    rows = prepare(tiny.sft(3), PairTemplate(tiny.tokenizer()))
+    assert prepare(rows, PairTemplate(tiny.tokenizer())) is rows
+    assert is_sft(rows)
 
 
 TURNS = [message(U, "One?"), message(A, "1."), message(U, "Two?"), message(A, "2.")]
@@ -157,14 +162,14 @@ def test_an_answer_may_be_a_tool_call() -> None:
     rows = Dataset.from_list([{"messages": [message(U, "Which?"), message(A, None, tool_calls=call)]}])
     ((_, real),) = prepared(rows)
     assert json.loads(real.removesuffix("<|im_end|>")) == call
-    assert data.prepare(rows, PairTemplate(tiny.tokenizer()))[0]["real"] == ""
+    assert prepare(rows, PairTemplate(tiny.tokenizer()))[0]["real"] == ""
 
 
 @pytest.mark.parametrize("in_parallel", [None, 2])
 def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | None) -> None:
     """In the same order, with the same keys."""
-    rows = data.prepare(tiny.sft(20, "messages"), PairTemplate(tiny.tokenizer()), num_proc=in_parallel)
-    alone = [data.prepare(tiny.sft(20, "messages").select([i]), PairTemplate(tiny.tokenizer()))[0] for i in range(20)]
+    rows = prepare(tiny.sft(20, "messages"), PairTemplate(tiny.tokenizer()), num_proc=in_parallel)
+    alone = [prepare(tiny.sft(20, "messages").select([i]), PairTemplate(tiny.tokenizer()))[0] for i in range(20)]
     assert [row["prompt_ids"] for row in rows] == [row["prompt_ids"] for row in alone]
     assert [row["key"].split("-")[0] for row in rows] == [row["key"] for row in alone]
 
@@ -172,17 +177,17 @@ def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | N
 def test_preference_data_is_recognised_and_left_alone() -> None:
     """Its pairs are given; UCLA's columns get DPO's names and nothing else changes."""
     ucla = tiny.sft(2, "real-generated")
-    assert data.is_preference(ucla)
-    assert not data.is_sft(ucla)
-    renamed = data.as_preference(ucla)
+    assert is_preference(ucla)
+    assert not is_sft(ucla)
+    renamed = as_preference(ucla)
     assert renamed.column_names == ["chosen", "rejected"]
     assert [row["rejected"] for row in renamed] == [row["generated"] for row in ucla]
     pairs = tiny.preference(2)
-    assert data.is_preference(pairs)
-    assert data.as_preference(pairs) is pairs
-    assert not data.is_sft(pairs)
-    assert data.is_sft(tiny.sft(2))
-    assert not data.is_preference(tiny.sft(2))
+    assert is_preference(pairs)
+    assert as_preference(pairs) is pairs
+    assert not is_sft(pairs)
+    assert is_sft(tiny.sft(2))
+    assert not is_preference(tiny.sft(2))
 
 
 def test_streams_are_recognised_by_their_first_row() -> None:
@@ -192,8 +197,8 @@ def test_streams_are_recognised_by_their_first_row() -> None:
         yield from tiny.sft(2, "real-generated").to_list()
 
     stream = IterableDataset.from_generator(rows)
-    assert data.is_preference(stream)
-    assert next(iter(data.as_preference(stream))).keys() == {"chosen", "rejected"}
+    assert is_preference(stream)
+    assert next(iter(as_preference(stream))).keys() == {"chosen", "rejected"}
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------------------
@@ -253,30 +258,30 @@ def test_a_template_that_cant_be_used_names_the_row() -> None:
     """The kind of the error stays."""
     tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No system role!') }}")
     with pytest.raises(TemplateError, match=r"Row 0 of the dataset: The chat template fails.*No system role!"):
-        data.prepare(tiny.sft(1, "messages"), PairTemplate(tokenizer))
+        prepare(tiny.sft(1, "messages"), PairTemplate(tokenizer))
 
 
 def test_prompts_that_leave_no_room_are_left_out() -> None:
     """As in DPOTrainer: a prompt of `max_length` tokens leaves nothing for a response, one less leaves one token."""
     template = PairTemplate(tiny.tokenizer())
     rows = tiny.sft(8)
-    lengths = [len(row["prompt_ids"]) for row in data.prepare(rows, template)]
+    lengths = [len(row["prompt_ids"]) for row in prepare(rows, template)]
     limit = sorted(lengths)[4]
-    kept = data.prepare(rows, template, max_length=limit)
+    kept = prepare(rows, template, max_length=limit)
     assert [len(row["prompt_ids"]) for row in kept] == [length for length in lengths if length < limit]
     assert 0 < len(kept) < len(rows)
-    assert len(data.prepare(rows, template, max_length=max(lengths) + 1)) == len(rows)
+    assert len(prepare(rows, template, max_length=max(lengths) + 1)) == len(rows)
 
 
 def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """A warning with both numbers; nothing is said where nothing is lost."""
     template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
-    lengths = sorted(len(row["prompt_ids"]) for row in data.prepare(rows, template, max_length=512))
+    lengths = sorted(len(row["prompt_ids"]) for row in prepare(rows, template, max_length=512))
     assert caplog.text == ""
-    kept = data.prepare(rows, template, max_length=lengths[4], name="eval")
+    kept = prepare(rows, template, max_length=lengths[4], name="eval")
     assert f"{8 - len(kept)} of 8 rows of the eval dataset are left out" in caplog.text
     with pytest.raises(DataError, match=r"Every prompt of the train dataset has 2 tokens \(`max_length`\) or more"):
-        data.prepare(rows, template, max_length=2)
+        prepare(rows, template, max_length=2)
 
 
 # ---- keys ---------------------------------------------------------------------------------------------------------------
@@ -287,45 +292,45 @@ def test_keys_outlive_shuffling_and_other_columns() -> None:
     rows = tiny.sft(12)
     more = rows.add_column("source", ["web"] * 12)
     shuffled = more.shuffle(seed=5)
-    by_prompt = dict(zip(rows["prompt"], data.row_keys(rows).keys, strict=True))
+    by_prompt = dict(zip(rows["prompt"], row_keys(rows).keys, strict=True))
     assert shuffled["prompt"][:] != rows["prompt"][:]
-    assert dict(zip(shuffled["prompt"], data.row_keys(shuffled).keys, strict=True)) == by_prompt
-    assert data.row_keys(shuffled).digest != data.row_keys(rows).digest
-    assert data.row_keys(more).digest == data.row_keys(rows).digest
+    assert dict(zip(shuffled["prompt"], row_keys(shuffled).keys, strict=True)) == by_prompt
+    assert row_keys(shuffled).digest != row_keys(rows).digest
+    assert row_keys(more).digest == row_keys(rows).digest
 
 
 @pytest.mark.parametrize("column", ["prompt", "completion", "tools", "chat_template_kwargs"])
 def test_another_content_has_another_key(column: str) -> None:
     """Everything that decides the tokens is part of it."""
     row = {"prompt": "a", "completion": "b", "tools": "[]", "chat_template_kwargs": "{}"}
-    keys = data.row_keys(Dataset.from_list([row, {**row, column: "c"}])).keys
+    keys = row_keys(Dataset.from_list([row, {**row, column: "c"}])).keys
     assert keys[0] != keys[1]
 
 
 def test_duplicates_have_keys_of_their_own() -> None:
     """So each has its own generation; shuffling gives the same set of keys."""
     rows = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": "c"}])
-    keys = data.row_keys(rows).keys
+    keys = row_keys(rows).keys
     assert len(set(keys)) == 4
-    assert set(data.row_keys(rows.shuffle(seed=1)).keys) == set(keys)
+    assert set(row_keys(rows.shuffle(seed=1)).keys) == set(keys)
 
 
 def test_every_turn_has_a_key_of_its_own() -> None:
     """With `turn: all`, a conversation becomes several rows."""
-    rows = data.prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
+    rows = prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
     assert len(rows) == len(set(rows["key"])) == 6
     assert Counter(key.rpartition(".")[0] for key in rows["key"]) == dict.fromkeys(
-        data.row_keys(tiny.sft(3, "multi-turn")).keys, 2
+        row_keys(tiny.sft(3, "multi-turn")).keys, 2
     )
 
 
 def test_the_digest_of_rows_follows_their_keys_and_order() -> None:
     """A run whose dataset changed can tell."""
     template = PairTemplate(tiny.tokenizer())
-    rows = data.prepare(tiny.sft(6), template)
-    assert data.digest(rows) == data.digest(data.prepare(tiny.sft(6), template))
-    assert data.digest(rows) != data.digest(rows.select([1, 0, 2, 3, 4, 5]))
-    assert data.digest(rows) != data.digest(rows.select(range(5)))
+    rows = prepare(tiny.sft(6), template)
+    assert rows_digest(rows) == rows_digest(prepare(tiny.sft(6), template))
+    assert rows_digest(rows) != rows_digest(rows.select([1, 0, 2, 3, 4, 5]))
+    assert rows_digest(rows) != rows_digest(rows.select(range(5)))
 
 
 # ---- hold-out -----------------------------------------------------------------------------------------------------------
@@ -335,13 +340,13 @@ def rows_to_split(n: int = 300) -> Dataset:
     """Prepared rows, every third prompt twice with different answers."""
     rows = tiny.sft(n).to_list()
     rows += [{**row, "completion": " Another."} for row in rows[::3]]
-    return data.prepare(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
+    return prepare(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
 
 
 def test_duplicates_of_a_prompt_are_held_out_together() -> None:
     """No prompt stands on both sides, none is lost, and 10 % of the distinct prompts are held out."""
     rows = rows_to_split()
-    train, held_out = data.split_held_out(rows, 0.1, 1000)
+    train, held_out = split_held_out(rows, 0.1, 1000)
     assert len(train) + len(held_out) == len(rows)
     sides = set(train["prompt_hash"]), set(held_out["prompt_hash"])
     assert not sides[0] & sides[1]
@@ -353,12 +358,12 @@ def test_duplicates_of_a_prompt_are_held_out_together() -> None:
 def test_the_hold_out_depends_on_the_prompts_alone() -> None:
     """Neither order nor answers nor a smaller sample of the same prompts move a prompt to the other side."""
     rows = rows_to_split()
-    _, held_out = data.split_held_out(rows, 0.1, 1000)
-    _, shuffled = data.split_held_out(rows.shuffle(seed=3), 0.1, 1000)
+    _, held_out = split_held_out(rows, 0.1, 1000)
+    _, shuffled = split_held_out(rows.shuffle(seed=3), 0.1, 1000)
     assert set(shuffled["prompt"]) == set(held_out["prompt"])
     other_answers = [{"prompt": prompt, "completion": " Yes."} for prompt in sorted(set(rows["prompt"]))]
-    again = data.prepare(Dataset.from_list(other_answers), PairTemplate(tiny.tokenizer()))
-    assert set(data.split_held_out(again, 0.1, 1000)[1]["prompt"]) == set(held_out["prompt"])
+    again = prepare(Dataset.from_list(other_answers), PairTemplate(tiny.tokenizer()))
+    assert set(split_held_out(again, 0.1, 1000)[1]["prompt"]) == set(held_out["prompt"])
 
 
 @pytest.mark.parametrize(
@@ -368,7 +373,7 @@ def test_the_hold_out_depends_on_the_prompts_alone() -> None:
 def test_how_many_prompts_are_held_out(prompts: int, fraction: float, most: int, expected: int) -> None:
     """The share that was asked for, at most `most`, at least one where there are two, and never all of them."""
     rows = Dataset.from_list([{"prompt": f"Boat {i}?", "completion": " Yes."} for i in range(prompts)])
-    train, held_out = data.split_held_out(data.prepare(rows, PairTemplate(tiny.tokenizer())), fraction, most)
+    train, held_out = split_held_out(prepare(rows, PairTemplate(tiny.tokenizer())), fraction, most)
     assert (len(train), len(held_out)) == (prompts - expected, expected)
 
 
@@ -391,11 +396,11 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
             lines.writelines(
                 json.dumps({"prompt": f"{i} " * 100, "completion": "yes " * 100}) + "\n" for i in range(n)
             )
-        rows = sources.load(str(path))
+        rows = load(str(path))
         gc.collect()
         pa.default_memory_pool().release_unused()
         with peak_memory() as peak:
-            made = data.prepare(rows, template)
+            made = prepare(rows, template)
         assert len(made) == n
         assert len(made[-1]["real_ids"]) == 500
         return max(peak) - peak[0]
@@ -432,9 +437,9 @@ def anonymous_memory() -> int:
 def test_unpaired_preferences_are_no_sft_data() -> None:
     """A completion that someone labelled undesirable must not become a real response."""
     rows = {"prompt": ["a", "b"], "completion": ["c", "d"]}
-    assert data.is_sft(Dataset.from_dict(rows))
-    assert not data.is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
-    assert data.is_sft(Dataset.from_dict({**rows, "label": ["sports", "news"]}))
+    assert is_sft(Dataset.from_dict(rows))
+    assert not is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
+    assert is_sft(Dataset.from_dict({**rows, "label": ["sports", "news"]}))
 
 
 # ---- saving -------------------------------------------------------------------------------------------------------------
@@ -442,11 +447,11 @@ def test_unpaired_preferences_are_no_sft_data() -> None:
 
 def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
-    monkeypatch.setattr(data, "ROWS_PER_SHARD", 10)
+    monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
     tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
-    rows = data.prepare(sources.load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
-    for name, part in zip(("train", "held-out"), data.split_held_out(rows, 0.2, 1000), strict=True):
-        data.save(part, tmp_path / name)
+    rows = prepare(load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
+    for name, part in zip(("train", "held-out"), split_held_out(rows, 0.2, 1000), strict=True):
+        save_rows(part, tmp_path / name)
         part.save_to_disk(tmp_path / f"{name}-whole")
         found, expected = load_from_disk(tmp_path / name), load_from_disk(tmp_path / f"{name}-whole")
         assert found.to_list() == expected.to_list()
@@ -456,9 +461,9 @@ def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monke
 
 def test_all_turns_of_a_conversation_are_held_out_together() -> None:
     """The second turn's prompt holds the first turn's answer: on the other side it would be known."""
-    rows = data.prepare(tiny.sft(12, kind="multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
+    rows = prepare(tiny.sft(12, kind="multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
     assert len(rows) > 12
-    train, held_out = data.split_held_out(rows, 0.3, 100)
+    train, held_out = split_held_out(rows, 0.3, 100)
 
     def conversations(side: Dataset) -> set[str]:
         return {key.partition(".")[0] for key in side["key"]}

@@ -12,8 +12,8 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
-from .data import is_preference, is_sft
-from .errors import DataError
+from ..errors import DataError
+from .columns import is_preference, is_sft
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ import known_models
 import tiny
 from spin_trl.collator import DataCollatorForSelfPlay
 from spin_trl.config import SPINConfig
-from spin_trl.data import prepare
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import EncodedPair, PairTemplate, eos_token_ids
 from spin_trl.errors import DataError, TemplateError
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.store import Generations, GenerationStore, Manifest
 from spin_trl.generation.transformers import TransformersEngine
 from spin_trl.pairs import pair
-from spin_trl.template import EncodedPair, PairTemplate, eos_token_ids
 from trl_templates import SPECIAL, TEMPLATES, conversation, family_of, family_tokenizer, generation_config, options_of
 
 # ---- every chat template that TRL ships ---------------------------------------------------------------------------------
