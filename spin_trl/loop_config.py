@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .checks import as_mapping, in_range, one_of, thresholds
+from .data.held_out import OVERLAP
 from .errors import RecipeError
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
@@ -61,6 +62,14 @@ class SelfPlayConfig:
         metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
     )
     held_out_max: int = field(default=1000, metadata={"help": "Most prompts that are kept for evaluation."})
+    held_out_overlap: str = field(
+        default="drop_train",
+        metadata={
+            "help": "With held-out data of its own: what happens to prompts that are trained on, too (up to case and white "
+            "space): drop_train leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
+            "choices": list(OVERLAP),
+        },
+    )
     scorer: list[str] | None = field(
         default=None,
         metadata={
@@ -184,6 +193,7 @@ class SelfPlayConfig:
         in_range("history", self.history, 0)
         in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
         in_range("held_out_max", self.held_out_max, 1)
+        one_of("held_out_overlap", self.held_out_overlap, OVERLAP)
         if self.keep_iterations is not None:
             in_range("keep_iterations", self.keep_iterations, 1)
         in_range("min_improvement", self.min_improvement, 0)

@@ -1,27 +1,134 @@
-"""Holds prompts out: chosen by their hashes alone, all rows of one prompt on the same side."""
+"""Keeps held-out prompts apart from those that are trained on.
+
+Prompts that differ in case and white space alone are one prompt to a model: they form a group, which stays on one side.
+"""
 
 from __future__ import annotations
 
-import heapq
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
+from ..errors import DataError
+
+if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
+    from datasets import Dataset
+
+GROUP = "prompt_group"
+"""Column of rows that have just been prepared: hash of the prompt's text, without regard to case and white space."""
+
+DROP_TRAIN, DROP_HELD_OUT, REFUSE = OVERLAP = "drop_train", "drop_held_out", "refuse"
+"""What to do with prompts of a held-out dataset that are trained on, too."""
+
+
+def group_of(prompt: str | list[dict[str, Any]]) -> str:
+    """Hash of a prompt's text, equal for prompts that differ in case and white space alone.
+
+    One message of a user counts as its text: the same question is often text in one file and a message in another.
+
+    Args:
+        prompt: text, or the messages before the response.
+    """
+    alone = prompt[0] if not isinstance(prompt, str) and len(prompt) == 1 else None
+    if alone is not None and alone.get("role") == "user":
+        prompt = _text(alone.get("content"))
+    plain = json.dumps(_folded(prompt), sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()[:20]
+
+
+def _text(content: Any) -> Any:
+    """Content as text, if it is text or parts of text."""
+    if isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+    ):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, str):
+        return " ".join(value.split()).casefold()
+    if isinstance(value, Mapping):
+        return {name: _folded(part) for name, part in value.items()}
+    return [_folded(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, Dataset]:
     """Split prepared rows into those to train on and held-out ones.
 
-    The prompts with the smallest hashes are held out, so the choice depends on nothing but the prompts, and all rows of
-    one prompt land on the same side.
+    The prompts with the smallest hashes are held out, so the choice depends on nothing but the prompts. All rows of one
+    prompt land on the same side, and so do prompts that differ in case and white space alone: the smallest hash decides for
+    them all.
 
     Args:
         rows: prepared rows.
         fraction: share of the distinct prompts to hold out; at least one, if there are two and the share is not 0.
         most: upper bound on their number.
+
+    Returns:
+        Rows to train on, and held-out rows.
     """
-    prompts = set(rows["prompt_hash"])
-    count = min(max(round(fraction * len(prompts)), 1), most, len(prompts) - 1) if fraction else 0
-    held_out = set(heapq.nsmallest(count, prompts))
+    hashes = rows["prompt_hash"][:]
+    groups = rows[GROUP][:] if GROUP in rows.column_names else hashes
+    prompts: dict[str, set[str]] = {}
+    for group, prompt in zip(groups, hashes, strict=True):
+        prompts.setdefault(group, set()).add(prompt)
+    number = sum(map(len, prompts.values()))
+    count = min(max(round(fraction * number), 1), most, number - 1) if fraction else 0
+    in_order = sorted(prompts, key=lambda group: min(prompts[group]))
+    held_out: set[str] = set()
+    for group in in_order:
+        # One that would be too many makes room for the next, so that a large group does not stand for all.
+        if len(prompts[group]) <= count:
+            held_out.add(group)
+            count -= len(prompts[group])
+    if not held_out and count and len(prompts) > 1:
+        smallest = min(in_order, key=lambda group: len(prompts[group]))
+        held_out = {smallest} if len(prompts[smallest]) <= most else set()
     sides: tuple[list[int], list[int]] = ([], [])
-    for index, prompt in enumerate(rows["prompt_hash"]):
-        sides[prompt in held_out].append(index)
+    for index, group in enumerate(groups):
+        sides[group in held_out].append(index)
     return rows.select(sides[0]), rows.select(sides[1])
+
+
+def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, Dataset, int]:
+    """See to it that no prompt is both trained on and held out.
+
+    Args:
+        rows: prepared rows to train on.
+        held_out: prepared rows of another dataset, to evaluate on.
+        overlap: of `OVERLAP`: which side gives up a prompt that is on both, or whether that is refused.
+
+    Returns:
+        Rows to train on, held-out rows, and how many rows were left out.
+
+    Raises:
+        DataError: prompts are on both sides and `overlap` is `refuse`, or nothing is left of the side that gives them up.
+    """
+    train_groups, held_out_groups = rows[GROUP][:], held_out[GROUP][:]
+    shared = set(train_groups) & set(held_out_groups)
+    if not shared:
+        return rows, held_out, 0
+    if overlap == REFUSE:
+        first = next(index for index, group in enumerate(held_out_groups) if group in shared)
+        raise DataError(
+            f"{len(shared):,} held-out prompts are in the training data, too (up to case and white space). The first is "
+            f"{held_out[first]['prompt'][:60]!r}. Remove them, or set `held_out_overlap: drop_train` or `drop_held_out`."
+        )
+    if overlap == DROP_TRAIN:
+        kept = [index for index, group in enumerate(train_groups) if group not in shared]
+        if not kept:
+            raise DataError(
+                f"Every prompt of the training data is held out ({len(rows):,} rows), so nothing is left to train on. Name "
+                "other held-out data, leave `held_out_name` out (a share of the prompts is held out then), or set "
+                "`held_out_overlap: drop_held_out`."
+            )
+        return rows.select(kept), held_out, len(rows) - len(kept)
+    kept = [index for index, group in enumerate(held_out_groups) if group not in shared]
+    if not kept:
+        raise DataError(
+            f"Every held-out prompt is in the training data, too ({len(held_out):,} rows), so none is left to evaluate on. "
+            "Name other held-out data, or set `held_out_overlap: drop_train`."
+        )
+    return rows, held_out.select(kept), len(held_out) - len(kept)

@@ -22,6 +22,7 @@ from .arrow import remapped
 from .columns import PREPARED_COLUMNS, is_sft
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
+from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
 from .template import Message, PairTemplate
 from .turns import turns_of
@@ -89,10 +90,10 @@ def prepare_and_count(
         )
     keys = keys or row_keys(dataset)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, 3)
+    identity = (keys.digest, template.digest(), max_length, turn, 4)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        columns = (*PREPARED_COLUMNS, CONVERSATION, _ROW, _OUTCOME, _PROBLEM, _NOTES)
+        columns = (*PREPARED_COLUMNS, CONVERSATION, GROUP, _ROW, _OUTCOME, _PROBLEM, _NOTES)
         prepared: dict[str, list[Any]] = {column: [] for column in columns}
         for values, index in zip(zip(*batch.values(), strict=True), indices, strict=True):
             row = dict(zip(batch, values, strict=True))
@@ -118,7 +119,10 @@ def _encoded(
     row: dict[str, Any], key: str, template: PairTemplate, turn: str, max_length: int | None
 ) -> Iterator[dict[str, Any]]:
     """A row's responses, each with what becomes of it; one that can't be used is a row without tokens, and the reason."""
-    nothing: dict[str, Any] = dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION), "") | {"prompt_ids": [], "real_ids": []}
+    nothing: dict[str, Any] = dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION, GROUP), "") | {
+        "prompt_ids": [],
+        "real_ids": [],
+    }
     try:
         for encoded in list(_encode_row(row, key, template, turn)):
             is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
@@ -164,10 +168,10 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
         "tools": row.get("tools"),
         "chat_template_kwargs": remove_none_values(row.get("chat_template_kwargs") or {}),
     }
-    conversation = ""
+    conversation = group = ""
     for number, (prompt, response) in enumerate(turns_of(row, turn)):
         # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
-        conversation = conversation or _hash(prompt)
+        conversation, group = conversation or _hash(prompt), group or group_of(prompt)
         encoded = template.encode(prompt, response, **options)
         if not encoded.prompt_ids:
             raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
@@ -181,6 +185,7 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
             "prompt": shown if isinstance(shown, str) else json.dumps(shown),
             "real": real if isinstance(real, str) else json.dumps(real),
             CONVERSATION: kept_of(prompt, response, options),
+            GROUP: group,
         }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 
 from ..data.arrow import save_rows
-from ..data.held_out import split_held_out
+from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
@@ -17,6 +18,8 @@ from ..hub.lineage import Origin, dataset_origin, model_origin
 from .directory import START
 from .run import Run
 from .start import make_tokenizer
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 STAGE = "data"
@@ -76,11 +79,13 @@ def _prepare(
     rows = found.rows
     if held_out is None:
         rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
+        remarks = _remarks_on_split(run, rows, held_out_rows)
     else:
-        held_out_rows = prepared(held_out, "held-out").rows
-        held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
-    save_rows(rows, run.directory.train_rows)
-    save_rows(held_out_rows, run.directory.held_out_rows)
+        rows, held_out_rows, remarks = _apart(run, rows, prepared(held_out, "held-out").rows)
+    for remark in remarks:
+        logger.warning("%s", remark)
+    save_rows(_saved(rows), run.directory.train_rows)
+    save_rows(_saved(held_out_rows), run.directory.held_out_rows)
     run.journal.append(
         "prepare",
         STAGE,
@@ -89,9 +94,47 @@ def _prepare(
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
         left_out=found.too_long,
+        remarks=remarks,
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )
+
+
+def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
+    """Rows to train on and held-out rows of two datasets, without what is in both, and what there is to say about it."""
+    most, overlap = run.play.held_out_max, run.play.held_out_overlap
+    if overlap == DROP_TRAIN:  # what is not evaluated on may be trained on
+        held_out = held_out.select(range(min(len(held_out), most)))
+    rows, held_out, dropped = separate(rows, held_out, overlap)
+    held_out = held_out.select(range(min(len(held_out), most)))
+    if not dropped:
+        return rows, held_out, []
+    side, why = ("training", "they are held out") if overlap == DROP_TRAIN else ("held-out", "they are trained on")
+    return (
+        rows,
+        held_out,
+        [
+            f"{dropped:,} rows of the {side} data are left out: their prompts are in the other data, too, so {why} "
+            f"(`held_out_overlap: {overlap}`)."
+        ],
+    )
+
+
+def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
+    """What there is to say if nothing could be held out."""
+    if not run.play.held_out_fraction or len(held_out):
+        return []
+    count = len(set(rows["prompt_hash"]))
+    return [
+        f"No prompt is held out, so no iteration is measured and the last one counts as the best: the data has {count:,} "
+        f"distinct {'prompt' if count == 1 else 'prompts'}, and they differ in case and white space at most. Name "
+        "`held_out_name`, or see whether a column of the data is missing from the prompts."
+    ]
+
+
+def _saved(rows: Dataset) -> Dataset:
+    """Prepared rows as a run keeps them: groups have served to split them."""
+    return rows.remove_columns([column for column in (GROUP,) if column in rows.column_names])
 
 
 def _origins(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:

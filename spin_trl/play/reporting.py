@@ -75,7 +75,7 @@ def gather(directory: RunDirectory) -> Page:
     return Page(
         name=record.name,
         verdict=sentence(record),
-        remarks=remarks(record),
+        remarks=[*remarks(record), *map(str, record.prepared.get("remarks") or [])],
         warnings=_warnings(record),
         facts=facts(record),
         standings=standings(record),

@@ -31,6 +31,10 @@ from .tracking import training_logs
 
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
+UNKNOWN = TURN
+"""Stands for a character that the `char` tokenizer has not seen. It must not be EOS, which would end the text there, and a
+token of its own would change the size of every model that is made here, the quickstart's among them."""
+
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -40,6 +44,8 @@ CHATML = (
 def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -> PreTrainedTokenizerBase:
     """A tokenizer trained on texts: byte-level BPE (any text), or one token a character (those that it has seen).
 
+    Other characters are the `char` tokenizer's unknown token, which is not its EOS.
+
     Args:
         texts: to train on.
         start: kind and size.
@@ -48,7 +54,7 @@ def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -
     if start.start_tokenizer == "char":
         characters = sorted(set().union(*map(set, texts)))
         vocabulary = {token: index for index, token in enumerate([END, TURN, TURN_END, *characters])}
-        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=END))
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
         backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
         backend.decoder = decoders.Fuse()
     else:
@@ -67,6 +73,7 @@ def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token=END,
+        unk_token=UNKNOWN if start.start_tokenizer == "char" else None,
         pad_token=END,
         additional_special_tokens=[TURN, TURN_END],
         model_max_length=max_length,

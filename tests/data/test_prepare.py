@@ -91,7 +91,7 @@ def test_a_system_message_belongs_to_the_prompt() -> None:
 def test_prepared_rows_show_their_texts() -> None:
     """Scorers and samples get the last message of the prompt, and the response, as text."""
     rows = prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()))
-    assert set(rows.column_names) == {*PREPARED_COLUMNS, "conversation"}
+    assert set(rows.column_names) == {*PREPARED_COLUMNS, "conversation", "prompt_group"}
     for row, source in zip(rows, tiny.sft(3, "multi-turn"), strict=True):
         assert row["prompt"] == source["messages"][2]["content"]
         assert row["real"] == source["messages"][3]["content"]

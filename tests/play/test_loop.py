@@ -22,6 +22,8 @@ from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryErr
 from spin_trl.play import loop, phases
 from spin_trl.play.directory import RunDirectory
 from spin_trl.play.launching import by_accelerate
+from spin_trl.play.preparing import prepare_data
+from spin_trl.play.reporting import write_report
 
 LN2 = math.log(2)
 PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", "save_steps": 1}
@@ -324,6 +326,32 @@ def test_held_out_data_may_be_given(llama_folder: Path) -> None:
     build(llama_folder, eval_dataset=given, held_out_max=4, num_iterations=1).run()
     assert len(load_from_disk("run/data/train")) == 15
     assert load_from_disk("run/data/held-out")["prompt"][:] == given["prompt"][:4]
+
+
+def test_prompts_on_both_sides_are_counted_and_named(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two of the held-out prompts are in the training data: its rows go, which journal, log and report say."""
+    rows = tiny.sft(20)
+    shouted = [{**row, "prompt": row["prompt"].upper()} for row in rows.select(range(13, 18))]
+    session = build(llama_folder, train_dataset=rows.select(range(15)), eval_dataset=Dataset.from_list(shouted))
+    prepare_data(session.state, session.train_dataset, session.eval_dataset)
+    assert load_from_disk("run/data/train")["prompt"][:] == rows["prompt"][:13]
+    assert len(load_from_disk("run/data/held-out")) == 5
+    said = "2 rows of the training data are left out: their prompts are in the other data, too"
+    assert said in entry("prepare", "data")["remarks"][0]
+    assert said in caplog.text
+    Path("run/recipe.yaml").write_text("{}", encoding="utf-8")
+    assert said in write_report(RunDirectory("run")).read_text(encoding="utf-8")
+
+
+def test_a_run_whose_rows_have_one_prompt_says_that_nothing_is_held_out(
+    llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before anything runs: a column may be missing from the prompts."""
+    rows = Dataset.from_list([{"prompt": "Sort these words. ", "completion": f" Answer {i}."} for i in range(9)])
+    session = build(llama_folder, train_dataset=rows)
+    prepare_data(session.state, session.train_dataset, None)
+    assert "No prompt is held out" in caplog.text
+    assert "the data has 1 distinct prompt," in entry("prepare", "data")["remarks"][0]
 
 
 def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) -> None:

@@ -50,6 +50,14 @@ def test_characters_are_one_token_each() -> None:
     assert tokenizer.decode(ids) == "dab c"
 
 
+def test_a_character_that_was_not_seen_does_not_end_the_text() -> None:
+    """It is the unknown token, which is not EOS, and what follows is kept."""
+    tokenizer = build_tokenizer(iter(["abcd"]), StartConfig(**SMALL, start_tokenizer="char"), 64)
+    ids = tokenizer("b\u00e9cd")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["b", tokenizer.unk_token, "c", "d"]
+    assert tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
+
+
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_tokenizer_can_end_pad_and_chat(kind: str, tmp_path: Path) -> None:
     """EOS, padding, and a chat template whose turns are single tokens; all survives saving."""
