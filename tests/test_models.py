@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
 from spin_trl import SPINConfig, models
+from spin_trl.adapters import is_adapter
 from spin_trl.errors import DataError
-from spin_trl.models import digest, is_adapter, keep_differentiable, load_policy, load_tokenizer, merge_adapter
+from spin_trl.model_digest import digest
+from spin_trl.models import keep_differentiable, load_policy, load_tokenizer, merge_adapter
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -206,7 +208,7 @@ def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tm
     """The same checkpoint loaded in float32 and in bfloat16, saved and loaded again, is the same model."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     name = digest(model)
-    assert len(name) == 16
+    assert len(name.removeprefix("2-")) == 16
     assert digest(load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"}))) == name
     model.save_pretrained(tmp_path)
     assert digest(AutoModelForCausalLM.from_pretrained(tmp_path)) == name

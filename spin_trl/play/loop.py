@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import terminal
+from ..adapters import check_new
 from ..config import SPINConfig
 from ..data.columns import is_sft
 from ..errors import DataError, LaunchError, RunDirectoryError
@@ -26,7 +27,8 @@ from ..evaluation.scorers import Scorer
 from ..files import read_json
 from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
-from ..models import digest, load_tokenizer
+from ..model_digest import digest
+from ..models import load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
@@ -119,6 +121,7 @@ class SelfPlay:
                 "(`chosen` and `rejected`) are for SPINTrainer: there is nothing to iterate. Other names need a column "
                 "mapping, like {question: prompt, answer: completion}."
             )
+        check_new(peft_config)
         self.train_dataset = _first(train_dataset, SMOKE_ROWS) if play.smoke else train_dataset
         self.eval_dataset = _first(eval_dataset, SMOKE_ROWS) if play.smoke and eval_dataset else eval_dataset
         self.launch = launch

@@ -14,12 +14,13 @@ from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..hub.lineage import Origin, dataset_origin, model_origin
+from ..vocabulary import check_tokens, load_embeddings_size
 from .directory import START
-from .run import Run
+from .run import DATA, Run
 from .start import make_tokenizer
 
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-STAGE = "data"
+STAGE = DATA
 
 
 def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
@@ -79,6 +80,13 @@ def _prepare(
     else:
         held_out_rows = prepared(held_out, "held-out").rows
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
+    if run.model is not None:
+        check_tokens(
+            run.tokenizer(),
+            load_embeddings_size(run.model, run.args),
+            f"the model {run.model!r}",
+            (rows, held_out_rows),
+        )
     save_rows(rows, run.directory.train_rows)
     save_rows(held_out_rows, run.directory.held_out_rows)
     run.journal.append(
