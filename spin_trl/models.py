@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -111,6 +112,15 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
     return None
 
 
+def rounds_by_batch(model: torch.nn.Module) -> bool:
+    """Whether what a row gives depends on the other rows of its batch: LLM.int8()'s layers (`load_in_8bit`).
+
+    They compute those inputs in float16 that are large in any token of a batch, and round the others to eight bits. The same
+    weights then differ by up to some tenths of a nat a token from one batch to another.
+    """
+    return bool(getattr(model, "is_loaded_in_8bit", False))
+
+
 def keep_differentiable(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
 
@@ -153,9 +163,26 @@ def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrained
     return tokenizer
 
 
+def _untie(base: PreTrainedModel) -> None:
+    """Give the output layer weights of its own where it shares them with input embeddings that alone have an adapter."""
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    if not isinstance(embeddings, BaseTunerLayer) or output is None or isinstance(output, BaseTunerLayer):
+        return
+    if output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+
+
 def merge_adapter(folder: Path, args: SPINConfig) -> None:
     """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
-    merged = load_policy(folder, args).merge_and_unload()
+    adapted = load_policy(folder, args)
+    _untie(adapted.get_base_model())
+    merged = adapted.merge_and_unload()
+    weights = [
+        getattr(layer, "weight", None) for layer in (merged.get_input_embeddings(), merged.get_output_embeddings())
+    ]
+    if weights[0] is not weights[1]:
+        for config in (merged.config, merged.config.get_text_config()):
+            config.tie_word_embeddings = False
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (folder / name).unlink()
     merged.save_pretrained(folder)

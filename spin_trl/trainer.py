@@ -48,7 +48,7 @@ from .files import DEFINITION, definition_of
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
 from .model_digest import digest
-from .models import keep_differentiable, lost_steps
+from .models import keep_differentiable, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
@@ -177,8 +177,10 @@ class SPINTrainer(ObjectiveTrainer):
                 autocast=self.args.fp16 or self.args.bf16,
                 unrounded=unrounded,
             )
-            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step.
-            self.precompute_ref_logps &= not (self._opponent_is_ours and self.is_fsdp_enabled)
+            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
+            # they are where a row's result depends on its batch: the opponent then sees the policy's batches.
+            at_every_step = self.is_fsdp_enabled or rounds_by_batch(self.model)
+            self.precompute_ref_logps &= not (self._opponent_is_ours and at_every_step)
         self._ready = True
         if self._self_play:
             is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32

@@ -110,7 +110,8 @@ class Setup:
     @property
     def opponent_is_precomputed(self) -> bool:
         """Whether the opponent's log-probabilities are computed once an iteration."""
-        is_switched = self.sharding.kind == "FSDP" and self.peft is not None
+        in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
+        is_switched = self.peft is not None and (self.sharding.kind == "FSDP" or in_8_bits)
         return not self.terms.reference_free and not is_switched
 
     @property
