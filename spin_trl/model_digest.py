@@ -72,7 +72,8 @@ def adapter_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _inside(module: torch.nn.Module) -> str | None:
     """Under which name a layer of PEFT holds what it is wrapped around, or None for other layers."""
     if isinstance(module, AuxiliaryTrainingWrapper):
-        return "original_module"
+        # The wrapper of single tokens has put a tuner layer of its own around the embeddings.
+        return next(name for name in ("token_adapter", "original_module") if name in dict(module.named_children()))
     return "base_layer" if isinstance(module, BaseTunerLayer) and hasattr(module, "base_layer") else None
 
 

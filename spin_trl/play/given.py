@@ -35,8 +35,8 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
     if others or "default" not in model.peft_config:
         raise RecipeError(
-            f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default'. Load or make "
-            'it with `adapter_name="default"` (PEFT\'s default), and delete the others.'
+            f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as "
+            "PEFT names it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
         )
     known = digest(model)
     _save_adapter(model, tokenizer, folder, None)
@@ -54,9 +54,9 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         shutil.rmtree(folder)
         shutil.rmtree(base)
         raise RecipeError(
-            "`model` is a PEFT model that can't be loaded again as it is in memory from what PEFT saves of it: its base model "
-            "was changed, or is loaded in another precision. Merge the adapter (`model.merge_and_unload()`), or save both, "
-            "and pass the adapter's folder."
+            "`model` is a PEFT model that can't be loaded again as it is in memory from what PEFT saves of it: its base "
+            "model was changed, or is loaded in another precision. Merge the adapter (`model.merge_and_unload()`), or save "
+            "both, and pass the adapter's folder."
         )
 
 
