@@ -15,11 +15,13 @@ from . import opponent
 from .config import SPINConfig
 from .data.keys import hash_of, rows_digest
 from .data.template import PairTemplate
+from .errors import GenerationsError
+from .files import DEFINITION, definition_of
 from .generation.engine import Sampling
 from .generation.produce import generate
-from .generation.store import GenerationStore
+from .generation.store import MANIFEST, GenerationStore
 from .generation.transformers import TransformersEngine
-from .models import digest
+from .model_digest import digest
 
 
 def answer(
@@ -51,13 +53,17 @@ def answer(
         The store. What an interrupted call left is found by a name that is its own for every model and setting.
     """
     sampling = Sampling.from_args(args)
-    digests: dict[str, Any] = {
-        "dataset_digest": rows_digest(rows),
-        "template_digest": template.digest(),
-        "model_digest": digest(model, adapter_is_new=adapter_is_new),
-    }
-    folder = f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}"
-    store = GenerationStore(Path(args.output_dir) / "generations" / folder)
+    folder = Path(args.output_dir) / "generations"
+    definitions = (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,)
+    for definition in definitions:  # what version 0.1.0 left is found by its own name, too
+        digests: dict[str, Any] = {
+            "dataset_digest": rows_digest(rows),
+            "template_digest": template.digest(definition),
+            "model_digest": digest(model, adapter_is_new=adapter_is_new, definition=definition),
+        }
+        store = GenerationStore(folder / f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}")
+        if store.folder.exists():
+            break
     engine = TransformersEngine(
         model.to(accelerator.device), template.eos_ids, tokenizer.pad_token_id, autocast=accelerator.autocast
     )
@@ -73,3 +79,14 @@ def answer(
             **digests,
         )
     return store
+
+
+def _has_store_of(folder: Path, name: str, definition: int) -> bool:
+    """Whether answers to a dataset are there whose model was named by a definition of digests."""
+    for manifest in folder.glob(f"{name}-*/{MANIFEST}"):
+        try:
+            if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:
+                return True
+        except GenerationsError:
+            continue
+    return False

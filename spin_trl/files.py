@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever interrupts the writing."""
+"""Files that are there whole or not at all, whatever interrupts the writing; digests that say how they were computed."""
 
 from __future__ import annotations
 
@@ -36,3 +36,28 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON, or None if there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+DEFINITION = 2
+"""Number of the definition by which new digests of datasets, templates and models are computed."""
+
+
+def numbered(definition: int, hexdigest: str) -> str:
+    """A digest that says by which definition it was computed.
+
+    Args:
+        definition: its number. Digests of definition 1 (version 0.1.0) carry none.
+        hexdigest: at least 16 hexadecimal digits, of which 16 are kept.
+
+    Returns:
+        `0123456789abcdef` by definition 1, and `2-0123456789abcdef` by definition 2.
+    """
+    return hexdigest[:16] if definition == 1 else f"{definition}-{hexdigest[:16]}"
+
+
+def definition_of(digest: str | None) -> int:
+    """The definition by which a digest was computed. None, for what has not been recorded yet: the newest."""
+    if digest is None:
+        return DEFINITION
+    number, dash, _ = digest.partition("-")
+    return int(number) if dash and number.isdigit() else 1

@@ -1,35 +1,27 @@
-"""Loads a policy the same way for every phase, and names weights by a digest."""
+"""Loads a policy and its tokenizer the same way for every phase."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from trl.trainer.utils import create_model_from_path
 
+from .adapters import WEIGHTS, base_of, check_start, is_adapter, saved_embeddings
 from .config import SPINConfig
-from .data.template import eos_token_ids
+from .eos import add_eos_ids, own_eos_ids
 from .errors import DataError
-
-FROZEN_ADAPTER = "ref"
-"""TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""
-
-
-def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a PEFT adapter instead of whole weights."""
-    return (Path(path) / "adapter_config.json").is_file()
 
 
 def load_policy(
@@ -41,6 +33,8 @@ def load_policy(
 ) -> PreTrainedModel | PeftModel:
     """Load weights, or a base model with the adapter that lies in a folder.
 
+    Where an adapter was trained with added tokens, it holds the embeddings, and the base model is resized to their number.
+
     Args:
         path: local folder or Hub name.
         args: `model_init_kwargs` and `trust_remote_code` are used.
@@ -48,7 +42,7 @@ def load_policy(
         trainable: whether the adapter is to be trained further.
 
     Raises:
-        DataError: there is no such model, or its weights are not safetensors.
+        DataError: there is no such model, its weights are not safetensors, or an adapter does not fit its base model.
     """
     kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
     if quantization_config is not None:
@@ -62,16 +56,37 @@ def load_policy(
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
         if is_adapter(path):
-            base = PeftConfig.from_pretrained(str(path)).base_model_name_or_path
-            model = PeftModel.from_pretrained(
-                create_model_from_path(base, **kwargs), str(path), is_trainable=trainable
-            )
+            check_start(path)
+            model = _load_adapter(Path(path), create_model_from_path(base_of(path), **kwargs), trainable)
         else:
             model = create_model_from_path(str(path), **kwargs)
+    except DataError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
         raise DataError(f"The model {str(path)!r} can't be loaded: {error}") from error
     keep_differentiable(model)
     return model
+
+
+def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftModel:
+    """An adapter around its base model, whose embeddings get the adapter's size."""
+    layers = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
+    names = {what: name for name, module in base.named_modules() for what, layer in layers.items() if module is layer}
+    sizes = saved_embeddings(path, names) if (path / WEIGHTS).is_file() else {}
+    present = base.get_input_embeddings().weight.shape[0]
+    if len(set(sizes.values())) > 1:
+        described = " and ".join(f"{what} embeddings for {size} tokens" for what, size in sizes.items())
+        raise DataError(f"The adapter {str(path)!r} has {described}, while its base model has {present}.")
+    for size in set(sizes.values()) - {present}:
+        base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
+    add_eos_ids(base, own_eos_ids(path))
+    try:
+        return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+    except RuntimeError as error:
+        raise DataError(
+            f"The adapter {str(path)!r} does not fit its base model {base.config._name_or_path!r}, whose embeddings are for "
+            f"{present} tokens: {error}"
+        ) from error
 
 
 USUAL_WEIGHT = 0.02
@@ -97,6 +112,15 @@ def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
     return None
 
 
+def rounds_by_batch(model: torch.nn.Module) -> bool:
+    """Whether what a row gives depends on the other rows of its batch: LLM.int8()'s layers (`load_in_8bit`).
+
+    They compute those inputs in float16 that are large in any token of a batch, and round the others to eight bits. The same
+    weights then differ by up to some tenths of a nat a token from one batch to another.
+    """
+    return bool(getattr(model, "is_loaded_in_8bit", False))
+
+
 def keep_differentiable(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
 
@@ -108,12 +132,20 @@ def keep_differentiable(model: torch.nn.Module) -> None:
             module.state_dict()  # unpacks the weights, if they have been repacked already
 
 
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files of which a folder with a tokenizer has at least one."""
+
+
 def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
+
+    Where a folder holds an adapter and no tokenizer, it is the base model's.
 
     Raises:
         DataError: there is none, or it has neither pad nor EOS token.
     """
+    if is_adapter(path) and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
+        path = base_of(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(path),
@@ -131,55 +163,26 @@ def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrained
     return tokenizer
 
 
-def load_eos_ids(path: str | None, args: SPINConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends a response of a model: its tokenizer's EOS, and those of its generation config, if it has one.
-
-    Args:
-        path: local folder or Hub name; None: a model that is built from scratch has no generation config.
-        args: the revision in `model_init_kwargs` is used.
-        tokenizer: of the model.
-    """
-    revision = (args.model_init_kwargs or {}).get("revision") or "main"
-    try:
-        config = GenerationConfig.from_pretrained(path, revision=revision) if path else None
-    except OSError:
-        config = None  # a model may come without one
-    return eos_token_ids(tokenizer, config)
+def _untie(base: PreTrainedModel) -> None:
+    """Give the output layer weights of its own where it shares them with input embeddings that alone have an adapter."""
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    if not isinstance(embeddings, BaseTunerLayer) or output is None or isinstance(output, BaseTunerLayer):
+        return
+    if output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
 
 
 def merge_adapter(folder: Path, args: SPINConfig) -> None:
     """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
-    merged = load_policy(folder, args).merge_and_unload()
+    adapted = load_policy(folder, args)
+    _untie(adapted.get_base_model())
+    merged = adapted.merge_and_unload()
+    weights = [
+        getattr(layer, "weight", None) for layer in (merged.get_input_embeddings(), merged.get_output_embeddings())
+    ]
+    if weights[0] is not weights[1]:
+        for config in (merged.config, merged.config.get_text_config()):
+            config.tie_word_embeddings = False
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (folder / name).unlink()
     merged.save_pretrained(folder)
-
-
-def digest(model: torch.nn.Module, *, adapter_is_new: bool = False) -> str:
-    """Hash of a model's weights, the same in whichever floating-point format they were loaded.
-
-    Args:
-        model: a model, or a PEFT model around one. The frozen adapter is left out.
-        adapter_is_new: leave out the trainable adapter, too: a new one changes nothing yet.
-
-    Returns:
-        16 hexadecimal digits.
-    """
-    hasher = hashlib.sha256()
-    named = [(_plain(name), tensor) for name, tensor in model.state_dict().items()]
-    for name, tensor in sorted(named, key=lambda one: one[0]):
-        if f".{FROZEN_ADAPTER}." in name or (adapter_is_new and "lora_" in name):
-            continue
-        tensor = tensor.detach()
-        if tensor.is_floating_point():
-            # bfloat16 is the coarsest format that weights are loaded in; the sign of zero means nothing.
-            tensor = (tensor.to(torch.bfloat16) + 0.0).view(torch.int16)
-        hasher.update(name.encode())
-        hasher.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()[:16]
-
-
-def _plain(name: str) -> str:
-    name = name.removeprefix("base_model.model.")
-    # Adapters of fused experts are wrapped in one another: only `.base_layer` tells them apart.
-    return name if "lora_" in name else name.replace(".base_layer", "")

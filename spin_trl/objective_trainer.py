@@ -24,6 +24,7 @@ from .config import SPINConfig
 from .forward.obstacles import AUXILIARY_LOSS
 from .look_ahead import others_of_each, others_of_this
 from .loss_types import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
+from .models import rounds_by_batch
 from .objectives import logratios
 from .shared_prefix import SharedPrefix
 from .terms import ObjectiveTerms
@@ -56,7 +57,9 @@ class ObjectiveTrainer(DPOTrainer):
         if self._shared_prefix is not None:
             return
         wanted = getattr(self.args, "shared_prefix", None)
-        self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), self._compute_dtype())
+        # The forward's noise, not the weights': LLM.int8() computes in float16.
+        dtype = torch.float16 if rounds_by_batch(self.model) else self._compute_dtype()
+        self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), dtype)
         if self.args.torch_compile:
             # It traces what it is given: neither layouts that change nor hooks that come and go.
             self._shared_prefix.leave_alone(self.model)
@@ -174,7 +177,7 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         # Ours are taken out first: the parent hands everything that it does not know to the model.
-        others = inputs.get(OTHERS)
+        everything, others = inputs, inputs.get(OTHERS)
         beside = {name.removeprefix(BRANCH): value for name, value in inputs.items() if name.startswith(BRANCH)}
         with self._unique_tokens(inputs):
             inputs = _without_ours(inputs)
@@ -194,7 +197,7 @@ class ObjectiveTrainer(DPOTrainer):
         else:
             opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
         if self._check_is_due():
-            opponent.check(policy_logps, opponent_logps, lengths, self._compute_dtype())
+            self._check_opponent(everything, policy_logps, opponent_logps, lengths)
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: proto_logps[0] if proto_logps else None}
         for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
@@ -224,6 +227,15 @@ class ObjectiveTrainer(DPOTrainer):
     def _check_is_due(self) -> bool:
         """Whether the policy must be equal to its opponent in this batch."""
         return False
+
+    def _check_opponent(
+        self, batch: Any, policy_logps: torch.Tensor, opponent_logps: torch.Tensor, lengths: torch.Tensor
+    ) -> None:
+        """Raise unless the policy is equal to its opponent in this batch; the tensors have shape (2 * batch,)."""
+        if rounds_by_batch(self.model):
+            # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
+            policy_logps = opponent_logps + torch.cat(self._logratios(batch))
+        opponent.check(policy_logps, opponent_logps, lengths, self._compute_dtype())
 
     def _compute_dtype(self) -> torch.dtype:
         if self.args.bf16:

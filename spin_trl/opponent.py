@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -10,10 +11,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners._buffer_dict import BufferDict
+from peft.utils.other import ModulesToSaveWrapper
 from trl.trainer.utils import use_adapter
 
 from .errors import OpponentError
-from .models import FROZEN_ADAPTER
+from .model_digest import FROZEN_ADAPTER
 
 NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 """Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
@@ -68,8 +71,9 @@ def check(
         "The policy does not start this iteration at its opponent: at the first step, a response of "
         f"{int(num_tokens[worst])} tokens has log-probability {float(policy_logps[worst]):.4f} under the policy and "
         f"{float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to {float(tolerance[worst]):.4f}. "
-        "Likely causes: dropout that is still active, weights that were changed after the trainer was made, or "
-        "an adapter and its frozen copy in different dtypes. `check_opponent: false` trains all the same."
+        "Likely causes: dropout that is still active, weights that were changed after the trainer was made, a new adapter "
+        "that does not start at zero, or an adapter and its frozen copy in different dtypes. `check_opponent: false` trains "
+        "all the same."
     )
 
 
@@ -83,21 +87,56 @@ def drop_frozen_adapter(model: PeftModel) -> None:
 def freeze_adapter(model: PeftModel) -> None:
     """Make the trainable adapter, as it is now, the opponent: copy it, frozen, in the same dtype."""
     drop_frozen_adapter(model)
-    model.add_adapter(FROZEN_ADAPTER, model.peft_config["default"])
+    with initialised_plainly(model):
+        model.add_adapter(FROZEN_ADAPTER, copy.deepcopy(model.peft_config["default"]))
     model.set_adapter("default")
     align_frozen_adapter(model)
+
+
+@contextlib.contextmanager
+def initialised_plainly(model: torch.nn.Module) -> Iterator[None]:
+    """Let further adapters be added to a model without a change of its base.
+
+    An adapter that was initialised by PiSSA or OLoRA has its first matrices taken out of the base's weights when it is
+    loaded. A copy of the adapter with the same configuration would take out others.
+    """
+    config = model.peft_config.get("default") if isinstance(model, PeftModel) else None
+    before = getattr(config, "init_lora_weights", None)
+    if not isinstance(before, str):
+        yield
+        return
+    config.init_lora_weights = True  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config.init_lora_weights = before  # type: ignore[union-attr]
 
 
 def align_frozen_adapter(model: PeftModel) -> None:
     """Give the frozen adapter exactly the trainable one's numbers, dtype included.
 
-    TRL rounds the trainable adapter of a quantised model to bfloat16 and leaves the frozen one in float32; the
-    log-ratios of the first step would then not be zero.
+    TRL copies what PEFT keeps in modules, but neither adapters of embeddings, which are plain parameters, nor buffers. And
+    it rounds the trainable adapter of a quantised model to bfloat16 and leaves the frozen one in float32; the log-ratios of
+    the first step would then not be zero.
     """
-    for name, parameter in model.named_parameters():
-        if f".{FROZEN_ADAPTER}." in name:
-            parameter.data = model.get_parameter(name.replace(f".{FROZEN_ADAPTER}.", ".default.")).data.clone()
-            parameter.requires_grad_(False)
+    for trained, frozen in _both_adapters(model):
+        frozen.data = trained.data.clone()
+        frozen.requires_grad_(False)
+
+
+def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
+            if FROZEN_ADAPTER not in module or "default" not in module:
+                continue
+            trained, frozen = module["default"], module[FROZEN_ADAPTER]
+            if isinstance(frozen, torch.Tensor):
+                yield trained, frozen
+            elif isinstance(frozen, torch.nn.Module):
+                theirs = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
+                ours = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
+                yield from ((ours[name], tensor) for name, tensor in theirs.items())
 
 
 @contextlib.contextmanager
@@ -118,7 +157,12 @@ def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
 
 
 def fit_adapters(
-    model: PeftModel, *, in_float32: bool, align: bool, unrounded: Mapping[str, torch.Tensor] = MappingProxyType({})
+    model: PeftModel,
+    *,
+    in_float32: bool,
+    align: bool,
+    autocast: bool = True,
+    unrounded: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> None:
     """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
 
@@ -130,14 +174,32 @@ def fit_adapters(
         model: as TRL's constructor leaves it.
         in_float32: whether the trainable adapter is to be float32.
         align: whether the frozen adapter is the opponent.
+        autocast: whether training computes in mixed precision. Without it, whole modules that are trained
+            (`modules_to_save`) stay in the dtype of their neighbours.
         unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
     """
     if in_float32:
+        whole = _whole_modules(model)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                parameter.data = unrounded.get(name, parameter.data).float()
+                original = whole.get(id(parameter))
+                # What has not been trained yet is its original, which TRL has rounded with the adapters.
+                exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
+                parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
     if align:
         align_frozen_adapter(model)
+
+
+def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
+    """The original of every parameter of the modules that are trained as a whole, by the copy's identity."""
+    found = {}
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper) and "default" in module.modules_to_save:
+            originals = dict(module.original_module.named_parameters())
+            for name, parameter in module.modules_to_save["default"].named_parameters():
+                if name in originals and originals[name].shape == parameter.shape:
+                    found[id(parameter)] = originals[name]
+    return found
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from transformers import (
     BitsAndBytesConfig,
     DataCollator,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProcessorMixin,
@@ -32,6 +33,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
+from .adapters import check_new
 from .answers import answer
 from .card import complete_card
 from .collator import self_play_collator
@@ -40,13 +42,17 @@ from .data.columns import as_preference, is_preference, is_sft
 from .data.keys import rows_digest
 from .data.prepare import prepare
 from .data.template import PairTemplate, eos_token_ids
+from .eos import add_eos_ids, eos_ids_of
 from .errors import DataError, GenerationsError, RecipeError
+from .files import DEFINITION, definition_of
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
-from .models import digest, keep_differentiable, lost_steps
+from .model_digest import digest
+from .models import keep_differentiable, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
+from .vocabulary import check_tokens, embeddings_of
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +141,7 @@ class SPINTrainer(ObjectiveTrainer):
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
             args = copy.copy(check_self_play(args, train_dataset, data_collator))
+            check_new(peft_config)
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
             adapters = peft_config is not None or is_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
@@ -146,30 +153,34 @@ class SPINTrainer(ObjectiveTrainer):
         if is_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
         unrounded = opponent.trainable_adapters(model) if is_adapter and self._self_play else {}
-        super().__init__(
-            model=model,
-            ref_model=ref_model,
-            args=args,
-            data_collator=data_collator,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            processing_class=processing_class,
-            compute_metrics=compute_metrics,
-            callbacks=callbacks,
-            optimizers=optimizers,
-            quantization_config=quantization_config,
-            peft_config=peft_config,
-        )
+        with opponent.initialised_plainly(model) if is_adapter else contextlib.nullcontext():
+            super().__init__(
+                model=model,
+                ref_model=ref_model,
+                args=args,
+                data_collator=data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=eval_dataset,
+                processing_class=processing_class,
+                compute_metrics=compute_metrics,
+                callbacks=callbacks,
+                optimizers=optimizers,
+                quantization_config=quantization_config,
+                peft_config=peft_config,
+            )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
                 align=self.ref_model is None,
+                autocast=self.args.fp16 or self.args.bf16,
                 unrounded=unrounded,
             )
-            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step.
-            self.precompute_ref_logps &= not (self._opponent_is_ours and self.is_fsdp_enabled)
+            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
+            # they are where a row's result depends on its batch: the opponent then sees the policy's batches.
+            at_every_step = self.is_fsdp_enabled or rounds_by_batch(self.model)
+            self.precompute_ref_logps &= not (self._opponent_is_ours and at_every_step)
         self._ready = True
         if self._self_play:
             is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
@@ -216,8 +227,24 @@ class SPINTrainer(ObjectiveTrainer):
     @functools.cached_property
     def pair_template(self) -> PairTemplate:
         """What turns prompts and real responses into tokens."""
-        eos_ids = eos_token_ids(self._tokenizer, self.model.generation_config)
-        return PairTemplate(self._tokenizer, eos_ids, self.args.template_kwargs)
+        return self._template_by(DEFINITION)
+
+    def _template_by(self, definition: int) -> PairTemplate:
+        """The template with the EOS ids that a definition of its digest counts."""
+        return PairTemplate(self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self.args.template_kwargs)
+
+    @functools.cached_property
+    def _eos_ids(self) -> dict[int, list[int]]:
+        """Ids that end a response, by definition. Version 0.1.0 did not look into the model's configuration.
+
+        Trainer lets the tokenizer's EOS take the place of that configuration's. What is known is kept with the model.
+        """
+        found = {
+            1: eos_token_ids(self._tokenizer, self.model.generation_config),
+            2: eos_ids_of(self.model, self._tokenizer),
+        }
+        add_eos_ids(self.model, found[2])
+        return found
 
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names):
@@ -233,6 +260,7 @@ class SPINTrainer(ObjectiveTrainer):
                 num_proc=args.dataset_num_proc,
                 name=name,
             )
+        check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows])
         self._rows_by_name[name] = rows
         return rows
 
@@ -292,7 +320,8 @@ class SPINTrainer(ObjectiveTrainer):
         """Refuse generations of another model, template or dataset."""
         self._check_store(store, rows)
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
-            store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new)})
+            definition = definition_of(store.manifest()["model"])
+            store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
         if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
             raise GenerationsError(
                 f"`tspin` takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
@@ -301,7 +330,8 @@ class SPINTrainer(ObjectiveTrainer):
 
     def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
         """Refuse generations of another template or dataset."""
-        store.check({"template": self.pair_template.digest()})
+        definition = definition_of(store.manifest()["template"])
+        store.check({"template": self._template_by(definition).digest(definition)})
         if rows is not None:
             store.check({"dataset": rows_digest(rows)})
 
@@ -377,6 +407,12 @@ class SPINTrainer(ObjectiveTrainer):
         ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own
         with opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext():
             super()._save(output_dir, state_dict)
+        if self._self_play and is_peft_model(self.model):
+            # A folder with an adapter says by itself what ends a response: its base model may name other ids.
+            ids = self._eos_ids[2]
+            GenerationConfig(eos_token_id=ids, pad_token_id=self._tokenizer.pad_token_id).save_pretrained(
+                output_dir or self.args.output_dir
+            )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

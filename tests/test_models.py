@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
 from spin_trl import SPINConfig, models
+from spin_trl.adapters import is_adapter
 from spin_trl.errors import DataError
-from spin_trl.models import digest, is_adapter, keep_differentiable, load_policy, load_tokenizer, merge_adapter
+from spin_trl.models import keep_differentiable, load_policy, load_tokenizer, merge_adapter
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -199,74 +200,7 @@ def test_a_merged_adapter_speaks_as_before_and_needs_no_base(llama_folder: Path,
     )
 
 
-# ---- digests ---------------------------------------------------------------------------------------------------------
-
-
-def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tmp_path: Path) -> None:
-    """The same checkpoint loaded in float32 and in bfloat16, saved and loaded again, is the same model."""
-    model = AutoModelForCausalLM.from_pretrained(llama_folder)
-    name = digest(model)
-    assert len(name) == 16
-    assert digest(load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"}))) == name
-    model.save_pretrained(tmp_path)
-    assert digest(AutoModelForCausalLM.from_pretrained(tmp_path)) == name
-
-
-def test_one_changed_weight_changes_the_digest(llama: Any) -> None:
-    """Any single value, wherever it stands; the sign of a zero means nothing."""
-    before = digest(llama)
-    with torch.no_grad():
-        embedding = llama.get_input_embeddings().weight
-        embedding[0, 0] = -0.0 if embedding[0, 0] == 0 else embedding[0, 0]
-        assert digest(llama) == before
-        llama.model.norm.weight[-1] += 0.1
-    assert digest(llama) != before
-
-
-def test_a_new_adapter_changes_nothing_and_a_trained_one_does(llama_folder: Path, tmp_path: Path) -> None:
-    """A model, and the same model with an adapter that has not learned yet, have one digest; the frozen copy has none."""
-    plain = digest(AutoModelForCausalLM.from_pretrained(llama_folder))
-    fresh = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), LoraConfig(**LORA))
-    assert digest(fresh, adapter_is_new=True) == plain
-    model = adapted(llama_folder)
-    trained = digest(model)
-    assert trained != plain
-    assert trained != digest(adapted(llama_folder, seed=4))
-    model.add_adapter("ref", model.peft_config["default"])
-    assert digest(model) == trained
-    model.save_pretrained(tmp_path, selected_adapters=["default"])
-    assert digest(load_policy(tmp_path, settings())) == trained
-
-
-def test_adapters_of_fused_experts_have_a_digest() -> None:
-    """PEFT wraps the adapters of two weights of one module in one another, with names that differ by the wrapping alone."""
-    plain = digest(tiny.model("qwen3_moe"))
-    config = LoraConfig(r=4, target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])
-    model = get_peft_model(tiny.model("qwen3_moe"), config)
-    assert digest(model, adapter_is_new=True) == plain
-    named = {name: parameter for name, parameter in model.named_parameters() if "lora_B" in name}
-    assert len(named) == 4
-    digests = {digest(model)}
-    for parameter in named.values():
-        with torch.no_grad():
-            parameter.add_(1)
-        digests.add(digest(model))
-    assert len(digests) == 5
-
-
-def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path) -> None:
-    """Loading them again gives the same digest; answering and being evaluated in between, too."""
-    folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
-    for nested in (False, True):
-        config = BitsAndBytesConfig(**NF4, bnb_4bit_use_double_quant=nested)
-        model = load_policy(folder, settings(), config)
-        name = digest(model)
-        before = scores(model)
-        assert digest(model) == name
-        again = load_policy(folder, settings(), config)
-        assert digest(again) == name
-        torch.testing.assert_close(scores(again), before)
-    assert name != digest(AutoModelForCausalLM.from_pretrained(folder))
+# ---- 4 bits ---------------------------------------------------------------------------------------------------------
 
 
 def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -> None:

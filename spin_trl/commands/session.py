@@ -21,8 +21,9 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from pathlib import Path
 
     quieten()
-    from trl import get_peft_config, get_quantization_config
+    from trl import get_quantization_config
 
+    from ..adapters import peft_config_of
     from ..play.launching import by_accelerate, read_accelerate_config
     from ..play.loop import SelfPlay
     from ..play.phases import in_this_process
@@ -55,7 +56,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         play=recipe.play,
         train_dataset=recipe.data.train(),
         eval_dataset=recipe.data.held_out(),
-        peft_config=get_peft_config(recipe.model),
+        peft_config=peft_config_of(recipe.model),
         quantization_config=get_quantization_config(recipe.model),
         start=recipe.start,
         launch=by_accelerate if recipe.play.accelerate_config else in_this_process,

@@ -15,6 +15,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import DataError, TemplateError
+from ..files import numbered
 
 Message = dict[str, Any]
 
@@ -97,7 +98,7 @@ class PairTemplate:
         end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
         return self._end(self._ids(start), self._ids(start + rest), rest, end)
 
-    def digest(self) -> str:
+    def digest(self, definition: int = 2) -> str:
         """Hash of what decides the tokens of a row: template, its arguments, vocabulary, how text is split, EOS ids."""
         tokenizer = self.tokenizer
         identity = [
@@ -108,7 +109,7 @@ class PairTemplate:
             # Normalisation and pre-tokenisation show in what they make of a text.
             self._ids("Ab 12,  é\n\n\tWörld's (x)"),
         ]
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        return numbered(definition, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest())
 
     def _render(self, messages: list[Message], options: Mapping[str, Any], *, generate: bool) -> str:
         if self.tokenizer.chat_template is None:

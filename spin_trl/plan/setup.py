@@ -14,12 +14,12 @@ import huggingface_hub.constants
 import torch
 from peft import PeftConfig
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
-from trl import get_peft_config, get_quantization_config
+from trl import get_quantization_config
 
+from ..adapters import base_of, is_adapter, peft_config_of
 from ..config import SPINConfig
 from ..errors import PlanError
 from ..loop_config import SelfPlayConfig, iteration_settings
-from ..models import is_adapter
 from ..play.start import start_config
 from ..recipe import Recipe
 from ..terms import ObjectiveTerms
@@ -110,7 +110,8 @@ class Setup:
     @property
     def opponent_is_precomputed(self) -> bool:
         """Whether the opponent's log-probabilities are computed once an iteration."""
-        is_switched = self.sharding.kind == "FSDP" and self.peft is not None
+        in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
+        is_switched = self.peft is not None and (self.sharding.kind == "FSDP" or in_8_bits)
         return not self.terms.reference_free and not is_switched
 
     @property
@@ -164,7 +165,7 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
         PlanError: the model's configuration is not at hand.
     """
     name = recipe.model.model_name_or_path
-    peft = get_peft_config(recipe.model)
+    peft = peft_config_of(recipe.model)
     starts_from_adapter = False
     if name is None:
         length = recipe.args.max_length or 2048
@@ -174,7 +175,7 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
         if is_adapter(name):
             starts_from_adapter, peft = True, PeftConfig.from_pretrained(name)
             peft.inference_mode = False
-            name, kwargs = str(peft.base_model_name_or_path), {}
+            name, kwargs = base_of(name), {}
         config = _config(name, trust_remote_code=recipe.args.trust_remote_code, **kwargs)
     return Setup(recipe, config, peft, get_quantization_config(recipe.model), sharding, starts_from_adapter, on_gpu)
 

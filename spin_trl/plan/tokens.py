@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from ..data.load import READERS
 from ..data.prepare import prepare
 from ..data.template import PairTemplate
+from ..eos import load_eos_ids
 from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
-from ..models import load_eos_ids, load_tokenizer
+from ..models import load_tokenizer
 from ..play.start import build_tokenizer, texts_of
 from ..recipe import Recipe
 from .rehearsal import PairLengths

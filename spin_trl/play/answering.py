@@ -19,7 +19,8 @@ from ..generation.engine import Sampling
 from ..generation.produce import generate
 from ..generation.store import GenerationStore
 from ..generation.transformers import TransformersEngine
-from ..models import digest, load_policy
+from ..model_digest import digest
+from ..models import load_policy
 from .directory import iteration_stage
 from .run import Run, free_memory, since
 
@@ -92,7 +93,7 @@ def answer(
     prompts = rows["prompt_ids"]
     for prompt in (prompts[0], max(prompts, key=len)):
         _check_numbers(model, accelerator, prompt)
-    model_digest = digest(model)
+    model_digest = digest(model, definition=run.definition)
     started = time.monotonic()
     generate(
         TransformersEngine(model, template.eos_ids, run.tokenizer().pad_token_id, autocast=accelerator.autocast),
@@ -101,7 +102,7 @@ def answer(
         sampling,
         iteration=iteration,
         dataset_digest=rows_digest(rows),
-        template_digest=template.digest(),
+        template_digest=template.digest(run.definition),
         model_digest=model_digest,
         disable_progress=run.args.disable_tqdm,
         description=description,

@@ -27,7 +27,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..models import is_adapter, load_policy
+from ..adapters import is_adapter
+from ..models import load_policy
 from .directory import START, arm_name, baseline_stage, iteration_stage, replace_folder
 from .progress import ReportSteps
 from .run import Run, free_memory, since

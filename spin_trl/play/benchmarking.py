@@ -15,7 +15,7 @@ from accelerate import PartialState
 from ..errors import BenchmarkError, LaunchError, RecipeError
 from ..evaluation.benchmarks import Benchmark, check_known, harness_version, scores
 from ..files import read_json, write_json
-from ..models import digest
+from ..model_digest import digest
 from .answering import at_hand
 from .phases import training_plugin
 from .run import Run, since

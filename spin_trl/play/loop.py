@@ -16,23 +16,27 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
+from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import terminal
+from ..adapters import check_new
 from ..config import SPINConfig
 from ..data.columns import is_sft
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
-from ..files import read_json
+from ..files import definition_of, read_json
 from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
-from ..models import digest, load_tokenizer
+from ..model_digest import digest
+from ..models import load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, refuse_secrets, renew
 from .gate import Verdict, judge, settle
+from .given import keep_adapter
 from .journal import MADE
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
@@ -119,6 +123,7 @@ class SelfPlay:
                 "(`chosen` and `rejected`) are for SPINTrainer: there is nothing to iterate. Other names need a column "
                 "mapping, like {question: prompt, answer: completion}."
             )
+        check_new(peft_config)
         self.train_dataset = _first(train_dataset, SMOKE_ROWS) if play.smoke else train_dataset
         self.eval_dataset = _first(eval_dataset, SMOKE_ROWS) if play.smoke and eval_dataset else eval_dataset
         self.launch = launch
@@ -281,11 +286,14 @@ class SelfPlay:
 
     def _keep_model(self, model: PreTrainedModel) -> None:
         """A model that was passed as an object becomes a folder, from which every phase loads."""
-        run = self.state
-        found, known = digest(model), run.done("given", START)
+        run, known = self.state, self.state.done("given", START)
+        found = digest(model, definition=definition_of(None if known is None else known["digest"]))
         if known is None:
             tokenizer = run.processing_class or load_tokenizer(model.config._name_or_path, run.args)
-            save_model(model, tokenizer, self.directory.model(START))
+            if isinstance(model, PeftModel):
+                keep_adapter(model, tokenizer, self.directory.model(START), run.args)
+            else:
+                save_model(model, tokenizer, self.directory.model(START))
             name = getattr(model.config, "_name_or_path", "")
             origin = {"origin": model_origin(name).as_dict()} if name else {}
             run.journal.append("given", START, digest=found, **origin)

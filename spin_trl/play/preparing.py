@@ -15,14 +15,15 @@ from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..hub.lineage import Origin, dataset_origin, model_origin
+from ..vocabulary import check_tokens, load_embeddings_size
 from .directory import START
-from .run import Run
+from .run import DATA, Run
 from .start import make_tokenizer
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-STAGE = "data"
+STAGE = DATA
 
 
 def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
@@ -82,6 +83,13 @@ def _prepare(
         remarks = _remarks_on_split(run, rows, held_out_rows)
     else:
         rows, held_out_rows, remarks = _apart(run, rows, prepared(held_out, "held-out").rows)
+    if run.model is not None:
+        check_tokens(
+            run.tokenizer(),
+            load_embeddings_size(run.model, run.args),
+            f"the model {run.model!r}",
+            (rows, held_out_rows),
+        )
     for remark in remarks:
         logger.warning("%s", remark)
     save_rows(_saved(rows), run.directory.train_rows)

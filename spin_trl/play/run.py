@@ -18,17 +18,22 @@ from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from ..config import SPINConfig
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template import PairTemplate
+from ..eos import load_eos_ids
 from ..errors import DataError, RecipeError
 from ..evaluation.scorers import Scorer, scorer_of
+from ..files import definition_of
 from ..loop_config import SelfPlayConfig, StartConfig, iteration_settings
 from ..loss_types import check_known
-from ..models import load_eos_ids, load_tokenizer
+from ..models import load_tokenizer
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress
 
 LAUNCHED = "SPIN_TRL_LAUNCHED"
 """Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
+
+DATA = "data"
+"""Stage under which the journal keeps what the run's data is."""
 
 GATE = "gate"
 """Phase under which the journal keeps what was decided after an iteration."""
@@ -158,9 +163,15 @@ class Run:
         """What turns prompts and responses into tokens, the same in every phase."""
         return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.template_kwargs)
 
+    @property
+    def definition(self) -> int:
+        """The definition of digests by which the run has begun: it is continued by that one."""
+        return definition_of((self.done("prepare", DATA) or {}).get("template"))
+
     def eos_ids(self) -> list[int]:
-        """Ids that end a response, the start's generation config included."""
-        return load_eos_ids(self.start_model if self.model else None, self.args, self.tokenizer())
+        """Ids that end a response, all that the start's files name."""
+        path = self.start_model if self.model else None
+        return load_eos_ids(path, self.args, self.tokenizer(), self.definition)
 
     def rows(self, *, held_out: bool = False) -> Dataset:
         """Prepared rows: to train on, or held out.

@@ -10,12 +10,13 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PrinterCallback
 
+from ..adapters import is_adapter
 from ..checkpoint import latest
 from ..config import SPINConfig
 from ..errors import RecipeError, RunDirectoryError, SpinError
 from ..files import read_json
 from ..generation.store import GenerationStore
-from ..models import is_adapter, load_policy, merge_adapter
+from ..models import load_policy, merge_adapter
 from ..trainer import SPINTrainer
 from .directory import START, iteration_stage, replace_folder
 from .progress import ReportSteps

@@ -1,0 +1,201 @@
+"""PEFT's adapters: where they lie, which base model they need, and which new ones an iteration can't start from."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftConfig, PromptLearningConfig
+from safetensors import SafetensorError, safe_open
+from trl import ModelConfig, get_peft_config
+
+from .errors import DataError, RecipeError
+
+WEIGHTS = "adapter_model.safetensors"
+
+_CHANGES_THE_BASE = (
+    "it changes the weights of the base model, and without the adapter these are no longer the opponent"
+)
+_NEEDS_DATA = "it is computed from data by a function of PEFT that self-play does not call"
+_INITIALISATIONS = {
+    "pissa": ("PiSSA", _CHANGES_THE_BASE),
+    "olora": ("OLoRA", _CHANGES_THE_BASE),
+    "loftq": ("LoftQ", _CHANGES_THE_BASE),
+    "corda": ("CorDA", _CHANGES_THE_BASE),
+    "lora_ga": ("LoRA-GA", _CHANGES_THE_BASE),
+    "eva": ("EVA", _NEEDS_DATA),
+}
+"""By the beginning of PEFT's `init_lora_weights`: the method's name, and why a policy can't start from it."""
+
+_OUTPUT_LAYERS = ("lm_head", "embed_out")
+
+
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a PEFT adapter instead of whole weights."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def base_of(path: str | os.PathLike[str]) -> str:
+    """The base model of an adapter: a folder or a Hub name.
+
+    The base of a model that was passed from Python lies in the run directory (`start/base`). It is found there also after
+    the directory was moved.
+
+    Args:
+        path: folder of the adapter.
+    """
+    base = str(PeftConfig.from_pretrained(str(path)).base_model_name_or_path)
+    if Path(base).parts[-2:] == ("start", "base") and not os.path.isdir(base):
+        for parent in Path(path).absolute().parents[:3]:
+            if (parent / "start" / "base").is_dir():
+                return str(parent / "start" / "base")
+    return base
+
+
+def peft_config_of(model: ModelConfig) -> PeftConfig | None:
+    """The adapter that a recipe asks for, or None.
+
+    TRL's `ModelConfig` turns a list of one target module into text, which PEFT takes for a regular expression over whole
+    names: `[q_proj]` would then adapt nothing. Text without any sign of a regular expression is a module's name here.
+    """
+    model = copy.copy(model)
+    model.lora_target_modules = _as_list(model.lora_target_modules)  # type: ignore[assignment]
+    for name in ("lora_modules_to_save", "lora_target_parameters"):
+        value = getattr(model, name)
+        setattr(model, name, [value] if isinstance(value, str) else value)
+    return get_peft_config(model)
+
+
+def _as_list(modules: Any) -> Any:
+    if isinstance(modules, list) and len(modules) == 1:
+        modules = modules[0]
+    if isinstance(modules, str) and modules != "all-linear" and re.fullmatch(r"[\w.-]+", modules):
+        return [modules]
+    return modules
+
+
+def adapter_refusals(peft_config: Any) -> list[str]:
+    """Why an iteration can't start from a new adapter: reasons, as sentences; empty if it can.
+
+    Self-play's opponent is the base model, to which a new adapter must add nothing: then every log-ratio of the first step
+    is zero, and the model without its adapter stays the opponent while the adapter learns.
+
+    Args:
+        peft_config: of the new adapter, or None.
+    """
+    if not isinstance(peft_config, PeftConfig):
+        return []
+    method = getattr(peft_config.peft_type, "value", peft_config.peft_type)
+    if isinstance(peft_config, PromptLearningConfig) or method == "CARTRIDGE":
+        return [
+            f"`peft_config` is {type(peft_config).__name__}: its virtual tokens change what the model says before anything "
+            "is learned, so the policy would not start at its opponent. Use LoRA."
+        ]
+    if getattr(peft_config, "inference_mode", False):
+        return ["`peft_config` has `inference_mode: true`, so the adapter would not be trained. Set it to false."]
+    reasons = []
+    initialisation = getattr(peft_config, "init_lora_weights", True)
+    if isinstance(initialisation, str):
+        for beginning, (name, why) in _INITIALISATIONS.items():
+            if initialisation.lower().startswith(beginning):
+                reasons.append(
+                    f"`init_lora_weights: {initialisation}` ({name}) can't be self-played: {why}. Leave it out (`true`)."
+                )
+    for name in ("init_lora_weights", "init_weights", "init_ia3_weights"):
+        if getattr(peft_config, name, True) is False:
+            reasons.append(
+                f"`{name}: false` starts an adapter at random weights, which change what the model says before anything is "
+                "learned, so the policy would not start at its opponent. Leave it out (`true`)."
+            )
+    bias = getattr(peft_config, "bias", "none")
+    if bias != "none":
+        reasons.append(
+            f"`bias: {bias}` trains biases of the base model in place, and without the adapter these would no longer be the "
+            "opponent's. Set `bias: none`."
+        )
+    if isinstance(peft_config, LoraConfig) and _targets_output(peft_config.target_modules):
+        reasons.append(
+            "`target_modules` adapts the output layer (`lm_head`), whose weights the log-probabilities are computed from "
+            "directly, so that the adapter would have no effect. Leave it out, or name it in `modules_to_save`."
+        )
+    return reasons
+
+
+def check_new(peft_config: Any) -> None:
+    """Raise if an iteration can't start from a new adapter.
+
+    Raises:
+        RecipeError: with all reasons (see [`adapter_refusals`]).
+    """
+    if reasons := adapter_refusals(peft_config):
+        raise RecipeError(" ".join(reasons))
+
+
+def check_start(path: str | os.PathLike[str]) -> None:
+    """Raise unless an adapter can be loaded again and again with the same result.
+
+    With PiSSA and OLoRA, PEFT takes the first matrices out of the base model's weights whenever it loads an adapter, always
+    the same ones. What the methods refused here take out differs from load to load, or needs what is not saved.
+
+    Args:
+        path: folder of the adapter.
+
+    Raises:
+        DataError: it was initialised by one of them.
+    """
+    initialisation = getattr(PeftConfig.from_pretrained(str(path)), "init_lora_weights", True)
+    if isinstance(initialisation, str) and initialisation.lower().startswith(("pissa_niter", "loftq", "corda")):
+        raise DataError(
+            f"The adapter {str(path)!r} has `init_lora_weights: {initialisation}`, with which PEFT changes the weights of "
+            "the base model at every load, and not always to the same. Save it as plain LoRA (PEFT's `save_pretrained` with "
+            "`path_initial_model_for_weight_conversion`), or merge it into its base model, and start from that."
+        )
+
+
+def _targets_output(targets: Any) -> bool:
+    if isinstance(targets, str):
+        return targets != "all-linear" and any(_matches(targets, layer) for layer in _OUTPUT_LAYERS)
+    return any(target.rpartition(".")[2] in _OUTPUT_LAYERS for target in targets or ())
+
+
+def _matches(pattern: str, name: str) -> bool:
+    with contextlib.suppress(re.error):
+        return re.fullmatch(pattern, name) is not None
+    return False
+
+
+def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> dict[str, int]:
+    """How many tokens the embeddings have that an adapter has saved, by layer; only those that it has.
+
+    Args:
+        path: folder of the adapter.
+        layers: names of the input and output embeddings in the base model, by what to call them.
+
+    Raises:
+        OSError: the adapter has no weights in safetensors, or they are damaged.
+    """
+    found = {}
+    try:
+        with safe_open(os.path.join(path, WEIGHTS), "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (this is no mapping)
+                for what, layer in layers.items():
+                    shape = file.get_slice(key).get_shape()
+                    if (size := _tokens(key, layer, shape)) is not None:
+                        found[what] = size
+    except SafetensorError as error:
+        raise OSError(f"{WEIGHTS}: {error}") from error
+    return found
+
+
+def _tokens(key: str, layer: str, shape: list[int]) -> int | None:
+    """Tokens of an embedding layer, from the shape of a weight that was saved for it."""
+    _, found, rest = f".{key}".partition(f".{layer}.")
+    if not found:
+        return None
+    if rest in ("weight", "base_layer.weight", "modules_to_save.weight", "original_module.weight"):
+        return shape[0]
+    return shape[1] if rest == "lora_embedding_A" and len(shape) == 2 else None

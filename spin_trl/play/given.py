@@ -1,0 +1,83 @@
+"""A model with an adapter that was passed from Python becomes folders, from which every phase loads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from ..config import SPINConfig
+from ..errors import DataError, RecipeError
+from ..model_digest import FROZEN_ADAPTER, base_tensors, digest
+from ..models import load_policy
+from .directory import replace_folder
+
+BASE = "base"
+"""Folder beside the start's model, for a base model that is on no disk."""
+
+
+def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, args: SPINConfig) -> None:
+    """Save an adapter with its tokenizer, whole or not at all, and its base model where that can't be loaded by its name.
+
+    What was saved is loaded again, and must have the weights that are in memory.
+
+    Args:
+        model: with one adapter, named `default`.
+        tokenizer: of the model.
+        folder: where the adapter goes. The base model goes into `base` beside it.
+        args: how models are loaded.
+
+    Raises:
+        RecipeError: there are other adapters, or the model can't be loaded again from what PEFT saves of it.
+    """
+    others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
+    if others or "default" not in model.peft_config:
+        raise RecipeError(
+            f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as "
+            "PEFT names it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
+        )
+    known = digest(model)
+    _save_adapter(model, tokenizer, folder, None)
+    if _digest_of(folder, args) == known:
+        return
+    shutil.rmtree(folder)
+    base = folder.with_name(BASE)
+    unfinished = folder.with_name(f".{BASE}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.get_base_model().save_pretrained(unfinished, state_dict=base_tensors(model))
+    tokenizer.save_pretrained(unfinished)
+    replace_folder(unfinished, base)
+    _save_adapter(model, tokenizer, folder, base)
+    if _digest_of(folder, args) != known:
+        shutil.rmtree(folder)
+        shutil.rmtree(base)
+        raise RecipeError(
+            "`model` is a PEFT model that can't be loaded again as it is in memory from what PEFT saves of it: its base "
+            "model was changed, or is loaded in another precision. Merge the adapter (`model.merge_and_unload()`), or save "
+            "both, and pass the adapter's folder."
+        )
+
+
+def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: Path | None) -> None:
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    config = model.peft_config["default"]
+    name = config.base_model_name_or_path
+    if base is not None:
+        config.base_model_name_or_path = str(base)
+    try:
+        model.save_pretrained(unfinished, selected_adapters=["default"])
+    finally:
+        config.base_model_name_or_path = name
+    tokenizer.save_pretrained(unfinished)
+    replace_folder(unfinished, folder)
+
+
+def _digest_of(folder: Path, args: SPINConfig) -> str | None:
+    """The digest of what was saved, or None: it can't be loaded."""
+    try:
+        return digest(load_policy(folder, args))
+    except DataError:
+        return None
