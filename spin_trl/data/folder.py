@@ -108,7 +108,7 @@ def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path)
     """
     if wanted in splits:
         return splits[wanted]()
-    named = [match[1] if (match := _SPLIT.match(part.strip())) else part for part in wanted.split("+")]
+    named = _names(wanted)
     for name in named:
         if name not in splits:
             raise DataError(f"{path} has no split {name!r}; its splits are {list(splits)}.")
@@ -123,4 +123,19 @@ def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path)
         )
         for part in ranges
     ]
-    return concatenate_datasets(parts)
+    try:
+        return concatenate_datasets(parts)
+    except ValueError as error:
+        raise DataError(f"The splits {wanted!r} of {path} hold different columns: {error}") from error
+
+
+def part_of(dataset: Dataset, wanted: str, path: Path) -> Dataset:
+    """A dataset that is one split, whatever it is called: as a whole, or the part that is written like `train[:10%]`."""
+    if "[" not in wanted:
+        return dataset
+    return choose({name: lambda: dataset for name in _names(wanted)}, wanted, path)
+
+
+def _names(wanted: str) -> list[str]:
+    """The splits in `train[:10%]+test`."""
+    return [match[1] if (match := _SPLIT.match(part.strip())) else part for part in wanted.split("+")]

@@ -17,22 +17,28 @@ from datasets import Dataset, Features, List, Value
 from ..errors import DataError
 from .columns import SFT_COLUMNS
 from .exact_json import ExactJson
-from .kept import kept
+from .kept import kept, shown
 from .lines import BadLines, byte_lines
 
 ROW_COLUMNS = {*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"}
 """Columns that say that an object is a row, and not a list of rows under one key."""
 
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUMBERS = {"int64", "float64"}
 _INTEGERS = range(-(2**63), 2**63)
 
 
 class Shape:
-    """What the values at one place of all rows look like."""
+    """What the values at one place of all rows look like.
 
-    __slots__ = ("differs", "fields", "items", "kinds")
+    Args:
+        is_row: the place is that of a row, where keys may be missing: they are columns.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("differs", "fields", "is_row", "items", "kinds")
+
+    def __init__(self, *, is_row: bool = False) -> None:
+        self.is_row = is_row
         self.kinds: set[str] = set()
         self.items: Shape | None = None
         self.fields: dict[str, Shape] | None = None
@@ -40,7 +46,7 @@ class Shape:
 
     def add(self, value: Any) -> None:
         """Take a value into account."""
-        if value is None:
+        if value is None or self.is_settled():
             return
         if isinstance(value, str):
             self.kinds.add("string")
@@ -48,8 +54,11 @@ class Shape:
             self.kinds.add("object")
             if self.fields is None:
                 self.fields = {name: Shape() for name in value}
+                self.differs = any("\0" in name for name in value)  # no name of Arrow's
             elif value.keys() != self.fields.keys():
                 self.differs = True
+                if self.is_settled():
+                    return
             for name, part in value.items():
                 if name not in self.fields:
                     self.fields[name] = Shape()
@@ -66,6 +75,10 @@ class Shape:
             self.kinds.add("int64" if value in _INTEGERS else "large")
         else:
             self.kinds.add("float64")
+
+    def is_settled(self) -> bool:
+        """Whether it is known already that these values are stored as JSON. Keys may be as many as rows then."""
+        return (self.differs and not self.is_row) or (len(self.kinds) > 1 and self.kinds != _NUMBERS)
 
     def feature(self) -> Any:
         """What values like these are stored as; None if they differ so much that what they stand in must be JSON."""
@@ -89,7 +102,7 @@ def features_of(shape: Shape) -> Features:
     """The features of rows. A column of numbers may hold integers and others; whatever else differs is stored as JSON."""
     features: dict[str, Any] = {}
     for name, column in (shape.fields or {}).items():
-        if column.kinds == {"int64", "float64"}:
+        if column.kinds == _NUMBERS:
             features[name] = Value("float64")
         else:
             feature = column.feature()
@@ -115,8 +128,8 @@ def read_json(files: Sequence[Path], split: str = "train", mapping: Mapping[str,
             yield from json_rows(file, split, known)
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
-        shape = Shape()
-        for row in rows():
+        shape = Shape(is_row=True)
+        for row in shown(rows(), "Checking rows"):
             shape.add(row)
         return features_of(shape), rows()
 

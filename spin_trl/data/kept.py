@@ -19,6 +19,7 @@ import pyarrow as pa
 from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
 from datasets.table import ConcatenationTable, MemoryMappedTable, Table
+from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
 from ..errors import DataError
@@ -27,7 +28,7 @@ from .exact_json import holds_json, with_json
 VERSION = 1
 """Of the readers: what an earlier one wrote into the cache is not taken."""
 
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 500
 
 
 def _cache() -> Path:
@@ -47,8 +48,11 @@ def kept(files: Sequence[Path], how: str, read: Callable[[], tuple[Features, Ite
     """
     digest = hashlib.sha256(f"{VERSION} {how}".encode())
     for file in files:
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
+        try:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
     name = digest.hexdigest()[:32]
     place = _cache() / name / "rows.arrow"
     if not place.exists():
@@ -84,11 +88,16 @@ def _write(place: Path, features: Features, rows: Iterable[dict[str, Any]], file
 def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
     schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in features.arrow_schema])
     as_json = {name: feature for name, feature in features.items() if holds_json(feature)}
-    iterator = iter(rows)
+    iterator = iter(shown(rows, "Reading rows"))
     while batch := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
         if as_json:
             batch = [row | {name: with_json(row.get(name), part) for name, part in as_json.items()} for row in batch]
         yield pa.Table.from_pylist(batch, schema=schema)
+
+
+def shown(rows: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
+    """Rows, with a progress bar of `datasets` while they pass."""
+    return progress_bar(rows, desc=what, unit=" rows", leave=False, mininterval=1, delay=2)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:

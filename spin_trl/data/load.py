@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import importlib
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..errors import DataError
 from .columns import is_preference, is_sft
 from .csv_text import read_csv
 from .exact_json import read_exactly
-from .folder import choose, look_into, plain
+from .folder import choose, look_into, part_of, plain
 from .json_rows import read_json
 from .kept import apart
 from .local import DESCRIPTION, FORMATS, expanded, extension, is_local
@@ -48,13 +49,18 @@ def load(
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
     path = expanded(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         dataset = _load_folder(path, config, split, column_mapping)
-    elif path.is_file():
+    elif os.path.isfile(path):
         dataset = _load_file(path, split, column_mapping)
+    elif "://" in name:
+        raise DataError(
+            f"{name} is an address, and isn't fetched. Name a Hub dataset, or a file or folder that is here."
+        )
     elif is_local(name):
         what = "file" if extension(name) in FORMATS else "file or folder"
-        raise DataError(f"There is no {what} {path if name.startswith('~') else name}.")
+        hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
+        raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
         dataset = resolve(name)(split)
         if not isinstance(dataset, Dataset):
@@ -120,7 +126,7 @@ def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None)
     form = FORMATS.get(extension(path))
     if form is None:
         raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
-    return _read(form, [path], split, column_mapping)
+    return part_of(_read(form, [path], split.partition("[")[0], column_mapping), split, path)
 
 
 def _load_folder(path: Path, config: str | None, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
@@ -131,14 +137,16 @@ def _load_folder(path: Path, config: str | None, split: str, column_mapping: Map
             raise DataError(f"{path} was written by `Dataset.save_to_disk`, but can't be read: {error}") from error
         if isinstance(loaded, DatasetDict):
             return choose({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
-        return loaded
+        return part_of(loaded, split, path)
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
         raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
     separator = folder.options.get("sep") or folder.options.get("delimiter")
     return choose(
         {
-            name: partial(_read, folder.format, files, name, column_mapping, separator=separator)
+            name: partial(
+                _read, folder.format, files, folder.options.get("field") or name, column_mapping, separator=separator
+            )
             for name, files in folder.splits.items()
         },
         split,

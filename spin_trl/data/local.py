@@ -42,5 +42,5 @@ def is_local(name: str | os.PathLike[str]) -> bool:
     return (
         extension(text) in FORMATS
         or text.startswith(("./", "../", "~", "/", f".{os.sep}", f"..{os.sep}", os.sep))
-        or expanded(text).exists()
+        or os.path.exists(expanded(text))
     )

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from spin_trl.data.json_rows import Shape
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import as_conversations, load
 from spin_trl.errors import DataError
@@ -60,6 +61,17 @@ def test_no_keys_are_filled_in_below_a_row(path: Path) -> None:
         {"messages": [{"role": "user", "content": "a"}], "id": 1},
     ]
     assert read(path, *rows) == [{**rows[0], "id": None}, rows[1]]
+
+
+def test_as_many_keys_as_rows_take_no_memory(path: Path) -> None:
+    """Objects by ids are kept as JSON: the second says so, and no further key is remembered."""
+    rows = [{"calls": {f"call-{number}": {"x": number}}} for number in range(1000)]
+    assert read(path, *rows) == rows
+    shape = Shape(is_row=True)
+    for row in rows:
+        shape.add(row)
+    assert shape.fields is not None
+    assert len(shape.fields["calls"].fields or {}) == 1
 
 
 def test_a_key_that_comes_late_is_not_lost(path: Path) -> None:

@@ -125,6 +125,33 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
         assert load(str(path))[0]["completion"] == answer
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "saved"])
+def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
+    """Written as for splits of `datasets`; without brackets, a file is one split, whatever it is called."""
+    rows = tiny.sft(4)
+    WRITERS[name](tmp_path / name, rows)
+    assert load(str(tmp_path / name), split="train[:50%]").to_list() == rows.to_list()[:2]
+    assert load(str(tmp_path / name), split="test[-1:]").to_list() == rows.to_list()[3:]
+    assert len(load(str(tmp_path / name), split="test")) == 4
+
+
+def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
+    """Neither is a name on the Hub."""
+    with pytest.raises(DataError, match=r"https://example\.org/rows\.jsonl is an address, and isn't fetched"):
+        load("https://example.org/rows.jsonl")
+    with pytest.raises(DataError, match=r"There is no file .*\*\.jsonl\. Patterns are not read: name the folder\."):
+        load(str(tmp_path / "*.jsonl"))
+
+
+def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> None:
+    """`datasets` keeps them as JSON, and would make 0.6000000000000001 of 0.6."""
+    calls = [{"x": 0.6}, {"y": [0.6]}]
+    Dataset.from_list([{"call": call} for call in calls], on_mixed_types="use_json").to_parquet(
+        tmp_path / "rows.parquet"
+    )
+    assert load(str(tmp_path / "rows.parquet"))["call"][:] == calls
+
+
 def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
     """And a missing one is answered with those that are there."""
     WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
