@@ -36,7 +36,10 @@ class DataConfig:
 
     dataset_name: str | None = field(
         default=None,
-        metadata={"help": "JSONL, JSON, Parquet or CSV file, `save_to_disk` folder, Hub name, or `module:function`."},
+        metadata={
+            "help": "JSONL, JSON, Parquet, CSV or TSV file, folder of them, `save_to_disk` folder, Hub name, or "
+            "`module:function`."
+        },
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
     dataset_revision: str | None = field(default=None, metadata={"help": "Commit of a Hub dataset."})

@@ -39,6 +39,7 @@ from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
 from .data.columns import as_preference, is_preference, is_sft
+from .data.kept import apart
 from .data.keys import rows_digest
 from .data.prepare import prepare
 from .data.template import PairTemplate, eos_token_ids
@@ -195,7 +196,7 @@ class SPINTrainer(ObjectiveTrainer):
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         if self._is_given_pairs(dataset):
-            return super()._prepare_dataset(as_preference(dataset), processing_class, args, dataset_name)
+            return super()._prepare_dataset(as_preference(apart(dataset)), processing_class, args, dataset_name)
         if not self._ready:
             return dataset  # in the parent's constructor: prepared when there are a model and a generation config
         return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import glob
 import importlib
-import json
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
 from .columns import is_preference, is_sft
+from .csv_text import read_csv
+from .exact_json import read_exactly
+from .folder import choose, look_into, part_of, plain
+from .json_rows import read_json
+from .kept import apart
+from .local import DESCRIPTION, FORMATS, expanded, extension, is_local
 
 logger = logging.getLogger(__name__)
-
-READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
 def load(
@@ -30,27 +37,30 @@ def load(
     """Load a dataset by name: a local file or folder, a function of an installed package, or a Hub dataset.
 
     Args:
-        name: path of a JSONL, JSON, Parquet or CSV file, or of a `save_to_disk` folder; `package.module:function`, which
-            is called with `split` and returns a dataset; or a Hub name.
-        config: configuration of a Hub dataset.
-        split: split to load, where there are several.
+        name: path of a JSONL, JSON, Parquet, CSV or TSV file, of a folder with such files, or of a `save_to_disk` folder
+            (`~` is the home folder); `package.module:function`, which is called with `split` and returns a dataset; or a
+            Hub name.
+        config: configuration of a Hub dataset, or of a folder whose README.md names several.
+        split: split to load, where there are several. A file is one split.
         column_mapping: columns to rename, from the data's name to `prompt`, `completion`, `messages`, ...
         revision: commit of a Hub dataset.
 
     Raises:
-        DataError: the data is missing or malformed; for JSON lines, the message names file and line.
+        DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
-    path = Path(name)
-    if path.suffix in READERS:
-        dataset = _load_file(path)
-    elif path.is_dir():
-        try:
-            loaded = load_from_disk(str(path))
-        except FileNotFoundError as error:
-            raise DataError(f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote: {error}") from error
-        if isinstance(loaded, DatasetDict) and split not in loaded:
-            raise DataError(f"{path} has no split {split!r}; its splits are {list(loaded)}.")
-        dataset = loaded[split] if isinstance(loaded, DatasetDict) else loaded
+    path = expanded(name)
+    if os.path.isdir(path):
+        dataset = _load_folder(path, config, split, column_mapping)
+    elif os.path.isfile(path):
+        dataset = _load_file(path, split, column_mapping)
+    elif "://" in name:
+        raise DataError(
+            f"{name} is an address, and isn't fetched. Name a Hub dataset, or a file or folder that is here."
+        )
+    elif is_local(name):
+        what = "file" if extension(name) in FORMATS else "file or folder"
+        hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
+        raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
         dataset = resolve(name)(split)
         if not isinstance(dataset, Dataset):
@@ -60,10 +70,10 @@ def load(
             dataset = load_dataset(name, config, split=split, revision=revision)
         except Exception as error:  # the Hub has many ways to say no
             raise DataError(
-                f"The dataset {name!r} is neither a local file ({', '.join(READERS)}) or folder, nor could it be loaded "
-                f"from the Hub: {error}"
+                f"The dataset {name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the "
+                f"Hub: {error}"
             ) from error
-    return rename_columns(dataset, column_mapping)
+    return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
 def resolve(name: str) -> Callable[..., Any]:
@@ -111,32 +121,61 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
     return dataset.rename_columns(column_mapping)
 
 
-def _load_file(path: Path) -> Dataset:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.")
-    if path.suffix == ".jsonl":
-        _check_json_lines(path)
+def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
+    """Any file is one split: it is taken whatever `split` says, but where a JSON file holds several lists."""
+    form = FORMATS.get(extension(path))
+    if form is None:
+        raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
+    return part_of(_read(form, [path], split.partition("[")[0], column_mapping), split, path)
+
+
+def _load_folder(path: Path, config: str | None, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        try:
+            loaded = load_from_disk(str(path))
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise DataError(f"{path} was written by `Dataset.save_to_disk`, but can't be read: {error}") from error
+        if isinstance(loaded, DatasetDict):
+            return choose({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
+        return part_of(loaded, split, path)
+    folder = look_into(path, config)
+    if folder.format not in FORMATS.values():
+        raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
+    separator = folder.options.get("sep") or folder.options.get("delimiter")
+    return choose(
+        {
+            name: partial(
+                _read, folder.format, files, folder.options.get("field") or name, column_mapping, separator=separator
+            )
+            for name, files in folder.splits.items()
+        },
+        split,
+        path,
+    )
+
+
+def _read(
+    form: str,
+    files: Sequence[Path],
+    split: str,
+    column_mapping: Mapping[str, str] | None,
+    *,
+    separator: str | None = None,
+) -> Dataset:
+    """The rows of files of one format, one file after the other."""
+    if form == "json":
+        return read_json(files, split, column_mapping)
+    if form == "csv":
+        return read_csv(files, separator, column_mapping)
     try:
-        dataset = load_dataset(READERS[path.suffix], data_files=str(path), split="train")
-    except (DatasetGenerationError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error.__cause__ or error}") from error
+        dataset = load_dataset(form, data_files=[glob.escape(str(plain(file))) for file in files], split="train")
+    except (DatasetGenerationError, ValueError, OSError) as error:
+        raise DataError(f"{files[0]} can't be read: {error.__cause__ or error}") from error
     except StopIteration:  # what `datasets` says to a file without content
-        raise DataError(f"{path} has no rows.") from None
+        raise DataError(f"{files[0]} has no rows.") from None
     if len(dataset) == 0:
-        raise DataError(f"{path} has no rows.")
+        raise DataError(f"{files[0]} has no rows.")
     return dataset
-
-
-def _check_json_lines(path: Path) -> None:
-    """Find the first line that is not a JSON object. Arrow's own reader names neither line nor reason."""
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not valid JSON ({error}): {line[:60]!r}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: expected an object like {{...}}, found {line[:60]!r}")
 
 
 def as_conversations(dataset: Dataset) -> Dataset:
@@ -155,4 +194,4 @@ def as_conversations(dataset: Dataset) -> Dataset:
             "completion": [{"role": "assistant", "content": row["completion"]}],
         }
 
-    return dataset.map(as_messages, desc="Writing text as conversations")
+    return apart(dataset).map(as_messages, desc="Writing text as conversations")

@@ -23,6 +23,7 @@ from .columns import PREPARED_COLUMNS, is_sft
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
+from .kept import apart
 from .keys import RowKeys, row_keys
 from .template import Message, PairTemplate
 from .turns import turns_of
@@ -102,7 +103,7 @@ def prepare_and_count(
                     prepared[column].append(value)
         return prepared
 
-    rows = remapped(dataset).map(
+    rows = remapped(apart(dataset)).map(
         encode,
         batched=True,
         batch_size=500,

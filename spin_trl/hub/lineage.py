@@ -16,7 +16,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from ..card import base_model
-from ..data.load import READERS
+from ..data.local import expanded, is_local
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
@@ -86,9 +86,8 @@ def dataset_origin(dataset: Any, name: str | None = None, revision: str | None =
             return Origin(found["name"], on_hub=True, commit=found["commit"])
     if name is None:
         return None
-    path = Path(name)
-    if path.exists() or path.suffix in READERS:
-        return Origin(path.name)
+    if is_local(name):
+        return Origin(expanded(name).name)
     if ":" in name:
         return Origin(name)
     return Origin(name, on_hub=True, commit=_cached_commit(name, "dataset", revision))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data.load import READERS
+from ..data.local import is_local
 from ..data.prepare import prepare
 from ..data.template import PairTemplate
 from ..eos import load_eos_ids
@@ -127,7 +127,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
             dataset = recipe.data.train()
             held_out = recipe.data.held_out()
     except (DataError, RecipeError):
-        if recipe.data.dataset_name is None or recipe.data.dataset_name.endswith(tuple(READERS)):
+        if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise
         why = f"the dataset {recipe.data.dataset_name!r} is not at hand"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)

@@ -13,7 +13,7 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from huggingface_hub import DatasetCard, ModelCard
 
-from ..data.load import READERS
+from ..data.local import expanded, is_local
 from ..errors import RunDirectoryError
 from ..files import read_json, write_atomically
 from ..generation.store import MANIFEST, Generations, GenerationStore
@@ -268,8 +268,8 @@ def _named(record: RunRecord, setting: str) -> Origin | None:
     name = record.settings.get(setting)
     if not isinstance(name, str):
         return None
-    if os.path.exists(name) or _PATH.match(name) or Path(name).suffix in READERS:
-        return Origin(Path(name).name)
+    if is_local(name) or _PATH.match(name):
+        return Origin(expanded(name).name)
     return Origin(name, on_hub=":" not in name)
 
 

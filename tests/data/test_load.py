@@ -1,12 +1,19 @@
 """Datasets by name, with their columns called as the rest knows them; what can't be read is named, with file and line."""
 
+import bz2
+import gzip
+import io
 import json
+import lzma
+import os
 import sys
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -32,11 +39,41 @@ def as_json(path: Path, rows: Dataset) -> None:
     path.write_text(json.dumps(rows.to_list()), encoding="utf-8")
 
 
+def as_arrow(path: Path, rows: Dataset) -> None:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.data.schema) as writer:
+        writer.write_table(rows.data.table)
+
+
+def compressed(path: Path, rows: Dataset, compress: Callable[[bytes], bytes]) -> None:
+    tiny.write_jsonl(path, rows)
+    path.write_bytes(compress(path.read_bytes()))
+
+
+def zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("rows.jsonl", data)
+    return file.getvalue()
+
+
 WRITERS: dict[str, Callable[[Path, Dataset], Any]] = {
     "rows.jsonl": tiny.write_jsonl,
     "rows.json": as_json,
     "rows.parquet": lambda path, rows: rows.to_parquet(path),
     "rows.csv": lambda path, rows: rows.to_csv(path),
+    "rows.tsv": lambda path, rows: rows.to_csv(path, sep="\t"),
+    "semicolons.csv": lambda path, rows: rows.to_csv(path, sep=";"),
+    "ROWS.CSV": lambda path, rows: rows.to_csv(path),
+    "ROWS.PARQUET": lambda path, rows: rows.to_parquet(path),
+    "rows.ndjson": tiny.write_jsonl,
+    "rows.arrow": lambda path, rows: as_arrow(path, rows),
+    "rows.jsonl.gz": lambda path, rows: compressed(path, rows, gzip.compress),
+    "rows.jsonl.bz2": lambda path, rows: compressed(path, rows, bz2.compress),
+    "rows.jsonl.xz": lambda path, rows: compressed(path, rows, lzma.compress),
+    "rows.jsonl.zst": lambda path, rows: compressed(path, rows, lambda data: pa.compress(data, "zstd", asbytes=True)),
+    "rows.jsonl.zip": lambda path, rows: compressed(path, rows, zipped),
+    "under-a-key.json": lambda path, rows: path.write_text(json.dumps({"version": "1", "data": rows.to_list()})),
+    "lines.json": tiny.write_jsonl,
     "saved": lambda path, rows: rows.save_to_disk(path),
     "saved-splits": lambda path, rows: DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(path),
 }
@@ -60,12 +97,68 @@ def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path
     assert prepared(load(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
 
 
+@pytest.mark.parametrize(
+    "name", ["data[1].jsonl", "a*b?.parquet", "two\nlines.csv", "a::b.jsonl", "{x} ^y.parquet", "#1%20.json"]
+)
+def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: Path) -> None:
+    """`datasets` takes a name of files as a pattern, or as an address."""
+    rows = tiny.sft(2)
+    WRITERS[f"rows{Path(name).suffix}"](tmp_path / "rows", rows)
+    (tmp_path / "rows").rename(tmp_path / name)
+    (tmp_path / "data1.jsonl").write_text("{}")
+    assert load(str(tmp_path / name)).to_list() == rows.to_list()
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a recipe no shell has replaced it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
+    assert len(load("~/rows.jsonl")) == 2
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """What is kept in the cache is named by the content, not by the time of the last change."""
+    path = tmp_path / "rows.csv"
+    for answer in ("b", "c"):
+        path.write_text(f"prompt,completion\na,{answer}\n")
+        os.utime(path, (1, 1))
+        assert load(str(path))[0]["completion"] == answer
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "saved"])
+def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
+    """Written as for splits of `datasets`; without brackets, a file is one split, whatever it is called."""
+    rows = tiny.sft(4)
+    WRITERS[name](tmp_path / name, rows)
+    assert load(str(tmp_path / name), split="train[:50%]").to_list() == rows.to_list()[:2]
+    assert load(str(tmp_path / name), split="test[-1:]").to_list() == rows.to_list()[3:]
+    assert len(load(str(tmp_path / name), split="test")) == 4
+
+
+def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
+    """Neither is a name on the Hub."""
+    with pytest.raises(DataError, match=r"https://example\.org/rows\.jsonl is an address, and isn't fetched"):
+        load("https://example.org/rows.jsonl")
+    with pytest.raises(DataError, match=r"There is no file .*\*\.jsonl\. Patterns are not read: name the folder\."):
+        load(str(tmp_path / "*.jsonl"))
+
+
+def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> None:
+    """`datasets` keeps them as JSON, and would make 0.6000000000000001 of 0.6."""
+    calls = [{"x": 0.6}, {"y": [0.6]}]
+    Dataset.from_list([{"call": call} for call in calls], on_mixed_types="use_json").to_parquet(
+        tmp_path / "rows.parquet"
+    )
+    assert load(str(tmp_path / "rows.parquet"))["call"][:] == calls
+
+
 def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
     """And a missing one is answered with those that are there."""
     WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
     assert len(load(str(tmp_path / "saved"), split="test")) == 1
     with pytest.raises(DataError, match=r"has no split 'dev'; its splits are \['train', 'test'\]"):
         load(str(tmp_path / "saved"), split="dev")
+    assert len(load(str(tmp_path / "saved"), split="train[:2]+test")) == 3
 
 
 @pytest.fixture
@@ -117,10 +210,27 @@ def test_unknown_names_say_what_was_tried() -> None:
 # ---- bad input ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet", "rows.csv", "rows.tsv", "ROWS.JSONL.gz"])
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     """And not looked for on the Hub."""
     with pytest.raises(DataError, match=rf"There is no file .*{name}\."):
+        load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["./rows", "../rows", "~/rows", "/no/rows"])
+def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name: str) -> None:
+    """The message says which path that is."""
+    with pytest.raises(DataError, match=rf"There is no file or folder .*{name.strip('.~')}\.$"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["rows.txt", "rows.xlsx", "rows"])
+def test_a_file_of_another_format_is_answered_with_those_that_are_read(name: str, tmp_path: Path) -> None:
+    """It is there, so no name on the Hub is meant."""
+    (tmp_path / name).write_bytes(b"hello")
+    with pytest.raises(
+        DataError, match=rf"{name} is a file with an extension that isn't known\. Read are: \.jsonl, .*\.tsv"
+    ):
         load(str(tmp_path / name))
 
 
@@ -160,7 +270,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("rows.json", b'[{"prompt": "a",'), ("rows.parquet", b"PAR1xxxx"), ("rows.csv", b'prompt,completion\n"a,b\n')],
+    [("rows.json", b'[{"prompt": "a",'), ("rows.parquet", b"PAR1xxxx"), ("rows.arrow", b"ARROW1xx")],
 )
 def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_path: Path) -> None:
     """With what their reader says."""
@@ -169,10 +279,20 @@ def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_p
         load(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
-def test_an_empty_file_has_no_rows(name: str, tmp_path: Path) -> None:
-    """A file that was never written to its end is often empty."""
-    (tmp_path / name).write_bytes(b"")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.jsonl", b""),
+        ("rows.jsonl", b"\n\n"),
+        ("rows.json", b""),
+        ("rows.json", b"[]"),
+        ("rows.csv", b""),
+        ("rows.csv", b"prompt,completion\n"),
+    ],
+)
+def test_an_empty_file_has_no_rows(name: str, content: bytes, tmp_path: Path) -> None:
+    """A file that was never written to its end is often empty, or has a header alone."""
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name} has no rows"):
         load(str(tmp_path / name))
 

@@ -1,0 +1,141 @@
+"""Folders with data files, and snapshots of Hub datasets: files, splits and configurations as `datasets` finds them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, ReadInstruction, concatenate_datasets, load_dataset_builder
+from datasets.data_files import EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError
+
+from ..errors import DataError
+from .kept import link_folder, link_to
+from .local import DESCRIPTION
+
+_SPLIT = re.compile(r"^(\w+(?:[.-]\w+)*)(\[.*\])?$")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is in a folder.
+
+    Attributes:
+        format: of its files: `json`, `csv`, `parquet`, `arrow`, ...
+        splits: files of each split.
+        options: what the folder's README.md says about how its files are read.
+    """
+
+    format: str
+    splits: dict[str, list[Path]]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def look_into(path: Path, config: str | None = None) -> Folder:
+    """Find the data files of a folder.
+
+    Args:
+        path: of the folder.
+        config: which configuration, where README.md names several.
+
+    Raises:
+        DataError: there are none, or there are several configurations and none of them is named.
+    """
+    try:
+        builder = load_dataset_builder(str(_mirrored(path)), config)
+    except (EmptyDatasetError, DataFilesNotFoundError) as error:
+        raise DataError(
+            f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote, and it holds no data files ({DESCRIPTION})."
+        ) from error
+    except ValueError as error:
+        reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
+        advice = " Set `dataset_config`." if "onfig" in reason else ""
+        raise DataError(f"The folder {path} can't be read: {reason}{advice}") from error
+    files = {str(split): [Path(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
+    options = {
+        name: value
+        for name, value in vars(builder.config).items()
+        if name not in ("name", "version", "data_dir", "data_files", "description")
+        and value != getattr(type(builder.config), name, value)
+    }
+    return Folder(type(builder).__module__.rpartition(".")[-1], files, options)
+
+
+def plain(path: Path) -> Path:
+    """A file's path without characters that `datasets` takes for patterns or addresses: a link, if it has some."""
+    return path if _is_plain(path) else link_to(path, "files", f"{_name(path)}{path.suffix}")
+
+
+def _is_plain(path: Path) -> bool:
+    text = os.path.abspath(path)
+    return glob.escape(text) == text and not any(special in text for special in ("::", "://", "{", "^"))
+
+
+def _name(path: Path) -> str:
+    return hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _mirrored(path: Path) -> Path:
+    """A folder's path without such characters: a folder of links, if it has some, since `datasets` follows one to it."""
+    if _is_plain(path.resolve()):
+        return path
+    files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    mirror = link_folder(_name(path))
+    for link in [link for link in mirror.rglob("*") if link.is_symlink()]:
+        if link.relative_to(mirror) not in files:
+            link.unlink(missing_ok=True)
+    for name, file in files.items():
+        link_to(file, mirror.name, name)
+    return mirror
+
+
+def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path) -> Dataset:
+    """Load a split, or what is written like `train[:10%]` or `train+test`.
+
+    Args:
+        splits: what loads each of them.
+        wanted: which.
+        path: of the folder, for messages.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    if wanted in splits:
+        return splits[wanted]()
+    named = _names(wanted)
+    for name in named:
+        if name not in splits:
+            raise DataError(f"{path} has no split {name!r}; its splits are {list(splits)}.")
+    loaded = {name: splits[name]() for name in set(named)}
+    try:
+        ranges = ReadInstruction.from_spec(wanted).to_absolute({name: len(rows) for name, rows in loaded.items()})
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"The split {wanted!r} of {path} can't be read: {error}") from error
+    parts = [
+        loaded[part.splitname].select(
+            range(part.from_ or 0, len(loaded[part.splitname]) if part.to is None else part.to)
+        )
+        for part in ranges
+    ]
+    try:
+        return concatenate_datasets(parts)
+    except ValueError as error:
+        raise DataError(f"The splits {wanted!r} of {path} hold different columns: {error}") from error
+
+
+def part_of(dataset: Dataset, wanted: str, path: Path) -> Dataset:
+    """A dataset that is one split, whatever it is called: as a whole, or the part that is written like `train[:10%]`."""
+    if "[" not in wanted:
+        return dataset
+    return choose({name: lambda: dataset for name in _names(wanted)}, wanted, path)
+
+
+def _names(wanted: str) -> list[str]:
+    """The splits in `train[:10%]+test`."""
+    return [match[1] if (match := _SPLIT.match(part.strip())) else part for part in wanted.split("+")]

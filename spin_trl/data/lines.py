@@ -1,0 +1,117 @@
+"""Text files line by line, whatever they are compressed with; and what is wrong in them, line by line."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import DataError
+
+SHOWN = 5
+"""Bad lines of a file that are shown. All are counted."""
+
+_GIT_LFS = b"version https://git-lfs.github.com/spec/"
+_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(file, "zstd"),
+    b"\x04\x22\x4d\x18": lambda file: pa.CompressedInputStream(file, "lz4"),
+}
+"""What decompresses a file, by its first bytes."""
+
+
+class BadLines:
+    """Collects what is wrong in a file, so that all of it is said at once.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.shown: list[str] = []
+
+    def add(self, where: str, problem: str) -> None:
+        """Note a problem at a place like `line 7`."""
+        self.count += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(f"{where}: {problem}")
+
+    def refuse(self) -> None:
+        """Raise if there is a problem.
+
+        Raises:
+            DataError: names the file and its first bad lines, and says how many there are.
+        """
+        if self.count == 1:
+            raise DataError(f"{self.path}, {self.shown[0]}")
+        if self.count:
+            more = f" The first {SHOWN} of them:" if self.count > SHOWN else ""
+            raise DataError(f"{self.path}: {self.count} rows can't be read.{more}\n" + "\n".join(self.shown))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file to read its bytes, decompressed. What it is compressed with is seen from its first bytes.
+
+    Raises:
+        DataError: it can't be read, is damaged, or is only a pointer of Git LFS.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file: Any = stack.enter_context(path.open("rb"))
+            start = file.peek(64)[:64]
+            if start.startswith(_GIT_LFS):
+                raise DataError(
+                    f"{path} is a pointer of Git LFS, not the data itself. Fetch that with `git lfs pull`."
+                )
+            decompress = next((how for mark, how in _DECOMPRESS.items() if start.startswith(mark)), None)
+            if decompress is not None:
+                file = stack.enter_context(decompress(file))
+            elif start.startswith(b"PK\x03\x04"):
+                file = stack.enter_context(_only_member(path, stack.enter_context(zipfile.ZipFile(file))))
+            yield stack.enter_context(io.BufferedReader(file, 1 << 20))
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise DataError(f"{path} holds {len(names)} files ({', '.join(names[:5])}); expected one. Unpack it.")
+    return archive.open(names[0])
+
+
+def byte_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a text file, with their ends, in UTF-8 without a byte order mark. UTF-16 with a mark is converted.
+
+    Raises:
+        DataError: as [`opened`].
+    """
+    with opened(path) as file:
+        start = file.peek(4)[:4]
+        encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+        if encoding is not None:
+            try:
+                for text in io.TextIOWrapper(file, encoding=encoding, newline="\n"):
+                    yield text.encode()
+            except UnicodeError as error:
+                raise DataError(f"{path} begins as UTF-16, but goes on as something else: {error}") from error
+            return
+        if start.startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+        yield from file
