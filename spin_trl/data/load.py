@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
-from .columns import is_preference, is_sft
+from .columns import is_preference, is_sft, with_input
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
             f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
             "to another name, too."
         )
-    return dataset.rename_columns(column_mapping)
+    return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 
 def _load_file(path: Path) -> Dataset:
@@ -137,22 +137,3 @@ def _check_json_lines(path: Path) -> None:
                 raise DataError(f"{path}, line {number}: not valid JSON ({error}): {line[:60]!r}") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: expected an object like {{...}}, found {line[:60]!r}")
-
-
-def as_conversations(dataset: Dataset) -> Dataset:
-    """Prompt and completion that are text, as a user's and an assistant's message: what a chat model is asked in.
-
-    Without this, text is text: no chat template is put around it. Data that holds messages stays as it is.
-    """
-    if len(dataset) == 0 or not {"prompt", "completion"} <= set(dataset.column_names):
-        return dataset
-    if not isinstance(dataset[0]["prompt"], str):
-        return dataset
-
-    def as_messages(row: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["completion"]}],
-        }
-
-    return dataset.map(as_messages, desc="Writing text as conversations")

@@ -9,8 +9,9 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from ..data.arrow import save_rows
+from ..data.bad_rows import BadRows
 from ..data.held_out import split_held_out
-from ..data.keys import RowKeys, row_keys
+from ..data.keys import RowKeys, definition_of, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..hub.lineage import Origin, dataset_origin, model_origin
@@ -37,9 +38,10 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        keys = row_keys(train)
-        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out).digest}
         known = run.done("prepare", STAGE)
+        definition = definition_of(known["dataset"] if known is not None else None)
+        keys = row_keys(train, definition)
+        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
         if known is None:
             _prepare(run, train, held_out, keys, digests)
         for name, found in digests.items():
@@ -70,14 +72,17 @@ def _prepare(
             num_proc=run.args.dataset_num_proc,
             keys=known_keys,
             name=name,
+            bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
         )
 
     found = prepared(train, "train", keys)
-    rows = found.rows
+    rows, skipped = found.rows, found.skipped
     if held_out is None:
         rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
     else:
-        held_out_rows = prepared(held_out, "held-out").rows
+        held_out_found = prepared(held_out, "held-out")
+        skipped += held_out_found.skipped
+        held_out_rows = held_out_found.rows
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
     save_rows(rows, run.directory.train_rows)
     save_rows(held_out_rows, run.directory.held_out_rows)
@@ -89,6 +94,7 @@ def _prepare(
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
         left_out=found.too_long,
+        bad_rows=skipped,
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )
