@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features
 
 from .columns import is_string
 
@@ -36,5 +36,5 @@ def as_conversations(dataset: Dataset) -> Dataset:
     if mixed:
         message = [{"role": "user", "content": ""}]
         of_text = Dataset.from_dict({name: [message] for name in text}).features if text else {}
-        features = dataset.features.copy() | of_text
+        features = Features({**dataset.features, **of_text})
     return dataset.map(as_messages, features=features, desc="Writing text as conversations")

@@ -90,7 +90,8 @@ def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dic
     is_alpaca = mapping.get("instruction") == "prompt" and mapping.get("output") == "completion"
     if becomes_prompt:  # whoever maps a column to `input` means the one that belongs to the prompt
         mapping = {old: PROMPT_INPUT if new == "input" else new for old, new in mapping.items()}
-    if is_alpaca and "input" in columns and "input" not in mapping and PROMPT_INPUT not in mapping.values():
+    is_free = PROMPT_INPUT not in {*mapping.values(), *columns}
+    if is_alpaca and is_free and "input" in columns and "input" not in mapping:
         mapping["input"] = PROMPT_INPUT
     return mapping
 

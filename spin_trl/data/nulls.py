@@ -9,6 +9,7 @@ JSON.
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from datasets import Dataset
 
 from .arrow import rows_of
 
+logger = logging.getLogger(__name__)
+
 Keys = Mapping[str, frozenset[str]]
 """By function, the arguments that some call of it gives a value."""
 
@@ -24,14 +27,27 @@ _CONVERSATIONS = ("messages", "conversations", "prompt", "completion")
 
 
 def given_arguments(dataset: Dataset) -> Keys:
-    """The arguments that each function is called with, where Arrow keeps arguments as structs; else nothing."""
+    """The arguments that each function is called with, where Arrow keeps arguments as structs; else nothing.
+
+    What stays in doubt is said: an argument that a function is given in some rows and is null in others.
+    """
     columns = [name for name in _CONVERSATIONS if name in dataset.column_names and _has_struct(dataset.features[name])]
     if not columns:
         return {}
     found: dict[str, set[str]] = defaultdict(set)
+    nulls: dict[str, set[str]] = defaultdict(set)
     for row in rows_of(dataset.select_columns(columns)):
         for name, arguments in _calls(row):
-            found[name] |= {key for key, value in arguments.items() if value is not None}
+            for key, value in arguments.items():
+                (nulls if value is None else found)[name].add(key)
+    doubtful = {name: sorted(keys & found[name]) for name, keys in nulls.items() if keys & found[name]}
+    if doubtful:
+        named = "; ".join(f"`{name}`: {', '.join(f'`{key}`' for key in keys)}" for name, keys in doubtful.items())
+        logger.warning(
+            "Arguments of tool calls that are null in some rows are taken as null (%s). Arrow can't tell them from "
+            "arguments that are left out; JSON lines can, and so can arguments that are JSON text.",
+            named,
+        )
     return {name: frozenset(keys) for name, keys in found.items()}
 
 

@@ -27,7 +27,7 @@ from .keys import RowKeys, row_keys
 from .messages import described, text_of
 from .nulls import Keys, given_arguments
 from .template import PairTemplate
-from .turns import tools_of, turns_of
+from .turns import NOTES, tools_of, turns_of
 from .unused import naming, not_sft
 
 logger = logging.getLogger(__name__)
@@ -146,8 +146,8 @@ def _encoded(
     try:
         for encoded in list(_encode_row(row, key, template, turn, given, tools_are_structs)):
             is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
-            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: "", _NOTES: []}
-            yield (nothing if is_too_long else encoded) | said
+            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: ""}
+            yield (nothing | {_NOTES: []} if is_too_long else encoded) | said
     except DataError as error:
         outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
         yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: []}
@@ -157,7 +157,8 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     """What is trained on of all rows, with what became of the others; said, or refused."""
     outcomes = rows[_OUTCOME][:]
     bad = [index for index, outcome in enumerate(outcomes) if outcome in (BAD, BAD_TEMPLATE)]
-    found = [BadRow(rows[index][_ROW], rows[index][_PROBLEM]) for index in bad]
+    chosen = rows.select(bad)
+    found = [BadRow(*row) for row in zip(chosen[_ROW], chosen[_PROBLEM], strict=True)]
     if len(bad) > policy.limit(total):
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
         raise error(refusal(found, total, name, policy))
@@ -188,6 +189,9 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
         for note in noted:
             count, first = notes.get(note, (0, number))
             notes[note] = (count + 1, first)
+    for note, (count, first) in notes.items():
+        if note in NOTES:
+            logger.warning("%d rows of the %s dataset, row %d being the first, %s.", count, name, first, NOTES[note])
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes)
 
 
@@ -214,6 +218,7 @@ def _encode_row(
             "prompt": prompt if isinstance(prompt, str) else text_of(prompt[-1].get("content")),
             "real": response if isinstance(response, str) else text_of(response.get("content")),
             CONVERSATION: kept_of(prompt, response, options),
+            _NOTES: list(found.notes),
         }
 
 

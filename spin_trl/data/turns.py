@@ -15,6 +15,12 @@ from .messages import as_messages, as_text, described, flag_of, text_of, without
 from .nulls import Keys
 from .template import Message
 
+MARKED = "marked turn left out"
+NOTES = {
+    MARKED: "mark turns that are not trained on, because `train_on_turn` takes one of a conversation: set it to `all`"
+}
+"""What can be noticed of a row's turns, by its name: what rows do, for a warning."""
+
 _OLD_ROLES = {"human": "user", "gpt": "assistant"}
 
 
@@ -27,11 +33,13 @@ class Turn:
         response: text, or the assistant's message.
         hashed: the prompt as its hash is taken of. Since version 0.1.0 messages are read more exactly, but a prompt's hash
             says whether it is held out, so it stays.
+        notes: names of what was noticed, of [`NOTES`].
     """
 
     prompt: str | list[Message]
     response: str | Message
     hashed: Any
+    notes: tuple[str, ...] = ()
 
 
 def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> Iterator[Turn]:
@@ -58,12 +66,14 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> It
     chosen = [i for i in positions if flag_of(messages[i]) is not False]
     if not chosen:
         raise DataError("no assistant turn to train on: all are taken out by their `weight` or `train`")
+    picked = {"last": chosen[-1:], "first": chosen[:1], "all": chosen}[turn]
+    notes = (MARKED,) if any(flag_of(messages[i]) and i not in picked for i in chosen) else ()
     messages = [without_flag(message) for message in messages]
-    for position in {"last": chosen[-1:], "first": chosen[:1], "all": chosen}[turn]:
+    for position in picked:
         message = messages[position]
         if not text_of(message.get("content")).strip() and not message.get("tool_calls"):
             raise DataError(f"the assistant's turn (message {position}) is empty")
-        yield Turn(messages[:position], message, hashed[:position])
+        yield Turn(messages[:position], message, hashed[:position], notes if position == picked[0] else ())
 
 
 def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
@@ -76,9 +86,10 @@ def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
     Raises:
         DataError: they are something else.
     """
-    tools = row.get("tools")
+    tools: Any = row.get("tools")
     try:
-        tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
+        if isinstance(tools, str):
+            tools = json.loads(tools) if tools.strip() else None
         if isinstance(tools, list):
             tools = [json.loads(tool) if isinstance(tool, str) else tool for tool in tools]
     except ValueError as error:
@@ -179,12 +190,12 @@ def _put_before(
 
 def _history(row: Mapping[str, Any], given: Keys) -> list[Message]:
     """Earlier turns: pairs of a user's and an assistant's text."""
-    history = row.get("history")
+    history: Any = row.get("history")
     if isinstance(history, str):
         try:
             history = json.loads(history) if history.strip() else None
         except ValueError as error:
-            raise DataError(f"`history` is not valid JSON ({error}): {history[:60]!r}") from error
+            raise DataError(f"`history` is not valid JSON ({error}): {str(history)[:60]!r}") from error
     if not history:
         return []
     if isinstance(history, list) and all(isinstance(turn, Mapping) for turn in history):

@@ -85,7 +85,9 @@ def _hint(column: str, dataset: Dataset) -> str:
     has_prompt = {"prompt", "completion"} <= set(dataset.column_names)
     if name in _CONTEXTS and has_prompt:
         return f"may belong to the prompt: `column_mapping: {{{column}: {PROMPT_INPUT}}}` puts it behind the prompt"
-    if name in ("prompt", "completion", *_PROMPTS, *_RESPONSES, *_CONTEXTS):
+    if name in _CONTEXTS:
+        return f"may belong to the prompt: {_instead(dataset)}"
+    if name in ("prompt", "completion", *_PROMPTS, *_RESPONSES):
         what = "response" if name in ("completion", *_RESPONSES) else "prompt"
         return f"may be a {what}: {_instead(dataset)}"
     if name in _CONVERSATIONS:

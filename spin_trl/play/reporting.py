@@ -229,7 +229,7 @@ def _negative(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    """What was left out of the data; and what is wrong with the answers of the model that is delivered, and of the newest."""
+    """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
     thresholds = record.settings.get("degeneration_warn")
     warn = thresholds if isinstance(thresholds, Mapping) else {}
     looked_at = [record.best_stage, record.iterations[-1] if record.iterations else None]

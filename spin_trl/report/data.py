@@ -14,11 +14,13 @@ def rows_left_out(prepared: Mapping[str, Any]) -> list[str]:
     Args:
         prepared: what the journal says of the data; runs of earlier versions say less.
     """
+    bad, too_long = (int(prepared.get(name) or 0) for name in ("bad_rows", "left_out"))
     found = []
-    if prepared.get("bad_rows"):
-        found.append(f"{counted(prepared['bad_rows'], 'row')} left out because they can't be used (`bad_rows: skip`).")
-    if prepared.get("left_out"):
+    if bad:
         found.append(
-            f"{counted(prepared['left_out'], 'row')} left out because their prompts are too long (`max_length`)."
+            f"{counted(bad, 'row')} left out because {'it' if bad == 1 else 'they'} can't be used (`bad_rows: skip`)."
         )
+    if too_long:
+        prompts = "its prompt is" if too_long == 1 else "their prompts are"
+        found.append(f"{counted(too_long, 'row')} left out because {prompts} too long (`max_length`).")
     return found
