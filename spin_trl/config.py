@@ -14,6 +14,7 @@ from trl import DPOConfig
 
 from . import schedule
 from .checks import as_mapping, in_range, one_of
+from .data.bad_rows import BAD_ROWS, MOST, REFUSE
 from .errors import RecipeError
 from .loss_types import OURS, OWN_SETTINGS, resolve, use_beta
 
@@ -84,6 +85,19 @@ class SPINConfig(DPOConfig):
         metadata={
             "help": "Pairs whose generated response is the real one: keep or drop.",
             "choices": list(KEEP_OR_DROP),
+        },
+    )
+    bad_rows: str = field(
+        default=REFUSE,
+        metadata={
+            "help": "Rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
+            "choices": list(BAD_ROWS),
+        },
+    )
+    bad_rows_max: float = field(
+        default=MOST,
+        metadata={
+            "help": "With `bad_rows: skip`, how many may be left out: below 1 a share of the rows, else a number."
         },
     )
     check_opponent: bool = field(
@@ -171,6 +185,8 @@ class SPINConfig(DPOConfig):
         if self.max_new_tokens is None and self.max_length is None:
             # Only self-play generates; DPOTrainer's `max_length=None` stays valid for preference data.
             self.max_new_tokens = 1024
+        one_of("bad_rows", self.bad_rows, BAD_ROWS)
+        in_range("bad_rows_max", self.bad_rows_max, 0)
         one_of("train_on_turn", self.train_on_turn, ("last", "first", "all"))
         for name in ("empty_generations", "truncated_generations", "identical_generations"):
             one_of(name, getattr(self, name), KEEP_OR_DROP)

@@ -23,7 +23,8 @@ from trl import ModelConfig, TrlParser
 from . import shipped
 from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
-from .data.load import as_conversations, load
+from .data.as_conversations import as_conversations
+from .data.load import load
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta

@@ -38,6 +38,7 @@ from .answers import answer
 from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
+from .data.bad_rows import BadRows
 from .data.columns import as_preference, is_preference, is_sft
 from .data.kept import apart
 from .data.keys import rows_digest
@@ -260,6 +261,7 @@ class SPINTrainer(ObjectiveTrainer):
                 turn=args.train_on_turn,
                 num_proc=args.dataset_num_proc,
                 name=name,
+                bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
             )
         check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows])
         self._rows_by_name[name] = rows

@@ -1,14 +1,26 @@
-"""Which kind of data a dataset holds, by its columns."""
+"""Which kind of data a dataset holds, and which of its columns are read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from datasets import Dataset, IterableDataset
+
+from ..errors import DataError
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
 else has to be known to write the prompt down again stands beside them ([`conversations`])."""
 
 SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
+"""Columns that decide a row's key, whether or not they are read. Version 0.1.0 read no others."""
+
+PROMPT_INPUT = "prompt_input"
+"""Text that goes behind the prompt: what Alpaca's `input` is called where `instruction` was mapped to `prompt`."""
+
+ALPACA_COLUMNS = ("instruction", "input", "output")
+
+MEDIA = ("image", "images")
 
 
 def is_preference(dataset: Dataset | IterableDataset) -> bool:
@@ -20,14 +32,74 @@ def is_preference(dataset: Dataset | IterableDataset) -> bool:
 def is_sft(dataset: Dataset | IterableDataset) -> bool:
     """Whether the rows are prompts with a human response, or prepared from such rows."""
     columns = set(column_names(dataset))
-    known = {"messages"}, {"conversations"}, {"prompt", "completion"}, set(PREPARED_COLUMNS)
-    return not is_preference(dataset) and not _is_unpaired(dataset) and any(names <= columns for names in known)
+    known = (
+        {"messages"},
+        {"conversations"},
+        {"prompt", "completion"},
+        {"instruction", "output"},
+        set(PREPARED_COLUMNS),
+    )
+    return not is_preference(dataset) and not is_unpaired(dataset) and any(names <= columns for names in known)
 
 
-def _is_unpaired(dataset: Dataset | IterableDataset) -> bool:
+def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
     """TRL's unpaired preferences: a boolean `label` says which completions are undesirable, so no human responses."""
     label = (dataset.features or {}).get("label")
     return "completion" in column_names(dataset) and getattr(label, "dtype", None) == "bool"
+
+
+def is_text(dataset: Dataset | IterableDataset) -> bool:
+    """Whether prompts and completions are plain text in every row, which no chat template is put around."""
+    if not {"prompt", "completion"} <= set(column_names(dataset)) or _has_rows_without_completion(dataset):
+        return False
+    return is_string((dataset.features or {}).get("prompt"))
+
+
+def read_columns(dataset: Dataset) -> list[str]:
+    """The columns that are read of an SFT dataset, in a fixed order.
+
+    Where `prompt` and `completion` stand beside `messages`, the latter are read in rows without a completion.
+    """
+    columns = set(dataset.column_names)
+    text = is_text(dataset)
+    if {"prompt", "completion"} <= columns:
+        read = ["messages", "conversations"] if _has_rows_without_completion(dataset) else []
+        read += ["prompt", "completion", PROMPT_INPUT]
+        if not text and not is_string((dataset.features or {}).get("history")):
+            read.append("history")
+    elif {"messages", "conversations"} & columns:
+        read = ["messages", "conversations"]
+    else:
+        read = [*ALPACA_COLUMNS, "history"]
+    if not text:
+        read += ["system", "tools", "chat_template_kwargs"]
+    return [column for column in read if column in columns]
+
+
+def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+    """A column mapping that keeps Alpaca's `input` with the prompt, where that is what `instruction` becomes.
+
+    An `input` beside any other prompt may be anything, so it stays what it is called.
+
+    Args:
+        column_mapping: from the data's names to `prompt`, `completion`, ...
+        columns: of the data.
+    """
+    mapping = dict(column_mapping)
+    becomes_prompt = "prompt" in mapping.values() and "completion" in mapping.values()
+    is_alpaca = mapping.get("instruction") == "prompt" and mapping.get("output") == "completion"
+    if becomes_prompt:  # whoever maps a column to `input` means the one that belongs to the prompt
+        mapping = {old: PROMPT_INPUT if new == "input" else new for old, new in mapping.items()}
+    is_free = PROMPT_INPUT not in {*mapping.values(), *columns}
+    if is_alpaca and is_free and "input" in columns and "input" not in mapping:
+        mapping["input"] = PROMPT_INPUT
+    return mapping
+
+
+def refuse_media(dataset: Dataset) -> None:
+    """Raise DataError if a dataset has images: answers to what the model does not see would be trained on."""
+    if set(MEDIA) & set(dataset.column_names):
+        raise DataError("Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`).")
 
 
 def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
@@ -40,3 +112,15 @@ def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDatas
 
 def column_names(dataset: Dataset | IterableDataset) -> list[str]:
     return list(dataset.column_names or next(iter(dataset)))
+
+
+def _has_rows_without_completion(dataset: Dataset | IterableDataset) -> bool:
+    """Whether conversations stand beside completions, some of which are missing."""
+    if not {"messages", "conversations"} & set(column_names(dataset)):
+        return False
+    return not isinstance(dataset, Dataset) or dataset.data.column("completion").null_count > 0
+
+
+def is_string(feature: object) -> bool:
+    """Whether a column's feature says that all of its values are text (or null)."""
+    return getattr(feature, "dtype", None) in ("string", "large_string", "string_view")

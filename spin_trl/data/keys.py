@@ -1,4 +1,8 @@
-"""Names rows by their content: a key for every row, and a digest of all of them."""
+"""Names rows by their content: a key for every row, and a digest of all of them.
+
+What belongs to a row has grown since version 0.1.0, so a digest says by which definition it was made: `2-` and 16 hex digits
+by the second, 16 hex digits alone by the first. A run is compared by the definition that it began with.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..files import DEFINITION, numbered
 from .arrow import rows_of
-from .columns import SFT_COLUMNS
+from .columns import SFT_COLUMNS, is_sft, read_columns
 
 
 @dataclass(frozen=True)
@@ -21,21 +26,30 @@ class RowKeys:
     digest: str
 
 
-def row_keys(dataset: Dataset) -> RowKeys:
+def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
     """A key for every row, from the row's content alone, so that it outlives shuffling and re-loading.
 
-    Rows of equal content are numbered, in order, so that no two keys are equal.
+    Rows of equal content are numbered, in order, so that no two keys are equal. A row that has none of the columns which the
+    second definition adds has the same key by both.
+
+    Args:
+        dataset: rows.
+        definition: of the digest. 1: version 0.1.0's columns; 2: also others that are read (`system`, `instruction`, ...).
     """
     columns = [column for column in SFT_COLUMNS if column in dataset.column_names]
+    more: list[str] = []
+    if definition > 1 and is_sft(dataset):
+        more = [column for column in read_columns(dataset) if column not in SFT_COLUMNS]
     seen: dict[str, int] = {}
     keys: list[str] = []
     digest = hashlib.sha256()
-    for row in rows_of(dataset.select_columns(columns)):
-        key = hashlib.sha256(json.dumps(row, sort_keys=True, default=str).encode()).hexdigest()[:20]
+    for row in rows_of(dataset.select_columns([*columns, *more])):
+        content = {name: value for name, value in row.items() if name in columns or value is not None}
+        key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
         count = seen[key] = seen.get(key, 0) + 1
         keys.append(key if count == 1 else f"{key}-{count}")
         digest.update(keys[-1].encode())
-    return RowKeys(keys, digest.hexdigest()[:16])
+    return RowKeys(keys, numbered(definition, digest.hexdigest()))
 
 
 def rows_digest(rows: Dataset) -> str:

@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
-from .columns import is_preference, is_sft
+from .columns import is_preference, is_sft, with_input
 from .csv_text import read_csv
 from .exact_json import read_exactly
 from .folder import choose, look_into, part_of, plain
@@ -118,7 +118,7 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
             f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
             "to another name, too."
         )
-    return dataset.rename_columns(column_mapping)
+    return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 
 def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
@@ -176,22 +176,3 @@ def _read(
     if len(dataset) == 0:
         raise DataError(f"{files[0]} has no rows.")
     return dataset
-
-
-def as_conversations(dataset: Dataset) -> Dataset:
-    """Prompt and completion that are text, as a user's and an assistant's message: what a chat model is asked in.
-
-    Without this, text is text: no chat template is put around it. Data that holds messages stays as it is.
-    """
-    if len(dataset) == 0 or not {"prompt", "completion"} <= set(dataset.column_names):
-        return dataset
-    if not isinstance(dataset[0]["prompt"], str):
-        return dataset
-
-    def as_messages(row: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "prompt": [{"role": "user", "content": row["prompt"]}],
-            "completion": [{"role": "assistant", "content": row["completion"]}],
-        }
-
-    return apart(dataset).map(as_messages, desc="Writing text as conversations")

@@ -1,8 +1,8 @@
 """From whatever SFT dataset a user has to rows of prompt and real response, as tokens, each with a stable key.
 
-Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`. Preference data (`chosen` and
-`rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are given, and TRL tokenises them. Everything
-streams through Arrow files, so memory does not grow with the data.
+Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`; and Alpaca's `instruction` + `output`.
+Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are given, and TRL
+tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -10,23 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError, TemplateError
 from .arrow import remapped
-from .columns import PREPARED_COLUMNS, is_sft
+from .bad_rows import BadRow, BadRows, left_out, refusal
+from .columns import PREPARED_COLUMNS, is_sft, read_columns, refuse_media
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
 from .kept import apart
 from .keys import RowKeys, row_keys
-from .template import Message, PairTemplate
-from .turns import turns_of
+from .messages import described, text_of
+from .nulls import Keys, given_arguments
+from .template import PairTemplate
+from .turns import NOTES, tools_of, turns_of
+from .unused import naming, not_sft
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,13 @@ KEPT, TOO_LONG, BAD, BAD_TEMPLATE = "", "too long", "bad", "bad template"
 _ROW, _OUTCOME, _PROBLEM, _NOTES = "row", "outcome", "problem", "notes"
 """Columns that say what became of each row. They are counted, and removed, once all rows are prepared."""
 
+_FEATURES = Features(
+    dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION, GROUP, _OUTCOME, _PROBLEM), Value("string"))
+    | {"prompt_ids": List(Value("int64")), "real_ids": List(Value("int64")), _ROW: Value("int64")}
+    | {_NOTES: List(Value("string"))}
+)
+"""Said beforehand: Arrow would take them from the first rows, which may all be without tokens."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -44,12 +55,16 @@ class Prepared:
     Attributes:
         rows: prepared rows.
         too_long: rows that were left out, since their prompts leave no room for a response.
+        skipped: rows that were left out, since they can't be used (`bad_rows: skip`).
         notes: what was noticed, by its name: how many responses, and the number (0-based) of the first row.
+        remarks: all of this in sentences. They have been logged as warnings.
     """
 
     rows: Dataset
     too_long: int = 0
+    skipped: int = 0
     notes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def prepare(dataset: Dataset, template: PairTemplate, **options: Any) -> Dataset:
@@ -66,6 +81,7 @@ def prepare_and_count(
     num_proc: int | None = None,
     keys: RowKeys | None = None,
     name: str = "train",
+    bad_rows: BadRows | None = None,
 ) -> Prepared:
     """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
 
@@ -77,6 +93,7 @@ def prepare_and_count(
         num_proc: processes.
         keys: of [`row_keys`], if they are at hand.
         name: of the dataset, for messages.
+        bad_rows: what to do about rows that can't be used. None: they are refused.
 
     Raises:
         DataError: rows can't be used, with their numbers (0-based) and what is wrong with them; or no row is left.
@@ -84,40 +101,51 @@ def prepare_and_count(
     if set(PREPARED_COLUMNS) <= set(dataset.column_names):
         return Prepared(dataset)
     if not is_sft(dataset):
-        raise DataError(
-            f"The dataset has the columns {dataset.column_names}. Expected `messages`, or `prompt` and `completion`, or "
-            "`prompt`, `chosen` and `rejected`, or `real` and `generated`. Other names need a column mapping, like "
-            "{question: prompt, answer: completion}."
-        )
+        raise DataError(not_sft(dataset))
+    refuse_media(dataset)
+    unused = naming(dataset, name)
     keys = keys or row_keys(dataset)
+    read = read_columns(dataset)
+    given = given_arguments(dataset.select_columns(read))
+    tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, 4)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 5)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        columns = (*PREPARED_COLUMNS, CONVERSATION, GROUP, _ROW, _OUTCOME, _PROBLEM, _NOTES)
-        prepared: dict[str, list[Any]] = {column: [] for column in columns}
+        prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
         for values, index in zip(zip(*batch.values(), strict=True), indices, strict=True):
             row = dict(zip(batch, values, strict=True))
-            for encoded in _encoded(row, keys.keys[index], template, turn, max_length):
+            for encoded in _encoded(row, keys.keys[index], template, turn, max_length, given, tools_are_structs):
                 for column, value in (encoded | {_ROW: index}).items():
                     prepared[column].append(value)
         return prepared
 
-    rows = remapped(apart(dataset)).map(
+    rows = remapped(apart(dataset).select_columns(read)).map(
         encode,
         batched=True,
         batch_size=500,
         with_indices=True,
         num_proc=num_proc,
-        remove_columns=dataset.column_names,
+        remove_columns=read,
+        features=_FEATURES,
         new_fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest()[:16],
         desc="Preparing prompts and real responses",
     )
-    return _counted(rows, name, max_length)
+    prepared = _counted(rows, len(dataset), name, max_length, bad_rows or BadRows())
+    prepared.remarks[:0] = [unused] if unused else []
+    for remark in prepared.remarks:
+        logger.warning("%s", remark)
+    return prepared
 
 
 def _encoded(
-    row: dict[str, Any], key: str, template: PairTemplate, turn: str, max_length: int | None
+    row: dict[str, Any],
+    key: str,
+    template: PairTemplate,
+    turn: str,
+    max_length: int | None,
+    given: Keys,
+    tools_are_structs: bool,
 ) -> Iterator[dict[str, Any]]:
     """A row's responses, each with what becomes of it; one that can't be used is a row without tokens, and the reason."""
     nothing: dict[str, Any] = dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION, GROUP), "") | {
@@ -125,70 +153,98 @@ def _encoded(
         "real_ids": [],
     }
     try:
-        for encoded in list(_encode_row(row, key, template, turn)):
+        for encoded in list(_encode_row(row, key, template, turn, given, tools_are_structs)):
             is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
-            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: "", _NOTES: []}
-            yield (nothing if is_too_long else encoded) | said
+            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: ""}
+            yield (nothing | {_NOTES: []} if is_too_long else encoded) | said
     except DataError as error:
         outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
         yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: []}
 
 
-def _counted(rows: Dataset, name: str, max_length: int | None) -> Prepared:
+def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:
     """What is trained on of all rows, with what became of the others; said, or refused."""
     outcomes = rows[_OUTCOME][:]
     bad = [index for index, outcome in enumerate(outcomes) if outcome in (BAD, BAD_TEMPLATE)]
-    if bad:
+    chosen = rows.select(bad)
+    found = [BadRow(*row) for row in zip(chosen[_ROW], chosen[_PROBLEM], strict=True)]
+    if len(bad) > policy.limit(total):
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
-        raise error(f"Row {rows[bad[0]][_ROW]} of the dataset: {rows[bad[0]][_PROBLEM]}")
+        raise error(refusal(found, total, name, policy))
+    remarks = [left_out(found, total, name)] if bad else []
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
+    if not kept and bad:
+        raise DataError(
+            f"No row of the {name} dataset is left: {len(bad)} can't be used, the others' prompts are too long."
+        )
     if not kept:
         raise DataError(
             f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more: none is left."
         )
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})
     if too_long:
-        logger.warning(
-            "%d of %d rows of the %s dataset are left out: their prompts have %s tokens (`max_length`) or more.",
-            too_long,
-            rows[-1][_ROW] + 1,
-            name,
-            max_length,
+        remarks.append(
+            f"{too_long} of {total} rows of the {name} dataset are left out: their prompts have {max_length} tokens "
+            "(`max_length`) or more."
         )
+    if len(kept) < len(outcomes):
         rows = rows.select(kept)
     notes: dict[str, tuple[int, int]] = {}
-    for number, found in zip(rows[_ROW], rows[_NOTES], strict=True):
-        for note in found:
+    for number, noted in zip(rows[_ROW], rows[_NOTES], strict=True):
+        for note in noted:
             count, first = notes.get(note, (0, number))
             notes[note] = (count + 1, first)
-    return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, notes)
+    for note, (count, first) in notes.items():
+        if note in NOTES:
+            remarks.append(f"{count} rows of the {name} dataset, row {first} being the first, {NOTES[note]}.")
+    return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes, remarks)
 
 
-def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str) -> Iterator[dict[str, Any]]:
-    options = {
-        "tools": row.get("tools"),
-        "chat_template_kwargs": remove_none_values(row.get("chat_template_kwargs") or {}),
+def _encode_row(
+    row: dict[str, Any], key: str, template: PairTemplate, turn: str, given: Keys, tools_are_structs: bool
+) -> Iterator[dict[str, Any]]:
+    options: dict[str, Any] = {
+        "tools": tools_of(row, is_struct=tools_are_structs),
+        "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),
     }
     conversation = group = ""
-    for number, (prompt, response) in enumerate(turns_of(row, turn)):
+    for number, found in enumerate(turns_of(row, turn, given)):
+        prompt, response = found.prompt, found.response
         # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
-        conversation, group = conversation or _hash(prompt), group or group_of(prompt)
+        conversation, group = conversation or _hash(found.hashed), group or group_of(prompt)
         encoded = template.encode(prompt, response, **options)
         if not encoded.prompt_ids:
             raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
-        shown = prompt if isinstance(prompt, str) else prompt[-1].get("content") or ""
-        real = response if isinstance(response, str) else response.get("content") or ""
         yield {
             "key": key if turn != "all" else f"{key}.{number}",
             "prompt_hash": conversation,
             "prompt_ids": encoded.prompt_ids,
             "real_ids": encoded.real_ids,
-            "prompt": shown if isinstance(shown, str) else json.dumps(shown),
-            "real": real if isinstance(real, str) else json.dumps(real),
+            "prompt": prompt if isinstance(prompt, str) else text_of(prompt[-1].get("content")),
+            "real": response if isinstance(response, str) else text_of(response.get("content")),
             CONVERSATION: kept_of(prompt, response, options),
             GROUP: group,
+            _NOTES: list(found.notes),
         }
 
 
-def _hash(prompt: str | list[Message]) -> str:
+def _template_kwargs(value: Any) -> dict[str, Any]:
+    """A row's arguments for the chat template, as a mapping or as JSON."""
+    try:
+        value = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
+    except ValueError as error:
+        raise DataError(f"`chat_template_kwargs` is not valid JSON ({error}): {value[:60]!r}") from error
+    if not isinstance(value, Mapping):
+        raise DataError(f"`chat_template_kwargs` is {described(value)}; expected a mapping")
+    return dict(remove_none_values(value))
+
+
+def _has_structs(feature: Any) -> bool:
+    """Whether Arrow keeps a column's objects as structs, in which it fills in the keys of other rows."""
+    element = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
+    return isinstance(element, Mapping)
+
+
+def _hash(prompt: Any) -> str:
+    """A prompt's identity, from the text or messages as version 0.1.0 read them."""
     return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -224,6 +224,7 @@ def _dataset_lines(facts: ModelFacts) -> list[str]:
     details = [
         f"{prepared['train_rows']:,} rows to train on" if "train_rows" in prepared else "",
         f"{prepared['left_out']:,} left out because their prompts are too long" if prepared.get("left_out") else "",
+        f"{prepared['bad_rows']:,} left out because they can't be used" if prepared.get("bad_rows") else "",
     ]
     lines = [f"Human responses: {name}" + "".join(f", {one}" for one in details if one) + "."]
     if record.held_out:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..data.bad_rows import BadRows
 from ..data.local import is_local
 from ..data.prepare import prepare
 from ..data.template import PairTemplate
@@ -140,7 +141,13 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     template = PairTemplate(
         tokenizer, load_eos_ids(recipe.model.model_name_or_path, recipe.args, tokenizer), recipe.args.template_kwargs
     )
-    rows = prepare(sample, template, max_length=recipe.args.max_length, turn=recipe.args.train_on_turn)
+    rows = prepare(
+        sample,
+        template,
+        max_length=recipe.args.max_length,
+        turn=recipe.args.train_on_turn,
+        bad_rows=BadRows(recipe.args.bad_rows, recipe.args.bad_rows_max),
+    )
     counted = [(len(row["prompt_ids"]), len(row["real_ids"])) for row in rows]
     total = num_rows or round(total * len(rows) / len(sample))
     kept, out = _split(recipe, total, None if held_out is None else len(held_out))

@@ -23,6 +23,7 @@ from .. import terminal
 from ..adapters import check_new
 from ..config import SPINConfig
 from ..data.columns import is_sft
+from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RunDirectoryError
 from ..evaluation.scorers import Scorer
 from ..files import definition_of, read_json
@@ -118,10 +119,9 @@ class SelfPlay:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         if not isinstance(train_dataset, Dataset) or not is_sft(train_dataset):
             raise DataError(
-                f"Self-play needs prompts with human responses as a `Dataset`: `messages`, or `prompt` and `completion`. "
-                f"Found a {type(train_dataset).__name__} with the columns {train_dataset.column_names}. Given pairs "
-                "(`chosen` and `rejected`) are for SPINTrainer: there is nothing to iterate. Other names need a column "
-                "mapping, like {question: prompt, answer: completion}."
+                f"Self-play needs prompts with human responses as a `Dataset`, found a {type(train_dataset).__name__}. "
+                f"{not_sft(train_dataset)} Given pairs (`chosen` and `rejected`) are for SPINTrainer: there is nothing to "
+                "iterate."
             )
         check_new(peft_config)
         self.train_dataset = _first(train_dataset, SMOKE_ROWS) if play.smoke else train_dataset

@@ -10,10 +10,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from ..data.arrow import save_rows
+from ..data.bad_rows import BadRows
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
+from ..files import definition_of
 from ..hub.lineage import Origin, dataset_origin, model_origin
 from ..vocabulary import check_tokens, load_embeddings_size
 from .directory import START
@@ -41,9 +43,10 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        keys = row_keys(train)
-        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out).digest}
         known = run.done("prepare", STAGE)
+        definition = definition_of(known["dataset"] if known is not None else None)
+        keys = row_keys(train, definition)
+        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
         if known is None:
             _prepare(run, train, held_out, keys, digests)
         for name, found in digests.items():
@@ -74,15 +77,19 @@ def _prepare(
             num_proc=run.args.dataset_num_proc,
             keys=known_keys,
             name=name,
+            bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
         )
 
     found = prepared(train, "train", keys)
-    rows = found.rows
+    rows, skipped, remarks = found.rows, found.skipped, [*found.remarks]
     if held_out is None:
         rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
-        remarks = _remarks_on_split(run, rows, held_out_rows)
+        news = _remarks_on_split(run, rows, held_out_rows)
     else:
-        rows, held_out_rows, remarks = _apart(run, rows, prepared(held_out, "held-out").rows)
+        held_out_found = prepared(held_out, "held-out")
+        skipped += held_out_found.skipped
+        remarks += held_out_found.remarks
+        rows, held_out_rows, news = _apart(run, rows, held_out_found.rows)
     if run.model is not None:
         check_tokens(
             run.tokenizer(),
@@ -90,7 +97,7 @@ def _prepare(
             f"the model {run.model!r}",
             (rows, held_out_rows),
         )
-    for remark in remarks:
+    for remark in news:
         logger.warning("%s", remark)
     save_rows(_saved(rows), run.directory.train_rows)
     save_rows(_saved(held_out_rows), run.directory.held_out_rows)
@@ -102,7 +109,8 @@ def _prepare(
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
         left_out=found.too_long,
-        remarks=remarks,
+        remarks=[*remarks, *news],
+        bad_rows=skipped,
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )

@@ -19,6 +19,7 @@ import yaml
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
+from ..report.data import rows_left_out
 from ..report.html.charts import all_charts
 from ..report.html.page import Page, render
 from ..report.html.samples import Shown, choose, sections
@@ -228,13 +229,14 @@ def _negative(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    """What is wrong with the answers of the model that the run delivers, and of the newest."""
+    """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
     thresholds = record.settings.get("degeneration_warn")
     warn = thresholds if isinstance(thresholds, Mapping) else {}
     looked_at = [record.best_stage, record.iterations[-1] if record.iterations else None]
     stages = list({stage.name: stage for stage in looked_at if stage is not None}.values())
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
-    return [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
+    answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
+    return [*rows_left_out(record.prepared), *answers]
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:

@@ -18,8 +18,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import tiny
+from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import as_conversations, load, rename_columns
+from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError

@@ -215,7 +215,7 @@ BAD_ROWS = {
     "no assistant turn": ({"messages": CONVERSATION[:1]}, r"no assistant turn to train on; its roles are \['user'\]"),
     "unknown roles": (
         {"messages": [message("me", "a"), message("you", "b")]},
-        r"no assistant turn to train on; its roles are \['me', 'you'\]",
+        r"message 0 of `messages` has the role 'me', which is not known\. Known are system, developer, user, human",
     ),
     "no prompt before it": ({"messages": CONVERSATION[1:]}, "no assistant turn to train on"),
     "no messages": ({"messages": []}, r"no assistant turn to train on; its roles are \[\]"),
@@ -231,8 +231,11 @@ BAD_ROWS = {
     "empty prompt": ({"prompt": "", "completion": "b"}, "the prompt is empty"),
     "text before messages": ({"prompt": "a", "completion": CONVERSATION[1:]}, "both be text or both be messages"),
     "messages before text": ({"prompt": CONVERSATION[:1], "completion": "b"}, "both be text or both be messages"),
-    "a number": ({"prompt": "a", "completion": 3}, "`completion` is neither text nor a list of messages: '3'"),
-    "messages that are text": ({"messages": ["a", "b"]}, "`messages` is neither text nor a list of messages"),
+    "a number": ({"prompt": "a", "completion": 3}, r"`completion` is a number \(3\); expected text or a list"),
+    "messages that are text": (
+        {"messages": ["a", "b"]},
+        r"message 0 of `messages` is text \('a'\); expected an object",
+    ),
     "messages in one text": ({"messages": "User: a"}, r"`messages` is text \('User: a'\), not a list"),
     "tools that are no JSON": ({"messages": CONVERSATION, "tools": "{"}, "`tools` is not valid JSON"),
 }

@@ -1,0 +1,40 @@
+"""Text as conversations: what a chat model is asked in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset, Features
+
+from .columns import is_string
+
+_ROLES = {"prompt": "user", "completion": "assistant"}
+
+
+def as_conversations(dataset: Dataset) -> Dataset:
+    """Prompts and completions that are text, as a user's and an assistant's message.
+
+    Without this, text is text: no chat template is put around it. Messages stay as they are, row by row. So do values that
+    are neither, which are refused by the row's number when it is prepared. Other columns stay, too: `system`, `history` and
+    `prompt_input` become part of the conversation when the row is read.
+    """
+    if len(dataset) == 0 or not set(_ROLES) <= set(dataset.column_names):
+        return dataset
+    # A column of Arrow's text, or one in which text and messages are mixed, which `datasets` keeps as JSON.
+    mixed = [name for name in _ROLES if type(dataset.features[name]).__name__ == "Json"]
+    text = [name for name in _ROLES if is_string(dataset.features[name])]
+    if not text and not any(isinstance(value, str) for name in mixed for value in dataset[name]):
+        return dataset
+
+    def as_messages(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: [{"role": _ROLES[name], "content": row[name]}] if isinstance(row[name], str) else row[name]
+            for name in (*text, *mixed)
+        }
+
+    features = None
+    if mixed:
+        message = [{"role": "user", "content": ""}]
+        of_text = Dataset.from_dict({name: [message] for name in text}).features if text else {}
+        features = Features({**dataset.features, **of_text})
+    return dataset.map(as_messages, features=features, desc="Writing text as conversations")

@@ -1,0 +1,84 @@
+"""What becomes of rows that can't be used: they end the run, or are left out up to a limit; all are reported together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+REFUSE, SKIP = "refuse", "skip"
+BAD_ROWS = (REFUSE, SKIP)
+
+MOST = 0.1
+"""Share of the rows that `bad_rows: skip` may leave out, unless another is set."""
+
+SHOWN = 5
+"""Rows that a message shows, of all that can't be used."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can't be used.
+
+    Attributes:
+        number: of the row, from 0.
+        problem: what is wrong with it.
+    """
+
+    number: int
+    problem: str
+
+
+@dataclass(frozen=True)
+class BadRows:
+    """What to do about rows that can't be used.
+
+    Attributes:
+        action: `refuse` or `skip`.
+        most: with `skip`, how many may be left out: below 1 a share of the rows, rounded up; else a number.
+    """
+
+    action: str = REFUSE
+    most: float = MOST
+
+    def limit(self, total: int) -> int:
+        """How many of so many rows may be left out."""
+        if self.action != SKIP:
+            return 0
+        return math.ceil(self.most * total) if self.most < 1 else int(self.most)
+
+
+def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> str:
+    """What a user is told whose rows can't be used.
+
+    Args:
+        bad: these rows, at least one.
+        total: rows of the dataset.
+        name: of the dataset.
+        policy: that does not allow as many.
+    """
+    if policy.action == SKIP:
+        limit = policy.limit(total)
+        return (
+            f"{len(bad)} of {total} rows of the {name} dataset can't be used; `bad_rows: skip` leaves out {limit} at most "
+            f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect them, or raise `bad_rows_max`."
+        )
+    if len(bad) == 1:
+        return f"Row {bad[0].number} of the dataset: {bad[0].problem}"
+    return (
+        f"{len(bad)} of {total} rows of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
+        "Correct them, or leave them out with `bad_rows: skip`."
+    )
+
+
+def left_out(bad: Sequence[BadRow], total: int, name: str) -> str:
+    """What a user is told whose rows are left out."""
+    return (
+        f"{len(bad)} of {total} rows of the {name} dataset are left out (`bad_rows: skip`), because they can't be used "
+        f"(numbered from 0):{_list(bad)}"
+    )
+
+
+def _list(bad: Sequence[BadRow]) -> str:
+    lines = [f"\n  row {row.number}: {row.problem}" for row in bad[:SHOWN]]
+    return "".join(lines) + (f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")

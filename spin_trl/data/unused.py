@@ -1,0 +1,114 @@
+"""Names the columns of a dataset that are not used, with what they might be: a silent loss looks like a bad model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datasets import Dataset
+
+from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_text, is_unpaired, read_columns
+
+_PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
+_RESPONSES = ("output", "answer", "response", "completion", "target", "solution", "assistant", "chosen", "reply")
+_CONTEXTS = ("input", "context", "passage", "document", "documents", "inputs")
+_SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt")
+_TOOLS = ("tools", "functions", "function", "tool_definitions")
+_CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
+
+
+def unused_columns(dataset: Dataset) -> list[str]:
+    """Columns of an SFT dataset that are not read, in the dataset's order."""
+    if set(PREPARED_COLUMNS) <= set(dataset.column_names):
+        return []
+    read = read_columns(dataset)
+    return [column for column in dataset.column_names if column not in read]
+
+
+def naming(dataset: Dataset, name: str) -> str | None:
+    """A sentence that names the columns that are not used, and what they might be; None if all are.
+
+    Args:
+        dataset: an SFT dataset.
+        name: of the dataset, for the sentence.
+    """
+    unused = unused_columns(dataset)
+    if not unused:
+        return None
+    hints = {column: _hint(column, dataset) for column in unused}
+    plain = [f"`{column}`" for column, hint in hints.items() if not hint]
+    explained = [f"`{column}` ({hint})" for column, hint in hints.items() if hint]
+    return f"Columns of the {name} dataset that are not used: {', '.join([*explained, *plain])}."
+
+
+def not_sft(dataset: Dataset) -> str:
+    """Why a dataset is no SFT dataset, and what to do about it."""
+    columns = dataset.column_names
+    said = (
+        f"The dataset has the columns {columns}. Expected `messages`, or `prompt` and `completion`, or `instruction` and "
+        "`output`, or `prompt`, `chosen` and `rejected`, or `real` and `generated`. "
+    )
+    if is_unpaired(dataset):
+        return said + (
+            "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
+            "keep the rows that are desirable, and remove the column."
+        )
+    prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), "question")
+    response = next((column for column in columns if column.lower() in _RESPONSES), "answer")
+    mapping = {prompt: "prompt", response: "completion"}
+    conversation = next((column for column in columns if column.lower() in _CONVERSATIONS), None)
+    if conversation is not None:
+        mapping = {conversation: "messages"}
+    written = ", ".join(f"{old}: {new}" for old, new in mapping.items() if old != new)
+    return said + f"Other names need a column mapping, like {{{written}}}."
+
+
+def _hint(column: str, dataset: Dataset) -> str:
+    """What a column might be, and how it would be read; nothing where its name says nothing."""
+    name, text = column.lower(), is_text(dataset)
+    if name in _SYSTEMS:
+        if not text:
+            return f"may be a system prompt: `column_mapping: {{{column}: system}}` reads it"
+        mapped = "" if column == "system" else ", mapped to `system`"
+        return f"may be a system prompt: it is read with `as_conversations: true`{mapped}, or as a turn of `messages`"
+    if name in _TOOLS:
+        if text:
+            return (
+                "tools have no place in plain text: they are read with `as_conversations: true`, or beside `messages`"
+            )
+        return f"may be tools: `column_mapping: {{{column}: tools}}` reads them"
+    if name == "chat_template_kwargs":
+        return "plain text has no chat template: it is read with `as_conversations: true`, or beside `messages`"
+    if name == "history":
+        if text:
+            return "may be earlier turns: they are read with `as_conversations: true`"
+        return "may be earlier turns: they are read as pairs of texts, beside `prompt` or `instruction`"
+    has_prompt = {"prompt", "completion"} <= set(dataset.column_names)
+    if name in _CONTEXTS and has_prompt:
+        return f"may belong to the prompt: `column_mapping: {{{column}: {PROMPT_INPUT}}}` puts it behind the prompt"
+    if name in _CONTEXTS:
+        return f"may belong to the prompt: {_instead(dataset)}"
+    if name in ("prompt", "completion", *_PROMPTS, *_RESPONSES):
+        what = "response" if name in ("completion", *_RESPONSES) else "prompt"
+        return f"may be a {what}: {_instead(dataset)}"
+    if name in _CONVERSATIONS:
+        return f"may be a conversation: {_instead(dataset)}"
+    if name in ("text", "content"):
+        return f"may be a whole conversation as text: {_instead(dataset)}"
+    if name in ("label", "rejected", "score", "rating", "reward", "preference"):
+        return "may say how good a response is: all rows are taken as good"
+    if name in ("weight", "train", "loss_weight"):
+        return "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs"
+    if name in ("thinking", "reasoning", "reasoning_content", "rationale", "thought"):
+        return "may be reasoning: it is read as part of a message only"
+    if name in ("audio", "audios", "video", "videos"):
+        return "may be sound or pictures: self-play is on text"
+    return ""
+
+
+def _instead(dataset: Dataset) -> str:
+    read: Sequence[str] = [
+        column
+        for column in read_columns(dataset)
+        if column in ("messages", "conversations", "prompt", "completion", "instruction", "output")
+    ]
+    return " and ".join(f"`{column}`" for column in read) + (" are read" if len(read) > 1 else " is read")

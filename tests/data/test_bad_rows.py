@@ -1,0 +1,111 @@
+"""All rows that can't be used are reported together; they end the run, or are left out up to a limit and counted."""
+
+import pytest
+from datasets import Dataset
+
+import tiny
+from spin_trl import SPINConfig
+from spin_trl.data.bad_rows import BadRows
+from spin_trl.data.prepare import prepare_and_count
+from spin_trl.data.template import PairTemplate
+from spin_trl.errors import DataError, RecipeError, TemplateError
+from spin_trl.report.data import rows_left_out
+
+GOOD = {"prompt": "Which?", "completion": " A boat."}
+EMPTY = {"prompt": "Which?", "completion": " "}
+SKIP = BadRows("skip", 0.5)
+
+
+def rows(*bad: int, total: int = 20) -> Dataset:
+    return Dataset.from_list([EMPTY if number in bad else GOOD for number in range(total)])
+
+
+def prepared(dataset: Dataset, policy: BadRows | None = None, **options):
+    return prepare_and_count(dataset, PairTemplate(tiny.tokenizer()), bad_rows=policy, **options)
+
+
+def test_the_first_five_are_shown_and_all_are_counted() -> None:
+    with pytest.raises(DataError) as error:
+        prepared(rows(2, 3, 5, 7, 11, 13, 17))
+    assert str(error.value) == (
+        "7 of 20 rows of the train dataset can't be used (numbered from 0):\n"
+        + "".join(f"  row {number}: the completion is empty\n" for number in (2, 3, 5, 7, 11))
+        + "  and 2 more\nCorrect them, or leave them out with `bad_rows: skip`."
+    )
+
+
+def test_one_alone_is_named_in_a_line() -> None:
+    with pytest.raises(DataError, match=r"^Row 4 of the dataset: the completion is empty$"):
+        prepared(rows(4))
+
+
+def test_the_kind_of_error_is_the_first_ones() -> None:
+    """Whoever catches TemplateError gets what the template has refused."""
+    tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No!') }}")
+    conversations = tiny.sft(3, "messages")
+    with pytest.raises(TemplateError, match=r"3 of 3 rows.*\n  row 0: The chat template fails"):
+        prepare_and_count(conversations, PairTemplate(tokenizer))
+
+
+@pytest.mark.parametrize("in_parallel", [None, 2])
+def test_skipped_rows_are_left_out_counted_and_said(in_parallel: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    found = prepared(rows(0, 9), SKIP, num_proc=in_parallel)
+    assert (len(found.rows), found.skipped, found.too_long) == (18, 2, 0)
+    assert all(row["real_ids"] for row in found.rows)
+    assert "2 of 20 rows of the train dataset are left out (`bad_rows: skip`)" in caplog.text
+    assert "row 0: the completion is empty\n  row 9: the completion is empty" in caplog.text
+
+
+def test_the_first_rows_may_all_be_bad() -> None:
+    """What a column holds does not depend on the rows that come first: Arrow writes a thousand at a time."""
+    found = prepared(rows(*range(1200), total=1300), BadRows("skip", 1200))
+    assert (len(found.rows), found.skipped) == (100, 1200)
+
+
+def test_keys_of_the_rest_stay() -> None:
+    """A row's generations are found by its key, whatever is left out before it."""
+    distinct = [{"prompt": f"Boat {number}?", "completion": " Yes."} for number in range(6)]
+    whole = prepared(Dataset.from_list(distinct)).rows["key"][:]
+    part = prepared(Dataset.from_list([*distinct[:2], {**distinct[2], "completion": ""}, *distinct[3:]]), SKIP).rows
+    assert part["key"][:] == [*whole[:2], *whole[3:]]
+
+
+def test_more_than_the_limit_are_refused() -> None:
+    with pytest.raises(DataError, match=r"(?s)3 of 20 rows .* leaves out 2 at most \(`bad_rows_max`: 0.1\).*raise"):
+        prepared(rows(1, 2, 3), BadRows("skip"))
+    assert prepared(rows(1, 2), BadRows("skip")).skipped == 2
+    assert prepared(rows(1, 2, 3), BadRows("skip", 3)).skipped == 3
+    with pytest.raises(DataError, match="leaves out 3 at most"):
+        prepared(rows(1, 2, 3, 4), BadRows("skip", 3))
+
+
+def test_something_must_be_left() -> None:
+    with pytest.raises(DataError, match="No row of the train dataset is left: 4 can't be used"):
+        prepared(rows(*range(4), total=4), BadRows("skip", 4))
+
+
+@pytest.mark.parametrize(
+    ("policy", "total", "limit"),
+    [(BadRows(), 100, 0), (BadRows("skip"), 100, 10), (BadRows("skip"), 3, 1), (BadRows("skip", 0), 100, 0),
+     (BadRows("skip", 7), 100, 7)],
+)  # fmt: skip
+def test_a_limit_is_a_share_or_a_number(policy: BadRows, total: int, limit: int) -> None:
+    assert policy.limit(total) == limit
+
+
+def test_the_settings_are_checked() -> None:
+    args = SPINConfig("out", bad_rows="skip", bad_rows_max=3, use_cpu=True, bf16=False)
+    assert (args.bad_rows, args.bad_rows_max) == ("skip", 3)
+    with pytest.raises(RecipeError, match="`bad_rows` is 'ignore'; it must be one of 'refuse', 'skip'"):
+        SPINConfig("out", bad_rows="ignore", use_cpu=True, bf16=False)
+    with pytest.raises(RecipeError, match="`bad_rows_max` is -1"):
+        SPINConfig("out", bad_rows_max=-1, use_cpu=True, bf16=False)
+
+
+def test_the_report_says_what_was_left_out() -> None:
+    """An earlier version's journal says less."""
+    assert rows_left_out({"left_out": 1, "bad_rows": 2}) == [
+        "2 rows left out because they can't be used (`bad_rows: skip`).",
+        "1 row left out because its prompt is too long (`max_length`).",
+    ]
+    assert rows_left_out({"train_rows": 5}) == []

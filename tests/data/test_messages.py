@@ -1,0 +1,211 @@
+"""Messages of every dialect become OpenAI's, whole; what can't be one is refused by name."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from spin_trl.data.load import load
+from spin_trl.data.messages import ROLES, as_messages
+from spin_trl.data.nulls import given_arguments
+from spin_trl.data.turns import tools_of, turns_of
+from spin_trl.errors import DataError
+
+U, A = {"role": "user", "content": "What does it cost?"}, {"role": "assistant", "content": "It costs 7."}
+
+
+def read(messages: Any) -> list[dict[str, Any]]:
+    return as_messages(messages, "messages", {})
+
+
+def call(arguments: Any, name: str = "price") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+# ---- roles ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"),
+    [("human", "user"), ("user", "user"), ("gpt", "assistant"), ("chatgpt", "assistant"), ("bing", "assistant"),
+     ("assistant", "assistant"), ("observation", "tool"), ("tool", "tool"), ("system", "system"),
+     ("developer", "developer")],
+)  # fmt: skip
+def test_roles_have_one_name_each(role: str, expected: str) -> None:
+    """ShareGPT's and OpenAI's, under both names of the field."""
+    assert read([{"from": role, "value": "x"}]) == read([{"role": role, "content": "x"}])
+    assert read([{"from": role, "value": "x"}]) == [{"role": expected, "content": "x"}]
+
+
+@pytest.mark.parametrize("role", ["critic", "User", "", "expert"])
+def test_an_unknown_role_is_refused_by_name(role: str) -> None:
+    """Wherever it stands: a template leaves out roles that it does not know."""
+    with pytest.raises(DataError, match=f"message 2 of `messages` has the role {role!r}, which is not known"):
+        read([U, A, {"role": role, "content": "x"}])
+    assert role not in ROLES
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_sharegpt_function_call_is_an_assistants_tool_call(as_list: bool) -> None:
+    """One, or a list of them; `observation` is the tool's answer."""
+    calls = [{"name": "price", "arguments": {"id": 3}}, {"name": "stock", "arguments": {"id": 3, "shop": None}}]
+    calls = calls if as_list else calls[:1]
+    found = read([{"from": "function_call", "value": json.dumps(calls if as_list else calls[0])}])
+    assert found == [{"role": "assistant", "tool_calls": [call(one["arguments"], str(one["name"])) for one in calls]}]
+    assert read([{"from": "observation", "value": '{"price": 7}'}]) == [{"role": "tool", "content": '{"price": 7}'}]
+
+
+def test_what_openai_called_function_call_is_a_tool_call() -> None:
+    message = {"role": "assistant", "content": None, "function_call": {"name": "price", "arguments": '{"id": 3}'}}
+    assert read([message]) == [{"role": "assistant", "tool_calls": [call({"id": 3})]}]
+
+
+def test_a_message_of_two_dialects_loses_nothing_to_arrows_nulls() -> None:
+    rows = Dataset.from_list([{"messages": [U, A]}, {"messages": [{"from": "human", "value": "Hi"}]}])
+    assert [read(row["messages"]) for row in rows] == [[U, A], [{"role": "user", "content": "Hi"}]]
+
+
+# ---- content --------------------------------------------------------------------------------------------------------
+
+
+def test_parts_that_are_text_stay_parts() -> None:
+    """What a template wants, text or parts, is the template's matter."""
+    parts = [{"type": "text", "text": "It "}, {"type": "text", "text": "costs 7."}]
+    assert read([{"role": "assistant", "content": parts}])[0]["content"] == parts
+    filled = [{**part, "image_url": None} for part in parts]
+    assert read([{"role": "assistant", "content": filled}])[0]["content"] == parts
+
+
+BAD_MESSAGES: dict[str, tuple[Any, str]] = {
+    "no list": ({"role": "user"}, "`messages` is an object .*expected a list of messages"),
+    "null": (None, "`messages` is null; expected a list"),
+    "text as a message": (["x"], r"message 0 of `messages` is text \('x'\); expected an object"),
+    "no role": ([{"content": "x"}], "message 0 of `messages` has no role"),
+    "a number as role": ([{"role": 3, "content": "x"}], "message 0 of `messages` has no role"),
+    "a number": (
+        [U, {"role": "assistant", "content": 7}],
+        r"the content of message 1 .*is a number \(7\); expected text",
+    ),
+    "a truth value": ([{"role": "user", "content": True}], r"is true or false \(true\); expected text"),
+    "an object": ([{"role": "tool", "content": {"price": 7}}], r'is an object \({"price": 7}\); expected text'),
+    "no content": ([{"role": "user", "content": None}], r"message 0 of `messages` \(user\) has no content"),
+    "an image": (
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}],
+        r"message 0 of `messages` \(user\) has a part of the type 'image_url'",
+    ),
+    "sound": (
+        [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}],
+        "of the type 'input_audio'",
+    ),
+    "a part without text": ([{"role": "user", "content": [{"type": "text"}]}], "expected text as its `text`"),
+    "a part that is text": ([{"role": "user", "content": ["x"]}], r"a part of the content .*is text \('x'\)"),
+    "a part with more than text": (
+        [{"role": "user", "content": [{"type": "text", "text": "x", "image_url": "a.png"}]}],
+        "has 'image_url' beside its text",
+    ),
+    "a call that is no JSON": ([{"from": "function_call", "value": "price(3)"}], "is not valid JSON .*'price"),
+    "a call without a name": (
+        [{"role": "assistant", "tool_calls": [{"id": "1"}]}],
+        "tool call 0 of message 0 .*expected a",
+    ),
+    "calls that are no list": ([{"role": "assistant", "tool_calls": {"name": "price"}}], "the tool calls of .*list"),
+    "arguments that are no JSON": (
+        [{"role": "assistant", "tool_calls": [call("id=3")]}],
+        "arguments of tool call 0 .*JSON",
+    ),
+    "arguments that are a list": (
+        [{"role": "assistant", "tool_calls": [call([3])]}],
+        "are a list .*expected an object",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MESSAGES)
+def test_what_is_no_message_is_refused_by_name(name: str) -> None:
+    messages, reason = BAD_MESSAGES[name]
+    with pytest.raises(DataError, match=reason):
+        read(messages)
+
+
+# ---- tool calls -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [json.dumps, lambda arguments: arguments], ids=["JSON", "object"])
+def test_arguments_are_an_object_and_keep_their_nulls(written: Any) -> None:
+    """As OpenAI writes them (a text), and as templates want them."""
+    arguments = {"id": 3, "shop": None, "of": {"x": None}}
+    found = read([{"role": "assistant", "content": None, "tool_calls": [call(written(arguments))]}])
+    assert found == [{"role": "assistant", "tool_calls": [call(arguments)]}]
+
+
+def test_a_call_may_be_written_flat() -> None:
+    flat = {"id": "c1", "name": "price", "arguments": '{"id": 3}'}
+    assert read([{"role": "assistant", "tool_calls": [flat]}])[0]["tool_calls"] == [{"id": "c1", **call({"id": 3})}]
+    llama = {"name": "price", "parameters": {"id": 3}}
+    assert read([{"role": "assistant", "tool_calls": [llama]}])[0]["tool_calls"] == [call({"id": 3})]
+
+
+def conversation(*calls: Any) -> dict[str, Any]:
+    return {"messages": [U, {"role": "assistant", "content": None, "tool_calls": list(calls)}]}
+
+
+def arguments_of(dataset: Dataset) -> list[Mapping[str, Any]]:
+    given = given_arguments(dataset)
+    turns = [next(turns_of(row, "last", given)) for row in dataset]
+    return [turn.response["tool_calls"][0]["function"]["arguments"] for turn in turns]  # type: ignore[index]
+
+
+def test_arguments_of_other_functions_are_not_filled_in() -> None:
+    """Arrow gives both calls both arguments."""
+    rows = Dataset.from_list([conversation(call({"id": 3}, "price")), conversation(call({"city": "Rome"}, "weather"))])
+    assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"id": 3, "city": None}
+    assert arguments_of(rows) == [{"id": 3}, {"city": "Rome"}]
+
+
+def test_a_null_that_is_written_down_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """Where Arrow leaves a doubt, it is said."""
+    rows = Dataset.from_list([conversation(call({"id": 3, "shop": None}))])
+    assert arguments_of(rows) == [{"id": 3, "shop": None}]
+    assert caplog.text == ""
+    rows = Dataset.from_list([conversation(call({"id": 3, "shop": None})), conversation(call({"id": 4, "shop": "x"}))])
+    assert arguments_of(rows) == [{"id": 3, "shop": None}, {"id": 4, "shop": "x"}]
+    assert "null in some rows are taken as null (`price`: `shop`)" in caplog.text
+
+
+def test_json_lines_leave_no_doubt(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = [{"id": 3}, {"id": 4, "shop": None}, {"city": "Rome"}]
+    lines = [json.dumps(conversation(call(one))) + "\n" for one in arguments]
+    (tmp_path / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+    assert arguments_of(load(str(tmp_path / "rows.jsonl"))) == arguments
+    assert caplog.text == ""
+
+
+# ---- tools ----------------------------------------------------------------------------------------------------------
+
+TOOL = {"type": "function", "function": {"name": "price", "parameters": {"properties": {"id": {"type": "integer"}}}}}
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL]), [json.dumps(TOOL)]], ids=["list", "JSON", "JSON each"])
+def test_tools_are_a_list_however_they_are_written(tools: Any) -> None:
+    assert tools_of({"tools": tools}, is_struct=False) == [TOOL]
+
+
+def test_tools_are_without_what_arrow_fills_in() -> None:
+    """A schema that another row's tool has is none of this row's."""
+    other = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"city": {"type": "string"}}}}}
+    rows = Dataset.from_list([{"tools": [TOOL]}, {"tools": [other]}])
+    assert rows[0]["tools"] != [TOOL]
+    assert tools_of(rows[0], is_struct=True) == [TOOL]
+
+
+@pytest.mark.parametrize("tools", [None, "", " ", [], "[]"])
+def test_no_tools_are_no_tools(tools: Any) -> None:
+    assert tools_of({"tools": tools}, is_struct=False) is None
+
+
+@pytest.mark.parametrize("tools", ["{", "3", [3], {"name": "price"}])
+def test_other_tools_are_refused(tools: Any) -> None:
+    with pytest.raises(DataError, match="`tools` is "):
+        tools_of({"tools": tools}, is_struct=False)

@@ -1,0 +1,267 @@
+"""What a row says, in whatever columns it says it, stands in prompt and response; and which turns are trained on."""
+
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+import tiny
+from spin_trl.data.as_conversations import as_conversations
+from spin_trl.data.keys import row_keys
+from spin_trl.data.load import load, rename_columns
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
+from spin_trl.errors import DataError
+from spin_trl.files import definition_of
+
+HUMAN, GPT = {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A boat."}
+USER, ANSWER = {"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A boat."}
+SYSTEM = {"from": "system", "value": "Be brief."}
+ALPACA = {"instruction": "Sort these.", "input": "b a", "output": "a b"}
+MAPPING = {"instruction": "prompt", "output": "completion"}
+
+
+def chat(*messages: tuple[str, str]) -> str:
+    """A conversation as ChatML, up to where the answer begins."""
+    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
+
+
+def prepared(rows: list[dict[str, Any]] | Dataset, **options: Any) -> list[tuple[str, str]]:
+    tokenizer = tiny.tokenizer()
+    found = prepare(rows if isinstance(rows, Dataset) else Dataset.from_list(rows), PairTemplate(tokenizer), **options)
+    return [(tokenizer.decode(row["prompt_ids"]), tokenizer.decode(row["real_ids"])) for row in found]
+
+
+# ---- system prompts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_a_system_column_becomes_a_system_turn(column: str) -> None:
+    """Empty, blank and missing ones are none."""
+    rows = [{column: [HUMAN, GPT], "system": system} for system in ("Be brief.", "", " \n", None)]
+    plain = (chat(("user", "Which?")), "A boat.<|im_end|>")
+    assert prepared(rows) == [(chat(("system", "Be brief."), ("user", "Which?")), plain[1]), plain, plain, plain]
+
+
+def test_a_system_turn_and_the_same_column_are_one() -> None:
+    rows = [{"conversations": [SYSTEM, HUMAN, GPT], "system": "Be brief."}]
+    assert prepared(rows)[0][0] == chat(("system", "Be brief."), ("user", "Which?"))
+
+
+def test_a_system_turn_and_another_column_are_refused() -> None:
+    rows = [{"conversations": [SYSTEM, HUMAN, GPT], "system": "Be long."}]
+    with pytest.raises(
+        DataError, match=r"Row 0 of the dataset: it has a system turn \('Be brief.'\) and another text"
+    ):
+        prepared(rows)
+
+
+def test_a_system_prompt_that_is_no_text_is_refused() -> None:
+    with pytest.raises(DataError, match=r"`system` is a number \(3\); expected text"):
+        prepared([{"conversations": [HUMAN, GPT], "system": 3}])
+
+
+def test_text_has_a_system_prompt_where_it_is_a_conversation() -> None:
+    rows = Dataset.from_list([{"prompt": "Which?", "completion": "A boat.", "system": "Be brief."}])
+    assert prepared(rows) == [("Which?", "A boat.<|im_end|>")]
+    assert prepared(as_conversations(rows)) == [
+        (chat(("system", "Be brief."), ("user", "Which?")), "A boat.<|im_end|>")
+    ]
+
+
+# ---- Alpaca ---------------------------------------------------------------------------------------------------------
+
+
+def test_alpacas_input_stands_behind_its_instruction() -> None:
+    """Behind a blank line; an empty one leaves none."""
+    rows = [ALPACA, {**ALPACA, "input": ""}, {**ALPACA, "input": None}]
+    assert [prompt for prompt, _ in prepared(rows)] == [
+        chat(("user", "Sort these.\n\nb a")),
+        chat(("user", "Sort these.")),
+        chat(("user", "Sort these.")),
+    ]
+    assert prepared(rows)[0][1] == "a b<|im_end|>"
+    assert prepared([{"instruction": "Sort.", "output": "a"}]) == [(chat(("user", "Sort.")), "a<|im_end|>")]
+
+
+def test_alpacas_history_is_earlier_turns() -> None:
+    """Before the instruction, behind the system prompt; only the output is trained on."""
+    rows = [
+        {**ALPACA, "system": "Be brief.", "history": [["Hi", "Hello"], ["How?", "Well"]]},
+        {**ALPACA, "history": []},
+    ]
+    expected = chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "How?"),
+                    ("assistant", "Well"), ("user", "Sort these.\n\nb a"))  # fmt: skip
+    assert prepared(rows, turn="all") == [
+        (expected, "a b<|im_end|>"),
+        (chat(("user", "Sort these.\n\nb a")), "a b<|im_end|>"),
+    ]
+
+
+@pytest.mark.parametrize("history", [[["a"]], [["a", "b", "c"]], "x", [["a", None]]])
+def test_a_history_that_is_no_pairs_is_refused(history: Any) -> None:
+    with pytest.raises(DataError, match=r"`history` (has|is not valid JSON)"):
+        prepared([{**ALPACA, "history": history}])
+
+
+def test_a_mapping_keeps_what_belongs_to_the_prompt() -> None:
+    """As text, and as a conversation, the same as without a mapping."""
+    rows = Dataset.from_list([{**ALPACA, "system": "Be brief.", "history": [["Hi", "Hello"]]}])
+    mapped = rename_columns(rows, MAPPING)
+    assert prepared(as_conversations(mapped)) == prepared(rows)
+    assert prepared(mapped) == [("Sort these.\n\nb a", "a b<|im_end|>")]
+
+
+def test_an_input_beside_another_prompt_is_not_appended() -> None:
+    """It may be anything, so it is named; who maps a column to `input` says what it is."""
+    rows = Dataset.from_list([{"prompt": "Sort these.", "completion": "a b", "input": "b a"}])
+    assert prepared(as_conversations(rows))[0][0] == chat(("user", "Sort these."))
+    dolly = Dataset.from_list([{"instruction": "Sort these.", "context": "b a", "response": "a b"}])
+    mapping = {"instruction": "prompt", "response": "completion"}
+    assert prepared(as_conversations(rename_columns(dolly, mapping)))[0][0] == chat(("user", "Sort these."))
+    for name in ("input", "prompt_input"):
+        mapped = rename_columns(dolly, {**mapping, "context": name})
+        assert prepared(as_conversations(mapped))[0][0] == chat(("user", "Sort these.\n\nb a"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({**ALPACA, "instruction": "", "input": ""}, "the instruction is empty"),
+        ({**ALPACA, "output": " "}, "the output is empty"),
+        ({**ALPACA, "output": None}, "the output is empty"),
+        ({**ALPACA, "output": 4}, r"`output` is a number \(4\); expected text"),
+        ({**ALPACA, "input": 4}, r"`input` is a number \(4\); expected text"),
+        ({"prompt": None, "completion": "b"}, "the prompt is null"),
+        ({"prompt": 3, "completion": "b"}, r"`prompt` is a number \(3\)"),
+        ({"prompt": "a", "completion": ["b"]}, "both be text or both be messages"),
+        ({"messages": 3}, r"`messages` is a number \(3\)"),
+        ({"messages": None}, "it has no messages"),
+        ({"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]}, "it has both"),
+        ({"messages": [HUMAN, GPT], "chat_template_kwargs": "{"}, "`chat_template_kwargs` is not valid JSON"),
+        ({"messages": [HUMAN, GPT], "chat_template_kwargs": [1]}, "`chat_template_kwargs` is a list"),
+    ],
+)
+def test_a_row_of_the_wrong_kind_is_refused_by_what_is_wrong(row: dict[str, Any], reason: str) -> None:
+    """Never a traceback."""
+    with pytest.raises(DataError, match=f"Row 0 of the dataset: .*{reason}"):
+        prepared([row])
+
+
+# ---- marked turns ---------------------------------------------------------------------------------------------------
+
+
+def marked(first: Any, second: Any, name: str = "weight") -> dict[str, Any]:
+    turns = [
+        HUMAN,
+        {**GPT, name: first},
+        {"from": "human", "value": "Why?"},
+        {"from": "gpt", "value": "Red.", name: second},
+    ]
+    return {"conversations": turns}
+
+
+@pytest.mark.parametrize("name", ["weight", "train"])
+@pytest.mark.parametrize(
+    ("first", "second", "turn", "answers"),
+    [(0, 1, "first", ["Red."]), (1, 0, "last", ["A boat."]), (True, False, "last", ["A boat."]), (0, 1, "all", ["Red."]),
+     (1, 1, "all", ["A boat.", "Red."]), (None, None, "all", ["A boat.", "Red."]), (0.0, None, "all", ["Red."])],
+)  # fmt: skip
+def test_marks_choose_the_turns_that_are_trained_on(
+    name: str, first: Any, second: Any, turn: str, answers: list[str]
+) -> None:
+    """What is taken out stays in the prompt of later turns; the marks themselves reach no template."""
+    found = prepared([marked(first, second, name)], turn=turn)
+    assert [real for _, real in found] == [f"{answer}<|im_end|>" for answer in answers]
+    if answers[-1] == "Red.":
+        assert found[-1][0] == chat(("user", "Which?"), ("assistant", "A boat."), ("user", "Why?"))
+
+
+@pytest.mark.parametrize("value", [0.5, 2, -1, "1", "true"])
+def test_other_marks_are_refused(value: Any) -> None:
+    with pytest.raises(DataError, match=r"`weight` of message 1 .*expected 0 or 1, or true or false"):
+        prepared([marked(value, value)])
+
+
+def test_marks_that_leave_nothing_or_ask_for_more_are_refused() -> None:
+    with pytest.raises(DataError, match="all are taken out by their `weight` or `train`"):
+        prepared([marked(0, 0)])
+    with pytest.raises(DataError, match="marked to be trained on, but only an assistant's turns"):
+        prepared([{"conversations": [{**HUMAN, "train": True}, GPT]}])
+    with pytest.raises(DataError, match="contradict each other"):
+        prepared([{"conversations": [HUMAN, {**GPT, "weight": 1, "train": False}]}])
+
+
+def test_a_marked_turn_that_is_not_trained_on_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    prepared([marked(None, None), marked(1, 1), marked(1, 1)])
+    assert "2 rows of the train dataset, row 1 being the first, mark turns that are not trained on" in caplog.text
+    caplog.clear()
+    prepared([marked(1, 1)], turn="all")
+    assert caplog.text == ""
+
+
+# ---- mixed columns --------------------------------------------------------------------------------------------------
+
+
+def test_text_and_messages_may_stand_in_one_column(tmp_path) -> None:
+    """Each row is read as what it is, with `as_conversations` and without."""
+    rows = [
+        '{"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Red."}]}',
+        '{"prompt": "Which?", "completion": "A boat."}',
+    ]
+    for order in (rows, rows[::-1]):
+        (tmp_path / "mixed.jsonl").write_text("\n".join(order), encoding="utf-8")
+        mixed = load(str(tmp_path / "mixed.jsonl"))
+        messages = (chat(("user", "Why?")), "Red.<|im_end|>")
+        assert set(prepared(mixed)) == {messages, ("Which?", "A boat.<|im_end|>")}
+        assert set(prepared(as_conversations(mixed))) == {messages, (chat(("user", "Which?")), "A boat.<|im_end|>")}
+
+
+def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
+    """In a column of text alone it is named; here other rows need it."""
+    (tmp_path / "mixed.jsonl").write_text(
+        '{"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Red."}], '
+        '"system": ""}\n{"prompt": "Which?", "completion": "A boat.", "system": "Be brief."}',
+        encoding="utf-8",
+    )
+    with pytest.raises(DataError, match="Row 1 of the dataset: it has `system`, which has no place in plain text"):
+        prepared(load(str(tmp_path / "mixed.jsonl")))
+
+
+# ---- identity -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_part_of_a_rows_identity() -> None:
+    """What is not read is none, and neither is a column that says nothing of a row."""
+    plain = Dataset.from_list([{"conversations": [HUMAN, GPT]}] * 2)
+    for system in ("Be brief.", None):
+        rows = plain.add_column("system", [system, None])
+        assert (row_keys(rows).keys[0] == row_keys(plain).keys[0]) == (system is None)
+    assert row_keys(plain.add_column("source", ["web"] * 2)) == row_keys(plain)
+    keys = row_keys(Dataset.from_list([ALPACA, {**ALPACA, "input": "x"}, {**ALPACA, "output": "x"}])).keys
+    assert len({key.partition("-")[0] for key in keys}) == 3
+
+
+def test_a_digest_says_by_which_definition_it_was_made() -> None:
+    """A run of version 0.1.0 goes on with the digest that it began with: worked out with that version's code."""
+    rows = Dataset.from_list([{"prompt": "Which?", "completion": " A boat.", "system": "Be brief."}])
+    now, then = row_keys(as_conversations(rows)), row_keys(as_conversations(rows), definition=1)
+    assert then.digest == row_keys(as_conversations(rows.remove_columns("system")), definition=1).digest
+    assert (definition_of(now.digest), definition_of(then.digest), definition_of(None)) == (2, 1, 2)
+    assert now.digest.startswith("2-")
+    assert len(now.digest) == 18
+    plain = rows.remove_columns("system")
+    assert row_keys(plain).keys == row_keys(plain, definition=1).keys == ["88353b41ce68799659d2"]
+    assert row_keys(plain, definition=1).digest == "966b40a0c3575e1d"
+
+
+def test_a_prompts_hash_is_what_it_was() -> None:
+    """It says which prompts are held out. Worked out with version 0.1.0's code, for messages that are read anew since."""
+    call = {"type": "function", "function": {"name": "price", "arguments": '{"id": 3}'}}
+    rows = [
+        {"conversations": [HUMAN, GPT]},
+        {"messages": [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "7"}, ANSWER]},
+        {"messages": [{**HUMAN, "weight": 0}, {**GPT, "weight": 1}]},
+    ]
+    found = [prepare(Dataset.from_list([row]), PairTemplate(tiny.tokenizer()))[0]["prompt_hash"] for row in rows]
+    assert found == ["76e77c77ad2017602b6c", "186b59133859593b8070", "18f8826c88741586e1c0"]

@@ -1,0 +1,110 @@
+"""Columns that are there and not used are named once, with what they might be."""
+
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+import tiny
+from spin_trl.data.as_conversations import as_conversations
+from spin_trl.data.columns import read_columns
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
+from spin_trl.data.unused import naming, not_sft, unused_columns
+from spin_trl.errors import DataError
+
+MESSAGES = {"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A boat."}]}
+TEXT = {"prompt": "Which?", "completion": " A boat."}
+ALPACA = {"instruction": "Which?", "output": "A boat."}
+
+UNUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nothing": (MESSAGES, []),
+    "metadata": ({**MESSAGES, "category": "boats", "source": "web"}, ["category", "source"]),
+    "a prompt beside messages": ({**MESSAGES, "prompt": "Which?", "prompt_id": "7"}, ["prompt", "prompt_id"]),
+    "messages beside a prompt": ({**TEXT, **MESSAGES}, ["messages"]),
+    "system beside messages": ({**MESSAGES, "system": "Be brief."}, []),
+    "system beside text": ({**TEXT, "system": "Be brief."}, ["system"]),
+    "system beside Alpaca": ({**ALPACA, "system": "Be brief."}, []),
+    "input beside text": ({**TEXT, "input": "Boats."}, ["input"]),
+    "input beside Alpaca": ({**ALPACA, "input": "Boats."}, []),
+    "history beside text": ({**TEXT, "history": [["a", "b"]]}, ["history"]),
+    "history beside Alpaca": ({**ALPACA, "history": [["a", "b"]]}, []),
+    "tools beside text": ({**TEXT, "tools": "[]"}, ["tools"]),
+    "tools beside messages": ({**MESSAGES, "tools": "[]"}, []),
+    "another format beside Alpaca": (
+        {**ALPACA, "response": "No idea.", "text": "Which? A boat."},
+        ["response", "text"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_what_is_not_read_is_known(name: str) -> None:
+    row, expected = UNUSED[name]
+    rows = Dataset.from_list([row])
+    assert unused_columns(rows) == expected
+    assert set(read_columns(rows)) == set(row) - set(expected)
+    assert (naming(rows, "train") is None) == (not expected)
+
+
+def test_they_are_named_once_before_anything_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """With the dataset's name, and a hint where a column's own name is one."""
+    rows = Dataset.from_list([{**TEXT, "category": "boats", "system": "Be brief.", "question_id": 1}])
+    prepare(rows, PairTemplate(tiny.tokenizer()), name="held-out")
+    assert caplog.messages == [
+        "Columns of the held-out dataset that are not used: `system` (may be a system prompt: it is read with "
+        "`as_conversations: true`, or as a turn of `messages`), `category`, `question_id`."
+    ]
+    caplog.clear()
+    prepare(rows.select_columns(["prompt", "completion"]), PairTemplate(tiny.tokenizer()))
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "hint"),
+    [
+        ("input", "x", "may belong to the prompt: `column_mapping: {input: prompt_input}`"),
+        ("context", "x", "may belong to the prompt: `column_mapping: {context: prompt_input}`"),
+        ("system_prompt", "x", "may be a system prompt: it is read with `as_conversations: true`, mapped to `system`"),
+        ("question", "x", "may be a prompt: `prompt` and `completion` are read"),
+        ("answer", "x", "may be a response: `prompt` and `completion` are read"),
+        ("history", [["a", "b"]], "may be earlier turns: they are read with `as_conversations: true`"),
+        ("tools", "[]", "tools have no place in plain text"),
+        ("text", "x", "may be a whole conversation as text"),
+        ("score", 0.5, "may say how good a response is"),
+        ("weight", 1, "may say whether a row is trained on"),
+    ],
+)
+def test_a_column_whose_name_says_something_comes_with_a_hint(column: str, value: Any, hint: str) -> None:
+    assert f"`{column}` ({hint}" in (naming(Dataset.from_list([{**TEXT, column: value}]), "train") or "")
+
+
+def test_what_a_hint_proposes_is_read() -> None:
+    """`system` and `history` with `as_conversations`, what belongs to the prompt as `prompt_input`."""
+    rows = Dataset.from_list([{**TEXT, "system": "Be brief.", "history": [["a", "b"]], "prompt_input": "Boats."}])
+    assert unused_columns(as_conversations(rows)) == []
+    assert unused_columns(rows) == ["system", "history"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "mapping"),
+    [
+        (["question", "answer"], "{question: prompt, answer: completion}"),
+        (["Question", "Answer"], "{Question: prompt, Answer: completion}"),
+        (["instruction", "context", "response"], "{instruction: prompt, response: completion}"),
+        (["prompt", "chosen"], "{chosen: completion}"),
+        (["conversation"], "{conversation: messages}"),
+        (["a", "b"], "{question: prompt, answer: completion}"),
+    ],
+)
+def test_a_dataset_that_is_none_gets_a_mapping_that_fits(columns: list[str], mapping: str) -> None:
+    assert f"need a column mapping, like {mapping}." in not_sft(Dataset.from_dict({name: ["x"] for name in columns}))
+
+
+def test_unpaired_preferences_and_images_are_refused() -> None:
+    """A completion that is labelled bad is no human response, and an image would not be seen."""
+    labelled = Dataset.from_list([{**TEXT, "label": False}])
+    with pytest.raises(DataError, match="`label` says which completions are undesirable"):
+        prepare(labelled, PairTemplate(tiny.tokenizer()))
+    with pytest.raises(DataError, match="Self-play on images is not supported"):
+        prepare(Dataset.from_list([{**MESSAGES, "images": ["a.png"]}]), PairTemplate(tiny.tokenizer()))
