@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.json_rows import Shape
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import as_conversations, load
+from spin_trl.data.load import load
 from spin_trl.errors import DataError
 
 
@@ -90,6 +91,16 @@ JSON = st.recursive(
     ),
     max_leaves=10,
 )
+
+
+def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path) -> None:
+    """Text is put into a message, and what is a message stays one."""
+    messages = [{"role": "user", "content": "7", "temperature": 0.123456789012345}]
+    read(path, {"prompt": "7", "completion": "null"}, {"prompt": messages, "completion": "true"})
+    assert list(as_conversations(load(str(path)))) == [
+        {"prompt": [{"role": "user", "content": "7"}], "completion": [{"role": "assistant", "content": "null"}]},
+        {"prompt": messages, "completion": [{"role": "assistant", "content": "true"}]},
+    ]
 
 
 @given(values=st.lists(JSON, min_size=1, max_size=4))
