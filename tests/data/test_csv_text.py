@@ -94,7 +94,7 @@ def test_utf_16_is_read_and_other_encodings_are_refused_by_line(path: Path) -> N
 def test_a_label_stays_one_of_unpaired_preferences(path: Path) -> None:
     """So completions that nobody wants are never taken as human responses."""
     for yes, no in (("true", "false"), ("True", "False"), ("1", "0"), ("1.0", "0.0")):
-        path.write_text(f"prompt,completion,label\na,b,{yes}\nc,d,{no}\n")
+        path.write_text(f"prompt,completion,label\na,b,{yes}\nc,d,{no}\n", encoding="utf-8")
         rows = load(str(path))
         assert rows["label"][:] == [True, False]
         assert not is_sft(rows)
@@ -208,8 +208,8 @@ def test_damaged_files_are_refused_by_line(content: str, found: str, path: Path)
 
 def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
     """Both are named."""
-    (tmp_path / "a.csv").write_text("prompt,completion\na,b\n")
-    (tmp_path / "b.csv").write_text("prompt,answer\na,b\n")
+    (tmp_path / "a.csv").write_text("prompt,completion\na,b\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("prompt,answer\na,b\n", encoding="utf-8")
     with pytest.raises(
         DataError, match=r"b\.csv has the columns \['prompt', 'answer'\], but .*a\.csv has \['prompt', 'comp"
     ):

@@ -24,16 +24,16 @@ def answers(folder: Path, **options: str) -> list[str]:
 def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
     """In the order of their names; strings stay strings."""
     for name in ("b", "a"):
-        (tmp_path / f"{name}.jsonl").write_text(line(name))
+        (tmp_path / f"{name}.jsonl").write_text(line(name), encoding="utf-8")
     assert answers(tmp_path) == ["a", "b"]
     assert load(str(tmp_path))[0]["prompt"] == "2024-01-01"
 
 
 def test_names_of_files_say_the_split(tmp_path: Path) -> None:
     """By the conventions of `datasets`, with its way to write parts of splits."""
-    (tmp_path / "train.jsonl").write_text(line("a") + line("b"))
-    (tmp_path / "validation.jsonl").write_text(line("c"))
-    (tmp_path / "notes.txt").write_text("not data")
+    (tmp_path / "train.jsonl").write_text(line("a") + line("b"), encoding="utf-8")
+    (tmp_path / "validation.jsonl").write_text(line("c"), encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("not data", encoding="utf-8")
     assert answers(tmp_path) == ["a", "b"]
     assert answers(tmp_path, split="validation") == ["c"]
     assert answers(tmp_path, split="train[:50%]") == ["a"]
@@ -69,10 +69,10 @@ def test_a_changed_folder_with_an_odd_name_is_read_again(tmp_path: Path) -> None
     """It is reached through links, which follow."""
     folder = tmp_path / "odd[1]"
     folder.mkdir()
-    (folder / "a.jsonl").write_text(line("a"))
+    (folder / "a.jsonl").write_text(line("a"), encoding="utf-8")
     assert answers(folder) == ["a"]
     (folder / "a.jsonl").rename(folder / "b.jsonl")
-    (folder / "c.jsonl").write_text(line("c"))
+    (folder / "c.jsonl").write_text(line("c"), encoding="utf-8")
     assert answers(folder) == ["a", "c"]
 
 
@@ -92,10 +92,10 @@ configs:
 
 def test_configurations_are_those_of_the_readme(tmp_path: Path) -> None:
     """Which one is meant has to be said."""
-    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
     for folder, content in (("r", "prompt;completion, long\na;1\n"), ("b", "prompt,completion\na,2\n")):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "rows.csv").write_text(content)
+        (tmp_path / folder / "rows.csv").write_text(content, encoding="utf-8")
     assert load(str(tmp_path), "red")[0] == {"prompt": "a", "completion, long": "1"}
     assert load(str(tmp_path), "blue")[0] == {"prompt": "a", "completion": "2"}
     with pytest.raises(DataError, match=r"available configs: \['red', 'blue'\] Set `dataset_config`\.$"):
@@ -110,14 +110,14 @@ def test_a_snapshot_of_a_hub_dataset_is_read(tmp_path: Path) -> None:
     )
     (snapshot / "data").mkdir(parents=True)
     blobs.mkdir()
-    (blobs / "123").write_text(line("a"))
+    (blobs / "123").write_text(line("a"), encoding="utf-8")
     (snapshot / "data" / "train-00000-of-00001.jsonl").symlink_to("../../../blobs/123")
     assert answers(snapshot) == ["a"]
     old = snapshot.parent / "old"
     old.mkdir()
-    (old / "train.jsonl").write_text(line("old"))
+    (old / "train.jsonl").write_text(line("old"), encoding="utf-8")
     (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    (snapshot.parents[1] / "refs" / "main").write_text("abc", encoding="utf-8")
     assert answers(snapshot.parents[1]) == ["a"]
 
 
@@ -130,6 +130,6 @@ def test_a_bad_line_of_a_file_in_a_folder_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_is_answered_with_what_is_read(tmp_path: Path) -> None:
     """Text files have no responses."""
-    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds data files that aren't read \(text\)\. Read are: \.jsonl"):
         load(str(tmp_path))

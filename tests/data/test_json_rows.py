@@ -19,9 +19,9 @@ from spin_trl.errors import DataError
 def read(path: Path, *rows: Any, as_lines: bool = True) -> list[Any]:
     """The rows of a file with these."""
     if as_lines:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
-        path.write_text(json.dumps(list(rows), indent=1))
+        path.write_text(json.dumps(list(rows), indent=1), encoding="utf-8")
     return list(load(str(path)))
 
 
@@ -129,23 +129,23 @@ ROW = {"prompt": "a", "completion": "b"}
 def test_rows_may_lie_in_a_list_or_under_a_key(value: Any, indent: int | None, tmp_path: Path) -> None:
     """On one line or on many, with other things beside them."""
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps(value, indent=indent))
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
     assert list(load(str(path))) == [ROW]
 
 
 def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
     """`messages` is a column, and so is what is mapped to it."""
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}))
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
     assert load(str(path)).column_names == ["messages"]
-    path.write_text(json.dumps({"dialog": [{"role": "user", "content": "a"}]}))
+    path.write_text(json.dumps({"dialog": [{"role": "user", "content": "a"}]}), encoding="utf-8")
     assert load(str(path), column_mapping={"dialog": "messages"}).column_names == ["messages"]
 
 
 def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
     """Or it is said what was found."""
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}))
+    path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
     assert len(load(str(path))) == 1
     assert len(load(str(path), split="test")) == 2
     with pytest.raises(
@@ -157,7 +157,7 @@ def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
 def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
     """With what to write instead."""
     path = tmp_path / "rows.json"
-    path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}))
+    path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
     with pytest.raises(DataError, match=r"holds columns, not rows.*orient='records', lines=True"):
         load(str(path))
 
@@ -172,7 +172,7 @@ def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
 )
 def test_malformed_json_names_the_line(content: str, found: str, tmp_path: Path) -> None:
     """Or the item, in a list."""
-    (tmp_path / "rows.json").write_text(content)
+    (tmp_path / "rows.json").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=f"(?s){found}"):
         load(str(tmp_path / "rows.json"))
 

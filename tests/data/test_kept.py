@@ -100,7 +100,7 @@ def test_a_cache_that_can_not_be_written_is_replaced(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a temporary folder for caches; and what has to be read into it is refused, with the variable to set."""
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     before = tree(saved)
     assert len(load(str(saved)).map(lambda row: {"more": 1})) == 6
@@ -127,7 +127,7 @@ def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
 def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     """The next try reads it again."""
     path = tmp_path / "rows.csv"
-    path.write_text("prompt,completion\na,b\nc\n")
+    path.write_text("prompt,completion\na,b\nc\n", encoding="utf-8")
     for _ in range(2):
         with pytest.raises(DataError, match="line 3"):
             load(str(path))
@@ -137,7 +137,7 @@ def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
 def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second run finds them in the cache, under the content's digest."""
     path = tmp_path / "rows.csv"
-    path.write_text(f"prompt,completion\na,{tmp_path}\n")
+    path.write_text(f"prompt,completion\na,{tmp_path}\n", encoding="utf-8")
     first = load(str(path))
     path.rename(tmp_path / "moved.csv")
     monkeypatch.setattr("spin_trl.data.csv_text.CsvRows", None)

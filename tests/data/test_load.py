@@ -73,7 +73,9 @@ WRITERS: dict[str, Callable[[Path, Dataset], Any]] = {
     "rows.jsonl.xz": lambda path, rows: compressed(path, rows, lzma.compress),
     "rows.jsonl.zst": lambda path, rows: compressed(path, rows, lambda data: pa.compress(data, "zstd", asbytes=True)),
     "rows.jsonl.zip": lambda path, rows: compressed(path, rows, zipped),
-    "under-a-key.json": lambda path, rows: path.write_text(json.dumps({"version": "1", "data": rows.to_list()})),
+    "under-a-key.json": lambda path, rows: path.write_text(
+        json.dumps({"version": "1", "data": rows.to_list()}), encoding="utf-8"
+    ),
     "lines.json": tiny.write_jsonl,
     "saved": lambda path, rows: rows.save_to_disk(path),
     "saved-splits": lambda path, rows: DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(path),
@@ -106,7 +108,7 @@ def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: P
     rows = tiny.sft(2)
     WRITERS[f"rows{Path(name).suffix}"](tmp_path / "rows", rows)
     (tmp_path / "rows").rename(tmp_path / name)
-    (tmp_path / "data1.jsonl").write_text("{}")
+    (tmp_path / "data1.jsonl").write_text("{}", encoding="utf-8")
     assert load(str(tmp_path / name)).to_list() == rows.to_list()
 
 
@@ -121,7 +123,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     """What is kept in the cache is named by the content, not by the time of the last change."""
     path = tmp_path / "rows.csv"
     for answer in ("b", "c"):
-        path.write_text(f"prompt,completion\na,{answer}\n")
+        path.write_text(f"prompt,completion\na,{answer}\n", encoding="utf-8")
         os.utime(path, (1, 1))
         assert load(str(path))[0]["completion"] == answer
 
@@ -139,7 +141,9 @@ def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
 def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
     """What `git clone` leaves without Git LFS."""
-    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:123\nsize 9\n")
+    (tmp_path / name).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:123\nsize 9\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match=rf"{name} is a pointer of Git LFS, not the data itself\. .*`git lfs pull`"):
         load(str(tmp_path / name))
 
