@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, Features
 
 from .columns import is_string
+from .kept import apart
 
 _ROLES = {"prompt": "user", "completion": "assistant"}
 
@@ -37,4 +38,4 @@ def as_conversations(dataset: Dataset) -> Dataset:
         message = [{"role": "user", "content": ""}]
         of_text = Dataset.from_dict({name: [message] for name in text}).features if text else {}
         features = Features({**dataset.features, **of_text})
-    return dataset.map(as_messages, features=features, desc="Writing text as conversations")
+    return apart(dataset).map(as_messages, features=features, desc="Writing text as conversations")

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.json_rows import Shape
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import as_conversations, load
+from spin_trl.data.load import load
 from spin_trl.errors import DataError
 
 

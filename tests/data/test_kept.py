@@ -11,8 +11,9 @@ from datasets import load_from_disk
 import tiny
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data.arrow import remapped
+from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.kept import apart
-from spin_trl.data.load import as_conversations, load
+from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError
