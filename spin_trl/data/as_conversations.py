@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from datasets import Dataset, Features
+from datasets import Dataset, Features, Json
 
 from .columns import is_string
 from .kept import apart
@@ -22,7 +22,7 @@ def as_conversations(dataset: Dataset) -> Dataset:
     if len(dataset) == 0 or not set(_ROLES) <= set(dataset.column_names):
         return dataset
     # A column of Arrow's text, or one in which text and messages are mixed, which `datasets` keeps as JSON.
-    mixed = [name for name in _ROLES if type(dataset.features[name]).__name__ == "Json"]
+    mixed = [name for name in _ROLES if isinstance(dataset.features[name], Json)]
     text = [name for name in _ROLES if is_string(dataset.features[name])]
     if not text and not any(isinstance(value, str) for name in mixed for value in dataset[name]):
         return dataset
