@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, Features, Json
 
 from .columns import is_string
+from .exact_json import ExactJson
 from .kept import apart
 
 _ROLES = {"prompt": "user", "completion": "assistant"}
@@ -21,17 +22,19 @@ def as_conversations(dataset: Dataset) -> Dataset:
     """
     if len(dataset) == 0 or not set(_ROLES) <= set(dataset.column_names):
         return dataset
-    # A column of Arrow's text, or one in which text and messages are mixed, which `datasets` keeps as JSON.
+    # A column of Arrow's text, or one in which text and messages are mixed, which is kept as JSON.
     mixed = [name for name in _ROLES if isinstance(dataset.features[name], Json)]
     text = [name for name in _ROLES if is_string(dataset.features[name])]
     if not text and not any(isinstance(value, str) for name in mixed for value in dataset[name]):
         return dataset
 
     def as_messages(row: dict[str, Any]) -> dict[str, Any]:
-        return {
+        messages = {
             name: [{"role": _ROLES[name], "content": row[name]}] if isinstance(row[name], str) else row[name]
             for name in (*text, *mixed)
         }
+        # As JSON already, which `datasets` leaves as it is. What it writes itself has ten digits of a number.
+        return messages | {name: ExactJson().encode_example(messages[name]) for name in mixed}
 
     features = None
     if mixed:

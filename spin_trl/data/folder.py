@@ -47,6 +47,7 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     Raises:
         DataError: there are none, or there are several configurations and none of them is named.
     """
+    path = _snapshot(path)
     try:
         builder = load_dataset_builder(str(_mirrored(path)), config)
     except (EmptyDatasetError, DataFilesNotFoundError) as error:
@@ -65,6 +66,15 @@ def look_into(path: Path, config: str | None = None) -> Folder:
         and value != getattr(type(builder.config), name, value)
     }
     return Folder(type(builder).__module__.rpartition(".")[-1], files, options)
+
+
+def _snapshot(path: Path) -> Path:
+    """The current snapshot, where a folder is that of a repository in the Hub's cache."""
+    current = path / "refs" / "main"
+    if not current.is_file():
+        return path
+    snapshot = path / "snapshots" / current.read_text(encoding="utf-8").strip()
+    return snapshot if snapshot.is_dir() else path
 
 
 def plain(path: Path) -> Path:
@@ -111,7 +121,10 @@ def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path)
     named = _names(wanted)
     for name in named:
         if name not in splits:
-            raise DataError(f"{path} has no split {name!r}; its splits are {list(splits)}.")
+            raise DataError(
+                f"{path} has no split {name!r}; its splits are {list(splits)}. Set `dataset_train_split`, or "
+                "`held_out_split`."
+            )
     loaded = {name: splits[name]() for name in set(named)}
     try:
         ranges = ReadInstruction.from_spec(wanted).to_absolute({name: len(rows) for name, rows in loaded.items()})

@@ -22,6 +22,7 @@ from .exact_json import read_exactly
 from .folder import choose, look_into, part_of, plain
 from .json_rows import read_json
 from .kept import apart
+from .lines import opened
 from .local import DESCRIPTION, FORMATS, expanded, extension, is_local
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def load(
                 f"The dataset {name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the "
                 f"Hub: {error}"
             ) from error
+    if dataset.format["type"] not in (None, "custom"):  # a `save_to_disk` folder keeps that of tensors, too
+        dataset = dataset.with_format(None)
     return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
@@ -167,6 +170,9 @@ def _read(
         return read_json(files, split, column_mapping)
     if form == "csv":
         return read_csv(files, separator, column_mapping)
+    for file in files:
+        with opened(file):  # it is there, and not only a pointer to it
+            pass
     try:
         dataset = load_dataset(form, data_files=[glob.escape(str(plain(file))) for file in files], split="train")
     except (DatasetGenerationError, ValueError, OSError) as error:

@@ -113,6 +113,12 @@ def test_a_snapshot_of_a_hub_dataset_is_read(tmp_path: Path) -> None:
     (blobs / "123").write_text(line("a"))
     (snapshot / "data" / "train-00000-of-00001.jsonl").symlink_to("../../../blobs/123")
     assert answers(snapshot) == ["a"]
+    old = snapshot.parent / "old"
+    old.mkdir()
+    (old / "train.jsonl").write_text(line("old"))
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    assert answers(snapshot.parents[1]) == ["a"]
 
 
 def test_a_bad_line_of_a_file_in_a_folder_is_named(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ JSON = st.recursive(
 )
 
 
+def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path) -> None:
+    """Text is put into a message, and what is a message stays one."""
+    messages = [{"role": "user", "content": "7", "temperature": 0.123456789012345}]
+    read(path, {"prompt": "7", "completion": "null"}, {"prompt": messages, "completion": "true"})
+    assert list(as_conversations(load(str(path)))) == [
+        {"prompt": [{"role": "user", "content": "7"}], "completion": [{"role": "assistant", "content": "null"}]},
+        {"prompt": messages, "completion": [{"role": "assistant", "content": "true"}]},
+    ]
+
+
 @given(values=st.lists(JSON, min_size=1, max_size=4))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_below_a_column_is_read_as_it_was_written(values: list[Any], path: Path) -> None:

@@ -136,6 +136,21 @@ def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
     assert len(load(str(tmp_path / name), split="test")) == 4
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
+    """What `git clone` leaves without Git LFS."""
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:123\nsize 9\n")
+    with pytest.raises(DataError, match=rf"{name} is a pointer of Git LFS, not the data itself\. .*`git lfs pull`"):
+        load(str(tmp_path / name))
+
+
+def test_a_saved_format_does_not_change_the_rows(tmp_path: Path) -> None:
+    """`save_to_disk` keeps it, and numbers would come as tensors."""
+    rows = tiny.sft(2).add_column("id", [1, 2])
+    rows.with_format("numpy").save_to_disk(tmp_path / "saved")
+    assert type(load(str(tmp_path / "saved"))[0]["id"]) is int
+
+
 def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
     """Neither is a name on the Hub."""
     with pytest.raises(DataError, match=r"https://example\.org/rows\.jsonl is an address, and isn't fetched"):

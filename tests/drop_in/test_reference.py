@@ -131,8 +131,11 @@ def test_precomputing_changes_no_number(folder: str, llama_folder: Path) -> None
     same_weights(beside.model, once.model)
 
 
-def test_precomputed_log_probs_are_cached_beside_the_dataset(kind: Kind, folder: str, llama_folder: Path) -> None:
-    """A dataset on disk gets a cache file, keyed by the weights: another model's log-probs are computed anew."""
+def test_precomputed_log_probs_are_cached_on_disk(kind: Kind, folder: str, llama_folder: Path) -> None:
+    """A dataset on disk gets a cache file, keyed by the weights: another model's log-probs are computed anew.
+
+    DPOTrainer writes it beside the dataset, SPINTrainer into the cache of `datasets`.
+    """
     tiny.preference(4).save_to_disk(f"{folder}/data")
 
     def first_reference(model: Any) -> tuple[float, set[str]]:
@@ -142,7 +145,8 @@ def test_precomputed_log_probs_are_cached_beside_the_dataset(kind: Kind, folder:
             train_dataset=load_from_disk(f"{folder}/data"),
             processing_class=tiny.tokenizer(),
         )
-        files = {str(path) for path in Path(folder, "data").glob("cache-*.arrow")}
+        folders = {Path(file["filename"]).parent for file in trainer.train_dataset.cache_files}
+        files = {str(path) for place in folders for path in place.glob("cache-*.arrow")}
         return trainer.train_dataset[0]["ref_chosen_logps"], files
 
     first, files = first_reference(AutoModelForCausalLM.from_pretrained(llama_folder))
