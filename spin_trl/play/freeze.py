@@ -21,6 +21,8 @@ from .run import Run
 FREE = frozenset(
     {
         "accelerate_config",
+        "bad_rows",
+        "bad_rows_max",
         "baseline",
         "baseline_label_smoothing",
         "dataloader_num_workers",
