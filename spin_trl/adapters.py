@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PromptLearningConfig
+from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
+from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
 from trl import ModelConfig, get_peft_config
 
@@ -135,6 +136,20 @@ def check_new(peft_config: Any) -> None:
     """
     if reasons := adapter_refusals(peft_config):
         raise RecipeError(" ".join(reasons))
+
+
+def check_output_layer(model: PeftModel) -> None:
+    """Raise if single tokens of the output layer are trained.
+
+    Raises:
+        RecipeError: the model ties its embeddings, so `trainable_token_indices` means both.
+    """
+    if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        raise RecipeError(
+            "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and the "
+            "log-probabilities are computed from that layer's weights directly. Name the whole layer in `modules_to_save` "
+            "instead."
+        )
 
 
 def check_start(path: str | os.PathLike[str]) -> None:
