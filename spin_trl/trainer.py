@@ -33,7 +33,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import check_new
+from .adapters import check_new, check_output_layer
 from .answers import answer
 from .card import complete_card
 from .collator import self_play_collator
@@ -172,6 +172,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
+            check_output_layer(self.model)
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
