@@ -15,6 +15,7 @@ from typing import Any
 
 from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
+from .credentials import hide, refuse_in_arguments
 from .errors import SpinError
 from .terminal import accept_every_character
 
@@ -35,11 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     accept_every_character()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and not options.takes_settings:
-        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     # A scheduler's SIGTERM ends a run the way Ctrl-C does: what is finished is kept.
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        refuse_in_arguments(overrides)
+        if overrides and not options.takes_settings:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
         options.function(options, overrides)
         return 0
     except SpinError as error:
@@ -82,5 +84,5 @@ def _interrupt(signum: int, frame: Any) -> None:
 def _fail(message: str, code: int) -> int:
     # Of several processes any one may be the only one that fails, and then nobody else knows why.
     process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {message}", file=sys.stderr)
+    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {hide(message)}", file=sys.stderr)
     return code

@@ -42,9 +42,6 @@ def _truth(text: str) -> bool:
 
 def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     """Push what is missing."""
-    from ..play.freeze import refuse_secrets
-
-    refuse_secrets(overrides)
     if overrides:
         raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` has what can be.")
     quieten()
