@@ -1,4 +1,4 @@
-"""Tokens, keys and passwords in settings are found wherever they stand; none is repeated; what only looks like one passes."""
+"""Tokens, keys and passwords in settings are found wherever they stand, and none is repeated. Other names pass."""
 
 from pathlib import Path
 from typing import Any
