@@ -15,9 +15,9 @@ from typing import Any
 
 from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
-from .credentials import hide, refuse_in_arguments
+from .credentials import refuse_in_arguments
 from .errors import SpinError
-from .terminal import accept_every_character
+from .terminal import accept_every_character, show_log_records_plainly, shown
 
 INTERRUPTED = 130
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     accept_every_character()
+    show_log_records_plainly()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
     # A scheduler's SIGTERM ends a run the way Ctrl-C does: what is finished is kept.
@@ -84,5 +85,5 @@ def _interrupt(signum: int, frame: Any) -> None:
 def _fail(message: str, code: int) -> int:
     # Of several processes any one may be the only one that fails, and then nobody else knows why.
     process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {hide(message)}", file=sys.stderr)
+    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {shown(message)}", file=sys.stderr)
     return code

@@ -1,6 +1,7 @@
 """What is printed where stdout, or the locale, has ASCII alone."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -53,6 +54,49 @@ def test_text_is_no_markup(text: str) -> None:
     console.print(text, highlight=False)
     console.print(table)
     assert written.getvalue().count(text) == 4
+
+
+HOSTILE = "a\x1b[2Jb\x1b]0;title\x07c\rd\u202ee\x9b5mf"
+"""Clears a terminal, names its window, goes back to the line's beginning, and turns what follows around."""
+
+HARMLESS = "a␛[2Jb␛]0;title␇c␍d⟨U+202E⟩e⟨U+009B⟩5mf"
+
+
+def test_text_steers_no_terminal() -> None:
+    """Neither in a line nor in a table; a terminal's colours stay those of ours."""
+    table = Table(title=HOSTILE, caption=HOSTILE)
+    table.add_column(HOSTILE, no_wrap=True)
+    table.add_row(HOSTILE)
+    written = io.StringIO()
+    console = terminal.console(written, 60)
+    console.print(HOSTILE, highlight=False, style="yellow")
+    console.print(table)
+    assert written.getvalue().count(HARMLESS) == 5
+    assert "\x1b[2J" not in written.getvalue()
+
+
+def test_an_error_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its message quotes a name, a setting or a row."""
+    (tmp_path / HOSTILE).write_text("a: [", encoding="utf-8")
+    assert main(["run", str(tmp_path / HOSTILE)]) == 2
+    shown = capsys.readouterr().err
+    assert f"{HARMLESS} is not valid YAML" in shown
+    assert "\x1b" not in shown
+
+
+def test_a_warning_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that nobody has a handler for, as on the command line."""
+    terminal.show_log_records_plainly()
+    record = logging.LogRecord("spin_trl", logging.WARNING, "here", 1, "%s was passed over.", (HOSTILE,), None)
+    logging.lastResort.handle(record)
+    assert capsys.readouterr().err == f"{HARMLESS} was passed over.\n"
+
+
+def test_a_path_is_as_it_is_where_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cat $(spin-trl report runs/my)` finds the file, whatever its name is."""
+    assert terminal.shown_path(HOSTILE) == HOSTILE
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert terminal.shown_path(Path(HOSTILE)) == HARMLESS
 
 
 def test_every_console_is_made_here() -> None:
