@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt.
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import os
 import signal
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if arguments is None:
+        _restart_in_utf8()
     accept_every_character()
     show_log_records_plainly()
     parser = _parser()
@@ -61,6 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _restart_in_utf8() -> None:
+    """Run this command again, in Python's UTF-8 mode, where file names are ASCII: `LC_ALL=C` with `PYTHONUTF8=0`.
+
+    A recipe couldn't name a file there, and neither could the processes that a command starts. Other encodings know the
+    names of the files on their disks. What is printed stays in the terminal's encoding.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "ascii" or "utf8" in sys._xoptions:
+        return
+    # An empty one counts as none.
+    os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING") or f"{sys.stdout.encoding}:replace"
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _parser() -> argparse.ArgumentParser:

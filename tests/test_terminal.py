@@ -121,10 +121,11 @@ def test_a_scorer_whose_name_looks_like_markup_is_shown(
 
 
 def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder: Path) -> None:
-    """Its table has ±, its data and its recipe have what people write; files are in UTF-8 everywhere."""
-    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    """Its table has ±; data, recipe and the names of files have what people write; files are in UTF-8 everywhere."""
+    folder = tmp_path / "Größe ★"
+    recipe = runs.recipe(folder, llama_folder, num_iterations=1, scorer="regex:[ä★]+")
     recipe.write_text(recipe.read_text(encoding="utf-8") + "# θ₀ plays against itself\n", encoding="utf-8")
-    data = tmp_path / "train.jsonl"
+    data = folder / "train.jsonl"
     data.write_text(data.read_text(encoding="utf-8").replace("a", "ä"), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "spin_trl", "run", str(recipe)],
@@ -136,7 +137,8 @@ def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder:
     )
     assert done.returncode == 0, done.stderr
     assert " ?0." in done.stdout
-    table = (tmp_path / "run" / "table.txt").read_text(encoding="utf-8")
+    assert "Gr??e ?/run/report.html" in done.stdout
+    table = (folder / "run" / "table.txt").read_text(encoding="utf-8")
     assert " ±0." in table
-    assert "ä" in (tmp_path / "run" / "iteration-0" / "samples.jsonl").read_text(encoding="utf-8")
-    assert not (tmp_path / "run" / "report.html").read_text(encoding="utf-8").isascii()
+    assert "ä" in (folder / "run" / "iteration-0" / "samples.jsonl").read_text(encoding="utf-8")
+    assert "regex:[ä★]+" in (folder / "run" / "report.html").read_text(encoding="utf-8")
