@@ -20,7 +20,7 @@ import yaml
 from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
-from . import shipped
+from . import credentials, shipped
 from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
 from .data.as_conversations import as_conversations
@@ -28,7 +28,7 @@ from .data.load import load
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
-from .play.freeze import differences_from_defaults, refuse_secrets
+from .play.freeze import differences_from_defaults
 
 
 @dataclass
@@ -193,14 +193,16 @@ def read(
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        # Without its cause: YAML's error quotes the line, and a token may stand in it.
+        raise RecipeError(f"{path} is not valid YAML: {credentials.hide_named(str(error))}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
-    refuse_secrets([*map(str, settings), *(settings.get("env") or {}), *overrides])
+    credentials.refuse(settings, path)
+    credentials.refuse_in_arguments(overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
-    for name, value in (settings.pop("env", None) or {}).items():  # as TRL's recipes do
+    for name, value in (as_mapping("env", settings.pop("env", None)) or {}).items():  # as TRL's recipes do
         os.environ[name] = str(value)
     if losses is not None:
         settings, overrides = _with_losses(settings, overrides, losses)

@@ -407,6 +407,15 @@ class SPINTrainer(ObjectiveTrainer):
 
     # ---- saving -------------------------------------------------------------------------------------------------------
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, with its tokenizer, as Trainer does, but without the pickle of Trainer's arguments."""
+        with checkpoint.without_arguments(self.args):
+            super().save_model(output_dir, _internal_call)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        with checkpoint.without_arguments(self.args):
+            super()._push_from_checkpoint(checkpoint_folder)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own
         with opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext():

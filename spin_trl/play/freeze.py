@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import yaml
 from accelerate.state import AcceleratorState, PartialState
 from transformers import TrainingArguments
 
-from ..errors import RecipeError, RunDirectoryError
+from .. import credentials
+from ..errors import RunDirectoryError
 from ..files import write_atomically
 from .directory import RunDirectory
 from .run import Run
@@ -58,29 +59,6 @@ FREE = frozenset(
 )
 """Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
 
-SECRET = frozenset({"hub_token", "push_to_hub_token", "token", "use_auth_token"})
-"""Settings that are never written down."""
-
-SECRET_VARIABLES = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN"})
-"""Environment variables that hold a token, which a recipe's `env` must not set."""
-
-
-def refuse_secrets(names: Iterable[str]) -> None:
-    """Raise if a setting or an option is a token: it would stand in a file, or in the list of processes.
-
-    Args:
-        names: of settings, or command-line arguments.
-
-    Raises:
-        RecipeError: one is. What it holds is not repeated.
-    """
-    for name in (argument.partition("=")[0].removeprefix("--") for argument in names):
-        if name in SECRET or name in SECRET_VARIABLES:
-            raise RecipeError(
-                f"`{name}` can't be a setting: a token does not belong into a recipe or onto a command line, where others "
-                "can read it. Set `HF_TOKEN` in the environment, or log in once with `hf auth login`."
-            )
-
 
 def differences_from_defaults(*configs: Any) -> dict[str, Any]:
     """The settings of dataclasses that are not at their defaults, as YAML can hold them.
@@ -92,7 +70,7 @@ def differences_from_defaults(*configs: Any) -> dict[str, Any]:
     for config in configs:
         default = _default(config)
         for field in dataclasses.fields(config):
-            if field.init and hasattr(config, field.name) and field.name not in SECRET:
+            if field.init and hasattr(config, field.name) and not credentials.is_name(field.name):
                 value, usual = _plain(getattr(config, field.name)), _plain(getattr(default, field.name))
                 if value != usual:
                     found[field.name] = value
@@ -151,9 +129,12 @@ def freeze(directory: RunDirectory, settings: dict[str, Any]) -> None:
     try:
         frozen = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunDirectoryError(f"{path}, the settings of the run that is there, can't be read: {error}") from error
+        raise RunDirectoryError(
+            f"{path}, the settings of the run that is there, can't be read: {credentials.hide_named(str(error))}"
+        ) from None
     if not isinstance(frozen, dict):
         raise RunDirectoryError(f"{path} holds no settings of a run.")
+    credentials.refuse(frozen, path)
     # The annealing of IRIS's order ends with the last iteration, so a longer run is another run.
     free = FREE - ({"num_iterations"} if settings.get("iris_schedule") == "geometric" else set())
     changed = [
@@ -184,6 +165,9 @@ def _continues(name: str, before: Any, now: Any) -> bool:
     if name == "per_iteration" and isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
         # A longer run has longer lists; what has been played must be the same.
         return all(a == b for key in before for a, b in zip(before[key], now[key], strict=False))
+    if name == "model_init_kwargs":
+        # A run of version 0.1.0 left a token out of it when it was written down, which may leave an empty mapping.
+        return (before or None) == (now or None)
     return before == now
 
 
@@ -194,7 +178,7 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items() if key not in SECRET}
+        return {str(key): _plain(part) for key, part in value.items() if not credentials.is_name(str(key))}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, set):

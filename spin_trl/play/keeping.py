@@ -142,10 +142,10 @@ def _within(folder: Path) -> Iterator[Path]:
         if entry.is_dir() and entry.name == "train" and folder.name.startswith(("iteration-", START)):
             newest = checkpoint.newest_complete(path)
             if newest is not None:
-                yield from (one for one in sorted(newest.rglob("*")) if one.is_file())
+                yield from checkpoint.kept_files(newest)
         elif entry.is_dir():
             yield from _within(path)
-        elif entry.is_file():
+        elif entry.is_file() and (folder.name != "model" or checkpoint.is_of_a_model(path)):
             yield path
 
 

@@ -19,7 +19,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import terminal
+from .. import credentials, terminal
 from ..adapters import check_new
 from ..config import SPINConfig
 from ..data.columns import is_sft
@@ -35,7 +35,7 @@ from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
 from .directory import START, RunDirectory
-from .freeze import freeze, python_settings, refuse_secrets, renew
+from .freeze import freeze, python_settings, renew
 from .gate import Verdict, judge, settle
 from .given import keep_adapter
 from .journal import MADE
@@ -113,8 +113,8 @@ class SelfPlay:
         sources: Mapping[str, Any] | None = None,
     ) -> None:
         args, play = args or SPINConfig(), play or SelfPlayConfig()
-        if args.hub_token is not None:
-            refuse_secrets(["hub_token"])
+        for config in (args, play, start, dict(sources or {}), settings):
+            credentials.refuse(config)
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         if not isinstance(train_dataset, Dataset) or not is_sft(train_dataset):

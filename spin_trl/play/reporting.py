@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from .. import credentials
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
@@ -177,9 +178,10 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
     try:
         found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RunDirectoryError(f"{directory.recipe} can't be read: {error}") from error
+        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.hide_named(str(error))}") from None
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
+    credentials.refuse(found, directory.recipe)
     return found
 
 
