@@ -79,6 +79,7 @@ def _prepare(
     else:
         held_out_rows = prepared(held_out, "held-out").rows
         held_out_rows = held_out_rows.select(range(min(len(held_out_rows), run.play.held_out_max)))
+    run.directory.own("data")
     save_rows(rows, run.directory.train_rows)
     save_rows(held_out_rows, run.directory.held_out_rows)
     run.journal.append(
