@@ -241,11 +241,15 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
     Paths stay as they are written if they still lead to the same places.
     """
     frozen, paths_from = frozen_settings(directory), directory.ownership.paths_from()
-    kept = {name: frozen[name] for name in PATHS & frozen.keys() & settings.keys()}
-    if all(is_same_path(frozen.get(name), settings.get(name), paths_from) for name in PATHS & settings.keys()):
-        settings = {**settings, **kept}
+    named = PATHS & settings.keys()
+    if all(is_same_path(frozen.get(name), settings[name], paths_from) for name in named):
+        settings = {**settings, **{name: frozen[name] for name in named & frozen.keys()}}
+    else:
+        paths_from = None
     if frozen != yaml.safe_load(yaml.safe_dump(settings)):
-        _write(directory, settings)
+        _write(directory, settings, paths_from)
+    else:
+        directory.ownership.see_paths_from(paths_from or Path.cwd())
 
 
 def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:
@@ -297,9 +301,9 @@ def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any])
     return {**before, "model": None} == {**now, "model": None}
 
 
-def _write(directory: RunDirectory, settings: dict[str, Any]) -> None:
+def _write(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
     path = directory.own(RECIPE)
-    directory.ownership.see_paths_from(Path.cwd())
+    directory.ownership.see_paths_from(paths_from or Path.cwd())
     write_atomically(
         path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True), encoding="utf-8")
     )

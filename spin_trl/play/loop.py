@@ -36,6 +36,7 @@ from .freeze import freeze, python_settings, refuse_secrets, renew
 from .gate import Verdict, judge, settle
 from .identity import is_same_start, point_adapters_at_start
 from .journal import MADE
+from .ownership import JOURNAL
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .pushing import Pushing
@@ -293,6 +294,7 @@ class SelfPlay:
         elif not ownership.has_begun():
             # Whatever an earlier attempt has left there holds nothing yet, and may belong to other settings.
             directory.clear(keep=TRANSIENT)
+        directory.own(JOURNAL)
 
     def _keep_model(self, model: PreTrainedModel) -> None:
         """A model that was passed as an object becomes a folder, from which every phase loads."""
