@@ -231,7 +231,7 @@ class Comparison:
         return result
 
     def _written_by_0_1_0(self) -> list[str]:
-        """What an earlier version has written into the folder, which had no marker, if the folder holds a comparison of it."""
+        """Entries that version 0.1.0, which had no marker, has written into the folder; none if it holds no comparison."""
         seeds = {path.parent.parent.name for path in self.folder.glob("seed-*/*/journal.jsonl")}
         files = [name for name in ("table.txt", "plot.png", "comparison.json") if (self.folder / name).is_file()]
         return [*sorted(seeds), *files] if seeds else []

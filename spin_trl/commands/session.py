@@ -73,7 +73,10 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     play = recipe.play
     own = RunDirectory(source)
     if own.ownership.holds_run() and own.recipe.is_file():
-        if is_overridden("run_dir", overrides) and RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve():
+        if (
+            is_overridden("run_dir", overrides)
+            and RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
+        ):
             raise RunDirectoryError(
                 f"{source} is a run directory, and goes on there; `run_dir` is {play.run_dir}. For a new run with its "
                 f"settings, name the recipe: {own.recipe}."
@@ -84,7 +87,11 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
         return play.run_dir
     suffix = "-smoke" if play.smoke else ""
     usual = Path("runs") / (recipe.name + suffix)
-    if recipe.file is not None and recipe.file == Path("recipe.yaml") and RunDirectory("runs").ownership.is_earlier_run():
+    if (
+        recipe.file is not None
+        and recipe.file == Path("recipe.yaml")
+        and RunDirectory("runs").ownership.is_earlier_run()
+    ):
         usual = Path("runs")  # version 0.1.0 had no other name for it
     if recipe.output_dir is None:
         return str(usual)
@@ -93,7 +100,9 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
         paths_from = there.ownership.paths_from()
         if not differences(frozen_settings(there), recipe.settings(), paths_from):
             if int(os.environ.get("RANK", "0")) == 0:
-                print(f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run.")
+                print(
+                    f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
+                )
             return str(usual)
     return str(home_expanded(recipe.output_dir + suffix))
 

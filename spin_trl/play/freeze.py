@@ -166,9 +166,7 @@ def python_settings(run: Run) -> dict[str, Any]:
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 
 
-def freeze(
-    directory: RunDirectory, settings: dict[str, Any], is_same_model: Callable[[], bool] | None = None
-) -> None:
+def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Callable[[], bool] | None = None) -> None:
     """Write the settings into the run directory, or see to it that they are those of the run that is there.
 
     Data and model may have other names now: what counts is what they hold. Data is compared when it is prepared.

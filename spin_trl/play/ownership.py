@@ -96,7 +96,9 @@ class Ownership:
             entries = {str(name): str(here) for name, here in found["entries"].items()}
             if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
                 raise ValueError("an entry leads out of the run directory")
-            return Marker(entries, frozenset(found.get("adopted", ())), found.get("paths_from"), found.get("kind", RUN))
+            return Marker(
+                entries, frozenset(found.get("adopted", ())), found.get("paths_from"), found.get("kind", RUN)
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunDirectoryError(
                 f"{self.marker_path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore "
@@ -198,8 +200,8 @@ class Ownership:
         if found:
             names = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
             raise RunDirectoryError(
-                f"{self.path} holds files that belong to no {self.kind}: {names}. A {self.kind} begins in a folder that is empty, "
-                f"but for its recipe, hidden files and logs. Use another `run_dir`, like {self._free_folder()}."
+                f"{self.path} holds files that belong to no {self.kind}: {names}. A {self.kind} begins in a folder that is "
+                f"empty, but for its recipe, hidden files and logs. Use another `run_dir`, like {self._free_folder()}."
             )
 
     def claim(self, recipe: Path | None = None, earlier: Collection[str] = ()) -> None:
@@ -244,8 +246,8 @@ class Ownership:
         if foreign:
             names = ", ".join(foreign[:SHOWN]) + (f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else "")
             raise RunDirectoryError(
-                f"{self.path} holds files in the run's own folders that no run has written: {names}. They would be removed with "
-                f"them. Move them elsewhere, or use another `run_dir`, like {self._free_folder()}."
+                f"{self.path} holds files in the run's own folders that no run has written: {names}. They would be "
+                f"removed with them. Move them elsewhere, or use another `run_dir`, like {self._free_folder()}."
             )
         # The journal first: without it nothing has begun, should this be interrupted.
         for name in sorted(marker.entries, key=lambda name: name != JOURNAL):

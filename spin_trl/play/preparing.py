@@ -15,6 +15,7 @@ from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..hub.lineage import Origin, dataset_origin, model_origin
 from .directory import START
+from .freeze import frozen_settings
 from .run import Run
 from .start import make_tokenizer
 
@@ -46,7 +47,7 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             if known is not None and known[name] != found:
                 raise DataError(
                     f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
-                    "now), so its generations no longer fit. Restore the data, or start a new run."
+                    f"now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or start a new run."
                 )
     state.wait_for_everyone()
     if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
@@ -54,6 +55,14 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."
         )
+
+
+def _other_name(run: Run, which: str) -> str:
+    """What the data was called when the run was started, and what it is called now, if that differs."""
+    name = {"dataset": "dataset_name", "held_out_dataset": "held_out_name"}[which]
+    before = frozen_settings(run.directory).get(name) if run.directory.recipe.is_file() else None
+    now = run.sources.get(name)
+    return f"; {name}: {before!r} then, {now!r} now" if before != now else ""
 
 
 def _prepare(

@@ -54,7 +54,9 @@ def write_report(directory: RunDirectory) -> Path:
     """
     page = render(gather(directory))
     if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
-        raise RunDirectoryError(f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is.")
+        raise RunDirectoryError(
+            f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
+        )
     report = directory.own("report.html")
     write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
     return report
