@@ -147,8 +147,8 @@ def check_output_layer(model: PeftModel) -> None:
     if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
         raise RecipeError(
             "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and "
-            "the log-probabilities are computed from that layer's weights directly. Name the whole layer in `modules_to_save` "
-            "instead."
+            "the log-probabilities are computed from that layer's weights directly. Name the whole layer in "
+            "`modules_to_save` instead."
         )
 
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import read_json, write_atomically
+from ..files import definition_of, read_json, write_atomically
 from ..generation.store import MANIFEST
-from ..models import digest
+from ..model_digest import digest
 from .answering import at_hand
 from .directory import START, RunDirectory, home_expanded, iteration_stage
 from .freeze import frozen_settings
@@ -26,12 +26,13 @@ def is_same_start(run: Run) -> bool:
     known = _digest_of_start(run.directory)
     if known is None:
         prepared = run.done("prepare", "data") or {}
-        return run.template().digest() == prepared.get("template")
+        template = prepared.get("template")
+        return run.template().digest(definition_of(template)) == template
     if training_plugin() is not None:  # which would load the model in parts
         return False
     with at_hand(run, run.start_model) as load:
         model, _ = load()
-        return digest(model) == known
+        return digest(model, definition=definition_of(known)) == known
 
 
 def _digest_of_start(directory: RunDirectory) -> str | None:
