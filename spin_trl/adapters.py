@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PromptLearningConfig
+from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
+from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
 from trl import ModelConfig, get_peft_config
 
@@ -32,6 +33,7 @@ _INITIALISATIONS = {
 """By the beginning of PEFT's `init_lora_weights`: the method's name, and why a policy can't start from it."""
 
 _OUTPUT_LAYERS = ("lm_head", "embed_out")
+_INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
@@ -117,10 +119,11 @@ def adapter_refusals(peft_config: Any) -> list[str]:
             f"`bias: {bias}` trains biases of the base model in place, and without the adapter these would no longer be the "
             "opponent's. Set `bias: none`."
         )
-    if isinstance(peft_config, LoraConfig) and _targets_output(peft_config.target_modules):
+    if isinstance(peft_config, LoraConfig) and _adapts_output(peft_config):
         reasons.append(
             "`target_modules` adapts the output layer (`lm_head`), whose weights the log-probabilities are computed from "
-            "directly, so that the adapter would have no effect. Leave it out, or name it in `modules_to_save`."
+            "directly, so that the adapter would have no effect. Leave it out (`ensure_weight_tying` too), or name it in "
+            "`modules_to_save`."
         )
     return reasons
 
@@ -133,6 +136,20 @@ def check_new(peft_config: Any) -> None:
     """
     if reasons := adapter_refusals(peft_config):
         raise RecipeError(" ".join(reasons))
+
+
+def check_output_layer(model: PeftModel) -> None:
+    """Raise if single tokens of the output layer are trained.
+
+    Raises:
+        RecipeError: the model ties its embeddings, so `trainable_token_indices` means both.
+    """
+    if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        raise RecipeError(
+            "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and "
+            "the log-probabilities are computed from that layer's weights directly. Name the whole layer in "
+            "`modules_to_save` instead."
+        )
 
 
 def check_start(path: str | os.PathLike[str]) -> None:
@@ -156,10 +173,12 @@ def check_start(path: str | os.PathLike[str]) -> None:
         )
 
 
-def _targets_output(targets: Any) -> bool:
+def _adapts_output(config: LoraConfig) -> bool:
+    targets = config.target_modules
+    layers = _OUTPUT_LAYERS + (_INPUT_EMBEDDINGS if config.ensure_weight_tying else ())
     if isinstance(targets, str):
-        return targets != "all-linear" and any(_matches(targets, layer) for layer in _OUTPUT_LAYERS)
-    return any(target.rpartition(".")[2] in _OUTPUT_LAYERS for target in targets or ())
+        return targets != "all-linear" and any(_matches(targets, layer) for layer in layers)
+    return any(target.rpartition(".")[2] in layers for target in targets or ())
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt.
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
 import os
 import signal
@@ -15,8 +16,9 @@ from typing import Any
 
 from .commands import benchmarks, compare, hub, plan, recipes, report, run
 from .commands.run import EPILOG
+from .credentials import refuse_in_arguments
 from .errors import SpinError
-from .terminal import accept_every_character
+from .terminal import accept_every_character, show_log_records_plainly, shown
 
 INTERRUPTED = 130
 
@@ -32,14 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if arguments is None:
+        _restart_in_utf8()
     accept_every_character()
+    show_log_records_plainly()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
-    if overrides and not options.takes_settings:
-        parser.error(f"unrecognized arguments: {' '.join(overrides)}")
     # A scheduler's SIGTERM ends a run the way Ctrl-C does: what is finished is kept.
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        refuse_in_arguments(overrides)
+        if overrides and not options.takes_settings:
+            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
         options.function(options, overrides)
         return 0
     except SpinError as error:
@@ -58,6 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _restart_in_utf8() -> None:
+    """Run this command again, in Python's UTF-8 mode, where file names are ASCII: `LC_ALL=C` with `PYTHONUTF8=0`.
+
+    A recipe couldn't name a file there, and neither could the processes that a command starts. Other encodings know the
+    names of the files on their disks. What is printed stays in the terminal's encoding.
+    """
+    if codecs.lookup(sys.getfilesystemencoding()).name != "ascii" or "utf8" in sys._xoptions:
+        return
+    # An empty one counts as none.
+    os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING") or f"{sys.stdout.encoding}:replace"
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,5 +102,5 @@ def _interrupt(signum: int, frame: Any) -> None:
 def _fail(message: str, code: int) -> int:
     # Of several processes any one may be the only one that fails, and then nobody else knows why.
     process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {message}", file=sys.stderr)
+    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {shown(message)}", file=sys.stderr)
     return code

@@ -25,13 +25,17 @@ from .files import read_json, write_atomically, write_json
 from .launches import Launches
 from .loop_config import PER_ITERATION
 from .loss_types import check_known, own_settings, use_beta
-from .play.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
+from .play.directory import START, RunDirectory, arm_name, baseline_stage, home_expanded, iteration_stage
 from .play.freeze import freeze, renew
 from .play.journal import MADE, Journal
+from .play.ownership import COMPARISON, Ownership
 from .play.run import GATE
 from .play.sharing import share_start
 from .recipe import Recipe, read, without_options
 from .report.comparison import AGAINST, Cell, comparison_table, plot_comparison, summarise_cells
+
+OUTPUT = "output.txt"
+"""What an arm prints, in its run directory."""
 
 SEED_DISTANCE = 1000
 """Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
@@ -135,7 +139,8 @@ class Comparison:
         self._launches = Launches()
         self._check_arm_settings()
         self.base = self._read(self.arms[0], self.overrides)
-        self.folder = Path(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
+        self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
+        self.ownership = Ownership(self.folder, COMPARISON)
         if (self.folder / "journal.jsonl").exists():
             raise RecipeError(f"{self.folder} holds a run. Give the comparison a `--run_dir` of its own.")
         self.seeds = [self.base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
@@ -199,7 +204,7 @@ class Comparison:
         return recipe
 
     def _folder(self, arm: Arm, seed: int) -> Path:
-        return self.folder / f"seed-{seed}" / arm.name.replace("*", "x")
+        return self.ownership.place(f"seed-{seed}") / arm.name.replace("*", "x")
 
     # ---- playing ------------------------------------------------------------------------------------------------------
 
@@ -213,6 +218,7 @@ class Comparison:
             LaunchError: an arm failed; the others are played and shown all the same.
         """
         console = terminal.console()
+        self.ownership.claim(self.base.file, self._written_by_0_1_0())
         failed: list[Path] = []
         for seed in self.seeds:
             failed += self._play_seed(seed, console)
@@ -224,14 +230,21 @@ class Comparison:
             )
         return result
 
+    def _written_by_0_1_0(self) -> list[str]:
+        """Entries that version 0.1.0, which had no marker, has written into the folder; none if it holds no comparison."""
+        seeds = {path.parent.parent.name for path in self.folder.glob("seed-*/*/journal.jsonl")}
+        files = [name for name in ("table.txt", "plot.png", "comparison.json") if (self.folder / name).is_file()]
+        return [*sorted(seeds), *files] if seeds else []
+
     def _play_seed(self, seed: int, console: Console) -> list[Path]:
         """Play all arms of a seed. Returns the output of those that failed."""
+        self.ownership.own(f"seed-{seed}")
         for arm in self.arms:
             directory = RunDirectory(self._folder(arm, seed))
-            directory.path.mkdir(parents=True, exist_ok=True)
-            existing = self.base.play.existing_run if directory.recipe.exists() else "continue"
-            if existing == "fail":
+            existing = self.base.play.existing_run
+            if existing == "fail" and directory.ownership.holds_run() and directory.recipe.exists():
                 raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
+            directory.ownership.claim()
             if existing == "overwrite":
                 directory.clear()
             settings = self.recipes[arm.name, seed].settings()
@@ -277,6 +290,7 @@ class Comparison:
         try:
             console.print(f"seed {seed}: {arm.name} ...", highlight=False)
             alone = None if self.devices == 1 else device
+            directory.own(OUTPUT)
             failed = self._launches.run(["run", str(directory.path)], _output(directory), alone)
             return _output(directory) if failed else None
         finally:
@@ -324,15 +338,15 @@ class Comparison:
                     text = f"{arm.name}, seed {seed}: {reason}"
                     console.print(text, style="bold", highlight=False, soft_wrap=True)
         wide = comparison_table(summary, self.metric, len(self.seeds), None, baseline)
-        write_atomically(self.folder / "table.txt", lambda path: _print_to(path, wide))
-        plot_comparison(self.folder / "plot.png", summary, self.metric, baseline)
+        write_atomically(self.ownership.own("table.txt"), lambda path: _print_to(path, wide))
+        plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline)
         result = {
             "recipe": self.source,
             "arms": [arm.name for arm in (*self.arms, *self.supervised)],
             "seeds": self.seeds,
             "figures": summary,
         }
-        write_json(self.folder / "comparison.json", result)
+        write_json(self.ownership.own("comparison.json"), result)
         console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
 
@@ -371,7 +385,7 @@ def _measured(
 
 
 def _output(directory: RunDirectory) -> Path:
-    return directory.path / "output.txt"
+    return directory.ownership.place(OUTPUT)
 
 
 def _print_to(path: Path, table: Any) -> None:

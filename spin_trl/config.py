@@ -12,7 +12,7 @@ from typing import Any
 
 from trl import DPOConfig
 
-from . import schedule
+from . import credentials, schedule
 from .checks import as_mapping, in_range, one_of
 from .data.bad_rows import BAD_ROWS, MOST, REFUSE
 from .errors import RecipeError
@@ -191,6 +191,15 @@ class SPINConfig(DPOConfig):
         for name in ("empty_generations", "truncated_generations", "identical_generations"):
             one_of(name, getattr(self, name), KEEP_OR_DROP)
         self._check_objectives()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as trackers get them: credentials stand as `***`, inside `model_init_kwargs`, too."""
+        return credentials.hidden(super().to_dict())
+
+    def __str__(self) -> str:
+        return credentials.hide_named(super().__str__())
+
+    __repr__ = __str__
 
     @property
     def losses(self) -> list[str]:

@@ -29,12 +29,17 @@ class SelfPlayConfig:
 
     num_iterations: int = field(default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."})
     run_dir: str | None = field(
-        default=None, metadata={"help": "Where everything of the run is kept. Default: runs/<name of the recipe>."}
+        default=None,
+        metadata={
+            "help": "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or "
+            "runs/<name of the recipe>."
+        },
     )
     existing_run: str = field(
         default="continue",
         metadata={
-            "help": "If the run directory exists: continue it, fail, or overwrite it.",
+            "help": "If the run directory holds a run: continue it, fail, or overwrite it (what the run has written, and "
+            "nothing else).",
             "choices": ["continue", "fail", "overwrite"],
         },
     )

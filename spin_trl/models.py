@@ -78,6 +78,15 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
         described = " and ".join(f"{what} embeddings for {size} tokens" for what, size in sizes.items())
         raise DataError(f"The adapter {str(path)!r} has {described}, while its base model has {present}.")
     for size in set(sizes.values()) - {present}:
+        missing = set(names) - set(sizes) if layers["output"] is not None else set()
+        if missing and getattr(layers["output"], "weight", None) is not layers["input"].weight:
+            what = missing.pop()
+            raise DataError(
+                f"The adapter {str(path)!r} has {next(iter(sizes))} embeddings for {size} tokens, its base model "
+                f"{base.config._name_or_path!r} for {present}, and the added rows of the {what} embeddings are nowhere. "
+                "Save the adapter with both (`modules_to_save`), or resize the base model, save it, and let the adapter "
+                "name it."
+            )
         base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
     add_eos_ids(base, own_eos_ids(path))
     try:

@@ -20,7 +20,7 @@ import yaml
 from datasets import Dataset
 from trl import ModelConfig, TrlParser
 
-from . import shipped
+from . import credentials, shipped
 from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
 from .data.as_conversations import as_conversations
@@ -28,7 +28,9 @@ from .data.load import load
 from .errors import RecipeError
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
-from .play.freeze import differences_from_defaults, refuse_secrets
+from .play.directory import home_expanded
+from .play.freeze import differences_from_defaults, found_from
+from .play.ownership import Ownership, frozen_recipe
 
 
 @dataclass
@@ -134,6 +136,8 @@ class Recipe:
         start: how θ_0 is built if no model is named.
         model: which model, and how it is loaded.
         python: of a run that was started from Python: its model, and how it is loaded. None for others.
+        file: that it was read from.
+        output_dir: as it was set, in the file or on the command line; None if it was not.
     """
 
     name: str
@@ -143,6 +147,8 @@ class Recipe:
     start: StartConfig
     model: ModelConfig
     python: dict[str, Any] | None = None
+    file: Path | None = None
+    output_dir: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """All that differs from the defaults, as a recipe."""
@@ -193,14 +199,18 @@ def read(
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        # Without its cause: YAML's error quotes the line, and a token may stand in it.
+        raise RecipeError(f"{path} is not valid YAML: {credentials.hide_named(str(error))}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
-    refuse_secrets([*map(str, settings), *(settings.get("env") or {}), *overrides])
+    credentials.refuse(settings, path)
+    credentials.refuse_in_arguments(overrides)
+    settings = _with_paths_that_lead_there(path, settings)
+    sets_output_dir = "output_dir" in settings or is_overridden("output_dir", overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
-    for name, value in (settings.pop("env", None) or {}).items():  # as TRL's recipes do
+    for name, value in (as_mapping("env", settings.pop("env", None)) or {}).items():  # as TRL's recipes do
         os.environ[name] = str(value)
     if losses is not None:
         settings, overrides = _with_losses(settings, overrides, losses)
@@ -224,8 +234,20 @@ def read(
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     recipe = Recipe(_name(path), *parsed)
-    recipe.python = python
+    recipe.python, recipe.file = python, path
+    recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe
+
+
+def _with_paths_that_lead_there(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with paths that can be used from the current folder; of any other recipe as they are."""
+    paths_from = Ownership(path.parent).paths_from() if path == frozen_recipe(path.parent) else None
+    return found_from(paths_from, settings) if paths_from is not None else settings
+
+
+def is_overridden(name: str, overrides: Iterable[str]) -> bool:
+    """Whether command-line arguments give a setting a value."""
+    return any(argument.partition("=")[0] == f"--{name}" for argument in overrides)
 
 
 def _with_losses(
@@ -263,9 +285,9 @@ def find(source: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = Path(source)
-    for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
-        if candidate.is_file():
+    path = home_expanded(source)
+    for candidate in (path, frozen_recipe(path), path / "recipe.yaml", path / "spin.yaml"):
+        if candidate is not None and candidate.is_file():
             return candidate
     known = shipped.recipes()
     if source in known:
@@ -277,8 +299,8 @@ def find(source: str) -> Path:
 
 def _name(path: Path) -> str:
     """What a run is called that has no name of its own: it becomes a folder's."""
-    if path.name == "recipe.yaml":
-        return path.parent.name
+    if path.name == "recipe.yaml" or path == frozen_recipe(path.parent):
+        return path.absolute().parent.name
     return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from transformers import BitsAndBytesConfig
@@ -11,7 +10,7 @@ from trl import get_quantization_config
 
 from .errors import RecipeError, RunDirectoryError
 from .models import load_tokenizer
-from .play.directory import START, RunDirectory
+from .play.directory import START, RunDirectory, iteration_stage
 from .play.run import Run
 from .recipe import Recipe, read
 
@@ -70,6 +69,7 @@ def _restore(run: Run) -> None:
     if isinstance(dtype, str):
         run.args.model_init_kwargs = {**dict(run.args.model_init_kwargs or {}), "dtype": dtype.removeprefix("torch.")}
     # A tokenizer that was passed is not named anywhere, but lies beside every model of the run.
-    saved = sorted(Path(run.directory.path).glob("iteration-*/model/tokenizer_config.json"))
+    models = (run.directory.model(iteration_stage(number)) for number in run.directory.iterations())
+    saved = [model for model in models if (model / "tokenizer_config.json").is_file()]
     if saved:
-        run.processing_class = load_tokenizer(saved[0].parent, run.args)
+        run.processing_class = load_tokenizer(saved[0], run.args)

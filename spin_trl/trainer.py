@@ -33,7 +33,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import check_new
+from .adapters import check_new, check_output_layer
 from .answers import answer
 from .card import complete_card
 from .collator import self_play_collator
@@ -172,6 +172,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
+            check_output_layer(self.model)
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
@@ -405,6 +406,15 @@ class SPINTrainer(ObjectiveTrainer):
         )
 
     # ---- saving -------------------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, with its tokenizer, as Trainer does, but without the pickle of Trainer's arguments."""
+        with checkpoint.without_arguments(self.args):
+            super().save_model(output_dir, _internal_call)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        with checkpoint.without_arguments(self.args):
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import BenchmarkError, RecipeError
 from ..evaluation.benchmarks import SUITES, chosen, harness_version
+from ..terminal import shown_path
 from .session import quieten
 
 
@@ -120,7 +121,7 @@ def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
             console.print((suite_table if suite else task_table)(title, benchmarks, outcome.results))
         if options.limit is not None:
             console.print(f"A look at {options.limit} of every task, not the benchmarks.", style="yellow")
-        print(f"Results: {run.directory.benchmarks(stage)}")
+        print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
     if outcome.failures:
         raise BenchmarkError(
             "\n".join(

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import HubError, RecipeError, RunDirectoryError
 from ..quiet import quiet
+from ..terminal import shown, shown_path
 from .session import quieten
 
 
@@ -42,9 +43,6 @@ def _truth(text: str) -> bool:
 
 def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     """Push what is missing."""
-    from ..play.freeze import refuse_secrets
-
-    refuse_secrets(overrides)
     if overrides:
         raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` has what can be.")
     quieten()
@@ -60,14 +58,14 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     for name in ("push_generations", "hub_dataset_id", "hub_license"):
         if getattr(options, name) is not None:
             setattr(run.play, name, getattr(options, name))
-    hub = Hub(on_pause=lambda text: print(text, file=sys.stderr))
+    hub = Hub(on_pause=lambda text: print(shown(text), file=sys.stderr))
     hub.check_token()
     count = 0
 
     def say(text: str) -> None:
         nonlocal count
         count += 1
-        print(text)
+        print(shown(text))
 
     try:
         with quiet(*TALKATIVE):
@@ -89,6 +87,6 @@ def write(options: argparse.Namespace, overrides: list[str]) -> None:
     except PermissionError as error:
         raise RunDirectoryError(f"The cards of {options.run} can't be written: {error}") from error
     for path in written:
-        print(path)
+        print(shown_path(path))
     if not written:
-        print(f"{options.run} has no model yet, and no pairs.")
+        print(f"{shown_path(options.run)} has no model yet, and no pairs.")

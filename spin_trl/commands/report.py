@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..errors import RunDirectoryError
+from ..terminal import shown_path
 
 
 def add(commands: Any) -> None:
@@ -21,6 +22,6 @@ def report(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.reporting import write_report
 
     try:
-        print(write_report(RunDirectory(options.run)))
+        print(shown_path(write_report(RunDirectory(options.run))))
     except PermissionError as error:
         raise RunDirectoryError(f"The report of {options.run} can't be written: {error}") from error

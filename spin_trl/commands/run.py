@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ..errors import RecipeError
+from ..terminal import shown_path
 from .session import session_of
 
 EPILOG = """\
@@ -41,8 +42,8 @@ def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
     result = session_of(options.recipe, overrides).run()
     if int(os.environ.get("RANK", "0")) == 0:
-        print(f"Best: {result.best_stage}, in {result.best_model}")
-        print(f"Report: {result.directory / 'report.html'}")
+        print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
+        print(f"Report: {shown_path(result.directory / 'report.html')}")
 
 
 def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:

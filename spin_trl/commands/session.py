@@ -7,19 +7,19 @@ import gc
 import logging
 import os
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
 
 if TYPE_CHECKING:
     from ..play.loop import SelfPlay
+    from ..recipe import Recipe
 
 
 def session_of(source: str, overrides: list[str]) -> SelfPlay:
     """The run that a recipe and its overrides describe."""
     # Imported here: the stack takes seconds, and `--help` should not.
-    from pathlib import Path
-
     quieten()
     from trl import get_quantization_config
 
@@ -37,15 +37,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
-    if (Path(source) / "recipe.yaml").is_file():
-        if recipe.play.run_dir and Path(recipe.play.run_dir).resolve() != Path(source).resolve():
-            raise RunDirectoryError(
-                f"{source} says that it is the run directory {recipe.play.run_dir}. Has it been moved?"
-            )
-        recipe.play.run_dir, recipe.play.existing_run = source, "continue"
-    recipe.play.run_dir = recipe.play.run_dir or str(
-        Path("runs") / (recipe.name + ("-smoke" if recipe.play.smoke else ""))
-    )
+    recipe.play.run_dir = run_dir_of(recipe, source, overrides)
     settings = recipe.settings()
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
@@ -62,7 +54,58 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         launch=by_accelerate if recipe.play.accelerate_config else in_this_process,
         settings=settings,
         sources=dataclasses.asdict(recipe.data),
+        recipe=recipe.file,
     )
+
+
+def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
+    """Where the run of a recipe is, or will be.
+
+    A run directory that is given instead of a recipe; `run_dir`; `output_dir`, unless `runs/NAME` has this recipe's run
+    already; `runs/NAME`.
+
+    Raises:
+        RunDirectoryError: a run directory is given, and another one is set.
+    """
+    from ..play.directory import RunDirectory, home_expanded
+    from ..play.freeze import differences, frozen_settings
+    from ..recipe import is_overridden
+
+    play = recipe.play
+    own = RunDirectory(source)
+    if own.ownership.holds_run() and own.recipe.is_file():
+        if (
+            is_overridden("run_dir", overrides)
+            and RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
+        ):
+            raise RunDirectoryError(
+                f"{source} is a run directory, and goes on there; `run_dir` is {play.run_dir}. For a new run with its "
+                f"settings, name the recipe: {own.recipe}."
+            )
+        play.existing_run = "continue"
+        return str(own.path)
+    if play.run_dir:
+        return play.run_dir
+    suffix = "-smoke" if play.smoke else ""
+    usual = Path("runs") / (recipe.name + suffix)
+    if (
+        recipe.file is not None
+        and recipe.file == Path("recipe.yaml")
+        and RunDirectory("runs").ownership.is_earlier_run()
+    ):
+        usual = Path("runs")  # version 0.1.0 had no other name for it
+    if recipe.output_dir is None:
+        return str(usual)
+    there = RunDirectory(usual)
+    if there.ownership.holds_run() and there.recipe.is_file():
+        paths_from = there.ownership.paths_from()
+        if not differences(frozen_settings(there), recipe.settings(), paths_from):
+            if int(os.environ.get("RANK", "0")) == 0:
+                print(
+                    f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
+                )
+            return str(usual)
+    return str(home_expanded(recipe.output_dir + suffix))
 
 
 def quieten() -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..report.visible import visible
 from .advice import Advice
 from .devices import Device
 from .hours import Work
@@ -131,7 +132,9 @@ def show_verdict(
     peak, there = plan.peak, device.memory * GIB
     obstacle = plan.obstacle(device)
     if obstacle is not None:
-        console.print(Text.assemble(("Does not run", "bold red"), f": {obstacle}"), highlight=False, soft_wrap=True)
+        console.print(
+            Text.assemble(("Does not run", "bold red"), f": {visible(obstacle)}"), highlight=False, soft_wrap=True
+        )
     sizes = f"{_gib(peak.total)} of {device.memory:.1f} GiB at the peak, in `{peak.name}`"
     if plan.fits_surely(device):
         console.print(

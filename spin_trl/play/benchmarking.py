@@ -168,6 +168,7 @@ def _run(
             figures: dict[str, float] = {}
             if results is not None:
                 whole = {EVALUATED: evaluated, **results}
+                run.directory.own(stage)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, whole)
                 try:

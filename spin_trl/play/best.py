@@ -61,18 +61,20 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     stage = best_of(models, metric)
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
     best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
-    write_json(run.directory.best, best)
+    write_json(run.directory.own("best.json"), best)
     _link(run.directory, model)
     return best
 
 
 def _link(directory: RunDirectory, model: str) -> None:
-    unfinished = directory.best_link.with_name(".best.tmp")
-    unfinished.unlink(missing_ok=True)
     if os.path.isdir(model):
-        unfinished.symlink_to(os.path.relpath(model, directory.path))
-        unfinished.replace(directory.best_link)
-    else:
+        link = directory.own("best")
+        unfinished = link.with_name(".best.tmp")
+        unfinished.unlink(missing_ok=True)
+        # Where the directory is a link, `..` leads out of what it points to.
+        unfinished.symlink_to(os.path.relpath(os.path.realpath(model), os.path.realpath(directory.path)))
+        unfinished.replace(link)
+    elif directory.best_link.is_symlink():
         directory.best_link.unlink(missing_ok=True)
 
 

@@ -228,6 +228,7 @@ def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
                 _write(path, str(card_of(directory, record, stage, names, names.branches.get(stage.name))))
                 written.append(path)
         if pairs and generated_iterations(record):
+            directory.own("hub")
             directory.dataset_card().parent.mkdir(parents=True, exist_ok=True)
             _write(directory.dataset_card(), str(card_of_pairs(directory, record, names)[0]))
             written.append(directory.dataset_card())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import RunDirectoryError
+from .ownership import JOURNAL, RECIPE, Ownership, remove
 
 START = "start"
 LOCK = ".lock"
@@ -38,51 +38,133 @@ def baseline_stage(arm: str, iteration: int) -> str:
 
 
 class RunDirectory:
-    """Paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model."""
+    """Paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model.
+
+    Every path is where the run's own entry is, or would be: see [`ownership`]. Whoever creates an entry at the top of the
+    directory calls [`RunDirectory.own`] first.
+
+    Args:
+        path: of the directory; `~` is the user's home. It need not exist yet.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.recipe = self.path / "recipe.yaml"
-        self.journal = self.path / "journal.jsonl"
-        self.train_rows = self.path / "data" / "train"
-        self.held_out_rows = self.path / "data" / "held-out"
-        self.best = self.path / "best.json"
-        self.best_link = self.path / "best"
-        self.table = self.path / "table.txt"
-        self.plot = self.path / "plot.png"
-        self.progress = self.path / ".progress.json"
-        self.tensorboard = self.path / "tensorboard"
-        self.trackers = self.path / "trackers"
-        self.report = self.path / "report.html"
-        self.hub = self.path / "hub"
+        self.path = home_expanded(path)
+        self.ownership = Ownership(self.path)
+
+    def own(self, name: str) -> Path:
+        """Write down that an entry at the top belongs to the run, before it is created. Returns where it is to be.
+
+        Args:
+            name: of the entry, like `report.html`, or of a stage, like `baseline/sft/iteration-0`.
+        """
+        top, _, below = name.partition("/")
+        return self.ownership.own(top) / below
+
+    def _at(self, name: str) -> Path:
+        top, _, below = name.partition("/")
+        return self.ownership.place(top) / below
+
+    @property
+    def recipe(self) -> Path:
+        """The settings, frozen at the start."""
+        return self._at(RECIPE)
+
+    @property
+    def journal(self) -> Path:
+        """What finished."""
+        return self._at(JOURNAL)
+
+    @property
+    def train_rows(self) -> Path:
+        """Prepared rows to train on."""
+        return self._at("data/train")
+
+    @property
+    def held_out_rows(self) -> Path:
+        """Prepared rows to evaluate on."""
+        return self._at("data/held-out")
+
+    @property
+    def best(self) -> Path:
+        """Which stage is the best so far."""
+        return self._at("best.json")
+
+    @property
+    def best_link(self) -> Path:
+        """Link to the model of that stage."""
+        return self._at("best")
+
+    @property
+    def table(self) -> Path:
+        """The figures of all stages, as text."""
+        return self._at("table.txt")
+
+    @property
+    def plot(self) -> Path:
+        """The figures of all stages, drawn."""
+        return self._at("plot.png")
+
+    @property
+    def progress(self) -> Path:
+        """How far a phase has come that runs in a process of its own."""
+        return self._at(".progress.json")
+
+    @property
+    def tensorboard(self) -> Path:
+        """Logs for TensorBoard."""
+        return self._at("tensorboard")
+
+    @property
+    def trackers(self) -> Path:
+        """Logs of other trackers that need a folder."""
+        return self._at("trackers")
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self._at("report.html")
+
+    @property
+    def hub(self) -> Path:
+        """What is written for the Hub beside the models' own cards."""
+        return self._at("hub")
+
+    @property
+    def baselines(self) -> Path:
+        """Folder of the baseline arms."""
+        return self._at("baseline")
 
     def stage(self, stage: str) -> Path:
         """Folder of a stage."""
-        return self.path / stage
+        return self._at(stage)
+
+    def iterations(self) -> list[int]:
+        """Numbers of the iterations that have a folder, in order."""
+        return list(self.ownership.iterations())
 
     def model(self, stage: str) -> Path:
         """The model that a stage made: the weights, or the adapter."""
-        return self.path / stage / "model"
+        return self._at(stage) / "model"
 
     def tokenizer(self) -> Path:
         """The tokenizer that was built for a start from scratch."""
-        return self.path / START / "tokenizer"
+        return self._at(START) / "tokenizer"
 
     def generations(self, stage: str) -> Path:
         """What the opponent of a stage answered to the training prompts."""
-        return self.path / stage / "generations"
+        return self._at(stage) / "generations"
 
     def training(self, stage: str) -> Path:
         """Checkpoints of a stage's training; they go when its model is there."""
-        return self.path / stage / "train"
+        return self._at(stage) / "train"
 
     def held_out(self, stage: str) -> Path:
         """What a stage's model answered to the held-out prompts, and its log-probabilities there."""
-        return self.path / stage / "held-out"
+        return self._at(stage) / "held-out"
 
     def metrics(self, stage: str) -> Path:
         """Held-out figures of a stage's model."""
-        return self.path / stage / "metrics.json"
+        return self._at(stage) / "metrics.json"
 
     def values(self, stage: str) -> Path:
         """A stage's figures prompt by prompt, for comparisons with other models."""
@@ -90,37 +172,23 @@ class RunDirectory:
 
     def histograms(self, stage: str) -> Path:
         """How the log-ratios of real and generated held-out responses are spread."""
-        return self.path / stage / "histograms.json"
+        return self._at(stage) / "histograms.json"
 
     def samples(self, stage: str) -> Path:
         """Held-out prompts with the real and the generated response."""
-        return self.path / stage / "samples.jsonl"
+        return self._at(stage) / "samples.jsonl"
 
     def benchmarks(self, stage: str) -> Path:
         """What lm-evaluation-harness found of a stage's model, a file a benchmark."""
-        return self.path / stage / "lm-eval"
+        return self._at(stage) / "lm-eval"
 
     def dataset_card(self) -> Path:
         """Card of the dataset that the run's pairs make."""
         return self.hub / "dataset" / "README.md"
 
-    def clear(self) -> None:
-        """Remove what a run writes, but not the locks; files of other origin stay."""
-        folders = [self.path / "data", self.path / START, self.path / "baseline", *self.path.glob("iteration-*")]
-        folders += [self.tensorboard, self.trackers, self.hub]
-        for path in folders:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (
-            self.recipe,
-            self.journal,
-            self.best,
-            self.best_link,
-            self.table,
-            self.plot,
-            self.progress,
-            self.report,
-        ):
-            path.unlink(missing_ok=True)
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Remove what belongs to the run, but not the locks, and nothing else: see [`Ownership.clear`]."""
+        self.ownership.clear(keep)
 
     @contextlib.contextmanager
     def locked(self, lock_name: str = LOCK) -> Iterator[None]:
@@ -131,8 +199,8 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / lock_name).open("w", encoding="utf-8")
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            file = (self.path / lock_name).open("a", encoding="utf-8")  # whatever is in it stays
+        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
             raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
         with file as lock:
             try:
@@ -145,7 +213,14 @@ class RunDirectory:
 
 
 def replace_folder(unfinished: Path, folder: Path) -> None:
-    """Move a folder that is complete to where others look for it."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Move a folder that is complete to where others look for it. Of a link that is there what it points to stays."""
+    remove(folder)
     unfinished.rename(folder)
+
+
+def home_expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with the user's home instead of `~`, as a shell would have it."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user, so it is a name like any other
+        return Path(path)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .. import checkpoint
 from ..errors import HubError
 from ..hub.client import File, Hub
-from .directory import START, RunDirectory
+from .contents import FILES, FOLDERS, files_in, is_kept
+from .directory import START, RunDirectory, iteration_stage
+from .identity import adapter_configs, base_of, set_base
+from .ownership import JOURNAL, MARKER, Marker
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +28,6 @@ RESTORING = ".restoring.tmp"
 
 SMALL = 1_000_000
 """Bytes up to which a file is read when it is listed: many small ones grow, and would be others when they are sent."""
-
-_TOP = ("recipe.yaml", "best.json", "table.txt", "plot.png", "report.html")
-_FOLDERS = ("data", START, "baseline", "tensorboard", "hub")
 
 State = dict[str, tuple[int, int]]
 """Size and time of every file that has been sent, by its path."""
@@ -88,7 +87,7 @@ class Keeper:
         head = self._hub.head(repository, BRANCH)
         if head is None or head == self._head or self._replaces:
             return
-        kept = self._hub.read(repository, BRANCH, self._directory.journal.name)
+        kept = self._hub.read(repository, BRANCH, JOURNAL)
         if kept is not None and not journal.startswith(kept):
             raise HubError(
                 f"The run directory is not kept: the branch `{BRANCH}` of {repository} holds another run, or has gone on "
@@ -103,50 +102,53 @@ class Keeper:
         state: State = {}
         found: dict[str, File | None] = {}
         for path in kept_files(self._directory):
-            name = path.relative_to(self._directory.path).as_posix()
+            name = self._directory.ownership.usual_name(path)
             try:
                 seen = path.stat()
                 state[name] = (seen.st_size, seen.st_mtime_ns)
                 if self._sent.get(name) == state[name]:
                     found[name] = None
                 else:
-                    grows = name.startswith(f"{self._directory.tensorboard.name}/")
+                    grows = name.startswith("tensorboard/")
                     found[name] = path.read_bytes() if grows or seen.st_size <= SMALL else path
             except FileNotFoundError:  # it has gone since
                 state.pop(name, None)
                 found.pop(name, None)
-        found[self._directory.journal.name] = journal
+        if self._directory.ownership.marker() is not None:
+            found[MARKER] = _marker_of((*found, JOURNAL))
+        found[JOURNAL] = journal
         return journal, state, found
 
 
 def kept_files(directory: RunDirectory) -> Iterator[Path]:
-    """The files of a run directory that are kept: no locks, nothing unfinished, no link, and of a training's checkpoints
-    the newest that is complete."""
-    for name in _TOP:
-        if (directory.path / name).is_file():
-            yield directory.path / name
-    folders = [directory.path / name for name in _FOLDERS]
-    for folder in [*folders, *sorted(directory.path.glob("iteration-*"))]:
-        yield from _within(folder)
+    """The files of a run that are kept, but for its journal.
 
-
-def _within(folder: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.name.startswith(".") or entry.is_symlink():
+    They are those that a run consists of: no locks, nothing unfinished, no link, nothing of the user's, and of a training's
+    checkpoints the newest that is complete.
+    """
+    ownership = directory.ownership
+    marker = ownership.marker()
+    for name in (*FILES, *FOLDERS, *map(iteration_stage, directory.iterations())):
+        if name == JOURNAL or (marker is not None and name not in marker.entries):
             continue
-        if entry.is_dir() and entry.name == "train" and folder.name.startswith(("iteration-", START)):
-            newest = checkpoint.newest_complete(path)
-            if newest is not None:
-                yield from (one for one in sorted(newest.rglob("*")) if one.is_file())
-        elif entry.is_dir():
-            yield from _within(path)
-        elif entry.is_file():
-            yield path
+        place = ownership.place(name)
+        for path in [place] if place.is_file() else files_in(place):
+            if is_kept(ownership.usual_name(path), path) and _is_newest(path):
+                yield path
+
+
+def _marker_of(names: Iterable[str]) -> bytes:
+    """The marker of a run directory that consists of these files and nothing else."""
+    tops = sorted({name.partition("/")[0] for name in names})
+    return (json.dumps(Marker({name: name for name in tops}).as_dict(), indent=2) + "\n").encode()
+
+
+def _is_newest(path: Path) -> bool:
+    """Whether a file belongs to no training checkpoint, or to the newest that is complete."""
+    for folder in path.parents:
+        if folder.parent.name == "train" and folder.name.startswith("checkpoint-"):
+            return checkpoint.newest_complete(folder.parent) == folder
+    return True
 
 
 def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
@@ -165,18 +167,20 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
     """
     if not hub.has_branch(repository, BRANCH):
         return False
-    place = directory.path / RESTORING
+    place = directory.own(RESTORING)
     hub.download(repository, BRANCH, place)
-    if not (place / directory.journal.name).is_file():
-        raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {directory.journal.name}.")
-    for path in sorted(place.rglob("*")):
-        name = path.relative_to(place)
-        if path.is_file() and not name.parts[0].startswith(".") and name.name != directory.journal.name:
-            target = directory.path / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(target)
+    if not (place / JOURNAL).is_file():
+        raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {JOURNAL}.")
+    found = {path.relative_to(place).as_posix(): path for path in files_in(place)}
+    kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept(name, path)}
+    for name, path in kept.items():
+        target = directory.own(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
     _repoint(directory)
-    (place / directory.journal.name).replace(directory.journal)
+    if (place / MARKER).is_file() and directory.ownership.marker() is None:
+        (place / MARKER).replace(directory.ownership.marker_path)
+    (place / JOURNAL).replace(directory.own(JOURNAL))
     shutil.rmtree(place)
     return True
 
@@ -186,9 +190,7 @@ def _repoint(directory: RunDirectory) -> None:
     own = directory.model(START)
     if not own.is_dir():
         return
-    for path in directory.path.glob("**/model/adapter_config.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        base = Path(str(config.get("base_model_name_or_path")))
+    for path in adapter_configs(directory):
+        base = Path(base_of(path))
         if base.parts[-2:] == own.parts[-2:] and not base.is_dir():
-            config["base_model_name_or_path"] = str(own)
-            path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+            set_base(path, str(own))

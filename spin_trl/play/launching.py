@@ -23,6 +23,7 @@ from rich.file_proxy import FileProxy
 
 from .. import shipped
 from ..errors import LaunchError, RecipeError
+from .directory import RunDirectory
 from .phases import TRAINS
 from .run import LAUNCHED, Run
 
@@ -37,7 +38,8 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
         LaunchError: the launch failed.
     """
     name = run.play.accelerate_config or ""
-    config_file, replicas = _config_file(name), _without_plugin(name, run.directory.path)
+    config_file, replicas = _config_file(name), _without_plugin(name, run.directory)
+    run.directory.own(".progress.json")  # which the phase itself writes
     if phase in TRAINS:
         _launch(config_file, run, phase, iteration)
     if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
@@ -146,13 +148,13 @@ def _config_file(name: str) -> Path:
     return known[name]
 
 
-def _without_plugin(name: str, folder: Path) -> Path:
+def _without_plugin(name: str, directory: RunDirectory) -> Path:
     """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
     config = read_accelerate_config(name)
     if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
         return _config_file(name)
     plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
     plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
-    written = folder / "accelerate-replicas.yaml"
+    written = directory.own("accelerate-replicas.yaml")
     written.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return written

@@ -19,7 +19,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import terminal
+from .. import credentials, terminal
 from ..adapters import check_new
 from ..config import SPINConfig
 from ..data.columns import is_sft
@@ -34,11 +34,14 @@ from ..models import load_tokenizer
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
+from .contents import TRANSIENT
 from .directory import START, RunDirectory
-from .freeze import freeze, python_settings, refuse_secrets, renew
+from .freeze import freeze, python_settings, renew
 from .gate import Verdict, judge, settle
 from .given import keep_adapter
+from .identity import is_same_start, point_adapters_at_start
 from .journal import MADE
+from .ownership import JOURNAL
 from .phases import Launch, in_this_process
 from .preparing import prepare_data
 from .pushing import Pushing
@@ -91,6 +94,7 @@ class SelfPlay:
         launch: runs a phase; by default in this process.
         settings: all settings as a recipe, if the run comes from one.
         sources: names of the data, as a recipe has them (`dataset_name`, ...), for the cards.
+        recipe: file of the recipe, if the run comes from one. It may lie in the run directory, and stays as it is.
 
     Raises:
         DataError: the data can't be used.
@@ -111,10 +115,11 @@ class SelfPlay:
         launch: Launch = in_this_process,
         settings: dict[str, Any] | None = None,
         sources: Mapping[str, Any] | None = None,
+        recipe: str | os.PathLike[str] | None = None,
     ) -> None:
         args, play = args or SPINConfig(), play or SelfPlayConfig()
-        if args.hub_token is not None:
-            refuse_secrets(["hub_token"])
+        for config in (args, play, start, dict(sources or {}), settings):
+            credentials.refuse(config)
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         if not isinstance(train_dataset, Dataset) or not is_sft(train_dataset):
@@ -142,6 +147,7 @@ class SelfPlay:
             sources=sources or {},
         )
         self._settings = settings or python_settings(self.state)
+        self._recipe = Path(recipe) if recipe is not None else None
         self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
 
@@ -153,14 +159,18 @@ class SelfPlay:
 
         Raises:
             DataError: the data can't be used, or has changed since the run was started.
-            RunDirectoryError: the run directory belongs to a run with other settings, or is in use.
+            RunDirectoryError: the run directory belongs to a run with other settings, holds other files, or is in use.
             LaunchError: a launcher is in the way, or a phase that was launched has failed.
             HubError: a run may be kept on the Hub (`hub_backup`), and the Hub can't be asked.
         """
         _check_launcher(self)
         run, main = self.state, PartialState().is_main_process
         pushing = Pushing(run, self._console, active=main)
+        if main:
+            self.directory.ownership.check(self._recipe)  # before a lock is left in somebody's folder
         with self.directory.locked() if main else contextlib.nullcontext():
+            if main:
+                self._claim_directory()
             pushing.restore()
             self._set_up()
             with pushing:
@@ -214,6 +224,8 @@ class SelfPlay:
             phase: `start`, `generate`, `train`, `evaluate` or `baseline`.
             iteration: 0-based. The phases before it must have finished.
         """
+        if PartialState().is_main_process:
+            self._claim_directory()
         self._set_up()
         before = len(self.state.journal.entries())
         in_this_process(self.state, phase, iteration)
@@ -265,24 +277,29 @@ class SelfPlay:
     def _set_up(self) -> None:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""
         if PartialState().is_main_process:
-            self._claim_directory()
+            freeze(self.directory, self._settings, lambda: is_same_start(self.state))
+            if self._given_model is not None:
+                self._keep_model(self._given_model)
         PartialState().wait_for_everyone()
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
         if PartialState().is_main_process:
+            point_adapters_at_start(self.state)
             renew(self.directory, self._settings)
         PartialState().wait_for_everyone()
 
     def _claim_directory(self) -> None:
+        """Make the directory this run's own, or see that it is."""
         existing, directory = self.state.play.existing_run, self.directory
-        directory.path.mkdir(parents=True, exist_ok=True)
-        if directory.recipe.exists():
-            if existing == "fail":
-                raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
-            if existing == "overwrite":
-                directory.clear()
-        freeze(self.directory, self._settings)
-        if self._given_model is not None:
-            self._keep_model(self._given_model)
+        ownership = directory.ownership
+        if existing == "fail" and ownership.holds_run() and directory.recipe.exists():
+            raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
+        ownership.claim(self._recipe)
+        if existing == "overwrite":
+            directory.clear()
+        elif not ownership.has_begun():
+            # Whatever an earlier attempt has left there holds nothing yet, and may belong to other settings.
+            directory.clear(keep=TRANSIENT)
+        directory.own(JOURNAL)
 
     def _keep_model(self, model: PreTrainedModel) -> None:
         """A model that was passed as an object becomes a folder, from which every phase loads."""
@@ -290,10 +307,11 @@ class SelfPlay:
         found = digest(model, definition=definition_of(None if known is None else known["digest"]))
         if known is None:
             tokenizer = run.processing_class or load_tokenizer(model.config._name_or_path, run.args)
+            folder = self.directory.own(START) / "model"
             if isinstance(model, PeftModel):
-                keep_adapter(model, tokenizer, self.directory.model(START), run.args)
+                keep_adapter(model, tokenizer, folder, run.args)
             else:
-                save_model(model, tokenizer, self.directory.model(START))
+                save_model(model, tokenizer, folder)
             name = getattr(model.config, "_name_or_path", "")
             origin = {"origin": model_origin(name).as_dict()} if name else {}
             run.journal.append("given", START, digest=found, **origin)

@@ -98,12 +98,19 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
     state = PartialState()
     try:
         with run.directory.locked(PHASE_LOCK) if state.is_main_process else contextlib.nullcontext():
+            if state.is_main_process and (phase != "start" or run.model is None or len(run.rows(held_out=True))):
+                run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
     except (SafetensorError, RuntimeError) as error:
         if any(words in str(error) for words in _FULL_DISK):
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {error}") from error
         raise
+
+
+def _folder_of(phase: str, iteration: int) -> str:
+    """The entry of the run directory into which a phase writes."""
+    return {"start": START, "baseline": "baseline"}.get(phase, iteration_stage(iteration))
 
 
 def _check_order(run: Run, phase: str, iteration: int) -> None:

@@ -19,6 +19,7 @@ from ..files import definition_of
 from ..hub.lineage import Origin, dataset_origin, model_origin
 from ..vocabulary import check_tokens, load_embeddings_size
 from .directory import START
+from .freeze import frozen_settings
 from .run import DATA, Run
 from .start import make_tokenizer
 
@@ -53,7 +54,7 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             if known is not None and known[name] != found:
                 raise DataError(
                     f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
-                    "now), so its generations no longer fit. Restore the data, or start a new run."
+                    f"now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or start a new run."
                 )
     state.wait_for_everyone()
     if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
@@ -61,6 +62,14 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."
         )
+
+
+def _other_name(run: Run, which: str) -> str:
+    """What the data was called when the run was started, and what it is called now, if that differs."""
+    name = {"dataset": "dataset_name", "held_out_dataset": "held_out_name"}[which]
+    before = frozen_settings(run.directory).get(name) if run.directory.recipe.is_file() else None
+    now = run.sources.get(name)
+    return f"; {name}: {before!r} then, {now!r} now" if before != now else ""
 
 
 def _prepare(
@@ -99,6 +108,7 @@ def _prepare(
         )
     for remark in news:
         logger.warning("%s", remark)
+    run.directory.own("data")
     save_rows(_saved(rows), run.directory.train_rows)
     save_rows(_saved(held_out_rows), run.directory.held_out_rows)
     run.journal.append(

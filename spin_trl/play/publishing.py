@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import is_of_a_model
 from ..errors import HubError
 from ..hub.client import Commit, File, Hub
 from ..hub.dataset_card import config_name
@@ -39,9 +40,6 @@ from .reporting import read_record
 from .run import Run
 
 MAIN = "main"
-
-LEFT_OUT = ("training_args.bin",)
-"""Of a model's folder: a pickle with the paths of this machine."""
 
 OF_A_MODEL = (
     "*.safetensors",
@@ -291,7 +289,7 @@ def until(record: RunRecord, iteration: int) -> RunRecord:
 
 
 def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, File | None]:
-    """The files of a model that are pushed: no checkpoints, no frozen opponent, nothing that only this machine knows.
+    """The files of a model that are pushed: no checkpoints, no frozen opponent, no pickles, nothing of this machine alone.
 
     Args:
         folder: of the model.
@@ -299,7 +297,7 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
     """
     found: dict[str, File | None] = {}
     for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or path.name in LEFT_OUT:
+        if not path.is_file() or path.name.startswith(".") or not is_of_a_model(path):
             continue
         if path.name in ("adapter_config.json", "config.json"):
             found[path.name] = _for_others(path, base)

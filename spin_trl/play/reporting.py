@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from .. import credentials
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
@@ -54,8 +55,13 @@ def write_report(directory: RunDirectory) -> Path:
         RunDirectoryError: there is no run, or one of its files can't be read.
     """
     page = render(gather(directory))
-    write_atomically(directory.report, lambda path: path.write_text(page, encoding="utf-8"))
-    return directory.report
+    if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
+        raise RunDirectoryError(
+            f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
+        )
+    report = directory.own("report.html")
+    write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
+    return report
 
 
 def gather(directory: RunDirectory) -> Page:
@@ -133,10 +139,10 @@ def read_record(directory: RunDirectory) -> RunRecord:
         )
 
     planned = int(settings.get("num_iterations") or USUAL["num_iterations"])
-    numbers = _iterations(directory.path)
+    numbers = directory.iterations()
     found = [stage(START, SELF_PLAY, BEFORE_THE_FIRST)]
     found += [stage(iteration_stage(number), SELF_PLAY, number) for number in numbers]
-    for folder in sorted((directory.path / "baseline").glob("*/")):
+    for folder in sorted(directory.baselines.glob("*/")):
         found += [stage(baseline_stage(folder.name, number), folder.name, number) for number in _iterations(folder)]
     metric = str(settings.get("metric_for_best_iteration") or USUAL["metric_for_best_iteration"])
     greater = settings.get("greater_is_better_iteration")
@@ -177,9 +183,10 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
     try:
         found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RunDirectoryError(f"{directory.recipe} can't be read: {error}") from error
+        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.hide_named(str(error))}") from None
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
+    credentials.refuse(found, directory.recipe)
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..files import write_atomically
 from .directory import START, RunDirectory, iteration_stage
 from .journal import Journal
+from .ownership import JOURNAL
 from .preparing import STAGE as DATA
 
 SHARED = frozenset(
@@ -34,12 +35,12 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
     if target.journal.exists():
         return
     for name in ("data", START, f"{iteration_stage(0)}/generations"):
-        if (source.path / name).is_dir():
-            shutil.copytree(source.path / name, target.path / name, copy_function=_link, dirs_exist_ok=True)
+        if source.stage(name).is_dir():
+            shutil.copytree(source.stage(name), target.own(name), copy_function=_link, dirs_exist_ok=True)
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
     # Last, and whole: a run without a journal has not begun.
     lines = "".join(json.dumps(entry) + "\n" for entry in steps)
-    write_atomically(target.journal, lambda path: path.write_text(lines, encoding="utf-8"))
+    write_atomically(target.own(JOURNAL), lambda path: path.write_text(lines, encoding="utf-8"))
 
 
 def _link(source: str, target: str) -> None:

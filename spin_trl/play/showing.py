@@ -73,8 +73,8 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
         console.print(_table(run, iteration, figures, best, console.width))
     file = io.StringIO()
     terminal.console(file, FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
-    write_atomically(run.directory.table, lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
-    plot_run(run.directory.plot, curves(run, iteration, figures), run.play.metric_for_best_iteration)
+    write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
+    plot_run(run.directory.own("plot.png"), curves(run, iteration, figures), run.play.metric_for_best_iteration)
     try:
         write_report(run.directory)
     except Exception as error:  # it shows what is there anyway: no reason to lose a run

@@ -6,7 +6,7 @@ import difflib
 
 from ..errors import RunDirectoryError
 from ..files import read_json
-from .directory import START
+from .directory import START, iteration_stage
 from .run import Run
 
 BEST = "best"
@@ -14,12 +14,12 @@ BEST = "best"
 
 def stages_with_model(run: Run) -> list[str]:
     """The start, the iterations, and the baseline arms, as far as their models are there."""
-    path = run.directory.path
-    places = (*path.glob("iteration-*/model"), *path.glob("baseline/*/iteration-*/model"))
-    found = sorted(
-        (str(place.parent.relative_to(path)) for place in places if any(place.glob("*.safetensors"))), key=_order
-    )
-    has_start = run.model is not None or any(run.directory.model(START).glob("*.safetensors"))
+    directory = run.directory
+    stages = [iteration_stage(number) for number in directory.iterations()]
+    arms = directory.baselines.glob("*/iteration-*")
+    stages += [f"baseline/{place.relative_to(directory.baselines).as_posix()}" for place in arms]
+    found = sorted((stage for stage in stages if any(directory.model(stage).glob("*.safetensors"))), key=_order)
+    has_start = run.model is not None or any(directory.model(START).glob("*.safetensors"))
     return [*([START] if has_start else []), *found]
 
 

@@ -86,6 +86,7 @@ def make_tokenizer(run: Run, dataset: Dataset) -> None:
     """Build the run's tokenizer from its dataset, once."""
     folder = run.directory.tokenizer()
     if PartialState().is_main_process and not folder.exists():
+        run.directory.own(START)
         max_length = run.args.max_length or 2048
         tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length)
         unfinished = folder.with_name(".tokenizer.tmp")

@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from ..files import read_json
@@ -44,6 +45,8 @@ def training_logs(run: Run, stage: str) -> Iterator[None]:
             wandb.finish()
     chosen = TENSORBOARD_DIRECTORY in os.environ
     if not chosen:
+        if "tensorboard" in (run.args.report_to or []) and PartialState().is_main_process:
+            run.directory.own("tensorboard")
         os.environ[TENSORBOARD_DIRECTORY] = str(run.directory.tensorboard / stage)
     try:
         yield
@@ -115,7 +118,6 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
         space = {"space_id": run.args.trackio_space_id} if run.args.trackio_space_id else {}
         return tracker(run.args.project, name=run_name, resume="allow", **space)
     if tracker.requires_logging_directory:
-        return tracker(
-            PREFIX, str(run.directory.tensorboard if name == "tensorboard" else run.directory.trackers / name)
-        )
+        is_board = name == "tensorboard"
+        return tracker(PREFIX, str(run.directory.own("tensorboard" if is_board else f"trackers/{name}")))
     return tracker(run_name)

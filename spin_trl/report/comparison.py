@@ -12,7 +12,7 @@ from rich.table import Table
 from ..evaluation.figures import is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
 from ..files import write_atomically
-from .plot import difference_bar
+from .plot import difference_bar, show_names_as_they_are
 from .table import COLUMNS, Column, column_of, run_table
 
 START_ARM = "start"
@@ -175,5 +175,6 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
         )
     for axes in (left, right, *more):
         axes.grid(alpha=0.3)
+        show_names_as_they_are(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))

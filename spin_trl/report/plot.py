@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..files import write_atomically
+from .visible import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Points = list[tuple[float, Mapping[str, float]]]
 """Gradient steps since the start, and the held-out figures there."""
@@ -60,7 +65,16 @@ def plot_run(path: Path, arms: Mapping[str, Points], metric: str) -> None:
         axes.legend()
     for axes in (left, right, *more):
         axes.grid(alpha=0.3)
+        show_names_as_they_are(axes)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def show_names_as_they_are(axes: Axes) -> None:
+    """Let a dollar sign in a scorer's name or an arm's be one: matplotlib sets what stands between two as a formula."""
+    legend = axes.get_legend()
+    for text in (axes.xaxis.label, axes.yaxis.label, *(legend.get_texts() if legend is not None else ())):
+        text.set_parse_math(False)
+        text.set_text(visible(text.get_text()))
 
 
 def difference_bar(figures: Mapping[str, float], name: str) -> tuple[float, float, float] | None:

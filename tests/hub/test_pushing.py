@@ -40,7 +40,7 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
     assert repo.private
     for iteration in (0, 1):
         files = repo.branches[f"iter-{iteration}"]
-        own = runs.contents(run / f"iteration-{iteration}" / "model", ignore=("training_args.bin", "README.md"))
+        own = runs.contents(run / f"iteration-{iteration}" / "model", ignore=("README.md",))
         assert {name: content for name, content in files.items() if name in own}.keys() == own.keys()
         assert files["model.safetensors"] == own["model.safetensors"]
         assert set(files) - set(own) == {".gitattributes", "README.md"}, "no checkpoints, no pickles"
@@ -209,6 +209,9 @@ def test_a_token_is_no_setting(name: str, tmp_path: Path, llama_folder: Path, ca
 def test_a_token_is_no_argument_in_python_either(llama) -> None:
     with pytest.raises(RecipeError, match="hub_token"):
         runs.build(llama, hub_token=TOKEN)
+    with pytest.raises(RecipeError, match=r"`model_init_kwargs\.token` can't be a setting") as caught:
+        runs.build(llama, model_init_kwargs={"token": TOKEN})
+    assert TOKEN not in str(caught.value)
 
 
 def test_an_interrupt_waits_for_no_push(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:

@@ -10,10 +10,12 @@ from accelerate import PartialState
 from peft import LoraConfig
 
 from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
-from spin_trl.errors import RunDirectoryError
+from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.play.directory import RunDirectory
-from spin_trl.play.freeze import FREE, SECRET, differences_from_defaults, freeze, python_settings, renew
+from spin_trl.play.freeze import FREE, differences_from_defaults, freeze, python_settings, renew
+from spin_trl.play.reporting import read_record
 from spin_trl.play.run import Run
+from spin_trl.recipe import read
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
 
@@ -64,10 +66,9 @@ def test_what_is_written_is_plain_yaml() -> None:
     assert (written["optim"], written["lr_scheduler_type"], written["learning_rate"]) == ("rmsprop", "cosine", 5e-7)
 
 
-@pytest.mark.parametrize("name", sorted(SECRET & set(SPINConfig.__dataclass_fields__)))
-def test_tokens_are_never_written(name: str, tmp_path: Path) -> None:
+def test_tokens_are_never_written(tmp_path: Path) -> None:
     """A run directory is pushed and shown to others."""
-    run = a_run(tmp_path, **{name: "hf_secret"})
+    run = a_run(tmp_path, hub_token="hf_secret")
     freeze(run.directory, python_settings(run))
     assert "hf_secret" not in run.directory.recipe.read_text(encoding="utf-8")
 
@@ -180,6 +181,32 @@ def test_a_token_is_never_written_down() -> None:
     assert settings["model_init_kwargs"] == {"revision": "v1"}
 
 
+def test_frozen_settings_that_hold_a_token_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Of an earlier version, or written by hand. Neither the run nor its report repeats it."""
+    run = a_run(tmp_path)
+    text = yaml.safe_dump({**python_settings(run), "model_init_kwargs": {"headers": {"api_key": "abc123xyz"}}})
+    run.directory.recipe.write_text(text, encoding="utf-8")
+    for use in (lambda: freeze(run.directory, python_settings(run)), lambda: read_record(run.directory)):
+        with pytest.raises(RecipeError) as caught:
+            use()
+        message = str(caught.value)
+        assert message.startswith(f"{run.directory.recipe}: `model_init_kwargs.headers.api_key` can't be a setting")
+        assert "Remove it there." in message
+        assert "abc123xyz" not in message
+
+
+def test_a_run_that_was_begun_with_a_token_goes_on_without_it(tmp_path: Path) -> None:
+    """Version 0.1.0 left the token out when it froze the settings, and the mapping that it stood in stayed."""
+    before = a_run(tmp_path, model_init_kwargs={"token": "hf_secret"})
+    freeze(before.directory, python_settings(before))
+    assert frozen(before)["model_init_kwargs"] == {}
+    now = a_run(tmp_path)
+    freeze(now.directory, python_settings(now))
+    other = a_run(tmp_path, model_init_kwargs={"revision": "v1"})
+    with pytest.raises(RunDirectoryError, match="model_init_kwargs"):
+        freeze(other.directory, python_settings(other))
+
+
 def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
     """A phase that is launched on its own reads it there; a longer run has more iterations for it, too."""
     run = a_run(tmp_path, play={"num_iterations": 2})
@@ -192,3 +219,96 @@ def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
     stamp = run.directory.recipe.stat().st_mtime_ns
     renew(longer.directory, python_settings(longer))
     assert run.directory.recipe.stat().st_mtime_ns == stamp
+
+
+# ---- other names for the same things ------------------------------------------------------------------------------------
+
+
+def begun(folder: Path, **settings: Any) -> RunDirectory:
+    """A run whose data has been prepared, started from `folder`'s parent."""
+    directory = RunDirectory(folder)
+    directory.ownership.claim()
+    freeze(directory, settings)
+    directory.own("journal.jsonl").write_text('{"phase": "prepare", "stage": "data"}\n', encoding="utf-8")
+    return directory
+
+
+def asked(answer: bool, calls: list[bool]) -> Any:
+    """Stands in for loading and hashing a model."""
+
+    def is_same() -> bool:
+        calls.append(answer)
+        return answer
+
+    return is_same
+
+
+def test_the_same_paths_from_another_folder_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is hashed for that, and the settings stay as they were written."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    begun(tmp_path / "run", model_name_or_path="model", dataset_name="train.jsonl", seed=1)
+    monkeypatch.chdir("other")
+    directory, calls = RunDirectory("../run"), []
+    now = {"model_name_or_path": str(tmp_path / "model"), "dataset_name": "../train.jsonl", "seed": 1}
+    freeze(directory, now, asked(False, calls))
+    renew(directory, {**now, "num_iterations": 4})
+    assert yaml.safe_load(directory.recipe.read_text(encoding="utf-8")) == {
+        "model_name_or_path": "model",
+        "dataset_name": "train.jsonl",
+        "seed": 1,
+        "num_iterations": 4,
+    }
+    assert (calls, directory.ownership.paths_from()) == ([], tmp_path.resolve())
+
+
+def test_a_model_of_another_name_is_asked_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and only if nothing else differs; the message has both names."""
+    monkeypatch.chdir(tmp_path)
+    directory, calls = begun(tmp_path / "run", model_name_or_path="org/model", seed=1), []
+    now = {"model_name_or_path": "mirror/model", "model_revision": "v1", "seed": 1}
+    freeze(directory, now, asked(True, calls))
+    assert calls == [True]
+    with pytest.raises(RunDirectoryError, match=r"model_name_or_path: 'org/model' there, 'mirror/model' now"):
+        freeze(directory, now, asked(False, calls))
+    with pytest.raises(RunDirectoryError, match=r"seed: 1 there, 2 now"):
+        freeze(directory, {**now, "seed": 2}, asked(True, calls))
+    assert calls == [True, False]
+
+
+def test_a_model_of_another_name_is_asked_for_its_weights_from_python_too(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "run", python={"model": "org/model", "peft_config": None})
+    freeze(directory, {"python": {"model": "mirror/model", "peft_config": None}}, lambda: True)
+    with pytest.raises(RunDirectoryError, match="python: "):
+        freeze(directory, {"python": {"model": "org/model", "peft_config": {"r": 4}}}, lambda: True)
+
+
+def test_data_of_another_name_is_compared_when_it_is_prepared(tmp_path: Path) -> None:
+    """Until something has been prepared, there is nothing to compare with."""
+    directory = begun(tmp_path / "run", dataset_name="org/data", dataset_revision="v1")
+    freeze(directory, {"dataset_name": "copy.jsonl"})
+    directory.journal.unlink()
+    with pytest.raises(RunDirectoryError, match="dataset_name: "):
+        freeze(directory, {"dataset_name": "copy.jsonl"})
+
+
+def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase that is launched from another one finds data and model, also if the whole project has been moved."""
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    (tmp_path / "project" / "train.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "project")
+    named = {"model_name_or_path": "model", "dataset_name": "train.jsonl", "held_out_name": "a/b"}
+    begun(Path("runs/my"), **CPU, **named, run_dir="runs/my")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename("moved")
+    recipe = read(str(Path("moved/runs/my")))
+    place = (tmp_path / "moved").resolve()
+    assert recipe.model.model_name_or_path == str(place / "model")
+    assert recipe.data.dataset_name == str(place / "train.jsonl")
+    assert recipe.data.held_out_name == "a/b"
+    assert recipe.play.run_dir == str(place / "runs" / "my")
+    assert recipe.name == "my"
+    monkeypatch.chdir("moved")
+    assert read("runs/my").data.dataset_name == "train.jsonl"

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from play.runs import answers, build, contents, entry, journal, recipe, steps, tensors, weights
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
+from spin_trl.checkpoint import is_of_a_model
 from spin_trl.cli import main
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play import loop, phases
@@ -62,9 +63,7 @@ def test_a_run_leaves_what_the_design_says(played: Path) -> None:
             "chat_template.jinja",
             "README.md",
         }
-        assert not list((stage / "model").glob("*.bin*")) or {p.name for p in (stage / "model").glob("*.bin")} == {
-            "training_args.bin"
-        }
+        assert all(is_of_a_model(path) for path in (stage / "model").iterdir()), "no pickles"
         assert json.loads((stage / "metrics.json").read_text(encoding="utf-8"))["held_out"] == 3
         assert len((stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()) == 3
         assert not (stage / "train").exists(), "an accepted iteration's checkpoints are gone"
@@ -389,13 +388,32 @@ def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> No
 
 
 def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
-    """Whatever else lies in the folder stays; it may be somebody's project, with a recipe of its own."""
-    Path("run/paper").mkdir(parents=True)
+    """Whatever else lies in the folder stays, also where it has a name that the run would use."""
+    build(llama_folder, num_iterations=1).run()
+    Path("run/paper").mkdir()
     Path("run/paper/thesis.tex").write_text("years of work", encoding="utf-8")
-    Path("run/recipe.yaml").write_text("learning_rate: 1.0", encoding="utf-8")
-    build(llama_folder, num_iterations=1, existing_run="overwrite").run()
+    Path("run/hub").mkdir()
+    Path("run/hub/notes.md").write_text("mine", encoding="utf-8")
     build(llama_folder, num_iterations=1, existing_run="overwrite", seed=2).run()
     assert Path("run/paper/thesis.tex").read_text(encoding="utf-8") == "years of work"
+    assert [path.name for path in Path("run/hub").iterdir()] == ["notes.md"]
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text(encoding="utf-8"))["seed"] == 2
+    owned = set(json.loads(Path("run/.spin_trl.json").read_text(encoding="utf-8"))["entries"].values())
+    there = {path.name for path in Path("run").iterdir()}
+    assert there == {*owned, "paper", "hub", ".lock", ".phase.lock", ".spin_trl.json"}
+
+
+def test_a_run_does_not_begin_in_a_folder_with_other_files(llama_folder: Path) -> None:
+    """Nothing is left there, not even a lock, and nothing is removed, whatever `existing_run` says."""
+    Path("run").mkdir()
+    Path("run/recipe.yaml").write_text("learning_rate: 1.0", encoding="utf-8")
+    Path("run/data").mkdir()
+    for existing in ("continue", "overwrite", "fail"):
+        with pytest.raises(RunDirectoryError, match=r"belong to no run: data/, recipe\.yaml\..* like run-2\."):
+            build(llama_folder, num_iterations=1, existing_run=existing).run()
+        with pytest.raises(RunDirectoryError, match="belong to no run"):
+            build(llama_folder, num_iterations=1, existing_run=existing).run_phase("start", 0)
+    assert sorted(path.name for path in Path("run").iterdir()) == ["data", "recipe.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,8 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_overwritten_loses_its_report(tmp_path):
-    path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0"))
+    prepare = {"phase": "prepare", "stage": "data", "time": 1.0}
+    path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0", journal=[prepare]))
     report(path)
     RunDirectory(path).clear()
     assert not (path / "report.html").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from spin_trl.report.comparison import plot_comparison
 from spin_trl.report.plot import plot_run
 
 
@@ -57,3 +58,17 @@ def test_a_plot_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
         plot_run(path, {}, "nll")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+
+
+@pytest.mark.parametrize("name", [r"score/regex:^\$\d+$|^\frac$", "a\nb$_$", "\x1b[31m${$"])
+def test_a_name_that_looks_like_a_formula_is_shown_as_it_is(name, tmp_path):
+    """matplotlib would set it, or end the run with what is wrong with it."""
+    start, later = (
+        {name: 0.1},
+        {name: 0.5, f"{name}_change": 0.4, f"{name}_change_low": 0.1, f"{name}_change_high": 0.6},
+    )
+    plot_run(tmp_path / "plot.png", {"self-play": [(0, start), (10, later)], name: [(0, start), (10, later)]}, name)
+    assert Image.open(tmp_path / "plot.png").width > 100
+    summary = {"start": {-1: start}, name: {0: later}}
+    plot_comparison(tmp_path / "comparison.png", summary, name)
+    assert Image.open(tmp_path / "comparison.png").width > 100

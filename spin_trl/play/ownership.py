@@ -1,0 +1,400 @@
+"""Whose the entries of a run directory are: a marker names those of the run, each before it is created.
+
+Everything else in the directory is the user's: it is never written to, and never removed. Where the user has put something
+under a name that the run needs, the run's own entry gets another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import fnmatch
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import RunDirectoryError
+from ..files import write_atomically, write_json
+from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
+from .journal import Journal
+
+MARKER = ".spin_trl.json"
+VERSION = 1
+
+RECIPE, JOURNAL = "recipe.yaml", "journal.jsonl"
+PREPARE = "prepare"
+"""Phase of the journal's entry from which on there is something to lose."""
+
+RUN, COMPARISON = "run", "comparison"
+
+HARMLESS = ("*.out", "*.err", "*.log")
+"""Files that may lie in the folder of a new run: schedulers and shells put them there before it starts."""
+
+SHOWN = 5
+"""Names that a message repeats."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a run directory's marker says.
+
+    Attributes:
+        entries: names of what the run owns: the usual ones, and those that the entries have here.
+        adopted: usual names of entries that were there when a run of version 0.1.0, which has no marker, was continued.
+        paths_from: folder from which relative paths in the run's settings are seen, relative to the run directory.
+        kind: whose marker it is: a run's, or a comparison's.
+    """
+
+    entries: dict[str, str] = field(default_factory=dict)
+    adopted: frozenset[str] = frozenset()
+    paths_from: str | None = None
+    kind: str = RUN
+
+    def as_dict(self) -> dict[str, Any]:
+        """The marker as JSON can hold it."""
+        return {
+            "about": f"The {self.kind} owns these entries of its directory; everything else is yours, and stays.",
+            "kind": self.kind,
+            "version": VERSION,
+            "entries": self.entries,
+            "adopted": sorted(self.adopted),
+            "paths_from": self.paths_from,
+        }
+
+
+class Ownership:
+    """Which entries of a directory belong to the run in it.
+
+    Args:
+        path: of the directory; it need not exist yet.
+        kind: what is in it: a run, or a comparison of runs.
+    """
+
+    def __init__(self, path: Path, kind: str = RUN) -> None:
+        self.path, self.kind = path, kind
+        self.marker_path = path / MARKER
+
+    def marker(self) -> Marker | None:
+        """The directory's marker, or None.
+
+        Raises:
+            RunDirectoryError: it can't be read.
+        """
+        try:
+            # Opened at every call: file systems of a network look for a newer file only then.
+            text = self.marker_path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            found = json.loads(text)
+            entries = {str(name): str(here) for name, here in found["entries"].items()}
+            if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
+                raise ValueError("an entry leads out of the run directory")
+            return Marker(
+                entries, frozenset(found.get("adopted", ())), found.get("paths_from"), found.get("kind", RUN)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunDirectoryError(
+                f"{self.marker_path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore "
+                "it, or use another `run_dir`."
+            ) from error
+
+    def is_earlier_run(self) -> bool:
+        """Whether the directory holds a run of version 0.1.0: there is no marker, but its journal says what was prepared."""
+        return self.marker() is None and self._has_prepared()
+
+    def holds_run(self) -> bool:
+        """Whether the directory belongs to a run, or to a comparison if that is what this is about."""
+        marker = self.marker()
+        return self._has_prepared() if marker is None else marker.kind == self.kind
+
+    # ---- places -------------------------------------------------------------------------------------------------------
+
+    def place(self, name: str) -> Path:
+        """Where an entry of the run is, or would be: another place than usual if something of the user's is there."""
+        marker = self.marker()
+        if marker is None:
+            return self.path / name
+        return self.path / (marker.entries.get(name) or self._free_name(name))
+
+    def usual_name(self, path: Path) -> str:
+        """The path, with `/`, that something in the directory has in a run directory without anything of the user's."""
+        here, *below = path.relative_to(self.path).parts
+        marker = self.marker()
+        names = {} if marker is None else {there: name for name, there in marker.entries.items()}
+        return Path(names.get(here, here), *below).as_posix()
+
+    def own(self, name: str) -> Path:
+        """Write down that an entry belongs to the run, before it is created.
+
+        Args:
+            name: its usual name.
+
+        Returns:
+            Where it is to be created, or is. Without a marker nothing is written down, and it has its usual place.
+
+        Raises:
+            OSError: the marker can't be written.
+        """
+        marker = self.marker()
+        if marker is None:
+            return self.path / name
+        if name not in marker.entries:
+            with self._alone():
+                marker = self.marker() or Marker()
+                if name not in marker.entries:
+                    marker = replace(marker, entries={**marker.entries, name: self._free_name(name)})
+                    self._write(marker)
+        return self.path / marker.entries[name]
+
+    def iterations(self) -> Iterator[int]:
+        """Numbers of the iterations that have a folder, in order."""
+        marker = self.marker()
+        if marker is not None:
+            names: Collection[str] = [name for name, here in marker.entries.items() if (self.path / here).is_dir()]
+        else:
+            names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        yield from sorted(int(found[1]) for name in names if (found := ITERATION.fullmatch(name)))
+
+    def see_paths_from(self, folder: Path) -> None:
+        """Write down from which folder relative paths in the run's settings are seen."""
+        marker = self.marker()
+        if marker is not None:
+            paths_from = os.path.relpath(folder.resolve(), self.path.resolve())
+            if paths_from != marker.paths_from:
+                with self._alone():
+                    self._write(replace(self.marker() or Marker(), paths_from=paths_from))
+
+    def paths_from(self) -> Path | None:
+        """The folder from which relative paths in the run's settings are seen, or None if nobody knows."""
+        marker = self.marker()
+        if marker is None or marker.paths_from is None:
+            return None
+        return (self.path.resolve() / marker.paths_from).resolve()
+
+    # ---- claiming -----------------------------------------------------------------------------------------------------
+
+    def check(self, recipe: Path | None = None) -> None:
+        """Raise if a run can neither go on in the directory nor begin there.
+
+        Args:
+            recipe: file that the run is started from; it may lie in the directory.
+
+        Raises:
+            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free.
+        """
+        marker = self.marker()
+        if marker is not None and marker.kind != self.kind:
+            raise RunDirectoryError(
+                f"{self.path} holds a {marker.kind}. Use another `run_dir` for the {self.kind}, like {self._free_folder()}."
+            )
+        if self.holds_run():
+            return
+        found = self._in_the_way(recipe)
+        if found:
+            names = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+            raise RunDirectoryError(
+                f"{self.path} holds files that belong to no {self.kind}: {names}. A {self.kind} begins in a folder that is "
+                f"empty, but for its recipe, hidden files and logs. Use another `run_dir`, like {self._free_folder()}."
+            )
+
+    def claim(self, recipe: Path | None = None, earlier: Collection[str] = ()) -> None:
+        """Make the directory that of a run: a new one, or one of version 0.1.0, or the one that is there.
+
+        Args:
+            recipe: as in [`Ownership.check`].
+            earlier: names of entries that version 0.1.0 has written, where no journal says so.
+
+        Raises:
+            RunDirectoryError: as in [`Ownership.check`].
+        """
+        if earlier and self.marker() is None:
+            self._create(Marker({name: name for name in earlier}, frozenset(earlier), kind=self.kind))
+        self.check(recipe)
+        if self.marker() is not None:
+            return
+        if self._has_prepared():
+            self._adopt()
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._create(Marker(kind=self.kind))
+
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Remove what belongs to the run, and nothing else. Of links only they themselves are removed.
+
+        Args:
+            keep: usual names of entries that stay.
+
+        Raises:
+            RunDirectoryError: nothing says what belongs to the run, or a run of version 0.1.0 has a file of the user's in
+                one of its folders.
+        """
+        if self.is_earlier_run():
+            self._adopt()
+        marker = self.marker()
+        if marker is None:
+            raise RunDirectoryError(f"Nothing says what in {self.path} a run has written, so nothing is removed.")
+        # Somebody may have had a `data` folder before 0.1.0, which looked for nothing of the kind, wrote into it.
+        adopted = [marker.entries[name] for name in marker.adopted if name in marker.entries]
+        foreign = sorted(foreign_files(self.path, adopted))
+        if foreign:
+            names = ", ".join(foreign[:SHOWN]) + (f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else "")
+            raise RunDirectoryError(
+                f"{self.path} holds files in the run's own folders that no run has written: {names}. They would be "
+                f"removed with them. Move them elsewhere, or use another `run_dir`, like {self._free_folder()}."
+            )
+        # The journal first: without it nothing has begun, should this be interrupted.
+        for name in sorted(marker.entries, key=lambda name: name != JOURNAL):
+            if name not in keep:
+                remove(self.path / marker.entries[name])
+        with self._alone():
+            now = self.marker() or Marker()
+            entries = {name: here for name, here in now.entries.items() if os.path.lexists(self.path / here)}
+            self._write(replace(now, entries=entries, adopted=now.adopted & entries.keys()))
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def has_begun(self) -> bool:
+        """Whether the run has anything to lose: its data has been prepared."""
+        return self._has_prepared()
+
+    def _has_prepared(self) -> bool:
+        marker = self.marker()
+        journal = self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL)
+        try:
+            entries = Journal(journal).entries() if journal.is_file() else []
+        except (OSError, UnicodeDecodeError):
+            return False
+        return any(isinstance(entry, dict) and entry.get("phase") == PREPARE for entry in entries)
+
+    def _in_the_way(self, recipe: Path | None) -> list[str]:
+        """Entries of the directory beside which no run begins."""
+        try:
+            entries = sorted(os.scandir(self.path), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+        def is_harmless(entry: os.DirEntry[str]) -> bool:
+            if entry.name.startswith(".") or entry.name == "lost+found":
+                return True
+            if any(fnmatch.fnmatch(entry.name, pattern) for pattern in HARMLESS) and not entry.is_dir():
+                return True
+            return recipe is not None and entry.is_file() and recipe.is_file() and os.path.samefile(entry.path, recipe)
+
+        return [entry.name + ("/" if entry.is_dir() else "") for entry in entries if not is_harmless(entry)]
+
+    def _free_folder(self) -> Path:
+        """A folder that is free for a run, named after this one."""
+        here, working = self.path.resolve(), Path.cwd()
+        parent = Path("runs") if here == working or here in working.parents else self.path.parent
+        name, number = here.name or "run", 2
+        found = parent / name if parent != self.path.parent else parent / f"{name}-{number}"
+        while os.path.lexists(found):
+            found = parent / f"{name}-{number}"
+            number += 1
+        return found
+
+    def _free_name(self, name: str) -> str:
+        """The name that an entry gets which is not there yet: its usual one, unless the user has something there."""
+        names = [name, f"spin_trl-{name}"]
+        while os.path.lexists(self.path / names[-1]):
+            names.append(f"spin_trl-{len(names)}-{name}")
+        return next(one for one in names if not os.path.lexists(self.path / one))
+
+    def _adopt(self) -> None:
+        """Take over a run of version 0.1.0: what it has written under the names that it used."""
+        there = {entry.name: entry for entry in os.scandir(self.path)}
+        of_a_comparison = fnmatch.fnmatch(self.path.resolve().parent.name, "seed-*")
+        names = [name for name in (*FILES, *TRANSIENT, *FOLDERS) if name in there]
+        names += [name for name in there if ITERATION.fullmatch(name)]
+        names += [LINK] if LINK in there and there[LINK].is_symlink() else []
+        entries = {name: name for name in names if name != "output.txt" or of_a_comparison}
+        settings = self._users_own_settings()
+        if settings is not None:
+            entries[RECIPE] = self._free_name(RECIPE)
+        self._create(Marker(entries, frozenset(entries)))
+        if settings is not None:
+            text = yaml.safe_dump(settings, sort_keys=True)
+            write_atomically(self.path / entries[RECIPE], lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _users_own_settings(self) -> dict[str, Any] | None:
+        """Settings in a `recipe.yaml` that no run has written, since its text is another one; None if a run has."""
+        try:
+            text = (self.path / RECIPE).read_text(encoding="utf-8")
+            settings = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        if not isinstance(settings, dict) or text == yaml.safe_dump(settings, sort_keys=True):
+            return None
+        return settings
+
+    def _create(self, marker: Marker) -> None:
+        """Write the first marker of a directory, unless another process has just done so."""
+        unfinished = self.marker_path.with_name(f"{MARKER}.{os.getpid()}.tmp")
+        try:
+            write_json(unfinished, marker.as_dict())
+            try:
+                os.link(unfinished, self.marker_path)
+            except FileExistsError:
+                return
+            except OSError:  # a file system without hard links
+                unfinished.replace(self.marker_path)
+            _sync(self.path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _write(self, marker: Marker) -> None:
+        write_json(self.marker_path, marker.as_dict())
+        _sync(self.path)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes from changing the marker: a report may be written while the run plays."""
+        while True:
+            with self.marker_path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # Whoever had it before has put another file in its place.
+                if _is_still(file.fileno(), self.marker_path):
+                    yield
+                    return
+
+
+def frozen_recipe(folder: Path) -> Path | None:
+    """The frozen settings of the run in a folder, or None: there is none, or it is one of version 0.1.0."""
+    ownership = Ownership(folder)
+    marker = ownership.marker() if folder.is_dir() else None
+    if marker is None or RECIPE not in marker.entries:
+        return None
+    return folder / marker.entries[RECIPE]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; what a link points to stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether a path still means the file that was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sync(folder: Path) -> None:
+    """Let a folder's entries reach the disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
