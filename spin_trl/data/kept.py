@@ -126,7 +126,11 @@ def apart(dataset: Any) -> Any:
 
 
 def _takes_caches(folder: Path) -> bool:
-    """Whether a folder is one of the cache, and can be written."""
+    """Whether a folder is one of the cache, holds no dataset that somebody saved there, and can be written."""
+    return not (folder / "state.json").exists() and _is_of_cache(folder)
+
+
+def _is_of_cache(folder: Path) -> bool:
     return folder.is_relative_to(os.path.abspath(datasets.config.HF_DATASETS_CACHE)) and os.access(folder, os.W_OK)
 
 

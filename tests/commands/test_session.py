@@ -79,7 +79,9 @@ def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path) -> None:
     """The run's own settings get another name, under which they are found."""
     recipe("project/recipe.yaml", seed=3)
-    Path("project/recipe.yaml").write_text(Path("project/recipe.yaml").read_text() + "# mine\n", encoding="utf-8")
+    Path("project/recipe.yaml").write_text(
+        Path("project/recipe.yaml").read_text(encoding="utf-8") + "# mine\n", encoding="utf-8"
+    )
     before = Path("project/recipe.yaml").read_bytes()
     directory = begun("project", "project/recipe.yaml")
     assert Path("project/recipe.yaml").read_bytes() == before

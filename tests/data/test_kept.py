@@ -77,6 +77,15 @@ def test_a_read_only_folder_is_read(saved: Path) -> None:
     assert len(prepare(load(str(saved)), PairTemplate(tiny.tokenizer()))) == 6
 
 
+def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some keep all data in one folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    tiny.sft(2).save_to_disk(tmp_path / "saved")
+    before = tree(tmp_path / "saved")
+    load(str(tmp_path / "saved")).map(lambda row: {"more": 1})
+    assert tree(tmp_path / "saved") == before
+
+
 def test_links_hold_the_same_rows(saved: Path) -> None:
     """Also mapped anew, and of a selection."""
     dataset = load_from_disk(str(saved)).select([4, 2])
