@@ -134,6 +134,7 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
         ({"prompt": None, "completion": "b"}, "the prompt is null"),
         ({"prompt": 3, "completion": "b"}, r"`prompt` is a number \(3\)"),
         ({"prompt": "a", "completion": ["b"]}, "both be text or both be messages"),
+        ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, r"message 1 \(assistant\) has no content"),
         ({"messages": 3}, r"`messages` is a number \(3\)"),
         ({"messages": None}, "it has no messages"),
         ({"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]}, "it has both"),
