@@ -200,6 +200,33 @@ def test_a_marked_turn_that_is_not_trained_on_is_named(caplog: pytest.LogCapture
     assert caplog.text == ""
 
 
+# ---- content in parts --------------------------------------------------------------------------------------------------
+
+PARTS = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- for part in message['content'] %}{{ part['text'] }}{%- endfor %}{{ '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def test_what_scorers_and_samples_see_of_parts_is_their_text() -> None:
+    """Never a list, as JSON or as Python writes it."""
+
+    def parts(*texts: str) -> list[dict[str, Any]]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    row = {
+        "messages": [
+            {"role": "user", "content": parts("Which", "?")},
+            {"role": "assistant", "content": parts("A boat.")},
+        ]
+    }
+    tokenizer = tiny.tokenizer(chat_template=PARTS)
+    found = prepare(Dataset.from_list([row]), PairTemplate(tokenizer))[0]
+    assert (found["prompt"], found["real"]) == ("Which?", "A boat.")
+    assert tokenizer.decode(found["prompt_ids"]) == chat(("user", "Which?"))
+
+
 # ---- mixed columns --------------------------------------------------------------------------------------------------
 
 
