@@ -64,7 +64,8 @@ def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> st
             f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect them, or raise `bad_rows_max`."
         )
     if len(bad) == 1:
-        return f"Row {bad[0].number} of the dataset: {bad[0].problem}"
+        which = "dataset" if name == "train" else f"{name} dataset"
+        return f"Row {bad[0].number} of the {which}: {bad[0].problem}"
     return (
         f"{len(bad)} of {total} rows of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
         "Correct them, or leave them out with `bad_rows: skip`."

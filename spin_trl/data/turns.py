@@ -69,6 +69,9 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> It
     picked = {"last": chosen[-1:], "first": chosen[:1], "all": chosen}[turn]
     notes = (MARKED,) if any(flag_of(messages[i]) and i not in picked for i in chosen) else ()
     messages = [without_flag(message) for message in messages]
+    for i, message in enumerate(messages[: picked[-1]]):
+        if message["role"] == "assistant" and "content" not in message and not message.get("tool_calls"):
+            raise DataError(f"message {i} (assistant) has no content")
     for position in picked:
         message = messages[position]
         if not text_of(message.get("content")).strip() and not message.get("tool_calls"):

@@ -122,11 +122,13 @@ class SelfPlay:
             credentials.refuse(config)
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
-        if not isinstance(train_dataset, Dataset) or not is_sft(train_dataset):
+        if not isinstance(train_dataset, Dataset):
+            kind = type(train_dataset).__name__
+            raise DataError(f"Self-play needs prompts with human responses as a `Dataset`. Found a {kind}.")
+        if not is_sft(train_dataset):
             raise DataError(
-                f"Self-play needs prompts with human responses as a `Dataset`, found a {type(train_dataset).__name__}. "
-                f"{not_sft(train_dataset)} Given pairs (`chosen` and `rejected`) are for SPINTrainer: there is nothing to "
-                "iterate."
+                f"Self-play needs prompts with human responses. {not_sft(train_dataset)} Given pairs (`chosen` and "
+                "`rejected`) are for SPINTrainer: there is nothing to iterate."
             )
         check_new(peft_config)
         self.train_dataset = _first(train_dataset, SMOKE_ROWS) if play.smoke else train_dataset

@@ -37,6 +37,8 @@ def test_the_first_five_are_shown_and_all_are_counted() -> None:
 def test_one_alone_is_named_in_a_line() -> None:
     with pytest.raises(DataError, match=r"^Row 4 of the dataset: the completion is empty$"):
         prepared(rows(4))
+    with pytest.raises(DataError, match=r"^Row 4 of the held-out dataset: the completion is empty$"):
+        prepared(rows(4), name="held-out")
 
 
 def test_the_kind_of_error_is_the_first_ones() -> None:

@@ -135,6 +135,7 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
         ({"prompt": None, "completion": "b"}, "the prompt is null"),
         ({"prompt": 3, "completion": "b"}, r"`prompt` is a number \(3\)"),
         ({"prompt": "a", "completion": ["b"]}, "both be text or both be messages"),
+        ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, r"message 1 \(assistant\) has no content"),
         ({"messages": 3}, r"`messages` is a number \(3\)"),
         ({"messages": None}, "it has no messages"),
         ({"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]}, "it has both"),
@@ -198,6 +199,33 @@ def test_a_marked_turn_that_is_not_trained_on_is_named(caplog: pytest.LogCapture
     caplog.clear()
     prepared([marked(1, 1)], turn="all")
     assert caplog.text == ""
+
+
+# ---- content in parts --------------------------------------------------------------------------------------------------
+
+PARTS = (
+    "{%- for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- for part in message['content'] %}{{ part['text'] }}{%- endfor %}{{ '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+
+def test_what_scorers_and_samples_see_of_parts_is_their_text() -> None:
+    """Never a list, as JSON or as Python writes it."""
+
+    def parts(*texts: str) -> list[dict[str, Any]]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    row = {
+        "messages": [
+            {"role": "user", "content": parts("Which", "?")},
+            {"role": "assistant", "content": parts("A boat.")},
+        ]
+    }
+    tokenizer = tiny.tokenizer(chat_template=PARTS)
+    found = prepare(Dataset.from_list([row]), PairTemplate(tokenizer))[0]
+    assert (found["prompt"], found["real"]) == ("Which?", "A boat.")
+    assert tokenizer.decode(found["prompt_ids"]) == chat(("user", "Which?"))
 
 
 # ---- mixed columns --------------------------------------------------------------------------------------------------
