@@ -20,7 +20,7 @@ from .. import credentials
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
-from ..report.data import rows_left_out
+from ..report.data import remarks_on_data
 from ..report.html.charts import all_charts
 from ..report.html.page import Page, render
 from ..report.html.samples import Shown, choose, sections
@@ -82,7 +82,7 @@ def gather(directory: RunDirectory) -> Page:
     return Page(
         name=record.name,
         verdict=sentence(record),
-        remarks=[*remarks(record), *map(str, record.prepared.get("remarks") or [])],
+        remarks=remarks(record),
         warnings=_warnings(record),
         facts=facts(record),
         standings=standings(record),
@@ -243,7 +243,7 @@ def _warnings(record: RunRecord) -> list[str]:
     stages = list({stage.name: stage for stage in looked_at if stage is not None}.values())
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
-    return [*rows_left_out(record.prepared), *answers]
+    return [*remarks_on_data(record.prepared), *answers]
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:

@@ -8,12 +8,14 @@ from typing import Any
 from .numbers import counted
 
 
-def rows_left_out(prepared: Mapping[str, Any]) -> list[str]:
-    """Sentences about rows that a run does not use.
+def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
+    """Sentences about columns and rows that a run does not use, or reads otherwise than they are written.
 
     Args:
         prepared: what the journal says of the data; runs of earlier versions say less.
     """
+    if "remarks" in prepared:
+        return [str(remark) for remark in prepared["remarks"] or []]
     bad, too_long = (int(prepared.get(name) or 0) for name in ("bad_rows", "left_out"))
     found = []
     if bad:

@@ -9,7 +9,7 @@ from spin_trl.data.bad_rows import BadRows
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError, RecipeError, TemplateError
-from spin_trl.report.data import rows_left_out
+from spin_trl.report.data import remarks_on_data
 
 GOOD = {"prompt": "Which?", "completion": " A boat."}
 EMPTY = {"prompt": "Which?", "completion": " "}
@@ -106,8 +106,8 @@ def test_the_settings_are_checked() -> None:
 
 def test_the_report_says_what_was_left_out() -> None:
     """An earlier version's journal says less."""
-    assert rows_left_out({"left_out": 1, "bad_rows": 2}) == [
+    assert remarks_on_data({"left_out": 1, "bad_rows": 2}) == [
         "2 rows left out because they can't be used (`bad_rows: skip`).",
         "1 row left out because its prompt is too long (`max_length`).",
     ]
-    assert rows_left_out({"train_rows": 5}) == []
+    assert remarks_on_data({"train_rows": 5}) == []
