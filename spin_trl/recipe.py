@@ -222,6 +222,8 @@ def read(
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     recipe = Recipe(_name(path), *parsed)
+    if recipe.model.model_name_or_path is not None:
+        recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
     recipe.python = python
     return recipe
 
@@ -261,7 +263,7 @@ def find(source: str) -> Path:
     Raises:
         RecipeError: there is none.
     """
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
         if candidate.is_file():
             return candidate

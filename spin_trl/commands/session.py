@@ -36,6 +36,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
+    source = os.path.expanduser(source)
     if (Path(source) / "recipe.yaml").is_file():
         if recipe.play.run_dir and Path(recipe.play.run_dir).resolve() != Path(source).resolve():
             raise RunDirectoryError(

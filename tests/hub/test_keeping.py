@@ -67,6 +67,19 @@ def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
     ]
 
 
+def test_no_pickle_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    """Version 0.1.0 left Trainer's arguments beside every model, with a token in them if one was given."""
+    run = directory(tmp_path)
+    (tmp_path / "iteration-0" / "model").mkdir()
+    for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
+        (tmp_path / folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (tmp_path / folder / "training_args.bin").write_bytes(b"a pickle")
+    found = {path.relative_to(tmp_path).as_posix() for path in kept_files(run)}
+    assert "iteration-0/model/adapter_model.safetensors" in found
+    assert "iteration-0/train/checkpoint-20/adapter_model.safetensors" in found
+    assert not [name for name in found if name.endswith(".bin")]
+
+
 def test_only_what_has_changed_is_sent_and_what_has_gone_goes(hub: LocalHub, tmp_path: Path) -> None:
     run = directory(tmp_path)
     api = Hub()
