@@ -171,7 +171,12 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
         raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {directory.journal.name}.")
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place)
-        if path.is_file() and not name.parts[0].startswith(".") and name.name != directory.journal.name:
+        # Version 0.1.0 kept Trainer's arguments, too.
+        left_out = name.parts[0].startswith(".") or name.name in (
+            directory.journal.name,
+            checkpoint.TRAINERS_ARGUMENTS,
+        )
+        if path.is_file() and not left_out:
             target = directory.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
