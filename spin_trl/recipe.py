@@ -187,13 +187,15 @@ def read(
     """
     path = find(source)
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text) or {}
     except (yaml.YAMLError, UnicodeError) as error:
         # Without its cause: YAML's error quotes the line, and a token may stand in it.
         raise RecipeError(f"{path} is not valid YAML: {credentials.hide_named(str(error))}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
     credentials.refuse(settings, path)
+    credentials.refuse_in_text(text, path)
     credentials.refuse_in_arguments(overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
