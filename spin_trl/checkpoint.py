@@ -23,6 +23,8 @@ from .files import write_json
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
+TRAINERS_ARGUMENTS = "training_args.bin"
+"""A pickle that Trainer writes beside every model, and nobody reads."""
 
 _OF_A_MODEL = frozenset(
     {

@@ -166,6 +166,24 @@ def refuse(settings: Any, where: Path | None = None) -> None:
     )
 
 
+def refuse_in_text(text: str, where: Path) -> None:
+    """Raise if a token stands in a recipe's text, in a comment for instance: the file is shown to others as it is.
+
+    Args:
+        text: of the recipe.
+        where: the file that it was read from.
+
+    Raises:
+        RecipeError: one does. The message names the line, and does not repeat it.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if _TOKEN.search(line):
+            raise RecipeError(
+                f"{where}, line {number} holds a token, which does not belong into a recipe, where others can read it. "
+                f"Remove it there. {_FOR_THE_HUB}"
+            )
+
+
 def refuse_in_arguments(arguments: Sequence[str]) -> None:
     """Raise if an argument of a command line is a credential, or holds one.
 

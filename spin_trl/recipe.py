@@ -197,13 +197,15 @@ def read(
     """
     path = find(source)
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text) or {}
     except (yaml.YAMLError, UnicodeError) as error:
         # Without its cause: YAML's error quotes the line, and a token may stand in it.
         raise RecipeError(f"{path} is not valid YAML: {credentials.hide_named(str(error))}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
     credentials.refuse(settings, path)
+    credentials.refuse_in_text(text, path)
     credentials.refuse_in_arguments(overrides)
     settings = _with_paths_that_lead_there(path, settings)
     sets_output_dir = "output_dir" in settings or is_overridden("output_dir", overrides)
@@ -234,6 +236,8 @@ def read(
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     recipe = Recipe(_name(path), *parsed)
+    if recipe.model.model_name_or_path is not None:
+        recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
     recipe.python, recipe.file = python, path
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe

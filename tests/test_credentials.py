@@ -147,6 +147,15 @@ def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
     assert [entry.name for entry in tmp_path.iterdir()] == ["my.yaml"]
 
 
+def test_a_token_in_a_comment_is_refused_too(tmp_path: Path) -> None:
+    """The file goes wherever its settings go."""
+    path = tmp_path / "my.yaml"
+    path.write_text(f"beta: 0.1\n# token: {HF}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"my\.yaml, line 2 holds a token") as caught:
+        read(str(path))
+    assert HF not in str(caught.value)
+
+
 def test_what_is_no_yaml_is_not_quoted_with_a_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """YAML's own message shows the line."""
     path = tmp_path / "my.yaml"

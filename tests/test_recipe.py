@@ -12,6 +12,7 @@ from datasets import Dataset
 import tiny
 from spin_trl import recipe, shipped
 from spin_trl.errors import DataError, RecipeError
+from spin_trl.play.launching import read_accelerate_config
 from spin_trl.recipe import Recipe
 
 CPU = "use_cpu: true\nbf16: false\nnum_iterations: 2\n"
@@ -304,3 +305,22 @@ def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text
 def _comparable(config: Any) -> dict[str, Any]:
     fields = {name: getattr(config, name) for name in config.__dataclass_fields__ if hasattr(config, name)}
     return {name: value for name, value in fields.items() if name not in ("distributed_state", "accelerator_config")}
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands it inside a recipe, or in a call from Python; names may have brackets, spaces and line breaks."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "my [1] \n#recipe.yaml"
+    path.write_text(
+        'use_cpu: true\nbf16: false\nmodel_name_or_path: "~/m [b]\\nx"\naccelerate_config: "~/two [2].yaml"',
+        encoding="utf-8",
+    )
+    found = recipe.read("~/my [1] \n#recipe.yaml")
+    assert found.model.model_name_or_path == str(tmp_path / "m [b]\nx")
+    assert found.settings()["model_name_or_path"] == str(tmp_path / "m [b]\nx")
+    assert recipe.read(str(path), ["--model_name_or_path", "~/other"]).model.model_name_or_path == str(
+        tmp_path / "other"
+    )
+    (tmp_path / "two [2].yaml").write_text("num_processes: 2", encoding="utf-8")
+    assert read_accelerate_config(str(found.play.accelerate_config)) == {"num_processes": 2}
+    assert recipe.read(str(path), ["--model_name_or_path", "org/~name"]).model.model_name_or_path == "org/~name"

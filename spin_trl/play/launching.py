@@ -135,7 +135,7 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
 
 def _config_file(name: str) -> Path:
     """The file that a name means."""
-    path, known = Path(name), shipped.accelerate_configs()
+    path, known = Path(os.path.expanduser(name)), shipped.accelerate_configs()
     if path.is_file() or name not in known:
         if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
             near = difflib.get_close_matches(name, known, n=1)

@@ -135,6 +135,7 @@ class SelfPlay:
         self.eval_dataset = _first(eval_dataset, SMOKE_ROWS) if play.smoke and eval_dataset else eval_dataset
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or args.output_dir)
+        model = os.path.expanduser(model) if isinstance(model, str) else model
         self._given_model = None if isinstance(model, str) or model is None else model
         self.state = Run(
             directory=self.directory,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ import made_up
 from hub.server import TOKEN, USER, LocalHub
 from play import runs
 from processes import alike
-from spin_trl.checkpoint import write_manifest
+from spin_trl.checkpoint import MANIFEST, newest_complete, write_manifest
 from spin_trl.cli import main
 from spin_trl.errors import HubError
 from spin_trl.hub.client import Hub
@@ -65,6 +66,19 @@ def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
     assert not [
         name for name in found if ".lock" in name or ".tmp" in name or name.startswith((".", "best/", "notes"))
     ]
+
+
+def test_no_pickle_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    """Version 0.1.0 left Trainer's arguments beside every model, with a token in them if one was given."""
+    run = directory(tmp_path)
+    (tmp_path / "iteration-0" / "model").mkdir()
+    for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
+        (tmp_path / folder / "adapter_model.safetensors").write_bytes(b"weights")
+        (tmp_path / folder / "training_args.bin").write_bytes(b"a pickle")
+    found = {path.relative_to(tmp_path).as_posix() for path in kept_files(run)}
+    assert "iteration-0/model/adapter_model.safetensors" in found
+    assert "iteration-0/train/checkpoint-20/adapter_model.safetensors" in found
+    assert not [name for name in found if name.endswith(".bin")]
 
 
 def test_only_what_has_changed_is_sent_and_what_has_gone_goes(hub: LocalHub, tmp_path: Path) -> None:
@@ -119,6 +133,28 @@ def test_a_restored_directory_is_the_same(hub: LocalHub, tmp_path: Path) -> None
     assert restore(other, api, REPO)
     expected = {str(path.relative_to(run.path)): path.read_bytes() for path in kept_files(run)}
     assert runs.contents(other.path) == expected | {"journal.jsonl": run.journal.read_bytes()}
+
+
+def test_an_earlier_backup_is_taken_back_without_its_pickles(hub: LocalHub, tmp_path: Path) -> None:
+    """Version 0.1.0 kept Trainer's arguments beside models and in checkpoints, which count without them, too."""
+    run = directory(tmp_path / "one")
+    newest = run.path / "iteration-0" / "train" / "checkpoint-20"
+    manifest = json.loads((newest / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"]["training_args.bin"] = 8
+    (newest / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    files: dict[str, Any] = {path.relative_to(run.path).as_posix(): path for path in kept_files(run)}
+    for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
+        files[f"{folder}/training_args.bin"] = b"a pickle"
+    files["journal.jsonl"] = run.journal
+    api = Hub()
+    api.create(REPO, "model", None)
+    api.push(REPO, BRANCH, lambda: files, "as version 0.1.0 kept it")
+    other = RunDirectory(tmp_path / "two")
+    other.path.mkdir()
+    assert restore(other, api, REPO)
+    assert not list(other.path.rglob("training_args.bin"))
+    train = other.path / "iteration-0" / "train"
+    assert newest_complete(train) == train / "checkpoint-20"
 
 
 def test_where_nothing_is_kept_nothing_is_restored(hub: LocalHub, tmp_path: Path) -> None:
