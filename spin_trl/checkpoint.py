@@ -16,8 +16,6 @@ from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 
-import torch
-
 from .files import write_json
 
 logger = logging.getLogger(__name__)
@@ -81,6 +79,9 @@ def without_arguments(args: Any) -> Iterator[None]:
     Args:
         args: the trainer's.
     """
+    # Imported here: a report needs this module, and neither torch nor the seconds that its import takes.
+    import torch
+
     save = torch.save
 
     def save_others(found: Any, *places: Any, **settings: Any) -> None:
