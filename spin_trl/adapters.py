@@ -65,7 +65,7 @@ def peft_config_of(model: ModelConfig) -> PeftConfig | None:
     names: `[q_proj]` would then adapt nothing. Text without any sign of a regular expression is a module's name here.
     """
     model = copy.copy(model)
-    model.lora_target_modules = _as_list(model.lora_target_modules)  # type: ignore[assignment]
+    model.lora_target_modules = _as_list(model.lora_target_modules)
     for name in ("lora_modules_to_save", "lora_target_parameters"):
         value = getattr(model, name)
         setattr(model, name, [value] if isinstance(value, str) else value)
@@ -147,8 +147,8 @@ def check_output_layer(model: PeftModel) -> None:
     if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
         raise RecipeError(
             "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and "
-            "the log-probabilities are computed from that layer's weights directly. Name the whole layer in "
-            "`modules_to_save` instead."
+            "the log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` "
+            "instead."
         )
 
 

@@ -84,8 +84,7 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
             raise DataError(
                 f"The adapter {str(path)!r} has {next(iter(sizes))} embeddings for {size} tokens, its base model "
                 f"{base.config._name_or_path!r} for {present}, and the added rows of the {what} embeddings are nowhere. "
-                "Save the adapter with both (`modules_to_save`), or resize the base model, save it, and let the adapter "
-                "name it."
+                "Save the adapter with both (`modules_to_save`), or save a resized base model and let the adapter name it."
             )
         base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
     add_eos_ids(base, own_eos_ids(path))

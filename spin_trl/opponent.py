@@ -94,7 +94,7 @@ def freeze_adapter(model: PeftModel) -> None:
 
 
 @contextlib.contextmanager
-def initialised_plainly(model: torch.nn.Module) -> Iterator[None]:
+def initialised_plainly(model: Any) -> Iterator[None]:
     """Let further adapters be added to a model without a change of its base.
 
     An adapter that was initialised by PiSSA or OLoRA has its first matrices taken out of the base's weights when it is
@@ -131,9 +131,9 @@ def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tenso
             if FROZEN_ADAPTER not in module or "default" not in module:
                 continue
             trained, frozen = module["default"], module[FROZEN_ADAPTER]
-            if isinstance(frozen, torch.Tensor):
+            if isinstance(frozen, torch.Tensor) and isinstance(trained, torch.Tensor):
                 yield trained, frozen
-            elif isinstance(frozen, torch.nn.Module):
+            elif isinstance(frozen, torch.nn.Module) and isinstance(trained, torch.nn.Module):
                 theirs = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
                 ours = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
                 yield from ((ours[name], tensor) for name, tensor in theirs.items())

@@ -155,7 +155,7 @@ class SPINTrainer(ObjectiveTrainer):
         if is_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
         unrounded = opponent.trainable_adapters(model) if is_adapter and self._self_play else {}
-        with opponent.initialised_plainly(model) if is_adapter else contextlib.nullcontext():
+        with opponent.initialised_plainly(model):
             super().__init__(
                 model=model,
                 ref_model=ref_model,

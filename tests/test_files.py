@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.files import read_json, write_atomically, write_json
+from spin_trl.files import DEFINITION, definition_of, numbered, read_json, write_atomically, write_json
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -73,3 +73,17 @@ def test_values_that_json_cant_hold_leave_nothing(tmp_path: Path) -> None:
         write_json(tmp_path / "value.json", {"path": object()})
     assert os.listdir(tmp_path) == []
     assert json.loads("null") is None
+
+
+def test_a_digest_says_by_which_definition_it_was_computed() -> None:
+    """Those of version 0.1.0 carry no number; what is not recorded yet is computed by the newest."""
+    digits = "0123456789abcdef"
+    assert numbered(1, digits + "ff") == digits
+    assert numbered(2, digits + "ff") == f"2-{digits}"
+    assert numbered(12, digits) == f"12-{digits}"
+    assert [definition_of(digest) for digest in (digits, f"2-{digits}", f"12-{digits}", None)] == [
+        1,
+        2,
+        12,
+        DEFINITION,
+    ]

@@ -16,8 +16,9 @@ from peft import LoraConfig, PeftModel
 import tiny
 from processes import TWO, launched
 from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.adapters import is_adapter
 from spin_trl.errors import OpponentError
-from spin_trl.models import is_adapter, load_policy
+from spin_trl.models import load_policy
 
 pytestmark = pytest.mark.numeric
 

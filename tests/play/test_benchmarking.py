@@ -169,7 +169,7 @@ def test_what_was_evaluated_stands_beside_the_harness_own(fresh, tasks):
     assert known["stage"] == "iteration-1"
     assert known["lm_eval"] == importlib.metadata.version("lm_eval")
     assert (known["limit"], known["num_fewshot"], known["num_processes"]) == (5, None, 1)
-    from spin_trl.models import digest
+    from spin_trl.model_digest import digest
 
     assert known["model_digest"] == digest(load(fresh / "iteration-1/model")[0])
     assert found["n-samples"]["pick_colour"] == {"original": harness_tasks.QUESTIONS, "effective": 5}
