@@ -23,7 +23,8 @@ from .columns import PREPARED_COLUMNS, is_sft
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .keys import RowKeys, row_keys
-from .template import Message, PairTemplate
+from .notes import CUT, EARLY_END, NAMES, sentence
+from .template import EarlyEndError, Message, PairTemplate
 from .turns import turns_of
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def prepare_and_count(
         )
     keys = keys or row_keys(dataset)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, 3)
+    identity = (keys.digest, template.digest(), max_length, turn, 4)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         columns = (*PREPARED_COLUMNS, CONVERSATION, _ROW, _OUTCOME, _PROBLEM, _NOTES)
@@ -122,11 +123,14 @@ def _encoded(
     try:
         for encoded in list(_encode_row(row, key, template, turn)):
             is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
-            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: "", _NOTES: []}
-            yield (nothing if is_too_long else encoded) | said
+            if max_length is not None and len(encoded["prompt_ids"]) + len(encoded["real_ids"]) > max_length:
+                encoded[_NOTES].append(CUT)
+            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: ""}
+            yield (nothing | {_NOTES: []} if is_too_long else encoded) | said
     except DataError as error:
         outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
-        yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: []}
+        found = [EARLY_END] if isinstance(error, EarlyEndError) else []
+        yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
 
 
 def _counted(rows: Dataset, name: str, max_length: int | None) -> Prepared:
@@ -136,6 +140,11 @@ def _counted(rows: Dataset, name: str, max_length: int | None) -> Prepared:
     if bad:
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
         raise error(f"Row {rows[bad[0]][_ROW]} of the dataset: {rows[bad[0]][_PROBLEM]}")
+    notes: dict[str, tuple[int, int]] = {}
+    for number, found in zip(rows[_ROW], rows[_NOTES], strict=True):
+        for note in found:
+            count, first = notes.get(note, (0, number))
+            notes[note] = (count + 1, first)
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept:
         raise DataError(
@@ -151,11 +160,9 @@ def _counted(rows: Dataset, name: str, max_length: int | None) -> Prepared:
             max_length,
         )
         rows = rows.select(kept)
-    notes: dict[str, tuple[int, int]] = {}
-    for number, found in zip(rows[_ROW], rows[_NOTES], strict=True):
-        for note in found:
-            count, first = notes.get(note, (0, number))
-            notes[note] = (count + 1, first)
+    for note, (count, first) in notes.items():
+        if note in NAMES:
+            logger.warning(sentence(note, count, first, name, max_length))
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, notes)
 
 
@@ -181,6 +188,7 @@ def _encode_row(row: dict[str, Any], key: str, template: PairTemplate, turn: str
             "prompt": shown if isinstance(shown, str) else json.dumps(shown),
             "real": real if isinstance(real, str) else json.dumps(real),
             CONVERSATION: kept_of(prompt, response, options),
+            _NOTES: sorted(encoded.notes),
         }
 
 

@@ -89,6 +89,7 @@ def _prepare(
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
         left_out=found.too_long,
+        notes={note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()},
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )
