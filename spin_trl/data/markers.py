@@ -171,7 +171,7 @@ def stripped(text: str, side: str = "both") -> list[str]:
 
 def forms(messages: Sequence[Message]) -> Iterator[Form]:
     """The ways to write a conversation down, its own first."""
-    kinds = {type(message["content"]).__name__ for message in messages if message.get("content")}
+    kinds = {type(message["content"]).__name__ for message in messages if message.get("content", "") not in ("", None)}
     contents = {frozenset({"str"}): ["own", "parts"], frozenset({"list"}): ["own", "text"]}
     has_calls = any(message.get(field) for message in messages for field in _CALL_FIELDS)
     has_empty = has_calls and any(not message.get("content") for message in messages)

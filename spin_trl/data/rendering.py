@@ -289,7 +289,9 @@ class ConversationRenderer:
         before = self.apply(marked[:-1], options, generate=True)
         first = min(answer, key=lambda one: one.start)
         head: str | None = text[: first.start]
-        if {slots[one.number].field for one in answer} != {CONTENT} or first.number != answer[0].number:
+        # Not of what the row itself puts before its text: a `<think>` block, a call.
+        is_first = str(messages[-1].get("content")).startswith(str(slots[first.number].value))
+        if {slots[one.number].field for one in answer} != {CONTENT} or not is_first:
             head = self._head(marked, form, options)
         is_behind_result = bool(messages[:-1]) and messages[-2].get("role") in _RESULT_ROLES
         start, is_recorded = self._start(text, before, head, is_behind_result=is_behind_result)
@@ -324,11 +326,11 @@ class ConversationRenderer:
         scaffolds = (_THINKING_SCAFFOLD, _TURN_SCAFFOLD) if is_behind_result else (_THINKING_SCAFFOLD,)
         if has_head and head is not None and any(_differ_alone_in(one, before, head) for one in scaffolds):
             return len(head), True
-        rendered = text if head is None else head
+        rendered = head if has_head and head is not None else text
         common = _common(before, rendered)
         raise _FormError(
-            f"The chat template starts a generation with {before[common:][:60]!r}, but renders a recorded answer with "
-            f"{rendered[common:][:60]!r} in its place, so a real response can't stand where a generated one does. Use "
+            f"The chat template starts a generation with {_shown(before[common:])!r}, but renders a recorded answer with "
+            f"{_shown(rendered[common:])!r} in its place, so a real response can't stand where a generated one does. Use "
             "another chat template, or plain `prompt` and `completion` text.",
             0.75,
         )
@@ -425,6 +427,11 @@ def _differ_alone_in(scaffold: re.Pattern[str], before: str, head: str) -> bool:
     """Whether a generation's start and a recorded answer's differ in scaffolding, and in nothing else."""
     common = _common(before, head)
     return all(scaffold.fullmatch(rest) for rest in (before[common:], head[common:]))
+
+
+def _shown(text: str) -> str:
+    """The beginning of a rendered text, with dots for its markers."""
+    return re.sub(r"Qz\d{5}zQ(?:.*?Qy\d{5}yQ)?", "...", text, flags=re.DOTALL)[:60]
 
 
 def _segments(split: _Split) -> tuple[list[str | tuple[int, str] | None], int]:

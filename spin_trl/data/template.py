@@ -235,7 +235,9 @@ class PairTemplate:
         has_prefix = ids[: len(self._prefix)] == self._prefix
         if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
             ids = ids[len(self._prefix) :]  # BOS that the tokenizer has added
-        decoded = self._text_of(ids[:-1])
+        decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
+        if text[:end].rstrip().endswith(last):
+            end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
         unknown = self.tokenizer.unk_token_id
         if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
             found |= {notes.UNKNOWN}

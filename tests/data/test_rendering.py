@@ -271,6 +271,28 @@ def test_a_template_may_read_a_text_as_long_as_it_writes_all_of_it() -> None:
     assert template.tokenizer.decode(pair.real_ids) == "<think>\nThree.\n</think>\n\nA boat.<|im_end|>"
 
 
+@pytest.mark.parametrize("as_parts", [False, True], ids=["text", "parts"])
+def test_an_empty_thinking_block_of_the_row_is_part_of_its_answer(as_parts: bool) -> None:
+    """It belongs to the prompt only where the template itself puts it before every answer."""
+    text = "<think>\n\n</think>\n\nA boat."
+    answer = message(A, parts(text) if as_parts else text)
+    for stem, expected in (("qwen2_5", text), ("qwen3", "A boat.")):
+        template = template_of(named(stem))
+        pair = encoded(template, message(U, "Which?"), answer)
+        assert template.tokenizer.decode(pair.real_ids) == expected + "<|im_end|>"
+        assert text_of(template, pair).count("<think>") == 1
+
+
+def test_an_answer_that_thinks_cant_stand_where_thinking_is_turned_off() -> None:
+    """The two that don't fit together are shown."""
+    tokenizer = family_tokenizer(named("qwen3"))
+    template = PairTemplate(tokenizer, chat_template_kwargs={"enable_thinking": False})
+    with pytest.raises(
+        TemplateError, match=r"starts a generation with '\\n</think>\\n\\n', but renders .* with '\.\.\."
+    ):
+        encoded(template, *SHAPES["plain"][:1], message(A, "<think>\nHm.\n</think>\n\nA boat."))
+
+
 # ---- what is noted ------------------------------------------------------------------------------------------------------
 
 

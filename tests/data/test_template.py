@@ -512,6 +512,7 @@ CHANGES = {
     "letter case": (lower_case, "Ann?", " red", {notes.NORMALISED}),
     "white space": (lower_case, "ann\n\nann", " red", {notes.NORMALISED}),
     "Unicode form": (compatible, "ﬁ?", " Bob.", {notes.NORMALISED}),
+    "an answer with its own EOS, nothing": (letters, "ab", "c<end>", set()),
     "an unknown word": (lower_case, "ann 日本", " red", {notes.UNKNOWN}),
     "an unknown letter": (letters, "bécd", "a", {notes.UNKNOWN}),
     "an unknown letter in the answer": (letters, "abc", "é", {notes.UNKNOWN}),
