@@ -93,3 +93,46 @@ def conversation(path: Path, answer: str) -> tuple[list[dict[str, Any]], dict[st
     """A prompt and its answer, as the template wants their content."""
     wrap = (lambda text: [{"type": "text", "text": text}]) if family_of(path).parts else (lambda text: text)
     return [{"role": "user", "content": wrap("Which boat?")}], {"role": "assistant", "content": wrap(answer)}
+
+
+CALLS = [
+    {
+        "id": f"call0000{number}",
+        "type": "function",
+        "function": {"name": name, "arguments": {"colour": colour, "number": number}},
+    }
+    for number, (name, colour) in enumerate([("find_boat", "dark red"), ("find_lamp", "it's blue")])
+]
+"""Two calls of tools, as OpenAI writes them."""
+
+RESULTS = [
+    {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": f"{number + 3} found."}
+    for number, call in enumerate(CALLS)
+]
+"""What the tools answer."""
+
+_USER, _ANSWER = {"role": "user", "content": "Which boat?"}, {"role": "assistant", "content": "The red one."}
+_EARLIER = [_USER, {"role": "assistant", "content": "Boats are red.", "reasoning_content": "Let me think of boats."}]
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "plain": [_USER, _ANSWER],
+    "parts": [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in (_USER, _ANSWER)],
+    "system": [{"role": "system", "content": "Be brief."}, _USER, _ANSWER],
+    "earlier thinking in a field": [*_EARLIER, _USER, _ANSWER],
+    "earlier thinking in the text": [
+        _USER,
+        {"role": "assistant", "content": "<think>\nLet me think of boats.\n</think>\n\nBoats are red."},
+        _USER,
+        _ANSWER,
+    ],
+    "one tool round trip": [_USER, {"role": "assistant", "tool_calls": CALLS[:1]}, RESULTS[0], _ANSWER],
+    "parallel calls": [_USER, {"role": "assistant", "tool_calls": CALLS}, *RESULTS, _ANSWER],
+    "text beside a call": [
+        _USER,
+        {"role": "assistant", "content": "I'll look.", "tool_calls": CALLS[:1]},
+        RESULTS[0],
+        _ANSWER,
+    ],
+    "a call as the answer": [_USER, {"role": "assistant", "tool_calls": CALLS[:1]}],
+    "thinking of the answer": [_USER, {**_ANSWER, "reasoning_content": "Let me think of boats."}],
+}
+"""Conversations by what is in them; the last message is the answer that is trained on."""

@@ -27,9 +27,10 @@ from .held_out import GROUP, group_of
 from .kept import apart
 from .keys import RowKeys, row_keys
 from .messages import described, text_of
+from .notes import CUT, EARLY_END, sentence
 from .nulls import Keys, given_arguments
-from .template import PairTemplate
-from .turns import NOTES, tools_of, turns_of
+from .template import EarlyEndError, PairTemplate
+from .turns import tools_of, turns_of
 from .unused import naming, not_sft
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def prepare_and_count(
     given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 5)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 6)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
@@ -155,11 +156,14 @@ def _encoded(
     try:
         for encoded in list(_encode_row(row, key, template, turn, given, tools_are_structs)):
             is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
+            if max_length is not None and len(encoded["prompt_ids"]) + len(encoded["real_ids"]) > max_length:
+                encoded[_NOTES].append(CUT)
             said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: ""}
             yield (nothing | {_NOTES: []} if is_too_long else encoded) | said
     except DataError as error:
         outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
-        yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: []}
+        found = [EARLY_END] if isinstance(error, EarlyEndError) else []
+        yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:
@@ -194,9 +198,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
         for note in noted:
             count, first = notes.get(note, (0, number))
             notes[note] = (count + 1, first)
-    for note, (count, first) in notes.items():
-        if note in NOTES:
-            remarks.append(f"{count} rows of the {name} dataset, row {first} being the first, {NOTES[note]}.")
+    remarks += [sentence(note, count, first, name, max_length) for note, (count, first) in notes.items()]
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes, remarks)
 
 
@@ -224,7 +226,7 @@ def _encode_row(
             "real": response if isinstance(response, str) else text_of(response.get("content")),
             CONVERSATION: kept_of(prompt, response, options),
             GROUP: group,
-            _NOTES: list(found.notes),
+            _NOTES: [*found.notes, *sorted(encoded.notes)],
         }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,19 +17,33 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import DataError, TemplateError
 from ..files import numbered
-
-Message = dict[str, Any]
+from . import notes
+from .identity import tokenizer_identity
+from .markers import Message
+from .rendering import ConversationRenderer, Rendered
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
 _PROBE = "Qzprobezq"
 
+# Letters, forms of letters and white space that tokenizers change. One that keeps them all keeps every text.
+_SAMPLE = (
+    " Ab  cD\n\n\tÉé e\u0301 ﬁ Ⅳ ① ½ ẞß İı Ωσς \u00a0\u2009\u200b\u200d\ufeff «“”» … don't I'LL 12,345.60 "
+    "x = [1, 2];\r\n    end ▁ Ġ 日本語 한국어 ไทย עברית العربية हिन्दी 🚤👩\u200d👧 "
+    "\u0000\u0007\u001b\ue000\U0010fffd \U00020000 "
+)
+
+
+class EarlyEndError(DataError):
+    """A real response would end early, at an EOS token inside its own text."""
+
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """Token ids of a prompt, and of its real response, which ends with EOS."""
+    """Token ids of a prompt, and of its real response, which ends with EOS, and what was noticed about them."""
 
     prompt_ids: list[int]
     real_ids: list[int]
+    notes: frozenset[str] = frozenset()
 
 
 def eos_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None) -> list[int]:
@@ -62,6 +77,8 @@ class PairTemplate:
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.eos_ids = list(eos_token_ids(tokenizer) if eos_ids is None else eos_ids)
         self._turn_end: int | None = None
+        self._renderer = ConversationRenderer(tokenizer)
+        self._ends_of_tails: dict[str, int] = {}
         if not self.eos_ids:
             raise DataError(
                 "The tokenizer has no EOS token, so neither a real nor a generated response would ever end. "
@@ -69,6 +86,12 @@ class PairTemplate:
             )
         if tokenizer.chat_template is not None:
             self._add_turn_end()
+        # What the tokenizer puts before every text, such as BOS.
+        with_special, without = (list(tokenizer("x", add_special_tokens=add)["input_ids"]) for add in (True, False))
+        self._prefix = with_special[: max(_find(with_special, without), 0)]
+        # A tokenizer that keeps such a text, but for what its normaliser does, keeps them all: rows need not be decoded.
+        ids = self._ids(_SAMPLE)
+        self._is_lossless = tokenizer.unk_token_id not in ids and self._text_of(ids) == self._normalised(_SAMPLE)
 
     def encode(
         self,
@@ -94,104 +117,153 @@ class PairTemplate:
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = _parsed(tools)
-        start, rest = self._split(prompt, response, options)
+        rendered = self._split(prompt, response, options)
+        start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
         end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
-        return self._end(self._ids(start), self._ids(start + rest), rest, end)
+        start_ids = self._ids(start)
+        real = self._behind(start_ids, self._ids(rendered.text), rest)
+        if sum(token in self.eos_ids for token in real) != self._ends_of(rendered.text[rendered.end :]):
+            self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
+        pair = self._end(start_ids, real, end)
+        return self._noted(pair, rendered.text, rendered.end, rendered.notes)
 
     def digest(self, definition: int = 2) -> str:
-        """Hash of what decides the tokens of a row: template, its arguments, vocabulary, how text is split, EOS ids."""
+        """Hash of what decides the tokens of a row: tokenizer, template, its arguments, EOS ids.
+
+        Args:
+            definition: of what is hashed. 1: as in version 0.1.0, where tokenizers that split alike, but put other special
+                tokens around a text, have one digest. 2: all of the tokenizer (see [`tokenizer_identity`]), and its own EOS.
+
+        Returns:
+            16 hexadecimal digits, behind `2-` if the definition is 2.
+        """
         tokenizer = self.tokenizer
-        identity = [
-            tokenizer.chat_template,
-            self.chat_template_kwargs,
-            self.eos_ids,
-            sorted(tokenizer.get_vocab().items()),
-            # Normalisation and pre-tokenisation show in what they make of a text.
-            self._ids("Ab 12,  é\n\n\tWörld's (x)"),
-        ]
-        return numbered(definition, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest())
-
-    def _render(self, messages: list[Message], options: Mapping[str, Any], *, generate: bool) -> str:
-        if self.tokenizer.chat_template is None:
-            raise DataError(
-                "The data is conversational, but the tokenizer has no chat template. Set `tokenizer.chat_template`, use "
-                "the tokenizer of a chat model, or give plain `prompt` and `completion` text."
-            )
-        try:
-            return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generate, **options
-            )
-        except Exception as error:  # a template is a program: it raises what it likes
-            raise TemplateError(f"The chat template fails on this conversation: {error}") from error
-
-    def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> tuple[str, str]:
-        """The rendered conversation in two: up to where generation starts, and from there on."""
-        before = self._render(prompt, options, generate=True)
-        whole = self._render([*prompt, response], options, generate=False)
-        content = _text(response)
-        if set(response) <= {"role", "content"}:
-            around = self._render([*prompt, _with_text(response, _PROBE)], options, generate=False)
-            if around.count(_PROBE) == 1:
-                head, tail = around.split(_PROBE)
-                middle = whole[len(head) : len(whole) - len(tail)]
-                if head.startswith(before) and whole == head + middle + tail and middle.strip() == content.strip():
-                    # What the template puts before every answer (an empty thinking block, say) belongs to the prompt.
-                    # A mere space does not: tokenizers join it to the answer's first word, and so do generations.
-                    start = before if not head[len(before) :].strip(" ") else head
-                    return start, whole[len(start) :]
-                if not whole.startswith(before):
-                    self._refuse(before, head, options, prompt, response)
-        if not whole.startswith(before):
-            self._refuse(before, whole, options, prompt, response)
-        if content.strip() not in whole[len(before) :]:
-            raise TemplateError(
-                f"The chat template does not write the answer as it is: {content[:60]!r} became "
-                f"{whole[len(before) :][:60]!r}. It may want content as a list of parts, like "
-                '[{"type": "text", "text": ...}].'
-            )
-        if response.get("tool_calls") and whole == self._render(
-            [*prompt, {**response, "content": content, "tool_calls": None}], options, generate=False
-        ):
-            raise TemplateError("The chat template leaves out tool calls, so this answer would lose them.")
-        return before, whole[len(before) :]
-
-    def _refuse(
-        self,
-        before: str,
-        rendered: str,
-        options: Mapping[str, Any],
-        prompt: list[Message],
-        response: Message,
-    ) -> None:
-        common = next((i for i, (a, b) in enumerate(zip(before, rendered, strict=False)) if a != b), len(rendered))
-        advice = "Use another chat template, or plain `prompt` and `completion` text."
-        if options.get("enable_thinking", True):
-            try:
-                self._split(prompt, response, {**options, "enable_thinking": False})
-                advice = "Set `chat_template_kwargs: {enable_thinking: false}`, with which this template works."
-            except TemplateError:
-                pass
-        raise TemplateError(
-            f"The chat template starts a generation with {before[common:][:60]!r}, but renders a recorded answer with "
-            f"{rendered[common:][:60]!r} in its place, so a real response can't stand where a generated one does. {advice}"
+        if definition == 1:
+            identity = [
+                tokenizer.chat_template,
+                self.chat_template_kwargs,
+                self.eos_ids,
+                sorted(tokenizer.get_vocab().items()),
+                # Normalisation and pre-tokenisation show in what they make of a text.
+                self._ids("Ab 12,  é\n\n\tWörld's (x)"),
+            ]
+            return numbered(1, _hash(identity))
+        if definition != 2:
+            raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
+        ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
+        return numbered(
+            2, _hash([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
         )
+
+    def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
+        """The rendered conversation, and where generation starts in it."""
+        return self._renderer.render(prompt, response, options)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _encode_text(self, prompt: str, response: str) -> EncodedPair:
-        whole, start = (list(self.tokenizer(text)["input_ids"]) for text in (prompt + response, prompt))
+        whole, start = (self._with_special(text) for text in (prompt + response, prompt))
         # Some tokenizers end every text with EOS; a prompt goes on.
         if start and start[-1] in self.eos_ids and not prompt.endswith(self.tokenizer.decode(start[-1:])):
             start = start[:-1]
-        return self._end(start, whole, response, self.eos_ids_of_turn()[0])
+        real = self._behind(start, whole, response)
+        if any(token in self.eos_ids for token in real[:-1]):
+            self._check_end(response, (response,))
+        pair = self._end(start, real, self.eos_ids_of_turn()[0])
+        return self._noted(pair, prompt + response, len(prompt + response), frozenset())
 
-    def _end(self, start: list[int], whole: list[int], rest: str, eos_id: int) -> EncodedPair:
-        """Cut the response at the first EOS behind its start, or give it one."""
+    def _with_special(self, text: str) -> list[int]:
+        """Ids of a text with the special tokens around it, but none before it that the text itself begins with."""
+        ids, size = list(self.tokenizer(text)["input_ids"]), len(self._prefix)
+        return ids[size:] if size and ids[: 2 * size] == self._prefix * 2 else ids
+
+    def _behind(self, start: list[int], whole: list[int], rest: str) -> list[int]:
+        """Ids behind the prompt's."""
         # Where tokens merge across the boundary, a generation could not have produced the merged one.
-        real = whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
+        return whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
+
+    def _end(self, start: list[int], real: list[int], eos_id: int) -> EncodedPair:
+        """Cut the response at its first EOS, or give it one."""
         end = next((i for i, token in enumerate(real) if token in self.eos_ids), None)
         return EncodedPair(start, [*real, eos_id] if end is None else real[: end + 1])
+
+    def _ends_of(self, tail: str) -> int:
+        """How many EOS ids there are in what a template writes behind an answer."""
+        if tail not in self._ends_of_tails:
+            if len(self._ends_of_tails) >= 1000:  # a template that writes something else behind every answer
+                self._ends_of_tails.clear()
+            self._ends_of_tails[tail] = sum(token in self.eos_ids for token in self._ids(tail))
+        return self._ends_of_tails[tail]
+
+    def _check_end(self, response: str, texts: Sequence[str]) -> None:
+        """Refuse a response that an EOS token ends before its last word.
+
+        Args:
+            response: the text from where a generation starts to the end of the answer.
+            texts: the answer's own, without what the template writes around them.
+        """
+        ids = self._continuation(response)
+        end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+        if end is None or not self._text_of(ids[end + 1 :]).strip():
+            return
+        token = self._text_of(ids[end : end + 1])
+        before = self._text_of(ids[:end])[-40:]
+        if any(self._count_ends(text) for text in texts):
+            raise EarlyEndError(
+                f"the real response has {token!r} inside its text, behind {before!r}: it ends a response, so all that "
+                "follows would be lost. Take it out, or write it in another way."
+            )
+        raise TemplateError(
+            f"The chat template writes {token!r} inside an answer, behind {before!r}: it ends a response, so all that "
+            "follows would be lost. Use another chat template, or leave such rows out."
+        )
+
+    def _count_ends(self, text: str) -> int:
+        return sum(token in self.eos_ids for token in self._continuation(text))
+
+    def _noted(self, pair: EncodedPair, text: str, end: int, found: frozenset[str]) -> EncodedPair:
+        """A pair with what the tokenizer did to its text.
+
+        Args:
+            pair: the ids.
+            text: that they are made of.
+            end: where the response ends in it.
+            found: what has been noticed so far.
+        """
+        if self._is_lossless:
+            is_changed = self._normalised(text) != text
+            return EncodedPair(pair.prompt_ids, pair.real_ids, found | {notes.NORMALISED} if is_changed else found)
+        ids = [*pair.prompt_ids, *pair.real_ids]
+        has_prefix = ids[: len(self._prefix)] == self._prefix
+        if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
+            ids = ids[len(self._prefix) :]  # BOS that the tokenizer has added
+        decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
+        if text[:end].rstrip().endswith(last):
+            end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
+        unknown = self.tokenizer.unk_token_id
+        if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
+            found |= {notes.UNKNOWN}
+        if not text.startswith(decoded) or text[len(decoded) : end].strip():
+            found |= self._changes(text, decoded, end)
+        return EncodedPair(pair.prompt_ids, pair.real_ids, found)
+
+    def _changes(self, text: str, decoded: str, end: int) -> set[str]:
+        """What the tokenizer changed of a text that it does not decode to."""
+        whole, kept = _letters(self._normalised(text)), _letters(self._normalised(decoded))
+        changed = set()
+        if whole != _letters(text) or _spaces(text[:end]) > _spaces(decoded):
+            changed.add(notes.NORMALISED)
+        if not whole.startswith(kept) or len(kept) < len(_letters(self._normalised(text[:end]))):
+            changed.add(notes.UNKNOWN)
+        return changed
+
+    def _normalised(self, text: str) -> str:
+        normalizer = self.tokenizer.backend_tokenizer.normalizer if self.tokenizer.is_fast else None
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def _text_of(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _continuation(self, text: str) -> list[int]:
         """Tokens of a text that goes on: SentencePiece would put a space before one that stands alone."""
@@ -210,7 +282,7 @@ class PairTemplate:
         for content in (_PROBE, [{"type": "text", "text": _PROBE}]):  # text, or parts as vision templates want them
             conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
             try:
-                tail = self._render(conversation, {**self.chat_template_kwargs, "tools": None}, generate=False)
+                tail = self._renderer.apply(conversation, {**self.chat_template_kwargs, "tools": None})
             except TemplateError:
                 continue  # the template wants other messages; the rows will tell
             if _PROBE not in tail:
@@ -226,8 +298,8 @@ class PairTemplate:
     def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
         """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
         try:
-            whole = self._render(
-                [*conversation, conversation[0]], {**self.chat_template_kwargs, "tools": None}, generate=False
+            whole = self._renderer.apply(
+                [*conversation, conversation[0]], {**self.chat_template_kwargs, "tools": None}
             )
         except TemplateError:
             return None
@@ -247,14 +319,20 @@ def _parsed(tools: Any) -> Any:
         raise DataError(f"`tools` is not valid JSON ({error}): {tools[:60]!r}") from error
 
 
-def _text(message: Message) -> str:
-    """The text of a message whose content is text, or a list of parts."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+def _find(ids: list[int], part: list[int]) -> int:
+    """Where ids hold a part of them, or -1."""
+    return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
 
 
-def _with_text(message: Message, text: str) -> Message:
-    content = text if isinstance(message.get("content"), str) else [{"type": "text", "text": text}]
-    return {**message, "content": content}
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _letters(text: str) -> str:
+    """A text without white space."""
+    return re.sub(r"[\s▁]+", "", text)
+
+
+def _spaces(text: str) -> int:
+    """Line breaks, tabs, and spaces behind spaces: what a tokenizer that splits at white space loses."""
+    return len(re.findall(r"[\n\t]|(?<= ) ", text.strip()))

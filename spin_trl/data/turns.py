@@ -12,14 +12,9 @@ from trl.trainer.utils import remove_none_values
 from ..errors import DataError
 from .columns import PROMPT_INPUT
 from .messages import as_messages, as_text, described, flag_of, text_of, without_flag
+from .notes import MARKED
 from .nulls import Keys
 from .template import Message
-
-MARKED = "marked turn left out"
-NOTES = {
-    MARKED: "mark turns that are not trained on, because `train_on_turn` takes one of a conversation: set it to `all`"
-}
-"""What can be noticed of a row's turns, by its name: what rows do, for a warning."""
 
 _OLD_ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -33,7 +28,7 @@ class Turn:
         response: text, or the assistant's message.
         hashed: the prompt as its hash is taken of. Since version 0.1.0 messages are read more exactly, but a prompt's hash
             says whether it is held out, so it stays.
-        notes: names of what was noticed, of [`NOTES`].
+        notes: names of what was noticed ([`notes`]).
     """
 
     prompt: str | list[Message]

@@ -121,6 +121,7 @@ def _prepare(
         left_out=found.too_long,
         remarks=[*remarks, *news],
         bad_rows=skipped,
+        notes={note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()},
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )

@@ -20,9 +20,9 @@ import tiny
 from compatibility.families import ModelFamily
 from drop_in.compare import steps, unchanged, weights
 from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.data import notes
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import PairTemplate, eos_token_ids
-from spin_trl.errors import TemplateError
 from spin_trl.evaluation.logps import response_logps
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.produce import generate
@@ -32,7 +32,10 @@ from spin_trl.models import load_policy
 
 LN2: Final = 0.6931471805599453
 NF4: Final = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
-WITHOUT_THINKING: Final = {"enable_thinking": False}
+SAID: Final = {
+    notes.NO_THINKING: "answers without thinking are rendered with `enable_thinking: false`, and this is said",
+    notes.RECORDED_START: "prompts end without the thinking block that a generation opens, and this is said",
+}
 NUM_ROWS: Final = 4
 IDS: Final = torch.arange(5, 25).unsqueeze(0)
 
@@ -61,7 +64,6 @@ class Trial:
         tokenizer = family.tokenizer()
         self.start = str(tiny.save(folder / "start", family.model(tokenizer), tokenizer))
         self.rows = tiny.sft(NUM_ROWS)  # text, until the template is known to work
-        self.template_kwargs: dict[str, Any] = {}
         self.target_modules: str | None = None
         self.sampled: list[list[int]] = []
         self.trained: SPINTrainer | None = None
@@ -69,29 +71,20 @@ class Trial:
 
     def template(self) -> str:
         """A real response stands where a generated one does, in every template of the family's."""
-        needed = [self._needed_by(self.family.tokenizer(name)) for name in self.family.templates or (None,)]
-        assert all(one == needed[0] for one in needed), "a family's templates are alike, or it is two"
-        parts, self.template_kwargs = needed[0]
-        self.rows = conversations(parts=parts)
-        notes = ["with `chat_template_kwargs: {enable_thinking: false}`"] if self.template_kwargs else []
-        return ", ".join([*notes, "with the content of messages as a list of parts"] if parts else notes)
+        said = [self._said_of(self.family.tokenizer(name)) for name in self.family.templates or (None,)]
+        assert all(one == said[0] for one in said), "a family's templates are alike, or it is two"
+        self.rows = tiny.sft(NUM_ROWS, "messages")
+        return ", ".join(SAID[note] for note in sorted(said[0]))
 
-    def _needed_by(self, tokenizer: PreTrainedTokenizerFast) -> tuple[bool, dict[str, Any]]:
-        """Whether a template takes content as a list of parts only, and the arguments without which it is refused."""
-        refusals = []
-        for parts, options in ((False, {}), (False, WITHOUT_THINKING), (True, {})):
-            prompt, answer = conversations(parts=parts)[0]["messages"]
-            try:
-                PairTemplate(tokenizer, chat_template_kwargs=options).encode([prompt], answer)
-                return parts, options
-            except TemplateError as error:
-                refusals.append(error)
-        raise refusals[0]
+    def _said_of(self, tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
+        """What a user is told about a template that is given messages as they usually are."""
+        prompt, answer = tiny.sft(1, "messages")[0]["messages"]
+        return PairTemplate(tokenizer).encode([prompt], answer).notes
 
     def answers(self) -> str:
         """Prompts that are answered together get the answer that each gets alone, and the same one a second time."""
         tokenizer, model = self.family.tokenizer(), load_policy(self.start, self._settings("answers"))
-        template = PairTemplate(tokenizer, eos_token_ids(tokenizer, model.generation_config), self.template_kwargs)
+        template = PairTemplate(tokenizer, eos_token_ids(tokenizer, model.generation_config))
         rows = prepare(self.rows, template)
         sampling = Sampling.from_args(self._settings("answers"))
         engine = TransformersEngine(model, template.eos_ids, tokenizer.pad_token_id)
@@ -219,7 +212,6 @@ class Trial:
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=False,
-            chat_template_kwargs=self.template_kwargs,
             **more,
         )
 
@@ -260,14 +252,6 @@ def _cell(trial: Trial, column: Callable[[Trial], str]) -> str:
     except Exception as error:  # whatever a library raises is what a user would meet
         return f"no: {' '.join(str(error).split())}"
     return f"yes: {note}" if note else "yes"
-
-
-def conversations(*, parts: bool) -> Dataset:
-    """Prompts and their answers as messages, with content as text, or as the list of parts that some templates want."""
-    rows = tiny.sft(NUM_ROWS, "messages").to_list()
-    for message in (message for row in rows for message in row["messages"] if parts):
-        message["content"] = [{"type": "text", "text": message["content"]}]
-    return Dataset.from_list(rows)
 
 
 def continued(model: PreTrainedModel, prompt: list[int], ends: list[int], most: int) -> Response:

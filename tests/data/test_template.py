@@ -1,6 +1,8 @@
 """One template, one end: prompts and real responses become the tokens that a generation would start from and stop at."""
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,17 @@ import trl
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
 import known_models
 import tiny
 from spin_trl.collator import DataCollatorForSelfPlay
 from spin_trl.config import SPINConfig
+from spin_trl.data import notes
+from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import EncodedPair, PairTemplate, eos_token_ids
+from spin_trl.data.template import EarlyEndError, EncodedPair, PairTemplate, eos_token_ids
 from spin_trl.errors import DataError, TemplateError
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.store import Generations, GenerationStore, Manifest
@@ -28,55 +32,48 @@ from trl_templates import SPECIAL, TEMPLATES, conversation, family_of, family_to
 
 # ---- every chat template that TRL ships ---------------------------------------------------------------------------------
 
-# Why these can't be used, in the error's words.
-REFUSED = {
-    "deepseek": r"starts a generation with '<think>\\n', but renders a recorded answer with ''",
-    "nemotron": r"Set `chat_template_kwargs: \{enable_thinking: false\}`, with which this template works",
-}
 ANSWER = "A red boat."
 ANSWERS = (ANSWER, "1", "\n Two lines,\n\nand more. ", "Émile: 日本 🚤", "<b>{{ x }}</b>", "User: no, you!")
-
-
-def refusal_of(path: Path) -> str | None:
-    """What the refusal of a template says, or None if it is accepted."""
-    return next((reason for name, reason in REFUSED.items() if path.stem.startswith(name)), None)
 
 
 def published(path: Path) -> tuple[PreTrainedTokenizerFast, PairTemplate]:
     """A template with the tokenizer and the EOS ids that its models publish."""
     tokenizer = family_tokenizer(path)
     ids = eos_token_ids(tokenizer, generation_config(path, tokenizer))
-    return tokenizer, PairTemplate(tokenizer, ids, options_of(path))
+    return tokenizer, PairTemplate(tokenizer, ids)
 
 
 every_template = pytest.mark.parametrize("path", TEMPLATES, ids=[path.stem for path in TEMPLATES])
-usable = [path for path in TEMPLATES if not path.stem.startswith("deepseek")]
-every_usable_template = pytest.mark.parametrize("path", usable, ids=[path.stem for path in usable])
 
 
 def test_all_of_trls_templates_are_covered() -> None:
-    """72 templates; 12 are refused as they come, of which 8 work without thinking."""
+    """A new release of TRL with new templates is noticed here."""
     assert len(TEMPLATES) == 72
-    assert sum(refusal_of(path) is not None for path in TEMPLATES) == 12
-    assert len(usable) == 68
 
 
 @every_template
-def test_a_template_works_or_is_refused_with_the_reason(path: Path) -> None:
-    """Prompt and response are the rendered conversation, cut where a generation ends; or no such cut exists."""
-    tokenizer = family_tokenizer(path)
-    template = PairTemplate(tokenizer, eos_token_ids(tokenizer, generation_config(path, tokenizer)))
+def test_a_template_plays_as_it_comes(path: Path) -> None:
+    """What is taken of the template is noted where it isn't what a generation would get from it by itself."""
+    tokenizer, template = published(path)
     prompt, answer = conversation(path, ANSWER)
-    reason = refusal_of(path)
-    if reason is not None:
-        with pytest.raises(TemplateError, match=reason):
-            template.encode(prompt, answer)
-    else:
-        pair = template.encode(prompt, answer)
-        assert tokenizer.decode(pair.real_ids).lstrip(" ") == ANSWER + family_of(path).end
+    pair = template.encode(prompt, answer)
+    assert tokenizer.decode(pair.real_ids).lstrip(" ") == ANSWER + family_of(path).end
+    expected = {"nemotron": notes.NO_THINKING, "deepseek": notes.RECORDED_START}
+    assert pair.notes == {note for name, note in expected.items() if path.stem.startswith(name)}
 
 
-@every_usable_template
+def test_arguments_with_which_a_template_cant_play_are_refused() -> None:
+    """Who asks for thinking, and has answers without, is told what to change."""
+    (path,) = (path for path in TEMPLATES if path.stem == "nemotron_3_nano")
+    tokenizer = family_tokenizer(path)
+    template = PairTemplate(tokenizer, chat_template_kwargs={"enable_thinking": True})
+    with pytest.raises(
+        TemplateError, match=r"opens a thinking block .* `chat_template_kwargs: \{enable_thinking: false\}`"
+    ):
+        template.encode(*conversation(path, ANSWER))
+
+
+@every_template
 def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: Path) -> None:
     """Nothing is lost, added or tokenised differently, and what the template writes around an answer is the prompt's."""
     tokenizer, template = published(path)
@@ -86,6 +83,8 @@ def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: 
         pair = template.encode(prompt, answer)
         rendered = tokenizer.apply_chat_template([*prompt, answer], tokenize=False, **options)
         start = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True, **options)
+        if path.stem.startswith("deepseek"):
+            start = start.removesuffix("<think>\n")  # which its recorded answers don't have
         head, tail = rendered.rsplit(text.strip(), 1)
         # Up to the end of the turn. GLM's templates leave it to the next turn to write.
         whole = head + text.strip() + tail.partition(family.end)[0] + family.end
@@ -104,11 +103,11 @@ def test_prompt_and_response_are_the_rendered_conversation_cut_at_its_end(path: 
             assert pair.prompt_ids + pair.real_ids == ids
 
 
-@every_usable_template
+@every_template
 def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(path: Path) -> None:
     """Base models name another EOS than the chat template writes: the turn's own end is then one of the EOS ids."""
     tokenizer = family_tokenizer(path, eos_token="<|some_other_end|>")
-    template = PairTemplate(tokenizer, chat_template_kwargs=options_of(path))
+    template = PairTemplate(tokenizer)
     prompt, answer = conversation(path, ANSWER)
     real_ids = template.encode(prompt, answer).real_ids
     assert [token in template.eos_ids for token in real_ids] == [False] * (len(real_ids) - 1) + [True]
@@ -123,7 +122,7 @@ def test_a_turn_ends_where_generation_stops_whatever_the_checkpoint_calls_eos(pa
         assert end == family_of(path).end
 
 
-@every_usable_template
+@every_template
 def test_the_opponent_starts_and_stops_where_the_real_response_does(path: Path) -> None:
     """A model that would write the real response, and whatever the template puts behind it, generates just its ids."""
     tokenizer, template = published(path)
@@ -143,7 +142,7 @@ def test_the_opponent_starts_and_stops_where_the_real_response_does(path: Path) 
     assert engine.generate([pair.prompt_ids], greedy, seed=0) == [Response(pair.real_ids, "eos")]
 
 
-@every_usable_template
+@every_template
 def test_a_real_response_stored_as_if_it_were_generated_gives_identical_ids(path: Path, tmp_path: Path) -> None:
     """Through store, pairs and collator: both halves of the batch are the same, token by token and mask by mask."""
     tokenizer, template = published(path)
@@ -252,16 +251,8 @@ def test_a_template_that_leaves_out_tool_calls_is_refused() -> None:
     """Otherwise the real response would be an empty one."""
     path = Path(trl.__file__).parent / "chat_templates" / "gemma.jinja"
     call = [{"type": "function", "function": {"name": "find_boat", "arguments": {}}}]
-    with pytest.raises(TemplateError, match="leaves out tool calls"):
+    with pytest.raises(TemplateError, match=r"leaves out a tool call of message 1 \(role 'assistant', the answer\)"):
         PairTemplate(family_tokenizer(path)).encode(ask(), reply("", tool_calls=call))
-
-
-@pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
-def test_a_template_that_drops_the_answer_says_what_it_wants(name: str) -> None:
-    """Vision templates write nothing of content that is plain text."""
-    path = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
-    with pytest.raises(TemplateError, match=r"does not write the answer as it is: 'A red boat\.'.* list of parts"):
-        PairTemplate(family_tokenizer(path)).encode(ask(), reply())
 
 
 def test_a_template_that_raises_is_quoted(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -313,12 +304,23 @@ def test_every_configured_eos_counts(configured: int | Sequence[int] | None, exp
     assert eos_token_ids(tokenizer) == [2]
 
 
-def test_a_response_ends_at_the_first_of_several_eos() -> None:
-    """Text behind the end of the turn is something that no generation has."""
-    tokenizer = tiny.tokenizer(chat_template=False)
+@pytest.mark.parametrize("end", [tiny.END_OF_TEXT, tiny.IM_END])
+def test_an_answer_with_an_eos_in_its_text_is_refused(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
+    """What follows it would be lost, and no generation has text behind its end."""
     template = PairTemplate(tokenizer, [0, 2])
-    pair = template.encode("Ann?", " Bob.<|endoftext|> And Cleo.<|im_end|>")
-    assert shown(tokenizer, pair) == ("Ann?", " Bob.<|endoftext|>")
+    expected = rf"has '{re.escape(end)}' inside its text, behind '.*Bob\.': .* would be lost"
+    with pytest.raises(EarlyEndError, match=expected):
+        template.encode("Ann?", f" Bob.{end} And Cleo.")
+    with pytest.raises(EarlyEndError, match=expected):
+        template.encode(ask(), reply(f"Bob.{end} And Cleo."))
+
+
+@pytest.mark.parametrize("end", [tiny.END_OF_TEXT, tiny.IM_END])
+def test_an_answer_may_end_with_its_own_eos(tokenizer: PreTrainedTokenizerFast, end: str) -> None:
+    """People write it there themselves: nothing is lost, and there is one."""
+    template = PairTemplate(tokenizer, [0, 2])
+    assert shown(tokenizer, template.encode("Ann?", f" Bob.{end}")) == ("Ann?", f" Bob.{end}")
+    assert shown(tokenizer, template.encode(ask(), reply(f"Bob.{end}\n")))[1] == f"Bob.{end}"
 
 
 def test_an_eos_inside_the_prompt_does_not_end_the_response(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -470,6 +472,99 @@ def test_the_text_is_kept_wherever_it_is_cut(tokenizer: PreTrainedTokenizerFast,
     assert tokenizer.decode(pair.prompt_ids + pair.real_ids[:-1]) == together
 
 
+# ---- what the tokenizer changes -----------------------------------------------------------------------------------------
+
+
+def lower_case() -> PreTrainedTokenizerFast:
+    """BERT's kind: lower case, no accents, words at white space, and an unknown token."""
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer()
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=["[UNK]", "[SEP]"], show_progress=False)
+    backend.train_from_iterator(["ann paints a boat. which? red"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", eos_token="[SEP]")
+
+
+def letters(unknown: str | None = "<unk>") -> PreTrainedTokenizerFast:
+    """A token for each of a few letters."""
+    vocabulary = {"<unk>": 0, "<end>": 1} | {letter: 2 + number for number, letter in enumerate("abcd .?")}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    if unknown is None:
+        backend = Tokenizer(models.BPE(vocabulary, []))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token=unknown, eos_token="<end>")
+
+
+def compatible() -> PreTrainedTokenizerFast:
+    """Byte-level, with Unicode's compatible forms."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    return tokenizer
+
+
+CHANGES = {
+    "nothing": (tiny.tokenizer, "É ﬁ\n\n  日本 ", "🚤", set()),
+    "SentencePiece, nothing": (lambda: sentencepiece("legacy"), " É  ﬁ\n 日本", " 🚤 ", set()),
+    "SentencePiece's newer kind, nothing": (lambda: sentencepiece("first"), " É  ﬁ\n 日本", " 🚤 ", set()),
+    "a text with BOS, nothing": (lambda: sentencepiece("first"), "<s>Ann?", " Bob.", set()),
+    "letter case": (lower_case, "Ann?", " red", {notes.NORMALISED}),
+    "white space": (lower_case, "ann\n\nann", " red", {notes.NORMALISED}),
+    "Unicode form": (compatible, "ﬁ?", " Bob.", {notes.NORMALISED}),
+    "an answer with its own EOS, nothing": (letters, "ab", "c<end>", set()),
+    "an unknown word": (lower_case, "ann 日本", " red", {notes.UNKNOWN}),
+    "an unknown letter": (letters, "bécd", "a", {notes.UNKNOWN}),
+    "an unknown letter in the answer": (letters, "abc", "é", {notes.UNKNOWN}),
+    "the unknown token in the text": (letters, "ab<unk>", "c", set()),
+    "a letter that is dropped": (lambda: letters(None), "bécd", "a", {notes.UNKNOWN}),
+    "a letter that is dropped from the answer": (lambda: letters(None), "bcd", "aé", {notes.UNKNOWN}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_the_tokenizer_changes_is_noted(name: str) -> None:
+    """Decoded, the tokens are the text, or the row says what became of it."""
+    make, prompt, response, expected = CHANGES[name]
+    assert PairTemplate(make()).encode(prompt, response).notes == expected
+
+
+def test_a_character_that_is_no_token_must_not_end_the_answer() -> None:
+    """Where the unknown token is the EOS token, it would."""
+    tokenizer = letters()
+    tokenizer.eos_token = "<unk>"
+    with pytest.raises(EarlyEndError, match="has '<unk>' inside its text, behind 'b'"):
+        PairTemplate(tokenizer).encode("ab", "bécd")
+
+
+# ---- BOS ----------------------------------------------------------------------------------------------------------------
+
+
+def with_bos(tokenizer: PreTrainedTokenizerFast, bos: str = tiny.END_OF_TEXT) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a token before every text."""
+    special = [(bos, tokenizer.convert_tokens_to_ids(bos))]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=special
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_text_that_begins_with_bos_gets_no_second_one(is_named: bool) -> None:
+    """Prompts that a chat template has rendered do. The token may be any that the tokenizer puts there."""
+    tokenizer = with_bos(tiny.tokenizer(chat_template=False))
+    if is_named:
+        tokenizer.add_special_tokens({"bos_token": tiny.END_OF_TEXT})
+    template = PairTemplate(tokenizer, [2])
+    plain = template.encode("Ann?", " Bob.")
+    assert template.encode("<|endoftext|>Ann?", " Bob.") == plain
+    assert shown(tokenizer, plain) == ("<|endoftext|>Ann?", " Bob.<|im_end|>")
+    assert shown(tokenizer, template.encode("<|endoftext|><|endoftext|>Ann?", " Bob.")) == (
+        "<|endoftext|><|endoftext|>Ann?",
+        " Bob.<|im_end|>",
+    )
+
+
 # ---- identity -----------------------------------------------------------------------------------------------------------
 
 
@@ -486,3 +581,88 @@ def test_the_digest_names_all_that_decides_the_tokens() -> None:
         PairTemplate(bigger),
     ]
     assert len({same[0], *(other.digest() for other in others)}) == 5
+
+
+def first(**changes: Any) -> PairTemplate:
+    return PairTemplate(changes.pop("tokenizer", None) or tiny.tokenizer(), [0, 2], **changes)
+
+
+def test_the_first_definition_of_the_digest_is_that_of_version_0_1_0() -> None:
+    """Runs of that version are known by it."""
+    tokenizer = tiny.tokenizer()
+    identity = [
+        tokenizer.chat_template,
+        {},
+        [0, 2],
+        sorted(tokenizer.get_vocab().items()),
+        tokenizer("Ab 12,  é\n\n\tWörld's (x)", add_special_tokens=False)["input_ids"],
+    ]
+    expected = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    assert first().digest(1) == expected
+    assert re.fullmatch("2-[0-9a-f]{16}", first().digest())
+    assert first().digest() == first().digest(2)
+    with pytest.raises(ValueError, match="definition 3 of a template's digest is not known; expected 1 or 2"):
+        first().digest(3)
+
+
+def other_eos(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.eos_token = tiny.END_OF_TEXT
+
+
+def other_flag(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.add_tokens([AddedToken("<|im_start|>", special=True, lstrip=True)], special_tokens=True)
+
+
+def other_normalizer(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("boat", "ship")
+
+
+def other_split(tokenizer: PreTrainedTokenizerFast) -> None:
+    rest = tokenizer.backend_tokenizer.pre_tokenizer
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split("oa", "isolated"), rest])
+
+
+def special_as_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.split_special_tokens = True
+
+
+DIFFERENT = {
+    "its own EOS": other_eos,
+    "BOS before a text": with_bos,
+    "a flag of an added token": other_flag,
+    "the normaliser": other_normalizer,
+    "split rules": other_split,
+    "special tokens read as text": special_as_text,
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_tokenizers_that_differ_in_anything_have_digests_of_their_own(name: str) -> None:
+    """Though their vocabularies are the same."""
+    tokenizer = tiny.tokenizer()
+    DIFFERENT[name](tokenizer)
+    assert first(tokenizer=tokenizer).digest() != first().digest()
+
+
+def test_paths_and_padding_are_not_part_of_the_digest(tmp_path: Path) -> None:
+    """Nor are dates: saved and loaded, it is the same tokenizer."""
+    tokenizer = tiny.tokenizer()
+    for folder in ("a", "b"):
+        tokenizer.save_pretrained(tmp_path / folder)
+        loaded = AutoTokenizer.from_pretrained(tmp_path / folder)
+        assert first(tokenizer=loaded).digest() == first().digest()
+    tokenizer(["Ann", "Ann paints"], padding=True, truncation=True, max_length=3)
+    tokenizer.padding_side, tokenizer.model_max_length = "left", 7
+    tokenizer.backend_tokenizer.enable_padding(length=9)
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    assert first(tokenizer=tokenizer).digest() == first().digest()
+
+
+def test_rows_of_another_tokenizer_are_never_taken_from_a_cache(tmp_path: Path) -> None:
+    """Two tokenizers that differ in BOS, or in their own EOS, prepare the same file in turn."""
+    rows = load(str(tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(4))))
+    texts = []
+    for tokenizer in (tiny.tokenizer(), with_bos(tiny.tokenizer()), tiny.tokenizer(eos_token=tiny.END_OF_TEXT)):
+        row = prepare(rows, PairTemplate(tokenizer, [0, 2]))[0]
+        texts.append(tokenizer.decode(row["prompt_ids"][:1] + row["real_ids"][-1:]))
+    assert len(set(texts)) == 3

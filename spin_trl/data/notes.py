@@ -1,0 +1,54 @@
+"""What is noticed while rows become tokens, in the words in which a user is told about it, once a dataset."""
+
+from __future__ import annotations
+
+SPACE = "outer space stripped"
+THINKING = "earlier thinking left out"
+TOOLS = "tools left out"
+NO_THINKING = "rendered without thinking"
+RECORDED_START = "generation starts as recorded answers do"
+NORMALISED = "normalised"
+UNKNOWN = "unknown token"
+CUT = "cut by max_length"
+EARLY_END = "ends early"
+MARKED = "marked turn left out"
+
+_SENTENCES = {
+    SPACE: "the chat template strips white space around their texts",
+    THINKING: "the chat template leaves out the thinking of earlier answers, as it does at inference",
+    TOOLS: "the chat template shows no tools, so theirs are left out of the prompts",
+    NO_THINKING: (
+        "the chat template opens a thinking block where a generation starts, and these have none, so they are rendered with "
+        "`enable_thinking: false`. Do the same at inference, and set `chat_template_kwargs: {{enable_thinking: false}}` to "
+        "say so"
+    ),
+    RECORDED_START: (
+        "the chat template starts a generation in another way than it writes a recorded answer (with a thinking block that "
+        "these don't have, say), so their prompts end where recorded answers begin, for generation and training alike"
+    ),
+    NORMALISED: "the tokenizer changes their text (Unicode form, letter case or white space)",
+    UNKNOWN: "the tokenizer has no token for some of their characters, which become its unknown token or are lost",
+    CUT: "cut by `max_length` ({max_length}), so they lose their end and its EOS",
+    EARLY_END: "an EOS token inside their own text would end them early",
+    MARKED: (
+        "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
+        "it to `all`"
+    ),
+}
+
+NAMES = tuple(_SENTENCES)
+"""Of all notes."""
+
+
+def sentence(note: str, count: int, first: int, name: str, max_length: int | None = None) -> str:
+    """What a user is told of a note.
+
+    Args:
+        note: one of `NAMES`.
+        count: how many responses have it.
+        first: number of the first row that has it (0-based).
+        name: of the dataset.
+        max_length: the setting.
+    """
+    text = _SENTENCES[note].format(max_length=max_length)
+    return f"{count:,} real response{'s' if count != 1 else ''} of the {name} dataset (first in row {first}): {text}."

@@ -1,0 +1,74 @@
+"""What is noticed while rows are prepared reaches the user once a dataset, before anything runs, and the run's journal."""
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+import tiny
+from spin_trl import SelfPlayConfig, SPINConfig
+from spin_trl.data import notes
+from spin_trl.data.notes import NAMES, sentence
+from spin_trl.data.prepare import prepare_and_count
+from spin_trl.data.template import PairTemplate
+from spin_trl.errors import DataError
+from spin_trl.play.directory import RunDirectory
+from spin_trl.play.preparing import prepare_data
+from spin_trl.play.run import Run
+
+
+@pytest.mark.parametrize("note", NAMES)
+def test_every_note_is_a_sentence(note: str) -> None:
+    """With the count, the dataset and the first row."""
+    one = sentence(note, 1, 4, "train", 96)
+    assert one.startswith("1 real response of the train dataset (first in row 4): ")
+    assert one.endswith(".")
+    assert "{" not in one.replace("{enable_thinking: false}", "")
+    assert sentence(note, 1200, 4, "held-out", 96).startswith(
+        "1,200 real responses of the held-out dataset (first in row 4): "
+    )
+
+
+def lengths(template: PairTemplate, rows: Dataset) -> list[int]:
+    return [len(row["prompt_ids"]) + len(row["real_ids"]) for row in prepare_and_count(rows, template).rows]
+
+
+def test_answers_that_max_length_cuts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """One token more than fits is cut, one that just fits is not; the row is trained on all the same."""
+    template, rows = PairTemplate(tiny.tokenizer()), tiny.sft(8)
+    sizes = lengths(template, rows)
+    limit = max(sizes) - 1
+    found = prepare_and_count(rows, template, max_length=limit)
+    cut = [number for number, size in enumerate(sizes) if size > limit]
+    assert 0 < len(cut) < 8
+    assert found.notes == {notes.CUT: (len(cut), cut[0])}
+    assert len(found.rows) == 8
+    assert [one for one in caplog.messages if "max_length" in one] == [
+        f"{len(cut)} real response{'s' if len(cut) > 1 else ''} of the train dataset (first in row {cut[0]}): cut by "
+        f"`max_length` ({limit}), so they lose their end and its EOS."
+    ]
+    assert prepare_and_count(rows, template, max_length=max(sizes)).notes == {}
+
+
+def test_an_answer_that_would_end_early_refuses_its_row() -> None:
+    """By its number, with the token."""
+    rows = [{"prompt": "Ann?", "completion": " Bob."}, {"prompt": "Ann?", "completion": " Bob.<|im_end|> And Cleo."}]
+    with pytest.raises(DataError, match=r"(?s)ow 1\b.*has '<\|im_end\|>' inside its text"):
+        prepare_and_count(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
+
+
+def test_a_run_says_what_was_noticed_and_keeps_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In its console, and in its journal's `prepare` entry."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    run = Run(
+        directory=directory,
+        args=SPINConfig(output_dir=str(tmp_path / "run"), use_cpu=True, bf16=False, max_length=40),
+        play=SelfPlayConfig(held_out_fraction=0.2),
+        model=str(tiny.save(tmp_path / "model")),
+    )
+    rows = tiny.sft(8).to_list()
+    rows[3]["completion"] = " It is a boat." * 8
+    prepare_data(run, Dataset.from_list(rows), None)
+    assert run.done("prepare", "data")["notes"] == {notes.CUT: {"responses": 1, "first_row": 3}}
+    assert sum("(first in row 3): cut by `max_length` (40)" in one for one in caplog.messages) == 1
