@@ -182,7 +182,7 @@ SKIPS_TOOLS = (
 SKIPPED = {
     "a tool's result": ([message("tool", "3 found.")], r"the content of message 1 \(role 'tool'\)"),
     "a call": ([message(A, "", tool_calls=CALLS[:1])], r"a tool call of message 1 \(role 'assistant'\)"),
-    "a role that it does not know": ([message("critic", "No.")], r"the content of message 1 \(role 'critic'\)"),
+    "a role that it does not know": ([message("developer", "No.")], r"the content of message 1 \(role 'developer'\)"),
 }
 
 
