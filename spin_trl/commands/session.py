@@ -46,6 +46,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         Path("runs") / (recipe.name + ("-smoke" if recipe.play.smoke else ""))
     )
     settings = recipe.settings()
+    for warning in recipe.unused():
+        logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
         recipe.args.disable_tqdm = True  # whoever has launched this phase shows how far it is

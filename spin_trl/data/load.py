@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
+from ..functions import place_of, resolve
 from .columns import is_preference, is_sft
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def load(
             raise DataError(f"{path} has no split {split!r}; its splits are {list(loaded)}.")
         dataset = loaded[split] if isinstance(loaded, DatasetDict) else loaded
     elif ":" in name:
-        dataset = resolve(name)(split)
+        dataset = _called(name, split)
         if not isinstance(dataset, Dataset):
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
@@ -66,20 +65,15 @@ def load(
     return rename_columns(dataset, column_mapping)
 
 
-def resolve(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names.
-
-    Raises:
-        DataError: there is no such module or function.
-    """
-    module_name, _, function_name = name.partition(":")
+def _called(name: str, split: str) -> Any:
+    """What the function that `module:function` names returns for a split."""
+    function = resolve(name)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"{name!r} names no function that can be imported: {error}") from error
-    if not callable(function):
-        raise DataError(f"{name!r} is not a function.")
-    return function
+        return function(split)
+    except DataError:
+        raise
+    except Exception as error:  # the user's own code
+        raise DataError(f"{name!r} failed: {type(error).__name__}: {error}{place_of(error)}") from error
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
