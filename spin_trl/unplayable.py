@@ -85,9 +85,10 @@ def positions(config: PretrainedConfig | None) -> int | None:
     if config is None:
         return None
     text = config.get_text_config()
-    known = limit = getattr(text, "max_position_embeddings", None)
+    known: Any = getattr(text, "max_position_embeddings", None)
     if not isinstance(known, int) or known <= 0 or getattr(text, "alibi", False):
         return None
+    limit: int = known
     scalings = [getattr(text, "rope_parameters", None), getattr(text, "rope_scaling", None)]
     for scaling in [one for one in scalings if isinstance(one, Mapping)]:
         # Layers of several kinds may have a scaling each.
