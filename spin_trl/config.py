@@ -6,7 +6,7 @@ A flat dataclass in TRL's style, so that TRL's own parser reads it from YAML and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -175,6 +175,29 @@ class SPINConfig(DPOConfig):
     def __post_init__(self) -> None:
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         super().__post_init__()
+        self._check()
+
+    @classmethod
+    def completed(cls, args: DPOConfig) -> SPINConfig:
+        """The settings of a `DPOConfig`, with the defaults of all that it does not have.
+
+        Raises:
+            RecipeError: they contradict each other for self-play.
+        """
+        # Not by the constructor: it would take values that DPOConfig's own has replaced for a user's.
+        completed = cls.__new__(cls)
+        for known in fields(cls):
+            if known.default is not MISSING:
+                setattr(completed, known.name, known.default)
+        completed.__dict__.update(args.__dict__)
+        completed._check()
+        return completed
+
+    def _check(self) -> None:
+        options: Any = self.__dict__["model_init_kwargs"]
+        if isinstance(options, dict) and "torch_dtype" in options:  # its name in earlier versions of transformers
+            others = {name: value for name, value in options.items() if name != "torch_dtype"}
+            self.model_init_kwargs = {"dtype": options["torch_dtype"], **others}
         in_range("temperature", self.temperature, 0)
         in_range("top_p", self.top_p, 0, 1, low_open=True)
         in_range("top_k", self.top_k, 0)

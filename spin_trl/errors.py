@@ -4,6 +4,11 @@ Every class is also the standard-library error that it replaces, so `except Valu
 prints the message without a traceback and exits with `exit_code`: 2 for input that has to change, 1 for a failure.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class SpinError(Exception):
     """Base class of every error that this package raises on purpose."""
@@ -67,3 +72,9 @@ class PlanError(SpinError, ValueError):
 
 class DoesNotFitError(SpinError, RuntimeError):
     """A run needs more memory than the GPU that it was planned for has, or a format that this GPU does not know."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message on a name that is unknown: `; did you mean 'win_rate'?`, or a full stop if none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "."

@@ -7,7 +7,7 @@ iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
 from __future__ import annotations
 
 import argparse
-import difflib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +25,16 @@ from .checks import as_mapping, in_range
 from .config import DPO_ONLY, SPINConfig
 from .data.as_conversations import as_conversations
 from .data.load import load
-from .errors import RecipeError
+from .errors import RecipeError, nearest
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
 from .loss_types import OURS, OWN_SETTINGS, own_settings, use_beta
+from .models import is_adapter
+from .other_names import said_of, translate, translate_arguments
 from .play.directory import home_expanded
 from .play.freeze import differences_from_defaults, found_from
 from .play.ownership import Ownership, frozen_recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -154,6 +158,28 @@ class Recipe:
         """All that differs from the defaults, as a recipe."""
         return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
 
+    def unused(self) -> list[str]:
+        """Settings that say something which is not done, each as a sentence."""
+        said = []
+        lora = [name for name in self.settings() if name.startswith("lora_") and name in vars(self.model)]
+        lora += [name for name in ("use_rslora", "use_dora") if getattr(self.model, name)]
+        named = ", ".join(f"`{name}`" for name in lora)
+        if self.model.model_name_or_path is not None and is_adapter(self.model.model_name_or_path):
+            if lora or self.model.use_peft:
+                said.append(
+                    f"{named or '`use_peft`'}: not used, since {self.model.model_name_or_path} is an adapter already: "
+                    "training goes on with that one, as it is."
+                )
+        elif lora and not self.model.use_peft:
+            said.append(f"{named}: not used, since `use_peft` is not true: all weights are trained.")
+        if self.args.metric_for_best_model and not self.args.load_best_model_at_end:
+            said.append("`metric_for_best_model`: not used; `metric_for_best_iteration` chooses the best iteration.")
+        if self.args.resume_from_checkpoint:
+            said.append("`resume_from_checkpoint`: not used; the same command goes on where a run was interrupted.")
+        if self.args.label_smoothing_factor:
+            said.append("`label_smoothing_factor`: not used; DPO's losses have `label_smoothing`.")
+        return said
+
     def load_as_set(self) -> None:
         """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
         if self.model.model_name_or_path is None:
@@ -214,6 +240,8 @@ def read(
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     for name, value in (as_mapping("env", settings.pop("env", None)) or {}).items():  # as TRL's recipes do
         os.environ[name] = str(value)
+    parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
+    settings, overrides = _as_called_here(path, settings, overrides, parser)
     if losses is not None:
         settings, overrides = _with_losses(settings, overrides, losses)
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
@@ -221,10 +249,12 @@ def read(
     lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
     for name in _overridden(arguments):
         lists.pop(name, None)
-    parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
     unknown = [key for key in settings if key not in _known(parser)]
     if unknown:
-        raise RecipeError(f"{path}: unknown setting {unknown[0]!r}{_nearest(unknown[0], _known(parser))}")
+        raise RecipeError(
+            f"{path}: unknown {'settings' if unknown[1:] else 'setting'} "
+            + " ".join(f"{name!r}{_called(name, parser)}" for name in unknown)
+        )
     settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
@@ -235,6 +265,8 @@ def read(
         if isinstance(error, RecipeError):
             raise
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
+    except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
+        raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
     recipe = Recipe(_name(path), *parsed)
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
@@ -297,7 +329,7 @@ def find(source: str) -> Path:
     if source in known:
         return known[source]
     raise RecipeError(
-        f"There is no recipe {source!r}{_nearest(source, known)} Shipped are: {', '.join(sorted(known))}."
+        f"There is no recipe {source!r}{nearest(source, known)} Shipped are: {', '.join(sorted(known))}."
     )
 
 
@@ -362,18 +394,60 @@ def _overridden(arguments: Sequence[str]) -> list[str]:
     return [name for name in PER_ITERATION for argument in arguments if argument.partition("=")[0] == f"--{name}"]
 
 
+def known_settings() -> frozenset[str]:
+    """The names of all settings that a recipe may have."""
+    return frozenset(_known(_Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig])))
+
+
 def _known(parser: argparse.ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest != "help"]
 
 
-def _nearest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else "."
+def _called(name: str, parser: argparse.ArgumentParser) -> str:
+    """What a setting that is unknown may be here: what its usual name elsewhere stands for, or else the nearest name."""
+    return said_of(name.replace("-", "_")) or nearest(name, _known(parser))
+
+
+def _as_called_here(
+    path: Path, settings: dict[str, Any], overrides: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings and arguments under the names that they have here; those that other tools call otherwise are said."""
+    known = {*_known(parser), "per_iteration"}
+    try:
+        settings, renamed = translate({str(name): value for name, value in settings.items()}, known.__contains__)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    arguments, more = translate_arguments(list(overrides), known.__contains__)
+    if renamed or more:
+        logger.warning("%s: %s here.", path, "; ".join([*renamed, *more]))
+    return settings, arguments
+
+
+_ENUMS = re.compile(r"(?P<value>.*) is not a valid (?P<kind>\w+), please select one of (?P<known>.*)")
+_SETTINGS_OF = {
+    "OptimizerNames": "optim",
+    "SchedulerType": "lr_scheduler_type",
+    "IntervalStrategy": "logging_strategy, eval_strategy or save_strategy",
+    "SaveStrategy": "save_strategy",
+    "HubStrategy": "hub_strategy",
+}
+
+
+def _of_enum(message: str) -> str | None:
+    """What transformers says of a value that is none of a list, with the name of its setting and the nearest value."""
+    found = _ENUMS.fullmatch(message.strip())
+    if found is None or found["kind"] not in _SETTINGS_OF:
+        return None
+    known = re.findall(r"'([^']*)'", found["known"])
+    near = nearest(found["value"], known)
+    return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Known are {', '.join(known)}."
 
 
 def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
     unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
     if unknown:
-        return f"unknown setting {unknown[1]!r}{_nearest(unknown[1].lstrip('-'), _known(parser))}"
+        return f"unknown setting {unknown[1]!r}{_called(unknown[1].lstrip('-'), parser)}"
+    if (of_enum := _of_enum(message)) is not None:
+        return of_enum
     stray = re.search(r"not used by the HfArgumentParser: (\[.*\])", message)
     return f"unexpected arguments {stray[1]}; settings begin with `--`." if stray else message

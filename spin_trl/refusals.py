@@ -6,26 +6,27 @@ from typing import Any
 
 from datasets import IterableDataset
 
+from .arguments import as_settings
 from .collator import DataCollatorForSelfPlay
 from .config import SPINConfig
-from .errors import DataError, RecipeError
+from .errors import DataError
 from .loss_types import check_known
+from .unplayable import of_settings, refuse
 
 
 def check_self_play(args: Any, train_dataset: Any, data_collator: Any) -> SPINConfig:
     """Raise unless an iteration can be played with these arguments of a trainer. Returns the settings, as what they are.
 
     Args:
-        args: settings; self-play needs ours.
+        args: settings; TRL's own are completed.
         train_dataset: human responses.
         data_collator: ours, or None.
 
     Raises:
-        RecipeError: the settings are TRL's own, name an unknown loss, or would move the opponent.
+        RecipeError: the settings name an unknown loss, or can't be played; the message has all reasons.
         DataError: the dataset is a stream or holds images, or the collator is another one.
     """
-    if not isinstance(args, SPINConfig):
-        raise RecipeError(f"An SFT dataset needs `args` of type SPINConfig, got {type(args).__name__}.")
+    args = as_settings(args) or SPINConfig()
     if isinstance(train_dataset, IterableDataset):
         raise DataError(
             "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
@@ -36,6 +37,5 @@ def check_self_play(args: Any, train_dataset: Any, data_collator: Any) -> SPINCo
         raise DataError("Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`).")
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
         raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
-    if args.sync_ref_model:
-        raise RecipeError("`sync_ref_model` moves the reference model, but the opponent is frozen in an iteration.")
+    refuse(of_settings(args))
     return args

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import logging
+import math
 import textwrap
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from trl.trainer.utils import get_config_model_id, hash_module
 from . import checkpoint, opponent
 from .adapters import check_new, check_output_layer
 from .answers import answer
+from .arguments import as_dataset, as_datasets, as_model, as_settings, check_functions, check_kinds
 from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
@@ -54,6 +56,7 @@ from .models import keep_differentiable, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
+from .unplayable import of_batches, of_positions, refuse
 from .vocabulary import check_tokens, embeddings_of
 
 logger = logging.getLogger(__name__)
@@ -125,6 +128,21 @@ class SPINTrainer(ObjectiveTrainer):
         generations: GenerationSource | None = None,
         proto: GenerationSource | None = None,
     ) -> None:
+        model = as_model(model)
+        if args is not None and not isinstance(args, DPOConfig):
+            args = as_settings(args)
+        check_kinds(
+            ref_model=ref_model,
+            processing_class=processing_class,
+            peft_config=peft_config,
+            quantization_config=quantization_config,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        check_functions(data_collator=data_collator, compute_metrics=compute_metrics)
+        if train_dataset is not None:
+            train_dataset = as_dataset(train_dataset, "train_dataset", streams=True)
+        eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
@@ -186,6 +204,10 @@ class SPINTrainer(ObjectiveTrainer):
             self.precompute_ref_logps &= not (self._opponent_is_ours and at_every_step)
         self._ready = True
         if self._self_play:
+            name = f"the model {get_config_model_id(self.model.config)!r}"
+            rows = len(self.train_dataset) if self.args.train_on_turn != "all" else math.inf
+            processes = self.accelerator.num_processes
+            refuse([*of_positions(self.model.config, self.args, name), *of_batches(self.args, rows, processes)])
             is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
             lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
             if lost is not None and self.accelerator.is_main_process:
@@ -378,10 +400,40 @@ class SPINTrainer(ObjectiveTrainer):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, after the opponent has answered, if it has not yet. Arguments and result are DPOTrainer's."""
+        """Evaluate, after the opponent has answered, if it has not yet. Arguments and result are DPOTrainer's.
+
+        A dataset of human responses may be passed, too; the opponent answers its prompts first.
+
+        Raises:
+            DataError: the dataset is of another kind than datasets to train on.
+        """
         if self._self_play and self._given is None and (eval_dataset is None or isinstance(eval_dataset, str)):
             self._for_each_eval_dataset(self._with_opponent)
+        if not isinstance(eval_dataset, str):
+            eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
         return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predict, on what Trainer's takes, or on human responses, whose prompts the opponent answers first.
+
+        Raises:
+            DataError: the dataset is of another kind than datasets to train on.
+            RecipeError: the policy has been trained, and its opponent is not kept.
+        """
+        test_dataset = as_dataset(test_dataset, "test_dataset", streams=True)
+        if (
+            is_sft(test_dataset)
+            and "sample" not in test_dataset.column_names
+            and not self._is_given_pairs(test_dataset)
+        ):
+            if self._opponent_is_ours and self.state.global_step > 0 and not is_peft_model(self.model):
+                raise RecipeError(
+                    "Human responses can't be predicted on after training: full fine-tuning keeps no opponent that could "
+                    "answer their prompts. Predict before training, or pass the dataset as `eval_dataset` to the "
+                    "constructor, and predict on `trainer.eval_dataset`."
+                )
+            test_dataset = self._with_opponent(self._rows(test_dataset, "test"), "test")
+        return super().predict(test_dataset, *args, **kwargs)
 
     def _next_opponent(self) -> None:
         """The policy as it is now becomes the opponent: `train()` was called again."""

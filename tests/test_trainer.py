@@ -11,8 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback
-from trl import DPOConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, TrainerCallback, TrainingArguments
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import use_adapter
 
@@ -723,7 +722,7 @@ def test_what_self_play_can_not_do_is_refused_before_a_model_is_loaded() -> None
     refused(DataError, "An iterable dataset can't be self-played", train_dataset=stream)
     refused(DataError, "Self-play on images is not supported", train_dataset=pictured)
     refused(
-        RecipeError, "needs `args` of type SPINConfig, got DPOConfig", args=DPOConfig("x", use_cpu=True, bf16=False)
+        RecipeError, "`args` is a TrainingArguments; expected an SPINConfig", args=TrainingArguments("x", use_cpu=True)
     )
     refused(DataError, "must be a DataCollatorForSelfPlay", data_collator=DataCollatorForPreference(pad_token_id=0))
     refused(RecipeError, "`sync_ref_model` moves the reference", args=settings(sync_ref_model=True))

@@ -39,6 +39,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     recipe.play.run_dir = run_dir_of(recipe, source, overrides)
     settings = recipe.settings()
+    for warning in recipe.unused():
+        logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
         recipe.args.disable_tqdm = True  # whoever has launched this phase shows how far it is

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import glob
-import importlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
+from ..functions import place_of, resolve
 from .columns import is_preference, is_sft, with_input
 from .csv_text import read_csv
 from .exact_json import read_exactly
@@ -63,7 +63,7 @@ def load(
         hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
         raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
-        dataset = resolve(name)(split)
+        dataset = _called(name, split)
         if not isinstance(dataset, Dataset):
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
@@ -79,20 +79,15 @@ def load(
     return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
-def resolve(name: str) -> Callable[..., Any]:
-    """The function that `module:function` names.
-
-    Raises:
-        DataError: there is no such module or function.
-    """
-    module_name, _, function_name = name.partition(":")
+def _called(name: str, split: str) -> Any:
+    """What the function that `module:function` names returns for a split."""
+    function = resolve(name)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DataError(f"{name!r} names no function that can be imported: {error}") from error
-    if not callable(function):
-        raise DataError(f"{name!r} is not a function.")
-    return function
+        return function(split)
+    except DataError:
+        raise
+    except Exception as error:  # the user's own code
+        raise DataError(f"{name!r} failed: {type(error).__name__}: {error}{place_of(error)}") from error
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:

@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
-from ..errors import RecipeError
+from ..errors import RecipeError, nearest
+from ..functions import place_of, resolve
 
 Score = float | Mapping[str, float]
 """What a scorer says of a generated response: a number, or named numbers."""
@@ -187,6 +188,45 @@ def scorer_of(names: Sequence[str]) -> Scorer:
     return score
 
 
+def figures_of(names: Sequence[str]) -> list[str] | None:
+    """The figures that scorers give, as [`scorer_of`] has them; None where only calling them would tell.
+
+    Args:
+        names: as for [`scorer_of`].
+    """
+    if not all(name in SCORERS or name.startswith(REGEX) for name in names):
+        return None
+    found = []
+    for name in names:
+        parts = list(gsm8k("", f"{ANSWER_MARK}1", "")) if name == "gsm8k" else [""]
+        found += [".".join(filter(None, [_short(name) if len(names) > 1 else "", part])) for part in parts]
+    return [f"score/{name}" if name else "score" for name in found]
+
+
+def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
+    """What a scorer says, as numbers.
+
+    Raises:
+        RecipeError: it fails, or says something that is no number; the message says where.
+    """
+    try:
+        found = scorer(prompt, real, generated)
+    except Exception as error:  # the user's own code
+        raise RecipeError(
+            f"The scorer fails with {type(error).__name__}: {error}{place_of(error)}. It was called with the prompt "
+            f"{prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}."
+        ) from error
+    try:
+        if isinstance(found, Mapping):
+            return {str(name): float(value) for name, value in found.items()}
+        return float(found)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"The scorer returned {found!r:.100} for the prompt {prompt[:60]!r}; expected a number, or a mapping from names "
+            "to numbers."
+        ) from None
+
+
 def _short(name: str) -> str:
     """A name for figures: of a pattern, the pattern; of a function, its own."""
     return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
@@ -201,7 +241,9 @@ def _named(name: str) -> Scorer:
         except re.error as error:
             raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
     if ":" in name:
-        from ..data.load import resolve  # not above: it brings torch along, and whoever reads figures needs neither
-
         return resolve(name)
-    raise RecipeError(f"`scorer` is {name!r}; known are {', '.join(SCORERS)}, `regex:PATTERN` and `module:function`.")
+    near = nearest(name, SCORERS)
+    raise RecipeError(
+        f"`scorer` is {name!r}; known are {', '.join(SCORERS)}, `regex:PATTERN` and `module:function`"
+        f"{near.replace('; did', '. Did')}"
+    )

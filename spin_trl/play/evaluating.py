@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..evaluation.degeneration import Answer, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
 from ..evaluation.logps import response_logps
-from ..evaluation.scorers import Score
+from ..evaluation.scorers import Score, score_of
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
 from .answering import Load, answer, at_hand
@@ -132,10 +131,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     def score(row: dict, ids: list[int]) -> Score | None:
         if run.scorer is None:
             return None
-        found = run.scorer(row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True))
-        if isinstance(found, Mapping):
-            return {name: float(value) for name, value in found.items()}
-        return float(found)
+        return score_of(run.scorer, row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True))
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):

@@ -111,14 +111,14 @@ def _default(config: Any) -> Any:
     if not isinstance(config, TrainingArguments):
         return type(config)()
     # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine that has no GPU.
-    with _accelerates_state_kept():
+    with accelerates_state_kept():
         default = type(config)(use_cpu=True)
     default.use_cpu = False
     return default
 
 
 @contextlib.contextmanager
-def _accelerates_state_kept() -> Iterator[None]:
+def accelerates_state_kept() -> Iterator[None]:
     """Restore accelerate's state of this process afterwards.
 
     TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the

@@ -47,7 +47,18 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
 
 
 def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
+    # The current folder, with whatever modules the user has there, stays off the path of the launch and of its processes.
+    # Only a checkout of this package that is not installed is found in that folder.
+    is_safe = Path(__file__).parents[2] != Path.cwd()
+    command = [
+        sys.executable,
+        *(["-P"] if is_safe else []),
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(config_file),
+        "--quiet",
+    ]
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
     # A live display would be torn apart by what others write to its terminal: it passes through here.
     is_watched = isinstance(sys.stdout, FileProxy)
@@ -55,7 +66,7 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     launcher = subprocess.Popen(
         command,
         start_new_session=True,
-        env={**os.environ, LAUNCHED: "1"},
+        env={**os.environ, LAUNCHED: "1", **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
         stdout=subprocess.PIPE if is_watched else None,
         stderr=subprocess.STDOUT if is_watched else None,
         errors="replace",  # as text, in the encoding of this process, which is that of its child

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,22 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from trl import DPOConfig
 
 from .. import credentials, terminal
 from ..adapters import check_new
+from ..arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..config import SPINConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
-from ..errors import DataError, LaunchError, RunDirectoryError
-from ..evaluation.scorers import Scorer
+from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError
+from ..evaluation.scorers import Scorer, scorer_of
 from ..files import definition_of, read_json
 from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
 from ..model_digest import digest
 from ..models import load_tokenizer
+from ..unplayable import refuse
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
@@ -42,9 +45,10 @@ from .given import keep_adapter
 from .identity import is_same_start, point_adapters_at_start
 from .journal import MADE
 from .ownership import JOURNAL
-from .phases import Launch, in_this_process
+from .phases import Launch, in_this_process, training_plugin
 from .preparing import prepare_data
 from .pushing import Pushing
+from .rehearsing import processes_of, reasons
 from .run import LAUNCHED, Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
@@ -82,15 +86,16 @@ class SelfPlay:
 
     Args:
         model: θ_0: a Hub name, a folder, a model, or None to build a small one from `start`.
-        args: settings of an iteration.
+        args: settings of an iteration. TRL's `DPOConfig` gets the defaults of all that it does not have.
         play: settings of the loop.
-        train_dataset: human responses: `messages`, or `prompt` and `completion`.
-        eval_dataset: held-out responses; None: a share of the prompts is held out.
+        train_dataset: human responses: `messages`, or `prompt` and `completion`. A `Dataset`, whose format is passed over
+            and whose transform is applied, a list of rows, or a `pandas.DataFrame`.
+        eval_dataset: held-out responses, likewise; None: a share of the prompts is held out.
         processing_class: the tokenizer; None: the model's own.
         peft_config: LoRA; None for full fine-tuning.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
-        scorer: called with prompt, real and generated text of every held-out prompt.
+        scorer: called with prompt, real and generated text of every held-out prompt; or what a recipe would name.
         launch: runs a phase; by default in this process.
         settings: all settings as a recipe, if the run comes from one.
         sources: names of the data, as a recipe has them (`dataset_name`, ...), for the cards.
@@ -98,41 +103,44 @@ class SelfPlay:
 
     Raises:
         DataError: the data can't be used.
+        RecipeError: an argument is of another kind than its own, or settings contradict each other.
     """
 
     def __init__(
         self,
-        model: str | PreTrainedModel | None,
-        args: SPINConfig | None = None,
+        model: str | Path | PreTrainedModel | None,
+        args: SPINConfig | DPOConfig | None = None,
         play: SelfPlayConfig | None = None,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | None = None,
+        train_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
+        eval_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: Any = None,
         quantization_config: BitsAndBytesConfig | None = None,
         start: StartConfig | None = None,
-        scorer: Scorer | None = None,
+        scorer: Scorer | str | Sequence[str] | None = None,
         launch: Launch = in_this_process,
         settings: dict[str, Any] | None = None,
         sources: Mapping[str, Any] | None = None,
         recipe: str | os.PathLike[str] | None = None,
     ) -> None:
-        args, play = args or SPINConfig(), play or SelfPlayConfig()
+        check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
+        check_kinds(settings=settings, sources=sources, quantization_config=quantization_config)
+        check_functions(launch=launch)
+        model, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
             credentials.refuse(config)
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
-        if not isinstance(train_dataset, Dataset):
-            kind = type(train_dataset).__name__
-            raise DataError(f"Self-play needs prompts with human responses as a `Dataset`. Found a {kind}.")
-        if not is_sft(train_dataset):
+        rows: Dataset = as_dataset(train_dataset, "train_dataset")
+        held_out: Dataset | None = None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset")
+        if not is_sft(rows):
             raise DataError(
-                f"Self-play needs prompts with human responses. {not_sft(train_dataset)} Given pairs (`chosen` and "
-                "`rejected`) are for SPINTrainer: there is nothing to iterate."
+                f"Self-play needs prompts with human responses. {not_sft(rows)} Given pairs (`chosen` and `rejected`) are "
+                "for SPINTrainer: there is nothing to iterate."
             )
         check_new(peft_config)
-        self.train_dataset = _first(train_dataset, SMOKE_ROWS) if play.smoke else train_dataset
-        self.eval_dataset = _first(eval_dataset, SMOKE_ROWS) if play.smoke and eval_dataset else eval_dataset
+        self.train_dataset = _first(rows, SMOKE_ROWS) if play.smoke else rows
+        self.eval_dataset = _first(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or args.output_dir)
         model = os.path.expanduser(model) if isinstance(model, str) else model
@@ -145,7 +153,7 @@ class SelfPlay:
             start=start or StartConfig(),
             peft_config=peft_config,
             quantization_config=quantization_config,
-            scorer=scorer,
+            scorer=_scorer(scorer),
             processing_class=processing_class,
             sources=sources or {},
         )
@@ -162,11 +170,13 @@ class SelfPlay:
 
         Raises:
             DataError: the data can't be used, or has changed since the run was started.
+            RecipeError: settings can't be played; the message has all the reasons.
             RunDirectoryError: the run directory belongs to a run with other settings, holds other files, or is in use.
             LaunchError: a launcher is in the way, or a phase that was launched has failed.
             HubError: a run may be kept on the Hub (`hub_backup`), and the Hub can't be asked.
         """
         _check_launcher(self)
+        self._check_playable()
         run, main = self.state, PartialState().is_main_process
         pushing = Pushing(run, self._console, active=main)
         if main:
@@ -178,6 +188,11 @@ class SelfPlay:
             self._set_up()
             with pushing:
                 return self._play_all(pushing)
+
+    def _check_playable(self) -> None:
+        """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
+        if LAUNCHED not in os.environ and training_plugin() is None:
+            refuse(reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config)))
 
     def _play_all(self, pushing: Pushing) -> RunResult:
         """All iterations, one after the other; `pushing` is told what has finished."""
@@ -227,6 +242,7 @@ class SelfPlay:
             phase: `start`, `generate`, `train`, `evaluate` or `baseline`.
             iteration: 0-based. The phases before it must have finished.
         """
+        self._check_playable()
         if PartialState().is_main_process:
             self._claim_directory()
         self._set_up()
@@ -320,6 +336,22 @@ class SelfPlay:
             run.journal.append("given", START, digest=found, **origin)
         elif known["digest"] != found:
             raise RunDirectoryError(f"{self.directory.path} was started from another model than the one given now.")
+
+
+def _scorer(scorer: Any) -> Scorer | None:
+    """A scorer that was passed as such, or by the names that recipes use."""
+    if isinstance(scorer, str):
+        return scorer_of([scorer])
+    if isinstance(scorer, Sequence):
+        unnamed = next((one for one in scorer if not isinstance(one, str)), None)
+        if unnamed is not None or not scorer:
+            raise RecipeError(
+                f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function."
+            )
+        return scorer_of(scorer)
+    check_functions(scorer=scorer)
+    found: Scorer | None = scorer
+    return found
 
 
 def _first(dataset: Dataset, count: int) -> Dataset:

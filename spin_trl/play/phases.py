@@ -15,7 +15,9 @@ from types import MappingProxyType
 from accelerate import PartialState
 from safetensors import SafetensorError
 
-from ..errors import LaunchError, RunDirectoryError
+from ..errors import LaunchError, RecipeError, RunDirectoryError, nearest
+from ..evaluation.figures import is_figure
+from ..files import read_json
 from .answering import generate_iteration
 from .baseline import play_baseline
 from .directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
@@ -94,6 +96,7 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         )
     _check_order(run, phase, iteration)
     if phase == "generate":
+        _check_score(run, iteration)
         _check_gate(run, iteration)
     state = PartialState()
     try:
@@ -133,6 +136,19 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
                 f"The {phase} phase of iteration {iteration} needs the {earlier} phase of {where}, which has not finished "
                 f"in {run.directory.path}. `spin-trl run` plays all phases in their order."
             )
+
+
+def _check_score(run: Run, iteration: int) -> None:
+    """The score by which the best iteration is chosen is one that the scorer gives: known once the start is measured."""
+    name, figures = run.play.metric_for_best_iteration, read_json(run.directory.metrics(START)) or {}
+    if iteration or run.has_begun(0) or not name.startswith("score") or not figures or name in figures:
+        return
+    given = [figure for figure in figures if figure.startswith("score") and is_figure(figure, figures)]
+    what = f"the scorer gives {', '.join(given)}" if given else "the scorer gave nothing for any held-out prompt"
+    raise RecipeError(
+        f"`metric_for_best_iteration` is {name!r}, but {what}{nearest(name, given)} Only the start has been measured: "
+        "change the setting, and add `--existing_run overwrite`."
+    )
 
 
 def _check_gate(run: Run, iteration: int) -> None:

@@ -13,13 +13,14 @@ from transformers import PrinterCallback
 from ..adapters import is_adapter
 from ..checkpoint import latest
 from ..config import SPINConfig
-from ..errors import RecipeError, RunDirectoryError, SpinError
+from ..errors import RunDirectoryError, SpinError
 from ..files import read_json
 from ..generation.store import GenerationStore
 from ..models import load_policy, merge_adapter
 from ..trainer import SPINTrainer
 from .directory import START, iteration_stage, replace_folder
 from .progress import ReportSteps
+from .rehearsing import refusal
 from .run import Run, free_memory, since
 from .tracking import training_logs
 
@@ -100,11 +101,8 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
         )
     except SpinError:
         raise
-    except (ValueError, NotImplementedError) as error:
-        # PEFT knows which layers to adapt for some kinds of models only.
-        unnamed = "target_modules" in str(error) and getattr(run.peft_config, "target_modules", "") is None
-        advice = " Set `lora_target_modules: all-linear`, or name the layers." if unnamed else ""
-        raise RecipeError(f"These settings can't be trained with: {error}{advice}") from error
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise refusal(error, run.peft_config) from error
 
 
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:

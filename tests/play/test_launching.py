@@ -29,9 +29,11 @@ class Launched:
 
     def __init__(self, returncode: int = 0) -> None:
         self.returncode, self.commands, self.configs = returncode, [], []
+        self.environments: list[dict[str, str]] = []
 
     def __call__(self, command: list[str], **options: Any) -> "Launched":
         self.commands.append(command)
+        self.environments.append(options["env"])
         self.configs.append(
             yaml.safe_load(Path(command[command.index("--config_file") + 1]).read_text(encoding="utf-8"))
         )
@@ -63,8 +65,10 @@ def test_generation_is_launched_without_the_training_plugin(
         popen.commands.clear(), popen.configs.clear()
         by_accelerate(run, phase, 1)
         for arguments in popen.commands:
-            assert arguments[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+            assert arguments[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
             assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
+        # Nor do the processes of the launch look for Python's and the libraries' modules in the user's folder.
+        assert all(environment["PYTHONSAFEPATH"] == "1" for environment in popen.environments)
         assert [config["distributed_type"] for config in popen.configs] == [
             plugin if has_it else "MULTI_GPU" for has_it in with_plugin
         ]

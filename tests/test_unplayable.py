@@ -1,0 +1,173 @@
+"""What can't be played is said before anything runs, all of it in one message."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoConfig, LlamaConfig
+
+import tiny
+from play.runs import build
+from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer
+from spin_trl.errors import RecipeError
+from spin_trl.unplayable import of_batches, of_positions, of_run, of_settings, positions, trackers
+
+EVERY_NINE = {"eval_strategy": "steps", "eval_steps": 9, "save_strategy": "steps", "save_steps": 9}
+
+
+def settings(**changes: Any) -> SPINConfig:
+    """Settings of an iteration on the CPU."""
+    return SPINConfig("out", **{"use_cpu": True, "bf16": False, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"neftune_noise_alpha": 5.0}, "`neftune_noise_alpha` (5) adds noise"),
+        ({"sync_ref_model": True}, "`sync_ref_model` moves the reference"),
+        ({"report_to": "wanb"}, "`report_to` names 'wanb', which is no tracker; did you mean 'wandb'?"),
+        ({"optim": "grokadamw"}, "`optim` is 'grokadamw', which can't be used here"),
+        ({"optim": "galore_adamw", "optim_target_modules": ["q_proj"]}, "`galore_torch`"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "`lr_scheduler_type` is 'cosine_with_min_lr'"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "`lr_scheduler_kwargs` {'foo': 1}"),
+        ({"num_train_epochs": 0}, "`num_train_epochs` is 0; it must be above 0"),
+        ({"max_steps": 0}, "`max_steps` is 0"),
+        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size` is 0; it must be at least 1"),
+        ({"learning_rate": -1.0}, "`learning_rate` is -1.0; it must be at least 0"),
+        ({"learning_rate": float("nan")}, "`learning_rate` is nan"),
+        ({"truncation_mode": "keep"}, "`truncation_mode` is 'keep'"),
+        ({"dataloader_persistent_workers": True}, "`dataloader_persistent_workers` needs"),
+    ],
+)
+def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], said: str) -> None:
+    """Each is named with what to do."""
+    assert said in "\n".join(of_settings(settings(**changes)))
+
+
+def test_usual_settings_are_played() -> None:
+    """Nothing is refused without a reason."""
+    for changes in (
+        {},
+        {"lr_scheduler_type": "constant"},
+        {"optim": "adamw_bnb_8bit"},
+        {"max_steps": 3},
+        {"bf16": True},
+    ):
+        assert of_settings(settings(**changes)) == []
+    assert of_run(settings(), SelfPlayConfig()) == []
+
+
+def test_trackers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that transformers knows, by its own words on whether they are there."""
+    from transformers import integrations
+
+    for is_there in (False, True):
+        monkeypatch.setattr(integrations, "is_wandb_available", lambda is_there=is_there: is_there)
+        assert bool(trackers(["wandb"])) is not is_there
+    assert trackers("none") == trackers([]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"eval_strategy": "steps", "eval_steps": 10},
+            "`eval_strategy: steps`: an iteration's training has no dataset",
+        ),
+        ({"eval_on_start": True}, "`eval_on_start: true`"),
+        ({"load_best_model_at_end": True, **EVERY_NINE}, "delivers the best by `metric_for_best_iteration`"),
+        ({"save_strategy": "best"}, "`save_strategy: best`"),
+    ],
+)
+def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], said: str) -> None:
+    """SPINTrainer may have an `eval_dataset`; an iteration of a run has none."""
+    assert said in "\n".join(of_run(settings(**changes), SelfPlayConfig()))
+
+
+@pytest.mark.parametrize(
+    ("metric", "scorer", "said"),
+    [
+        ("winrate", None, "did you mean 'win_rate'?"),
+        ("loss", None, "is no held-out figure"),
+        ("score", "gsm8k", "the scorer gives score/exact_match"),
+        ("score/exactmatch", "gsm8k", "did you mean 'score/exact_match'?"),
+        ("score", ["gsm8k", "json"], "score/gsm8k.exact_match"),
+        ("score/exact_match", "gsm8k", None),
+        ("score_greedy/exact_match", "gsm8k", None),
+        ("score/json", ["gsm8k", "json"], None),
+        ("score", "json", None),
+        ("score/mine", "json:dumps", None),  # only calling it would tell
+        ("gap", None, None),
+        ("degeneration/repetition", None, None),
+    ],
+)
+def test_a_figure_that_there_is_not_is_refused_with_the_nearest(metric: str, scorer: Any, said: str | None) -> None:
+    """It would leave the best iteration to chance, at the end of the run."""
+    found = "\n".join(of_run(settings(), SelfPlayConfig(metric_for_best_iteration=metric, scorer=scorer)))
+    assert found == "" if said is None else said in found
+
+
+def test_incomplete_batches_that_are_dropped_leave_something() -> None:
+    """Over all processes, and with all generations of a prompt."""
+    args = settings(dataloader_drop_last=True, per_device_train_batch_size=8)
+    assert of_batches(args, 16, 2) == of_batches(settings(), 1, 1) == []
+    assert (
+        "15 pairs at most, fewer than one whole batch (`per_device_train_batch_size`: 8 x 2 processes)"
+        in (of_batches(args, 15, 2)[0])
+    )
+    assert of_batches(settings(dataloader_drop_last=True, num_generations=4), 2, 1) == []
+
+
+def test_positions_of_a_model() -> None:
+    """Scaled ones count, and models without a limit have none."""
+    assert positions(LlamaConfig(max_position_embeddings=64)) == 64
+    linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
+    assert positions(LlamaConfig(max_position_embeddings=64, rope_parameters=linear)) == 256
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+    assert positions(LlamaConfig(max_position_embeddings=128, rope_parameters=yarn)) == 128
+    assert positions(AutoConfig.for_model("gpt2", n_positions=32)) == 32
+    assert (
+        positions(AutoConfig.for_model("bloom")) is positions(AutoConfig.for_model("mamba")) is positions(None) is None
+    )
+    few = LlamaConfig(max_position_embeddings=64)
+    assert "`max_length` is 65, but m has 64 positions" in of_positions(few, settings(max_length=65), "m")[0]
+    assert of_positions(few, settings(max_length=64), "m") == of_positions(few, settings(max_length=None), "m") == []
+
+
+def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder: Path) -> None:
+    """And a single phase does, too."""
+    bad = {"neftune_noise_alpha": 5.0, "eval_strategy": "steps", "eval_steps": 9, "max_length": 513}
+    session = build(llama_folder, metric_for_best_iteration="winrate", **bad)
+    for play in (session.run, lambda: session.run_phase("start", 0)):
+        with pytest.raises(
+            RecipeError, match=r"4 settings can't be played:\n- `neftune.*\n- `eval_.*\n.*win_rate.*\n.*512 pos"
+        ):
+            play()
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"f_divergence_type": "foo"}, "Unknown f_divergence_type"),
+        ({"pad_token": "[X]"}, "pad_token"),
+        ({"router_aux_loss_coef": 0.1}, "router_aux_loss_coef"),
+        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "The model can't be loaded as set"),
+        ({"dataloader_drop_last": True, "per_device_train_batch_size": 64}, "`dataloader_drop_last` leaves nothing"),
+    ],
+)
+def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
+    llama_folder: Path, changes: dict[str, Any], said: str
+) -> None:
+    """By making one beforehand, on a model without weights."""
+    with pytest.raises(RecipeError, match=said):
+        build(llama_folder, **changes).run()
+    assert not Path("run").exists()
+
+
+def test_the_trainer_says_it_in_its_constructor(llama_folder: Path) -> None:
+    """Before any prompt is answered."""
+    with pytest.raises(RecipeError, match="`neftune_noise_alpha`"):
+        SPINTrainer("no/such-model", args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4))
+    with pytest.raises(RecipeError, match="has 512 positions"):
+        SPINTrainer(str(llama_folder), args=settings(max_length=513), train_dataset=tiny.sft(4))
