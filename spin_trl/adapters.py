@@ -128,16 +128,6 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     return reasons
 
 
-def check_new(peft_config: Any) -> None:
-    """Raise if an iteration can't start from a new adapter.
-
-    Raises:
-        RecipeError: with all reasons (see [`adapter_refusals`]).
-    """
-    if reasons := adapter_refusals(peft_config):
-        raise RecipeError(" ".join(reasons))
-
-
 def check_output_layer(model: PeftModel) -> None:
     """Raise if single tokens of the output layer are trained.
 

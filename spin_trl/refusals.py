@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import IterableDataset
 
+from .adapters import adapter_refusals
 from .arguments import as_settings
 from .collator import DataCollatorForSelfPlay
 from .config import SPINConfig
@@ -14,13 +15,14 @@ from .loss_types import check_known
 from .unplayable import of_settings, refuse
 
 
-def check_self_play(args: Any, train_dataset: Any, data_collator: Any) -> SPINConfig:
+def check_self_play(args: Any, train_dataset: Any, data_collator: Any, peft_config: Any = None) -> SPINConfig:
     """Raise unless an iteration can be played with these arguments of a trainer. Returns the settings, as what they are.
 
     Args:
         args: settings; TRL's own are completed.
         train_dataset: human responses.
         data_collator: ours, or None.
+        peft_config: of a new adapter, or None.
 
     Raises:
         RecipeError: the settings name an unknown loss, or can't be played; the message has all reasons.
@@ -37,5 +39,5 @@ def check_self_play(args: Any, train_dataset: Any, data_collator: Any) -> SPINCo
         raise DataError("Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`).")
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
         raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
-    refuse(of_settings(args))
+    refuse([*of_settings(args), *adapter_refusals(peft_config)])
     return args

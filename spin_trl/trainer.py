@@ -34,7 +34,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import check_new, check_output_layer
+from .adapters import check_output_layer
 from .answers import answer
 from .arguments import as_dataset, as_datasets, as_model, as_settings, check_functions, check_kinds
 from .card import complete_card
@@ -160,8 +160,7 @@ class SPINTrainer(ObjectiveTrainer):
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator))
-            check_new(peft_config)
+            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config))
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
             adapters = peft_config is not None or is_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))

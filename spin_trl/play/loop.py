@@ -21,7 +21,6 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from trl import DPOConfig
 
 from .. import credentials, terminal
-from ..adapters import check_new
 from ..arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..config import SPINConfig
 from ..data.columns import is_sft
@@ -138,7 +137,6 @@ class SelfPlay:
                 f"Self-play needs prompts with human responses. {not_sft(rows)} Given pairs (`chosen` and `rejected`) are "
                 "for SPINTrainer: there is nothing to iterate."
             )
-        check_new(peft_config)
         self.train_dataset = _first(rows, SMOKE_ROWS) if play.smoke else rows
         self.eval_dataset = _first(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch

@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, IntervalStrategy, Pre
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
+from ..adapters import adapter_refusals
 from ..config import SPINConfig
 from ..errors import RecipeError, SpinError
 from ..loop_config import StartConfig
@@ -72,7 +73,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     """
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(run.play.num_iterations - 1)):
         return []  # it has been trained: there is nothing left that could fail
-    found = of_settings(run.args)
+    found = [*of_settings(run.args), *adapter_refusals(run.peft_config)]
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(0)):
         return found  # what this asks beyond the machine's own packages has been shown to work
     config = config_of(run)
