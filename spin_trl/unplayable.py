@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
