@@ -152,7 +152,7 @@ def test_trainer_and_loop_refuse_before_anything_runs(llama_folder: Path, tmp_pa
             SelfPlayConfig(),
             tiny.sft(4),
             peft_config=config,
-        )
+        ).run()
     assert not (tmp_path / "run").exists()
 
 

@@ -83,7 +83,11 @@ def test_python_m_does_not_take_libraries_from_the_current_folder(here: Path) ->
     for name in ("types", "json", "random", "numpy", "datasets", "argparse"):
         (here / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n", encoding="utf-8")
     found = subprocess.run(
-        [sys.executable, "-m", "spin_trl", "run", "nothing"], capture_output=True, text=True, check=False, cwd=here
+        [sys.executable, "-m", "spin_trl", "run", "nothing"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        cwd=here,
     )
     assert found.returncode == 2, found.stderr
     assert "There is no recipe 'nothing'" in found.stderr

@@ -195,7 +195,7 @@ def test_marks_that_leave_nothing_or_ask_for_more_are_refused() -> None:
 
 def test_a_marked_turn_that_is_not_trained_on_is_named(caplog: pytest.LogCaptureFixture) -> None:
     prepared([marked(None, None), marked(1, 1), marked(1, 1)])
-    assert "2 rows of the train dataset, row 1 being the first, mark turns that are not trained on" in caplog.text
+    assert "2 real responses of the train dataset (first in row 1): their rows mark further turns" in caplog.text
     caplog.clear()
     prepared([marked(1, 1)], turn="all")
     assert caplog.text == ""

@@ -532,7 +532,10 @@ def test_data_that_can_not_be_played_is_refused_at_once() -> None:
     for dataset, message in (
         (None, "`train_dataset` is required"),
         (tiny.preference(2), "are for SPINTrainer: there is nothing to iterate"),
-        (IterableDataset.from_generator(rows.__iter__, features=rows.features), "`train_dataset` is a IterableDataset.*A stream"),
+        (
+            IterableDataset.from_generator(rows.__iter__, features=rows.features),
+            "`train_dataset` is a IterableDataset.*A stream",
+        ),
         (tiny.sft(2, "question-answer"), r"'question', 'answer'.*column mapping"),
     ):
         with pytest.raises(DataError, match=message):

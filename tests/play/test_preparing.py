@@ -18,11 +18,12 @@ from spin_trl.trainer import SPINTrainer
 def prepare(model: Path, rows: Dataset, held_out: Dataset | None = None, **settings: Any) -> None:
     """What a run does before its first phase."""
     session = build(model, train_dataset=rows, eval_dataset=held_out, **settings)
+    session._claim_directory()
     session._set_up()
 
 
-def with_bad_rows(*bad: int) -> Dataset:
-    rows = tiny.sft(15, "messages").to_list()
+def with_bad_rows(*bad: int, first: int = 0) -> Dataset:
+    rows = tiny.sft(first + 15, "messages").to_list()[first:]
     for number in bad:
         rows[number]["messages"][-1]["content"] = ""
     return Dataset.from_list(rows)
@@ -31,14 +32,16 @@ def with_bad_rows(*bad: int) -> Dataset:
 def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In the same directory: nothing has been made. They are counted in journal, log and report, held-out ones too."""
     with pytest.raises(DataError, match="2 of 15 rows of the train dataset can't be used"):
-        prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1))
-    prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1), bad_rows="skip", bad_rows_max=2)
+        prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15))
+    prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15), bad_rows="skip", bad_rows_max=2)
     prepared = entry("prepare", "data")
     assert (prepared["train_rows"], prepared["held_out_rows"], prepared["bad_rows"]) == (13, 14, 3)
     assert "2 of 15 rows of the train dataset are left out" in caplog.text
     assert "1 of 15 rows of the held-out dataset are left out" in caplog.text
     session = build(llama_folder)
-    assert "3 rows left out because they can't be used (`bad_rows: skip`)." in gather(session.directory).warnings
+    warnings = gather(session.directory).warnings
+    assert any(warning.startswith("2 of 15 rows of the train dataset are left out") for warning in warnings)
+    assert any(warning.startswith("1 of 15 rows of the held-out dataset are left out") for warning in warnings)
 
 
 def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
