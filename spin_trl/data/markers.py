@@ -24,7 +24,7 @@ TEXT, NAME, NUMBER = "text", "name", "number"
 """What a text may hold: anything; a word; digits."""
 
 THINKING_FIELDS = ("reasoning_content", "thinking", "reasoning")
-_CALL_FIELDS = ("tool_calls", "function_call")
+CALL_FIELDS = ("tool_calls", "function_call")
 _THINKING = re.compile(r"(\s*(?:<think>)?\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
 _TELLING = "'\"\n\\é"  # what a repr, JSON and ASCII would not leave as it is
 _NUMBER = 9_100_000_000
@@ -173,7 +173,7 @@ def forms(messages: Sequence[Message]) -> Iterator[Form]:
     """The ways to write a conversation down, its own first."""
     kinds = {type(message["content"]).__name__ for message in messages if message.get("content", "") not in ("", None)}
     contents = {frozenset({"str"}): ["own", "parts"], frozenset({"list"}): ["own", "text"]}
-    has_calls = any(message.get(field) for message in messages for field in _CALL_FIELDS)
+    has_calls = any(message.get(field) for message in messages for field in CALL_FIELDS)
     has_empty = has_calls and any(not message.get("content") for message in messages)
     for content in contents.get(frozenset(kinds), ["own", "text", "parts"]):
         for arguments in ("object", "string") if has_calls else ("object",):
@@ -207,13 +207,13 @@ class _Writer:
                 result[field] = self._content(value)
             elif field in THINKING_FIELDS:
                 result[field] = self._text(value, THINKING) if isinstance(value, str) else self._tree(value, THINKING)
-            elif field in _CALL_FIELDS:
+            elif field in CALL_FIELDS:
                 result[field] = self._calls(value)
             elif field in ("tool_call_id", "id"):
                 result[field] = self._id(value)
             else:
                 result[field] = self._tree(value, OTHER, required=False)
-        if self.form.empty != "own" and not message.get("content") and any(map(message.get, _CALL_FIELDS)):
+        if self.form.empty != "own" and not message.get("content") and any(map(message.get, CALL_FIELDS)):
             result["content"] = "" if self.form.empty == "text" else None
         return result
 

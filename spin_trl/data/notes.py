@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SPACE = "outer space stripped"
 THINKING = "earlier thinking left out"
 TOOLS = "tools left out"
@@ -12,6 +14,9 @@ UNKNOWN = "unknown token"
 CUT = "cut by max_length"
 EARLY_END = "ends early"
 MARKED = "marked turn left out"
+UNANSWERED = "turns behind the last answer left out"
+FIELD = "unused field: "
+"""Of messages. The field's name follows."""
 
 _SENTENCES = {
     SPACE: "the chat template strips white space around their texts",
@@ -34,6 +39,16 @@ _SENTENCES = {
         "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
         "it to `all`"
     ),
+    UNANSWERED: "their conversations go on behind them, with turns that nothing answers, which are left out",
+}
+
+_TRAINED = ("loss", "mask", "masked", "loss_mask", "training", "trainable", "trained", "train_on", "train_detail")
+_THOUGHTS = ("thought", "thoughts", "reasoning_text", "rationale", "cot", "think")
+_TOOL_CALLS = ("tool_call", "toolcalls", "toolCalls", "calls", "functions", "function_calls", "tools")
+_HINTS = {
+    **dict.fromkeys(_TRAINED, "may say whether a turn is trained on: that is read of `train` and `weight`"),
+    **dict.fromkeys(_THOUGHTS, "may be thinking: that is read of `reasoning_content`"),
+    **dict.fromkeys(_TOOL_CALLS, "may be tool calls: those are read of `tool_calls`"),
 }
 
 NAMES = tuple(_SENTENCES)
@@ -52,3 +67,17 @@ def sentence(note: str, count: int, first: int, name: str, max_length: int | Non
     """
     text = _SENTENCES[note].format(max_length=max_length)
     return f"{count:,} real response{'s' if count != 1 else ''} of the {name} dataset (first in row {first}): {text}."
+
+
+def sentence_on_fields(found: Mapping[str, int], name: str) -> str:
+    """What a user is told of fields of messages that the chat template makes nothing of.
+
+    Args:
+        found: for each field's note, the number of the first row that has it (0-based).
+        name: of the dataset.
+    """
+    fields = [(note.removeprefix(FIELD), first) for note, first in found.items()]
+    said = [
+        f"`{field}` (first in row {first}{f'; {_HINTS[field]}' if field in _HINTS else ''})" for field, first in fields
+    ]
+    return f"Fields of messages of the {name} dataset that the chat template makes nothing of: {', '.join(said)}."

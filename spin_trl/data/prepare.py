@@ -27,7 +27,7 @@ from .held_out import GROUP, group_of
 from .kept import apart
 from .keys import RowKeys, row_keys
 from .messages import described, text_of
-from .notes import CUT, EARLY_END, sentence
+from .notes import CUT, EARLY_END, FIELD, sentence, sentence_on_fields
 from .nulls import Keys, given_arguments
 from .template import EarlyEndError, PairTemplate
 from .turns import tools_of, turns_of
@@ -110,7 +110,7 @@ def prepare_and_count(
     given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 6)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 7)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
@@ -198,7 +198,11 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
         for note in noted:
             count, first = notes.get(note, (0, number))
             notes[note] = (count + 1, first)
-    remarks += [sentence(note, count, first, name, max_length) for note, (count, first) in notes.items()]
+    fields = {note: first for note, (_, first) in notes.items() if note.startswith(FIELD)}
+    remarks += [sentence_on_fields(fields, name)] if fields else []
+    remarks += [
+        sentence(note, count, first, name, max_length) for note, (count, first) in notes.items() if note not in fields
+    ]
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes, remarks)
 
 

@@ -22,10 +22,12 @@ from ..errors import DataError, TemplateError
 from . import notes
 from .markers import (
     CALL,
+    CALL_FIELDS,
     CONTENT,
     ESCAPES,
     TEXT,
     THINKING,
+    THINKING_FIELDS,
     Form,
     Found,
     Mark,
@@ -47,6 +49,8 @@ KINDS = 512
 """Kinds of conversations that are remembered."""
 
 _RESULT_ROLES = ("tool", "ipython", "function")
+_FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
+"""Of messages: what must be shown, and ids, which may be left out."""
 _ANSWER = 99_999  # number of the marker that stands for a plain answer
 _TOOL = "Qz99998zQ"
 _PROBE_TOOLS = [
@@ -230,10 +234,32 @@ class ConversationRenderer:
                 found.add(notes.TOOLS)
             if more:
                 found.add(notes.NO_THINKING)
+            unused = self._unused_fields(messages, form, {**options, **tools, **more}, split.text)
+            found |= {notes.FIELD + name for name in unused}
             segments, end = _segments(split)
             return _Kind(form, more, segments, end, frozenset(found), not has_tools)
         worst = min(refusals, key=lambda refusal: refusal.badness)
         raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
+
+    def _unused_fields(self, messages: list[Message], form: Form, options: Mapping[str, Any], text: str) -> list[str]:
+        """Fields of messages without which a conversation of markers is rendered all the same."""
+        names = [
+            name
+            for message in messages
+            for name, value in message.items()
+            if name not in _FIELDS and value not in ("", [], {}) and (name != "name" or not _is_result(message))
+        ]
+        marked, _ = written(messages, form, probe)
+
+        def is_unused(fields: Sequence[str]) -> bool:
+            without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
+            try:
+                return self.apply(without, options) == text
+            except TemplateError:
+                return False
+
+        names = sorted(set(names))
+        return names if not names or is_unused(names) else [name for name in names if is_unused([name])]
 
     def _where_it_fails(self, messages: list[Message], options: Mapping[str, Any], refusal: _FormError) -> str:
         """The message with which a template begins to fail, if it is one that can be told."""
@@ -293,7 +319,7 @@ class ConversationRenderer:
         is_first = str(messages[-1].get("content")).startswith(str(slots[first.number].value))
         if {slots[one.number].field for one in answer} != {CONTENT} or not is_first:
             head = self._head(marked, form, options)
-        is_behind_result = bool(messages[:-1]) and messages[-2].get("role") in _RESULT_ROLES
+        is_behind_result = bool(messages[:-1]) and _is_result(messages[-2])
         start, is_recorded = self._start(text, before, head, is_behind_result=is_behind_result)
         if is_recorded:
             noticed.add(notes.RECORDED_START)
@@ -387,12 +413,15 @@ def _check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages
     return noticed
 
 
+def _is_result(message: Message) -> bool:
+    return message.get("role") in _RESULT_ROLES
+
+
 def _groups(messages: Sequence[Message]) -> list[int]:
     """The number of every message's turn: tools answer within the turn that calls them, before or after its text."""
     groups: list[int] = []
     for message in messages:
-        is_result = message.get("role") in _RESULT_ROLES
-        groups.append((groups[-1] if groups else 0) + (not (is_result and groups)))
+        groups.append((groups[-1] if groups else 0) + (not (_is_result(message) and groups)))
     return groups
 
 

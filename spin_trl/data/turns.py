@@ -12,7 +12,7 @@ from trl.trainer.utils import remove_none_values
 from ..errors import DataError
 from .columns import PROMPT_INPUT
 from .messages import as_messages, as_text, described, flag_of, text_of, without_flag
-from .notes import MARKED
+from .notes import MARKED, UNANSWERED
 from .nulls import Keys
 from .template import Message
 
@@ -62,7 +62,9 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> It
     if not chosen:
         raise DataError("no assistant turn to train on: all are taken out by their `weight` or `train`")
     picked = {"last": chosen[-1:], "first": chosen[:1], "all": chosen}[turn]
-    notes = (MARKED,) if any(flag_of(messages[i]) and i not in picked for i in chosen) else ()
+    notes: tuple[str, ...] = (MARKED,) if any(flag_of(messages[i]) and i not in picked for i in chosen) else ()
+    if turn != "first" and positions[-1] == picked[-1] < len(messages) - 1:
+        notes = (*notes, UNANSWERED)
     messages = [without_flag(message) for message in messages]
     for i, message in enumerate(messages[: picked[-1]]):
         if message["role"] == "assistant" and "content" not in message and not message.get("tool_calls"):

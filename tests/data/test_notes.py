@@ -72,3 +72,50 @@ def test_a_run_says_what_was_noticed_and_keeps_it(tmp_path: Path, caplog: pytest
     prepare_data(run, Dataset.from_list(rows), None)
     assert run.done("prepare", "data")["notes"] == {notes.CUT: {"responses": 1, "first_row": 3}}
     assert sum("(first in row 3): cut by `max_length` (40)" in one for one in caplog.messages) == 1
+
+
+def with_fields(**fields: object) -> Dataset:
+    answer = {"role": "assistant", "content": "A boat."}
+    return Dataset.from_list(
+        [{"messages": [{"role": "user", "content": "Which?"}, {**answer, **fields}, *more]} for more in MORE]
+    )
+
+
+MORE: tuple[list[dict[str, str]], ...] = (
+    [],
+    [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "A car."}],
+)
+
+
+def test_fields_of_messages_that_the_template_makes_nothing_of_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """In one sentence, with what they might be. Ids are passed over, and so is what is empty."""
+    rows = with_fields(loss=False, context="Boats.", id="7", annotations=[], refusal=None)
+    found = prepare_and_count(rows, PairTemplate(tiny.tokenizer()))
+    assert found.notes == {f"{notes.FIELD}{name}": (2, 0) for name in ("context", "loss")}
+    assert caplog.messages == [
+        "Fields of messages of the train dataset that the chat template makes nothing of: `context` (first in row 0), "
+        "`loss` (first in row 0; may say whether a turn is trained on: that is read of `train` and `weight`)."
+    ]
+
+
+def test_a_field_that_the_template_shows_is_not_named() -> None:
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = tiny.CHATML.replace(
+        "(message['content'] or '')", "message['content'] + message['name']|d"
+    )
+    user = {"role": "user", "content": "Which?", "name": "Ann", "mood": "glad"}
+    rows = Dataset.from_list([{"messages": [user, {"role": "assistant", "content": "A boat."}]}])
+    found = prepare_and_count(rows, PairTemplate(tokenizer))
+    assert list(found.notes) == [f"{notes.FIELD}mood"]
+    assert "Which?Ann" in tokenizer.decode(found.rows[0]["prompt_ids"])
+
+
+def test_turns_that_nothing_answers_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a conversation ends with them; not those behind the first answer, if that is chosen."""
+    row = [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A boat."}]
+    rows = Dataset.from_list([{"messages": row}, {"messages": [*row, {"role": "user", "content": "Why?"}]}])
+    template = PairTemplate(tiny.tokenizer())
+    for turn in ("last", "all"):
+        assert prepare_and_count(rows, template, turn=turn).notes == {notes.UNANSWERED: (1, 1)}
+    assert prepare_and_count(rows, template, turn="first").notes == {}
+    assert "with turns that nothing answers, which are left out." in caplog.text
