@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, ReadInstruction, concatenate_datasets, load_dataset_builder
-from datasets.data_files import EmptyDatasetError
+from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
 from ..errors import DataError
+from ..quiet import quiet
 from .kept import link_folder, link_to
-from .local import DESCRIPTION
+from .local import DESCRIPTION, FORMATS, extension
+
+logger = logging.getLogger(__name__)
 
 _SPLIT = re.compile(r"^(\w+(?:[.-]\w+)*)(\[.*\])?$")
 
@@ -49,7 +53,8 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     """
     path = _snapshot(path)
     try:
-        builder = load_dataset_builder(str(_mirrored(path)), config)
+        with quiet("huggingface_hub.repocard"):  # which warns of a README.md that is only there to be read
+            builder = load_dataset_builder(str(_mirrored(path)), config)
     except (EmptyDatasetError, DataFilesNotFoundError) as error:
         raise DataError(
             f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote, and it holds no data files ({DESCRIPTION})."
@@ -65,7 +70,31 @@ def look_into(path: Path, config: str | None = None) -> Folder:
         if name not in ("name", "version", "data_dir", "data_files", "description")
         and value != getattr(type(builder.config), name, value)
     }
+    unread = _unread(path, [file for split in files.values() for file in split])
+    if unread:
+        logger.warning(
+            "%s holds data files that are not read: %s. Of a folder, files of one format are read, and only those whose "
+            "names say the split, if some do.",
+            path,
+            unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more",
+        )
     return Folder(type(builder).__module__.rpartition(".")[-1], files, options)
+
+
+def _unread(path: Path, read: Sequence[Path]) -> list[Path]:
+    """Data files of a folder that are in no split, unless its README.md says which are."""
+    card = path / "README.md"
+    if card.is_file() and re.search(r"^configs:", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+        return []
+    inside = [file.relative_to(path) for file in path.rglob("*") if extension(file) in FORMATS and file.is_file()]
+    taken = {os.path.realpath(file) for file in read}
+    return sorted(
+        file
+        for file in inside
+        if os.path.realpath(path / file) not in taken
+        and file.name not in FILES_TO_IGNORE
+        and not any(part.startswith((".", "__")) for part in file.parts)
+    )
 
 
 def _snapshot(path: Path) -> Path:

@@ -133,3 +133,23 @@ def test_a_folder_of_other_files_is_answered_with_what_is_read(tmp_path: Path) -
     (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds data files that aren't read \(text\)\. Read are: \.jsonl"):
         load(str(tmp_path))
+
+
+def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Files of another format, and those without a split's name beside some with one; not what is no data."""
+    for name in ("train.jsonl", "test.jsonl", ".hidden.jsonl"):
+        (tmp_path / name).write_text(line(name), encoding="utf-8")
+    (tmp_path / "README.md").write_text("About it.", encoding="utf-8")
+    (tmp_path / "dataset_info.json").write_text("{}", encoding="utf-8")
+    assert answers(tmp_path) == ["train.jsonl"]
+    assert caplog.messages == []
+    (tmp_path / "more.jsonl").write_text(line("more"), encoding="utf-8")
+    (tmp_path / "other.csv").write_text("prompt,completion\na,b\n", encoding="utf-8")
+    assert answers(tmp_path) == ["train.jsonl"]
+    assert f"{tmp_path} holds data files that are not read: more.jsonl and 1 more." in caplog.text
+    caplog.clear()
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files: more.jsonl\n---\n", "utf-8"
+    )
+    assert answers(tmp_path) == ["more"]
+    assert caplog.messages == []
