@@ -6,10 +6,23 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_text, is_unpaired, read_columns
+from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_string, is_text, is_unpaired, read_columns
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
-_RESPONSES = ("output", "answer", "response", "completion", "target", "solution", "assistant", "chosen", "reply")
+_RESPONSES = (
+    "output",
+    "answer",
+    "response",
+    "completion",
+    "target",
+    "solution",
+    "assistant",
+    "chosen",
+    "reply",
+    "answers",
+    "outputs",
+    "responses",
+)
 _CONTEXTS = ("input", "context", "passage", "document", "documents", "inputs")
 _SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt")
 _TOOLS = ("tools", "functions", "function", "tool_definitions")
@@ -52,14 +65,26 @@ def not_sft(dataset: Dataset) -> str:
             "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
             "keep the rows that are desirable, and remove the column."
         )
-    prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), "question")
-    response = next((column for column in columns if column.lower() in _RESPONSES), "answer")
-    mapping = {prompt: "prompt", response: "completion"}
+    padded = [column for column in columns if column != column.strip()]
+    if padded:
+        return said + f"The name {padded[0]!r} has white space around it: take that out."
+    prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), None)
+    response = next((column for column in columns if column.lower() in _RESPONSES), None)
     conversation = next((column for column in columns if column.lower() in _CONVERSATIONS), None)
+    if conversation is not None and is_string(dataset.features[conversation]):
+        return said + f"`{conversation}` is text; a conversation is read as a list of messages only."
+    mapping = {prompt: "prompt", response: "completion"}
     if conversation is not None:
         mapping = {conversation: "messages"}
-    written = ", ".join(f"{old}: {new}" for old, new in mapping.items() if old != new)
-    return said + f"Other names need a column mapping, like {{{written}}}."
+    elif prompt is None and response is None:
+        mapping = {"question": "prompt", "answer": "completion"}
+    written = ", ".join(f"{old}: {new}" for old, new in mapping.items() if old not in (None, new))
+    missing = "".join(f", and a column for `{new}`" for old, new in mapping.items() if old is None)
+    return (
+        said
+        + (f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`")
+        + f"{missing}."
+    )
 
 
 def _hint(column: str, dataset: Dataset) -> str:

@@ -93,12 +93,30 @@ def test_what_a_hint_proposes_is_read() -> None:
         (["Question", "Answer"], "{Question: prompt, Answer: completion}"),
         (["instruction", "context", "response"], "{instruction: prompt, response: completion}"),
         (["prompt", "chosen"], "{chosen: completion}"),
-        (["conversation"], "{conversation: messages}"),
         (["a", "b"], "{question: prompt, answer: completion}"),
+        (["query", "answers", "tools"], "{query: prompt, answers: completion}"),
+        (["query", "b"], "{query: prompt}, and a column for `completion`"),
     ],
 )
 def test_a_dataset_that_is_none_gets_a_mapping_that_fits(columns: list[str], mapping: str) -> None:
     assert f"need a column mapping, like {mapping}." in not_sft(Dataset.from_dict({name: ["x"] for name in columns}))
+
+
+def test_a_column_of_messages_gets_one_too() -> None:
+    rows = Dataset.from_list([{"id": 1, "dialog": MESSAGES["messages"]}])
+    assert not_sft(rows).endswith("need a column mapping, like {dialog: messages}.")
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        (["prompt", "b"], "There is `prompt`, and a column for `completion`"),
+        (["prompt", " completion"], "The name ' completion' has white space around it: take that out."),
+        (["system", "chat"], "`chat` is text; a conversation is read as a list of messages only."),
+    ],
+)
+def test_no_mapping_is_proposed_that_would_not_help(columns: list[str], found: str) -> None:
+    assert found in not_sft(Dataset.from_dict({name: ["x"] for name in columns}))
 
 
 def test_unpaired_preferences_and_images_are_refused() -> None:
