@@ -216,10 +216,11 @@ class CsvRows:
 
     def _check_header(self) -> None:
         where = f"{self.path}, line {self._skipped + 1}"
+        if len(self.header) > 1 and not self.header[0].strip():
+            self.header[0] = next(name for name in _index_names() if name not in self.header)
         for number, name in enumerate(self.header):
             if not name.strip():
-                hint = " pandas writes its index so: use `to_csv(..., index=False)`." if number == 0 else ""
-                raise DataError(f"{where}: column {number + 1} of the header {self.header} has no name.{hint}")
+                raise DataError(f"{where}: column {number + 1} of the header {self.header} has no name.")
             if self.header.index(name) != number:
                 raise DataError(f"{where}: the header has two columns {name!r}: {self.header}.")
 
@@ -286,6 +287,12 @@ class CsvRows:
             elif name in self._undecided and cell[:2] == "[{" and _is_python(cell):
                 raise ValueError(f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint(name, cell)}")
         return row
+
+
+def _index_names() -> Iterator[str]:
+    """What pandas and `datasets` call a first column without a name: pandas writes its index so."""
+    yield "Unnamed: 0"
+    yield from (f"Unnamed: 0.{number}" for number in itertools.count(1))
 
 
 def _looks_like_messages(cell: str) -> bool:

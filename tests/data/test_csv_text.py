@@ -189,16 +189,12 @@ def test_of_many_bad_rows_the_first_five_are_shown(path: Path) -> None:
         ("prompt,prompt\na,b\n", "line 1: the header has two columns 'prompt'"),
         ("prompt,\na,b\n", "line 1: column 2 of the header .* has no name"),
         (
-            ",prompt\n0,b\n",
-            r"line 1: column 1 .* has no name\. pandas writes its index so: use `to_csv\(\.\.\., index=False\)`",
-        ),
-        (
             'prompt,completion\na,"b\nc,d\n',
             "lines 2 to 3: a quote is opened here and not closed until the end of the file",
         ),
         ('prompt,completion\n"a"b,c\n', "line 2: a quoted field goes on after its closing quote"),
     ],
-    ids=["twice", "no name", "pandas' index", "open quote", "text after a quote"],
+    ids=["twice", "no name", "open quote", "text after a quote"],
 )
 def test_damaged_files_are_refused_by_line(content: str, found: str, path: Path) -> None:
     """With what to do about it."""
@@ -214,3 +210,9 @@ def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
         DataError, match=r"b\.csv has the columns \['prompt', 'answer'\], but .*a\.csv has \['prompt', 'comp"
     ):
         load(str(tmp_path))
+
+
+def test_an_index_of_pandas_is_a_column(path: Path) -> None:
+    """Called as pandas and `datasets` call it, so it is named as one that is not used."""
+    assert read(path, ",prompt,completion\n0,a,b\n")[0] == {"Unnamed: 0": "0", "prompt": "a", "completion": "b"}
+    assert list(read(path, ",Unnamed: 0,prompt\n0,1,a\n")[0]) == ["Unnamed: 0.1", "Unnamed: 0", "prompt"]
