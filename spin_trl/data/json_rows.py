@@ -185,14 +185,16 @@ def _is_lines(path: Path, known: frozenset[str] | set[str]) -> bool:
     first = next(filled, b"")
     if not first:
         raise DataError(f"{path} has no rows.")
+    is_called_lines = bool({".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes})
     try:
         value = json.loads(first.decode())
     except (ValueError, RecursionError):
         # A list or an object over several lines. In a file that is called one of lines, it is a line that is cut short.
-        is_called_lines = {".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes}
-        return first not in (b"{", b"[") and (bool(is_called_lines) or not first.startswith((b"[", b"{")))
+        return first not in (b"{", b"[") and (is_called_lines or not first.startswith((b"[", b"{")))
     if isinstance(value, dict) and (known & set(value) or not _lists(value)):
         return True
+    if isinstance(value, dict) and is_called_lines and len(_lists(value)) < len(value):
+        return True  # a row with a list and other columns
     return not isinstance(value, dict | list) or next(filled, None) is not None
 
 
@@ -241,9 +243,16 @@ def _unwrapped(path: Path, value: dict[str, Any], split: str) -> list[Any]:
 
 
 def _refuse_columns(path: Path, value: Any) -> None:
-    """Refuse what `DataFrame.to_json` writes by default: objects of columns, by the row's number."""
-    if isinstance(value, dict) and value and all(isinstance(part, dict) and "0" in part for part in value.values()):
+    """Refuse an object of columns: lists, or objects by the row's number, which `DataFrame.to_json` writes by default."""
+    if not isinstance(value, dict) or not value:
+        return
+    parts = list(value.values())
+    is_by_number = all(isinstance(part, dict) and "0" in part for part in parts)
+    are_lists = len(parts) > 1 and all(
+        isinstance(part, list) and part and not any(isinstance(item, dict) for item in part) for part in parts
+    )
+    if is_by_number or are_lists:
+        how = ", as pandas writes them by default" if is_by_number else ""
         raise DataError(
-            f"{path} holds columns, not rows, as pandas writes them by default. Write it with `to_json(..., "
-            "orient='records', lines=True)`."
+            f"{path} holds columns, not rows{how}. Write it with pandas' `to_json(..., orient='records', lines=True)`."
         )

@@ -142,6 +142,13 @@ def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
     assert load(str(path), column_mapping={"dialog": "messages"}).column_names == ["messages"]
 
 
+def test_a_single_line_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
+    """Whatever its columns are called."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"source": "web", "conversation": [{"input": "a", "output": "b"}]}), encoding="utf-8")
+    assert load(str(path)).column_names == ["source", "conversation"]
+
+
 def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
     """Or it is said what was found."""
     path = tmp_path / "rows.json"
@@ -158,8 +165,15 @@ def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
     """With what to write instead."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"holds columns, not rows.*orient='records', lines=True"):
+    with pytest.raises(DataError, match=r"holds columns, not rows, as pandas .*orient='records', lines=True"):
         load(str(path))
+    for value in (
+        {"prompt": ["a", "b"], "completion": ["c", "d"]},
+        {"columns": ["prompt", "completion"], "index": [0], "data": [["a", "b"]]},
+    ):
+        path.write_text(json.dumps(value), encoding="utf-8")
+        with pytest.raises(DataError, match=r"holds columns, not rows\. "):
+            load(str(path))
 
 
 @pytest.mark.parametrize(
