@@ -239,12 +239,19 @@ class CsvRows:
 
     def _records(self, bad: BadLines) -> Iterator[tuple[str, list[str]]]:
         """The fields of each row, with the lines that they stand in."""
-        lines = itertools.islice(self._lines(), self._skipped, None)
-        reader = csv.reader(lines, delimiter=self.separator, strict=True)
+        read: list[str] = []  # the lines of a row
+
+        def lines() -> Iterator[str]:
+            for line in itertools.islice(self._lines(), self._skipped, None):
+                read.append(line)
+                yield line
+
+        reader = csv.reader(lines(), delimiter=self.separator, strict=True)
         before = 0
         limit = csv.field_size_limit(_LONGEST_CELL)  # of all readers: a cell may be longer than 128 KiB
         try:
             for number in itertools.count():
+                read.clear()
                 try:
                     fields = next(reader)
                 except StopIteration:
@@ -254,11 +261,23 @@ class CsvRows:
                     before = reader.line_num
                     continue
                 where, before = self._where(before, reader.line_num), reader.line_num
+                if self._has_quotes_behind_space(fields, read):
+                    bad.add(
+                        where, "a quote stands behind a space, so it would be part of the text: take the space out."
+                    )
+                    continue
                 is_blank = not fields or (len(fields) == 1 < len(self.header) and not fields[0].strip())
                 if number > 0 and not is_blank:
                     yield where, fields
         finally:
             csv.field_size_limit(limit)
+
+    def _has_quotes_behind_space(self, fields: list[str], lines: list[str]) -> bool:
+        """Whether a cell is written like `, "text"`. Where that is the text, it stands in quotes, with its own doubled."""
+        if self.separator == "\t":  # in which quotes are often mere text
+            return False
+        found = [cell for cell in fields if cell.startswith(" ") and cell.lstrip(" ")[:1] == '"' == cell[-1]]
+        return bool(found) and any(f"{self.separator}{cell}" in "".join(lines) for cell in found)
 
     def _where(self, before: int, last: int) -> str:
         first, last = before + 1 + self._skipped, last + self._skipped

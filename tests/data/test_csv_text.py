@@ -216,3 +216,11 @@ def test_an_index_of_pandas_is_a_column(path: Path) -> None:
     """Called as pandas and `datasets` call it, so it is named as one that is not used."""
     assert read(path, ",prompt,completion\n0,a,b\n")[0] == {"Unnamed: 0": "0", "prompt": "a", "completion": "b"}
     assert list(read(path, ",Unnamed: 0,prompt\n0,1,a\n")[0]) == ["Unnamed: 0.1", "Unnamed: 0", "prompt"]
+
+
+def test_quotes_behind_a_space_are_refused(path: Path) -> None:
+    """They would be part of the text. Where they are meant to be, the whole cell stands in quotes."""
+    with pytest.raises(DataError, match="line 3: a quote stands behind a space, so it would be part of the text"):
+        read(path, 'prompt,completion\n"a","b"\n"a", "b"\n')
+    rows = read(path, 'prompt,completion\n"a, ""b""", b\na," ""b"""\na, b "c" d\n')
+    assert [row["completion"] for row in rows] == [" b", ' "b"', ' b "c" d']
