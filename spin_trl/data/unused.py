@@ -44,7 +44,7 @@ def naming(dataset: Dataset, name: str) -> str | None:
         dataset: an SFT dataset.
         name: of the dataset, for the sentence.
     """
-    unused = unused_columns(dataset)
+    unused = [column for column in unused_columns(dataset) if not _is_empty(dataset, column)]
     if not unused:
         return None
     hints = {column: _hint(column, dataset) for column in unused}
@@ -85,6 +85,12 @@ def not_sft(dataset: Dataset) -> str:
         + (f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`")
         + f"{missing}."
     )
+
+
+def _is_empty(dataset: Dataset, column: str) -> bool:
+    """Whether a column is null in all rows, so that nothing gets lost with it."""
+    values = dataset.data.column(column)
+    return bool(values.null_count == len(values))
 
 
 def _hint(column: str, dataset: Dataset) -> str:

@@ -47,6 +47,15 @@ def test_what_is_not_read_is_known(name: str) -> None:
     assert (naming(rows, "train") is None) == (not expected)
 
 
+def test_a_column_that_holds_nothing_is_not_named() -> None:
+    rows = [
+        {**MESSAGES, "system_prompt": None, "category": None},
+        {**MESSAGES, "system_prompt": None, "category": "boats"},
+    ]
+    assert naming(Dataset.from_list(rows), "train") == "Columns of the train dataset that are not used: `category`."
+    assert naming(Dataset.from_list(rows[:1]), "train") is None
+
+
 def test_they_are_named_once_before_anything_else_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """With the dataset's name, and a hint where a column's own name is one."""
     rows = Dataset.from_list([{**TEXT, "category": "boats", "system": "Be brief.", "question_id": 1}])
