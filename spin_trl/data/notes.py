@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 SPACE = "outer space stripped"
 THINKING = "earlier thinking left out"
@@ -69,15 +69,12 @@ def sentence(note: str, count: int, first: int, name: str, max_length: int | Non
     return f"{count:,} real response{'s' if count != 1 else ''} of the {name} dataset (first in row {first}): {text}."
 
 
-def sentence_on_fields(found: Mapping[str, int], name: str) -> str:
+def sentence_on_fields(fields: Sequence[str], name: str) -> str:
     """What a user is told of fields of messages that the chat template makes nothing of.
 
     Args:
-        found: for each field's note, the number of the first row that has it (0-based).
+        fields: their names.
         name: of the dataset.
     """
-    fields = [(note.removeprefix(FIELD), first) for note, first in found.items()]
-    said = [
-        f"`{field}` (first in row {first}{f'; {_HINTS[field]}' if field in _HINTS else ''})" for field, first in fields
-    ]
+    said = [f"`{field}` ({_HINTS[field]})" if field in _HINTS else f"`{field}`" for field in fields]
     return f"Fields of messages of the {name} dataset that the chat template makes nothing of: {', '.join(said)}."

@@ -198,10 +198,12 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
         for note in noted:
             count, first = notes.get(note, (0, number))
             notes[note] = (count + 1, first)
-    fields = {note: first for note, (_, first) in notes.items() if note.startswith(FIELD)}
+    fields = [note.removeprefix(FIELD) for note in notes if note.startswith(FIELD)]
     remarks += [sentence_on_fields(fields, name)] if fields else []
     remarks += [
-        sentence(note, count, first, name, max_length) for note, (count, first) in notes.items() if note not in fields
+        sentence(note, count, first, name, max_length)
+        for note, (count, first) in notes.items()
+        if not note.startswith(FIELD)
     ]
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes, remarks)
 

@@ -93,8 +93,8 @@ def test_fields_of_messages_that_the_template_makes_nothing_of_are_named(caplog:
     found = prepare_and_count(rows, PairTemplate(tiny.tokenizer()))
     assert found.notes == {f"{notes.FIELD}{name}": (2, 0) for name in ("context", "loss")}
     assert caplog.messages == [
-        "Fields of messages of the train dataset that the chat template makes nothing of: `context` (first in row 0), "
-        "`loss` (first in row 0; may say whether a turn is trained on: that is read of `train` and `weight`)."
+        "Fields of messages of the train dataset that the chat template makes nothing of: `context`, `loss` (may "
+        "say whether a turn is trained on: that is read of `train` and `weight`)."
     ]
 
 
