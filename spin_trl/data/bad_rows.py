@@ -65,7 +65,9 @@ def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> st
         )
     if len(bad) == 1:
         which = "dataset" if name == "train" else f"{name} dataset"
-        return f"Row {bad[0].number} of the {which}: {bad[0].problem}"
+        return (
+            f"Row {bad[0].number} of the {which}: {bad[0].problem}\nCorrect it, or leave it out with `bad_rows: skip`."
+        )
     return (
         f"{len(bad)} of {total} rows of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
         "Correct them, or leave them out with `bad_rows: skip`."

@@ -35,9 +35,12 @@ def test_the_first_five_are_shown_and_all_are_counted() -> None:
 
 
 def test_one_alone_is_named_in_a_line() -> None:
-    with pytest.raises(DataError, match=r"^Row 4 of the dataset: the completion is empty$"):
+    with pytest.raises(
+        DataError,
+        match=r"^Row 4 of the dataset: the completion is empty\nCorrect it, or leave it out with `bad_rows: skip`\.$",
+    ):
         prepared(rows(4))
-    with pytest.raises(DataError, match=r"^Row 4 of the held-out dataset: the completion is empty$"):
+    with pytest.raises(DataError, match=r"^Row 4 of the held-out dataset: the completion is empty\nCorrect it, or"):
         prepared(rows(4), name="held-out")
 
 

@@ -253,7 +253,7 @@ def test_a_row_that_cant_be_used_says_why(name: str) -> None:
 def test_the_row_that_cant_be_used_is_named(in_parallel: int | None) -> None:
     """Counted from 0, as datasets count, whichever process finds it."""
     rows = [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": " "}]
-    with pytest.raises(DataError, match=r"^Row 3 of the dataset: the completion is empty$"):
+    with pytest.raises(DataError, match=r"^Row 3 of the dataset: the completion is empty\n"):
         prepared(rows, num_proc=in_parallel)
 
 
