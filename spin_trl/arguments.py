@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trl import DPOConfig
 
 from .config import SPINConfig
+from .data.columns import is_sft
 from .errors import DataError, RecipeError
 from .loop_config import SelfPlayConfig, StartConfig
 
@@ -109,6 +110,15 @@ def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
             "build a small one."
         )
     return model
+
+
+def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
+    """An SFT dataset of any usual kind (see [`as_dataset`]), or None: anything else is DPOTrainer's to take or to refuse."""
+    try:
+        rows = as_dataset(train_dataset, "train_dataset", streams=True)
+    except DataError:
+        return None
+    return rows if is_sft(rows) else None
 
 
 def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:

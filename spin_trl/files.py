@@ -50,14 +50,13 @@ def numbered(definition: int, hexdigest: str) -> str:
         hexdigest: at least 16 hexadecimal digits, of which 16 are kept.
 
     Returns:
-        `0123456789abcdef` by definition 1, and `2-0123456789abcdef` by definition 2.
+        `89abcdef01234567` by definition 1, and `0289abcdef01234567`, two digits longer, by definition 2.
     """
-    return hexdigest[:16] if definition == 1 else f"{definition}-{hexdigest[:16]}"
+    return hexdigest[:16] if definition == 1 else f"{definition:02d}{hexdigest[:16]}"
 
 
 def definition_of(digest: str | None) -> int:
     """The definition by which a digest was computed. None, for what has not been recorded yet: the newest."""
     if digest is None:
         return DEFINITION
-    number, dash, _ = digest.partition("-")
-    return int(number) if dash and number.isdigit() else 1
+    return int(digest[:2]) if len(digest) == 18 and digest[:2].isdecimal() else 1

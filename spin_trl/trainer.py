@@ -36,7 +36,7 @@ from trl.trainer.utils import get_config_model_id, hash_module
 from . import checkpoint, opponent
 from .adapters import check_output_layer
 from .answers import answer
-from .arguments import as_dataset, as_datasets, as_model, as_settings, check_functions, check_kinds
+from .arguments import as_dataset, as_datasets, as_model, as_settings, check_functions, check_kinds, human_responses
 from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
@@ -131,22 +131,19 @@ class SPINTrainer(ObjectiveTrainer):
         model = as_model(model)
         if args is not None and not isinstance(args, DPOConfig):
             args = as_settings(args)
+        rows = human_responses(train_dataset)
+        if rows is not None:  # else DPOTrainer checks these, with its own messages
+            check_kinds(processing_class=processing_class, peft_config=peft_config)
+            train_dataset = rows
         check_kinds(
-            ref_model=ref_model,
-            processing_class=processing_class,
-            peft_config=peft_config,
-            quantization_config=quantization_config,
-            callbacks=callbacks,
-            optimizers=optimizers,
+            ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks, optimizers=optimizers
         )
         check_functions(data_collator=data_collator, compute_metrics=compute_metrics)
-        if train_dataset is not None:
-            train_dataset = as_dataset(train_dataset, "train_dataset", streams=True)
         eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
-        self._self_play = isinstance(train_dataset, Dataset | IterableDataset) and is_sft(train_dataset)
+        self._self_play = rows is not None
         self._opponent_is_ours = self._self_play and ref_model is None
         self._adapter_is_new = peft_config is not None
         self._given = generations

@@ -90,7 +90,7 @@ def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
     ("lines", "parts"),
     [
         (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], ["train.jsonl, line 2", "not valid JSON"]),
-        (['["prompt", "completion"]'], ["train.jsonl, line 1", "expected an object"]),
+        (['["prompt", "completion"]'], ["train.jsonl", "item 1: expected an object"]),
         (['{"messages": [{"role": "user", "content": "a"}]}'], ["Row 0", "no assistant turn", "['user']"]),
         (
             ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": " "}'],

@@ -79,9 +79,9 @@ def test_a_digest_says_by_which_definition_it_was_computed() -> None:
     """Those of version 0.1.0 carry no number; what is not recorded yet is computed by the newest."""
     digits = "0123456789abcdef"
     assert numbered(1, digits + "ff") == digits
-    assert numbered(2, digits + "ff") == f"2-{digits}"
-    assert numbered(12, digits) == f"12-{digits}"
-    assert [definition_of(digest) for digest in (digits, f"2-{digits}", f"12-{digits}", None)] == [
+    assert numbered(2, digits + "ff") == f"02{digits}"
+    assert numbered(12, digits) == f"12{digits}"
+    assert [definition_of(digest) for digest in (digits, f"02{digits}", f"12{digits}", None)] == [
         1,
         2,
         12,

@@ -64,7 +64,7 @@ def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tm
     """The same checkpoint loaded in float32 and in bfloat16, saved and loaded again, is the same model."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     name = digest(model)
-    assert len(name.removeprefix("2-")) == 16
+    assert len(name.removeprefix("02")) == 16
     assert digest(load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"}))) == name
     model.save_pretrained(tmp_path)
     assert digest(AutoModelForCausalLM.from_pretrained(tmp_path)) == name
@@ -168,7 +168,7 @@ def test_every_tensor_of_an_adapter_counts_and_its_frozen_copy_does_not(kind: st
 def test_the_definition_stands_in_the_digest(llama: Any) -> None:
     """Definition 1 is that of version 0.1.0, whose runs go on."""
     assert digest(llama) == digest(llama, definition=2)
-    assert digest(llama).startswith("2-")
+    assert digest(llama).startswith("02")
     assert len(digest(llama)) == 18
     assert len(digest(llama, definition=1)) == 16
     assert digest(llama, definition=1) not in digest(llama)

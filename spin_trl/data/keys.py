@@ -1,6 +1,6 @@
 """Names rows by their content: a key for every row, and a digest of all of them.
 
-What belongs to a row has grown since version 0.1.0, so a digest says by which definition it was made: `2-` and 16 hex digits
+What belongs to a row has grown since version 0.1.0, so a digest says by which definition it was made: `02` and 16 hex digits
 by the second, 16 hex digits alone by the first. A run is compared by the definition that it began with.
 """
 

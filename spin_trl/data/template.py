@@ -135,7 +135,7 @@ class PairTemplate:
                 tokens around a text, have one digest. 2: all of the tokenizer (see [`tokenizer_identity`]), and its own EOS.
 
         Returns:
-            16 hexadecimal digits, behind `2-` if the definition is 2.
+            16 hexadecimal digits, behind `02` if the definition is 2.
         """
         tokenizer = self.tokenizer
         if definition == 1:

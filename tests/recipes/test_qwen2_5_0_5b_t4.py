@@ -22,6 +22,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def spy(self: SPINTrainer, *args: Any, **kwargs: Any) -> Any:
         result = train(self, *args, **kwargs)
+        if type(self) is not SPINTrainer:  # the rehearsal that precedes a run
+            return result
         found.append(
             {
                 "layers": {type(module).__name__ for module in self.model.modules()},
