@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import write_atomically, write_json
+from ..files import RUN_MARKER, write_atomically, write_json
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
 from .journal import Journal
 
-MARKER = ".spin_trl.json"
+MARKER = RUN_MARKER
 VERSION = 1
 
 RECIPE, JOURNAL = "recipe.yaml", "journal.jsonl"
