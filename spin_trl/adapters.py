@@ -16,6 +16,7 @@ from trl import ModelConfig, get_peft_config
 
 from .errors import DataError, RecipeError
 
+CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 _CHANGES_THE_BASE = (
@@ -38,7 +39,22 @@ _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
     """Whether a folder holds a PEFT adapter instead of whole weights."""
-    return (Path(path) / "adapter_config.json").is_file()
+    return (Path(path) / CONFIG).is_file()
+
+
+def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
+    """The configuration of an adapter.
+
+    Args:
+        path: folder of the adapter.
+
+    Raises:
+        DataError: it can't be read, or is of a kind that PEFT does not know.
+    """
+    try:
+        return PeftConfig.from_pretrained(str(path))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{Path(path) / CONFIG} can't be read: {type(error).__name__}: {error}") from error
 
 
 def base_of(path: str | os.PathLike[str]) -> str:
@@ -49,8 +65,14 @@ def base_of(path: str | os.PathLike[str]) -> str:
 
     Args:
         path: folder of the adapter.
+
+    Raises:
+        DataError: its configuration can't be read, or names no base model.
     """
-    base = str(PeftConfig.from_pretrained(str(path)).base_model_name_or_path)
+    named = load_adapter_config(path).base_model_name_or_path
+    if not named:
+        raise DataError(f"{Path(path) / CONFIG} names no base model. Set `base_model_name_or_path` there.")
+    base = str(named)
     if Path(base).parts[-2:] == ("start", "base") and not os.path.isdir(base):
         for parent in Path(path).absolute().parents[:3]:
             if (parent / "start" / "base").is_dir():
@@ -111,7 +133,7 @@ def adapter_refusals(peft_config: Any) -> list[str]:
         if getattr(peft_config, name, True) is False:
             reasons.append(
                 f"`{name}: false` starts an adapter at random weights, which change what the model says before anything is "
-                "learned, so the policy would not start at its opponent. Leave it out (`true`)."
+                "learned, so the policy would not start at its opponent. Set it to true."
             )
     bias = getattr(peft_config, "bias", "none")
     if bias != "none":
@@ -154,7 +176,7 @@ def check_start(path: str | os.PathLike[str]) -> None:
     Raises:
         DataError: it was initialised by one of them.
     """
-    initialisation = getattr(PeftConfig.from_pretrained(str(path)), "init_lora_weights", True)
+    initialisation = getattr(load_adapter_config(path), "init_lora_weights", True)
     if isinstance(initialisation, str) and initialisation.lower().startswith(("pissa_niter", "loftq", "corda")):
         raise DataError(
             f"The adapter {str(path)!r} has `init_lora_weights: {initialisation}`, with which PEFT changes the weights of "

@@ -79,6 +79,9 @@ _ENDINGS = (
 )
 """What the names of such environment variables end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`."""
 
+_ENDINGS_OF_VARIABLES = ("_token", "_secret", "_passwd")
+"""What else only the names of environment variables end in: no model has a `SLACK_TOKEN`, as it has a `pad_token`."""
+
 _HUB_TOKEN = r"(?<![A-Za-z0-9])(?:hf_|api_org_)[A-Za-z0-9]{30,}|(?<![A-Za-z0-9])hf_(?:oauth|jwt)_[\w.~+/=-]{30,}"
 _OTHER_TOKENS = (
     r"gh[opusr]_[A-Za-z0-9]{36,}",  # GitHub
@@ -265,7 +268,8 @@ def _in_entry(key: str, value: Any, place: str, seen: set[int]) -> Iterator[Cred
         return
     # Variables are known by their names, wherever they are set.
     inner = key if not place or place == "env" else f"{place}.{key}"
-    if is_name(key) and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
+    named = is_name(key) or (place == "env" and _normal(key).endswith(_ENDINGS_OF_VARIABLES))
+    if named and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
         yield Credential(inner, _kind(key), _remedy(key, place))
     else:
         yield from _find(value, inner, seen)

@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+RUN_MARKER = ".spin_trl.json"
+"""File at the top of a run directory that says what in it belongs to the run."""
+
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.

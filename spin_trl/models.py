@@ -18,7 +18,7 @@ from transformers import (
 )
 from trl.trainer.utils import create_model_from_path
 
-from .adapters import WEIGHTS, base_of, check_start, is_adapter, saved_embeddings
+from .adapters import CONFIG, WEIGHTS, base_of, check_start, is_adapter, saved_embeddings
 from .config import SPINConfig
 from .eos import add_eos_ids, own_eos_ids
 from .errors import DataError
@@ -52,18 +52,22 @@ def load_policy(
     device = PartialState().device
     where = {"": torch.device("cpu") if device.type == "mps" else device}
     kwargs.setdefault("device_map", where if quantization_config is not None else None)
+    name = f"model {str(path)!r}"
     try:
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
         if is_adapter(path):
             check_start(path)
-            model = _load_adapter(Path(path), create_model_from_path(base_of(path), **kwargs), trainable)
+            name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
+            base = create_model_from_path(base_of(path), **kwargs)
+            name = f"adapter {str(path)!r}"
+            model = _load_adapter(Path(path), base, trainable)
         else:
             model = create_model_from_path(str(path), **kwargs)
     except DataError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        raise DataError(f"The model {str(path)!r} can't be loaded: {error}") from error
+        raise DataError(f"The {name} can't be loaded: {error}") from error
     keep_differentiable(model)
     return model
 

@@ -80,7 +80,9 @@ CLOSE: Mapping[str, tuple[str, str]] = {
     "chat_template": ("chat_template_kwargs", "the template is the tokenizer's own; save it there"),
     "chat_template_path": ("chat_template_kwargs", "the template is the tokenizer's own; save it there"),
     "dataset": ("dataset_name", "a file, a folder, a Hub name, or `module:function`"),
+    "dataset_mixture": ("dataset_name", "one dataset; mix several before, into one file"),
     "dataset_mixer": ("dataset_name", "one dataset; mix several before, into one file"),
+    "dataset_splits": ("dataset_train_split", "and `held_out_split`"),
     "dataset_text_field": ("column_mapping", "{your column: prompt, another: completion}"),
     "datasets": ("dataset_name", "one dataset; mix several before, into one file"),
     "do_sample": ("temperature", "0 decodes greedily"),
@@ -138,10 +140,13 @@ CLOSE: Mapping[str, tuple[str, str]] = {
     "validation_file": ("held_out_name", "a file, a folder, a Hub name, or `module:function`"),
     "wandb_name": ("run_name", ""),
     "wandb_project": ("report_to", "wandb; its project is `env: {WANDB_PROJECT: ...}`"),
-    "warmup_ratio": ("warmup_steps", "a number below 1 is a share of all steps"),
+    "warmup_ratio": ("warmup_steps", "1 or more are steps, less is a share of them"),
     "xformers_attention": ("attn_implementation", "sdpa"),
 }
 """Names that mean something close: the name here, and what it is."""
+
+
+_SHARE = "warmup_ratio"
 
 
 def translated(name: str, value: Any) -> dict[str, Any] | None:
@@ -153,6 +158,10 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
     """
     if name in SAME:
         return {SAME[name]: value}
+    if name == _SHARE:
+        # A share of all steps is no other number here, as long as it is not taken for a number of steps.
+        share = _number(value)
+        return {"warmup_steps": value} if share is not None and 0 <= share < 1 else None
     if name in BY_VALUE:
         known = BY_VALUE[name][1]
         value = (
@@ -161,6 +170,14 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
         found = known.get(value) if isinstance(value, str | bool | None) else None
         return None if found is None else dict(found)
     return None
+
+
+def _number(value: Any) -> float | None:
+    """A number of a YAML file (which takes `1e-1` for text), or of a command line."""
+    try:
+        return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+    except ValueError:
+        return None
 
 
 def said_of(name: str) -> str | None:
@@ -216,7 +233,7 @@ def translate_arguments(arguments: list[str], known: Callable[[str], bool]) -> t
         argument = rest.pop(0)
         option = _OPTION.fullmatch(argument)
         name = option[1] if option else ""
-        if not option or known(name) or (name not in SAME and name not in BY_VALUE):
+        if not option or known(name) or name not in (*SAME, *BY_VALUE, _SHARE):
             found.append(argument)
             continue
         if name in SAME:

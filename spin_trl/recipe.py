@@ -140,7 +140,7 @@ def read(
     credentials.refuse_in_text(text, path)
     credentials.refuse_in_arguments(overrides)
     settings = _with_paths_that_lead_there(path, settings)
-    sets_output_dir = "output_dir" in settings or is_overridden("output_dir", overrides)
+    sets_output_dir = bool(settings.get("output_dir")) or is_overridden("output_dir", overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")

@@ -190,6 +190,26 @@ def test_an_adapter_without_tokenizer_files_has_its_bases(tmp_path: Path) -> Non
     assert "<|think|>" in load_tokenizer(tmp_path / "sft", settings()).get_vocab()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "adapter_config.json can't be read: JSONDecodeError"),
+        ('{"peft_type": "A_NEWER_KIND"}', "adapter_config.json can't be read: KeyError"),
+        ('{"peft_type": "LORA"}', "adapter_config.json names no base model"),
+        (
+            '{"peft_type": "LORA", "base_model_name_or_path": "/nowhere/base"}',
+            "The base model '/nowhere/base', which .*adapter_config.json names, can't be loaded",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_adapters_configuration_is_said(text: str, said: str, tmp_path: Path) -> None:
+    """Adapters come from other machines, whose paths they name."""
+    (tmp_path / "adapter_config.json").write_text(text, encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(DataError, match=said):
+        load_policy(tmp_path, settings())
+
+
 def resized(folder: Path, tied: bool, **lora: Any) -> Any:
     """An adapter that was trained after two tokens were added to its base model."""
     tiny.save(folder / "base", tiny.model(tie_word_embeddings=tied))

@@ -54,7 +54,7 @@ def test_names_that_mean_the_same_are_accepted_and_said(tmp_path: Path, caplog: 
         ("val_set_size: 0.1", (), "unknown setting 'val_set_size'; here it is 'held_out_fraction'"),
         ("max_prompt_length: 9", (), "here it is 'max_length' .*a prompt is never cut"),
         (
-            "warmup_ratio: 0.1\nbatch_size: 4",
+            "warmup_ratio: 1\nbatch_size: 4",
             (),
             "'warmup_ratio'; here it is 'warmup_steps'.*'batch_size'; here it is",
         ),
@@ -70,6 +70,15 @@ def test_names_that_mean_something_close_are_refused_with_the_name_here(
     """All unknown ones of a recipe in one message."""
     with pytest.raises(RecipeError, match=said):
         read(tmp_path, text, *overrides)
+
+
+def test_a_share_of_the_steps_for_warming_up_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nearly every recipe has it, and a number below 1 means the same here."""
+    with caplog.at_level(logging.WARNING):
+        assert read(tmp_path, "warmup_ratio: 0.1").args.warmup_steps == 0.1
+    assert "warmup_ratio is warmup_steps: 0.1 here" in caplog.text
+    assert read(tmp_path, "warmup_ratio: 1e-1").args.warmup_steps == 0.1
+    assert read(tmp_path, "", "--warmup_ratio", "0.03").args.warmup_steps == 0.03
 
 
 def test_lora_settings_that_are_not_used_are_said(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
 from ..errors import DataError
+from ..files import RUN_MARKER
 from ..quiet import quiet
 from .kept import link_folder, link_to
 from .local import DESCRIPTION, FORMATS, extension
@@ -42,7 +43,7 @@ class Folder:
 
 
 def look_into(path: Path, config: str | None = None) -> Folder:
-    """Find the data files of a folder.
+    """Find the data files of a folder. What lies in run directories below it is no data.
 
     Args:
         path: of the folder.
@@ -121,10 +122,18 @@ def _name(path: Path) -> str:
 
 
 def _mirrored(path: Path) -> Path:
-    """A folder's path without such characters: a folder of links, if it has some, since `datasets` follows one to it."""
-    if _is_plain(path.resolve()):
+    """A folder's path without such characters, and without run directories in it.
+
+    If it has some, it is a folder of links, since `datasets` follows one to it.
+    """
+    runs = _runs_in(path)
+    if _is_plain(path.resolve()) and not runs:
         return path
-    files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    files = {
+        file.relative_to(path): file
+        for file in path.rglob("*")
+        if file.is_file() and runs.isdisjoint(file.relative_to(path).parents)
+    }
     mirror = link_folder(_name(path))
     for link in [link for link in mirror.rglob("*") if link.is_symlink()]:
         if link.relative_to(mirror) not in files:
@@ -132,6 +141,17 @@ def _mirrored(path: Path) -> Path:
     for name, file in files.items():
         link_to(file, mirror.name, name)
     return mirror
+
+
+def _runs_in(path: Path) -> set[Path]:
+    """The run directories below a folder, seen from it: a run may have been put beside the data that it trains on."""
+    found = set()
+    for place, folders, files in os.walk(path):
+        if RUN_MARKER in files and Path(place) != path:
+            found.add(Path(place).relative_to(path))
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return found
 
 
 def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path) -> Dataset:

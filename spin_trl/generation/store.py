@@ -134,7 +134,8 @@ class GenerationStore:
             for key, sample, response in responses
         ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        write_atomically(self._shard(number), lambda path: pq.write_table(table, path))
+        # Arrow takes a relative path with a colon for an address.
+        write_atomically(self._shard(number), lambda path: pq.write_table(table, path.absolute()))
 
     def is_complete(self) -> bool:
         """Whether the store exists and no shard is missing."""
@@ -159,7 +160,7 @@ class GenerationStore:
         shards = []
         for number in range(self.manifest()["num_shards"]):
             try:
-                shards.append(pq.read_table(self._shard(number), schema=SCHEMA))
+                shards.append(pq.read_table(self._shard(number).absolute(), schema=SCHEMA))
             except (OSError, pa.ArrowException) as error:
                 raise GenerationsError(
                     f"{self._shard(number)} is damaged ({error}). Delete it and generate again: only it is made anew."

@@ -34,7 +34,7 @@ _MODEL = (
     r"(?:[^/]+\.safetensors(?:\.index\.json)?|config\.json|generation_config\.json|adapter_config\.json|README\.md"
     r"|chat_template\.(?:jinja|json)|additional_chat_templates/[^/]+\.jinja|tokenizer[^/]*|special_tokens_map\.json"
     r"|added_tokens\.json|vocab\.(?:json|txt)|merges\.txt|[^/]+\.(?:bpe|codes|model|spm|tiktoken|vocab)"
-    r"|(?:pre|video_pre)?processor_config\.json|(?:configuration|modeling|tokenization|processing)_\w+\.py)"
+    r"|(?:pre|video_pre)?processor_config\.json|\w+\.py)"
 )
 
 _KEPT = re.compile(

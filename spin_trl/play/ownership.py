@@ -11,6 +11,7 @@ import fcntl
 import fnmatch
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,11 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import write_atomically, write_json
+from ..files import RUN_MARKER, write_atomically, write_json
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
 from .journal import Journal
 
-MARKER = ".spin_trl.json"
+MARKER = RUN_MARKER
 VERSION = 1
 
 RECIPE, JOURNAL = "recipe.yaml", "journal.jsonl"
@@ -35,6 +36,9 @@ RUN, COMPARISON = "run", "comparison"
 
 HARMLESS = ("*.out", "*.err", "*.log")
 """Files that may lie in the folder of a new run: schedulers and shells put them there before it starts."""
+
+_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|::")
+"""How fsspec, with which `datasets` saves rows, tells an address from a path. `Path` leaves one slash of two."""
 
 SHOWN = 5
 """Names that a message repeats."""
@@ -187,8 +191,14 @@ class Ownership:
             recipe: file that the run is started from; it may lie in the directory.
 
         Raises:
-            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free.
+            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it is no
+                folder, but an address.
         """
+        if _ADDRESS.search(str(self.path)):
+            raise RunDirectoryError(
+                f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
+                "folder of this machine; `hub_backup` keeps a run on the Hub."
+            )
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(

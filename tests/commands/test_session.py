@@ -48,6 +48,7 @@ def test_a_run_is_where_it_is_set() -> None:
     assert place(recipe(), "--output_dir=trainer_output") == "trainer_output"
     assert place(recipe(output_dir="out/exp1"), "--smoke") == "out/exp1-smoke"
     assert place(recipe(output_dir="out/exp1", run_dir="there")) == "there"
+    assert place(recipe(output_dir=None)) == "runs/my"
 
 
 def test_the_run_of_a_recipe_with_an_output_dir_goes_on_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:

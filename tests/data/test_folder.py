@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from spin_trl.data.load import load
 from spin_trl.errors import DataError
+from spin_trl.play.ownership import Ownership
 
 
 def line(answer: str) -> str:
@@ -27,6 +28,19 @@ def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
         (tmp_path / f"{name}.jsonl").write_text(line(name), encoding="utf-8")
     assert answers(tmp_path) == ["a", "b"]
     assert load(str(tmp_path))[0]["prompt"] == "2024-01-01"
+
+
+def test_a_run_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
+    """Its journal, its samples and its generations are files that could be read as rows."""
+    (tmp_path / "train.jsonl").write_text(line("a"), encoding="utf-8")
+    run = tmp_path / "out"
+    Ownership(run).claim()
+    assert answers(tmp_path) == ["a"]
+    (run / "iteration-0").mkdir()
+    for name in ("journal.jsonl", "iteration-0/samples.jsonl", "train.jsonl"):
+        (run / name).write_text(line("b"), encoding="utf-8")
+    Dataset.from_list([{"ids": [1]}]).to_parquet(run / "iteration-0" / "shard-00000.parquet")
+    assert answers(tmp_path) == ["a"]
 
 
 def test_names_of_files_say_the_split(tmp_path: Path) -> None:

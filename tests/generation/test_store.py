@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,6 +33,15 @@ def test_what_is_written_is_read_back_as_the_same_tokens(store):
     assert dict(generations) == {("a", 2, 0): [5, 6, 2], ("b", 2, 0): [7], ("c", 2, 0): []}
     assert generations.finish_reasons == {("a", 2, 0): "eos", ("b", 2, 0): "length", ("c", 2, 0): "length"}
     assert store.table()["length"].to_pylist() == [3, 1, 0]
+
+
+def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path, monkeypatch):
+    """Times have them; seen from the current folder, Arrow would take the name for an address."""
+    monkeypatch.chdir(tmp_path)
+    store = GenerationStore(Path("t12:30") / "generations")
+    store.open(dataclasses.replace(MANIFEST, num_shards=1))
+    store.write_shard(0, [("a", 0, Response([5, 6, 2], "eos"))])
+    assert store.table()["ids"].to_pylist() == [[5, 6, 2]]
 
 
 def test_a_store_is_complete_only_when_all_shards_are_there(store, tmp_path):

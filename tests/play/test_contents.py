@@ -31,6 +31,8 @@ def test_the_list_has_every_file_of_an_earlier_run(archive: Path) -> None:
         "start/tokenizer/tokenizer.json",
         "iteration-12/model/model-00001-of-00002.safetensors",
         "iteration-0/model/model.safetensors.index.json",
+        "iteration-0/model/modeling_chatglm.py",
+        "iteration-0/model/quantization.py",
         "baseline/sft-smoothing-0.1/iteration-0/held-out/values.json",
         "iteration-0/lm-eval/gsm8k-5-shot.json",
         "tensorboard/iteration-0/events.out.tfevents.1.host.2.0",

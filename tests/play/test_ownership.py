@@ -68,6 +68,15 @@ def test_a_run_begins_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert entries(tmp_path / "a" / "b") == {}
 
 
+@pytest.mark.parametrize("name", ["s3://bucket/run", "hf://datasets/me/x", "a::b"])
+def test_an_address_is_refused_as_a_run_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would become a folder of that name here, and rows would be saved elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunDirectoryError, match="as an address"):
+        Ownership(Path(name)).claim()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "name", ["data/rows.jsonl", "iteration-0/x", "notes.md", "recipe.yaml", "spin.yaml", "logs.out/x", "journal.jsonl"]
 )
