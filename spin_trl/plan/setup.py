@@ -16,7 +16,7 @@ from peft import PeftConfig
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
 from trl import get_quantization_config
 
-from ..adapters import base_of, is_adapter, peft_config_of
+from ..adapters import base_of, is_adapter, load_adapter_config, peft_config_of
 from ..config import SPINConfig
 from ..errors import PlanError
 from ..loop_config import SelfPlayConfig, iteration_settings
@@ -173,7 +173,7 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
     else:
         kwargs = {"revision": (recipe.args.model_init_kwargs or {}).get("revision")}
         if is_adapter(name):
-            starts_from_adapter, peft = True, PeftConfig.from_pretrained(name)
+            starts_from_adapter, peft = True, load_adapter_config(name)
             peft.inference_mode = False
             name, kwargs = base_of(name), {}
         config = _config(name, trust_remote_code=recipe.args.trust_remote_code, **kwargs)

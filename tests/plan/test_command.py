@@ -158,3 +158,11 @@ def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypa
     assert planned("--gpu", "h100")[0] == 0
     assert seen == [(True, True)]
     assert not datasets.config.HF_HUB_OFFLINE
+
+
+def test_an_adapter_whose_configuration_is_damaged_is_named(planned, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "adapter_config.json").write_text("{", encoding="utf-8")
+    code, shown = planned("--gpu", "t4")
+    assert code == 2
+    assert "adapter_config.json can't be read: JSONDecodeError" in shown
