@@ -113,12 +113,35 @@ def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
 
 
 def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
-    """An SFT dataset of any usual kind (see [`as_dataset`]), or None: anything else is DPOTrainer's to take or to refuse."""
+    """An SFT dataset of any usual kind (see [`as_dataset`]), or None: anything else is DPOTrainer's to take or to refuse.
+
+    One row tells, so that a transform of pairs, which may load images, is left alone.
+    """
     try:
-        rows = as_dataset(train_dataset, "train_dataset", streams=True)
+        sample = train_dataset
+        if isinstance(train_dataset, Dataset) and len(train_dataset):
+            sample = train_dataset.select(range(1))
+        if not is_sft(as_dataset(sample, "train_dataset", streams=True)):
+            return None
+        found: Dataset | IterableDataset = as_dataset(train_dataset, "train_dataset", streams=True)
     except DataError:
         return None
-    return rows if is_sft(rows) else None
+    return found
+
+
+def _is_of_datasets(value: Any) -> bool:
+    """Whether it is a dataset, or several by name, as DPOTrainer takes them."""
+    parts = value.values() if isinstance(value, Mapping) else [value]
+    return all(isinstance(part, Dataset | IterableDataset) for part in parts)
+
+
+def of_pairs(eval_dataset: Any) -> Any:
+    """Datasets of pairs to evaluate on: those of `datasets` as they are, others as [`as_datasets`] makes them.
+
+    Raises:
+        DataError: they are of another kind.
+    """
+    return eval_dataset if _is_of_datasets(eval_dataset) else as_datasets(eval_dataset, "eval_dataset", streams=True)
 
 
 def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:

@@ -144,7 +144,7 @@ def read(
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
-    for name, value in (as_mapping("env", settings.pop("env", None)) or {}).items():  # as TRL's recipes do
+    for name, value in _environment(path, settings.pop("env", None)).items():  # as TRL's recipes do
         os.environ[name] = str(value)
     parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)
@@ -179,6 +179,13 @@ def read(
     recipe.python, recipe.file = python, path
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe
+
+
+def _environment(path: Path, value: Any) -> Mapping[str, Any]:
+    """A recipe's variables of the environment. What is none is not repeated: a token may stand in it."""
+    if value is not None and not isinstance(value, Mapping):
+        raise RecipeError(f"{path}: `env` is a {type(value).__name__}; expected a mapping like {{NAME: value}}.")
+    return value or {}
 
 
 def _with_paths_that_lead_there(path: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,16 @@ from trl.trainer.utils import get_config_model_id, hash_module
 from . import checkpoint, opponent
 from .adapters import check_output_layer
 from .answers import answer
-from .arguments import as_dataset, as_datasets, as_model, as_settings, check_functions, check_kinds, human_responses
+from .arguments import (
+    as_dataset,
+    as_datasets,
+    as_model,
+    as_settings,
+    check_functions,
+    check_kinds,
+    human_responses,
+    of_pairs,
+)
 from .card import complete_card
 from .collator import self_play_collator
 from .config import SPINConfig
@@ -139,7 +148,10 @@ class SPINTrainer(ObjectiveTrainer):
             ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks, optimizers=optimizers
         )
         check_functions(data_collator=data_collator, compute_metrics=compute_metrics)
-        eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
+        if rows is not None:
+            eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
+        else:
+            eval_dataset = of_pairs(eval_dataset)
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
@@ -406,7 +418,10 @@ class SPINTrainer(ObjectiveTrainer):
         if self._self_play and self._given is None and (eval_dataset is None or isinstance(eval_dataset, str)):
             self._for_each_eval_dataset(self._with_opponent)
         if not isinstance(eval_dataset, str):
-            eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
+            as_kind = (
+                functools.partial(as_datasets, name="eval_dataset", streams=True) if self._self_play else of_pairs
+            )
+            eval_dataset = as_kind(eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -416,6 +431,8 @@ class SPINTrainer(ObjectiveTrainer):
             DataError: the dataset is of another kind than datasets to train on.
             RecipeError: the policy has been trained, and its opponent is not kept.
         """
+        if not self._self_play:
+            return super().predict(test_dataset, *args, **kwargs)
         test_dataset = as_dataset(test_dataset, "test_dataset", streams=True)
         if (
             is_sft(test_dataset)

@@ -12,7 +12,7 @@ from trl import DPOConfig, SFTConfig
 import tiny
 from play.runs import SETTINGS
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
-from spin_trl.arguments import as_dataset, as_datasets, as_settings
+from spin_trl.arguments import as_dataset, as_datasets, as_settings, human_responses, of_pairs
 from spin_trl.errors import DataError, SpinError
 
 ROWS = [{"prompt": "a b", "completion": "c"}, {"prompt": "d", "completion": "e", "weight": 1}]
@@ -142,3 +142,18 @@ def test_human_responses_can_be_evaluated_and_predicted_on(llama_folder: Path) -
     trainer.train()
     with pytest.raises(SpinError, match="Human responses can't be predicted on after training"):
         trainer.predict(tiny.sft(2))
+
+
+def test_a_transform_of_pairs_is_left_alone(llama_folder: Path) -> None:
+    """It may load an image a row: only a first row is looked at, to see that it is one of pairs."""
+    seen: list[int] = []
+
+    def look(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        seen.append(len(next(iter(batch.values()))))
+        return batch
+
+    rows = tiny.preference(50).with_transform(look)
+    assert human_responses(rows) is None
+    assert of_pairs(rows) is rows
+    assert of_pairs({"a": rows})["a"] is rows
+    assert sum(seen) <= 2

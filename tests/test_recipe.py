@@ -307,6 +307,15 @@ def _comparable(config: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("distributed_state", "accelerator_config")}
 
 
+def test_an_env_that_is_no_mapping_is_refused_without_its_value(tmp_path: Path) -> None:
+    """A token may stand in it."""
+    path = tmp_path / "spin.yaml"
+    path.write_text("env: [MY_SETTING=hush]\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="`env` is a list; expected a mapping") as error:
+        recipe.read(str(path))
+    assert "hush" not in str(error.value)
+
+
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No shell expands it inside a recipe, or in a call from Python; names may have brackets, spaces and line breaks."""
     monkeypatch.setenv("HOME", str(tmp_path))
