@@ -43,6 +43,14 @@ def refuse(reasons: Iterable[str]) -> None:
         raise RecipeError(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
 
 
+def refusal(error: Exception, peft_config: Any) -> RecipeError:
+    """What to say when an iteration's trainer can't be made."""
+    # PEFT knows which layers to adapt for some kinds of models only.
+    unnamed = "target_modules" in str(error) and getattr(peft_config, "target_modules", "") is None
+    advice = " Set `lora_target_modules: all-linear`, or name the layers." if unnamed else ""
+    return RecipeError(f"These settings can't be trained with: {error}{advice}")
+
+
 def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[str]:
     """What an iteration can't be played with, whoever plays it.
 

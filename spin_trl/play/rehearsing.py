@@ -29,13 +29,14 @@ from trl import DPOConfig
 
 from ..adapters import adapter_refusals
 from ..config import SPINConfig
-from ..errors import RecipeError, SpinError
+from ..errors import SpinError
 from ..loop_config import StartConfig
 from ..models import is_adapter
 from ..trainer import SPINTrainer
-from ..unplayable import of_batches, of_positions, of_run, of_settings
+from ..unplayable import of_batches, of_positions, of_run, of_settings, refusal
 from .directory import iteration_stage
 from .freeze import accelerates_state_kept, differences_from_defaults
+from .launching import read_accelerate_config
 from .run import Run
 from .start import build_tokenizer, start_config
 
@@ -89,8 +90,6 @@ def processes_of(accelerate_config: str | None) -> int:
     """How many processes train together: those of the launches that a run makes, or of the one that it is in."""
     if not accelerate_config:
         return PartialState().num_processes
-    from .launching import read_accelerate_config
-
     return int(read_accelerate_config(accelerate_config).get("num_processes") or 1)
 
 
@@ -207,14 +206,6 @@ class _Rehearsal(SPINTrainer):
 
     def _move_model_to_device(self, model: Any, device: Any) -> None:
         """A model of a few hundred weights is on the CPU, and one without weights is nowhere."""
-
-
-def refusal(error: Exception, peft_config: Any) -> RecipeError:
-    """What to say when an iteration's trainer can't be made."""
-    # PEFT knows which layers to adapt for some kinds of models only.
-    unnamed = "target_modules" in str(error) and getattr(peft_config, "target_modules", "") is None
-    advice = " Set `lora_target_modules: all-linear`, or name the layers." if unnamed else ""
-    return RecipeError(f"These settings can't be trained with: {error}{advice}")
 
 
 def _small_tokenizer() -> PreTrainedTokenizerBase:

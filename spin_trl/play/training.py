@@ -18,9 +18,9 @@ from ..files import read_json
 from ..generation.store import GenerationStore
 from ..models import load_policy, merge_adapter
 from ..trainer import SPINTrainer
+from ..unplayable import refusal
 from .directory import START, iteration_stage, replace_folder
 from .progress import ReportSteps
-from .rehearsing import refusal
 from .run import Run, free_memory, since
 from .tracking import training_logs
 
