@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from .credentials import hide
-from .report.visible import visible
+from .visible import visible
 
 
 class _PlainConsole(Console):

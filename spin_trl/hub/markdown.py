@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..report.standings import Table
-from ..report.visible import cut, visible
+from ..visible import cut, visible
 
 LONGEST = 1_200
 """Characters of a text that a card shows."""

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..report.visible import visible
+from ..visible import visible
 from .advice import Advice
 from .devices import Device
 from .hours import Work

@@ -29,7 +29,7 @@ from ..report.record import SELF_PLAY, RunRecord, Stage
 from ..report.record import START as BEFORE_THE_FIRST
 from ..report.standings import costs, devices, facts, figures, standings
 from ..report.verdict import remarks, sentence
-from ..report.visible import cut
+from ..visible import cut
 from .directory import START, RunDirectory, baseline_stage, iteration_stage
 from .journal import OF_THE_HUB, Journal
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.report.visible import cut, visible
+from spin_trl.visible import cut, visible
 
 
 @pytest.mark.parametrize(
