@@ -78,8 +78,12 @@ class DataConfig:
     def _mapping(self) -> dict[str, str] | None:
         return self.column_mapping if isinstance(self.column_mapping, dict) else None
 
-    def train(self) -> Dataset:
-        """Load the data to train on."""
+    def train(self, *, bad_as_rows: bool = False) -> Dataset:
+        """Load the data to train on.
+
+        Args:
+            bad_as_rows: as in [`load`].
+        """
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
         dataset = load(
@@ -88,6 +92,7 @@ class DataConfig:
             self.dataset_train_split,
             self._mapping(),
             self.dataset_revision,
+            bad_as_rows=bad_as_rows,
         )
         if self.max_rows is not None:
             order = np.arange(len(dataset))
@@ -96,11 +101,16 @@ class DataConfig:
             dataset = dataset.select(order[: self.max_rows])
         return self._as_set(dataset)
 
-    def held_out(self) -> Dataset | None:
-        """Load the data to evaluate on, if it is named."""
+    def held_out(self, *, bad_as_rows: bool = False) -> Dataset | None:
+        """Load the data to evaluate on, if it is named.
+
+        Args:
+            bad_as_rows: as in [`load`].
+        """
         if self.held_out_name is None:
             return None
         is_same = self.held_out_name == self.dataset_name
         config = self.held_out_config or (self.dataset_config if is_same else None)
         revision = self.dataset_revision if is_same else None
-        return self._as_set(load(self.held_out_name, config, self.held_out_split, self._mapping(), revision))
+        mapping, split = self._mapping(), self.held_out_split
+        return self._as_set(load(self.held_out_name, config, split, mapping, revision, bad_as_rows=bad_as_rows))

@@ -24,6 +24,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from trl import get_quantization_config
 
     from ..adapters import peft_config_of
+    from ..data.bad_rows import SKIP
     from ..play.launching import by_accelerate, read_accelerate_config
     from ..play.loop import SelfPlay
     from ..play.phases import in_this_process
@@ -48,8 +49,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         model=recipe.model.model_name_or_path,
         args=recipe.args,
         play=recipe.play,
-        train_dataset=recipe.data.train(),
-        eval_dataset=recipe.data.held_out(),
+        train_dataset=recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP),
+        eval_dataset=recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP),
         peft_config=peft_config_of(recipe.model),
         quantization_config=get_quantization_config(recipe.model),
         start=recipe.start,

@@ -18,6 +18,9 @@ SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "ch
 PROMPT_INPUT = "prompt_input"
 """Text that goes behind the prompt: what Alpaca's `input` is called where `instruction` was mapped to `prompt`."""
 
+UNREADABLE = "unreadable_line"
+"""Column of rows that stand for lines of a file that can't be read, where these may be left out: what is wrong with them."""
+
 ALPACA_COLUMNS = ("instruction", "input", "output")
 
 MEDIA = ("image", "images")
@@ -73,7 +76,7 @@ def read_columns(dataset: Dataset) -> list[str]:
         read = [*ALPACA_COLUMNS, "history"]
     if not text:
         read += ["system", "tools", "chat_template_kwargs"]
-    return [column for column in read if column in columns]
+    return [column for column in (*read, UNREADABLE) if column in columns]
 
 
 def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:

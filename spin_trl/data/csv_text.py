@@ -18,6 +18,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 
 from ..errors import DataError
+from .columns import UNREADABLE
 from .exact_json import ExactJson
 from .kept import kept
 from .lines import BadLines, byte_lines
@@ -99,20 +100,28 @@ PARSED = {
 """Columns that never hold plain text, by name. `label` is one where there is a `completion`."""
 
 
-def read_csv(files: Sequence[Path], separator: str | None = None, mapping: Mapping[str, str] | None = None) -> Dataset:
+def read_csv(
+    files: Sequence[Path],
+    separator: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    bad_as_rows: bool = False,
+) -> Dataset:
     """Read CSV files, one after the other.
 
     Args:
         files: which.
         separator: of fields. None: as the header shows.
         mapping: what columns will be renamed to: a column is read as what its new name says.
+        bad_as_rows: as in [`BadLines`]. Quotes that are not closed are refused all the same: nobody knows then where the
+            next row begins.
 
     Raises:
         DataError: rows can't be read; the message names file and lines. Or the files have not the same columns.
     """
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
-        tables = [CsvRows(file, separator, mapping) for file in files]
+        tables = [CsvRows(file, separator, mapping, bad_as_rows=bad_as_rows) for file in files]
         for table in tables:
             if table.features != tables[0].features:
                 raise DataError(
@@ -121,7 +130,7 @@ def read_csv(files: Sequence[Path], separator: str | None = None, mapping: Mappi
                 )
         return tables[0].features, itertools.chain.from_iterable(tables)
 
-    return kept(files, f"csv {separator!r} {sorted((mapping or {}).items())}", read)
+    return kept(files, f"csv {separator!r} {sorted((mapping or {}).items())} {bad_as_rows}", read)
 
 
 class CsvRows:
@@ -131,6 +140,7 @@ class CsvRows:
         path: of the file. It may be compressed.
         separator: of fields. None: commas, semicolons, tabs or vertical bars, as the header shows.
         mapping: what columns will be renamed to: a column is read as what its new name says.
+        bad_as_rows: as in [`read_csv`].
 
     Attributes:
         header: names of the columns, as they are written.
@@ -141,8 +151,15 @@ class CsvRows:
         DataError: the file is empty, a column has no name, or two have the same.
     """
 
-    def __init__(self, path: Path, separator: str | None = None, mapping: Mapping[str, str] | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        separator: str | None = None,
+        mapping: Mapping[str, str] | None = None,
+        *,
+        bad_as_rows: bool = False,
+    ) -> None:
+        self.path, self._bad_as_rows = path, bad_as_rows
         self._skipped = 0
         self._mapping = mapping or {}
         start = self._start()
@@ -153,18 +170,21 @@ class CsvRows:
         self.parsed = self._parsed()
         self.features = Features(
             {name: self.parsed[name].feature if name in self.parsed else Value("string") for name in self.header}
+            | ({UNREADABLE: Value("string")} if bad_as_rows else {})
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        bad = BadLines(self.path)
+        bad = BadLines(self.path, as_rows=self._bad_as_rows)
         for where, fields in self._records(bad):
             if len(fields) != len(self.header):
-                bad.add(where, self._count_problem(fields))
+                yield from bad.rows(where, self._count_problem(fields))
                 continue
             try:
-                yield self._row(fields)
+                row = self._row(fields)
             except ValueError as error:
-                bad.add(where, str(error))
+                yield from bad.rows(where, str(error))
+                continue
+            yield row
         bad.refuse()
 
     def _lines(self) -> Iterator[str]:

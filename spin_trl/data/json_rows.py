@@ -110,13 +110,20 @@ def features_of(shape: Shape) -> Features:
     return Features(features)
 
 
-def read_json(files: Sequence[Path], split: str = "train", mapping: Mapping[str, str] | None = None) -> Dataset:
+def read_json(
+    files: Sequence[Path],
+    split: str = "train",
+    mapping: Mapping[str, str] | None = None,
+    *,
+    bad_as_rows: bool = False,
+) -> Dataset:
     """Read files of JSON or JSON lines, one after the other.
 
     Args:
         files: which.
         split: the list that is taken, where an object holds several.
         mapping: what columns will be renamed to.
+        bad_as_rows: as in [`BadLines`].
 
     Raises:
         DataError: of [`json_rows`].
@@ -125,7 +132,7 @@ def read_json(files: Sequence[Path], split: str = "train", mapping: Mapping[str,
 
     def rows() -> Iterator[dict[str, Any]]:
         for file in files:
-            yield from json_rows(file, split, known)
+            yield from json_rows(file, split, known, bad_as_rows=bad_as_rows)
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
         shape = Shape(is_row=True)
@@ -133,36 +140,39 @@ def read_json(files: Sequence[Path], split: str = "train", mapping: Mapping[str,
             shape.add(row)
         return features_of(shape), rows()
 
-    return kept(files, f"json {split} {sorted(known)}", read)
+    return kept(files, f"json {split} {sorted(known)} {bad_as_rows}", read)
 
 
-def json_rows(path: Path, split: str = "train", known: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+def json_rows(
+    path: Path, split: str = "train", known: frozenset[str] = frozenset(), *, bad_as_rows: bool = False
+) -> Iterator[dict[str, Any]]:
     """The rows of a file of JSON lines, of a list of objects, or of an object with one such list in it.
 
     Args:
         path: of the file. It may be compressed.
         split: the list that is taken, where an object holds several.
         known: names of columns that say that an object is a row, besides the usual ones.
+        bad_as_rows: as in [`BadLines`].
 
     Raises:
         DataError: names the file, and the lines that are not valid JSON or no objects.
     """
     if not _is_lines(path, known | ROW_COLUMNS):
-        yield from _whole(path, split, known | ROW_COLUMNS)
+        yield from _whole(path, split, known | ROW_COLUMNS, bad_as_rows=bad_as_rows)
         return
-    bad = BadLines(path)
+    bad = BadLines(path, as_rows=bad_as_rows)
     for number, line in enumerate(byte_lines(path), start=1):
         if not line.strip():
             continue
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            bad.add(f"line {number}", f"not valid JSON ({error}): {line[:60]!r}")
+            yield from bad.rows(f"line {number}", f"not valid JSON ({error}): {line[:60]!r}")
             continue
         if number == 1:
             _refuse_columns(path, row)
         if not isinstance(row, dict):
-            bad.add(f"line {number}", f"expected an object like {{...}}, found {line[:60]!r}")
+            yield from bad.rows(f"line {number}", f"expected an object like {{...}}, found {line[:60]!r}")
             continue
         yield row
     bad.refuse()
@@ -207,7 +217,7 @@ def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def _whole(path: Path, split: str, known: frozenset[str] | set[str]) -> Iterator[dict[str, Any]]:
+def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_rows: bool) -> Iterator[dict[str, Any]]:
     try:
         value = _parse(b"".join(byte_lines(path)))
     except json.JSONDecodeError as error:
@@ -219,12 +229,12 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str]) -> Iterator
     if isinstance(value, dict) and not known & set(value):
         value = _unwrapped(path, value, split)
     rows = value if isinstance(value, list) else [value]
-    bad = BadLines(path)
+    bad = BadLines(path, as_rows=bad_as_rows)
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
             yield row
         else:
-            bad.add(f"item {number}", f"expected an object like {{...}}, found {json.dumps(row)[:60]}")
+            yield from bad.rows(f"item {number}", f"expected an object like {{...}}, found {json.dumps(row)[:60]}")
     bad.refuse()
 
 

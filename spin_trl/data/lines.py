@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
+from .columns import UNREADABLE
 
 SHOWN = 5
 """Bad lines of a file that are shown. All are counted."""
@@ -38,10 +39,12 @@ class BadLines:
 
     Args:
         path: of the file.
+        as_rows: let lines that can't be read be rows, which are left out or refused with the other bad rows when the data is
+            prepared.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, as_rows: bool = False) -> None:
+        self.path, self.as_rows = path, as_rows
         self.count = 0
         self.shown: list[str] = []
 
@@ -50,6 +53,13 @@ class BadLines:
         self.count += 1
         if len(self.shown) < SHOWN:
             self.shown.append(f"{where}: {problem}")
+
+    def rows(self, where: str, problem: str) -> Iterator[dict[str, Any]]:
+        """Note a problem of a single row; yield a row that stands for it, if there are to be such."""
+        if self.as_rows:
+            yield {UNREADABLE: f"{self.path.name}, {where}: {problem}"}
+        else:
+            self.add(where, problem)
 
     def refuse(self) -> None:
         """Raise if there is a problem.

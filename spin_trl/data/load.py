@@ -34,6 +34,8 @@ def load(
     split: str = "train",
     column_mapping: dict[str, str] | None = None,
     revision: str | None = None,
+    *,
+    bad_as_rows: bool = False,
 ) -> Dataset:
     """Load a dataset by name: a local file or folder, a function of an installed package, or a Hub dataset.
 
@@ -45,15 +47,17 @@ def load(
         split: split to load, where there are several. A file is one split.
         column_mapping: columns to rename, from the data's name to `prompt`, `completion`, `messages`, ...
         revision: commit of a Hub dataset.
+        bad_as_rows: let lines of JSON and CSV files that can't be read be rows, which are left out or refused with the other
+            bad rows when the data is prepared. Else they are refused here.
 
     Raises:
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
     path = expanded(name)
     if os.path.isdir(path):
-        dataset = _load_folder(path, config, split, column_mapping)
+        dataset = _load_folder(path, config, split, column_mapping, bad_as_rows=bad_as_rows)
     elif os.path.isfile(path):
-        dataset = _load_file(path, split, column_mapping)
+        dataset = _load_file(path, split, column_mapping, bad_as_rows=bad_as_rows)
     elif "://" in name:
         raise DataError(
             f"{name} is an address, and isn't fetched. Name a Hub dataset, or a file or folder that is here."
@@ -119,15 +123,18 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 
-def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
+def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool) -> Dataset:
     """Any file is one split: it is taken whatever `split` says, but where a JSON file holds several lists."""
     form = FORMATS.get(extension(path))
     if form is None:
         raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
-    return part_of(_read(form, [path], split.partition("[")[0], column_mapping), split, path)
+    rows = _read(form, [path], split.partition("[")[0], column_mapping, bad_as_rows=bad_as_rows)
+    return part_of(rows, split, path)
 
 
-def _load_folder(path: Path, config: str | None, split: str, column_mapping: Mapping[str, str] | None) -> Dataset:
+def _load_folder(
+    path: Path, config: str | None, split: str, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool
+) -> Dataset:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         try:
             loaded = load_from_disk(str(path))
@@ -143,7 +150,13 @@ def _load_folder(path: Path, config: str | None, split: str, column_mapping: Map
     return choose(
         {
             name: partial(
-                _read, folder.format, files, folder.options.get("field") or name, column_mapping, separator=separator
+                _read,
+                folder.format,
+                files,
+                folder.options.get("field") or name,
+                column_mapping,
+                separator=separator,
+                bad_as_rows=bad_as_rows,
             )
             for name, files in folder.splits.items()
         },
@@ -159,12 +172,13 @@ def _read(
     column_mapping: Mapping[str, str] | None,
     *,
     separator: str | None = None,
+    bad_as_rows: bool = False,
 ) -> Dataset:
     """The rows of files of one format, one file after the other."""
     if form == "json":
-        return read_json(files, split, column_mapping)
+        return read_json(files, split, column_mapping, bad_as_rows=bad_as_rows)
     if form == "csv":
-        return read_csv(files, separator, column_mapping)
+        return read_csv(files, separator, column_mapping, bad_as_rows=bad_as_rows)
     for file in files:
         with opened(file):  # it is there, and not only a pointer to it
             pass

@@ -20,7 +20,7 @@ from trl.trainer.utils import remove_none_values
 from ..errors import DataError, TemplateError
 from .arrow import remapped
 from .bad_rows import BadRow, BadRows, left_out, refusal
-from .columns import PREPARED_COLUMNS, is_sft, read_columns, refuse_media
+from .columns import PREPARED_COLUMNS, UNREADABLE, is_sft, read_columns, refuse_media
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
@@ -211,6 +211,8 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
 def _encode_row(
     row: dict[str, Any], key: str, template: PairTemplate, turn: str, given: Keys, tools_are_structs: bool
 ) -> Iterator[dict[str, Any]]:
+    if row.get(UNREADABLE):
+        raise DataError(row[UNREADABLE])
     options: dict[str, Any] = {
         "tools": tools_of(row, is_struct=tools_are_structs),
         "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data.bad_rows import BadRows
+from ..data.bad_rows import SKIP, BadRows
 from ..data.local import is_local
 from ..data.prepare import prepare
 from ..data.template import PairTemplate
@@ -125,8 +125,8 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     sampling = Sampling.from_args(recipe.args)
     try:
         with offline_datasets():
-            dataset = recipe.data.train()
-            held_out = recipe.data.held_out()
+            dataset = recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP)
+            held_out = recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP)
     except (DataError, RecipeError):
         if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise

@@ -22,6 +22,7 @@ from transformers import (
     set_seed,
 )
 
+from ..data.columns import UNREADABLE
 from ..loop_config import StartConfig
 from .baseline import save_model, train_supervised
 from .directory import START
@@ -157,7 +158,7 @@ def _supervised_args(run: Run) -> TrainingArguments:
 def texts_of(dataset: Dataset) -> Iterator[str]:
     """Every text of a dataset, whatever its format."""
     for row in dataset:
-        yield from _strings(row)
+        yield from _strings({name: value for name, value in row.items() if name != UNREADABLE})
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -1,11 +1,15 @@
 """All rows that can't be used are reported together; they end the run, or are left out up to a limit and counted."""
 
+from pathlib import Path
+
 import pytest
 from datasets import Dataset
 
 import tiny
 from spin_trl import SPINConfig
 from spin_trl.data.bad_rows import BadRows
+from spin_trl.data.keys import row_keys
+from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError, RecipeError, TemplateError
@@ -114,3 +118,49 @@ def test_the_report_says_what_was_left_out() -> None:
         "1 row left out because its prompt is too long (`max_length`).",
     ]
     assert remarks_on_data({"train_rows": 5}) == []
+
+
+# ---- lines that can't be read ---------------------------------------------------------------------------------------
+
+
+LINES = {
+    "rows.jsonl": [
+        '{"prompt": "1?", "completion": "1"}',
+        '{"prompt": "2?", "completion": ',
+        '["3?", "3"]',
+        '{"prompt": "4?", "completion": " "}',
+        '{"prompt": "5?", "completion": "5"}',
+    ],
+    "rows.csv": ["prompt,completion", "1?,1", "2?,2,and more", "3?", "4?, ", "5?,5"],
+}
+
+
+@pytest.mark.parametrize("name", list(LINES))
+def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each with its line; the rows that can be read keep their keys, and nothing of the others is trained on."""
+    path = tmp_path / name
+    path.write_text("\n".join(LINES[name]), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"(?s)2 rows can't be read.*line {1 + ('csv' in name) + 1}"):
+        load(str(path))
+    rows = load(str(path), bad_as_rows=True)
+    template = PairTemplate(tiny.tokenizer())
+    with pytest.raises(DataError, match="3 of 5 rows of the train dataset can't be used"):
+        prepare_and_count(rows, template)
+    found = prepare_and_count(rows, template, bad_rows=BadRows("skip", 3))
+    assert found.skipped == 3
+    assert found.rows["prompt"][:] == ["1?", "5?"]
+    whole = Dataset.from_list([{"prompt": f"{i}?", "completion": f"{i}"} for i in (1, 5)])
+    assert found.rows["key"][:] == row_keys(whole).keys
+    first = 2 if name == "rows.jsonl" else 3
+    assert f"row 1: {name}, line {first}: " in caplog.text
+    assert f"row 2: {name}, line {first + 1}: " in caplog.text
+
+
+def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
+    """All that follows would be one cell, and left out as one row."""
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,completion\n1?,"1\n2?,2\n3?,3\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.csv, lines 2 to 4"):
+        load(str(path), bad_as_rows=True)
