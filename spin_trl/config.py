@@ -216,8 +216,13 @@ class SPINConfig(DPOConfig):
         self._check_objectives()
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as trackers get them: credentials stand as `***`, inside `model_init_kwargs`, too."""
-        return credentials.hidden(super().to_dict())
+        """The settings as trackers get them: credentials stand as `***`, inside `model_init_kwargs`, too.
+
+        Trainer's own tokens are `<HUB_TOKEN>` and the like, as transformers writes them.
+        """
+        plain = super().to_dict()
+        hidden: dict[str, Any] = credentials.hidden(plain)
+        return hidden | {name: value for name, value in plain.items() if value == f"<{name.upper()}>"}
 
     def __str__(self) -> str:
         return credentials.hide_named(super().__str__())
