@@ -72,7 +72,9 @@ def test_a_trained_models_card_names_its_origin(base: str | None, peft: bool, tm
     start = tiny.save(tmp_path / "start")
     if base is not None:
         (start / "README.md").write_text(CARD.format(base=base), encoding="utf-8")
-    args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, save_strategy="no")
+    args = SPINConfig(
+        "out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, save_strategy="no", max_length=64
+    )
     trainer = SPINTrainer(
         str(start),
         args=args,
@@ -94,7 +96,7 @@ def test_a_card_is_written_with_the_models_of_an_object_too(tmp_path: Path) -> N
     """A model object that came from a folder has that folder's lineage."""
     start = tiny.save(tmp_path / "start")
     (start / "README.md").write_text(CARD.format(base="org/start"), encoding="utf-8")
-    args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True)
+    args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, max_length=64)
     model = AutoModelForCausalLM.from_pretrained(start)
     trainer = SPINTrainer(model, args=args, train_dataset=tiny.sft(2), processing_class=tiny.tokenizer())
     trainer.create_model_card(model_name="mine", dataset_name="org/data")

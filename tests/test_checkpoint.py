@@ -189,6 +189,7 @@ def trained(folder: Path, steps: int, resume: str | None = None, **settings: Any
     """A trainer that has saved a checkpoint after every step."""
     args = SPINConfig(
         str(folder),
+        max_length=64,
         use_cpu=True,
         bf16=False,
         max_steps=steps,

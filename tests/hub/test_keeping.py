@@ -75,6 +75,7 @@ def test_no_pickle_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
     for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
         (tmp_path / folder / "adapter_model.safetensors").write_bytes(b"weights")
         (tmp_path / folder / "training_args.bin").write_bytes(b"a pickle")
+    write_manifest(tmp_path / "iteration-0/train/checkpoint-20", 1)
     found = {path.relative_to(tmp_path).as_posix() for path in kept_files(run)}
     assert "iteration-0/model/adapter_model.safetensors" in found
     assert "iteration-0/train/checkpoint-20/adapter_model.safetensors" in found
@@ -107,8 +108,8 @@ def test_the_journal_never_names_work_that_is_not_there(hub: LocalHub, tmp_path:
     api.create(REPO, "model", None)
 
     def finish(request: str) -> None:
-        if "preupload" in request and not (tmp_path / "iteration-0" / "late.json").exists():
-            (tmp_path / "iteration-0" / "late.json").write_text("{}", encoding="utf-8")
+        if "preupload" in request and not (tmp_path / "iteration-0" / "metrics.json").exists():
+            (tmp_path / "iteration-0" / "metrics.json").write_text("{}", encoding="utf-8")
             with run.journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"phase": "train", "stage": "iteration-0", "time": 1.0}) + "\n{half a li")
 
@@ -120,7 +121,7 @@ def test_the_journal_never_names_work_that_is_not_there(hub: LocalHub, tmp_path:
     keeper.send(REPO)
     kept = hub.model(REPO).branches[BRANCH]
     assert kept["journal.jsonl"].endswith(b'"time": 1.0}\n'), "whole lines only"
-    assert "iteration-0/late.json" in kept
+    assert "iteration-0/metrics.json" in kept
 
 
 def test_a_restored_directory_is_the_same(hub: LocalHub, tmp_path: Path) -> None:

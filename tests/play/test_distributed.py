@@ -14,6 +14,7 @@ from rich.console import Console
 from play import runs
 from spin_trl.cli import main
 from spin_trl.commands.session import session_of
+from spin_trl.play.directory import RunDirectory
 
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
@@ -207,7 +208,7 @@ def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_pa
     config = accelerate_config(tmp_path, processes=1)
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["start", str(recipe)]) == 0
-    generations = tmp_path / "run/iteration-0/generations"
+    generations = RunDirectory(tmp_path / "run").own("iteration-0") / "generations"
     generations.mkdir(parents=True)
     (generations / "generations.json").write_text("{}", encoding="utf-8")
     assert main(["run", str(recipe), "--accelerate_config", str(config)]) == 1

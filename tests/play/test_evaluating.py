@@ -221,7 +221,7 @@ def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Pat
     def broken(prompt: str, real: str, generated: str) -> float:
         raise ZeroDivisionError("the scorer's own words")
 
-    with pytest.raises(ZeroDivisionError, match="the scorer's own words"):
+    with pytest.raises(RecipeError, match="ZeroDivisionError: the scorer's own words"):
         build(llama_folder, num_iterations=1, scorer=broken).run()
     assert steps() == [("prepare", "data")]
     build(llama_folder, num_iterations=1, scorer=length).run()

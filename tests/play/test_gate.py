@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 
 import tiny
 from play.runs import answers, build, entry, journal, steps, weights
@@ -17,6 +18,11 @@ from spin_trl import SelfPlay
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
 from spin_trl.play.answering import _check_numbers
 from spin_trl.play.gate import Verdict, judge, plateau
+
+
+def others(first: int, count: int) -> Dataset:
+    """Rows of other prompts than the first ones."""
+    return tiny.sft(first + count).select(range(first, first + count))
 
 
 def phases(run_dir: str = "run") -> list[str]:
@@ -117,7 +123,7 @@ def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A step of zero leaves every log-ratio at zero: all prompts are ties, and two hundred say so."""
-    rows = {"train_dataset": tiny.sft(6), "eval_dataset": tiny.sft(200)}
+    rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, 200)}
     settings = {"num_iterations": 2, "learning_rate": 0.0, "max_new_tokens": 2, "generation_batch_size": 200}
     result = build(llama_folder, **rows, **settings).run()
     assert result.stopped == (
@@ -140,7 +146,7 @@ COLLAPSE = {"learning_rate": [2e-3, 2e-3, 0.2, 2e-3]}
 
 def collapsing(model: Path, run_dir: str = "run", **settings: Any) -> SelfPlay:
     """A run of four iterations whose third is made to collapse."""
-    rows = {"train_dataset": tiny.sft(24), "eval_dataset": tiny.sft(HELD_OUT)}
+    rows = {"train_dataset": tiny.sft(24), "eval_dataset": others(24, HELD_OUT)}
     return build(model, run_dir, **rows, **{"num_iterations": 4, "per_iteration": COLLAPSE, **settings})
 
 
@@ -398,7 +404,7 @@ def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_fold
 
 def test_patience_ends_a_run_that_no_longer_improves(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A step of zero changes nothing: two iterations without an improvement, and that is enough."""
-    rows = {"train_dataset": tiny.sft(6), "eval_dataset": tiny.sft(HELD_OUT)}
+    rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, HELD_OUT)}
     settings = {"num_iterations": 4, "learning_rate": 0.0, "max_new_tokens": 2, "stop_at_plateau": False}
     result = build(llama_folder, **rows, **settings, patience=2).run()
     assert result.stopped == "Stopped after iteration 1: 2 iterations without an improvement on start (`patience`)."
@@ -428,7 +434,7 @@ def test_an_improvement_that_is_too_small_is_not_delivered(llama_folder: Path) -
 
 def test_an_improvement_that_may_be_luck_is_not_delivered_where_significance_is_asked_for(llama_folder: Path) -> None:
     """One held-out prompt: too few to be sure of anything."""
-    rows = {"train_dataset": tiny.sft(8), "eval_dataset": tiny.sft(1)}
+    rows = {"train_dataset": tiny.sft(8), "eval_dataset": others(8, 1)}
     settings = {"num_iterations": 1, "learning_rate": 2e-3}
     assert build(llama_folder, "any", **rows, **settings).run().best_stage == "iteration-0"
     result = build(llama_folder, "sure", **rows, **settings, significant_improvement=True).run()

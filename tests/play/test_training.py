@@ -269,7 +269,10 @@ def test_training_that_goes_on_does_not_run_its_opponent_again(
     passes: list[int] = []
     original = SPINTrainer.compute_ref_log_probs
     monkeypatch.setattr(
-        SPINTrainer, "compute_ref_log_probs", lambda self, *args: passes.append(1) or original(self, *args)
+        SPINTrainer,
+        "compute_ref_log_probs",
+        # Not of the rehearsal that precedes a run.
+        lambda self, *args: (type(self) is SPINTrainer and passes.append(1)) or original(self, *args),
     )
     with monkeypatch.context() as patch:
         patch.setattr(training, "_save", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -342,9 +345,9 @@ def test_another_number_of_processes_starts_the_training_anew(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["nope"]})}, "nope"),
-        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["lm_head"]})}, "lm_head"),
-        ({"f_divergence_type": "js_divergence", "loss_type": "bco_pair"}, "f_divergence_type"),
+        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["nope"]})}, "can't be trained with.*nope"),
+        ({"peft_config": LoraConfig(**{**LORA, "target_modules": ["lm_head"]})}, "adapts the output layer .`lm_head`"),
+        ({"f_divergence_type": "js_divergence", "loss_type": "bco_pair"}, "can't be trained with.*f_divergence_type"),
     ],
     ids=["no such module", "head", "divergence"],
 )
@@ -352,7 +355,7 @@ def test_settings_that_can_not_be_trained_with_are_bad_input(
     settings: dict[str, Any], message: str, llama_folder: Path
 ) -> None:
     """What TRL and peft refuse is a message with their words and exit code 2, not a traceback."""
-    with pytest.raises(RecipeError, match=rf"can't be trained with.*{message}"):
+    with pytest.raises(RecipeError, match=message):
         build(llama_folder, num_iterations=1, **settings).run()
 
 
