@@ -17,7 +17,6 @@ from spin_trl.compare import Arm, Comparison, _measured
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.directory import RunDirectory
 from spin_trl.play.journal import Journal
-from spin_trl.play.ownership import COMPARISON, Ownership
 from spin_trl.play.sharing import share_start
 from spin_trl.recipe import read
 from spin_trl.report.comparison import Cell, summarise_cells
@@ -180,12 +179,13 @@ def test_what_can_not_be_compared_is_refused(
 def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llama_folder: Path) -> None:
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     comparison = Comparison(str(recipe), [], ["sigmoid", "space", "spif"], devices=2)
-    Ownership(tmp_path / "r/run", COMPARISON).claim()
-    Ownership(tmp_path / "r/run", COMPARISON).claim()
-    broken = RunDirectory(arm(tmp_path / "r/run", "space"))
-    broken.ownership.claim()
-    broken.own("iteration-0").mkdir()
-    (broken.path / "iteration-0" / "model").write_text("in the way", encoding="utf-8")
+    launch = comparison._launches.run
+
+    def fail(arguments: list[str], *others: Any) -> Any:
+        is_broken = Path(arguments[1]).name == "space"
+        return launch(["run", str(tmp_path / "no such run")] if is_broken else arguments, *others)
+
+    comparison._launches.run = fail
     with pytest.raises(LaunchError, match=r"These arms failed.*space/output.txt"):
         comparison.run()
     figures = json.loads((tmp_path / "r/run/comparison.json").read_text(encoding="utf-8"))["figures"]
