@@ -10,6 +10,7 @@ from .adapters import adapter_refusals
 from .arguments import as_settings
 from .collator import DataCollatorForSelfPlay
 from .config import SPINConfig
+from .data.columns import refuse_media
 from .errors import DataError
 from .loss_types import check_known
 from .unplayable import of_settings, refuse
@@ -35,8 +36,7 @@ def check_self_play(args: Any, train_dataset: Any, data_collator: Any, peft_conf
             "stream pairs (`prompt`, `chosen`, `rejected`)."
         )
     check_known(args.losses)
-    if {"image", "images"} & set(train_dataset.column_names):
-        raise DataError("Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`).")
+    refuse_media(train_dataset)
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
         raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
     refuse([*of_settings(args), *adapter_refusals(peft_config)])

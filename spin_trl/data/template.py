@@ -6,7 +6,6 @@ generation does. Otherwise the policy learns to tell the two apart by the templa
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from ..errors import DataError, TemplateError
 from ..files import numbered
 from . import notes
 from .identity import tokenizer_identity
+from .keys import hash_of
 from .markers import Message
 from .rendering import ConversationRenderer, Rendered
 
@@ -147,12 +147,12 @@ class PairTemplate:
                 # Normalisation and pre-tokenisation show in what they make of a text.
                 self._ids("Ab 12,  é\n\n\tWörld's (x)"),
             ]
-            return numbered(1, _hash(identity))
+            return numbered(1, hash_of(identity))
         if definition != 2:
             raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
         ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
         return numbered(
-            2, _hash([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
+            2, hash_of([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
         )
 
     def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
@@ -322,10 +322,6 @@ def _parsed(tools: Any) -> Any:
 def _find(ids: list[int], part: list[int]) -> int:
     """Where ids hold a part of them, or -1."""
     return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _letters(text: str) -> str:
