@@ -5,17 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, VeraConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, VeraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
-from spin_trl import SPINConfig
+from adapted import LORA, adapted, scores, settings
 from spin_trl.model_digest import base_tensors, digest
 from spin_trl.models import load_policy
 
-LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
-IDS = torch.arange(5, 25).unsqueeze(0)
 
 EMBEDDINGS = ["q_proj", "embed_tokens"]
 NEW = {
@@ -33,28 +31,6 @@ NEW = {
     "LoHa": LoHaConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
 }
 """Adapters of which PEFT keeps different kinds of tensors, in different places."""
-
-
-def settings(**overrides: Any) -> SPINConfig:
-    """Settings for a CPU."""
-    return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, **overrides})
-
-
-def adapted(folder: Path, seed: int = 3) -> PeftModel:
-    """The model of a folder with an adapter whose B is not zero."""
-    torch.manual_seed(seed)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**LORA))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.5)
-    return model.eval()
-
-
-def scores(model: Any) -> torch.Tensor:
-    """What a model says."""
-    with torch.no_grad():
-        return model.eval()(IDS).logits
 
 
 # ---- digests ---------------------------------------------------------------------------------------------------------
