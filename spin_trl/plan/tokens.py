@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..data.bad_rows import SKIP, BadRows
+from ..data.columns import is_text
 from ..data.local import is_local
 from ..data.prepare import prepare
 from ..data.template import PairTemplate
@@ -178,7 +179,8 @@ def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
 
 def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | None:
     if recipe.model.model_name_or_path is None:
-        return build_tokenizer(texts_of(sample), recipe.start, recipe.args.max_length or 2048)
+        chats = not is_text(sample)
+        return build_tokenizer(texts_of(sample), recipe.start, recipe.args.max_length or 2048, chats=chats)
     try:
         return load_tokenizer(recipe.model.model_name_or_path, recipe.args)
     except DataError:

@@ -22,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from ..data.columns import UNREADABLE
+from ..data.columns import UNREADABLE, is_text
 from ..loop_config import StartConfig
 from .baseline import save_model, train_supervised
 from .directory import START
@@ -42,7 +42,13 @@ CHATML = (
 )
 
 
-def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -> PreTrainedTokenizerBase:
+SCAFFOLDING = frozenset("systemuserassistant\n")
+"""Characters that [`CHATML`] writes around the texts of a conversation."""
+
+
+def build_tokenizer(
+    texts: Iterator[str], start: StartConfig, max_length: int, *, chats: bool = True
+) -> PreTrainedTokenizerBase:
     """A tokenizer trained on texts: byte-level BPE (any text), or one token a character (those that it has seen).
 
     Other characters are the `char` tokenizer's unknown token, which is not its EOS.
@@ -51,9 +57,11 @@ def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -
         texts: to train on.
         start: kind and size.
         max_length: tokens that the model can take.
+        chats: whether the data are conversations. If they are not, the `char` tokenizer gets no chat template: it would have
+            no tokens for what a template writes, and its model would never have seen the end of a turn.
     """
     if start.start_tokenizer == "char":
-        characters = sorted(set().union(*map(set, texts)))
+        characters = sorted(set().union(SCAFFOLDING if chats else (), *map(set, texts)))
         vocabulary = {token: index for index, token in enumerate([END, TURN, TURN_END, *characters])}
         backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
         backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -78,7 +86,7 @@ def build_tokenizer(texts: Iterator[str], start: StartConfig, max_length: int) -
         pad_token=END,
         additional_special_tokens=[TURN, TURN_END],
         model_max_length=max_length,
-        chat_template=CHATML,
+        chat_template=CHATML if chats or start.start_tokenizer != "char" else None,
         clean_up_tokenization_spaces=False,
     )
 
@@ -89,7 +97,7 @@ def make_tokenizer(run: Run, dataset: Dataset) -> None:
     if PartialState().is_main_process and not folder.exists():
         run.directory.own(START)
         max_length = run.args.max_length or 2048
-        tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length)
+        tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length, chats=not is_text(dataset))
         unfinished = folder.with_name(".tokenizer.tmp")
         shutil.rmtree(unfinished, ignore_errors=True)
         tokenizer.save_pretrained(unfinished)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 import tiny
 from play.runs import ROWS, build, entry, logp, steps, weights
+from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.loop_config import StartConfig
 from spin_trl.play.start import END, TURN, TURN_END, build_tokenizer
@@ -41,9 +42,14 @@ def test_bytes_encode_any_text(text: str) -> None:
     assert len(tokenizer) <= 300
 
 
+def characters(*texts: str, chats: bool) -> PreTrainedTokenizerBase:
+    """A `char` tokenizer of these texts."""
+    return build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer="char"), 64, chats=chats)
+
+
 def test_characters_are_one_token_each() -> None:
     """Those of the data; nothing else is in the vocabulary but the three special tokens."""
-    tokenizer = build_tokenizer(iter(["abc b", "cd"]), StartConfig(**SMALL, start_tokenizer="char"), 64)
+    tokenizer = characters("abc b", "cd", chats=False)
     assert sorted(set(tokenizer.get_vocab()) - {END, TURN, TURN_END}) == [" ", "a", "b", "c", "d"]
     ids = tokenizer("dab c")["input_ids"]
     assert len(ids) == 5
@@ -52,10 +58,28 @@ def test_characters_are_one_token_each() -> None:
 
 def test_a_character_that_was_not_seen_does_not_end_the_text() -> None:
     """It is the unknown token, which is not EOS, and what follows is kept."""
-    tokenizer = build_tokenizer(iter(["abcd"]), StartConfig(**SMALL, start_tokenizer="char"), 64)
+    tokenizer = characters("abcd", chats=False)
     ids = tokenizer("b\u00e9cd")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["b", tokenizer.unk_token, "c", "d"]
     assert tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
+
+
+def test_characters_of_plain_text_end_with_eos_alone() -> None:
+    """No response of plain text has the end of a turn, so a sampled one does not end an answer."""
+    tokenizer = characters("abcd", chats=False)
+    assert tokenizer.chat_template is None
+    assert PairTemplate(tokenizer).eos_ids == [tokenizer.convert_tokens_to_ids(END)]
+
+
+def test_characters_of_conversations_have_tokens_for_what_the_template_writes() -> None:
+    """Roles and line breaks, which no message of the data may hold; a turn ends an answer, too."""
+    tokenizer = characters("abcd", chats=True)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "ab"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert PairTemplate(tokenizer).eos_ids == tokenizer.convert_tokens_to_ids([END, TURN_END])
 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])

@@ -4,8 +4,11 @@ import json
 
 import pytest
 import yaml
+from datasets import load_from_disk
+from transformers import AutoTokenizer
 
 from spin_trl.cli import main
+from spin_trl.data.template import PairTemplate
 from spin_trl.recipe import find
 
 SMALL = ["--max_rows", "48", "--held_out_max", "24", "--start_hidden_size", "32", "--start_num_epochs", "1"]
@@ -61,6 +64,13 @@ def test_its_samples_show_real_and_generated(played):
     assert len(samples) == 24
     assert all(sample["prompt"].endswith(">") and sample["real"].endswith(".") for sample in samples)
     assert all(sample["score"] in (0.0, 1.0) for sample in samples)
+
+
+def test_its_answers_end_where_its_rows_do(played):
+    """At EOS: were the end of a turn one, too, its figures would not be those of the README."""
+    tokenizer = AutoTokenizer.from_pretrained(played / "start" / "tokenizer")
+    rows = load_from_disk(str(played / "data" / "train"))
+    assert {row["real_ids"][-1] for row in rows} == set(PairTemplate(tokenizer).eos_ids) == {tokenizer.eos_token_id}
 
 
 def test_a_finished_run_is_shown_again_without_playing(played, capsys):
