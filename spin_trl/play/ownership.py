@@ -192,13 +192,19 @@ class Ownership:
 
         Raises:
             RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it is no
-                folder, but an address.
+                folder, but an address, or a link to what is not there.
         """
         if _ADDRESS.search(str(self.path)):
             raise RunDirectoryError(
                 f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
                 "folder of this machine; `hub_backup` keeps a run on the Hub."
             )
+        for link in (self.path, *self.path.parents):
+            if link.is_symlink() and not os.path.exists(link):
+                raise RunDirectoryError(
+                    f"{self.path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
+                    "Make that folder or mount its disk, remove the link, or use another `run_dir`."
+                )
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
