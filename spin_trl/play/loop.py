@@ -27,7 +27,7 @@ from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.scorers import Scorer, scorer_of
-from ..files import definition_of, read_json
+from ..files import JOURNAL, definition_of, read_json
 from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
 from ..model_digest import digest
@@ -43,7 +43,6 @@ from .gate import Verdict, judge, settle
 from .given import keep_adapter
 from .identity import is_same_start, point_adapters_at_start
 from .journal import MADE
-from .ownership import JOURNAL
 from .phases import Launch, in_this_process, training_plugin
 from .preparing import prepare_data
 from .pushing import Pushing

@@ -21,16 +21,13 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import RUN_MARKER, write_atomically, write_json
+from ..files import JOURNAL, RUN_MARKER, says_prepared, write_atomically, write_json
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
-from .journal import Journal
 
 MARKER = RUN_MARKER
 VERSION = 1
 
-RECIPE, JOURNAL = "recipe.yaml", "journal.jsonl"
-PREPARE = "prepare"
-"""Phase of the journal's entry from which on there is something to lose."""
+RECIPE = "recipe.yaml"
 
 RUN, COMPARISON = "run", "comparison"
 
@@ -282,12 +279,7 @@ class Ownership:
 
     def _has_prepared(self) -> bool:
         marker = self.marker()
-        journal = self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL)
-        try:
-            entries = Journal(journal).entries() if journal.is_file() else []
-        except (OSError, UnicodeDecodeError):
-            return False
-        return any(isinstance(entry, dict) and entry.get("phase") == PREPARE for entry in entries)
+        return says_prepared(self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL))
 
     def _in_the_way(self, recipe: Path | None) -> list[str]:
         """Entries of the directory beside which no run begins."""
