@@ -14,7 +14,7 @@ from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
 from trl import ModelConfig, get_peft_config
 
-from .errors import DataError, RecipeError
+from .errors import DataError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -150,18 +150,33 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     return reasons
 
 
-def check_output_layer(model: PeftModel) -> None:
-    """Raise if single tokens of the output layer are trained.
+def second_adapter(model: Any, peft_config: Any) -> list[str]:
+    """A new adapter for a model that has one already.
 
-    Raises:
-        RecipeError: the model ties its embeddings, so `trainable_token_indices` means both.
+    Args:
+        model: in memory, or its name.
+        peft_config: of the new adapter, or None.
     """
-    if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
-        raise RecipeError(
-            "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and "
-            "the log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` "
-            "instead."
-        )
+    if peft_config is None or not isinstance(model, PeftModel):
+        return []
+    return [
+        "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that adapter "
+        "is trained further; or pass the model with its adapter merged (`model.merge_and_unload()`)."
+    ]
+
+
+def output_layer_refusals(model: Any) -> list[str]:
+    """Single tokens of the output layer that are trained: the model ties its embeddings, so they are those of both.
+
+    Args:
+        model: with its adapter.
+    """
+    if not isinstance(model, PeftModel) or not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        return []
+    return [
+        "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and the "
+        "log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` instead."
+    ]
 
 
 def check_start(path: str | os.PathLike[str]) -> None:

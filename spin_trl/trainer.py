@@ -34,7 +34,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import check_output_layer
+from .adapters import output_layer_refusals
 from .answers import answer
 from .arguments import (
     as_dataset,
@@ -169,7 +169,7 @@ class SPINTrainer(ObjectiveTrainer):
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
         is_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config))
+            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config, model))
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
             adapters = peft_config is not None or is_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
@@ -198,7 +198,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
-            check_output_layer(self.model)
+            refuse(output_layer_refusals(self.model))
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,

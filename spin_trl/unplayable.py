@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
@@ -17,8 +17,10 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from .config import SPINConfig
-from .errors import RecipeError, nearest
+from .errors import RecipeError, SpinError, nearest
 from .loop_config import SelfPlayConfig, iteration_settings
+
+Made = TypeVar("Made")
 
 METRICS = (
     "nll", "win_rate", "score", "score_greedy", "gap", "kl", "logps/real", "logps/generated", "length_generated", "empty",
@@ -43,6 +45,15 @@ def refuse(reasons: Iterable[str]) -> None:
         raise RecipeError(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
 
 
+def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
+    """What `make` returns; or None, and why it refuses is added to the reasons, to be said together with others."""
+    try:
+        return make()
+    except SpinError as error:
+        reasons.append(str(error))
+        return None
+
+
 def refusal(error: Exception, peft_config: Any) -> RecipeError:
     """What to say when an iteration's trainer can't be made."""
     # PEFT knows which layers to adapt for some kinds of models only.
@@ -61,6 +72,7 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
     return [
         *_noise(args),
         *_ranges(args),
+        *_offloading(args),
         *trackers(args.report_to or []),
         *_optimizer(args, model),
         *_scheduler(args),
@@ -203,6 +215,15 @@ def _ranges(args: SPINConfig) -> list[str]:
     if args.use_liger_kernel and not is_liger_kernel_available():
         reasons.append("`use_liger_kernel` needs the package liger-kernel, which is not installed.")
     return reasons
+
+
+def _offloading(args: SPINConfig) -> list[str]:
+    if not args.activation_offloading or args.device.type != "cpu":
+        return []
+    return [
+        "`activation_offloading` moves activations from a GPU into the memory of the CPU, and this run is on the CPU. Leave "
+        "it out."
+    ]
 
 
 def _optimizer(args: SPINConfig, model: torch.nn.Module | None) -> list[str]:

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, LlamaConfig
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 import tiny
 from play.runs import build
-from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer
+from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
 from spin_trl.errors import RecipeError
 from spin_trl.unplayable import of_batches, of_positions, of_run, of_settings, positions, trackers
 
@@ -37,6 +38,7 @@ def settings(**changes: Any) -> SPINConfig:
         ({"learning_rate": float("nan")}, "`learning_rate` is nan"),
         ({"truncation_mode": "keep"}, "`truncation_mode` is 'keep'"),
         ({"dataloader_persistent_workers": True}, "`dataloader_persistent_workers` needs"),
+        ({"activation_offloading": True}, "`activation_offloading` moves activations from a GPU"),
     ],
 )
 def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], said: str) -> None:
@@ -146,6 +148,48 @@ def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder:
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["new", "start", "model"])
+def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, tied: bool, tmp_path: Path) -> None:
+    """Whether the adapter is new, or the start has it, in a folder or in memory."""
+    base = tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied), tiny.tokenizer())
+    config = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[3], task_type="CAUSAL_LM")
+    model: Any = base
+    if kind != "new":
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    if kind == "start":
+        model.save_pretrained(tmp_path / "adapter")
+        model = tmp_path / "adapter"
+    session = build(model, neftune_noise_alpha=5.0, peft_config=config if kind == "new" else None)
+    said = r"^2 settings .*\n- `neftune.*\n- `trainable_token_indices` trains rows" if tied else "^`neftune"
+    with pytest.raises(RecipeError, match=said):
+        session.run()
+    assert not Path("run").exists()
+
+
+def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
+    """With all else, before the caller's model is touched."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
+    said = r"^2 settings .*\n- `neftune.*\n- `model` has an adapter already, and `peft_config` asks for another one"
+    with pytest.raises(RecipeError, match=said):
+        build(model, neftune_noise_alpha=5.0, peft_config=config).run()
+    with pytest.raises(RecipeError, match=said):
+        SPINTrainer(model, args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4), peft_config=config)
+    assert not Path("run").exists()
+
+
+def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) -> None:
+    """Its positions, its tokenizer, and what an iteration's trainer would refuse."""
+    with pytest.raises(
+        RecipeError, match=r"(?s)^2 settings .*the model has 512 positions.*Pass it as `processing_class`"
+    ):
+        build(tiny.model(), max_length=513).run()
+    with pytest.raises(RecipeError, match="Unknown f_divergence_type"):
+        build(AutoModelForCausalLM.from_pretrained(llama_folder), f_divergence_type="foo").run()
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -163,6 +207,23 @@ def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
     with pytest.raises(RecipeError, match=said):
         build(llama_folder, **changes).run()
     assert not Path("run").exists()
+
+
+def test_reasons_that_are_found_when_a_run_is_made_are_said_with_the_others(llama_folder: Path) -> None:
+    """An unknown scorer or loss is refused at once, and so is all that would be refused later."""
+    bad = {"neftune_noise_alpha": 5.0, "metric_for_best_iteration": "winrate"}
+    said = r"3 settings can't be played:\n- .*'exact'.*known are.*\n- `neftune.*\n- .*win_rate"
+    with pytest.raises(RecipeError, match=said):
+        build(llama_folder, scorer="exact", **bad)
+    play = SelfPlayConfig(metric_for_best_iteration="winrate")
+    with pytest.raises(RecipeError, match=said):
+        SelfPlay(
+            str(llama_folder), settings(neftune_noise_alpha=5.0, max_length=64), play, tiny.sft(8), scorer="exact"
+        )
+    with pytest.raises(
+        RecipeError, match=r"4 settings .*\n- .*no_such_module.*\n- .*`loss_type` 'spni'.*\n- `neft.*\n"
+    ):
+        build(llama_folder, scorer="no_such_module:f", loss_type="spni", **bad)
 
 
 def test_the_trainer_says_it_in_its_constructor(llama_folder: Path) -> None:
