@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
 from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
+from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config
 
 from .errors import DataError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FETCHED = [
+    CONFIG, WEIGHTS, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+    "merges.txt", "*.model", "chat_template*", "additional_chat_templates/*",
+]  # fmt: skip
+"""What is taken of an adapter's repository: no checkpoints, no pickles."""
 
 _CHANGES_THE_BASE = (
     "it changes the weights of the base model, and without the adapter these are no longer the opponent"
@@ -38,21 +48,56 @@ _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a PEFT adapter instead of whole weights."""
-    return (Path(path) / CONFIG).is_file()
+    """Whether a folder, or a repository of the Hub, holds a PEFT adapter instead of whole weights."""
+    return (fetched(path) / CONFIG).is_file()
+
+
+def fetched(path: str | os.PathLike[str]) -> Path:
+    """The folder of an adapter: of one on the Hub, where the cache has it. Every other path or name as it is.
+
+    Raises:
+        DataError: there is such an adapter on the Hub, and not all of it can be fetched.
+    """
+    if isinstance(path, str) and not os.path.exists(path) and _HUB_NAME.fullmatch(path):
+        return _snapshot(path)
+    return Path(path)
+
+
+@functools.cache
+def _snapshot(name: str) -> Path:
+    try:
+        config = find_adapter_config_file(name)
+    except (OSError, ValueError):  # no such repository, or no way to ask for it: loading the model will say so
+        config = None
+    if config is None:
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, revision=Path(config).parent.name, allow_patterns=_FETCHED))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The adapter {name!r} can't be fetched from the Hub: {error}") from error
+
+
+def hub_revision(path: str, revision: str | None) -> list[str]:
+    """A revision beside an adapter on the Hub, which would be its base model's, too."""
+    if revision in (None, "main") or not is_adapter(path) or is_adapter(Path(path)):
+        return []
+    return [
+        f"`model_revision` ({revision}) would be the revision of the adapter {path!r} and of its base model, too. Fetch the "
+        f"adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
+    ]
 
 
 def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
     """The configuration of an adapter.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
 
     Raises:
         DataError: it can't be read, or is of a kind that PEFT does not know.
     """
     try:
-        return PeftConfig.from_pretrained(str(path))
+        return PeftConfig.from_pretrained(str(fetched(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{Path(path) / CONFIG} can't be read: {type(error).__name__}: {error}") from error
 
@@ -64,7 +109,7 @@ def base_of(path: str | os.PathLike[str]) -> str:
     the directory was moved.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
 
     Raises:
         DataError: its configuration can't be read, or names no base model.
@@ -218,7 +263,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
     """How many tokens the embeddings have that an adapter has saved, by layer; only those that it has.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
         layers: names of the input and output embeddings in the base model, by what to call them.
 
     Raises:
@@ -226,7 +271,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
     """
     found = {}
     try:
-        with safe_open(os.path.join(path, WEIGHTS), "pt") as file:
+        with safe_open(fetched(path) / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (this is no mapping)
                 for what, layer in layers.items():
                     shape = file.get_slice(key).get_shape()

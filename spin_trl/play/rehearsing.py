@@ -22,12 +22,19 @@ import numpy
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, IntervalStrategy, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
-from ..adapters import adapter_refusals, is_adapter, load_adapter_config, output_layer_refusals
+from ..adapters import (
+    adapter_refusals,
+    base_of,
+    hub_revision,
+    is_adapter,
+    load_adapter_config,
+    output_layer_refusals,
+)
 from ..config import SPINConfig
 from ..errors import SpinError
 from ..loop_config import StartConfig
@@ -84,6 +91,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:
         found += _single_tokens(run, config)
+        found += hub_revision(run.model or "", (run.args.model_init_kwargs or {}).get("revision"))
     if run.args.train_on_turn != "all":
         found += of_batches(run.args, rows, processes)
     # Refused for a reason that has a name already, the trainer would only repeat it in other words.
@@ -108,7 +116,7 @@ def config_of(run: Run) -> PretrainedConfig | None:
     try:
         path, revision = str(run.model), options.get("revision")
         if is_adapter(path):
-            path, revision = str(PeftConfig.from_pretrained(path).base_model_name_or_path), None
+            path, revision = base_of(path), None
         trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trusts)
     except Exception as error:  # the Hub's, or a folder's that holds no model
@@ -122,10 +130,15 @@ def model_name(run: Run) -> str:
     return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
 
 
+def starts_from_adapter(run: Run) -> bool:
+    """Whether θ_0 is an adapter that is named by its folder or on the Hub."""
+    return run.given is None and run.model is not None and is_adapter(run.model)
+
+
 def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
     """Single tokens that are trained where the embeddings are shared: seen by adapting a model without weights."""
     adapter = run.peft_config
-    if run.model is not None and is_adapter(run.model):
+    if starts_from_adapter(run):
         adapter = noted([], lambda: load_adapter_config(str(run.model)))
     if config is None or not getattr(adapter, "trainable_token_indices", None):
         return []
@@ -253,8 +266,8 @@ def _without_weights(run: Run, config: PretrainedConfig) -> Any:
     trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
     with torch.device("meta"), _quiet():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusts, dtype=torch.float32, **known)
-        if run.model is not None and is_adapter(run.model):
-            return get_peft_model(model, PeftConfig.from_pretrained(run.model))
+        if starts_from_adapter(run):
+            return get_peft_model(model, load_adapter_config(run.model))
     return model
 
 
