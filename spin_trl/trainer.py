@@ -65,7 +65,7 @@ from .models import keep_differentiable, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
-from .unplayable import of_batches, of_positions, refuse
+from .unplayable import noted, of_batches, of_lengths, of_positions, refuse
 from .vocabulary import check_tokens, embeddings_of
 
 logger = logging.getLogger(__name__)
@@ -294,7 +294,10 @@ class SPINTrainer(ObjectiveTrainer):
                 name=name,
                 bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
             )
-        check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows])
+        found: list[str] = []
+        noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))
+        found += of_lengths(self.model.config, args, "the model", [rows], answers=self._given is None)
+        refuse(found, DataError)
         self._rows_by_name[name] = rows
         return rows
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from .config import SPINConfig
 from .errors import RecipeError, SpinError, nearest
+from .generation.engine import Sampling
 from .loop_config import SelfPlayConfig, iteration_settings
 
 Made = TypeVar("Made")
@@ -32,17 +34,18 @@ _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
 
 
-def refuse(reasons: Iterable[str]) -> None:
+def refuse(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
     """Raise if there are reasons, with all of them.
 
-    Raises:
-        RecipeError: there are.
+    Args:
+        reasons: each a sentence or two.
+        kind: of the error.
     """
     found = list(dict.fromkeys(reasons))
     if len(found) == 1:
-        raise RecipeError(found[0])
+        raise kind(found[0])
     if found:
-        raise RecipeError(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
+        raise kind(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
 
 
 def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
@@ -98,6 +101,46 @@ def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -
     return [
         f"`max_length` is {args.max_length}, but {name} has {limit} positions (`max_position_embeddings`). Set "
         f"`max_length` to {limit} at most, or give the model's configuration a scaling of its positions (`rope_parameters`)."
+    ]
+
+
+def of_lengths(
+    config: PretrainedConfig | None, args: SPINConfig, name: str, datasets: Iterable[Dataset], *, answers: bool = True
+) -> list[str]:
+    """Rows that are longer than the model has positions for, where `max_length` does not see to it.
+
+    Args:
+        config: of the model, or None: it is not known.
+        args: settings of an iteration.
+        name: of the model, for the message.
+        datasets: prepared rows.
+        answers: whether the prompts are going to be answered.
+    """
+    limit = positions(config)
+    if limit is None or (args.max_length is not None and args.truncation_mode == "keep_start"):
+        return []  # [`of_positions`] has compared them
+    longest, of_prompts = 0, 0
+    for rows in datasets:
+        for row in rows.select_columns(["prompt_ids", "real_ids"]):
+            longest = max(longest, len(row["prompt_ids"]) + len(row["real_ids"]))
+            of_prompts = max(of_prompts, len(row["prompt_ids"]))
+    has = f"but {name} has {limit} positions (`max_position_embeddings`)"
+    if args.max_length is None and longest > limit:
+        return [
+            f"The longest row has {longest} tokens, {has}. Set `max_length` to {limit} at most, or give the model's "
+            "configuration a scaling of its positions (`rope_parameters`)."
+        ]
+    if of_prompts >= limit:
+        return [
+            f"The longest prompt has {of_prompts} tokens, {has}. Leave out `truncation_mode`, and rows whose prompts have "
+            "`max_length` tokens or more are left out."
+        ]
+    of_answer = Sampling.from_args(args).limit(of_prompts)
+    if not answers or of_prompts + of_answer <= limit:
+        return []
+    return [
+        f"The longest prompt has {of_prompts} tokens and its answer may have {of_answer} more (`max_new_tokens`), {has}. "
+        f"Set `max_new_tokens` to {limit - of_prompts} at most, or `max_length` to {limit}."
     ]
 
 

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 import tiny
 from play.runs import build
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
-from spin_trl.errors import RecipeError
+from spin_trl.errors import DataError, RecipeError
 from spin_trl.unplayable import of_batches, of_positions, of_run, of_settings, positions, trackers
 
 EVERY_NINE = {"eval_strategy": "steps", "eval_steps": 9, "save_strategy": "steps", "save_steps": 9}
@@ -134,6 +135,50 @@ def test_positions_of_a_model() -> None:
     few = LlamaConfig(max_position_embeddings=64)
     assert "`max_length` is 65, but m has 64 positions" in of_positions(few, settings(max_length=65), "m")[0]
     assert of_positions(few, settings(max_length=64), "m") == of_positions(few, settings(max_length=None), "m") == []
+
+
+LONG = "An answer of many words, " * 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_length": None}, r"The longest row has 1269 tokens, but .* has 512 positions"),
+        ({"max_length": None, "max_new_tokens": 8, "short": True}, None),
+        (
+            {"max_length": None, "max_new_tokens": 1024, "short": True},
+            r"prompt has 9 tokens and its answer may have 1024 .* to 503 at most",
+        ),
+        (
+            {"max_length": 64, "truncation_mode": "keep_end", "as_prompt": True},
+            r"The longest prompt has 1261 tokens, but .* Leave out `truncation_mode`",
+        ),
+        ({"max_length": 64}, None),
+    ],
+)
+def test_rows_longer_than_the_model_has_positions_are_refused(
+    llama_folder: Path, changes: dict[str, Any], said: str | None
+) -> None:
+    """As soon as they are prepared: before the start is measured. The trainer says it in its constructor."""
+    row = dict(tiny.sft(1)[0])
+    if not changes.pop("short", False):
+        row["prompt" if changes.pop("as_prompt", False) else "completion"] = LONG
+    rows = Dataset.from_list([*tiny.sft(9), row])
+    session = build(llama_folder, train_dataset=rows, num_iterations=1, **changes)
+
+    def trainer() -> None:
+        args = settings(**{"max_new_tokens": 8, **changes})
+        SPINTrainer(str(llama_folder), args=args, train_dataset=rows)
+
+    if said is None:
+        trainer()
+        session.run()
+        return
+    with pytest.raises(DataError, match=said):
+        trainer()
+    with pytest.raises(DataError, match=said):
+        session.run()
+    assert not Path("run/journal.jsonl").exists()
 
 
 def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder: Path) -> None:
