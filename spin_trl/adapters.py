@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
 from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -167,6 +167,9 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     if getattr(peft_config, "inference_mode", False):
         return ["`peft_config` has `inference_mode: true`, so the adapter would not be trained. Set it to false."]
     reasons = []
+    task = getattr(peft_config.task_type, "value", peft_config.task_type)
+    if task not in (None, "CAUSAL_LM"):
+        reasons.append(f"`task_type` is {task!r}, but a language model is trained. Set `task_type: CAUSAL_LM`.")
     initialisation = getattr(peft_config, "init_lora_weights", True)
     if isinstance(initialisation, str):
         for beginning, (name, why) in _INITIALISATIONS.items():
@@ -195,6 +198,16 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     return reasons
 
 
+def without_copies(peft_config: Any) -> list[str]:
+    """A new adapter of which PEFT allows no frozen copy, as the opponent is from the second iteration on."""
+    if not isinstance(peft_config, AdaLoraConfig):
+        return []
+    return [
+        "`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model, and from the second iteration on the "
+        "opponent is a copy of it. Use LoRA."
+    ]
+
+
 def second_adapter(model: Any, peft_config: Any) -> list[str]:
     """A new adapter for a model that has one already.
 
@@ -202,7 +215,8 @@ def second_adapter(model: Any, peft_config: Any) -> list[str]:
         model: in memory, or its name.
         peft_config: of the new adapter, or None.
     """
-    if peft_config is None or not isinstance(model, PeftModel):
+    has_one = isinstance(model, PeftModel) or (isinstance(model, str) and is_adapter(model))
+    if peft_config is None or not has_one:
         return []
     return [
         "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that adapter "

@@ -52,7 +52,7 @@ def resolve(name: str) -> Callable[..., Any]:
         raise DataError(f"{name!r} is not a function, but {type(function).__name__}.")
     folder = Path.cwd()
     is_here = Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
-    return _with_its_neighbours(function, folder) if is_here else function  # type: ignore[no-any-return]
+    return _with_its_neighbours(function, folder) if is_here else function
 
 
 def _with_its_neighbours(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:

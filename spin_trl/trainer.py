@@ -34,7 +34,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import output_layer_refusals
+from .adapters import is_adapter, output_layer_refusals
 from .answers import answer
 from .arguments import (
     as_dataset,
@@ -61,7 +61,7 @@ from .files import DEFINITION, definition_of
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
 from .model_digest import digest
-from .models import keep_differentiable, lost_steps, rounds_by_batch
+from .models import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
@@ -167,20 +167,25 @@ class SPINTrainer(ObjectiveTrainer):
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
         self.opponent_seconds = 0.0
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
-        is_adapter = not isinstance(model, str) and is_peft_model(model)
+        continues_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config, model))
+            known = check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
+            args = copy.copy(known)
+            if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
+                processing_class = processing_class or load_tokenizer(model, args)
+                model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
+                continues_adapter = True
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
-            adapters = peft_config is not None or is_adapter
+            adapters = peft_config is not None or continues_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
         elif generations is not None or proto is not None:
             raise DataError(
                 "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
                 f"{getattr(train_dataset, 'column_names', None)}."
             )
-        if is_adapter and ref_model is None:
+        if continues_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
-        unrounded = opponent.trainable_adapters(model) if is_adapter and self._self_play else {}
+        unrounded = opponent.trainable_adapters(model) if continues_adapter and self._self_play else {}
         with opponent.initialised_plainly(model):
             super().__init__(
                 model=model,

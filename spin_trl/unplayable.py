@@ -76,6 +76,7 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
         *_noise(args),
         *_ranges(args),
         *_offloading(args),
+        *_loading(args.model_init_kwargs or {}),
         *trackers(args.report_to or []),
         *_optimizer(args, model),
         *_scheduler(args),
@@ -241,6 +242,15 @@ def _ranges(args: SPINConfig) -> list[str]:
         for name, least in _AT_LEAST.items()
         if isinstance(value := getattr(args, name, None), int | float) and not least <= value < math.inf
     ]
+    if args.uses_beta and not 0 < args.beta < math.inf:
+        reasons.append(
+            f"`beta` is {args.beta:g}; it must be above 0: with 0 nothing is learned, and below it the opposite."
+        )
+    if not 0 <= args.label_smoothing < 0.5:
+        reasons.append(
+            f"`label_smoothing` is {args.label_smoothing:g}; it must be at least 0 and below 0.5: it is the share of pairs "
+            "that are the wrong way round."
+        )
     if args.max_steps == 0:
         reasons.append("`max_steps` is 0: nothing would be trained. Leave it out (-1) to count epochs.")
     elif args.max_steps < 0 and not 0 < args.num_train_epochs < math.inf:
@@ -248,6 +258,11 @@ def _ranges(args: SPINConfig) -> list[str]:
     if args.truncation_mode not in ("keep_start", "keep_end"):
         near = nearest(str(args.truncation_mode), ("keep_start", "keep_end"))
         reasons.append(f"`truncation_mode` is {args.truncation_mode!r}; it must be 'keep_start' or 'keep_end'{near}")
+    if args.train_sampling_strategy == "group_by_length":
+        reasons.append(
+            "`train_sampling_strategy: group_by_length` goes by the length of one text, and a pair has two responses. Leave "
+            "it out."
+        )
     if args.dataloader_persistent_workers and not args.dataloader_num_workers:
         reasons.append("`dataloader_persistent_workers` needs `dataloader_num_workers` of 1 or more.")
     context, contexts = args.dataloader_multiprocessing_context, multiprocessing.get_all_start_methods()
@@ -257,6 +272,23 @@ def _ranges(args: SPINConfig) -> list[str]:
         )
     if args.use_liger_kernel and not is_liger_kernel_available():
         reasons.append("`use_liger_kernel` needs the package liger-kernel, which is not installed.")
+    return reasons
+
+
+def _loading(options: Mapping[str, Any]) -> list[str]:
+    """Options of `model_init_kwargs` with which no model could be loaded."""
+    reasons = [
+        f"`model_init_kwargs` has `{name}`, which transformers no longer takes there. In a recipe set `{name}: true` beside "
+        "it; in Python pass `quantization_config=BitsAndBytesConfig(...)`."
+        for name in ("load_in_4bit", "load_in_8bit")
+        if name in options
+    ]
+    dtype = options.get("dtype")
+    name = str(dtype).removeprefix("torch.")
+    is_known = dtype in (None, "auto") or isinstance(getattr(torch, name, None), torch.dtype)
+    if not is_known and not isinstance(dtype, Mapping):
+        near = nearest(name, ("auto", "bfloat16", "float16", "float32"))
+        reasons.append(f"`dtype` is {dtype!r}, which is no format of numbers that torch knows{near}")
     return reasons
 
 
@@ -359,9 +391,9 @@ def _per_iteration(play: SelfPlayConfig) -> list[str]:
     reasons = []
     for iteration in range(play.num_iterations):
         for name, value in iteration_settings(play, iteration).items():
-            is_off = not math.isfinite(value) or value < 0 or (name == "num_train_epochs" and value == 0)
-            if is_off:
-                least = "above 0" if name == "num_train_epochs" else "at least 0"
+            is_open = name in ("num_train_epochs", "beta")
+            if not math.isfinite(value) or value < 0 or (is_open and value == 0):
+                least = "above 0" if is_open else "at least 0"
                 reasons.append(f"`{name}` is {value:g} in iteration {iteration}; it must be {least}.")
     return reasons
 

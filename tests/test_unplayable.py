@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+from peft import AdaLoraConfig, LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 import tiny
 from play.runs import build
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
+from spin_trl.adapters import adapter_refusals
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.unplayable import of_batches, of_positions, of_run, of_settings, positions, trackers
 
@@ -39,6 +41,12 @@ def settings(**changes: Any) -> SPINConfig:
         ({"learning_rate": float("nan")}, "`learning_rate` is nan"),
         ({"truncation_mode": "keep"}, "`truncation_mode` is 'keep'"),
         ({"dataloader_persistent_workers": True}, "`dataloader_persistent_workers` needs"),
+        ({"train_sampling_strategy": "group_by_length"}, "a pair has two responses"),
+        ({"model_init_kwargs": {"load_in_4bit": True}}, "In a recipe set `load_in_4bit: true`"),
+        ({"model_init_kwargs": {"dtype": "bfloat"}}, "`dtype` is 'bfloat', which is no format of numbers"),
+        ({"beta": 0.0}, "`beta` is 0; it must be above 0"),
+        ({"beta": -1.0, "loss_type": ["ipo"]}, "`beta` is -1; it must be above 0"),
+        ({"label_smoothing": 0.5}, "`label_smoothing` is 0.5; it must be at least 0 and below 0.5"),
         ({"activation_offloading": True}, "`activation_offloading` moves activations from a GPU"),
     ],
 )
@@ -55,6 +63,10 @@ def test_usual_settings_are_played() -> None:
         {"optim": "adamw_bnb_8bit"},
         {"max_steps": 3},
         {"bf16": True},
+        {"model_init_kwargs": {"dtype": "auto"}},
+        {"model_init_kwargs": {"dtype": torch.float16}},
+        {"model_init_kwargs": {"dtype": "torch.bfloat16"}},
+        {"beta": 0.5, "label_smoothing": 0.1},
     ):
         assert of_settings(settings(**changes)) == []
     assert of_run(settings(), SelfPlayConfig()) == []
@@ -212,6 +224,49 @@ def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, t
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("how", ["argument", "model_init_kwargs"])
+def test_weights_in_few_bits_need_an_adapter(how: str, llama_folder: Path) -> None:
+    """Without one the run would end when its first iteration is trained."""
+    eight = BitsAndBytesConfig(load_in_8bit=True)
+    changes: dict[str, Any] = {
+        "argument": {"quantization_config": eight},
+        "model_init_kwargs": {"model_init_kwargs": {"quantization_config": eight.to_dict()}},
+    }[how]
+    with pytest.raises(RecipeError, match=r"are quantised \(bitsandbytes\).*`use_peft: true`"):
+        build(llama_folder, **changes).run()
+    assert not Path("run").exists()
+
+
+def test_an_adapter_that_can_not_be_copied_is_refused_in_a_run(llama_folder: Path) -> None:
+    """One iteration of a trainer needs no copy."""
+    config = AdaLoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", total_step=10)
+    with pytest.raises(RecipeError, match="`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model"):
+        build(llama_folder, peft_config=config).run()
+    assert adapter_refusals(config) == []
+
+
+def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_folder: Path, tmp_path: Path) -> None:
+    """As a run does; TRL would look for a whole model there. A second adapter, or a model of no name, is refused."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
+    model.save_pretrained(tmp_path / "adapter")
+    given: dict[str, Any] = {
+        "args": settings(max_length=64, max_new_tokens=4, max_steps=1, report_to=[]),
+        "train_dataset": tiny.sft(4),
+    }
+    trainer = SPINTrainer(str(tmp_path / "adapter"), **given)
+    trainer.train()
+    trained = dict(trainer.model.named_parameters())
+    before = dict(model.named_parameters())
+    moved = [name for name, value in before.items() if not torch.equal(value, trained[name])]
+    assert moved
+    assert all("lora_" in name for name in moved)
+    with pytest.raises(RecipeError, match="`model` has an adapter already"):
+        SPINTrainer(str(tmp_path / "adapter"), peft_config=config, **given)
+    with pytest.raises(RecipeError, match="Pass it as `processing_class`"):
+        SPINTrainer(tiny.model(), **given)
+
+
 def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
     """With all else, before the caller's model is touched."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
@@ -222,6 +277,18 @@ def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
     with pytest.raises(RecipeError, match=said):
         SPINTrainer(model, args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4), peft_config=config)
     assert not Path("run").exists()
+
+
+def test_a_new_adapter_for_a_start_that_has_one_is_named(
+    llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a recipe's settings of LoRA are. Nothing is said where a whole model gets its first adapter."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config).save_pretrained(tmp_path / "adapter")
+    build(llama_folder, peft_config=config)
+    assert "`peft_config`" not in caplog.text
+    build(tmp_path / "adapter", peft_config=config)
+    assert "`peft_config`: not used, since" in caplog.text
 
 
 def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) -> None:
@@ -242,6 +309,7 @@ def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) ->
         ({"pad_token": "[X]"}, "pad_token"),
         ({"router_aux_loss_coef": 0.1}, "router_aux_loss_coef"),
         ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "The model can't be loaded as set"),
+        ({"model_init_kwargs": {"attn_implementation": "foo"}}, "The model can't be loaded as set: .*foo"),
         ({"dataloader_drop_last": True, "per_device_train_batch_size": 64}, "`dataloader_drop_last` leaves nothing"),
     ],
 )

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..adapters import output_layer_refusals, second_adapter
+from ..arguments import unnamed
 from ..config import SPINConfig
 from ..errors import DataError, RecipeError
 from ..model_digest import FROZEN_ADAPTER, base_tensors, digest
@@ -47,12 +48,8 @@ def tokenizer_of(model: PreTrainedModel | PeftModel, args: SPINConfig) -> PreTra
         RecipeError: the model was made from a configuration, so that there is no place to look for one.
         DataError: there is none where the model was loaded from.
     """
-    name = getattr(model.config, "_name_or_path", "")
-    if not name:
-        raise RecipeError(
-            "`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."
-        )
-    return load_tokenizer(name, args)
+    refuse(unnamed(model, None))
+    return load_tokenizer(model.config._name_or_path, args)
 
 
 def _adapter_names(model: PeftModel) -> list[str]:

@@ -45,7 +45,7 @@ from .journal import MADE
 from .phases import Launch, in_this_process, training_plugin
 from .preparing import prepare_data
 from .pushing import Pushing
-from .rehearsing import processes_of, reasons
+from .rehearsing import processes_of, reasons, starts_from_adapter
 from .run import LAUNCHED, Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
@@ -160,6 +160,11 @@ class SelfPlay:
         self._recipe = Path(recipe) if recipe is not None else None
         self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
+        if settings is None and peft_config is not None and starts_from_adapter(self.state):
+            logger.warning(
+                "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
+                model,
+            )
         if self.state.refused:
             self._check_playable()
 

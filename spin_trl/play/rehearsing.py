@@ -14,7 +14,7 @@ import logging
 import random
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -34,6 +34,7 @@ from ..adapters import (
     is_adapter,
     load_adapter_config,
     output_layer_refusals,
+    without_copies,
 )
 from ..config import SPINConfig
 from ..errors import SpinError
@@ -81,12 +82,18 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     """
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(run.play.num_iterations - 1)):
         return run.refused  # it has been trained: there is nothing left that could fail
-    found = [*run.refused, *of_settings(run.args), *adapter_refusals(run.peft_config)]
+    found = [
+        *run.refused,
+        *of_settings(run.args),
+        *adapter_refusals(run.peft_config),
+        *without_copies(run.peft_config),
+    ]
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(0)):
         return found  # what this asks beyond the machine's own packages has been shown to work
     config = config_of(run)
     found += of_run(run.args, run.play)
     found += of_positions(config, run.args, model_name(run))
+    found += _quantised(run, config)
     if run.given is not None:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:
@@ -128,6 +135,29 @@ def config_of(run: Run) -> PretrainedConfig | None:
 def model_name(run: Run) -> str:
     """What messages call a run's model."""
     return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
+
+
+_UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
+"""Ways to quantise weights that can then not be trained themselves."""
+
+
+def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Weights in few bits that are to be trained themselves."""
+    if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
+        return []
+    options = run.args.model_init_kwargs or {}
+    kinds = [run.quantization_config, options.get("quantization_config"), getattr(config, "quantization_config", None)]
+    named = [
+        one.get("quant_method") if isinstance(one, Mapping) else getattr(one, "quant_method", "") for one in kinds
+    ]
+    methods = [str(getattr(name, "value", name)) for name in named]
+    found = [name for name in _UNTRAINABLE if any(name in method for method in methods)]
+    if not found:
+        return []
+    return [
+        f"The weights of {model_name(run)} are quantised ({found[0]}), and can't be trained themselves. Train an adapter on "
+        "them: `use_peft: true`, in Python `peft_config`."
+    ]
 
 
 def starts_from_adapter(run: Run) -> bool:
@@ -183,6 +213,11 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
         model = _without_weights(run, config)
     except ImportError as error:  # an attention, say, whose package is not installed
         return [f"The model can't be loaded as set: {error}"]
+    except ValueError as error:
+        if "attn_implementation" in str(error):
+            return [f"The model can't be loaded as set: {error}"]
+        logger.debug("The model was not rehearsed: %s", error)
+        return []
     except Exception as error:  # said when it is loaded, if it is not this rehearsal's own
         logger.debug("The model was not rehearsed: %s: %s", type(error).__name__, error)
         return []
@@ -267,7 +302,7 @@ def _without_weights(run: Run, config: PretrainedConfig) -> Any:
     with torch.device("meta"), _quiet():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusts, dtype=torch.float32, **known)
         if starts_from_adapter(run):
-            return get_peft_model(model, load_adapter_config(run.model))
+            return get_peft_model(model, load_adapter_config(str(run.model)))
     return model
 
 
