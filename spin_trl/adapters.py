@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
+from huggingface_hub import snapshot_download
+from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
 from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
+from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config
 
-from .errors import DataError, RecipeError
+from .errors import DataError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_FETCHED = [
+    CONFIG, WEIGHTS, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
+    "merges.txt", "*.model", "chat_template*", "additional_chat_templates/*",
+]  # fmt: skip
+"""What is taken of an adapter's repository: no checkpoints, no pickles."""
 
 _CHANGES_THE_BASE = (
     "it changes the weights of the base model, and without the adapter these are no longer the opponent"
@@ -38,21 +48,56 @@ _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder holds a PEFT adapter instead of whole weights."""
-    return (Path(path) / CONFIG).is_file()
+    """Whether a folder, or a repository of the Hub, holds a PEFT adapter instead of whole weights."""
+    return (fetched(path) / CONFIG).is_file()
+
+
+def fetched(path: str | os.PathLike[str]) -> Path:
+    """The folder of an adapter: of one on the Hub, where the cache has it. Every other path or name as it is.
+
+    Raises:
+        DataError: there is such an adapter on the Hub, and not all of it can be fetched.
+    """
+    if isinstance(path, str) and not os.path.exists(path) and _HUB_NAME.fullmatch(path):
+        return _snapshot(path)
+    return Path(path)
+
+
+@functools.cache
+def _snapshot(name: str) -> Path:
+    try:
+        config = find_adapter_config_file(name)
+    except (OSError, ValueError):  # no such repository, or no way to ask for it: loading the model will say so
+        config = None
+    if config is None:
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, revision=Path(config).parent.name, allow_patterns=_FETCHED))
+    except (OSError, ValueError) as error:
+        raise DataError(f"The adapter {name!r} can't be fetched from the Hub: {error}") from error
+
+
+def hub_revision(path: str, revision: str | None) -> list[str]:
+    """A revision beside an adapter on the Hub, which would be its base model's, too."""
+    if revision in (None, "main") or not is_adapter(path) or is_adapter(Path(path)):
+        return []
+    return [
+        f"`model_revision` ({revision}) would be the revision of the adapter {path!r} and of its base model, too. Fetch the "
+        f"adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
+    ]
 
 
 def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
     """The configuration of an adapter.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
 
     Raises:
         DataError: it can't be read, or is of a kind that PEFT does not know.
     """
     try:
-        return PeftConfig.from_pretrained(str(path))
+        return PeftConfig.from_pretrained(str(fetched(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{Path(path) / CONFIG} can't be read: {type(error).__name__}: {error}") from error
 
@@ -64,7 +109,7 @@ def base_of(path: str | os.PathLike[str]) -> str:
     the directory was moved.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
 
     Raises:
         DataError: its configuration can't be read, or names no base model.
@@ -122,6 +167,9 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     if getattr(peft_config, "inference_mode", False):
         return ["`peft_config` has `inference_mode: true`, so the adapter would not be trained. Set it to false."]
     reasons = []
+    task = getattr(peft_config.task_type, "value", peft_config.task_type)
+    if task not in (None, "CAUSAL_LM"):
+        reasons.append(f"`task_type` is {task!r}, but a language model is trained. Set `task_type: CAUSAL_LM`.")
     initialisation = getattr(peft_config, "init_lora_weights", True)
     if isinstance(initialisation, str):
         for beginning, (name, why) in _INITIALISATIONS.items():
@@ -150,18 +198,44 @@ def adapter_refusals(peft_config: Any) -> list[str]:
     return reasons
 
 
-def check_output_layer(model: PeftModel) -> None:
-    """Raise if single tokens of the output layer are trained.
+def without_copies(peft_config: Any) -> list[str]:
+    """A new adapter of which PEFT allows no frozen copy, as the opponent is from the second iteration on."""
+    if not isinstance(peft_config, AdaLoraConfig):
+        return []
+    return [
+        "`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model, and from the second iteration on the "
+        "opponent is a copy of it. Use LoRA."
+    ]
 
-    Raises:
-        RecipeError: the model ties its embeddings, so `trainable_token_indices` means both.
+
+def second_adapter(model: Any, peft_config: Any) -> list[str]:
+    """A new adapter for a model that has one already.
+
+    Args:
+        model: in memory, or its name.
+        peft_config: of the new adapter, or None.
     """
-    if isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
-        raise RecipeError(
-            "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and "
-            "the log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` "
-            "instead."
-        )
+    has_one = isinstance(model, PeftModel) or (isinstance(model, str) and is_adapter(model))
+    if peft_config is None or not has_one:
+        return []
+    return [
+        "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that adapter "
+        "is trained further; or pass the model with its adapter merged (`model.merge_and_unload()`)."
+    ]
+
+
+def output_layer_refusals(model: Any) -> list[str]:
+    """Single tokens of the output layer that are trained: the model ties its embeddings, so they are those of both.
+
+    Args:
+        model: with its adapter.
+    """
+    if not isinstance(model, PeftModel) or not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
+        return []
+    return [
+        "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and the "
+        "log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` instead."
+    ]
 
 
 def check_start(path: str | os.PathLike[str]) -> None:
@@ -203,7 +277,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
     """How many tokens the embeddings have that an adapter has saved, by layer; only those that it has.
 
     Args:
-        path: folder of the adapter.
+        path: folder or Hub name of the adapter.
         layers: names of the input and output embeddings in the base model, by what to call them.
 
     Raises:
@@ -211,7 +285,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
     """
     found = {}
     try:
-        with safe_open(os.path.join(path, WEIGHTS), "pt") as file:
+        with safe_open(fetched(path) / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (this is no mapping)
                 for what, layer in layers.items():
                     shape = file.get_slice(key).get_shape()

@@ -97,6 +97,19 @@ def as_model(model: Any) -> Any:
     return model
 
 
+def unnamed(model: Any, processing_class: Any) -> list[str]:
+    """A model in memory for which nobody knows the tokenizer.
+
+    Args:
+        model: in memory, or its name.
+        processing_class: the tokenizer that was passed with it, or None.
+    """
+    name: str = getattr(getattr(model, "config", None), "_name_or_path", "")
+    if processing_class is not None or isinstance(model, str) or name:
+        return []
+    return ["`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."]
+
+
 def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
     """The start of a run: as [`as_model`], of a kind that can be saved; or None.
 

@@ -11,6 +11,22 @@ from typing import Any
 RUN_MARKER = ".spin_trl.json"
 """File at the top of a run directory that says what in it belongs to the run."""
 
+JOURNAL = "journal.jsonl"
+"""Usual name of a run's journal. A run of version 0.1.0 has no marker, and is known by it."""
+
+
+def says_prepared(journal: Path) -> bool:
+    """Whether a file is a run's journal, and says that the run's data has been prepared: then there is something to lose."""
+    try:
+        with journal.open("rb") as lines:
+            for line in lines:
+                entry = json.loads(line)
+                if isinstance(entry, dict) and (entry.get("phase"), entry.get("stage")) == ("prepare", "data"):
+                    return True
+    except (OSError, ValueError):  # there is none, it is another file, or its last line was not written to its end
+        return False
+    return False
+
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.

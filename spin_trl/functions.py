@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import os
 import sys
 import sysconfig
 import traceback
@@ -51,17 +50,33 @@ def resolve(name: str) -> Callable[..., Any]:
         raise _broken(name, error) from error
     if not callable(function):
         raise DataError(f"{name!r} is not a function, but {type(function).__name__}.")
-    return function
+    folder = Path.cwd()
+    is_here = Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
+    return _with_its_neighbours(function, folder) if is_here else function
+
+
+def _with_its_neighbours(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """A function of a folder that finds the folder's modules when it is called: it may import one only then."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with current_folder_last(folder):
+            return function(*args, **kwargs)
+
+    return call
 
 
 @contextlib.contextmanager
-def current_folder_last() -> Iterator[None]:
+def current_folder_last(other: Path | None = None) -> Iterator[None]:
     """Let modules in the current folder be imported, if nothing that is installed has their names.
 
     Python would put the folder first, where a `json.py` or a folder `datasets` of the user's takes the place of what the
     libraries import. Nothing is written there, so no `__pycache__` is left beside the user's files.
+
+    Args:
+        other: a folder that takes the place of the current one.
     """
-    folder, writes_nothing = os.getcwd(), sys.dont_write_bytecode
+    folder, writes_nothing = str(other or Path.cwd()), sys.dont_write_bytecode
     sys.path.append(folder)
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()  # the module may be younger than the last look into its folder

@@ -18,7 +18,7 @@ from transformers import (
 )
 from trl.trainer.utils import create_model_from_path
 
-from .adapters import CONFIG, WEIGHTS, base_of, check_start, is_adapter, saved_embeddings
+from .adapters import CONFIG, WEIGHTS, base_of, check_start, fetched, is_adapter, saved_embeddings
 from .config import SPINConfig
 from .eos import add_eos_ids, own_eos_ids
 from .errors import DataError
@@ -61,7 +61,7 @@ def load_policy(
             name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
             base = create_model_from_path(base_of(path), **kwargs)
             name = f"adapter {str(path)!r}"
-            model = _load_adapter(Path(path), base, trainable)
+            model = _load_adapter(fetched(path), base, trainable)
         else:
             model = create_model_from_path(str(path), **kwargs)
     except DataError:
@@ -156,7 +156,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrained
     Raises:
         DataError: there is none, or it has neither pad nor EOS token.
     """
-    if is_adapter(path) and not any((Path(path) / name).is_file() for name in TOKENIZER_FILES):
+    if is_adapter(path) and not any((fetched(path) / name).is_file() for name in TOKENIZER_FILES):
         path = base_of(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(

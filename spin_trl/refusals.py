@@ -6,17 +6,24 @@ from typing import Any
 
 from datasets import IterableDataset
 
-from .adapters import adapter_refusals
-from .arguments import as_settings
+from .adapters import adapter_refusals, second_adapter
+from .arguments import as_settings, unnamed
 from .collator import DataCollatorForSelfPlay
 from .config import SPINConfig
 from .data.columns import refuse_media
 from .errors import DataError
 from .loss_types import check_known
-from .unplayable import of_settings, refuse
+from .unplayable import noted, of_settings, refuse
 
 
-def check_self_play(args: Any, train_dataset: Any, data_collator: Any, peft_config: Any = None) -> SPINConfig:
+def check_self_play(
+    args: Any,
+    train_dataset: Any,
+    data_collator: Any,
+    peft_config: Any = None,
+    model: Any = None,
+    processing_class: Any = None,
+) -> SPINConfig:
     """Raise unless an iteration can be played with these arguments of a trainer. Returns the settings, as what they are.
 
     Args:
@@ -24,6 +31,8 @@ def check_self_play(args: Any, train_dataset: Any, data_collator: Any, peft_conf
         train_dataset: human responses.
         data_collator: ours, or None.
         peft_config: of a new adapter, or None.
+        model: that is trained, or its name; None: it is not looked at.
+        processing_class: its tokenizer, or None.
 
     Raises:
         RecipeError: the settings name an unknown loss, or can't be played; the message has all reasons.
@@ -35,9 +44,13 @@ def check_self_play(args: Any, train_dataset: Any, data_collator: Any, peft_conf
             "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
             "stream pairs (`prompt`, `chosen`, `rejected`)."
         )
-    check_known(args.losses)
+    found: list[str] = []
+    noted(found, lambda: check_known(args.losses))
     refuse_media(train_dataset)
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
         raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
-    refuse([*of_settings(args), *adapter_refusals(peft_config)])
+    found += [*of_settings(args), *adapter_refusals(peft_config)]
+    if model is not None:
+        found += [*second_adapter(model, peft_config), *unnamed(model, processing_class)]
+    refuse(found)
     return args

@@ -13,6 +13,7 @@ from .models import load_tokenizer
 from .play.directory import START, RunDirectory, iteration_stage
 from .play.run import Run
 from .recipe import Recipe, read
+from .unplayable import refuse
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
 """Settings that say where and how a model computes: another machine may need others than the run's."""
@@ -49,6 +50,7 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
         start=recipe.start,
         quantization_config=_quantization(recipe, objects),
     )
+    refuse(run.refused)
     if objects is not None:
         _restore(run)
     return run

@@ -34,7 +34,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from . import checkpoint, opponent
-from .adapters import check_output_layer
+from .adapters import is_adapter, output_layer_refusals
 from .answers import answer
 from .arguments import (
     as_dataset,
@@ -61,11 +61,11 @@ from .files import DEFINITION, definition_of
 from .generation.source import GenerationSource, read, read_proto
 from .generation.store import Generations, GenerationStore
 from .model_digest import digest
-from .models import keep_differentiable, lost_steps, rounds_by_batch
+from .models import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from .objective_trainer import ObjectiveTrainer, has_streams
 from .pairs import PairCounts, on_disk, pair
 from .refusals import check_self_play
-from .unplayable import of_batches, of_positions, refuse
+from .unplayable import noted, of_batches, of_lengths, of_positions, refuse
 from .vocabulary import check_tokens, embeddings_of
 
 logger = logging.getLogger(__name__)
@@ -167,20 +167,25 @@ class SPINTrainer(ObjectiveTrainer):
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
         self.opponent_seconds = 0.0
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
-        is_adapter = not isinstance(model, str) and is_peft_model(model)
+        continues_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config))
+            known = check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
+            args = copy.copy(known)
+            if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
+                processing_class = processing_class or load_tokenizer(model, args)
+                model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
+                continues_adapter = True
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
-            adapters = peft_config is not None or is_adapter
+            adapters = peft_config is not None or continues_adapter
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
         elif generations is not None or proto is not None:
             raise DataError(
                 "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
                 f"{getattr(train_dataset, 'column_names', None)}."
             )
-        if is_adapter and ref_model is None:
+        if continues_adapter and ref_model is None:
             opponent.drop_frozen_adapter(model)
-        unrounded = opponent.trainable_adapters(model) if is_adapter and self._self_play else {}
+        unrounded = opponent.trainable_adapters(model) if continues_adapter and self._self_play else {}
         with opponent.initialised_plainly(model):
             super().__init__(
                 model=model,
@@ -198,7 +203,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
-            check_output_layer(self.model)
+            refuse(output_layer_refusals(self.model))
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
@@ -294,7 +299,10 @@ class SPINTrainer(ObjectiveTrainer):
                 name=name,
                 bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
             )
-        check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows])
+        found: list[str] = []
+        noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))
+        found += of_lengths(self.model.config, args, "the model", [rows], answers=self._given is None)
+        refuse(found, DataError)
         self._rows_by_name[name] = rows
         return rows
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from .config import SPINConfig
-from .errors import RecipeError, nearest
+from .errors import RecipeError, SpinError, nearest
+from .generation.engine import Sampling
 from .loop_config import SelfPlayConfig, iteration_settings
+
+Made = TypeVar("Made")
 
 METRICS = (
     "nll", "win_rate", "score", "score_greedy", "gap", "kl", "logps/real", "logps/generated", "length_generated", "empty",
@@ -30,17 +34,27 @@ _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
 
 
-def refuse(reasons: Iterable[str]) -> None:
+def refuse(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
     """Raise if there are reasons, with all of them.
 
-    Raises:
-        RecipeError: there are.
+    Args:
+        reasons: each a sentence or two.
+        kind: of the error.
     """
     found = list(dict.fromkeys(reasons))
     if len(found) == 1:
-        raise RecipeError(found[0])
+        raise kind(found[0])
     if found:
-        raise RecipeError(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
+        raise kind(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
+
+
+def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
+    """What `make` returns; or None, and why it refuses is added to the reasons, to be said together with others."""
+    try:
+        return make()
+    except SpinError as error:
+        reasons.append(str(error))
+        return None
 
 
 def refusal(error: Exception, peft_config: Any) -> RecipeError:
@@ -61,6 +75,8 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
     return [
         *_noise(args),
         *_ranges(args),
+        *_offloading(args),
+        *_loading(args.model_init_kwargs or {}),
         *trackers(args.report_to or []),
         *_optimizer(args, model),
         *_scheduler(args),
@@ -86,6 +102,46 @@ def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -
     return [
         f"`max_length` is {args.max_length}, but {name} has {limit} positions (`max_position_embeddings`). Set "
         f"`max_length` to {limit} at most, or give the model's configuration a scaling of its positions (`rope_parameters`)."
+    ]
+
+
+def of_lengths(
+    config: PretrainedConfig | None, args: SPINConfig, name: str, datasets: Iterable[Dataset], *, answers: bool = True
+) -> list[str]:
+    """Rows that are longer than the model has positions for, where `max_length` does not see to it.
+
+    Args:
+        config: of the model, or None: it is not known.
+        args: settings of an iteration.
+        name: of the model, for the message.
+        datasets: prepared rows.
+        answers: whether the prompts are going to be answered.
+    """
+    limit = positions(config)
+    if limit is None or (args.max_length is not None and args.truncation_mode == "keep_start"):
+        return []  # [`of_positions`] has compared them
+    longest, of_prompts = 0, 0
+    for rows in datasets:
+        for row in rows.select_columns(["prompt_ids", "real_ids"]):
+            longest = max(longest, len(row["prompt_ids"]) + len(row["real_ids"]))
+            of_prompts = max(of_prompts, len(row["prompt_ids"]))
+    has = f"but {name} has {limit} positions (`max_position_embeddings`)"
+    if args.max_length is None and longest > limit:
+        return [
+            f"The longest row has {longest} tokens, {has}. Set `max_length` to {limit} at most, or give the model's "
+            "configuration a scaling of its positions (`rope_parameters`)."
+        ]
+    if of_prompts >= limit:
+        return [
+            f"The longest prompt has {of_prompts} tokens, {has}. Leave out `truncation_mode`, and rows whose prompts have "
+            "`max_length` tokens or more are left out."
+        ]
+    of_answer = Sampling.from_args(args).limit(of_prompts)
+    if not answers or of_prompts + of_answer <= limit:
+        return []
+    return [
+        f"The longest prompt has {of_prompts} tokens and its answer may have {of_answer} more (`max_new_tokens`), {has}. "
+        f"Set `max_new_tokens` to {limit - of_prompts} at most, or `max_length` to {limit}."
     ]
 
 
@@ -186,6 +242,15 @@ def _ranges(args: SPINConfig) -> list[str]:
         for name, least in _AT_LEAST.items()
         if isinstance(value := getattr(args, name, None), int | float) and not least <= value < math.inf
     ]
+    if args.uses_beta and not 0 < args.beta < math.inf:
+        reasons.append(
+            f"`beta` is {args.beta:g}; it must be above 0: with 0 nothing is learned, and below it the opposite."
+        )
+    if not 0 <= args.label_smoothing < 0.5:
+        reasons.append(
+            f"`label_smoothing` is {args.label_smoothing:g}; it must be at least 0 and below 0.5: it is the share of pairs "
+            "that are the wrong way round."
+        )
     if args.max_steps == 0:
         reasons.append("`max_steps` is 0: nothing would be trained. Leave it out (-1) to count epochs.")
     elif args.max_steps < 0 and not 0 < args.num_train_epochs < math.inf:
@@ -193,6 +258,11 @@ def _ranges(args: SPINConfig) -> list[str]:
     if args.truncation_mode not in ("keep_start", "keep_end"):
         near = nearest(str(args.truncation_mode), ("keep_start", "keep_end"))
         reasons.append(f"`truncation_mode` is {args.truncation_mode!r}; it must be 'keep_start' or 'keep_end'{near}")
+    if args.train_sampling_strategy == "group_by_length":
+        reasons.append(
+            "`train_sampling_strategy: group_by_length` goes by the length of one text, and a pair has two responses. Leave "
+            "it out."
+        )
     if args.dataloader_persistent_workers and not args.dataloader_num_workers:
         reasons.append("`dataloader_persistent_workers` needs `dataloader_num_workers` of 1 or more.")
     context, contexts = args.dataloader_multiprocessing_context, multiprocessing.get_all_start_methods()
@@ -203,6 +273,32 @@ def _ranges(args: SPINConfig) -> list[str]:
     if args.use_liger_kernel and not is_liger_kernel_available():
         reasons.append("`use_liger_kernel` needs the package liger-kernel, which is not installed.")
     return reasons
+
+
+def _loading(options: Mapping[str, Any]) -> list[str]:
+    """Options of `model_init_kwargs` with which no model could be loaded."""
+    reasons = [
+        f"`model_init_kwargs` has `{name}`, which transformers no longer takes there. In a recipe set `{name}: true` beside "
+        "it; in Python pass `quantization_config=BitsAndBytesConfig(...)`."
+        for name in ("load_in_4bit", "load_in_8bit")
+        if name in options
+    ]
+    dtype = options.get("dtype")
+    name = str(dtype).removeprefix("torch.")
+    is_known = dtype in (None, "auto") or isinstance(getattr(torch, name, None), torch.dtype)
+    if not is_known and not isinstance(dtype, Mapping):
+        near = nearest(name, ("auto", "bfloat16", "float16", "float32"))
+        reasons.append(f"`dtype` is {dtype!r}, which is no format of numbers that torch knows{near}")
+    return reasons
+
+
+def _offloading(args: SPINConfig) -> list[str]:
+    if not args.activation_offloading or args.device.type != "cpu":
+        return []
+    return [
+        "`activation_offloading` moves activations from a GPU into the memory of the CPU, and this run is on the CPU. Leave "
+        "it out."
+    ]
 
 
 def _optimizer(args: SPINConfig, model: torch.nn.Module | None) -> list[str]:
@@ -295,9 +391,9 @@ def _per_iteration(play: SelfPlayConfig) -> list[str]:
     reasons = []
     for iteration in range(play.num_iterations):
         for name, value in iteration_settings(play, iteration).items():
-            is_off = not math.isfinite(value) or value < 0 or (name == "num_train_epochs" and value == 0)
-            if is_off:
-                least = "above 0" if name == "num_train_epochs" else "at least 0"
+            is_open = name in ("num_train_epochs", "beta")
+            if not math.isfinite(value) or value < 0 or (is_open and value == 0):
+                least = "above 0" if is_open else "at least 0"
                 reasons.append(f"`{name}` is {value:g} in iteration {iteration}; it must be {least}.")
     return reasons
 

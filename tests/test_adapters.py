@@ -97,6 +97,7 @@ def test_one_module_to_save_is_a_module() -> None:
         ({"target_modules": r".*(q_proj|lm_head)|lm_head"}, "output layer"),
         ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, "output layer"),
         ({"inference_mode": True}, "inference_mode"),
+        ({"task_type": "SEQ_CLS"}, "Set `task_type: CAUSAL_LM`"),
     ],
 )
 def test_what_would_not_start_at_the_opponent_is_refused_by_name(config: dict[str, Any], said: str) -> None:

@@ -29,6 +29,22 @@ def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(he
     assert [path.name for path in here.iterdir()] == ["scores_of_mine.py"]
 
 
+def test_a_function_may_import_its_neighbours_when_it_is_called(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the current folder has changed; the path stays as it was."""
+    (here / "lazy_scores.py").write_text(
+        "def score(*texts):\n    from lazy_neighbour import VALUE\n    return VALUE\n", encoding="utf-8"
+    )
+    (here / "lazy_neighbour.py").write_text("VALUE = 3.0\n", encoding="utf-8")
+    before, function = list(sys.path), resolve("lazy_scores:score")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert score_of(function, "", "", "") == 3.0
+    assert function.__name__ == "score"
+    assert sys.path == before
+    assert sorted(path.name for path in here.iterdir()) == ["lazy_neighbour.py", "lazy_scores.py"]
+
+
 def test_what_is_installed_comes_first_and_the_message_says_so(here: Path) -> None:
     """A user's `json.py` is not Python's."""
     (here / "json.py").write_text("def score(): ...\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
 from ..errors import DataError
-from ..files import RUN_MARKER
+from ..files import JOURNAL, RUN_MARKER, says_prepared
 from ..quiet import quiet
 from .kept import link_folder, link_to
 from .local import DESCRIPTION, FORMATS, extension
@@ -144,10 +144,14 @@ def _mirrored(path: Path) -> Path:
 
 
 def _runs_in(path: Path) -> set[Path]:
-    """The run directories below a folder, seen from it: a run may have been put beside the data that it trains on."""
+    """The run directories below a folder, seen from it: a run may have been put beside the data that it trains on.
+
+    Those of version 0.1.0 have no marker until they are continued, but their journal says what they are.
+    """
     found = set()
     for place, folders, files in os.walk(path):
-        if RUN_MARKER in files and Path(place) != path:
+        is_run = RUN_MARKER in files or (JOURNAL in files and says_prepared(Path(place, JOURNAL)))
+        if is_run and Path(place) != path:
             found.add(Path(place).relative_to(path))
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith(".")]

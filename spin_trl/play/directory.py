@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import RunDirectoryError
-from .ownership import JOURNAL, RECIPE, Ownership, remove
+from ..files import JOURNAL
+from .ownership import RECIPE, Ownership, remove
 
 START = "start"
 LOCK = ".lock"

@@ -4,18 +4,63 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..adapters import output_layer_refusals, second_adapter
+from ..arguments import unnamed
 from ..config import SPINConfig
 from ..errors import DataError, RecipeError
 from ..model_digest import FROZEN_ADAPTER, base_tensors, digest
-from ..models import load_policy
+from ..models import load_policy, load_tokenizer
+from ..unplayable import noted, refuse
 from .directory import replace_folder
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""
+
+
+def refusals(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None, args: SPINConfig, peft_config: Any
+) -> list[str]:
+    """Why a model that was passed from Python can't be a run's start, as far as that is seen without saving it.
+
+    Args:
+        model: the model.
+        tokenizer: that was passed with it, or None.
+        args: how models are loaded.
+        peft_config: of a new adapter, or None.
+    """
+    found = [*second_adapter(model, peft_config), *output_layer_refusals(model)]
+    if isinstance(model, PeftModel):
+        found += _adapter_names(model)
+    if tokenizer is None:
+        noted(found, lambda: tokenizer_of(model, args))
+    return found
+
+
+def tokenizer_of(model: PreTrainedModel | PeftModel, args: SPINConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that was passed without one.
+
+    Raises:
+        RecipeError: the model was made from a configuration, so that there is no place to look for one.
+        DataError: there is none where the model was loaded from.
+    """
+    refuse(unnamed(model, None))
+    return load_tokenizer(model.config._name_or_path, args)
+
+
+def _adapter_names(model: PeftModel) -> list[str]:
+    """Other adapters than the one that is trained."""
+    others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
+    if not others and "default" in model.peft_config:
+        return []
+    return [
+        f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as PEFT names "
+        "it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
+    ]
 
 
 def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, args: SPINConfig) -> None:
@@ -32,12 +77,7 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     Raises:
         RecipeError: there are other adapters, or the model can't be loaded again from what PEFT saves of it.
     """
-    others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
-    if others or "default" not in model.peft_config:
-        raise RecipeError(
-            f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as "
-            "PEFT names it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
-        )
+    refuse(_adapter_names(model))
     known = digest(model)
     _save_adapter(model, tokenizer, folder, None)
     if _digest_of(folder, args) == known:

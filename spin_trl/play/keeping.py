@@ -14,11 +14,12 @@ from pathlib import Path
 
 from .. import checkpoint
 from ..errors import HubError
+from ..files import JOURNAL
 from ..hub.client import File, Hub
 from .contents import FILES, FOLDERS, files_in, is_kept
 from .directory import START, RunDirectory, iteration_stage
 from .identity import adapter_configs, base_of, set_base
-from .ownership import JOURNAL, MARKER, Marker
+from .ownership import MARKER, Marker
 
 logger = logging.getLogger(__name__)
 

@@ -27,12 +27,11 @@ from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.scorers import Scorer, scorer_of
-from ..files import definition_of, read_json
+from ..files import JOURNAL, definition_of, read_json
 from ..hub.lineage import model_origin
 from ..loop_config import SelfPlayConfig, StartConfig
 from ..model_digest import digest
-from ..models import load_tokenizer
-from ..unplayable import refuse
+from ..unplayable import noted, refuse
 from .baseline import save_model
 from .best import deliver_best, tidy
 from .cards import write_cards
@@ -40,14 +39,13 @@ from .contents import TRANSIENT
 from .directory import START, RunDirectory
 from .freeze import freeze, python_settings, renew
 from .gate import Verdict, judge, settle
-from .given import keep_adapter
+from .given import keep_adapter, tokenizer_of
 from .identity import is_same_start, point_adapters_at_start
 from .journal import MADE
-from .ownership import JOURNAL
 from .phases import Launch, in_this_process, training_plugin
 from .preparing import prepare_data
 from .pushing import Pushing
-from .rehearsing import processes_of, reasons
+from .rehearsing import processes_of, reasons, starts_from_adapter
 from .run import LAUNCHED, Run
 from .showing import Figures, all_figures, phase_line, show, table_so_far
 from .tracking import track
@@ -142,23 +140,33 @@ class SelfPlay:
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or args.output_dir)
         model = os.path.expanduser(model) if isinstance(model, str) else model
-        self._given_model = None if isinstance(model, str) or model is None else model
+        given = None if isinstance(model, str) or model is None else model
+        refused: list[str] = []
         self.state = Run(
             directory=self.directory,
             args=args,
             play=play,
-            model=str(self.directory.model(START)) if self._given_model is not None else model,
+            model=str(self.directory.model(START)) if given is not None else model,
             start=start or StartConfig(),
             peft_config=peft_config,
             quantization_config=quantization_config,
-            scorer=_scorer(scorer),
+            scorer=noted(refused, lambda: _scorer(scorer)),
             processing_class=processing_class,
+            given=given,
             sources=sources or {},
+            refused=refused,
         )
         self._settings = settings or python_settings(self.state)
         self._recipe = Path(recipe) if recipe is not None else None
         self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
+        if settings is None and peft_config is not None and starts_from_adapter(self.state):
+            logger.warning(
+                "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
+                model,
+            )
+        if self.state.refused:
+            self._check_playable()
 
     def run(self) -> RunResult:
         """Play all iterations that are not done yet.
@@ -189,7 +197,9 @@ class SelfPlay:
 
     def _check_playable(self) -> None:
         """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
-        if LAUNCHED not in os.environ and training_plugin() is None:
+        if LAUNCHED in os.environ or training_plugin() is not None:
+            refuse(self.state.refused)
+        else:
             refuse(reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config)))
 
     def _play_all(self, pushing: Pushing) -> RunResult:
@@ -295,8 +305,8 @@ class SelfPlay:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""
         if PartialState().is_main_process:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
-            if self._given_model is not None:
-                self._keep_model(self._given_model)
+            if self.state.given is not None:
+                self._keep_model(self.state.given)
         PartialState().wait_for_everyone()
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
         if PartialState().is_main_process:
@@ -323,7 +333,7 @@ class SelfPlay:
         run, known = self.state, self.state.done("given", START)
         found = digest(model, definition=definition_of(None if known is None else known["digest"]))
         if known is None:
-            tokenizer = run.processing_class or load_tokenizer(model.config._name_or_path, run.args)
+            tokenizer = run.processing_class or tokenizer_of(model, run.args)
             folder = self.directory.own(START) / "model"
             if isinstance(model, PeftModel):
                 keep_adapter(model, tokenizer, folder, run.args)

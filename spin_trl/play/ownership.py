@@ -21,16 +21,13 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import RUN_MARKER, write_atomically, write_json
+from ..files import JOURNAL, RUN_MARKER, says_prepared, write_atomically, write_json
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
-from .journal import Journal
 
 MARKER = RUN_MARKER
 VERSION = 1
 
-RECIPE, JOURNAL = "recipe.yaml", "journal.jsonl"
-PREPARE = "prepare"
-"""Phase of the journal's entry from which on there is something to lose."""
+RECIPE = "recipe.yaml"
 
 RUN, COMPARISON = "run", "comparison"
 
@@ -192,13 +189,19 @@ class Ownership:
 
         Raises:
             RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it is no
-                folder, but an address.
+                folder, but an address, or a link to what is not there.
         """
         if _ADDRESS.search(str(self.path)):
             raise RunDirectoryError(
                 f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
                 "folder of this machine; `hub_backup` keeps a run on the Hub."
             )
+        for link in (self.path, *self.path.parents):
+            if link.is_symlink() and not os.path.exists(link):
+                raise RunDirectoryError(
+                    f"{self.path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
+                    "Make that folder or mount its disk, remove the link, or use another `run_dir`."
+                )
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
@@ -276,12 +279,7 @@ class Ownership:
 
     def _has_prepared(self) -> bool:
         marker = self.marker()
-        journal = self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL)
-        try:
-            entries = Journal(journal).entries() if journal.is_file() else []
-        except (OSError, UnicodeDecodeError):
-            return False
-        return any(isinstance(entry, dict) and entry.get("phase") == PREPARE for entry in entries)
+        return says_prepared(self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL))
 
     def _in_the_way(self, recipe: Path | None) -> list[str]:
         """Entries of the directory beside which no run begins."""

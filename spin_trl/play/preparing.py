@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from accelerate import PartialState
@@ -17,9 +18,11 @@ from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError
 from ..files import definition_of
 from ..hub.lineage import Origin, dataset_origin, model_origin
+from ..unplayable import noted, of_lengths, refuse
 from ..vocabulary import check_tokens, load_embeddings_size
 from .directory import START
 from .freeze import frozen_settings
+from .rehearsing import config_of
 from .run import DATA, Run
 from .start import make_tokenizer
 
@@ -99,13 +102,7 @@ def _prepare(
         skipped += held_out_found.skipped
         remarks += held_out_found.remarks
         rows, held_out_rows, news = _apart(run, rows, held_out_found.rows)
-    if run.model is not None:
-        check_tokens(
-            run.tokenizer(),
-            load_embeddings_size(run.model, run.args),
-            f"the model {run.model!r}",
-            (rows, held_out_rows),
-        )
+    refuse(_against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
     run.directory.own("data")
@@ -125,6 +122,17 @@ def _prepare(
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )
+
+
+def _against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
+    """What the model lacks for these rows: embeddings of tokens, or positions."""
+    found: list[str] = []
+    model = run.model
+    if model is not None:
+        size = load_embeddings_size(model, run.args)
+        noted(found, lambda: check_tokens(run.tokenizer(), size, f"the model {model!r}", datasets))
+    name = "the start that is built here" if model is None else f"the model {model!r}"
+    return [*found, *of_lengths(config_of(run), run.args, name, datasets)]
 
 
 def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:

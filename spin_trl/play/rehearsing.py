@@ -14,7 +14,7 @@ import logging
 import random
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -22,18 +22,26 @@ import numpy
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftConfig, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, IntervalStrategy, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
-from ..adapters import adapter_refusals
+from ..adapters import (
+    adapter_refusals,
+    base_of,
+    hub_revision,
+    is_adapter,
+    load_adapter_config,
+    output_layer_refusals,
+    without_copies,
+)
 from ..config import SPINConfig
 from ..errors import SpinError
 from ..loop_config import StartConfig
-from ..models import is_adapter
 from ..trainer import SPINTrainer
-from ..unplayable import of_batches, of_positions, of_run, of_settings, refusal
+from ..unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal
+from . import given
 from .directory import iteration_stage
 from .freeze import accelerates_state_kept, differences_from_defaults
 from .launching import read_accelerate_config
@@ -73,13 +81,24 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         processes: that train together.
     """
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(run.play.num_iterations - 1)):
-        return []  # it has been trained: there is nothing left that could fail
-    found = [*of_settings(run.args), *adapter_refusals(run.peft_config)]
+        return run.refused  # it has been trained: there is nothing left that could fail
+    found = [
+        *run.refused,
+        *of_settings(run.args),
+        *adapter_refusals(run.peft_config),
+        *without_copies(run.peft_config),
+    ]
     if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(0)):
         return found  # what this asks beyond the machine's own packages has been shown to work
     config = config_of(run)
     found += of_run(run.args, run.play)
-    found += of_positions(config, run.args, f"the model {str(run.start_model)!r}")
+    found += of_positions(config, run.args, model_name(run))
+    found += _quantised(run, config)
+    if run.given is not None:
+        found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
+    else:
+        found += _single_tokens(run, config)
+        found += hub_revision(run.model or "", (run.args.model_init_kwargs or {}).get("revision"))
     if run.args.train_on_turn != "all":
         found += of_batches(run.args, rows, processes)
     # Refused for a reason that has a name already, the trainer would only repeat it in other words.
@@ -97,17 +116,75 @@ def config_of(run: Run) -> PretrainedConfig | None:
     """The configuration of a run's model; None if there is none at hand, as loading the model will say."""
     if run.model is None:
         return start_config(run.start, run.start.start_vocab_size, run.args.max_length or 2048)
+    if run.given is not None:
+        config: PretrainedConfig = run.given.config
+        return config
     options = run.args.model_init_kwargs or {}
     try:
         path, revision = str(run.model), options.get("revision")
         if is_adapter(path):
-            path, revision = str(PeftConfig.from_pretrained(path).base_model_name_or_path), None
+            path, revision = base_of(path), None
         trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
         found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trusts)
     except Exception as error:  # the Hub's, or a folder's that holds no model
         logger.debug("No configuration of %s: %s", run.model, error)
         return None
     return found
+
+
+def model_name(run: Run) -> str:
+    """What messages call a run's model."""
+    return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
+
+
+_UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
+"""Ways to quantise weights that can then not be trained themselves."""
+
+
+def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Weights in few bits that are to be trained themselves."""
+    if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
+        return []
+    options = run.args.model_init_kwargs or {}
+    kinds = [run.quantization_config, options.get("quantization_config"), getattr(config, "quantization_config", None)]
+    named = [
+        one.get("quant_method") if isinstance(one, Mapping) else getattr(one, "quant_method", "") for one in kinds
+    ]
+    methods = [str(getattr(name, "value", name)) for name in named]
+    found = [name for name in _UNTRAINABLE if any(name in method for method in methods)]
+    if not found:
+        return []
+    return [
+        f"The weights of {model_name(run)} are quantised ({found[0]}), and can't be trained themselves. Train an adapter on "
+        "them: `use_peft: true`, in Python `peft_config`."
+    ]
+
+
+def starts_from_adapter(run: Run) -> bool:
+    """Whether θ_0 is an adapter that is named by its folder or on the Hub."""
+    return run.given is None and run.model is not None and is_adapter(run.model)
+
+
+def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Single tokens that are trained where the embeddings are shared: seen by adapting a model without weights."""
+    adapter = run.peft_config
+    if starts_from_adapter(run):
+        adapter = noted([], lambda: load_adapter_config(str(run.model)))
+    if config is None or not getattr(adapter, "trainable_token_indices", None):
+        return []
+    try:
+        with _unnoticed():
+            return output_layer_refusals(_adapted(run, _without_weights(run, config)))
+    except Exception as error:  # said when the model is loaded or adapted, if it is not this attempt's own
+        logger.debug("No adapter was tried: %s: %s", type(error).__name__, error)
+        return []
+
+
+def _adapted(run: Run, model: Any) -> Any:
+    """A model with the adapter that is trained, if one is."""
+    if run.peft_config is None or isinstance(model, PeftModel):
+        return model
+    return get_peft_model(model, copy.deepcopy(run.peft_config))
 
 
 def rehearse(run: Run, config: PretrainedConfig | None) -> list[str]:
@@ -136,17 +213,21 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
         model = _without_weights(run, config)
     except ImportError as error:  # an attention, say, whose package is not installed
         return [f"The model can't be loaded as set: {error}"]
+    except ValueError as error:
+        if "attn_implementation" in str(error):
+            return [f"The model can't be loaded as set: {error}"]
+        logger.debug("The model was not rehearsed: %s", error)
+        return []
     except Exception as error:  # said when it is loaded, if it is not this rehearsal's own
         logger.debug("The model was not rehearsed: %s: %s", type(error).__name__, error)
         return []
 
     def make() -> None:
-        if run.peft_config is not None and not (run.model is not None and is_adapter(run.model)):
-            adapted = get_peft_model(model, copy.deepcopy(run.peft_config))
+        if run.given is not None:
+            tokenizer = run.processing_class or given.tokenizer_of(run.given, run.args)
         else:
-            adapted = model
-        tokenizer = _small_tokenizer() if run.model is None else run.tokenizer()
-        _trainer(adapted, tokenizer, _rehearsed(run.iteration_args(0), folder))
+            tokenizer = _small_tokenizer() if run.model is None else run.tokenizer()
+        _trainer(_adapted(run, model), tokenizer, _rehearsed(run.iteration_args(0), folder))
 
     return _refused(make, run.peft_config)
 
@@ -220,8 +301,8 @@ def _without_weights(run: Run, config: PretrainedConfig) -> Any:
     trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
     with torch.device("meta"), _quiet():
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusts, dtype=torch.float32, **known)
-        if run.model is not None and is_adapter(run.model):
-            return get_peft_model(model, PeftConfig.from_pretrained(run.model))
+        if starts_from_adapter(run):
+            return get_peft_model(model, load_adapter_config(str(run.model)))
     return model
 
 

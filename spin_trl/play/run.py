@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset, load_from_disk
-from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import SPINConfig
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template import PairTemplate
 from ..eos import load_eos_ids
-from ..errors import DataError, RecipeError
+from ..errors import DataError
 from ..evaluation.scorers import Scorer, scorer_of
 from ..files import definition_of
 from ..loop_config import SelfPlayConfig, StartConfig, iteration_settings
 from ..loss_types import check_known
 from ..models import load_tokenizer
+from ..unplayable import noted
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress
@@ -55,7 +57,9 @@ class Run:
         quantization_config: how the base model is quantised, or None.
         scorer: scores generated responses, or None.
         processing_class: the tokenizer, or None: the model's own.
+        given: θ_0 in memory, if it was passed as a model, before the run has kept it. `model` is where it goes.
         sources: names of the data, as set.
+        refused: why it can't be played, as far as its settings alone say so.
     """
 
     directory: RunDirectory
@@ -67,29 +71,33 @@ class Run:
     quantization_config: BitsAndBytesConfig | None = None
     scorer: Scorer | None = None
     processing_class: PreTrainedTokenizerBase | None = None
+    given: PreTrainedModel | PeftModel | None = None
     sources: Mapping[str, Any] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.directory.journal)
         is_told = LAUNCHED in os.environ and PartialState().is_main_process
         self.progress = Progress(file=self.directory.progress if is_told else None)
-        if self.scorer is None and self.play.scorer is not None:
-            self.scorer = scorer_of(self.play.scorer)
-        self._check_objective()
+        names = self.play.scorer
+        if self.scorer is None and names is not None:
+            self.scorer = noted(self.refused, lambda: scorer_of(names))
+        noted(self.refused, lambda: check_known(self.args.losses))
+        self.refused += self._against_objective()
 
-    def _check_objective(self) -> None:
-        """What the settings of an iteration and of the loop must be to each other."""
-        args, play = self.args, self.play
-        check_known(args.losses)
+    def _against_objective(self) -> list[str]:
+        """What the settings of an iteration and of the loop must be to each other, and are not."""
+        args, play, found = self.args, self.play, []
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
-            raise RecipeError(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
+            found.append(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
         orders = args.iris_alpha if args.order_schedule == "fixed" else None
         is_longer = play.smoke and orders is not None and len(orders) > play.num_iterations
         if orders is not None and len(orders) not in (1, play.num_iterations) and not is_longer:
-            raise RecipeError(
+            found.append(
                 f"`iris_alpha` has {len(orders)} values for {play.num_iterations} iterations: {orders}. Give one order for "
                 "all iterations, or one for each."
             )
+        return found
 
     @property
     def start_model(self) -> str:

@@ -7,10 +7,9 @@ import os
 import shutil
 from pathlib import Path
 
-from ..files import write_atomically
+from ..files import JOURNAL, write_atomically
 from .directory import START, RunDirectory, iteration_stage
 from .journal import Journal
-from .ownership import JOURNAL
 from .preparing import STAGE as DATA
 
 SHARED = frozenset(

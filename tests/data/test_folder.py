@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,18 @@ def test_a_run_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
     for name in ("journal.jsonl", "iteration-0/samples.jsonl", "train.jsonl"):
         (run / name).write_text(line("b"), encoding="utf-8")
     Dataset.from_list([{"ids": [1]}]).to_parquet(run / "iteration-0" / "shard-00000.parquet")
+    assert answers(tmp_path) == ["a"]
+
+
+def test_a_run_of_version_0_1_0_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
+    """It has no marker. A file of the user's that has the name of its journal is data."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "journal.jsonl").write_text(line("a"), encoding="utf-8")
+    with tarfile.open(Path(__file__).parent / "runs-0.1.0" / "full-generated.tar.gz") as archive:
+        archive.extractall(tmp_path / "earlier", filter="data")
+    for name in ("train.jsonl", "recipe.yaml"):  # what that run was started from
+        (tmp_path / "earlier" / name).unlink(missing_ok=True)
+    shutil.rmtree(tmp_path / "earlier" / "model")
     assert answers(tmp_path) == ["a"]
 
 

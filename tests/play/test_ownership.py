@@ -244,3 +244,12 @@ def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert RunDirectory("~/run").path == tmp_path / "run"
     assert RunDirectory("~nobody-of-this-name/run").path == Path("~nobody-of-this-name/run")
+
+
+@pytest.mark.parametrize("name", ["run", "runs/nested"])
+def test_a_link_to_what_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    """As for a disk that is not mounted: of the run directory, or of a folder above it. Nothing is created."""
+    (tmp_path / Path(name).parts[0]).symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(RunDirectoryError, match=r"is a link to .*not-mounted, which is not there"):
+        Ownership(tmp_path / name).claim()
+    assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
