@@ -17,6 +17,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
+from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 from .exact_json import ExactJson
@@ -306,7 +307,7 @@ class CsvRows:
     def _count_problem(self, fields: list[str]) -> str:
         names = NAMES.get(self.separator, repr(self.separator))
         hint = f" A text with {names} in it must stand in quotes." if len(fields) > len(self.header) else ""
-        found = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+        found = counted(len(fields), "field")
         return f"{found} separated by {names}, but the header has {len(self.header)}: {self.header}.{hint}"
 
     def _row(self, fields: list[str]) -> dict[str, Any]:

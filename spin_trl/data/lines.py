@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 
@@ -71,7 +72,9 @@ class BadLines:
             raise DataError(f"{self.path}, {self.shown[0]}")
         if self.count:
             more = f" The first {SHOWN} of them:" if self.count > SHOWN else ""
-            raise DataError(f"{self.path}: {self.count} rows can't be read.{more}\n" + "\n".join(self.shown))
+            raise DataError(
+                f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n" + "\n".join(self.shown)
+            )
 
 
 @contextlib.contextmanager
@@ -102,7 +105,8 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
 def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
-        raise DataError(f"{path} holds {len(names)} files ({', '.join(names[:5])}); expected one. Unpack it.")
+        listed = f" ({', '.join(names[:5])})" if names else ""
+        raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected one. Unpack it.")
     return archive.open(names[0])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..counts import counted
+
 SPACE = "outer space stripped"
 THINKING = "earlier thinking left out"
 TOOLS = "tools left out"
@@ -66,7 +68,7 @@ def sentence(note: str, count: int, first: int, name: str, max_length: int | Non
         max_length: the setting.
     """
     text = _SENTENCES[note].format(max_length=max_length)
-    return f"{count:,} real response{'s' if count != 1 else ''} of the {name} dataset (first in row {first}): {text}."
+    return f"{counted(count, 'real response')} of the {name} dataset (first in row {first}): {text}."
 
 
 def sentence_on_fields(fields: Sequence[str], name: str) -> str:

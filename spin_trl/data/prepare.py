@@ -17,6 +17,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from trl.trainer.utils import remove_none_values
 
+from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
 from .arrow import remapped
 from .bad_rows import BadRow, BadRows, left_out, refusal
@@ -179,7 +180,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
         raise DataError(
-            f"No row of the {name} dataset is left: {len(bad)} can't be used, the others' prompts are too long."
+            f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the prompts of all others are too long."
         )
     if not kept:
         raise DataError(
@@ -188,8 +189,8 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})
     if too_long:
         remarks.append(
-            f"{too_long} of {total} rows of the {name} dataset are left out: their prompts have {max_length} tokens "
-            "(`max_length`) or more."
+            f"{too_long:,} of {counted(total, 'row')} of the {name} dataset {agreeing(too_long, 'is', 'are')} left out: "
+            f"{agreeing(too_long, 'its prompt has', 'their prompts have')} {max_length} tokens (`max_length`) or more."
         )
     if len(kept) < len(outcomes):
         rows = rows.select(kept)
