@@ -6,10 +6,8 @@ have as many fields as the header.
 
 from __future__ import annotations
 
-import ast
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 from .exact_json import ExactJson
+from .json_text import MESSAGES, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
 from .lines import BadLines, byte_lines
 
@@ -53,23 +52,12 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     def parse(cell: str) -> Any:
         if not cell.strip() and not required:
             return None
-        value = json.loads(cell)
+        value = loaded(cell)
         if not isinstance(value, kind):
             raise ValueError(f"it holds {type(value).__name__}")
         return value
 
     return parse
-
-
-def _messages(cell: str) -> Any:
-    value = json.loads(cell)
-    if not _is_messages(value):
-        raise ValueError("it holds something else")
-    return value
-
-
-def _is_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
 
 
 _TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
@@ -87,7 +75,7 @@ def _truth(*, required: bool) -> Callable[[str], bool | None]:
     return parse
 
 
-_MESSAGES = Parsed("a list of messages in JSON", _messages, ExactJson())
+_MESSAGES = Parsed(MESSAGES, messages_of, ExactJson())
 _LABEL = Parsed("true or false (or 1 or 0), as in TRL's unpaired preferences", _truth(required=True), Value("bool"))
 PARSED = {
     "messages": _MESSAGES,
@@ -254,7 +242,7 @@ class CsvRows:
         self._undecided = [name for name, known in called.items() if known in TEXT_OR_MESSAGES]
         first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == len(called)), [])
         for name, cell in zip(self.header, first, strict=False):
-            if name in self._undecided and _looks_like_messages(cell):
+            if name in self._undecided and holds_messages(cell):
                 parsed[name] = _MESSAGES
         return parsed
 
@@ -322,9 +310,9 @@ class CsvRows:
                     raise ValueError(
                         f"`{name}` is {cell[:60]!r}; expected {expected}.{_hint(self._called[name], cell)}"
                     ) from None
-            elif name in self._undecided and cell[:1] == "[" and _looks_like_messages(cell):
+            elif name in self._undecided and holds_messages(cell):
                 raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")
-            elif name in self._undecided and cell[:2] == "[{" and _is_python(cell):
+            elif name in self._undecided and holds_printed_messages(cell):
                 raise ValueError(f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint(name, cell)}")
         return row
 
@@ -335,32 +323,10 @@ def _index_names() -> Iterator[str]:
     yield from (f"Unnamed: 0.{number}" for number in itertools.count(1))
 
 
-def _looks_like_messages(cell: str) -> bool:
-    """Whether a cell holds messages in JSON: objects that say who speaks."""
-    if not cell.lstrip().startswith("["):
-        return False
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return False
-    return _is_messages(value) and all({"role", "from"} & set(part) for part in value)
-
-
-def _is_python(cell: str) -> bool:
-    """Whether a cell holds messages as Python prints them: what pandas writes."""
-    try:
-        value = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return "'role':" in cell and cell.startswith("[{'")  # as numpy prints them, without commas
-    return _is_messages(value) and all({"role", "from"} & set(part) for part in value)
-
-
 def _hint(name: str, cell: str) -> str:
-    if cell.startswith(("[{'", "{'")):
-        return " This is how Python prints it: write the column with `json.dumps`, or the data as JSONL or Parquet."
     if name == "label":
         return " If it says something else, map it to another name: `column_mapping: {label: topic}`."
-    return ""
+    return advice_on(cell)
 
 
 def _reason(error: csv.Error, separator: str) -> str:

@@ -77,7 +77,7 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool]
         slots: the row's own texts.
 
     Returns:
-        Where the answer starts and ends, and whether white space around a text is missing. None: it is written in another way.
+        Where the answer starts and ends, and whether white space around a text is missing. None: it reads otherwise.
     """
     place = start = end = 0
     is_stripped = False
