@@ -19,6 +19,7 @@ from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 from .exact_json import ExactJson
+from .holdings import TRUTHS
 from .json_text import MESSAGES, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
 from .lines import BadLines, byte_lines
@@ -60,17 +61,14 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     return parse
 
 
-_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-
-
 def _truth(*, required: bool) -> Callable[[str], bool | None]:
     def parse(cell: str) -> bool | None:
         text = cell.strip().lower()
         if not text and not required:
             return None
-        if text not in _TRUTHS:
+        if text not in TRUTHS:
             raise ValueError("it is neither")
-        return _TRUTHS[text]
+        return TRUTHS[text]
 
     return parse
 

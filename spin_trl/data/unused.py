@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datasets import Dataset
 
 from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_string, is_text, is_unpaired, read_columns
+from .holdings import first_filled
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
 _RESPONSES = (
@@ -63,7 +64,8 @@ def not_sft(dataset: Dataset) -> str:
     if is_unpaired(dataset):
         return said + (
             "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
-            "keep the rows that are desirable, and remove the column."
+            "keep the rows that are desirable, and remove the column. If it says something else, map it to another name: "
+            "`column_mapping: {label: topic}`."
         )
     padded = [column for column in columns if column != column.strip()]
     if padded:
@@ -88,9 +90,8 @@ def not_sft(dataset: Dataset) -> str:
 
 
 def _is_empty(dataset: Dataset, column: str) -> bool:
-    """Whether a column is null in all rows, so that nothing gets lost with it."""
-    values = dataset.data.column(column)
-    return bool(values.null_count == len(values))
+    """Whether a column is null or empty in all rows, so that nothing gets lost with it."""
+    return first_filled(dataset, column) is None
 
 
 def _hint(column: str, dataset: Dataset) -> str:
@@ -131,8 +132,6 @@ def _hint(column: str, dataset: Dataset) -> str:
         return "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs"
     if name in ("thinking", "reasoning", "reasoning_content", "rationale", "thought"):
         return "may be reasoning: it is read as part of a message only"
-    if name in ("audio", "audios", "video", "videos"):
-        return "may be sound or pictures: self-play is on text"
     return ""
 
 

@@ -133,5 +133,25 @@ def test_unpaired_preferences_and_images_are_refused() -> None:
     labelled = Dataset.from_list([{**TEXT, "label": False}])
     with pytest.raises(DataError, match="`label` says which completions are undesirable"):
         prepare(labelled, PairTemplate(tiny.tokenizer()))
+    for label in (1, 0, 1.0, "True", "0"):
+        with pytest.raises(DataError, match="`label` says which completions .*`column_mapping: {label: topic}`"):
+            prepare(Dataset.from_list([{**TEXT, "label": label}]), PairTemplate(tiny.tokenizer()))
     with pytest.raises(DataError, match="Self-play on images is not supported"):
         prepare(Dataset.from_list([{**MESSAGES, "images": ["a.png"]}]), PairTemplate(tiny.tokenizer()))
+    for column, what in (("image", "images"), ("video", "videos"), ("videos", "videos"), ("audio", "sound")):
+        rows = Dataset.from_list([{**MESSAGES, column: None}, {**MESSAGES, column: "a"}])
+        found = f"Self-play on {what} is not supported: the column `{column}` holds some, first in row 1"
+        with pytest.raises(DataError, match=found):
+            prepare(rows, PairTemplate(tiny.tokenizer()))
+
+
+def test_columns_of_media_without_any_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    """As mixed datasets have them, for all rows. They are not named either."""
+    rows = Dataset.from_list([{**MESSAGES, "images": [], "videos": None, "audio": "", "image": None}] * 2)
+    assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 2
+    assert caplog.messages == []
+
+
+def test_another_label_is_named() -> None:
+    rows = Dataset.from_list([{**TEXT, "label": label} for label in (0, 1, 2)])
+    assert "`label` (may say how good a response is" in (naming(rows, "train") or "")
