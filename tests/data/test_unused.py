@@ -134,7 +134,7 @@ def test_unpaired_preferences_and_images_are_refused() -> None:
     with pytest.raises(DataError, match="`label` says which completions are undesirable"):
         prepare(labelled, PairTemplate(tiny.tokenizer()))
     for label in (1, 0, 1.0, "True", "0"):
-        with pytest.raises(DataError, match="`label` says which completions .*`column_mapping: {label: topic}`"):
+        with pytest.raises(DataError, match=r"`label` says which completions .*`column_mapping: \{label: topic\}`"):
             prepare(Dataset.from_list([{**TEXT, "label": label}]), PairTemplate(tiny.tokenizer()))
     with pytest.raises(DataError, match="Self-play on images is not supported"):
         prepare(Dataset.from_list([{**MESSAGES, "images": ["a.png"]}]), PairTemplate(tiny.tokenizer()))
