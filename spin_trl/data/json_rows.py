@@ -172,7 +172,7 @@ def json_rows(
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            yield from bad.rows(f"line {number}", f"{_reason(error)}: {line[:60]!r}")
+            yield from bad.rows(f"line {number}", f"{_reason(error)}: {line[:60]!r}.{_advice(error)}")
             continue
         if number == 1 and is_alone:
             _refuse_columns(path, row)
@@ -190,17 +190,20 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a line can't be read, and what to do about it."""
+    """Why a line can't be read."""
+    return str(error) if str(error).startswith("not UTF-8") else f"not valid JSON ({error})"
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a text that is not valid JSON, where that is known."""
     if not isinstance(error, json.JSONDecodeError):
-        return str(error) if str(error).startswith("not UTF-8") else f"not valid JSON ({error})"
-    hint = " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
-    if error.msg == "Extra data":
-        rest = error.doc[error.pos :].lstrip()
-        if rest.startswith(","):
-            hint = " A comma stands behind the object: lines have none."
-        elif rest.startswith("{"):
-            hint = " Another object follows: each must stand on a line of its own, or all in a list."
-    return f"not valid JSON ({error}).{hint}" if hint else f"not valid JSON ({error})"
+        return ""
+    rest = error.doc[error.pos :].lstrip() if error.msg == "Extra data" else ""
+    if rest.startswith(","):
+        return " A comma stands behind the object: lines have none."
+    if rest.startswith("{"):
+        return " Another object follows: each must stand on a line of its own, or all in a list."
+    return " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
 
 
 def _advice_on_list(row: Any) -> str:
@@ -252,8 +255,9 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_r
         value = _parse(b"".join(byte_lines(path)))
     except json.JSONDecodeError as error:
         problem = f"{error.msg}, column {error.colno}"
-        hint = _reason(error).partition(").")[2]
-        raise DataError(f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{hint}") from error
+        raise DataError(
+            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice(error)}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {_reason(error)}.") from error
     _refuse_columns(path, value)

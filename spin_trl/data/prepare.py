@@ -111,7 +111,7 @@ def prepare_and_count(
     given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 7)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 8)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import Dataset
 
-from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_string, is_text, is_unpaired, read_columns
+from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_text, is_unpaired, read_columns
 from .holdings import first_filled
+from .json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
 _RESPONSES = (
@@ -73,8 +75,15 @@ def not_sft(dataset: Dataset) -> str:
     prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), None)
     response = next((column for column in columns if column.lower() in _RESPONSES), None)
     conversation = next((column for column in columns if column.lower() in _CONVERSATIONS), None)
-    if conversation is not None and is_string(dataset.features[conversation]):
+    if conversation is None and prompt is None and response is None:
+        conversation = next((column for column in columns if are_messages(_first(dataset, column))), None)
+    first = None if conversation is None else _first(dataset, conversation)
+    if isinstance(first, str) and not holds_messages(first):
         return said + f"`{conversation}` is text; a conversation is read as a list of messages only."
+    if prompt is None and response is None and conversation is None:
+        reason = _of_another_form(dataset)
+        if reason:
+            return said + reason
     mapping = {prompt: "prompt", response: "completion"}
     if conversation is not None:
         mapping = {conversation: "messages"}
@@ -87,6 +96,33 @@ def not_sft(dataset: Dataset) -> str:
         + (f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`")
         + f"{missing}."
     )
+
+
+def _first(dataset: Dataset, column: str) -> Any:
+    """A column's first value."""
+    return dataset[0][column] if len(dataset) else None
+
+
+def _of_another_form(dataset: Dataset) -> str:
+    """What to do about rows that no column mapping makes rows of prompts and responses; nothing where that is not known."""
+    columns = set(dataset.column_names)
+    if columns & {"role", "from", "parent_id"} and columns & {"content", "value", "text"}:
+        return (
+            "Each row is a single message: gather those of a conversation in one row, as "
+            '`messages`: [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
+        )
+    if "text" in columns:
+        return (
+            "`text` holds all of a conversation: divide it into `prompt` and `completion`, which is what is learned."
+        )
+    for name in dataset.column_names:
+        value = _first(dataset, name)
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
+            return (
+                f"`{name}` is a list of texts. If they are turns, write each as a message of `messages`, like "
+                '{"role": "user", "content": ...}.'
+            )
+    return ""
 
 
 def _is_empty(dataset: Dataset, column: str) -> bool:

@@ -1,5 +1,6 @@
 """Columns that are there and not used are named once, with what they might be."""
 
+import json
 from typing import Any
 
 import pytest
@@ -126,6 +127,24 @@ def test_a_column_of_messages_gets_one_too() -> None:
 )
 def test_no_mapping_is_proposed_that_would_not_help(columns: list[str], found: str) -> None:
     assert found in not_sft(Dataset.from_dict({name: ["x"] for name in columns}))
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (
+            {"message_id": "1", "parent_id": None, "text": "a", "role": "prompter"},
+            "Each row is a single message: gather",
+        ),
+        ({"role": "user", "content": "a"}, "Each row is a single message: gather"),
+        ({"text": "### Human: a### Assistant: b"}, "`text` holds all of a conversation: divide it into `prompt` and"),
+        ({"id": "1", "data": ["a", "b"]}, "`data` is a list of texts. If they are turns, write each as a message"),
+        ({"id": "1", "items": MESSAGES["messages"]}, "need a column mapping, like {items: messages}."),
+        ({"chat": json.dumps(MESSAGES["messages"])}, "need a column mapping, like {chat: messages}."),
+    ],
+)
+def test_rows_of_another_form_come_with_what_to_do(row: dict[str, Any], found: str) -> None:
+    assert found in not_sft(Dataset.from_list([row]))
 
 
 def test_unpaired_preferences_and_images_are_refused() -> None:
