@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trl import DPOConfig
 
 from .config import SPINConfig
+from .counts import counted
 from .data.columns import is_sft
 from .errors import DataError, RecipeError
 from .loop_config import SelfPlayConfig, StartConfig
@@ -69,7 +70,8 @@ def check_kinds(**given: Any) -> None:
             raise RecipeError(f"`callbacks` has {kind_of(callback)}; expected TrainerCallbacks.")
     if given.get("optimizers") is not None and len(given["optimizers"]) != 2:
         raise RecipeError(
-            f"`optimizers` has {len(given['optimizers'])} entries; expected two: an optimizer and a scheduler."
+            f"`optimizers` has {counted(len(given['optimizers']), 'entry', 'entries')}; expected two: "
+            "an optimizer and a scheduler."
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .checks import as_mapping, in_range, one_of, thresholds
+from .counts import counted
 from .data.held_out import OVERLAP
 from .errors import RecipeError
 
@@ -261,7 +262,7 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
             numbers = numbers[: play.num_iterations]
         if len(numbers) != play.num_iterations:
             raise RecipeError(
-                f"`{name}` has {len(numbers)} values for {play.num_iterations} iterations: {numbers}. "
+                f"`{name}` has {counted(len(numbers), 'value')} for {counted(play.num_iterations, 'iteration')}: {numbers}. "
                 "Give one number for all iterations, or one for each."
             )
         checked[name] = numbers

@@ -15,6 +15,7 @@ from peft.tuners._buffer_dict import BufferDict
 from peft.utils.other import ModulesToSaveWrapper
 from trl.trainer.utils import use_adapter
 
+from .counts import counted
 from .errors import OpponentError
 from .model_digest import FROZEN_ADAPTER
 
@@ -69,8 +70,9 @@ def check(
         return
     raise OpponentError(
         "The policy does not start this iteration at its opponent: at the first step, a response of "
-        f"{int(num_tokens[worst])} tokens has log-probability {float(policy_logps[worst]):.4f} under the policy and "
-        f"{float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to {float(tolerance[worst]):.4f}. "
+        f"{counted(int(num_tokens[worst]), 'token')} has log-probability {float(policy_logps[worst]):.4f} under the policy "
+        f"and {float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to "
+        f"{float(tolerance[worst]):.4f}. "
         "Likely causes: dropout that is still active, weights that were changed after the trainer was made, a new adapter "
         "that does not start at zero, or an adapter and its frozen copy in different dtypes. `check_opponent: false` trains "
         "all the same."

@@ -12,6 +12,7 @@ from pathlib import Path
 from datasets import Dataset, load_from_disk
 
 from .config import SPINConfig
+from .counts import agreeing
 from .errors import GenerationsError
 from .generation.store import Generations, Name
 
@@ -121,8 +122,9 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
 def _report(counts: PairCounts) -> None:
     if counts.total == counts.dropped:
         raise GenerationsError(
-            f"All {counts.total} pairs were dropped ({counts.empty} empty, {counts.truncated} truncated, "
-            f"{counts.identical} identical to the real response): nothing is left to train on."
+            f"{agreeing(counts.total, 'The only pair was', f'All {counts.total:,} pairs were')} dropped ({counts.empty} "
+            f"empty, {counts.truncated} truncated, {counts.identical} identical to the real response): nothing is "
+            "left to train on."
         )
     if counts.identical > MOSTLY_IDENTICAL * counts.total:
         logger.warning(

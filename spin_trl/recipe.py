@@ -21,6 +21,7 @@ from trl import ModelConfig, TrlParser
 from . import credentials, shipped
 from .checks import as_mapping
 from .config import DPO_ONLY, SPINConfig
+from .counts import agreeing
 from .data_config import DataConfig
 from .errors import RecipeError, nearest
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
@@ -158,7 +159,7 @@ def read(
     unknown = [key for key in settings if key not in _known(parser)]
     if unknown:
         raise RecipeError(
-            f"{path}: unknown {'settings' if unknown[1:] else 'setting'} "
+            f"{path}: unknown {agreeing(len(unknown), 'setting')} "
             + " ".join(f"{name!r}{_called(name, parser)}" for name in unknown)
         )
     settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}

@@ -18,6 +18,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from .config import SPINConfig
+from .counts import agreeing, counted
 from .errors import RecipeError, SpinError, nearest
 from .generation.engine import Sampling
 from .loop_config import SelfPlayConfig, iteration_settings
@@ -177,7 +178,8 @@ def of_batches(args: SPINConfig, rows: float, processes: int) -> list[str]:
         return []
     whole = f"{batch} x {processes} processes" if processes > 1 else f"{batch}"
     return [
-        f"`dataloader_drop_last` leaves nothing to train on: there are {pairs} pairs at most, fewer than one whole batch "
+        "`dataloader_drop_last` leaves nothing to train on: there "
+        f"{agreeing(pairs, 'is', 'are')} {counted(pairs, 'pair')} at most, fewer than one whole batch "
         f"(`per_device_train_batch_size`: {whole}). Leave it out, or make the batch smaller."
     ]
 
@@ -348,7 +350,7 @@ def _evaluation(args: SPINConfig) -> list[str]:
     return [
         f"`{'`, `'.join(found)}`: an iteration's training has no dataset to evaluate on. A run measures every iteration on "
         "held-out prompts, and delivers the best by `metric_for_best_iteration`. Leave "
-        f"{'it' if len(found) == 1 else 'them'} out."
+        f"{agreeing(len(found), 'it', 'them')} out."
     ]
 
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from .adapters import base_of, is_adapter, saved_embeddings
 from .config import SPINConfig
+from .counts import counted
 from .errors import DataError
 
 NAMED = 5
@@ -47,7 +48,9 @@ def check_tokens(
             for token in {token for ids in row.values() for token in ids if token >= num_embeddings}:
                 rows_with[token] += 1
                 first.setdefault(token, tokenizer.decode([*row["prompt_ids"], *row["real_ids"]])[:60])
-    found = {token: f"in {count} rows, the first being {first[token]!r}" for token, count in rows_with.items()}
+    found = {
+        token: f"in {counted(count, 'row')}, the first being {first[token]!r}" for token, count in rows_with.items()
+    }
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= num_embeddings:
         found.setdefault(tokenizer.pad_token_id, "which fills up rows")
     if not found:

@@ -138,7 +138,7 @@ def test_generations_of_other_rows_are_no_pairs(tmp_path: Path) -> None:
 
 def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
     """It says what the answers were."""
-    with pytest.raises(GenerationsError, match=r"All 1 pairs were dropped \(0 empty, 0 truncated, 1 identical"):
+    with pytest.raises(GenerationsError, match=r"The only pair was dropped \(0 empty, 0 truncated, 1 identical"):
         pair(rows(1), generations(("a", 0, [20, 30, EOS], "eos")), config(tmp_path, identical_generations="drop"))
 
 

@@ -480,7 +480,7 @@ def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) ->
     shard.write_bytes(whole[: len(whole) // 2])
     refused(store, "is damaged")
     shard.unlink()
-    refused(store, r"1 of 2 shards are missing")
+    refused(store, r"1 of 2 shards is missing")
     (store.folder / "generations.json").write_text("[1, 2]", encoding="utf-8")
     refused(store, "is no manifest")
 
@@ -762,7 +762,7 @@ def test_prompts_that_fill_max_length_are_left_out_and_counted(
     trainer = build(str(llama_folder), train_dataset=Dataset.from_list([*tiny.sft(3).to_list(), long]))
     trainer.train()
     assert trainer.pair_counts["train"].total == 3
-    assert "1 of 4 rows of the train dataset are left out" in caplog.text
+    assert "1 of 4 rows of the train dataset is left out" in caplog.text
     assert "64 tokens" in caplog.text
 
 

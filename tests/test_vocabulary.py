@@ -43,7 +43,7 @@ def test_tokens_are_named_with_how_often_they_occur_and_both_sizes() -> None:
     message = str(failure.value)
     assert f"{SIZE + 2} tokens, but the model 'small' has embeddings for {SIZE} (ids 0 to {SIZE - 1})" in message
     assert f"'<|think|>' (id {SIZE}, in 2 rows" in message
-    assert f"'<|tool|>' (id {SIZE + 1}, in 1 rows" in message
+    assert f"'<|tool|>' (id {SIZE + 1}, in 1 row," in message
 
 
 def test_tokens_that_no_row_has_may_be_without() -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 from typing import Any
 
+from ..counts import counted
 from ..errors import BenchmarkError, RecipeError
 from ..evaluation.benchmarks import SUITES, chosen, harness_version
 from ..terminal import shown_path
@@ -123,9 +124,9 @@ def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
             console.print(f"A look at {options.limit} of every task, not the benchmarks.", style="yellow")
         print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
     if outcome.failures:
+        of = f"of {counted(len(everything), 'benchmark')}"
         raise BenchmarkError(
             "\n".join(
-                [f"{len(outcome.failures)} of {len(everything)} benchmarks could not be run. The others are kept."]
-                + outcome.failures
+                [f"{len(outcome.failures)} {of} could not be run. The others are kept.", *outcome.failures],
             )
         )

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..counts import agreeing, counted
+
 REFUSE, SKIP = "refuse", "skip"
 BAD_ROWS = (REFUSE, SKIP)
 
@@ -60,8 +62,9 @@ def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> st
     if policy.action == SKIP:
         limit = policy.limit(total)
         return (
-            f"{len(bad)} of {total} rows of the {name} dataset can't be used; `bad_rows: skip` leaves out {limit} at most "
-            f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect them, or raise `bad_rows_max`."
+            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {limit} at most "
+            f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect "
+            f"{agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
         )
     if len(bad) == 1:
         which = "dataset" if name == "train" else f"{name} dataset"
@@ -69,7 +72,7 @@ def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> st
             f"Row {bad[0].number} of the {which}: {bad[0].problem}\nCorrect it, or leave it out with `bad_rows: skip`."
         )
     return (
-        f"{len(bad)} of {total} rows of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
+        f"{_share(bad, total)} of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
         "Correct them, or leave them out with `bad_rows: skip`."
     )
 
@@ -77,9 +80,14 @@ def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> st
 def left_out(bad: Sequence[BadRow], total: int, name: str) -> str:
     """What a user is told whose rows are left out."""
     return (
-        f"{len(bad)} of {total} rows of the {name} dataset are left out (`bad_rows: skip`), because they can't be used "
+        f"{_share(bad, total)} of the {name} dataset {agreeing(len(bad), 'is', 'are')} left out (`bad_rows: skip`), because "
+        f"{agreeing(len(bad), 'it', 'they')} can't be used "
         f"(numbered from 0):{_list(bad)}"
     )
+
+
+def _share(bad: Sequence[BadRow], total: int) -> str:
+    return f"{len(bad):,} of {counted(total, 'row')}"
 
 
 def _list(bad: Sequence[BadRow]) -> str:

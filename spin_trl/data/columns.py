@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datasets import Dataset, IterableDataset
 
 from ..errors import DataError
+from .holdings import first_filled, says_true_or_false
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
@@ -23,7 +24,12 @@ UNREADABLE = "unreadable_line"
 
 ALPACA_COLUMNS = ("instruction", "input", "output")
 
-MEDIA = ("image", "images")
+MEDIA = {
+    **dict.fromkeys(("image", "images"), "images"),
+    **dict.fromkeys(("video", "videos"), "videos"),
+    **dict.fromkeys(("audio", "audios"), "sound"),
+}
+"""Columns that hold what a text model does not see, and what that is."""
 
 
 def is_preference(dataset: Dataset | IterableDataset) -> bool:
@@ -46,9 +52,16 @@ def is_sft(dataset: Dataset | IterableDataset) -> bool:
 
 
 def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
-    """TRL's unpaired preferences: a boolean `label` says which completions are undesirable, so no human responses."""
+    """TRL's unpaired preferences: `label` says which completions are undesirable, so they are not all human responses.
+
+    Its values are true and false, or, as many files have them, 1 and 0, as numbers or as text.
+    """
     label = (dataset.features or {}).get("label")
-    return "completion" in column_names(dataset) and getattr(label, "dtype", None) == "bool"
+    if label is None or "completion" not in column_names(dataset):
+        return False
+    if getattr(label, "dtype", None) == "bool":
+        return True
+    return isinstance(dataset, Dataset) and says_true_or_false(dataset, "label")
 
 
 def is_text(dataset: Dataset | IterableDataset) -> bool:
@@ -100,9 +113,18 @@ def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dic
 
 
 def refuse_media(dataset: Dataset) -> None:
-    """Raise DataError if a dataset has images: answers to what the model does not see would be trained on."""
-    if set(MEDIA) & set(dataset.column_names):
-        raise DataError("Self-play on images is not supported; pass pairs (`images`, `prompt`, `chosen`, `rejected`).")
+    """Raise DataError if a row has images, videos or sound: answers to what the model does not see would be trained on.
+
+    Columns of them that are null or empty in all rows are none.
+    """
+    for column in dataset.column_names:
+        row = first_filled(dataset, column) if column in MEDIA else None
+        if row is not None:
+            pairs = ", or pass pairs (`images`, `prompt`, `chosen`, `rejected`)" if MEDIA[column] == "images" else ""
+            raise DataError(
+                f"Self-play on {MEDIA[column]} is not supported: the column `{column}` holds some, first in row {row} of "
+                f"the dataset. Leave such rows out{pairs}."
+            )
 
 
 def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:

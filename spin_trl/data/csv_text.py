@@ -6,10 +6,8 @@ have as many fields as the header.
 
 from __future__ import annotations
 
-import ast
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,14 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
+from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 from .exact_json import ExactJson
+from .holdings import TRUTHS
+from .json_text import MESSAGES, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
-from .lines import BadLines, byte_lines
+from .lines import BadLines, byte_lines, decoded
 
 SEPARATORS = (",", ";", "\t", "|")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -52,7 +53,7 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     def parse(cell: str) -> Any:
         if not cell.strip() and not required:
             return None
-        value = json.loads(cell)
+        value = loaded(cell)
         if not isinstance(value, kind):
             raise ValueError(f"it holds {type(value).__name__}")
         return value
@@ -60,33 +61,19 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     return parse
 
 
-def _messages(cell: str) -> Any:
-    value = json.loads(cell)
-    if not _is_messages(value):
-        raise ValueError("it holds something else")
-    return value
-
-
-def _is_messages(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
-
-
-_TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-
-
 def _truth(*, required: bool) -> Callable[[str], bool | None]:
     def parse(cell: str) -> bool | None:
         text = cell.strip().lower()
         if not text and not required:
             return None
-        if text not in _TRUTHS:
+        if text not in TRUTHS:
             raise ValueError("it is neither")
-        return _TRUTHS[text]
+        return TRUTHS[text]
 
     return parse
 
 
-_MESSAGES = Parsed("a list of messages in JSON", _messages, ExactJson())
+_MESSAGES = Parsed(MESSAGES, messages_of, ExactJson())
 _LABEL = Parsed("true or false (or 1 or 0), as in TRL's unpaired preferences", _truth(required=True), Value("bool"))
 PARSED = {
     "messages": _MESSAGES,
@@ -120,8 +107,10 @@ def read_csv(
         DataError: rows can't be read; the message names file and lines. Or the files have not the same columns.
     """
 
+    tables: list[CsvRows] = []
+
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
-        tables = [CsvRows(file, separator, mapping, bad_as_rows=bad_as_rows) for file in files]
+        tables[:] = [CsvRows(file, separator, mapping, bad_as_rows=bad_as_rows) for file in files]
         for table in tables:
             if table.features != tables[0].features:
                 raise DataError(
@@ -130,7 +119,10 @@ def read_csv(
                 )
         return tables[0].features, itertools.chain.from_iterable(tables)
 
-    return kept(files, f"csv {separator!r} {sorted((mapping or {}).items())} {bad_as_rows}", read)
+    def remarks() -> list[str]:
+        return [remark for table in tables for remark in table.remarks()]
+
+    return kept(files, f"csv {separator!r} {sorted((mapping or {}).items())} {bad_as_rows}", read, remarks)
 
 
 class CsvRows:
@@ -146,6 +138,8 @@ class CsvRows:
         header: names of the columns, as they are written.
         separator: of fields.
         features: of the columns, by name.
+        num_empty_at_end: rows at the end of the file whose cells are all empty, which are left out. It is known once the
+            file is read.
 
     Raises:
         DataError: the file is empty, a column has no name, or two have the same.
@@ -160,7 +154,7 @@ class CsvRows:
         bad_as_rows: bool = False,
     ) -> None:
         self.path, self._bad_as_rows = path, bad_as_rows
-        self._skipped = 0
+        self._skipped = self.num_empty_at_end = 0
         self._mapping = mapping or {}
         start = self._start()
         if not start:
@@ -175,27 +169,52 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         bad = BadLines(self.path, as_rows=self._bad_as_rows)
+        empty: list[tuple[str, list[str]]] = []  # rows that may be the last ones
         for where, fields in self._records(bad):
-            if len(fields) != len(self.header):
-                yield from bad.rows(where, self._count_problem(fields))
+            if not any(fields):
+                empty.append((where, fields))
                 continue
-            try:
-                row = self._row(fields)
-            except ValueError as error:
-                yield from bad.rows(where, str(error))
-                continue
-            yield row
+            for record in (*empty, (where, fields)):
+                yield from self._rows(*record, bad)
+            empty.clear()
+        self.num_empty_at_end = len(empty)
         bad.refuse()
+
+    def remarks(self) -> list[str]:
+        """What there is to say of the file, once it is read."""
+        if not self.num_empty_at_end:
+            return []
+        rows = counted(self.num_empty_at_end, "row whose cells are all empty is", "rows whose cells are all empty are")
+        return [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
+
+    def _rows(self, where: str, fields: list[str], bad: BadLines) -> Iterator[dict[str, Any]]:
+        """The row that a record is; or none, or one that stands for it, if it can't be used."""
+        if len(fields) != self._width:
+            yield from bad.rows(where, self._count_problem(fields))
+            return
+        for number in self._nameless:
+            if fields[number].strip():
+                raise DataError(
+                    f"{self.path}, line {self._skipped + 1}: column {number + 1} of the header {self._written} has no name, "
+                    f"but holds {fields[number][:60]!r} in {where}. Name it, or remove it."
+                )
+        try:
+            row = self._row(self._named(fields))
+        except ValueError as error:
+            yield from bad.rows(where, str(error))
+            return
+        yield row
+
+    def _named(self, fields: list[str]) -> list[str]:
+        """The fields of columns with a name. Spreadsheets write empty ones beside them."""
+        return [field for number, field in enumerate(fields) if number not in self._nameless]
 
     def _lines(self) -> Iterator[str]:
         for number, line in enumerate(byte_lines(self.path), start=1):
             try:
-                yield line.decode()
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{self.path}, line {number}: not UTF-8 ({error.reason}, byte 0x{line[error.start]:02x}): save the file "
-                    "as UTF-8."
-                ) from error
+                yield decoded(line)
+            except ValueError as error:
+                raise DataError(f"{self.path}, line {number}: {error}.") from error
 
     def _start(self) -> list[str]:
         """The lines of the header: one, or more where a name has line breaks in it."""
@@ -238,11 +257,14 @@ class CsvRows:
         where = f"{self.path}, line {self._skipped + 1}"
         if len(self.header) > 1 and not self.header[0].strip():
             self.header[0] = next(name for name in _index_names() if name not in self.header)
-        for number, name in enumerate(self.header):
-            if not name.strip():
-                raise DataError(f"{where}: column {number + 1} of the header {self.header} has no name.")
-            if self.header.index(name) != number:
-                raise DataError(f"{where}: the header has two columns {name!r}: {self.header}.")
+        self._written, self._width = list(self.header), len(self.header)
+        self._nameless = frozenset(number for number, name in enumerate(self.header) if not name.strip())
+        self.header = self._named(self.header)
+        twice = next((name for name in self.header if self.header.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(
+                f"{where}: the header has two columns {twice!r}: {self.header}. Give one of them another name, or remove it."
+            )
 
     def _parsed(self) -> dict[str, Parsed]:
         """The columns that are not read as text."""
@@ -251,9 +273,9 @@ class CsvRows:
         if "completion" in called.values():
             parsed |= {name: _LABEL for name, known in called.items() if known == "label"}
         self._undecided = [name for name, known in called.items() if known in TEXT_OR_MESSAGES]
-        first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == len(called)), [])
-        for name, cell in zip(self.header, first, strict=False):
-            if name in self._undecided and _looks_like_messages(cell):
+        first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == self._width), [])
+        for name, cell in zip(self.header, self._named(first), strict=False):
+            if name in self._undecided and holds_messages(cell):
                 parsed[name] = _MESSAGES
         return parsed
 
@@ -286,7 +308,7 @@ class CsvRows:
                         where, "a quote stands behind a space, so it would be part of the text: take the space out."
                     )
                     continue
-                is_blank = not fields or (len(fields) == 1 < len(self.header) and not fields[0].strip())
+                is_blank = not fields or (len(fields) == 1 < self._width and not fields[0].strip())
                 if number > 0 and not is_blank:
                     yield where, fields
         finally:
@@ -305,9 +327,9 @@ class CsvRows:
 
     def _count_problem(self, fields: list[str]) -> str:
         names = NAMES.get(self.separator, repr(self.separator))
-        hint = f" A text with {names} in it must stand in quotes." if len(fields) > len(self.header) else ""
-        found = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
-        return f"{found} separated by {names}, but the header has {len(self.header)}: {self.header}.{hint}"
+        hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
+        found = counted(len(fields), "field")
+        return f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}"
 
     def _row(self, fields: list[str]) -> dict[str, Any]:
         """The values of a row. Raises ValueError with what is wrong with one of them."""
@@ -321,9 +343,9 @@ class CsvRows:
                     raise ValueError(
                         f"`{name}` is {cell[:60]!r}; expected {expected}.{_hint(self._called[name], cell)}"
                     ) from None
-            elif name in self._undecided and cell[:1] == "[" and _looks_like_messages(cell):
+            elif name in self._undecided and holds_messages(cell):
                 raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")
-            elif name in self._undecided and cell[:2] == "[{" and _is_python(cell):
+            elif name in self._undecided and holds_printed_messages(cell):
                 raise ValueError(f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint(name, cell)}")
         return row
 
@@ -334,32 +356,10 @@ def _index_names() -> Iterator[str]:
     yield from (f"Unnamed: 0.{number}" for number in itertools.count(1))
 
 
-def _looks_like_messages(cell: str) -> bool:
-    """Whether a cell holds messages in JSON: objects that say who speaks."""
-    if not cell.lstrip().startswith("["):
-        return False
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return False
-    return _is_messages(value) and all({"role", "from"} & set(part) for part in value)
-
-
-def _is_python(cell: str) -> bool:
-    """Whether a cell holds messages as Python prints them: what pandas writes."""
-    try:
-        value = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return "'role':" in cell and cell.startswith("[{'")  # as numpy prints them, without commas
-    return _is_messages(value) and all({"role", "from"} & set(part) for part in value)
-
-
 def _hint(name: str, cell: str) -> str:
-    if cell.startswith(("[{'", "{'")):
-        return " This is how Python prints it: write the column with `json.dumps`, or the data as JSONL or Parquet."
     if name == "label":
         return " If it says something else, map it to another name: `column_mapping: {label: topic}`."
-    return ""
+    return advice_on(cell)
 
 
 def _reason(error: csv.Error, separator: str) -> str:

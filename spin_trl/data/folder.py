@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, ReadInstruction, concatenate_datasets, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, ReadInstruction, concatenate_datasets, load_dataset_builder
 from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
@@ -64,14 +64,8 @@ def look_into(path: Path, config: str | None = None) -> Folder:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
         advice = " Set `dataset_config`." if "onfig" in reason else ""
         raise DataError(f"The folder {path} can't be read: {reason}{advice}") from error
-    files = {str(split): [Path(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
-    options = {
-        name: value
-        for name, value in vars(builder.config).items()
-        if name not in ("name", "version", "data_dir", "data_files", "description")
-        and value != getattr(type(builder.config), name, value)
-    }
-    unread = _unread(path, [file for split in files.values() for file in split])
+    found = described_by(builder, Path)
+    unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:
         logger.warning(
             "%s holds data files that are not read: %s. Of a folder, files of one format are read, and only those whose "
@@ -79,7 +73,29 @@ def look_into(path: Path, config: str | None = None) -> Folder:
             path,
             unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more",
         )
-    return Folder(type(builder).__module__.rpartition(".")[-1], files, options)
+    return found
+
+
+def described_by(builder: DatasetBuilder, place: Callable[[str], Path]) -> Folder:
+    """What a builder of `datasets` would read.
+
+    Args:
+        builder: of data files.
+        place: where a file is on this machine that the builder calls so.
+    """
+    files = {str(split): [place(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
+    options = {
+        name: value
+        for name, value in vars(builder.config).items()
+        if name not in ("name", "version", "data_dir", "data_files", "description")
+        and value != getattr(type(builder.config), name, value)
+    }
+    return Folder(format_of(builder), files, options)
+
+
+def format_of(builder: DatasetBuilder) -> str:
+    """The format of a builder's files: `json`, `csv`, `parquet`, ..."""
+    return type(builder).__module__.rpartition(".")[-1]
 
 
 def _unread(path: Path, read: Sequence[Path]) -> list[Path]:
@@ -158,13 +174,13 @@ def _runs_in(path: Path) -> set[Path]:
     return found
 
 
-def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: Path) -> Dataset:
+def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: str | Path) -> Dataset:
     """Load a split, or what is written like `train[:10%]` or `train+test`.
 
     Args:
         splits: what loads each of them.
         wanted: which.
-        path: of the folder, for messages.
+        path: of the folder, or the dataset's name, for messages.
 
     Raises:
         DataError: there is no such split.

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..counts import agreeing, counted
 from ..errors import DataError
 
 if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
@@ -113,22 +114,23 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
     if overlap == REFUSE:
         first = next(index for index, group in enumerate(held_out_groups) if group in shared)
         raise DataError(
-            f"{len(shared):,} held-out prompts are in the training data, too (up to case and white space). The first is "
-            f"{held_out[first]['prompt'][:60]!r}. Remove them, or set `held_out_overlap: drop_train` or `drop_held_out`."
+            f"{counted(len(shared), 'held-out prompt is', 'held-out prompts are')} in the training data, too (up to case "
+            f"and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
+            f"{agreeing(len(shared), 'it', 'them')}, or set `held_out_overlap: drop_train` or `drop_held_out`."
         )
     if overlap == DROP_TRAIN:
         kept = [index for index, group in enumerate(train_groups) if group not in shared]
         if not kept:
             raise DataError(
-                f"Every prompt of the training data is held out ({len(rows):,} rows), so nothing is left to train on. Name "
-                "other held-out data, leave `held_out_name` out (a share of the prompts is held out then), or set "
+                f"Every prompt of the training data is held out ({counted(len(rows), 'row')}), so nothing is left to train "
+                "on. Name other held-out data, leave `held_out_name` out (a share of the prompts is held out then), or set "
                 "`held_out_overlap: drop_held_out`."
             )
         return rows.select(kept), held_out, len(rows) - len(kept)
     kept = [index for index, group in enumerate(held_out_groups) if group not in shared]
     if not kept:
         raise DataError(
-            f"Every held-out prompt is in the training data, too ({len(held_out):,} rows), so none is left to evaluate on. "
-            "Name other held-out data, or set `held_out_overlap: drop_train`."
+            f"Every held-out prompt is in the training data, too ({counted(len(held_out), 'row')}), so none is left to "
+            "evaluate on. Name other held-out data, or set `held_out_overlap: drop_train`."
         )
     return rows, held_out.select(kept), len(held_out) - len(kept)

@@ -6,7 +6,9 @@ here and a list there, objects with other keys) is stored as JSON, so that nothi
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +19,15 @@ from datasets import Dataset, Features, List, Value
 from ..errors import DataError
 from .columns import SFT_COLUMNS
 from .exact_json import ExactJson
+from .json_text import are_messages, loaded
 from .kept import kept, shown
-from .lines import BadLines, byte_lines
+from .lines import BadLines, byte_lines, decoded
 
 ROW_COLUMNS = {*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"}
 """Columns that say that an object is a row, and not a list of rows under one key."""
 
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_PRINTED = ("[{'", "{'")
 _NUMBERS = {"int64", "float64"}
 _INTEGERS = range(-(2**63), 2**63)
 
@@ -161,25 +165,54 @@ def json_rows(
         yield from _whole(path, split, known | ROW_COLUMNS, bad_as_rows=bad_as_rows)
         return
     bad = BadLines(path, as_rows=bad_as_rows)
+    is_alone = sum(1 for _ in itertools.islice(filter(bytes.strip, byte_lines(path)), 2)) == 1
     for number, line in enumerate(byte_lines(path), start=1):
         if not line.strip():
             continue
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            yield from bad.rows(f"line {number}", f"not valid JSON ({error}): {line[:60]!r}")
+            yield from bad.rows(f"line {number}", f"{_reason(error)}: {line[:60]!r}.{_advice(error)}")
             continue
-        if number == 1:
+        if number == 1 and is_alone:
             _refuse_columns(path, row)
         if not isinstance(row, dict):
-            yield from bad.rows(f"line {number}", f"expected an object like {{...}}, found {line[:60]!r}")
+            found = f"expected an object like {{...}}, found {line[:60]!r}"
+            yield from bad.rows(f"line {number}", f"{found}{_advice_on_list(row)}")
             continue
-        yield row
+        yield _without_nan(row)
     bad.refuse()
 
 
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in which NaN is null: in Python, it is what pandas has where there is no value."""
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Why a line can't be read."""
+    return str(error) if str(error).startswith("not UTF-8") else f"not valid JSON ({error})"
+
+
+def _advice(error: Exception) -> str:
+    """What to do about a text that is not valid JSON, where that is known."""
+    if not isinstance(error, json.JSONDecodeError):
+        return ""
+    rest = error.doc[error.pos :].lstrip() if error.msg == "Extra data" else ""
+    if rest.startswith(","):
+        return " A comma stands behind the object: lines have none."
+    if rest.startswith("{"):
+        return " Another object follows: each must stand on a line of its own, or all in a list."
+    return " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
+
+
+def _advice_on_list(row: Any) -> str:
+    """What to do about a row that is a conversation without a column's name."""
+    return '. Write it as {"messages": [...]}' if are_messages(row) else ""
+
+
 def _parse(line: bytes) -> Any:
-    value = json.loads(line.decode())
+    value = loaded(decoded(line))
     if _HALF_CHARACTER.search(line):
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -197,7 +230,7 @@ def _is_lines(path: Path, known: frozenset[str] | set[str]) -> bool:
         raise DataError(f"{path} has no rows.")
     is_called_lines = bool({".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes})
     try:
-        value = json.loads(first.decode())
+        value = loaded(decoded(first))
     except (ValueError, RecursionError):
         # A list or an object over several lines. In a file that is called one of lines, it is a line that is cut short.
         return first not in (b"{", b"[") and (is_called_lines or not first.startswith((b"[", b"{")))
@@ -209,11 +242,11 @@ def _is_lines(path: Path, known: frozenset[str] | set[str]) -> bool:
 
 
 def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
-    """The lists of objects in an object."""
+    """The lists of rows in an object. A list of messages is none: the object is a row then."""
     return {
         name: part
         for name, part in value.items()
-        if isinstance(part, list) and part and all(isinstance(row, dict) for row in part)
+        if isinstance(part, list) and part and all(isinstance(row, dict) for row in part) and not are_messages(part)
     }
 
 
@@ -222,9 +255,11 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_r
         value = _parse(b"".join(byte_lines(path)))
     except json.JSONDecodeError as error:
         problem = f"{error.msg}, column {error.colno}"
-        raise DataError(f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).") from error
+        raise DataError(
+            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice(error)}"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} can't be read: not valid JSON ({error}).") from error
+        raise DataError(f"{path} can't be read: {_reason(error)}.") from error
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
         value = _unwrapped(path, value, split)
@@ -232,9 +267,10 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_r
     bad = BadLines(path, as_rows=bad_as_rows)
     for number, row in enumerate(rows, start=1):
         if isinstance(row, dict):
-            yield row
+            yield _without_nan(row)
         else:
-            yield from bad.rows(f"item {number}", f"expected an object like {{...}}, found {json.dumps(row)[:60]}")
+            found = f"expected an object like {{...}}, found {json.dumps(row)[:60]}"
+            yield from bad.rows(f"item {number}", f"{found}{_advice_on_list(row)}")
     bad.refuse()
 
 

@@ -7,6 +7,8 @@ import copy
 import functools
 import hashlib
 import itertools
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,25 +25,35 @@ from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
 from ..errors import DataError
+from ..files import write_atomically
 from .exact_json import holds_json, with_json
 
-VERSION = 1
+logger = logging.getLogger(__name__)
+
+VERSION = 2
 """Of the readers: what an earlier one wrote into the cache is not taken."""
 
 _ROWS_AT_ONCE = 500
+_REMARKS = "remarks.json"
 
 
 def _cache() -> Path:
     return Path(os.path.abspath(datasets.config.HF_DATASETS_CACHE)) / "spin_trl"
 
 
-def kept(files: Sequence[Path], how: str, read: Callable[[], tuple[Features, Iterable[dict[str, Any]]]]) -> Dataset:
+def kept(
+    files: Sequence[Path],
+    how: str,
+    read: Callable[[], tuple[Features, Iterable[dict[str, Any]]]],
+    remarks: Callable[[], list[str]] = list,
+) -> Dataset:
     """Rows that were read from files before, or else are read now and kept. Nothing is written beside the files.
 
     Args:
         files: whose content names what is kept.
         how: all else that decides what is read.
         read: returns the features, and the rows.
+        remarks: what there is to say of the files, once all rows are read. It is said whenever they are loaded.
 
     Raises:
         DataError: of `read`; or there are no rows; or the cache can't be written.
@@ -60,18 +72,26 @@ def kept(files: Sequence[Path], how: str, read: Callable[[], tuple[Features, Ite
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place.parent}.lock"):
                 if not place.exists():
-                    _write(place, *read(), files)
+                    _write(place, *read(), files, remarks)
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
                 "HF_DATASETS_CACHE to a folder that can be written and has the space."
             ) from error
+    for remark in json.loads((place.parent / _REMARKS).read_text(encoding="utf-8")):
+        logger.warning("%s", remark)
     dataset = Dataset.from_file(str(place))
     dataset._fingerprint = name[:16]
     return dataset
 
 
-def _write(place: Path, features: Features, rows: Iterable[dict[str, Any]], files: Sequence[Path]) -> None:
+def _write(
+    place: Path,
+    features: Features,
+    rows: Iterable[dict[str, Any]],
+    files: Sequence[Path],
+    remarks: Callable[[], list[str]],
+) -> None:
     unfinished = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         with ArrowWriter(features=features, path=str(unfinished)) as writer:
@@ -80,6 +100,8 @@ def _write(place: Path, features: Features, rows: Iterable[dict[str, Any]], file
             if not writer._num_examples:
                 raise DataError(f"{files[0]} has no rows.")
             writer.finalize()
+        said = json.dumps(remarks())
+        write_atomically(place.parent / _REMARKS, lambda path: path.write_text(said, encoding="utf-8"))
         unfinished.replace(place)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..counts import counted
 from ..errors import DataError
 from .columns import UNREADABLE
 
@@ -23,7 +24,13 @@ SHOWN = 5
 """Bad lines of a file that are shown. All are counted."""
 
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
-_ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""By a file's first bytes. That of UTF-32 begins as that of UTF-16 does."""
 _DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -71,7 +78,9 @@ class BadLines:
             raise DataError(f"{self.path}, {self.shown[0]}")
         if self.count:
             more = f" The first {SHOWN} of them:" if self.count > SHOWN else ""
-            raise DataError(f"{self.path}: {self.count} rows can't be read.{more}\n" + "\n".join(self.shown))
+            raise DataError(
+                f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n" + "\n".join(self.shown)
+            )
 
 
 @contextlib.contextmanager
@@ -102,26 +111,60 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
 def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
-        raise DataError(f"{path} holds {len(names)} files ({', '.join(names[:5])}); expected one. Unpack it.")
+        listed = f" ({', '.join(names[:5])})" if names else ""
+        raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected one. Unpack it.")
     return archive.open(names[0])
 
 
 def byte_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a text file, with their ends, in UTF-8 without a byte order mark. UTF-16 with a mark is converted.
+    """The lines of a text file, with their ends, in UTF-8 without a byte order mark. UTF-16 and UTF-32 are converted.
+
+    Lines end with a line feed, or, in a file that has none, with a carriage return, as old programs write them.
 
     Raises:
         DataError: as [`opened`].
     """
     with opened(path) as file:
-        start = file.peek(4)[:4]
-        encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+        start = file.peek(4)
+        encoding = _encoding_of(start[:4])
         if encoding is not None:
+            end = "\r" if b"\r" in start and b"\n" not in start else "\n"
             try:
-                for text in io.TextIOWrapper(file, encoding=encoding, newline="\n"):
+                for text in io.TextIOWrapper(file, encoding=encoding, newline=end):
                     yield text.encode()
             except UnicodeError as error:
-                raise DataError(f"{path} begins as UTF-16, but goes on as something else: {error}") from error
+                name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
+                raise DataError(f"{path} begins as {name}, but goes on as something else: {error}") from error
             return
         if start.startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
+        if b"\r" in start and b"\n" not in start:
+            for text in io.TextIOWrapper(file, encoding="latin-1", newline="\r"):  # every byte is a character of it
+                yield text.encode("latin-1")
+            return
         yield from file
+
+
+def _encoding_of(start: bytes) -> str | None:
+    """The encoding that a file's first four bytes show, if it is not UTF-8.
+
+    Without a mark, UTF-16 shows in the zeros beside what all of these files begin with: characters of ASCII.
+    """
+    marked = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+    zeros = "".join("0" if byte == 0 else "x" for byte in start)
+    return marked or {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
+
+
+def decoded(line: bytes) -> str:
+    """A line as text.
+
+    Raises:
+        ValueError: it is not UTF-8, and what to do about it.
+    """
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not UTF-8 ({error.reason}, byte 0x{line[error.start]:02x}): save the file as UTF-8; Windows programs often "
+            "write Windows-1252"
+        ) from None

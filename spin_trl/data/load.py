@@ -19,7 +19,8 @@ from ..functions import place_of, resolve
 from .columns import is_preference, is_sft, with_input
 from .csv_text import read_csv
 from .exact_json import read_exactly
-from .folder import choose, look_into, part_of, plain
+from .folder import Folder, choose, look_into, part_of, plain
+from .hub_csv import fetched
 from .json_rows import read_json
 from .kept import apart
 from .lines import opened
@@ -72,7 +73,13 @@ def load(
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
         try:
-            dataset = load_dataset(name, config, split=split, revision=revision)
+            folder = fetched(name, config, revision)
+            if folder is None:
+                dataset = load_dataset(name, config, split=split, revision=revision)
+            else:
+                dataset = _load_splits(folder, split, name, column_mapping, bad_as_rows=bad_as_rows)
+        except DataError:
+            raise
         except Exception as error:  # the Hub has many ways to say no
             raise DataError(
                 f"The dataset {name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the "
@@ -146,6 +153,12 @@ def _load_folder(
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
         raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
+    return _load_splits(folder, split, path, column_mapping, bad_as_rows=bad_as_rows)
+
+
+def _load_splits(
+    folder: Folder, split: str, path: str | Path, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool
+) -> Dataset:
     separator = folder.options.get("sep") or folder.options.get("delimiter")
     return choose(
         {

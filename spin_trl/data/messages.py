@@ -9,6 +9,7 @@ from typing import Any
 from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
+from .json_text import MESSAGES, advice_on, messages_of
 from .nulls import Keys, without_foreign
 from .template import Message
 
@@ -24,6 +25,8 @@ ROLES = {
     "bing": "assistant",
     "bard": "assistant",
     "model": "assistant",
+    "ai": "assistant",
+    "bot": "assistant",
     "function_call": "assistant",
     "tool_call": "assistant",
     "tool": "tool",
@@ -33,7 +36,8 @@ ROLES = {
     "tool_response": "tool",
     "ipython": "ipython",
 }
-"""Roles that are known, OpenAI's and ShareGPT's, and what they are called here. Llama's templates call a tool `ipython`."""
+"""Roles that are known, OpenAI's and ShareGPT's, and what they are called here. Llama's templates call a tool `ipython`.
+Case does not matter ([`folded`])."""
 
 _CALLS = ("function_call", "tool_call")
 """Roles of turns whose text is a tool call, as JSON."""
@@ -42,6 +46,11 @@ _FLAGS = ("weight", "train")
 """Fields of a turn that say whether it is trained on."""
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_OTHER_PARTS = (
+    *("image", "image_url", "input_image", "audio", "audio_url", "input_audio"),
+    *("video", "video_url", "file", "input_file", "refusal"),
+)
+"""Kinds of content parts: text, and what self-play can't read."""
 
 
 def as_messages(value: Any, column: str, given: Keys) -> list[Message]:
@@ -61,6 +70,38 @@ def as_messages(value: Any, column: str, given: Keys) -> list[Message]:
     if not isinstance(value, list):
         raise DataError(f"`{column}` is {described(value)}; expected a list of messages")
     return [_as_message(message, f"message {i} of `{column}`", given) for i, message in enumerate(value)]
+
+
+def parsed(value: Any, column: str) -> Any:
+    """A column's messages, if they are a text that holds them as JSON: as Parquet files often do. Anything else as it is.
+
+    Raises:
+        DataError: the text holds something else.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return messages_of(value)
+    except (ValueError, RecursionError):
+        raise DataError(f"`{column}` is {value[:60]!r}; expected {MESSAGES}.{advice_on(value)}") from None
+
+
+def without_empty_system(messages: Any) -> Any:
+    """Messages without system turns that are null, which say nothing. Anything else as it is."""
+    return [one for one in messages if not _is_empty_system(one)] if isinstance(messages, list) else messages
+
+
+def _is_empty_system(message: Any) -> bool:
+    if not isinstance(message, Mapping) or not {"content", "value"} & set(message):
+        return False
+    said = {name: value for name, value in message.items() if value is not None}
+    role = said.pop("role", None) or said.pop("from", None)
+    return folded(role) in ("system", "developer") and not said
+
+
+def folded(role: Any) -> Any:
+    """A role as it is looked up: `Human` is `human`, `function-call` is `function_call`."""
+    return role.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(role, str) else role
 
 
 def flag_of(message: Message) -> bool | None:
@@ -103,7 +144,10 @@ def as_text(value: Any, column: str) -> str:
 
 def _as_message(message: Any, where: str, given: Keys) -> Message:
     if not isinstance(message, Mapping):
-        raise DataError(f"{where} is {described(message)}; expected an object with a role and content")
+        advice = (
+            ', like {"role": "user", "content": ...}; who speaks is not guessed' if isinstance(message, str) else ""
+        )
+        raise DataError(f"{where} is {described(message)}; expected an object with a role and content{advice}")
     found = {name: value for name, value in message.items() if value is not None}
     for other, name in (("from", "role"), ("value", "content")):  # ShareGPT's names
         if other in found:
@@ -112,11 +156,13 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
     role = found.get("role")
     if not isinstance(role, str):
         raise DataError(f"{where} has no role: {described(dict(message))}")
-    if role not in ROLES:
+    if folded(role) not in ROLES:
         raise DataError(
             f"{where} has the role {role!r}, which is not known. Known are {', '.join(ROLES)}; rename it, or remove the row"
         )
-    where = f"{where} ({role})"
+    where, role = f"{where} ({role})", folded(role)
+    if ROLES[role] in ("tool", "ipython") and "content" in found:
+        found["content"] = _result(found["content"])
     found = {
         name: remove_none_values(value) if isinstance(value, list | dict) and name != "tool_calls" else value
         for name, value in found.items()
@@ -132,9 +178,19 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
     if "content" in found:
         found["content"] = _content(found["content"], where)
     elif found["role"] != "assistant":  # whose answer is checked where it is trained on
-        raise DataError(f"{where} has no content")
+        raise DataError(f"{where} has no content: its fields are {', '.join(f'`{name}`' for name in message)}")
     _check_flags(found, where)
     return found
+
+
+def _result(content: Any) -> Any:
+    """A tool's result: text or parts as they are, anything else as JSON, as chat templates write it."""
+    kinds = (*_TEXT_PARTS, *_OTHER_PARTS)
+    are_parts = isinstance(content, list) and all(
+        isinstance(part, Mapping) and {"type", "text"} & set(part) and part.get("type", "text") in kinds
+        for part in content
+    )
+    return content if are_parts or isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
 
 
 def _content(content: Any, where: str) -> str | list[dict[str, Any]]:

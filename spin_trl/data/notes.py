@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..counts import counted
+
 SPACE = "outer space stripped"
 THINKING = "earlier thinking left out"
 TOOLS = "tools left out"
@@ -14,6 +16,7 @@ UNKNOWN = "unknown token"
 CUT = "cut by max_length"
 EARLY_END = "ends early"
 MARKED = "marked turn left out"
+TEMPLATED = "templated before"
 UNANSWERED = "turns behind the last answer left out"
 FIELD = "unused field: "
 """Of messages. The field's name follows."""
@@ -38,6 +41,10 @@ _SENTENCES = {
     MARKED: (
         "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
         "it to `all`"
+    ),
+    TEMPLATED: (
+        "their prompts hold what chat templates write before a user's text, such as `<|im_start|>user` or `[INST]`. If they "
+        "were templated before, they are so twice: give plain text (without `as_conversations`), or take that out"
     ),
     UNANSWERED: "their conversations go on behind them, with turns that nothing answers, which are left out",
 }
@@ -66,7 +73,7 @@ def sentence(note: str, count: int, first: int, name: str, max_length: int | Non
         max_length: the setting.
     """
     text = _SENTENCES[note].format(max_length=max_length)
-    return f"{count:,} real response{'s' if count != 1 else ''} of the {name} dataset (first in row {first}): {text}."
+    return f"{counted(count, 'real response')} of the {name} dataset (first in row {first}): {text}."
 
 
 def sentence_on_fields(fields: Sequence[str], name: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 from trl.trainer.utils import remove_none_values
 
+from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
 from .arrow import remapped
 from .bad_rows import BadRow, BadRows, left_out, refusal
@@ -110,7 +111,7 @@ def prepare_and_count(
     given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 7)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 8)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
@@ -179,7 +180,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
         raise DataError(
-            f"No row of the {name} dataset is left: {len(bad)} can't be used, the others' prompts are too long."
+            f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the prompts of all others are too long."
         )
     if not kept:
         raise DataError(
@@ -188,8 +189,8 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})
     if too_long:
         remarks.append(
-            f"{too_long} of {total} rows of the {name} dataset are left out: their prompts have {max_length} tokens "
-            "(`max_length`) or more."
+            f"{too_long:,} of {counted(total, 'row')} of the {name} dataset {agreeing(too_long, 'is', 'are')} left out: "
+            f"{agreeing(too_long, 'its prompt has', 'their prompts have')} {max_length} tokens (`max_length`) or more."
         )
     if len(kept) < len(outcomes):
         rows = rows.select(kept)

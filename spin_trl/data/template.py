@@ -21,6 +21,7 @@ from .identity import tokenizer_identity
 from .keys import hash_of
 from .markers import Message
 from .rendering import ConversationRenderer, Rendered
+from .templated import Opening, is_templated, opening_of
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
 _PROBE = "Qzprobezq"
@@ -79,6 +80,8 @@ class PairTemplate:
         self._turn_end: int | None = None
         self._renderer = ConversationRenderer(tokenizer)
         self._ends_of_tails: dict[str, int] = {}
+        self._known_opening: Opening | None = None
+        self._is_opening_known = False
         if not self.eos_ids:
             raise DataError(
                 "The tokenizer has no EOS token, so neither a real nor a generated response would ever end. "
@@ -117,6 +120,7 @@ class PairTemplate:
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = _parsed(tools)
+        found = {notes.TEMPLATED} if is_templated(prompt, self._opening(), self.tokenizer.bos_token) else set()
         rendered = self._split(prompt, response, options)
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
         end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
@@ -125,7 +129,7 @@ class PairTemplate:
         if sum(token in self.eos_ids for token in real) != self._ends_of(rendered.text[rendered.end :]):
             self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
         pair = self._end(start_ids, real, end)
-        return self._noted(pair, rendered.text, rendered.end, rendered.notes)
+        return self._noted(pair, rendered.text, rendered.end, rendered.notes | found)
 
     def digest(self, definition: int = 2) -> str:
         """Hash of what decides the tokens of a row: tokenizer, template, its arguments, EOS ids.
@@ -158,6 +162,16 @@ class PairTemplate:
     def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
         """The rendered conversation, and where generation starts in it."""
         return self._renderer.render(prompt, response, options)
+
+    def _opening(self) -> Opening | None:
+        """What the chat template writes before a user's text, found once."""
+        if self._is_opening_known or self.tokenizer.chat_template is None:
+            return self._known_opening
+        options, tokenizer = {**self.chat_template_kwargs, "tools": None}, self.tokenizer
+        ends = [tokenizer.bos_token, *map(str, tokenizer.convert_ids_to_tokens(self.eos_ids))]
+        self._known_opening = opening_of(lambda messages: self._renderer.apply(messages, options), ends)
+        self._is_opening_known = True
+        return self._known_opening
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -11,7 +11,18 @@ from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
 from .columns import PROMPT_INPUT
-from .messages import as_messages, as_text, described, flag_of, text_of, without_flag
+from .json_text import holds_messages
+from .messages import (
+    as_messages,
+    as_text,
+    described,
+    flag_of,
+    folded,
+    parsed,
+    text_of,
+    without_empty_system,
+    without_flag,
+)
 from .notes import MARKED, UNANSWERED
 from .nulls import Keys
 from .template import Message
@@ -111,8 +122,7 @@ def _conversation(row: Mapping[str, Any], given: Keys) -> Turn | tuple[list[Mess
     if found is None:
         raise DataError("it has no messages")
     column, value = found
-    if isinstance(value, str):
-        raise DataError(f"`{column}` is text ({value[:60]!r}), not a list of messages")
+    value = without_empty_system(parsed(value, column))
     return _put_before([], 0, as_messages(value, column, given), _as_hashed(value), row)
 
 
@@ -132,8 +142,8 @@ def _of_prompt(row: Mapping[str, Any], given: Keys) -> Turn | tuple[list[Message
         raise DataError("the completion is empty")
     if prompt is None:
         raise DataError("the prompt is null")
-    if isinstance(prompt, str) != isinstance(completion, str):
-        raise DataError("the prompt and the completion must both be text or both be messages")
+    prompt, completion = without_empty_system(prompt), without_empty_system(completion)
+    _refuse_other_forms(prompt, completion)
     more = as_text(row.get(PROMPT_INPUT), PROMPT_INPUT)
     if isinstance(completion, str):
         _refuse_beside_text(row)
@@ -150,6 +160,20 @@ def _of_prompt(row: Mapping[str, Any], given: Keys) -> Turn | tuple[list[Message
     return _put_before(
         earlier, len(earlier) + len(start), [*start, *end], [*hashed, *_as_hashed(completion)], row, earlier
     )
+
+
+def _refuse_other_forms(prompt: Any, completion: Any) -> None:
+    """Raise DataError if prompt and completion are neither both text nor both lists of messages."""
+    for name, value in (("prompt", prompt), ("completion", completion)):
+        if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+            raise DataError(f"`{name}` is a list of texts; expected one text. Write a row for each that is to be used")
+    if isinstance(prompt, str) != isinstance(completion, str):
+        raise DataError("the prompt and the completion must both be text or both be messages")
+    if isinstance(prompt, str) and holds_messages(prompt) and holds_messages(completion):
+        raise DataError(
+            f"`prompt` and `completion` are texts that hold messages in JSON ({prompt[:60]!r}): read them with "
+            "`json.loads`, so that they are lists of messages"
+        )
 
 
 def _of_alpaca(row: Mapping[str, Any], given: Keys) -> tuple[list[Message], list[Message], int]:
@@ -232,5 +256,6 @@ def _as_hashed(messages: list[Any]) -> list[Message]:
         for other, name in (("from", "role"), ("value", "content")):
             if other in message:
                 message[name] = message.pop(other)
-        found.append({**message, "role": _OLD_ROLES.get(message.get("role"), message.get("role"))})
+        role = folded(message.get("role"))
+        found.append({**message, "role": _OLD_ROLES.get(role, role)})
     return found

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from datasets import Dataset
 
-from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_string, is_text, is_unpaired, read_columns
+from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_text, is_unpaired, read_columns
+from .holdings import first_filled
+from .json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
 _RESPONSES = (
@@ -63,7 +66,8 @@ def not_sft(dataset: Dataset) -> str:
     if is_unpaired(dataset):
         return said + (
             "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
-            "keep the rows that are desirable, and remove the column."
+            "keep the rows that are desirable, and remove the column. If it says something else, map it to another name: "
+            "`column_mapping: {label: topic}`."
         )
     padded = [column for column in columns if column != column.strip()]
     if padded:
@@ -71,8 +75,15 @@ def not_sft(dataset: Dataset) -> str:
     prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), None)
     response = next((column for column in columns if column.lower() in _RESPONSES), None)
     conversation = next((column for column in columns if column.lower() in _CONVERSATIONS), None)
-    if conversation is not None and is_string(dataset.features[conversation]):
+    if conversation is None and prompt is None and response is None:
+        conversation = next((column for column in columns if are_messages(_first(dataset, column))), None)
+    first = None if conversation is None else _first(dataset, conversation)
+    if isinstance(first, str) and not holds_messages(first):
         return said + f"`{conversation}` is text; a conversation is read as a list of messages only."
+    if prompt is None and response is None and conversation is None:
+        reason = _of_another_form(dataset)
+        if reason:
+            return said + reason
     mapping = {prompt: "prompt", response: "completion"}
     if conversation is not None:
         mapping = {conversation: "messages"}
@@ -87,10 +98,36 @@ def not_sft(dataset: Dataset) -> str:
     )
 
 
+def _first(dataset: Dataset, column: str) -> Any:
+    """A column's first value."""
+    return dataset[0][column] if len(dataset) else None
+
+
+def _of_another_form(dataset: Dataset) -> str:
+    """What to do about rows that no column mapping makes rows of prompts and responses; nothing where that is not known."""
+    columns = set(dataset.column_names)
+    if columns & {"role", "from", "parent_id"} and columns & {"content", "value", "text"}:
+        return (
+            "Each row is a single message: gather those of a conversation in one row, as "
+            '`messages`: [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}].'
+        )
+    if "text" in columns:
+        return (
+            "`text` holds all of a conversation: divide it into `prompt` and `completion`, which is what is learned."
+        )
+    for name in dataset.column_names:
+        value = _first(dataset, name)
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
+            return (
+                f"`{name}` is a list of texts. If they are turns, write each as a message of `messages`, like "
+                '{"role": "user", "content": ...}.'
+            )
+    return ""
+
+
 def _is_empty(dataset: Dataset, column: str) -> bool:
-    """Whether a column is null in all rows, so that nothing gets lost with it."""
-    values = dataset.data.column(column)
-    return bool(values.null_count == len(values))
+    """Whether a column is null or empty in all rows, so that nothing gets lost with it."""
+    return first_filled(dataset, column) is None
 
 
 def _hint(column: str, dataset: Dataset) -> str:
@@ -131,8 +168,6 @@ def _hint(column: str, dataset: Dataset) -> str:
         return "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs"
     if name in ("thinking", "reasoning", "reasoning_content", "rationale", "thought"):
         return "may be reasoning: it is read as part of a message only"
-    if name in ("audio", "audios", "video", "videos"):
-        return "may be sound or pictures: self-play is on text"
     return ""
 
 

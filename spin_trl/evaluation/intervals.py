@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from ..counts import counted
+
 LEVEL = 0.95
 """Of all intervals: the share of samples of prompts whose interval holds the true value."""
 
@@ -100,7 +102,7 @@ def of_difference(
         ValueError: the lengths differ, or there are no values.
     """
     if len(ours) != len(theirs) or not len(ours):
-        raise ValueError(f"{len(ours)} values can't be compared with {len(theirs)}, prompt by prompt.")
+        raise ValueError(f"{counted(len(ours), 'value')} can't be compared with {len(theirs)}, prompt by prompt.")
     if weights is None and _are_shares(ours) and _are_shares(theirs):
         return _of_shares(ours, theirs)
     differences = [one - other for one, other in zip(ours, theirs, strict=True)]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from ..counts import agreeing
 from ..errors import GenerationsError
 from ..files import write_atomically, write_json
 from .engine import Response, Sampling
@@ -153,8 +154,10 @@ class GenerationStore:
         """
         missing = self.missing_shards()
         if missing:
+            total = self.manifest()["num_shards"]
             raise GenerationsError(
-                f"{self.folder} is not complete: {len(missing)} of {self.manifest()['num_shards']} shards are missing. "
+                f"{self.folder} is not complete: {len(missing)} of {total} {agreeing(total, 'shard')} "
+                f"{agreeing(len(missing), 'is', 'are')} missing. "
                 "Run the generation again to finish it."
             )
         shards = []
@@ -218,8 +221,9 @@ class Generations(Mapping[Name, list[int]]):
         missing = {"key", "ids"} - set(dataset.column_names)
         if missing:
             raise GenerationsError(
-                f"`generations` has the columns {dataset.column_names}, but {', '.join(sorted(missing))} is missing: "
-                "generations are token ids (`ids`), each with the `key` of its row. Text that was generated elsewhere "
+                f"`generations` has the columns {dataset.column_names}, but {' and '.join(sorted(missing))} "
+                f"{agreeing(len(missing), 'is', 'are')} missing: generations are token ids (`ids`), each "
+                "with the `key` of its row. Text that was generated elsewhere "
                 "goes into the training dataset, as columns `real` and `generated`."
             )
         columns: dict[str, Sequence[Any]] = {

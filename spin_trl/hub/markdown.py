@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from ..counts import counted
 from ..report.standings import Table
 from ..visible import cut, visible
 
@@ -24,7 +25,7 @@ def fenced(text: str, longest: int = LONGEST) -> str:
     """A text as a block of code, whose fence is longer than any in the text, so that it ends where we end it."""
     start, left_out = cut(visible(text), longest)
     fence = "`" * max(3, *(len(found) + 1 for found in _BACKTICKS.findall(start)), 3)
-    more = f"\n… and {left_out:,} more characters" if left_out else ""
+    more = f"\n… and {counted(left_out, 'more character')}" if left_out else ""
     # Other separators than a newline end a line for some readers; none may begin one with a fence.
     shown = "\n".join(start.splitlines())
     return f"{fence}text\n{shown}{more}\n{fence}"

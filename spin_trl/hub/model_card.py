@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..counts import counted
 from ..report.numbers import MISSING
 from ..report.record import SELF_PLAY, START, RunRecord, Stage, figure_name
 from ..report.standings import costs, devices, figures, standings
@@ -222,14 +223,18 @@ def _dataset_lines(facts: ModelFacts) -> list[str]:
     prepared, record = facts.record.prepared, facts.record
     name = linked(facts.data, "dataset") if facts.data is not None else "a dataset that was given as an object"
     details = [
-        f"{prepared['train_rows']:,} rows to train on" if "train_rows" in prepared else "",
-        f"{prepared['left_out']:,} left out because their prompts are too long" if prepared.get("left_out") else "",
-        f"{prepared['bad_rows']:,} left out because they can't be used" if prepared.get("bad_rows") else "",
+        f"{counted(prepared['train_rows'], 'row')} to train on" if "train_rows" in prepared else "",
+        f"{counted(prepared['left_out'], 'left out because its prompt is', 'left out because their prompts are')} too long"
+        if prepared.get("left_out")
+        else "",
+        f"{counted(prepared['bad_rows'], 'left out because it', 'left out because they')} can't be used"
+        if prepared.get("bad_rows")
+        else "",
     ]
     lines = [f"Human responses: {name}" + "".join(f", {one}" for one in details if one) + "."]
     if record.held_out:
         of = f", from {linked(facts.held_out, 'dataset')}" if facts.held_out is not None else ", none trained on"
-        lines.append(f"Held out: {record.held_out:,} prompts{of}.")
+        lines.append(f"Held out: {counted(record.held_out, 'prompt')}{of}.")
     return lines
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..counts import counted
 from ..errors import PlanError
 
 KINDS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")
@@ -44,7 +45,7 @@ class Sharding:
             return "one process"
         host = " with optimiser and weights on the host" if self.offloads_weights else ""
         host = host or (" with the optimiser on the host" if self.offloads_optimizer else "")
-        return f"{self.num_processes} processes, {self.kind}{host}"
+        return f"{counted(self.num_processes, 'process', 'processes')}, {self.kind}{host}"
 
 
 def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None) -> Sharding:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..counts import counted
 from ..visible import visible
 from .advice import Advice
 from .devices import Device
@@ -49,8 +50,9 @@ def show_model(console: Console, plan: Plan) -> None:
     )
     lengths = plan.lengths
     console.print(
-        f"{lengths.num_rows:,} prompts to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens a "
-        f"prompt, {lengths.real:,.0f} a real response ({lengths.described}); generated ones are taken to be as long",
+        f"{counted(lengths.num_rows, 'prompt')} to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} "
+        f"tokens a prompt, {lengths.real:,.0f} a real response ({lengths.described}); generated ones are taken to be "
+        "as long",
         highlight=False,
         soft_wrap=True,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..counts import agreeing
 from ..data.bad_rows import SKIP, BadRows
 from ..data.columns import is_text
 from ..data.local import is_local
@@ -152,7 +153,8 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     counted = [(len(row["prompt_ids"]), len(row["real_ids"])) for row in rows]
     total = num_rows or round(total * len(rows) / len(sample))
     kept, out = _split(recipe, total, None if held_out is None else len(held_out))
-    described = f"counted on {len(sample):,} of {len(dataset):,} rows of {recipe.data.dataset_name}"
+    of = f"of {len(dataset):,} {agreeing(len(dataset), 'row')} of {recipe.data.dataset_name}"
+    described = f"counted on {len(sample):,} {of}"
     return Lengths(counted, kept, out, sampling, described, tokenizer)
 
 
@@ -162,7 +164,7 @@ def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str)
     prompt = max(length // 4, 1)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
     rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (`--rows` says how many), "
-    described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} tokens"
+    described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
     return Lengths([(prompt, prompt)], kept, out, sampling, described, is_counted=False)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric
 from .best import best_of, measured, metric_of
@@ -181,4 +182,4 @@ def _comparison(metric: Metric, models: Mapping[str, Measured], stage: str, best
 
 
 def _times(iterations: int) -> str:
-    return "an iteration" if iterations == 1 else f"{iterations} iterations"
+    return "an iteration" if iterations == 1 else counted(iterations, "iteration")

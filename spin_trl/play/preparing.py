@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
+from ..counts import agreeing, counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
@@ -144,12 +145,15 @@ def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset
     held_out = held_out.select(range(min(len(held_out), most)))
     if not dropped:
         return rows, held_out, []
-    side, why = ("training", "they are held out") if overlap == DROP_TRAIN else ("held-out", "they are trained on")
+    side, why = ("training", "held out") if overlap == DROP_TRAIN else ("held-out", "trained on")
+    theirs = agreeing(dropped, "its prompt is", "their prompts are")
+    why = f"{agreeing(dropped, 'it is', 'they are')} {why}"
     return (
         rows,
         held_out,
         [
-            f"{dropped:,} rows of the {side} data are left out: their prompts are in the other data, too, so {why} "
+            f"{counted(dropped, 'row')} of the {side} data {agreeing(dropped, 'is', 'are')} left out: {theirs} in the other "
+            f"data, too, so {why} "
             f"(`held_out_overlap: {overlap}`)."
         ],
     )
@@ -161,8 +165,8 @@ def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
         return []
     count = len(set(rows["prompt_hash"]))
     return [
-        f"No prompt is held out, so no iteration is measured and the last one counts as the best: the data has {count:,} "
-        f"distinct {'prompt' if count == 1 else 'prompts'}, and they differ in case and white space at most. Name "
+        f"No prompt is held out, so no iteration is measured and the last one counts as the best: the data has "
+        f"{counted(count, 'distinct prompt')}, with no difference but in case and white space. Name "
         "`held_out_name`, or see whether a column of the data is missing from the prompts."
     ]
 

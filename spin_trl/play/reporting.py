@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from .. import credentials
+from ..counts import counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
@@ -91,7 +92,7 @@ def gather(directory: RunDirectory) -> Page:
         metric_note=_NOTE,
         groups=all_charts(record),
         shown=shown,
-        settings=f"{text}\n… and {left_out:,} more characters" if left_out else text,
+        settings=f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
         versions={name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version},
         digests=digests(directory, record),
         period=_period(record),

@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import SPINConfig
+from ..counts import counted
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template import PairTemplate
 from ..eos import load_eos_ids
@@ -94,8 +95,8 @@ class Run:
         is_longer = play.smoke and orders is not None and len(orders) > play.num_iterations
         if orders is not None and len(orders) not in (1, play.num_iterations) and not is_longer:
             found.append(
-                f"`iris_alpha` has {len(orders)} values for {play.num_iterations} iterations: {orders}. Give one order for "
-                "all iterations, or one for each."
+                f"`iris_alpha` has {counted(len(orders), 'value')} for {counted(play.num_iterations, 'iteration')}: "
+                f"{orders}. Give one order for all iterations, or one for each."
             )
         return found
 

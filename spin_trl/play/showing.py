@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import terminal
+from ..counts import counted
 from ..files import read_json, write_atomically
 from ..report.plot import Points, plot_run
 from ..report.table import run_table
@@ -50,10 +51,11 @@ def phase_line(entry: dict[str, Any]) -> str:
     seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
     if entry["phase"] == "generate":
         rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
-        return f"{where}: {entry['tokens']:,} tokens in {seconds:.0f} s ({rate:,.0f} a second)"
+        return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} a second)"
     if entry["phase"] == "train" and "pairs" in entry:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
-        line = f"{where}: {entry['steps']} steps on {pairs['total'] - pairs['dropped']} pairs in {seconds:.0f} s"
+        used = pairs["total"] - pairs["dropped"]
+        line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
         if not last:  # fewer steps than `logging_steps`
             return line
         return (
@@ -62,7 +64,7 @@ def phase_line(entry: dict[str, Any]) -> str:
         )
     if entry["phase"] == "evaluate":
         nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "no numbers: its training has diverged,"
-        return f"{where}: {nll} on {entry['held_out']:.0f} held-out prompts, {seconds:.0f} s"
+        return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
     return f"{where}: done in {seconds:.0f} s"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .numbers import counted
+from ..counts import agreeing, counted
 
 
 def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
@@ -20,9 +20,9 @@ def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
     found = []
     if bad:
         found.append(
-            f"{counted(bad, 'row')} left out because {'it' if bad == 1 else 'they'} can't be used (`bad_rows: skip`)."
+            f"{counted(bad, 'row')} left out because {agreeing(bad, 'it', 'they')} can't be used (`bad_rows: skip`)."
         )
     if too_long:
-        prompts = "its prompt is" if too_long == 1 else "their prompts are"
+        prompts = agreeing(too_long, "its prompt is", "their prompts are")
         found.append(f"{counted(too_long, 'row')} left out because {prompts} too long (`max_length`).")
     return found

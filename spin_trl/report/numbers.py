@@ -82,8 +82,3 @@ def duration(seconds: float) -> str:
         return f"{minutes}{_SPACE}min {rest}{_SPACE}s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,}{_SPACE}h {minutes}{_SPACE}min"
-
-
-def counted(count: float, one: str, many: str | None = None) -> str:
-    """`1 iteration`, `3 iterations`."""
-    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"

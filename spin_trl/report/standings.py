@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..counts import counted
 from ..evaluation.figures import is_figure
-from .numbers import MISSING, Form, counted, duration
+from .numbers import MISSING, Form, duration
 from .record import SELF_PLAY, RunRecord, Stage, arm_name, figure_name
 
 SCORES = "Scores and likelihood"

@@ -6,8 +6,9 @@ side of zero.
 
 from __future__ import annotations
 
+from ..counts import counted
 from ..evaluation.intervals import Difference
-from .numbers import Form, counted
+from .numbers import Form
 from .record import RunRecord, Stage, arm_name, figure_name
 
 
@@ -179,7 +180,7 @@ def _with_interval(record: RunRecord, stage: Stage) -> str:
 
 
 def _played(record: RunRecord) -> str:
-    return f"{len(record.iterations)} of {counted(record.planned, 'iteration')} played"
+    return f"{len(record.iterations):,} of {counted(record.planned, 'iteration')} played"
 
 
 def _so_far(record: RunRecord) -> str:

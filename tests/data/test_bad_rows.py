@@ -7,7 +7,7 @@ from datasets import Dataset
 
 import tiny
 from spin_trl import SPINConfig
-from spin_trl.data.bad_rows import BadRows
+from spin_trl.data.bad_rows import BadRow, BadRows, left_out
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare_and_count
@@ -164,3 +164,10 @@ def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_pat
     path.write_text('prompt,completion\n1?,"1\n2?,2\n3?,3\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"rows\.csv, lines 2 to 4"):
         load(str(path), bad_as_rows=True)
+
+
+def test_a_single_row_that_is_left_out_is_one() -> None:
+    assert left_out([BadRow(3, "the completion is empty")], 12, "train") == (
+        "1 of 12 rows of the train dataset is left out (`bad_rows: skip`), because it can't be used (numbered from 0):\n"
+        "  row 3: the completion is empty"
+    )

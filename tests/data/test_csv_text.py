@@ -43,6 +43,8 @@ def test_any_text_is_read_as_it_was_written(rows: list[tuple[str, str]], separat
     """With commas, quotes, line breaks of any kind, and control characters in it."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=separator).writerows([("prompt", "completion"), *rows])
+    while rows and not any(rows[-1]):
+        rows = rows[:-1]  # which are left out, as those of spreadsheets
     assert [(row["prompt"], row["completion"]) for row in CsvRows(path)] == rows
 
 
@@ -86,6 +88,39 @@ def test_utf_16_is_read_and_other_encodings_are_refused_by_line(path: Path) -> N
     assert read(path, "prompt\tcompletion\na\té\n".encode("utf-16")) == [{"prompt": "a", "completion": "é"}]
     with pytest.raises(DataError, match=r"rows\.csv, line 3: not UTF-8 .*byte 0xe9.*save the file as UTF-8"):
         read(path, b"prompt,completion\na,b\na,caf\xe9\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_other_unicode_is_read_without_a_mark_too(encoding: str, path: Path) -> None:
+    """All of it begins with a character of ASCII."""
+    assert read(path, "prompt,completion\na,é\n".encode(encoding)) == [{"prompt": "a", "completion": "é"}]
+
+
+def test_lines_may_end_with_a_carriage_return_alone(path: Path) -> None:
+    """As Excel writes them for old Macs. Where lines end otherwise, it is part of a cell."""
+    assert read(path, "prompt,completion\ra,é\rc,d\r")[0] == {"prompt": "a", "completion": "é"}
+    assert read(path, '\ufeffprompt,completion\r"a\rb",c\r') == [{"prompt": "a\rb", "completion": "c"}]
+    assert read(path, 'prompt,completion\n"a\rb",c\n') == [{"prompt": "a\rb", "completion": "c"}]
+
+
+def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Spreadsheets write them. It is said whenever the file is loaded, not only when it is read anew."""
+    said = "2 rows whose cells are all empty are left out at the end of rows.csv, as spreadsheets write them."
+    for _ in range(2):
+        caplog.clear()
+        rows = read(path, "prompt,completion\na,b\n,\nc,d\n,\n,\n")
+        assert [row["prompt"] for row in rows] == ["a", "", "c"]  # in the middle they are rows, which can't be used
+        assert caplog.messages == [said]
+    caplog.clear()
+    assert len(read(path, 'messages,prompt\n"[{""role"": ""user""}]",a\n,\n')) == 1
+    assert caplog.messages == [said.replace("2 rows", "1 row").replace("empty are", "empty is")]
+    with pytest.raises(DataError, match=r"rows\.csv has no rows"):
+        read(path, "prompt,completion\n,\n")
+
+
+def test_empty_columns_without_a_name_are_left_out(path: Path) -> None:
+    """Spreadsheets write those, too."""
+    assert read(path, "prompt,,completion,\na,,b,\n") == [{"prompt": "a", "completion": "b"}]
 
 
 # ---- columns that hold no text ------------------------------------------------------------------------------------------
@@ -187,7 +222,7 @@ def test_of_many_bad_rows_the_first_five_are_shown(path: Path) -> None:
     ("content", "found"),
     [
         ("prompt,prompt\na,b\n", "line 1: the header has two columns 'prompt'"),
-        ("prompt,\na,b\n", "line 1: column 2 of the header .* has no name"),
+        ("prompt,\na,\na,b\n", "line 1: column 2 of the header .* has no name, but holds 'b' in line 3"),
         (
             'prompt,completion\na,"b\nc,d\n',
             "lines 2 to 3: a quote is opened here and not closed until the end of the file",

@@ -1,6 +1,7 @@
 """JSON: strings stay strings, numbers stay numbers, nothing is filled in; rows lie in lines, in a list or under a key."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,68 @@ def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
     """Ids are often so. Whether a prompt may be a number is said with its row."""
     assert read(path, {"id": 1}, {"id": "1"}, {"id": None}) == [{"id": 1}, {"id": "1"}, {"id": None}]
     assert read(path, {"id": 1}, {"id": 1.5}) == [{"id": 1.0}, {"id": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"prompt": "a"},\n{"prompt": "b"},\n', "A comma stands behind the object: lines have none."),
+        ('{"prompt": "a"}{"prompt": "b"}\n\n', "Another object follows: each must stand on a line of its own"),
+        ("{'prompt': 'a'}\n{'prompt': 'b'}\n", "This is how Python prints it: write it with `json.dumps`."),
+        ('[{"role": "user"}]\n[{"role": "user"}]\n', 'Write it as {"messages": [...]}'),
+        ('{"prompt": "a", "prompt": "b"}\n', "an object has the key 'prompt' twice"),
+        ('{"prompt": "caf\xe9"}\n', "not UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_a_line_is_said_with_what_to_do(content: str, found: str, tmp_path: Path) -> None:
+    """A key that stands twice would lose a value."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=re.escape(found)):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{\n"prompt": "a"\n}\n{\n"prompt": "b"\n}\n', "Another object follows: each must stand on a line of its own"),
+        ("[\n{'prompt': 'a'}]", "line 2 is not valid JSON"),
+        ("[{'prompt': 'a'}]", "This is how Python prints it: write it with `json.dumps`."),
+        ('[[{"role": "user"}]]', 'Write it as {"messages": [...]}'),
+    ],
+)
+def test_what_is_wrong_in_a_whole_is_said_too(content: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(found)):
+        load(str(path))
+
+
+def test_nan_is_null(path: Path) -> None:
+    """Python writes it where pandas has no value."""
+    path.write_text(
+        '{"prompt": "a", "input": NaN, "score": NaN}\n{"prompt": "b", "input": "c", "score": 0.5}\n', encoding="utf-8"
+    )
+    assert [row["input"] for row in load(str(path))] == [None, "c"]
+    assert [row["score"] for row in load(str(path))] == [None, 0.5]
+
+
+def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
+    """Not a file of messages that would be rows, whatever its key."""
+    value = {"Messages": [{"role": "user", "content": "a"}]}
+    for name in ("rows.json", "rows.jsonl"):
+        (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
+        assert load(str(tmp_path / name)).column_names == ["Messages"]
+
+
+def test_rows_of_lists_are_no_columns(tmp_path: Path) -> None:
+    """Where there are several lines."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": ["a"], "completion": ["b"]}\n' * 2, encoding="utf-8")
+    assert load(str(path))["prompt"][:] == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_other_unicode_is_read(encoding: str, path: Path) -> None:
+    path.write_bytes('{"prompt": "é"}\r\n{"prompt": "b"}\r\n'.encode(encoding))
+    assert load(str(path))["prompt"][:] == ["é", "b"]

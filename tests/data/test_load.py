@@ -268,7 +268,7 @@ GOOD_LINE = b'{"prompt": "a", "completion": "b"}\n'
     [
         (b'{"prompt": "a", "completion": \n', r"not valid JSON \(Expecting value"),
         (b'{"prompt": "a"} {"prompt": "b"}\n', r"not valid JSON \(Extra data"),
-        (b'{"prompt": "\xe9"}\n', "not valid JSON .*codec can't decode byte 0xe9"),
+        (b'{"prompt": "\xe9"}\n', "not UTF-8 .*byte 0xe9.*save the file as UTF-8"),
         (b"[1, 2]\n", r"expected an object like \{\.\.\.\}, found b'\[1, 2\]"),
     ],
     ids=["cut", "two on a line", "not UTF-8", "no object"],

@@ -31,15 +31,16 @@ def call(arguments: Any, name: str = "price") -> dict[str, Any]:
     ("role", "expected"),
     [("human", "user"), ("user", "user"), ("gpt", "assistant"), ("chatgpt", "assistant"), ("bing", "assistant"),
      ("assistant", "assistant"), ("observation", "tool"), ("tool", "tool"), ("system", "system"),
-     ("developer", "developer")],
+     ("developer", "developer"), ("User", "user"), ("Assistant", "assistant"), ("Human", "user"), ("GPT", "assistant"),
+     ("SYSTEM", "system"), ("ai", "assistant"), ("bot", "assistant"), ("Function-Response", "tool")],
 )  # fmt: skip
 def test_roles_have_one_name_each(role: str, expected: str) -> None:
-    """ShareGPT's and OpenAI's, under both names of the field."""
+    """ShareGPT's and OpenAI's, in any case, under both names of the field."""
     assert read([{"from": role, "value": "x"}]) == read([{"role": role, "content": "x"}])
     assert read([{"from": role, "value": "x"}]) == [{"role": expected, "content": "x"}]
 
 
-@pytest.mark.parametrize("role", ["critic", "User", "", "expert"])
+@pytest.mark.parametrize("role", ["critic", "narrator", "", "expert"])
 def test_an_unknown_role_is_refused_by_name(role: str) -> None:
     """Wherever it stands: a template leaves out roles that it does not know."""
     with pytest.raises(DataError, match=f"message 2 of `messages` has the role {role!r}, which is not known"):
@@ -89,8 +90,10 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
         r"the content of message 1 .*is a number \(7\); expected text",
     ),
     "a truth value": ([{"role": "user", "content": True}], r"is true or false \(true\); expected text"),
-    "an object": ([{"role": "tool", "content": {"price": 7}}], r'is an object \({"price": 7}\); expected text'),
+    "an object": ([{"role": "user", "content": {"price": 7}}], r'is an object \({"price": 7}\); expected text'),
     "no content": ([{"role": "user", "content": None}], r"message 0 of `messages` \(user\) has no content"),
+    "content by another name": ([{"role": "user", "text": "x"}], "has no content: its fields are `role`, `text`"),
+    "texts without roles": (["Which?", "A boat."], r"message 0 .*is text \('Which\?'\); .*like {\"role\": \"user\""),
     "an image": (
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a.png"}}]}],
         r"message 0 of `messages` \(user\) has a part of the type 'image_url'",
@@ -127,6 +130,24 @@ def test_what_is_no_message_is_refused_by_name(name: str) -> None:
     messages, reason = BAD_MESSAGES[name]
     with pytest.raises(DataError, match=reason):
         read(messages)
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ({"name": "é", "price": None}, '{"name": "é", "price": null}'),
+        ([{"type": "sloop", "id": 1}], '[{"type": "sloop", "id": 1}]'),
+        (["a", 2], '["a", 2]'),
+        (7, "7"),
+        (False, "false"),
+        ("plain", "plain"),
+        ([{"type": "text", "text": "a"}], [{"type": "text", "text": "a"}]),
+    ],
+)
+@pytest.mark.parametrize("role", ["tool", "observation", "ipython"])
+def test_a_tools_result_of_any_kind_is_written_as_json(role: str, result: Any, text: Any) -> None:
+    """As templates write it. Text and parts stay what they are."""
+    assert read([U, A, {"role": role, "content": result}])[2]["content"] == text
 
 
 # ---- tool calls -----------------------------------------------------------------------------------------------------

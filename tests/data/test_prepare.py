@@ -236,7 +236,7 @@ BAD_ROWS = {
         {"messages": ["a", "b"]},
         r"message 0 of `messages` is text \('a'\); expected an object",
     ),
-    "messages in one text": ({"messages": "User: a"}, r"`messages` is text \('User: a'\), not a list"),
+    "messages in one text": ({"messages": "User: a"}, "`messages` is 'User: a'; expected a list of messages in JSON"),
     "tools that are no JSON": ({"messages": CONVERSATION, "tools": "{"}, "`tools` is not valid JSON"),
 }
 

@@ -1,5 +1,7 @@
 """What a row says, in whatever columns it says it, stands in prompt and response; and which turns are trained on."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -134,7 +136,12 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
         ({**ALPACA, "input": 4}, r"`input` is a number \(4\); expected text"),
         ({"prompt": None, "completion": "b"}, "the prompt is null"),
         ({"prompt": 3, "completion": "b"}, r"`prompt` is a number \(3\)"),
-        ({"prompt": "a", "completion": ["b"]}, "both be text or both be messages"),
+        ({"prompt": "a", "completion": ["b"]}, "`completion` is a list of texts; expected one text"),
+        ({"prompt": "a", "completion": [GPT]}, "both be text or both be messages"),
+        (
+            {"prompt": json.dumps([HUMAN]), "completion": json.dumps([GPT])},
+            "`prompt` and `completion` are texts that hold messages in JSON",
+        ),
         ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, r"message 1 \(assistant\) has no content"),
         ({"messages": 3}, r"`messages` is a number \(3\)"),
         ({"messages": None}, "it has no messages"),
@@ -293,3 +300,45 @@ def test_a_prompts_hash_is_what_it_was() -> None:
     ]
     found = [prepare(Dataset.from_list([row]), PairTemplate(tiny.tokenizer()))[0]["prompt_hash"] for row in rows]
     assert found == ["76e77c77ad2017602b6c", "186b59133859593b8070", "18f8826c88741586e1c0"]
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations"])
+def test_messages_may_be_a_text_of_json(column: str) -> None:
+    """As Parquet files often hold them. They are the same conversation as in a list, held out or not with it."""
+    messages = [{"role": "user", "content": "7"}, {"role": "assistant", "content": "true"}]
+    rows = [{column: json.dumps(messages)}, {column: messages}]
+    assert prepared([rows[0]]) == prepared([rows[1]]) == [(chat(("user", "7")), "true<|im_end|>")]
+    template = PairTemplate(tiny.tokenizer())
+    hashes = [prepare(Dataset.from_list([row]), template)["prompt_hash"][0] for row in rows]
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "[{'role': 'user', 'content': 'a'}]",
+            "expected a list of messages in JSON. This is how Python prints it: write",
+        ),
+        ('{"role": "user"}', "expected a list of messages in JSON"),
+        ("", "`messages` is ''; expected a list of messages in JSON"),
+        ('[{"role": "user", "role": "assistant", "content": "a"}]', "expected a list of messages in JSON"),
+    ],
+)
+def test_a_text_that_holds_no_messages_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(DataError, match=re.escape(reason)):
+        prepared([{"messages": text}])
+
+
+@pytest.mark.parametrize(
+    "empty", [{"from": "system", "value": None}, {"role": "System", "content": None, "weight": None}]
+)
+def test_a_system_turn_that_is_null_is_none(empty: dict[str, Any]) -> None:
+    """Also where a column says what the system's turn is."""
+    dataset = Dataset.from_list([{"conversations": json.dumps([empty, HUMAN, GPT]), "system": "Be brief."}])
+    assert prepared([{"conversations": json.dumps([empty, HUMAN, GPT])}]) == prepared(
+        [{"conversations": [HUMAN, GPT]}]
+    )
+    assert prepared(dataset)[0][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    with pytest.raises(DataError, match=r"message 0 .* has no content"):
+        prepared([{"conversations": json.dumps([{**empty, "text": "Be brief."}, HUMAN, GPT])}])

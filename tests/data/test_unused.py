@@ -1,5 +1,6 @@
 """Columns that are there and not used are named once, with what they might be."""
 
+import json
 from typing import Any
 
 import pytest
@@ -128,10 +129,48 @@ def test_no_mapping_is_proposed_that_would_not_help(columns: list[str], found: s
     assert found in not_sft(Dataset.from_dict({name: ["x"] for name in columns}))
 
 
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (
+            {"message_id": "1", "parent_id": None, "text": "a", "role": "prompter"},
+            "Each row is a single message: gather",
+        ),
+        ({"role": "user", "content": "a"}, "Each row is a single message: gather"),
+        ({"text": "### Human: a### Assistant: b"}, "`text` holds all of a conversation: divide it into `prompt` and"),
+        ({"id": "1", "data": ["a", "b"]}, "`data` is a list of texts. If they are turns, write each as a message"),
+        ({"id": "1", "items": MESSAGES["messages"]}, "need a column mapping, like {items: messages}."),
+        ({"chat": json.dumps(MESSAGES["messages"])}, "need a column mapping, like {chat: messages}."),
+    ],
+)
+def test_rows_of_another_form_come_with_what_to_do(row: dict[str, Any], found: str) -> None:
+    assert found in not_sft(Dataset.from_list([row]))
+
+
 def test_unpaired_preferences_and_images_are_refused() -> None:
     """A completion that is labelled bad is no human response, and an image would not be seen."""
     labelled = Dataset.from_list([{**TEXT, "label": False}])
     with pytest.raises(DataError, match="`label` says which completions are undesirable"):
         prepare(labelled, PairTemplate(tiny.tokenizer()))
+    for label in (1, 0, 1.0, "True", "0"):
+        with pytest.raises(DataError, match=r"`label` says which completions .*`column_mapping: \{label: topic\}`"):
+            prepare(Dataset.from_list([{**TEXT, "label": label}]), PairTemplate(tiny.tokenizer()))
     with pytest.raises(DataError, match="Self-play on images is not supported"):
         prepare(Dataset.from_list([{**MESSAGES, "images": ["a.png"]}]), PairTemplate(tiny.tokenizer()))
+    for column, what in (("image", "images"), ("video", "videos"), ("videos", "videos"), ("audio", "sound")):
+        rows = Dataset.from_list([{**MESSAGES, column: None}, {**MESSAGES, column: "a"}])
+        found = f"Self-play on {what} is not supported: the column `{column}` holds some, first in row 1"
+        with pytest.raises(DataError, match=found):
+            prepare(rows, PairTemplate(tiny.tokenizer()))
+
+
+def test_columns_of_media_without_any_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    """As mixed datasets have them, for all rows. They are not named either."""
+    rows = Dataset.from_list([{**MESSAGES, "images": [], "videos": None, "audio": "", "image": None}] * 2)
+    assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 2
+    assert caplog.messages == []
+
+
+def test_another_label_is_named() -> None:
+    rows = Dataset.from_list([{**TEXT, "label": label} for label in (0, 1, 2)])
+    assert "`label` (may say how good a response is" in (naming(rows, "train") or "")

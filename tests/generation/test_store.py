@@ -49,7 +49,7 @@ def test_a_store_is_complete_only_when_all_shards_are_there(store, tmp_path):
     (store.folder / "shard-00001.parquet").unlink()
     assert not store.is_complete()
     assert store.missing_shards() == [1]
-    with pytest.raises(GenerationsError, match="1 of 2 shards are missing"):
+    with pytest.raises(GenerationsError, match="1 of 2 shards is missing"):
         Generations.load({2: store})
     assert not GenerationStore(tmp_path / "nowhere").is_complete()
 

@@ -291,9 +291,17 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
                 found.commit(branch, "branched off")
                 self._answer({}, 201)
 
-        def tree(self, body: bytes, query: dict, kinds: str, name: str, revision: str) -> None:
+        def tree(self, body: bytes, query: dict, kinds: str, name: str, revision: str, folder: str = "") -> None:
             if (found := self._repository(kinds, name)) and (at := self._revision(found, revision)):
-                self._answer([_entry(found, path, data) for path, data in sorted(found.branches[at[0]].items())])
+                inside = {
+                    path: data
+                    for path, data in sorted(found.branches[at[0]].items())
+                    if not folder or path.startswith(f"{folder}/")
+                }
+                if folder and not inside:
+                    self._answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+                    return
+                self._answer([_entry(found, path, data) for path, data in inside.items()])
 
         # ---- commits --------------------------------------------------------------------------------------------------
 
@@ -389,6 +397,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         ("GET", rf"{api}/refs", Handler.refs),
         ("POST", rf"{api}/branch/(?P<branch>.+)", Handler.branch),
         ("GET", rf"{api}/tree/(?P<revision>[^/]+)", Handler.tree),
+        ("GET", rf"{api}/tree/(?P<revision>[^/]+)/(?P<folder>.+)", Handler.tree),
         ("POST", rf"{api}/preupload/(?P<revision>[^/]+)", Handler.preupload),
         ("POST", rf"/(?:datasets/)?{repository}\.git/info/lfs/objects/batch", Handler.batch),
         ("PUT", r"/lfs/(?P<oid>\w+)", Handler.upload),

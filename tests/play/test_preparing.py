@@ -37,11 +37,11 @@ def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, cap
     prepared = entry("prepare", "data")
     assert (prepared["train_rows"], prepared["held_out_rows"], prepared["bad_rows"]) == (13, 14, 3)
     assert "2 of 15 rows of the train dataset are left out" in caplog.text
-    assert "1 of 15 rows of the held-out dataset are left out" in caplog.text
+    assert "1 of 15 rows of the held-out dataset is left out" in caplog.text
     session = build(llama_folder)
     warnings = gather(session.directory).warnings
     assert any(warning.startswith("2 of 15 rows of the train dataset are left out") for warning in warnings)
-    assert any(warning.startswith("1 of 15 rows of the held-out dataset are left out") for warning in warnings)
+    assert any(warning.startswith("1 of 15 rows of the held-out dataset is left out") for warning in warnings)
 
 
 def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
@@ -75,7 +75,7 @@ def test_a_trainer_leaves_out_bad_rows_too(llama_folder: Path, caplog: pytest.Lo
     rows = with_bad_rows(3).add_column("category", ["boats"] * 15)
     trainer = SPINTrainer(model=str(llama_folder), args=args, train_dataset=rows)
     assert len(trainer.train_dataset) == 14
-    assert "1 of 15 rows of the train dataset are left out" in caplog.text
+    assert "1 of 15 rows of the train dataset is left out" in caplog.text
     assert "not used: `category`." in caplog.text
     args.bad_rows = "refuse"
     with pytest.raises(DataError, match="Row 3 of the dataset: the assistant's turn"):

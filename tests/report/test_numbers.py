@@ -5,7 +5,7 @@ import math
 import pytest
 
 from spin_trl.evaluation.intervals import Difference
-from spin_trl.report.numbers import Form, counted, duration
+from spin_trl.report.numbers import Form, duration
 
 SHARE = Form(percent=True, digits=1)
 
@@ -28,9 +28,6 @@ SHARE = Form(percent=True, digits=1)
         (Form(digits=3).at_least(0.00042).size(0.00042), "0.0004"),
         (SHARE.at_least(0.5), SHARE),
         (SHARE.at_least(0.0), SHARE),
-        (counted(1, "prompt"), "1 prompt"),
-        (counted(1000, "prompt"), "1,000 prompts"),
-        (counted(2, "answer is", "answers are"), "2 answers are"),
         (duration(4.21), "4.2\u00a0s"),
         (duration(59.97), "1\u00a0min 0\u00a0s"),
         (duration(152.4), "2\u00a0min 32\u00a0s"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from ...counts import counted
 from ...visible import cut, visible
-from ..numbers import counted
 from .differences import Part, compare
 
 FAIR, WON, LOST = 20, 10, 10

@@ -1,0 +1,78 @@
+"""Values that stand in a text as JSON: in the cells of CSV files, and in text columns of Parquet and JSON files."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Sequence
+from typing import Any
+
+MESSAGES = "a list of messages in JSON"
+"""What a text must hold that stands for a conversation."""
+
+
+def loaded(text: str | bytes) -> Any:
+    """The value that a JSON text says.
+
+    Raises:
+        ValueError: the text is not valid JSON, or an object has a key twice, of which one value would be lost.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has the key {next(name for name in names if names.count(name) > 1)!r} twice")
+    return found
+
+
+def messages_of(text: str) -> list[Any]:
+    """The messages that a text holds as JSON.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    value = loaded(text)
+    if not _are_objects(value):
+        raise ValueError("it holds something else")
+    return list(value)
+
+
+def holds_messages(text: str) -> bool:
+    """Whether a text holds messages in JSON: objects that say who speaks."""
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return are_messages(value)
+
+
+def holds_printed_messages(text: str) -> bool:
+    """Whether a text holds messages as Python prints them: what pandas writes."""
+    if not text.startswith("[{"):
+        return False
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return "'role':" in text and text.startswith("[{'")  # as numpy prints them, without commas
+    return are_messages(value)
+
+
+def are_messages(value: Any) -> bool:
+    """Whether a value is a list of objects that say who speaks."""
+    return _are_objects(value) and all({"role", "from"} & set(part) for part in value)
+
+
+def advice_on(text: str) -> str:
+    """What to do about a text that should be JSON, and is not; nothing, where that is not known."""
+    if text.lstrip().startswith(("[{'", "{'")):
+        return " This is how Python prints it: write the column with `json.dumps`, or the data as JSONL or Parquet."
+    return ""
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)
