@@ -115,7 +115,7 @@ def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None)
 def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
     """Twice where they stand twice, numbers among them; what looks like one of another conversation is passed over."""
     _, slots = written(CONVERSATION, Form(), probe)
-    rendered = f"{probe(slots[5])} {probe(slots[3])} {probe(slots[5])} Qz00099zQ"
+    rendered = f"{probe(slots[5])} Qz00099zQ {probe(slots[3])} {probe(slots[5])}"
     assert [one.number for one in find(rendered, slots)] == [5, 3, 5]
 
 
