@@ -18,7 +18,6 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 import tiny
-from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
@@ -346,24 +345,3 @@ def test_a_column_is_not_renamed_onto_another() -> None:
         rename_columns(rows, {"question": "prompt"})
     swapped = rename_columns(rows, {"question": "prompt", "prompt": "question"})
     assert swapped[0] == {"prompt": "a", "question": "b", "completion": "c"}
-
-
-# ---- text for chat models -----------------------------------------------------------------------------------------------
-
-
-def test_text_becomes_a_conversation_where_it_is_asked_for() -> None:
-    """What a chat model is asked then has its template around it, and its answer ends its turn."""
-    rows = Dataset.from_list([{"prompt": "Which?", "completion": "A boat.", "source": "made up"}])
-    assert prepared(rows) == [("Which?", "A boat.<|im_end|>")]
-    assert prepared(as_conversations(rows)) == [
-        ("<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n", "A boat.<|im_end|>")
-    ]
-
-
-@pytest.mark.parametrize("kind", ["conversational", "messages"])
-def test_conversations_stay_as_they_are(kind: tiny.SFTKind) -> None:
-    """Whoever shares a setting between datasets loses nothing."""
-    rows = tiny.sft(2, kind)
-    assert as_conversations(rows) is rows
-    empty = Dataset.from_dict({"prompt": [], "completion": []})
-    assert as_conversations(empty) is empty  # whoever needs rows says so

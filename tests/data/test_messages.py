@@ -1,16 +1,13 @@
 """Messages of every dialect become OpenAI's, whole; what can't be one is refused by name."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from datasets import Dataset
 
-from spin_trl.data.load import load
 from spin_trl.data.messages import ROLES, as_messages
-from spin_trl.data.nulls import given_arguments
-from spin_trl.data.turns import tools_of, turns_of
+from spin_trl.data.turns import tools_of
 from spin_trl.errors import DataError
 
 U, A = {"role": "user", "content": "What does it cost?"}, {"role": "assistant", "content": "It costs 7."}
@@ -170,37 +167,6 @@ def test_a_call_may_be_written_flat() -> None:
 
 def conversation(*calls: Any) -> dict[str, Any]:
     return {"messages": [U, {"role": "assistant", "content": None, "tool_calls": list(calls)}]}
-
-
-def arguments_of(dataset: Dataset) -> list[Mapping[str, Any]]:
-    given = given_arguments(dataset)
-    turns = [next(turns_of(row, "last", given)) for row in dataset]
-    return [turn.response["tool_calls"][0]["function"]["arguments"] for turn in turns]  # type: ignore[index]
-
-
-def test_arguments_of_other_functions_are_not_filled_in() -> None:
-    """Arrow gives both calls both arguments."""
-    rows = Dataset.from_list([conversation(call({"id": 3}, "price")), conversation(call({"city": "Rome"}, "weather"))])
-    assert rows[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"id": 3, "city": None}
-    assert arguments_of(rows) == [{"id": 3}, {"city": "Rome"}]
-
-
-def test_a_null_that_is_written_down_stays(caplog: pytest.LogCaptureFixture) -> None:
-    """Where Arrow leaves a doubt, it is said."""
-    rows = Dataset.from_list([conversation(call({"id": 3, "shop": None}))])
-    assert arguments_of(rows) == [{"id": 3, "shop": None}]
-    assert caplog.text == ""
-    rows = Dataset.from_list([conversation(call({"id": 3, "shop": None})), conversation(call({"id": 4, "shop": "x"}))])
-    assert arguments_of(rows) == [{"id": 3, "shop": None}, {"id": 4, "shop": "x"}]
-    assert "null in some rows are taken as null (`price`: `shop`)" in caplog.text
-
-
-def test_json_lines_leave_no_doubt(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
-    arguments = [{"id": 3}, {"id": 4, "shop": None}, {"city": "Rome"}]
-    lines = [json.dumps(conversation(call(one))) + "\n" for one in arguments]
-    (tmp_path / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
-    assert arguments_of(load(str(tmp_path / "rows.jsonl"))) == arguments
-    assert caplog.text == ""
 
 
 # ---- tools ----------------------------------------------------------------------------------------------------------

@@ -4,20 +4,17 @@ import contextlib
 import gc
 import json
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from datasets import Dataset, IterableDataset, load_from_disk
+from datasets import Dataset
 
 import tiny
-from spin_trl.data.arrow import save_rows
-from spin_trl.data.columns import PREPARED_COLUMNS, as_preference, is_preference, is_sft
+from spin_trl.data.columns import PREPARED_COLUMNS, is_sft
 from spin_trl.data.held_out import split_held_out
-from spin_trl.data.keys import row_keys, rows_digest
 from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import EncodedPair, PairTemplate
@@ -174,33 +171,6 @@ def test_preparing_in_several_processes_makes_the_same_rows(in_parallel: int | N
     assert [row["key"].split("-")[0] for row in rows] == [row["key"] for row in alone]
 
 
-def test_preference_data_is_recognised_and_left_alone() -> None:
-    """Its pairs are given; UCLA's columns get DPO's names and nothing else changes."""
-    ucla = tiny.sft(2, "real-generated")
-    assert is_preference(ucla)
-    assert not is_sft(ucla)
-    renamed = as_preference(ucla)
-    assert renamed.column_names == ["chosen", "rejected"]
-    assert [row["rejected"] for row in renamed] == [row["generated"] for row in ucla]
-    pairs = tiny.preference(2)
-    assert is_preference(pairs)
-    assert as_preference(pairs) is pairs
-    assert not is_sft(pairs)
-    assert is_sft(tiny.sft(2))
-    assert not is_preference(tiny.sft(2))
-
-
-def test_streams_are_recognised_by_their_first_row() -> None:
-    """An iterable dataset need not know its columns."""
-
-    def rows() -> Any:
-        yield from tiny.sft(2, "real-generated").to_list()
-
-    stream = IterableDataset.from_generator(rows)
-    assert is_preference(stream)
-    assert next(iter(as_preference(stream))).keys() == {"chosen", "rejected"}
-
-
 # ---- bad input ----------------------------------------------------------------------------------------------------------
 
 
@@ -285,55 +255,6 @@ def test_how_many_rows_are_left_out_is_said(caplog: pytest.LogCaptureFixture) ->
     assert f"{8 - len(kept)} of 8 rows of the eval dataset are left out" in caplog.text
     with pytest.raises(DataError, match=r"Every prompt of the train dataset has 2 tokens \(`max_length`\) or more"):
         prepare(rows, template, max_length=2)
-
-
-# ---- keys ---------------------------------------------------------------------------------------------------------------
-
-
-def test_keys_outlive_shuffling_and_other_columns() -> None:
-    """A key says what a row holds, not where it stands."""
-    rows = tiny.sft(12)
-    more = rows.add_column("source", ["web"] * 12)
-    shuffled = more.shuffle(seed=5)
-    by_prompt = dict(zip(rows["prompt"], row_keys(rows).keys, strict=True))
-    assert shuffled["prompt"][:] != rows["prompt"][:]
-    assert dict(zip(shuffled["prompt"], row_keys(shuffled).keys, strict=True)) == by_prompt
-    assert row_keys(shuffled).digest != row_keys(rows).digest
-    assert row_keys(more).digest == row_keys(rows).digest
-
-
-@pytest.mark.parametrize("column", ["prompt", "completion", "tools", "chat_template_kwargs"])
-def test_another_content_has_another_key(column: str) -> None:
-    """Everything that decides the tokens is part of it."""
-    row = {"prompt": "a", "completion": "b", "tools": "[]", "chat_template_kwargs": "{}"}
-    keys = row_keys(Dataset.from_list([row, {**row, column: "c"}])).keys
-    assert keys[0] != keys[1]
-
-
-def test_duplicates_have_keys_of_their_own() -> None:
-    """So each has its own generation; shuffling gives the same set of keys."""
-    rows = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": "c"}])
-    keys = row_keys(rows).keys
-    assert len(set(keys)) == 4
-    assert set(row_keys(rows.shuffle(seed=1)).keys) == set(keys)
-
-
-def test_every_turn_has_a_key_of_its_own() -> None:
-    """With `turn: all`, a conversation becomes several rows."""
-    rows = prepare(tiny.sft(3, "multi-turn"), PairTemplate(tiny.tokenizer()), turn="all")
-    assert len(rows) == len(set(rows["key"])) == 6
-    assert Counter(key.rpartition(".")[0] for key in rows["key"]) == dict.fromkeys(
-        row_keys(tiny.sft(3, "multi-turn")).keys, 2
-    )
-
-
-def test_the_digest_of_rows_follows_their_keys_and_order() -> None:
-    """A run whose dataset changed can tell."""
-    template = PairTemplate(tiny.tokenizer())
-    rows = prepare(tiny.sft(6), template)
-    assert rows_digest(rows) == rows_digest(prepare(tiny.sft(6), template))
-    assert rows_digest(rows) != rows_digest(rows.select([1, 0, 2, 3, 4, 5]))
-    assert rows_digest(rows) != rows_digest(rows.select(range(5)))
 
 
 # ---- hold-out -----------------------------------------------------------------------------------------------------------
@@ -437,29 +358,7 @@ def anonymous_memory() -> int:
     return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
-def test_unpaired_preferences_are_no_sft_data() -> None:
-    """A completion that someone labelled undesirable must not become a real response."""
-    rows = {"prompt": ["a", "b"], "completion": ["c", "d"]}
-    assert is_sft(Dataset.from_dict(rows))
-    assert not is_sft(Dataset.from_dict({**rows, "label": [True, False]}))
-    assert is_sft(Dataset.from_dict({**rows, "label": ["sports", "news"]}))
-
-
 # ---- saving -------------------------------------------------------------------------------------------------------------
-
-
-def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
-    monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
-    tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
-    rows = prepare(load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
-    for name, part in zip(("train", "held-out"), split_held_out(rows, 0.2, 1000), strict=True):
-        save_rows(part, tmp_path / name)
-        part.save_to_disk(tmp_path / f"{name}-whole")
-        found, expected = load_from_disk(tmp_path / name), load_from_disk(tmp_path / f"{name}-whole")
-        assert found.to_list() == expected.to_list()
-        assert (found._fingerprint, found.features) == (expected._fingerprint, expected.features)
-        assert len(list((tmp_path / name).glob("*.arrow"))) == 5
 
 
 def test_all_turns_of_a_conversation_are_held_out_together() -> None:

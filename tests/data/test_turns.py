@@ -9,12 +9,10 @@ from datasets import Dataset
 
 import tiny
 from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import PairTemplate
 from spin_trl.errors import DataError
-from spin_trl.files import definition_of
 
 HUMAN, GPT = {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A boat."}
 USER, ANSWER = {"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A boat."}
@@ -238,20 +236,6 @@ def test_what_scorers_and_samples_see_of_parts_is_their_text() -> None:
 # ---- mixed columns --------------------------------------------------------------------------------------------------
 
 
-def test_text_and_messages_may_stand_in_one_column(tmp_path) -> None:
-    """Each row is read as what it is, with `as_conversations` and without."""
-    rows = [
-        '{"prompt": [{"role": "user", "content": "Why?"}], "completion": [{"role": "assistant", "content": "Red."}]}',
-        '{"prompt": "Which?", "completion": "A boat."}',
-    ]
-    for order in (rows, rows[::-1]):
-        (tmp_path / "mixed.jsonl").write_text("\n".join(order), encoding="utf-8")
-        mixed = load(str(tmp_path / "mixed.jsonl"))
-        messages = (chat(("user", "Why?")), "Red.<|im_end|>")
-        assert set(prepared(mixed)) == {messages, ("Which?", "A boat.<|im_end|>")}
-        assert set(prepared(as_conversations(mixed))) == {messages, (chat(("user", "Which?")), "A boat.<|im_end|>")}
-
-
 def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
     """In a column of text alone it is named; here other rows need it."""
     (tmp_path / "mixed.jsonl").write_text(
@@ -264,30 +248,6 @@ def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_read_is_part_of_a_rows_identity() -> None:
-    """What is not read is none, and neither is a column that says nothing of a row."""
-    plain = Dataset.from_list([{"conversations": [HUMAN, GPT]}] * 2)
-    for system in ("Be brief.", None):
-        rows = plain.add_column("system", [system, None])
-        assert (row_keys(rows).keys[0] == row_keys(plain).keys[0]) == (system is None)
-    assert row_keys(plain.add_column("source", ["web"] * 2)) == row_keys(plain)
-    keys = row_keys(Dataset.from_list([ALPACA, {**ALPACA, "input": "x"}, {**ALPACA, "output": "x"}])).keys
-    assert len({key.partition("-")[0] for key in keys}) == 3
-
-
-def test_a_digest_says_by_which_definition_it_was_made() -> None:
-    """A run of version 0.1.0 goes on with the digest that it began with: worked out with that version's code."""
-    rows = Dataset.from_list([{"prompt": "Which?", "completion": " A boat.", "system": "Be brief."}])
-    now, then = row_keys(as_conversations(rows)), row_keys(as_conversations(rows), definition=1)
-    assert then.digest == row_keys(as_conversations(rows.remove_columns("system")), definition=1).digest
-    assert (definition_of(now.digest), definition_of(then.digest), definition_of(None)) == (2, 1, 2)
-    assert now.digest.startswith("02")
-    assert len(now.digest) == 18
-    plain = rows.remove_columns("system")
-    assert row_keys(plain).keys == row_keys(plain, definition=1).keys == ["88353b41ce68799659d2"]
-    assert row_keys(plain, definition=1).digest == "966b40a0c3575e1d"
 
 
 def test_a_prompts_hash_is_what_it_was() -> None:

@@ -8,7 +8,6 @@ from datasets import Dataset, load_dataset
 from trl import DPOConfig, DPOTrainer
 
 import tiny
-from spin_trl.data.conversations import TEMPLATED, TEXT, USER, kept_of
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template import PairTemplate
 from spin_trl.generation.store import SCHEMA, Generations
@@ -62,22 +61,6 @@ def test_what_messages_cant_say_is_written_as_the_template_made_it() -> None:
     (first, _) = pairs_of(rows, answered(rows, ["a boat", "a kite"]), tokenizer, RENDERED)
     assert first["prompt"].startswith("<|im_start|>user")
     assert tokenizer(first["prompt"] + first["chosen"])["input_ids"] == rows[0]["prompt_ids"] + rows[0]["real_ids"]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "response", "options", "expected"),
-    [
-        ("text", "text", {}, TEXT),
-        ([{"role": "user", "content": "a"}], {"role": "assistant", "content": "b"}, {}, USER),
-        ([{"role": "system", "content": "a"}], {"role": "assistant", "content": "b"}, {},
-         '[{"role": "system", "content": "a"}]'),
-        ([{"role": "user", "content": "a"}], {"role": "assistant", "content": "b"}, {"tools": [{}]}, TEMPLATED),
-        ([{"role": "user", "content": "a"}], {"role": "assistant", "content": None, "tool_calls": [1]}, {}, TEMPLATED),
-        ([{"role": "user", "content": [{"type": "text"}]}], {"role": "assistant", "content": "b"}, {}, TEMPLATED),
-    ],
-)  # fmt: skip
-def test_what_is_kept_of_a_prompt_is_what_it_takes_to_write_it_down(prompt, response, options, expected) -> None:
-    assert kept_of(prompt, response, options) == expected
 
 
 @pytest.mark.parametrize("kind", ["prompt-completion", "messages", "multi-turn"])

@@ -1,0 +1,59 @@
+"""Rows are read and saved through mappings of their files that come and go."""
+
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+import tiny
+from spin_trl.data.arrow import remapped, rows_of, save_rows
+from spin_trl.data.held_out import split_held_out
+from spin_trl.data.load import load
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template import PairTemplate
+
+
+def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
+    monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
+    tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
+    rows = prepare(load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
+    for name, part in zip(("train", "held-out"), split_held_out(rows, 0.2, 1000), strict=True):
+        save_rows(part, tmp_path / name)
+        part.save_to_disk(tmp_path / f"{name}-whole")
+        found, expected = load_from_disk(tmp_path / name), load_from_disk(tmp_path / f"{name}-whole")
+        assert found.to_list() == expected.to_list()
+        assert (found._fingerprint, found.features) == (expected._fingerprint, expected.features)
+        assert len(list((tmp_path / name).glob("*.arrow"))) == 5
+
+
+def test_rows_come_one_after_the_other_whatever_the_batch() -> None:
+    """Rows are read 1,000 at a time, and an order that was selected stays."""
+    numbers = [*range(1_500), *range(1_499, 700, -1)]
+    rows = Dataset.from_dict({"n": range(1_500), "text": [str(number) for number in range(1_500)]}).select(numbers)
+    assert list(rows_of(rows)) == [{"n": number, "text": str(number)} for number in numbers]
+    assert list(rows_of(rows.select([]))) == []
+
+
+def test_only_rows_of_files_are_mapped_anew(tmp_path: Path) -> None:
+    """What is in memory, or has a function of the user's, stays what it is."""
+    in_memory = tiny.sft(3)
+    in_memory.save_to_disk(tmp_path / "saved")
+    mapped = load_from_disk(tmp_path / "saved")
+    transformed = mapped.with_transform(lambda batch: batch)
+    assert remapped(in_memory) is in_memory
+    assert remapped(transformed) is transformed
+    anew = remapped(mapped)
+    assert anew is not mapped
+    assert anew.to_list() == mapped.to_list()
+
+
+@pytest.mark.parametrize(("rows", "shards"), [(1, 1), (9, 1), (10, 1), (35, 3)])
+def test_a_shard_is_a_stretch_of_the_data(
+    rows: int, shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as whole stretches, and at least one."""
+    monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
+    save_rows(Dataset.from_dict({"n": range(rows)}), tmp_path)
+    assert len(list(tmp_path.glob("*.arrow"))) == shards
+    assert load_from_disk(tmp_path)["n"][:] == list(range(rows))
