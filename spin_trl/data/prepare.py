@@ -103,6 +103,8 @@ def prepare_and_count(
         return Prepared(dataset)
     if not is_sft(dataset):
         raise DataError(not_sft(dataset))
+    if not len(dataset):
+        raise DataError(f"The {name} dataset has no rows.")
     refuse_media(dataset)
     unused = naming(dataset, name)
     keys = keys or row_keys(dataset)
@@ -110,7 +112,7 @@ def prepare_and_count(
     given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 7)
+    identity = (keys.digest, template.digest(), max_length, turn, read, 8)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
