@@ -198,7 +198,7 @@ class RunDirectory:
             RunDirectoryError: another process is at it, or the path can't be a folder.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.resolve().mkdir(parents=True, exist_ok=True)  # of a link, too, that leads to no folder yet
             file = (self.path / lock_name).open("a", encoding="utf-8")  # whatever is in it stays
         except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
             raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
@@ -222,5 +222,5 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
     """A path with the user's home instead of `~`, as a shell would have it."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # there is no such user, so it is a name like any other
-        return Path(path)
+    except RuntimeError:  # there is no such user, so it is a name like any other, which nobody must expand again
+        return Path.cwd() / path

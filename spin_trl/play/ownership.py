@@ -199,6 +199,13 @@ class Ownership:
                 f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
                 "folder of this machine; `hub_backup` keeps a run on the Hub."
             )
+        try:
+            os.path.abspath(self.path).encode()
+        except UnicodeEncodeError:
+            raise RunDirectoryError(
+                f"{self.path} can't be a run directory: its path is not UTF-8, so a run's files can't name it. Use another "
+                "`run_dir`."
+            ) from None
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
@@ -206,6 +213,12 @@ class Ownership:
             )
         if self.holds_run():
             return
+        owner = self._run_around()
+        if owner is not None:
+            raise RunDirectoryError(
+                f"{self.path} lies in a folder of the run in {owner}, and would be removed with it. Use another `run_dir`, "
+                f"like {owner.with_name(f'{owner.name}-2')}."
+            )
         found = self._in_the_way(recipe)
         if found:
             names = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
@@ -232,7 +245,7 @@ class Ownership:
         if self._has_prepared():
             self._adopt()
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.resolve().mkdir(parents=True, exist_ok=True)
         self._create(Marker(kind=self.kind))
 
     def clear(self, keep: Collection[str] = ()) -> None:
@@ -282,6 +295,16 @@ class Ownership:
         except (OSError, UnicodeDecodeError):
             return False
         return any(isinstance(entry, dict) and entry.get("phase") == PREPARE for entry in entries)
+
+    def _run_around(self) -> Path | None:
+        """The directory of another run that owns the folder in which this one lies, or None."""
+        here = self.path.resolve()
+        for parent in here.parents:
+            with contextlib.suppress(RunDirectoryError, OSError):
+                marker = Ownership(parent).marker()
+                if marker is not None and marker.kind == RUN:
+                    return parent if here.relative_to(parent).parts[0] in marker.entries.values() else None
+        return None
 
     def _in_the_way(self, recipe: Path | None) -> list[str]:
         """Entries of the directory beside which no run begins."""
