@@ -230,6 +230,22 @@ def hide_named(text: str) -> str:
     return hide(_NAMED.sub(rf"\1{_HIDDEN}", text))
 
 
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a file that is no YAML, and where, without the line itself.
+
+    YAML's own message shows a part of the line, which may be a part of a token that nobody would know by its looks.
+
+    Args:
+        error: of YAML, or of what reads the file.
+    """
+    text = str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        text = f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+    return hide_named(text)
+
+
 def hidden(settings: Any) -> Any:
     """Settings with `***` for the credentials in them: what trackers are told of a trainer's arguments."""
     if isinstance(settings, Mapping):

@@ -154,6 +154,21 @@ def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
     assert [entry.name for entry in tmp_path.iterdir()] == ["my.yaml"]
 
 
+def test_no_part_of_a_token_is_quoted_from_a_file_that_is_no_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """YAML's own message shows the end of a long line, by which no token is known."""
+    path = tmp_path / "my.yaml"
+    path.write_text(f"env:\n  A: [\n{'x' * 60}{HF}", encoding="utf-8")
+    assert main(["run", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "is not valid YAML" in message
+    assert "(line 3, column 97)" in message
+    assert HF[-8:] not in message
+    assert main(["run", "quickstart", "--column_mapping", f"[{'x' * 60}{HF}"]) == 2
+    assert HF[-8:] not in capsys.readouterr().err
+
+
 def test_a_token_in_a_comment_is_refused_too(tmp_path: Path) -> None:
     """The file goes wherever its settings go."""
     path = tmp_path / "my.yaml"
