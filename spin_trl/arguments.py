@@ -21,7 +21,8 @@ from trl import DPOConfig
 
 from .config import SPINConfig
 from .counts import counted
-from .data.columns import is_sft
+from .data.columns import is_preference, is_sft
+from .data.unused import not_sft
 from .errors import DataError, RecipeError
 from .loop_config import SelfPlayConfig, StartConfig
 
@@ -131,17 +132,26 @@ def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
     """An SFT dataset of any usual kind (see [`as_dataset`]), or None: anything else is DPOTrainer's to take or to refuse.
 
     One row tells, so that a transform of pairs, which may load images, is left alone.
+
+    Raises:
+        DataError: human responses are stored, but can't be read: there are no rows, or format or transform hide them.
     """
+    is_stored = isinstance(train_dataset, Dataset) and is_sft(train_dataset)
     try:
         sample = train_dataset
         if isinstance(train_dataset, Dataset) and len(train_dataset):
             sample = train_dataset.select(range(1))
-        if not is_sft(as_dataset(sample, "train_dataset", streams=True)):
-            return None
-        found: Dataset | IterableDataset = as_dataset(train_dataset, "train_dataset", streams=True)
+        shown = as_dataset(sample, "train_dataset", streams=True)
+        if is_sft(shown):
+            found: Dataset | IterableDataset = as_dataset(train_dataset, "train_dataset", streams=True)
+            return found
     except DataError:
+        if is_stored:
+            raise
         return None
-    return found
+    if is_stored and not is_preference(shown):
+        raise DataError(f"With its format or transform, this is wrong with `train_dataset`: {not_sft(shown)}")
+    return None
 
 
 def _is_of_datasets(value: Any) -> bool:
@@ -151,12 +161,23 @@ def _is_of_datasets(value: Any) -> bool:
 
 
 def of_pairs(eval_dataset: Any) -> Any:
-    """Datasets of pairs to evaluate on: those of `datasets` as they are, others as [`as_datasets`] makes them.
+    """Datasets of pairs to evaluate on: those of `datasets` without format, others as [`as_datasets`] makes them.
 
     Raises:
         DataError: they are of another kind.
     """
-    return eval_dataset if _is_of_datasets(eval_dataset) else as_datasets(eval_dataset, "eval_dataset", streams=True)
+    if not _is_of_datasets(eval_dataset):
+        return as_datasets(eval_dataset, "eval_dataset", streams=True)
+    if isinstance(eval_dataset, Mapping):
+        return {name: without_format(dataset) for name, dataset in eval_dataset.items()}
+    return without_format(eval_dataset)
+
+
+def without_format(pairs: Any) -> Any:
+    """A dataset of pairs without a format like torch's, which DPOTrainer does not read; anything else as it is."""
+    if not isinstance(pairs, Dataset) or pairs.format["type"] == "custom":
+        return pairs
+    return _unformatted(pairs, "dataset")
 
 
 def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
@@ -171,9 +192,11 @@ def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
         streams: whether an `IterableDataset` is possible, too.
 
     Raises:
-        DataError: it is of another kind, or its rows don't fit each other.
+        DataError: it is of another kind, has no rows, or its rows don't fit each other.
     """
     if isinstance(value, Dataset):
+        if not len(value):
+            raise DataError(f"`{name}` has no rows.")
         return _unformatted(value, name)
     if isinstance(value, IterableDataset) and streams:
         return value

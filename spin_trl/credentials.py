@@ -56,8 +56,10 @@ OTHER_NAMES = frozenset(
         "id_token",
         "kaggle_key",
         "mlflow_tracking_token",
+        "mysql_pwd",
         "password",
         "passwd",
+        "pgpassword",
         "private_key",
         "refresh_token",
         "secret",
@@ -65,7 +67,9 @@ OTHER_NAMES = frozenset(
         "session_token",
     }
 )
-"""Those that hold one of somebody else's. Names are compared whole, without case, and with `-` read as `_`."""
+"""Those that hold one of somebody else's. Names are compared whole and without case; `hub-token` and `hubToken` are
+`hub_token`.
+"""
 
 _ENDINGS = (
     "access_key",
@@ -101,7 +105,7 @@ _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _LOGIN = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
 """Name and password in an address."""
 _SIGNATURE = re.compile(
-    r"(?i)(?<=[?&])((?:token|access_token|api_key|apikey|sig|signature|x-amz-signature|x-goog-signature)=)[^&#\s]{8,}"
+    r"(?i)(?<=[?&#])((?:token|access_token|api_key|apikey|sig|signature|x-amz-signature|x-goog-signature)=)[^&#\s]{8,}"
 )
 """The part of an address that lets whoever has it read what is there."""
 
@@ -112,6 +116,8 @@ _NAMED = re.compile(
     + r")[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,}\]\"']+)"
 )
 """A credential by its name, in a text that could not be parsed."""
+
+_CAPITAL_INSIDE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _SWITCHES = frozenset({"", "0", "1", "false", "n", "no", "none", "null", "off", "on", "true", "y", "yes", "~"})
 """Values that say whether a credential is used: `token: true` is none itself."""
@@ -224,6 +230,22 @@ def hide_named(text: str) -> str:
     return hide(_NAMED.sub(rf"\1{_HIDDEN}", text))
 
 
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a file that is no YAML, and where, without the line itself.
+
+    YAML's own message shows a part of the line, which may be a part of a token that nobody would know by its looks.
+
+    Args:
+        error: of YAML, or of what reads the file.
+    """
+    text = str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        text = f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+    return hide_named(text)
+
+
 def hidden(settings: Any) -> Any:
     """Settings with `***` for the credentials in them: what trackers are told of a trainer's arguments."""
     if isinstance(settings, Mapping):
@@ -328,4 +350,4 @@ def _remedy(name: str, place: str) -> str:
 
 
 def _normal(name: str) -> str:
-    return name.strip().lower().replace("-", "_")
+    return _CAPITAL_INSIDE.sub("_", name.strip()).lower().replace("-", "_")

@@ -10,6 +10,7 @@ import yaml
 from datasets import Dataset
 
 from .checks import in_range
+from .credentials import yaml_problem
 from .data.as_conversations import as_conversations
 from .data.load import load
 from .errors import RecipeError
@@ -62,7 +63,7 @@ class DataConfig:
             try:
                 self.column_mapping = yaml.safe_load(self.column_mapping)
             except yaml.YAMLError as error:
-                raise RecipeError(f"`column_mapping` is no mapping: {error}") from error
+                raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
         if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
             raise RecipeError(
                 f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."

@@ -134,7 +134,7 @@ def read(
         settings = yaml.safe_load(text) or {}
     except (yaml.YAMLError, UnicodeError) as error:
         # Without its cause: YAML's error quotes the line, and a token may stand in it.
-        raise RecipeError(f"{path} is not valid YAML: {credentials.hide_named(str(error))}") from None
+        raise RecipeError(f"{path} is not valid YAML: {credentials.yaml_problem(error)}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
     credentials.refuse(settings, path)

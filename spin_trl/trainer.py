@@ -45,6 +45,7 @@ from .arguments import (
     check_kinds,
     human_responses,
     of_pairs,
+    without_format,
 )
 from .card import complete_card
 from .collator import self_play_collator
@@ -144,6 +145,8 @@ class SPINTrainer(ObjectiveTrainer):
         if rows is not None:  # else DPOTrainer checks these, with its own messages
             check_kinds(processing_class=processing_class, peft_config=peft_config)
             train_dataset = rows
+        else:
+            train_dataset = without_format(train_dataset)
         check_kinds(
             ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks, optimizers=optimizers
         )

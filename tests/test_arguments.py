@@ -56,6 +56,7 @@ def test_every_usual_kind_of_dataset_is_read_as_it_is_stored() -> None:
         (iter(ROWS), "is a list_iterator.*Put its rows into a list"),
         ([1, 2], "Row 0 of `x` is a int; expected a dict"),
         ([], "`x` has no rows"),
+        (Dataset.from_list(ROWS).select([]), "`x` has no rows"),
         ([{"a": 1}, {"a": "b"}], "`x` can't be read as a dataset"),
         (Dataset.from_list(ROWS).to_iterable_dataset(), "A stream can't be self-played"),
         (3, "is a int; expected a datasets.Dataset"),
@@ -157,3 +158,31 @@ def test_a_transform_of_pairs_is_left_alone(llama_folder: Path) -> None:
     assert of_pairs(rows) is rows
     assert of_pairs({"a": rows})["a"] is rows
     assert sum(seen) <= 2
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "pandas", "arrow"])
+def test_pairs_of_any_format_are_trained_on_as_they_are_stored(name: str, llama_folder: Path) -> None:
+    """DPOTrainer reads some of these as arrays, and fails."""
+    args = SPINConfig(
+        "out", **{key: value for key, value in SETTINGS.items() if key in SPINConfig.__dataclass_fields__}
+    )
+    pairs = tiny.preference(4, conversational=True, implicit_prompt=True)
+    plain, formatted = (
+        SPINTrainer(
+            str(llama_folder), args=args, train_dataset=rows, eval_dataset=rows, processing_class=tiny.tokenizer()
+        )
+        for rows in (pairs, pairs.with_format(name))
+    )
+    assert formatted.train_dataset.to_list() == plain.train_dataset.to_list()
+    assert formatted.eval_dataset.to_list() == plain.eval_dataset.to_list()
+    assert formatted.evaluate({"a": pairs.with_format(name)})["eval_a_loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_human_responses_that_a_format_or_transform_hides_are_named(llama_folder: Path) -> None:
+    """As those of the dataset to train on, with the columns that are left."""
+    rows = tiny.sft(4)
+    for hidden in (rows.with_format(None, columns=["prompt"]), rows.with_transform(lambda b: {"prompt": b["prompt"]})):
+        with pytest.raises(DataError, match=r"`train_dataset`: The dataset has the columns \['prompt'\]"):
+            human_responses(hidden)
+    with pytest.raises(DataError, match="`train_dataset` has no rows"):
+        human_responses(rows.select([]))

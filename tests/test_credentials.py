@@ -30,6 +30,7 @@ def places(settings: Any) -> list[str]:
         ({"token": SHORT}, "token"),
         ({"hub-token": SHORT}, "hub-token"),
         ({"model_init_kwargs": {"token": HF}}, "model_init_kwargs.token"),
+        ({"model_init_kwargs": {"hubToken": SHORT}}, "model_init_kwargs.hubToken"),
         ({"model_init_kwargs": {"use_auth_token": SHORT}}, "model_init_kwargs.use_auth_token"),
         ({"model_init_kwargs": {"a": [{"b": {"api_key": SHORT}}]}}, "model_init_kwargs.a[0].b.api_key"),
         ({"model_init_kwargs": {"Authorization": f"Bearer {SHORT}"}}, "model_init_kwargs.Authorization"),
@@ -46,10 +47,13 @@ def places(settings: Any) -> list[str]:
         ({"env": {"AWS_SECRET_ACCESS_KEY": SHORT}}, "AWS_SECRET_ACCESS_KEY"),
         ({"env": {"HUGGING_FACE_TOKEN": SHORT}}, "HUGGING_FACE_TOKEN"),
         ({"env": {"CLEARML_CLIENT_SECRET": SHORT}}, "CLEARML_CLIENT_SECRET"),
+        ({"env": {"PGPASSWORD": SHORT}}, "PGPASSWORD"),
+        ({"env": {"MYSQL_PWD": SHORT}}, "MYSQL_PWD"),
         ({"env": {"HTTPS_PROXY": f"http://me:{SHORT}@proxy:3128"}}, "HTTPS_PROXY"),
         ({"env": {"ANYTHING": HF}}, "ANYTHING"),
         ({"dataset_name": f"https://me:{SHORT}@example.org/rows.jsonl"}, "dataset_name"),
         ({"dataset_name": f"https://example.org/rows.jsonl?X-Amz-Signature={SHORT}"}, "dataset_name"),
+        ({"dataset_name": f"https://example.org/rows.jsonl#access_token={SHORT}"}, "dataset_name"),
         ({"column_mapping": {"question": HF}}, "column_mapping.question"),
         ({"a": "gh" + "p_" + "aB3" * 12}, "a"),
         ({"a": "sk-" + "ant-api03-" + "aB-" * 12}, "a"),
@@ -148,6 +152,21 @@ def test_a_recipe_that_holds_one_is_refused_and_says_what_to_do(
     assert "Remove it there." in message
     assert SHORT not in message
     assert [entry.name for entry in tmp_path.iterdir()] == ["my.yaml"]
+
+
+def test_no_part_of_a_token_is_quoted_from_a_file_that_is_no_yaml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """YAML's own message shows the end of a long line, by which no token is known."""
+    path = tmp_path / "my.yaml"
+    path.write_text(f"env:\n  A: [\n{'x' * 60}{HF}", encoding="utf-8")
+    assert main(["run", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "is not valid YAML" in message
+    assert "(line 3, column 97)" in message
+    assert HF[-8:] not in message
+    assert main(["run", "quickstart", "--column_mapping", f"[{'x' * 60}{HF}"]) == 2
+    assert HF[-8:] not in capsys.readouterr().err
 
 
 def test_a_token_in_a_comment_is_refused_too(tmp_path: Path) -> None:

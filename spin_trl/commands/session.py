@@ -68,7 +68,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     already; `runs/NAME`.
 
     Raises:
-        RunDirectoryError: a run directory is given, and another one is set.
+        RunDirectoryError: a run directory is given, and another one is set, or that it is not to go on.
     """
     from ..play.directory import RunDirectory, home_expanded
     from ..play.freeze import differences, frozen_settings
@@ -84,6 +84,11 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
             raise RunDirectoryError(
                 f"{source} is a run directory, and goes on there; `run_dir` is {play.run_dir}. For a new run with its "
                 f"settings, name the recipe: {own.recipe}."
+            )
+        if is_overridden("existing_run", overrides) and play.existing_run != "continue":
+            raise RunDirectoryError(
+                f"{source} is a run directory, and goes on there; `existing_run` is {play.existing_run}, which is for a "
+                "recipe that is played there. Name the recipe."
             )
         play.existing_run = "continue"
         return str(own.path)

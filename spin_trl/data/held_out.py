@@ -26,14 +26,16 @@ DROP_TRAIN, DROP_HELD_OUT, REFUSE = OVERLAP = "drop_train", "drop_held_out", "re
 def group_of(prompt: str | list[dict[str, Any]]) -> str:
     """Hash of a prompt's text, equal for prompts that differ in case and white space alone.
 
-    One message of a user counts as its text: the same question is often text in one file and a message in another.
+    One message of a user counts as its text: the same question is often text in one file and a message in another. So does
+    content in parts, whatever messages are around it, and a key without a value counts as absent.
 
     Args:
         prompt: text, or the messages before the response.
     """
-    alone = prompt[0] if not isinstance(prompt, str) and len(prompt) == 1 else None
-    if alone is not None and alone.get("role") == "user":
-        prompt = _text(alone.get("content"))
+    if not isinstance(prompt, str):
+        messages = [{**message, "content": _text(message.get("content"))} for message in prompt]
+        alone = messages[0] if len(messages) == 1 else None
+        prompt = alone["content"] if alone is not None and alone.get("role") == "user" else messages
     plain = json.dumps(_folded(prompt), sort_keys=True, default=str)
     return hashlib.sha256(plain.encode()).hexdigest()[:20]
 
@@ -51,7 +53,7 @@ def _folded(value: Any) -> Any:
     if isinstance(value, str):
         return " ".join(value.split()).casefold()
     if isinstance(value, Mapping):
-        return {name: _folded(part) for name, part in value.items()}
+        return {name: _folded(part) for name, part in value.items() if part is not None}
     return [_folded(part) for part in value] if isinstance(value, list | tuple) else value
 
 

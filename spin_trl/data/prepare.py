@@ -104,6 +104,8 @@ def prepare_and_count(
         return Prepared(dataset)
     if not is_sft(dataset):
         raise DataError(not_sft(dataset))
+    if not len(dataset):
+        raise DataError(f"The {name} dataset has no rows.")
     refuse_media(dataset)
     unused = naming(dataset, name)
     keys = keys or row_keys(dataset)

@@ -223,5 +223,5 @@ def home_expanded(path: str | os.PathLike[str]) -> Path:
     """A path with the user's home instead of `~`, as a shell would have it."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # there is no such user, so it is a name like any other
-        return Path(path)
+    except RuntimeError:  # there is no such user, so it is a name like any other, which nobody must expand again
+        return Path.cwd() / path

@@ -190,7 +190,7 @@ def frozen_settings(directory: RunDirectory) -> dict[str, Any]:
         frozen = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunDirectoryError(
-            f"{path}, the settings of the run that is there, can't be read: {credentials.hide_named(str(error))}"
+            f"{path}, the settings of the run that is there, can't be read: {credentials.yaml_problem(error)}"
         ) from None
     if not isinstance(frozen, dict):
         raise RunDirectoryError(f"{path} holds no settings of a run.")

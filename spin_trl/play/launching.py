@@ -22,6 +22,7 @@ import yaml
 from rich.file_proxy import FileProxy
 
 from .. import shipped
+from ..credentials import yaml_problem
 from ..errors import LaunchError, RecipeError
 from .directory import RunDirectory
 from .phases import TRAINS
@@ -132,7 +133,7 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"`accelerate_config`: {path} can't be read: {error}") from error
+        raise RecipeError(f"`accelerate_config`: {path} can't be read: {yaml_problem(error)}") from None
     if not isinstance(config, dict):
         raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
     if config.get("num_machines", 1) > 1:

@@ -202,6 +202,13 @@ class Ownership:
                     f"{self.path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
                     "Make that folder or mount its disk, remove the link, or use another `run_dir`."
                 )
+        try:
+            os.path.abspath(self.path).encode()
+        except UnicodeEncodeError:
+            raise RunDirectoryError(
+                f"{self.path} can't be a run directory: its path is not UTF-8, so a run's files can't name it. Use another "
+                "`run_dir`."
+            ) from None
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
@@ -209,6 +216,12 @@ class Ownership:
             )
         if self.holds_run():
             return
+        owner = self._run_around()
+        if owner is not None:
+            raise RunDirectoryError(
+                f"{self.path} lies in a folder of the run in {owner}, and would be removed with it. Use another `run_dir`, "
+                f"like {owner.with_name(f'{owner.name}-2')}."
+            )
         found = self._in_the_way(recipe)
         if found:
             names = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
@@ -280,6 +293,16 @@ class Ownership:
     def _has_prepared(self) -> bool:
         marker = self.marker()
         return says_prepared(self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL))
+
+    def _run_around(self) -> Path | None:
+        """The directory of another run that owns the folder in which this one lies, or None."""
+        here = self.path.resolve()
+        for parent in here.parents:
+            with contextlib.suppress(RunDirectoryError, OSError):
+                marker = Ownership(parent).marker()
+                if marker is not None and marker.kind == RUN:
+                    return parent if here.relative_to(parent).parts[0] in marker.entries.values() else None
+        return None
 
     def _in_the_way(self, recipe: Path | None) -> list[str]:
         """Entries of the directory beside which no run begins."""

@@ -60,11 +60,33 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
                     f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
                     f"now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or start a new run."
                 )
+        if known is not None:
+            _check_template(run, known.get("template"))
     state.wait_for_everyone()
     if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
         raise RecipeError(
             "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."
+        )
+
+
+def _check_template(run: Run, known: str | None) -> None:
+    """Raise if a run whose rows are tokens already would go on with a tokenizer that makes others of the same text.
+
+    Raises:
+        DataError: the tokenizer, its chat template, or the ids that end a response have changed.
+    """
+    if known is None:
+        return
+    try:
+        template = run.template()
+    except DataError:  # a run that has nothing left to play may have outlived its model; whatever needs it says so
+        return
+    found = template.digest(definition_of(known))
+    if found != known:
+        raise DataError(
+            f"The tokenizer, its chat template or the ids that end a response have changed since {run.directory.path} was "
+            f"started (template: {known} then, {found} now), so its rows no longer fit. Restore them, or start a new run."
         )
 
 

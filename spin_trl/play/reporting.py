@@ -184,7 +184,7 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
     try:
         found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.hide_named(str(error))}") from None
+        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
     credentials.refuse(found, directory.recipe)

@@ -75,6 +75,10 @@ def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
     assert place("new") == "new"
     with pytest.raises(RunDirectoryError, match="is a run directory, and goes on there"):
         place("new", "--run_dir", "other")
+    for existing in ("overwrite", "fail"):
+        with pytest.raises(RunDirectoryError, match=f"`existing_run` is {existing}, .* Name the recipe"):
+            place("new", f"--existing_run={existing}")
+    assert place("new", "--existing_run", "continue") == "new"
 
 
 def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path) -> None:

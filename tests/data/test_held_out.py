@@ -54,6 +54,15 @@ def test_other_prompts_are_others(other: Any) -> None:
     assert group_of(other) != group_of("What is the capital of France?")
 
 
+def test_content_in_parts_and_keys_without_value_make_no_other_prompt() -> None:
+    """Behind a system prompt, too: one file has text where another has parts, and Arrow fills in `name`."""
+    system = {"role": "system", "content": "Be brief."}
+    expected = group_of([system, user("Which boat?")])
+    assert group_of([system, user([{"type": "text", "text": "WHICH  boat?"}])]) == expected
+    assert group_of([{**system, "name": None}, {**user("Which boat?"), "name": None}]) == expected
+    assert group_of([system, {**user("Which boat?"), "name": "Ada"}]) != expected
+
+
 def test_near_duplicates_stay_on_one_side() -> None:
     """40 prompts, each written in three ways: a tenth of the 120 is held out, and no prompt is on both sides in any way."""
     rows = rows_of(*(written for i in range(40) for written in (f"Boat {i}?", f"boat {i}?", f" BOAT  {i}? ")))

@@ -372,3 +372,8 @@ def test_all_turns_of_a_conversation_are_held_out_together() -> None:
 
     assert held_out.num_rows
     assert not conversations(train) & conversations(held_out)
+
+
+def test_a_dataset_without_rows_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"^The held-out dataset has no rows\.$"):
+        prepare(tiny.sft(2).select([]), PairTemplate(tiny.tokenizer()), name="held-out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 import threading
@@ -91,6 +92,25 @@ def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(name: str, tmp_
     assert name.partition("/")[0] in str(error.value)
     assert f"like {tmp_path / 'run-3'}." in str(error.value)
     assert list(contents(run)) == [name]
+
+
+def test_a_run_does_not_begin_in_a_folder_of_another_one(tmp_path: Path) -> None:
+    """It would be removed with that folder. Beside what a run owns, another one may begin; a comparison holds runs."""
+    claimed(tmp_path / "run")
+    with pytest.raises(RunDirectoryError, match=f"lies in a folder of the run in {tmp_path / 'run'}.*run-2"):
+        Ownership(tmp_path / "run" / "iteration-0" / "a" / "second").claim()
+    Ownership(tmp_path / "run" / "second").claim()
+    comparison = Ownership(tmp_path / "comparison", COMPARISON)
+    comparison.claim()
+    comparison.own("seed-0").mkdir()
+    Ownership(tmp_path / "comparison" / "seed-0" / "arm").claim()
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """A run's files could not name it: they are UTF-8."""
+    with pytest.raises(RunDirectoryError, match="its path is not UTF-8"):
+        Ownership(tmp_path / os.fsdecode(b"run-\xff")).claim()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_goes_on_whatever_was_added(tmp_path: Path) -> None:
@@ -243,7 +263,8 @@ def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
 def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert RunDirectory("~/run").path == tmp_path / "run"
-    assert RunDirectory("~nobody-of-this-name/run").path == Path("~nobody-of-this-name/run")
+    # Whatever expands paths again, as `datasets` does, must leave this one alone.
+    assert RunDirectory("~nobody-of-this-name/run").path == Path.cwd() / "~nobody-of-this-name/run"
 
 
 @pytest.mark.parametrize("name", ["run", "runs/nested"])

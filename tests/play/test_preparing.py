@@ -69,6 +69,25 @@ def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
     prepare_data(session.state, changed, None)
 
 
+def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_folder: Path, tmp_path: Path) -> None:
+    """From Python as in the model's folder, with another template, token or EOS; padding and length are no part of it."""
+    rows = tiny.sft(15, "messages")
+    prepare(llama_folder, rows)
+    more = tiny.tokenizer()
+    more.add_tokens(["boat"])
+    for other in (more, tiny.tokenizer(eos_token=tiny.END_OF_TEXT), tiny.tokenizer(chat_template=tiny.CHATML + " ")):
+        with pytest.raises(DataError, match=r"The tokenizer, its chat template .* have changed since run was started"):
+            prepare(llama_folder, rows, processing_class=other)
+    padded = tiny.tokenizer()
+    padded.padding_side, padded.model_max_length = "left", 77
+    prepare(llama_folder, rows, processing_class=padded)
+    model = tiny.save(tmp_path / "model")
+    prepare(model, rows, run_dir="another")
+    more.save_pretrained(model)
+    with pytest.raises(DataError, match=r"The tokenizer, its chat template .* have changed since another was started"):
+        prepare(model, rows, run_dir="another")
+
+
 def test_a_trainer_leaves_out_bad_rows_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The same settings, and the same words."""
     args = build(llama_folder, bad_rows="skip").state.args
