@@ -20,7 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trl import DPOConfig
 
 from .config import SPINConfig
-from .counts import counted
+from .counts import counted, with_article
 from .data.columns import is_preference, is_sft
 from .data.unused import not_sft
 from .errors import DataError, RecipeError
@@ -35,8 +35,8 @@ def kind_of(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     if isinstance(value, str | Path):
-        return f"a {type(value).__name__}, {str(value)!r:.60}"
-    return f"a {type(value).__name__}"
+        return f"{with_article(type(value).__name__)}, {str(value)!r:.60}"
+    return with_article(type(value).__name__)
 
 
 def as_settings(args: Any) -> SPINConfig | None:

@@ -1,4 +1,4 @@
-"""Numbers with the words that agree with them: one row is left out, two rows are."""
+"""Words that agree with what stands beside them: one row is left out, two rows are; a list, an int."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def agreeing(count: float, one: str, many: str | None = None) -> str:
         many: for all other numbers; None: `one` with an s.
     """
     return one if count == 1 else f"{one}s" if many is None else many
+
+
+def with_article(name: str) -> str:
+    """A name with the article that goes with its first letter: `a list`, `an int`."""
+    return f"{'an' if name[:1].lower() in tuple('aeio') else 'a'} {name}"

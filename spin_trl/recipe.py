@@ -21,7 +21,7 @@ from trl import ModelConfig, TrlParser
 from . import credentials, shipped
 from .checks import as_mapping
 from .config import DPO_ONLY, SPINConfig
-from .counts import agreeing
+from .counts import agreeing, with_article
 from .data_config import DataConfig
 from .errors import RecipeError, nearest
 from .loop_config import PER_ITERATION, SelfPlayConfig, StartConfig
@@ -185,7 +185,9 @@ def read(
 def _environment(path: Path, value: Any) -> Mapping[str, Any]:
     """A recipe's variables of the environment. What is none is not repeated: a token may stand in it."""
     if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(f"{path}: `env` is a {type(value).__name__}; expected a mapping like {{NAME: value}}.")
+        raise RecipeError(
+            f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping like {{NAME: value}}."
+        )
     return value or {}
 
 

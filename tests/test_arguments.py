@@ -54,12 +54,12 @@ def test_every_usual_kind_of_dataset_is_read_as_it_is_stored() -> None:
         (DatasetDict(train=Dataset.from_list(ROWS)), "is a DatasetDict.*Choose one of its splits: 'train'"),
         ({"prompt": ["a"]}, "is a dict.*`Dataset.from_dict`"),
         (iter(ROWS), "is a list_iterator.*Put its rows into a list"),
-        ([1, 2], "Row 0 of `x` is a int; expected a dict"),
+        ([1, 2], "Row 0 of `x` is an int; expected a dict"),
         ([], "`x` has no rows"),
         (Dataset.from_list(ROWS).select([]), "`x` has no rows"),
         ([{"a": 1}, {"a": "b"}], "`x` can't be read as a dataset"),
         (Dataset.from_list(ROWS).to_iterable_dataset(), "A stream can't be self-played"),
-        (3, "is a int; expected a datasets.Dataset"),
+        (3, "is an int; expected a datasets.Dataset"),
     ],
 )
 def test_other_kinds_are_named_with_what_to_do(value: Any, said: str) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.counts import agreeing, counted
+from spin_trl.counts import agreeing, counted, with_article
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,11 @@ from spin_trl.counts import agreeing, counted
 )
 def test_words_agree_with_the_number(written: str, text: str) -> None:
     assert written == text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("int", "an int"), ("list", "a list"), ("IterableDataset", "an IterableDataset"), ("", "a ")],
+)
+def test_articles_go_with_the_first_letter(name: str, expected: str) -> None:
+    assert with_article(name) == expected

@@ -117,6 +117,7 @@ def _prepare(
 
     found = prepared(train, "train", keys)
     rows, skipped, remarks = found.rows, found.skipped, [*found.remarks]
+    held_out_notes = {}
     if held_out is None:
         rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
         news = _remarks_on_split(run, rows, held_out_rows)
@@ -124,6 +125,7 @@ def _prepare(
         held_out_found = prepared(held_out, "held-out")
         skipped += held_out_found.skipped
         remarks += held_out_found.remarks
+        held_out_notes = _counts(held_out_found)
         rows, held_out_rows, news = _apart(run, rows, held_out_found.rows)
     refuse(_against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
@@ -141,7 +143,8 @@ def _prepare(
         left_out=found.too_long,
         remarks=[*remarks, *news],
         bad_rows=skipped,
-        notes={note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()},
+        notes=_counts(found),
+        **({"held_out_notes": held_out_notes} if held_out_notes else {}),
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins(run, train, held_out),
     )
@@ -156,6 +159,11 @@ def _against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
         noted(found, lambda: check_tokens(run.tokenizer(), size, f"the model {model!r}", datasets))
     name = "the start that is built here" if model is None else f"the model {model!r}"
     return [*found, *of_lengths(config_of(run), run.args, name, datasets)]
+
+
+def _counts(found: Prepared) -> dict[str, dict[str, int]]:
+    """How many responses each note is about, and the first row of them, for the journal."""
+    return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
 
 
 def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:

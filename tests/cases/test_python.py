@@ -65,7 +65,7 @@ def test_a_peft_model_whose_base_is_on_no_disk_is_played() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rows": 7}, "`train_dataset` is a int"),
+        ({"rows": 7}, "`train_dataset` is an int"),
         ({"args": 7}, "`args`"),
         ({"play": {}}, "`play`"),
         ({"processing_class": "tokenizer"}, "`tokenizer` is a str"),

@@ -9,6 +9,7 @@ from datasets import Dataset
 import tiny
 from play.runs import build, entry
 from spin_trl.data.keys import row_keys
+from spin_trl.data.notes import CUT
 from spin_trl.errors import DataError
 from spin_trl.play.preparing import prepare_data
 from spin_trl.play.reporting import gather
@@ -42,6 +43,21 @@ def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, cap
     warnings = gather(session.directory).warnings
     assert any(warning.startswith("2 of 15 rows of the train dataset are left out") for warning in warnings)
     assert any(warning.startswith("1 of 15 rows of the held-out dataset is left out") for warning in warnings)
+
+
+def test_what_is_noticed_of_held_out_rows_is_counted_apart(llama_folder: Path) -> None:
+    """A response that is cut by `max_length`: the second of the rows to train on, the first two of those held out."""
+
+    def rows(first: int, *long: int) -> Dataset:
+        found = tiny.sft(first + 15).to_list()[first:]
+        for number in long:
+            found[number]["completion"] = " ".join(["a red boat"] * 30)
+        return Dataset.from_list(found)
+
+    prepare(llama_folder, rows(0, 1), rows(15, 0, 1))
+    prepared = entry("prepare", "data")
+    assert prepared["notes"] == {CUT: {"responses": 1, "first_row": 1}}
+    assert prepared["held_out_notes"] == {CUT: {"responses": 2, "first_row": 0}}
 
 
 def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
