@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from spin_trl import SPINConfig
 from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
 from spin_trl.generation.produce import micro_batches
 from spin_trl.generation.transformers import TransformersEngine

@@ -27,9 +27,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 from transformers.utils import logging as transformers_logging
 
 from spin_trl import SPINConfig, SPINTrainer, StartConfig
-from spin_trl.loss_types import LOSS_TYPES, OURS
+from spin_trl.objectives.registry import LOSS_TYPES, OURS
+from spin_trl.objectives.terms import ObjectiveTerms
 from spin_trl.play.start import build_tokenizer
-from spin_trl.terms import ObjectiveTerms
 
 VOCABULARY = 2048
 ARITHMETIC, LOOK_AHEAD, WITHOUT_PROTO, WITH_PROTO = 0.01, 0.40, 0.85, 1.2

@@ -6,21 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .collator import DataCollatorForSelfPlay
-    from .config import SPINConfig
-    from .loop_config import SelfPlayConfig, StartConfig
+    from .config.iteration import SPINConfig
+    from .config.loop import SelfPlayConfig, StartConfig
     from .play.loop import SelfPlay
-    from .trainer import SPINTrainer
+    from .training.collator import DataCollatorForSelfPlay
+    from .training.trainer import SPINTrainer
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "DataCollatorForSelfPlay": ".collator",
-    "SPINConfig": ".config",
-    "SPINTrainer": ".trainer",
+    "DataCollatorForSelfPlay": ".training.collator",
+    "SPINConfig": ".config.iteration",
+    "SPINTrainer": ".training.trainer",
     "SelfPlay": ".play.loop",
-    "SelfPlayConfig": ".loop_config",
-    "StartConfig": ".loop_config",
+    "SelfPlayConfig": ".config.loop",
+    "StartConfig": ".config.loop",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from spin_trl.config import SPINConfig
+from spin_trl.config.iteration import SPINConfig
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 IDS = torch.arange(5, 25).unsqueeze(0)

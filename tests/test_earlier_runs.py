@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+import runs
 from hub.server import problems_of_card
-from play import runs
 from spin_trl.cli import main
 
 ARCHIVES = Path(__file__).parent / "data" / "runs-0.1.0"

@@ -52,7 +52,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
     """The stack takes seconds; the package and its command line's help take none of them."""
     heavy = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "matplotlib")
     code = (
-        "import sys, spin_trl, spin_trl.cli, spin_trl.errors\n"
+        "import sys, spin_trl, spin_trl.cli.command_line, spin_trl.errors\n"
         "spin_trl.__version__, spin_trl.__all__, dir(spin_trl)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 import spin_trl
-from spin_trl import shipped
+from spin_trl.config import shipped
 
 TOP = Path(spin_trl.__file__).parents[1]
 

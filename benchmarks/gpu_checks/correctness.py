@@ -25,8 +25,8 @@ from trl import DPOConfig
 
 import training
 from spin_trl import SPINConfig
-from spin_trl import opponent as opponents
-from spin_trl.forward import attention
+from spin_trl.models.forward import attention
+from spin_trl.training import opponent as opponents
 
 from .check import Session, largest
 

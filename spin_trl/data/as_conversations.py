@@ -7,8 +7,8 @@ from typing import Any
 from datasets import Dataset, Features, Json
 
 from .columns import is_string
-from .exact_json import ExactJson
-from .kept import apart
+from .reading.exact_json import ExactJson
+from .reading.kept import apart
 
 _ROLES = {"prompt": "user", "completion": "assistant"}
 

@@ -15,16 +15,16 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
-from ..functions import place_of, resolve
 from .columns import is_preference, is_sft, with_input
-from .csv_text import read_csv
-from .exact_json import read_exactly
-from .folder import Folder, choose, look_into, part_of, plain
-from .hub_csv import fetched
-from .json_rows import read_json
-from .kept import apart
-from .lines import opened
-from .local import DESCRIPTION, FORMATS, expanded, extension, is_local
+from .functions import place_of, resolve
+from .reading.csv_text import read_csv
+from .reading.exact_json import read_exactly
+from .reading.folder import Folder, choose, look_into, part_of, plain
+from .reading.hub_csv import fetched
+from .reading.json_rows import read_json
+from .reading.kept import apart
+from .reading.lines import opened
+from .reading.local import DESCRIPTION, FORMATS, expanded, extension, is_local
 
 logger = logging.getLogger(__name__)
 

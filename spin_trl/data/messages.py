@@ -9,9 +9,9 @@ from typing import Any
 from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
-from .json_text import MESSAGES, advice_on, messages_of
 from .nulls import Keys, without_foreign
-from .template import Message
+from .reading.json_text import MESSAGES, advice_on, messages_of
+from .template.pair_template import Message
 
 ROLES = {
     "system": "system",

@@ -25,12 +25,12 @@ from .columns import PREPARED_COLUMNS, UNREADABLE, is_sft, read_columns, refuse_
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
-from .kept import apart
 from .keys import RowKeys, row_keys
 from .messages import described, text_of
 from .notes import CUT, EARLY_END, FIELD, sentence, sentence_on_fields
 from .nulls import Keys, given_arguments
-from .template import EarlyEndError, PairTemplate
+from .reading.kept import apart
+from .template.pair_template import EarlyEndError, PairTemplate
 from .turns import tools_of, turns_of
 from .unused import naming, not_sft
 

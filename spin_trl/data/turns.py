@@ -11,7 +11,6 @@ from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
 from .columns import PROMPT_INPUT
-from .json_text import holds_messages
 from .messages import (
     as_messages,
     as_text,
@@ -25,7 +24,8 @@ from .messages import (
 )
 from .notes import MARKED, UNANSWERED
 from .nulls import Keys
-from .template import Message
+from .reading.json_text import holds_messages
+from .template.pair_template import Message
 
 _OLD_ROLES = {"human": "user", "gpt": "assistant"}
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from .columns import PREPARED_COLUMNS, PROMPT_INPUT, is_text, is_unpaired, read_columns
 from .holdings import first_filled
-from .json_text import are_messages, holds_messages
+from .reading.json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
 _RESPONSES = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..loss_types import LENGTHS, LOSS_TYPES, OPPONENT, POLICY, PROTO
+from ..objectives.registry import LENGTHS, LOSS_TYPES, OPPONENT, POLICY, PROTO
 from .figures import HeldOutRow, mean_of
 
 BINS = 40

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
+from ..data.functions import place_of, resolve
 from ..errors import RecipeError, nearest
-from ..functions import place_of, resolve
 
 Score = float | Mapping[str, float]
 """What a scorer says of a generated response: a number, or named numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from ..config import SPINConfig
+from ..config.iteration import SPINConfig
 
 FinishReason = Literal["eos", "length"]
 

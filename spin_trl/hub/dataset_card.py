@@ -8,10 +8,10 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from ..lineage import Origin
 from . import markdown
-from .lineage import Origin
+from .dataset import MESSAGES, PLAIN, PairsInfo
 from .model_card import UNKNOWN_LICENSE, environment, linked
-from .pairs import MESSAGES, PLAIN, PairsInfo
 
 _FORMS = {
     MESSAGES: "lists of messages (`role`, `content`)",

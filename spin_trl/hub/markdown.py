@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..counts import counted
-from ..report.standings import Table
-from ..visible import cut, visible
+from ..report.tables import Table
+from ..report.text import cut, visible
 
 LONGEST = 1_200
 """Characters of a text that a card shows."""

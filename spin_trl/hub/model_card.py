@@ -16,13 +16,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..counts import counted
-from ..report.numbers import MISSING
+from ..lineage import Origin
+from ..objectives.methods import methods_of
+from ..report.formats import MISSING
 from ..report.record import SELF_PLAY, START, RunRecord, Stage, figure_name
-from ..report.standings import costs, devices, figures, standings
+from ..report.tables import costs, devices, figures, standings
 from ..report.verdict import remarks, sentence
 from . import markdown
-from .lineage import Origin
-from .methods import methods_of
 
 PLACEHOLDER = "path/to/this/folder"
 """Stands for the model's name while it has none on the Hub."""

@@ -20,8 +20,8 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from trl.trainer.utils import disable_dropout_in_model
 
 from ..errors import PlanError
-from ..forward.attention import IMPLEMENTATIONS
-from ..opponent import freeze_adapter
+from ..models.forward.attention import IMPLEMENTATIONS
+from ..training.opponent import freeze_adapter
 
 BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit formats: its default, and transformers'."""

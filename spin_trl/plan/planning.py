@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from ..config.recipe import Recipe, find, read
 from ..errors import RecipeError
-from ..play.launching import read_accelerate_config
-from ..recipe import Recipe, find, read
+from ..play.launch import read_accelerate_config
 from .devices import Device
 from .disk import plan_disk
 from .hours import Work, plan_hours

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 from trl.kernels import ChunkedLogProbFunction
 
 from ..errors import PlanError
-from ..forward import obstacles
-from ..forward.attention import attention_inputs
-from ..forward.head import CPU_TILE
-from ..forward.layout import Layout, lay_out
+from ..models.forward import obstacles
+from ..models.forward.attention import attention_inputs
+from ..models.forward.head import CPU_TILE
+from ..models.forward.layout import Layout, lay_out
 from .live import LiveTensors
 from .model import PlannedModel
 

@@ -16,14 +16,14 @@ from peft import PeftConfig
 from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
 from trl import get_quantization_config
 
-from ..adapters import base_of, is_adapter, load_adapter_config, peft_config_of
-from ..config import SPINConfig
+from ..config.iteration import SPINConfig
+from ..config.loop import SelfPlayConfig, iteration_settings
+from ..config.recipe import Recipe
 from ..errors import PlanError
-from ..loop_config import SelfPlayConfig, iteration_settings
+from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
+from ..objectives.terms import ObjectiveTerms
 from ..play.start import start_config
-from ..recipe import Recipe
-from ..terms import ObjectiveTerms
-from ..trainer import OPPONENT_BATCH_FACTOR
+from ..training.trainer import OPPONENT_BATCH_FACTOR
 from .model import ModelSettings
 from .sharding import Sharding
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..counts import counted
-from ..visible import visible
+from ..report.text import visible
 from .advice import Advice
 from .devices import Device
 from .hours import Work

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..config.recipe import Recipe
 from ..counts import agreeing
 from ..data.bad_rows import SKIP, BadRows
 from ..data.columns import is_text
-from ..data.local import is_local
 from ..data.prepare import prepare
-from ..data.template import PairTemplate
-from ..eos import load_eos_ids
+from ..data.reading.local import is_local
+from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
-from ..models import load_tokenizer
+from ..models.eos import load_eos_ids
+from ..models.policy import load_tokenizer
 from ..play.start import build_tokenizer, texts_of
-from ..recipe import Recipe
 from .rehearsal import PairLengths
 from .setup import offline_datasets
 

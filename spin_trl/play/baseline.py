@@ -27,12 +27,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..adapters import is_adapter
-from ..models import load_policy
-from .directory import START, arm_name, baseline_stage, iteration_stage, replace_folder
-from .progress import ReportSteps
-from .run import Run, free_memory, since
-from .tracking import training_logs
+from ..models.adapters import is_adapter
+from ..models.policy import load_policy
+from ..run.directory import START, arm_name, baseline_stage, iteration_stage, replace_folder
+from ..run.progress import ReportSteps
+from ..run.run import Run, free_memory, since
+from .trackers import training_logs
 
 
 def train_supervised(

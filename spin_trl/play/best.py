@@ -9,8 +9,8 @@ from typing import Any
 
 from ..evaluation.selection import Measured, Metric, choose_best
 from ..files import read_json, write_json
-from .directory import START, RunDirectory, iteration_stage
-from .run import Run
+from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.run import Run
 
 
 def measured(run: Run, iteration: int) -> dict[str, Measured]:

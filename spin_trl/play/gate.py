@@ -17,9 +17,9 @@ from accelerate import PartialState
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric
+from ..run.directory import START, iteration_number, iteration_stage
+from ..run.run import GATE, Run
 from .best import best_of, measured, metric_of
-from .directory import START, iteration_number, iteration_stage
-from .run import GATE, Run
 
 WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a

@@ -9,14 +9,14 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..adapters import output_layer_refusals, second_adapter
-from ..arguments import unnamed
-from ..config import SPINConfig
+from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError
-from ..model_digest import FROZEN_ADAPTER, base_tensors, digest
-from ..models import load_policy, load_tokenizer
-from ..unplayable import noted, refuse
-from .directory import replace_folder
+from ..models.adapters import output_layer_refusals, second_adapter
+from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
+from ..models.policy import load_policy, load_tokenizer
+from ..run.directory import replace_folder
+from ..training.arguments import unnamed
+from ..training.unplayable import noted, refuse
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""

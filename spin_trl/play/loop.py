@@ -20,36 +20,37 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl import DPOConfig
 
-from .. import credentials, terminal
-from ..arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
-from ..config import SPINConfig
+from ..config import credentials
+from ..config.iteration import SPINConfig
+from ..config.loop import SelfPlayConfig, StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.scorers import Scorer, scorer_of
 from ..files import JOURNAL, definition_of, read_json
-from ..hub.lineage import model_origin
-from ..loop_config import SelfPlayConfig, StartConfig
-from ..model_digest import digest
-from ..unplayable import noted, refuse
+from ..hub.cards import write_cards
+from ..hub.push import Pushing
+from ..lineage import model_origin
+from ..models.digest import digest
+from ..report import terminal
+from ..run.contents import TRANSIENT
+from ..run.directory import START, RunDirectory
+from ..run.journal import MADE
+from ..run.run import LAUNCHED, Run
+from ..run.settings import freeze, python_settings, renew
+from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
+from ..training.unplayable import noted, refuse
 from .baseline import save_model
 from .best import deliver_best, tidy
-from .cards import write_cards
-from .contents import TRANSIENT
-from .directory import START, RunDirectory
-from .freeze import freeze, python_settings, renew
+from .console import Figures, all_figures, phase_line, show, table_so_far
 from .gate import Verdict, judge, settle
 from .given import keep_adapter, tokenizer_of
-from .identity import is_same_start, point_adapters_at_start
-from .journal import MADE
 from .phases import Launch, in_this_process, training_plugin
-from .preparing import prepare_data
-from .pushing import Pushing
-from .rehearsing import processes_of, reasons, starts_from_adapter
-from .run import LAUNCHED, Run
-from .showing import Figures, all_figures, phase_line, show, table_so_far
-from .tracking import track
-from .watching import watched
+from .prepare import prepare_data
+from .rehearse import processes_of, reasons, starts_from_adapter
+from .same_start import is_same_start, point_adapters_at_start
+from .trackers import track
+from .watch import watched
 
 logger = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from ..errors import LaunchError, RecipeError, RunDirectoryError, nearest
 from ..evaluation.figures import is_figure
 from ..files import read_json
-from .answering import generate_iteration
+from ..run.directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
+from ..run.run import Run
 from .baseline import play_baseline
-from .directory import PHASE_LOCK, START, arm_name, baseline_stage, iteration_stage
-from .evaluating import evaluate
+from .evaluate import evaluate
 from .gate import settle
-from .run import Run
+from .generate import generate_iteration
 from .start import make_start
-from .training import train
+from .train import train
 
 Launch = Callable[[Run, str, int], None]
 """Runs a phase, by its name, of an iteration."""

@@ -22,13 +22,13 @@ from transformers import (
     set_seed,
 )
 
+from ..config.loop import StartConfig
 from ..data.columns import UNREADABLE, is_text
-from ..loop_config import StartConfig
+from ..run.directory import START
+from ..run.progress import ReportSteps
+from ..run.run import Run, since
 from .baseline import save_model, train_supervised
-from .directory import START
-from .progress import ReportSteps
-from .run import Run, since
-from .tracking import training_logs
+from .trackers import training_logs
 
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 

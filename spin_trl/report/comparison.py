@@ -13,7 +13,7 @@ from ..evaluation.figures import is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
 from ..files import write_atomically
 from .plot import difference_bar, show_names_as_they_are
-from .table import COLUMNS, Column, column_of, run_table
+from .terminal_table import COLUMNS, Column, column_of, run_table
 
 START_ARM = "start"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..files import write_atomically
-from ..visible import visible
+from .text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

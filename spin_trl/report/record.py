@@ -10,7 +10,7 @@ from typing import Any
 
 from ..evaluation.figures import ByPrompt, difference
 from ..evaluation.intervals import Difference
-from .numbers import Form
+from .formats import Form
 
 SELF_PLAY = "self-play"
 START = -1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..counts import counted
 from ..evaluation.intervals import Difference
-from .numbers import Form
+from .formats import Form
 from .record import RunRecord, Stage, arm_name, figure_name
 
 

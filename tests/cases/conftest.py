@@ -4,7 +4,7 @@ import pytest
 
 from cases.playing import Command, Said
 from spin_trl.cli import main
-from spin_trl.commands.session import session_of
+from spin_trl.cli.session import session_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import tiny
-from play.runs import SETTINGS
+from runs import SETTINGS
 
 Row = dict[str, Any]
 

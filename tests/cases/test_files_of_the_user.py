@@ -10,7 +10,7 @@ import pytest
 from datasets import load_from_disk
 
 from cases.playing import Command, chats, save_dataset, sides, write_recipe, write_rows
-from play.runs import contents, steps
+from runs import contents, steps
 
 
 def test_overwrite_leaves_files_that_the_run_has_not_written(

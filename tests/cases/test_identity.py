@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 import tiny
 from cases.playing import Command, adapter, chats, play, prepared, texts, with_bos, write_recipe
-from play.runs import answers, entry, steps
+from runs import answers, entry, steps
 from spin_trl import SPINConfig, SPINTrainer
 
 TWO_ITERATIONS = [(phase, f"iteration-{number}") for number in (0, 1) for phase in ("generate", "train")]

@@ -13,7 +13,7 @@ from trl import DPOConfig
 
 import tiny
 from cases.playing import Command, adapter, chats, write_recipe
-from play.runs import SETTINGS, steps
+from runs import SETTINGS, steps
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
 from spin_trl.errors import DataError, RecipeError
 

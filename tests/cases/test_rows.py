@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 import tiny
 from cases.playing import Command, Row, chats, conversation, prepared, sides, texts, with_bos, write_recipe, write_rows
-from play.runs import entry
+from runs import entry
 from trl_templates import TEMPLATES
 
 USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>"

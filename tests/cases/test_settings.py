@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 import tiny
 from cases.playing import Command, adapter, chats, play, write_recipe
-from play.runs import build, entry
+from runs import build, entry
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.errors import RecipeError
 

@@ -22,13 +22,13 @@ from drop_in.compare import steps, unchanged, weights
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data import notes
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate, eos_token_ids
-from spin_trl.evaluation.logps import response_logps
+from spin_trl.data.template.pair_template import PairTemplate, eos_token_ids
 from spin_trl.generation.engine import Response, Sampling
 from spin_trl.generation.produce import generate
 from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.generation.transformers import TransformersEngine
-from spin_trl.models import load_policy
+from spin_trl.models.logps import response_logps
+from spin_trl.models.policy import load_policy
 
 LN2: Final = 0.6931471805599453
 NF4: Final = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -275,7 +275,7 @@ def not_shared(reasons: list[str]) -> Iterator[None]:
             if found:
                 reasons.append(re.sub(r"^\w+For\w+ ", "the model ", found[1]))
 
-    handler, logger = Noting(), logging.getLogger("spin_trl.shared_prefix")
+    handler, logger = Noting(), logging.getLogger("spin_trl.models.forward.shared_prefix")
     logger.addHandler(handler)
     try:
         yield

@@ -10,7 +10,7 @@ from spin_trl.data.arrow import remapped, rows_of, save_rows
 from spin_trl.data.held_out import split_held_out
 from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 
 
 def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import tiny
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 
 
 def prepared(rows: Dataset) -> list[tuple[str, str]]:

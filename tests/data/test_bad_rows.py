@@ -11,7 +11,7 @@ from spin_trl.data.bad_rows import BadRow, BadRows, left_out
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load
 from spin_trl.data.prepare import prepare_and_count
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError, TemplateError
 from spin_trl.report.data import remarks_on_data
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import tiny
 from spin_trl.data.held_out import GROUP, group_of, separate, split_held_out
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
 
 

@@ -9,7 +9,7 @@ import tiny
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import hash_of, row_keys, rows_digest
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.files import definition_of
 
 HUMAN, GPT = {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A boat."}

@@ -21,7 +21,7 @@ import tiny
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
 
 

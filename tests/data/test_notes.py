@@ -10,11 +10,11 @@ from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.data import notes
 from spin_trl.data.notes import NAMES, sentence
 from spin_trl.data.prepare import prepare_and_count
-from spin_trl.data.template import PairTemplate
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
-from spin_trl.play.directory import RunDirectory
-from spin_trl.play.preparing import prepare_data
-from spin_trl.play.run import Run
+from spin_trl.play.prepare import prepare_data
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.run import Run
 
 
 @pytest.mark.parametrize("note", NAMES)

@@ -17,7 +17,7 @@ from spin_trl.data.columns import PREPARED_COLUMNS, is_sft
 from spin_trl.data.held_out import split_held_out
 from spin_trl.data.load import load, rename_columns
 from spin_trl.data.prepare import prepare
-from spin_trl.data.template import EncodedPair, PairTemplate
+from spin_trl.data.template.pair_template import EncodedPair, PairTemplate
 from spin_trl.errors import DataError, TemplateError
 
 U, A = "user", "assistant"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from spin_trl.config.loop import SIGNS as NAMES
 from spin_trl.evaluation.degeneration import SIGNS, Answer, Finding, findings, measure, normalised, odd_characters
-from spin_trl.loop_config import SIGNS as NAMES
 
 
 def answer(generated: str, real: str = "a b c d e f") -> Answer:

@@ -10,15 +10,15 @@ from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+import runs
 import tiny
 from hub.server import LocalHub, Repository
-from play import runs
-from spin_trl import adapters
-from spin_trl.adapters import is_adapter
 from spin_trl.cli import main
 from spin_trl.errors import RecipeError
-from spin_trl.model_digest import digest
-from spin_trl.models import load_policy
+from spin_trl.models import adapters
+from spin_trl.models.adapters import is_adapter
+from spin_trl.models.digest import digest
+from spin_trl.models.policy import load_policy
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
 

@@ -6,9 +6,9 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hub.server import LocalHub
+from spin_trl.hub.dataset import MESSAGES, PairsInfo
 from spin_trl.hub.dataset_card import DatasetFacts, Generator, dataset_card
-from spin_trl.hub.lineage import Origin
-from spin_trl.hub.pairs import MESSAGES, PairsInfo
+from spin_trl.lineage import Origin
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from spin_trl.hub.markdown import code, fenced, plain, rows, table
-from spin_trl.report.standings import Cell, Row, Table
+from spin_trl.report.tables import Cell, Row, Table
 
 
 @pytest.mark.parametrize(

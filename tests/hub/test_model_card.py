@@ -8,10 +8,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 import made_up
 from hub.server import LocalHub, problems_of_card
-from spin_trl.hub.lineage import Origin
-from spin_trl.hub.methods import METHODS, methods_of
 from spin_trl.hub.model_card import ModelFacts, model_card
-from spin_trl.loss_types import LOSS_TYPES
+from spin_trl.lineage import Origin
+from spin_trl.objectives.methods import METHODS, methods_of
+from spin_trl.objectives.registry import LOSS_TYPES
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 JOURNAL = [

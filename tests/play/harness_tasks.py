@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import tiny
-from play.runs import logp
+from runs import logp
 
 SHOTS = 2
 

@@ -11,11 +11,11 @@ from datasets import load_from_disk
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from play.runs import build, entry, steps, tensors, weights
+from runs import build, entry, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
 from spin_trl.play.baseline import supervised_args
-from spin_trl.play.directory import arm_name
+from spin_trl.run.directory import arm_name
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -144,7 +144,7 @@ def test_names_of_arms() -> None:
 
 def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked: worked out by hand."""
-    from play.runs import logp
+    from runs import logp
 
     losses: list[float] = []
     original = baseline.Trainer.log

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from play import runs
+import runs
 from spin_trl.cli import main
-from spin_trl.commands.session import session_of
-from spin_trl.play.directory import RunDirectory
+from spin_trl.cli.session import session_of
+from spin_trl.run.directory import RunDirectory
 
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """

@@ -13,11 +13,11 @@ import torch
 from datasets import Dataset
 
 import tiny
-from play.runs import answers, build, entry, journal, steps, weights
+from runs import answers, build, entry, journal, steps, weights
 from spin_trl import SelfPlay
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
-from spin_trl.play.answering import _check_numbers
 from spin_trl.play.gate import Verdict, judge, plateau
+from spin_trl.play.generate import _check_numbers
 
 
 def others(first: int, count: int) -> Dataset:

@@ -7,12 +7,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+import runs
 import tiny
-from play import runs
-from spin_trl.adapters import base_of, is_adapter
 from spin_trl.errors import RecipeError
-from spin_trl.model_digest import digest
-from spin_trl.models import load_policy
+from spin_trl.models.adapters import base_of, is_adapter
+from spin_trl.models.digest import digest
+from spin_trl.models.policy import load_policy
 from spin_trl.play.given import keep_adapter
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}

@@ -14,9 +14,14 @@ from typing import Any
 import pytest
 from peft import LoraConfig
 
-from play.runs import answers, build, steps, weights
+from runs import answers, build, steps, weights
 
-MODULES = ["spin_trl.play.loop", "spin_trl.trainer", "transformers.models.llama.modeling_llama", "matplotlib.figure"]
+MODULES = [
+    "spin_trl.play.loop",
+    "spin_trl.training.trainer",
+    "transformers.models.llama.modeling_llama",
+    "matplotlib.figure",
+]
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")

@@ -15,16 +15,16 @@ from datasets import Dataset, IterableDataset, load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from play.runs import answers, build, contents, entry, journal, recipe, steps, tensors, weights
+from runs import answers, build, contents, entry, journal, recipe, steps, tensors, weights
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
-from spin_trl.checkpoint import is_of_a_model
 from spin_trl.cli import main
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play import loop, phases
-from spin_trl.play.directory import RunDirectory
-from spin_trl.play.launching import by_accelerate
-from spin_trl.play.preparing import prepare_data
-from spin_trl.play.reporting import write_report
+from spin_trl.play.launch import by_accelerate
+from spin_trl.play.prepare import prepare_data
+from spin_trl.report.write import write_report
+from spin_trl.run.checkpoint import is_of_a_model
+from spin_trl.run.directory import RunDirectory
 
 LN2 = math.log(2)
 PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", "save_steps": 1}
@@ -228,10 +228,10 @@ def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
 
 def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning rate, beta, epochs and temperature reach the trainer and the generation of their iteration."""
-    from spin_trl.play import training
+    from spin_trl.play import train
 
     seen: list[dict[str, float]] = []
-    original = training.SPINTrainer
+    original = train.SPINTrainer
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         settings = kwargs["args"]
@@ -246,7 +246,7 @@ def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch
         )
         return trainer
 
-    monkeypatch.setattr(training, "SPINTrainer", spy)
+    monkeypatch.setattr(train, "SPINTrainer", spy)
     lists = {
         "learning_rate": [2e-2, 1e-2],
         "beta": [0.1, 5.0],
@@ -605,7 +605,7 @@ def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monke
 def test_a_report_that_fails_does_not_end_the_run(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("spin_trl.play.showing.write_report", lambda directory: 1 / 0)
+    monkeypatch.setattr("spin_trl.play.console.write_report", lambda directory: 1 / 0)
     result = build(llama_folder, num_iterations=1).run()
     assert Path(result.best_model).is_dir()
     assert "report.html was not written: ZeroDivisionError" in caplog.text

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from play.runs import answers, build, entry, steps, weights
+from runs import answers, build, entry, steps, weights
 from spin_trl import SPINTrainer
 from spin_trl.errors import RecipeError, RunDirectoryError
 

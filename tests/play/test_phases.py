@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from play.runs import build, contents, steps, weights
+from runs import build, contents, steps, weights
 from spin_trl.errors import GenerationsError, LaunchError, RunDirectoryError
 from spin_trl.play import phases
-from spin_trl.play.directory import PHASE_LOCK, RunDirectory
 from spin_trl.play.phases import PHASES
-from spin_trl.trainer import SPINTrainer
+from spin_trl.run.directory import PHASE_LOCK, RunDirectory
+from spin_trl.training.trainer import SPINTrainer
 
 ORDER = [("start", 0), *((phase, t) for t in (0, 1) for phase in ("generate", "train", "evaluate", "baseline"))]
 
@@ -48,8 +48,8 @@ def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path,
     """Not a file changes, and no model is loaded."""
     before = contents(played)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spin_trl.play.answering.load_policy", None)
-        patch.setattr("spin_trl.play.training.SPINTrainer", None)
+        patch.setattr("spin_trl.play.generate.load_policy", None)
+        patch.setattr("spin_trl.play.train.SPINTrainer", None)
         patch.setattr("spin_trl.play.baseline.load_policy", None)
         build(llama_folder, played, baseline="sft").run_phase(phase, iteration)
     assert contents(played) == before
@@ -192,7 +192,7 @@ def test_what_needs_whole_replicas_is_refused_under_a_plugin(
 
 def test_phases_have_the_names_of_the_commands() -> None:
     """What `spin-trl` calls a phase is what the loop calls it."""
-    from spin_trl.commands.run import PHASES as COMMANDS
+    from spin_trl.cli.run import PHASES as COMMANDS
 
     assert set(PHASES) == set(COMMANDS)
 

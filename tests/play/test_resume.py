@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from play import runs
+import runs
 from processes import alike
 from spin_trl.cli import main
 

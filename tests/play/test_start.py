@@ -9,10 +9,10 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 import tiny
-from play.runs import ROWS, build, entry, logp, steps, weights
-from spin_trl.data.template import PairTemplate
+from runs import ROWS, build, entry, logp, steps, weights
+from spin_trl.config.loop import StartConfig
+from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.loop_config import StartConfig
 from spin_trl.play.start import END, TURN, TURN_END, build_tokenizer
 
 SMALL: dict[str, Any] = {

@@ -10,8 +10,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from play import runs
-from spin_trl import shipped
+import runs
+from spin_trl.config import shipped
 
 CONFIGS = shipped.accelerate_configs()
 SLURM = CONFIGS["single"].parent / "slurm.sh"

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 import tiny
 from recipes import small
-from spin_trl import shipped
+from spin_trl.config import shipped
 
 NOTEBOOK = shipped.recipes()["qwen2.5-0.5b-t4"].parent / "notebook.ipynb"
 

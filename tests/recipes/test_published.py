@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from spin_trl import shipped
-from spin_trl.loop_config import iteration_settings
-from spin_trl.play.directory import RunDirectory
-from spin_trl.play.launching import read_accelerate_config
-from spin_trl.play.run import Run
-from spin_trl.recipe import find, read
+from spin_trl.config import shipped
+from spin_trl.config.loop import iteration_settings
+from spin_trl.config.recipe import find, read
+from spin_trl.play.launch import read_accelerate_config
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.run import Run
 
 ULTRACHAT = {
     "dataset_name": "HuggingFaceH4/ultrachat_200k",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ...visible import visible
+from ..text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

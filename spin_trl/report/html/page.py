@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...visible import visible
-from ..standings import Table
+from ..tables import Table
+from ..text import visible
 from .charts import Group
 from .samples import Shown, summary
 

@@ -14,8 +14,8 @@ from html import escape
 from typing import Any
 
 from ...counts import counted
-from ...visible import cut, visible
-from .differences import Part, compare
+from ..text import cut, visible
+from .diff import Part, compare
 
 FAIR, WON, LOST = 20, 10, 10
 """Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where

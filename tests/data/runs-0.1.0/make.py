@@ -91,10 +91,10 @@ CHECKPOINT = 3
 def make(kind: str, point: str, target: Path) -> None:
     """Play a run up to a point, in a process of its own, and pack its folder into `target`."""
     import yaml
+    from spin_trl.loop_config import StartConfig
     from transformers import GenerationConfig
 
     import tiny
-    from spin_trl.loop_config import StartConfig
     from spin_trl.play.start import build_tokenizer, texts_of
 
     rows = tiny.sft(ROWS)
@@ -116,10 +116,10 @@ def make(kind: str, point: str, target: Path) -> None:
 
 def play(point: str) -> None:
     """Play the run of the current folder, and die at a point of iteration 1."""
+    from spin_trl.play.journal import Journal
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from spin_trl.cli import main
-    from spin_trl.play.journal import Journal
 
     append = Journal.append
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from made_up import record, sample, stage, write_run
-from spin_trl.play.directory import RunDirectory
-from spin_trl.play.reporting import write_report
+from spin_trl.report.write import write_report
+from spin_trl.run.directory import RunDirectory
 
 playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
 

@@ -12,7 +12,7 @@ from made_up import record, sample, stage
 from spin_trl.report.html.charts import all_charts
 from spin_trl.report.html.page import Page, render
 from spin_trl.report.html.samples import Shown, choose, sections
-from spin_trl.report.standings import costs, facts, figures, standings
+from spin_trl.report.tables import costs, facts, figures, standings
 from spin_trl.report.verdict import remarks, sentence
 
 HOSTILE = (

@@ -1,0 +1,132 @@
+"""`spin-trl eval`: the papers' benchmarks, or tasks of lm-evaluation-harness, on a model of a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import Any
+
+from ..counts import counted
+from ..errors import BenchmarkError, RecipeError
+from ..evaluation.benchmarks import SUITES, chosen, harness_version
+from ..report.terminal import shown_path
+from .session import quieten
+
+
+def add(commands: Any) -> None:
+    """Add the arguments."""
+    parser = commands.add_parser(
+        "eval",
+        help="run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
+        description="Run benchmarks on a model of a run. What has been run is shown again, not run twice.",
+        epilog=f"Suites:\n{_suites()}\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", nargs="?", help="run directory")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        required=True,
+        metavar="TASK",
+        help="suites, and tasks of the harness; `list` lists the suites",
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--iteration", type=int, metavar="T", help="the model that iteration T made, from 0")
+    which.add_argument(
+        "--stage", default="best", help="best (the default), start, iteration-2, baseline/sft/iteration-2, ..."
+    )
+    parser.add_argument(
+        "--num_fewshot", type=_whole, metavar="N", help="examples before a question, instead of the suite's"
+    )
+    parser.add_argument(
+        "--limit", type=_limit, metavar="N", help="the first N questions of every task only, or this share of them"
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=_batch_size,
+        metavar="N",
+        help="requests at once, or `auto` (`per_device_eval_batch_size`)",
+    )
+    parser.add_argument("--include_path", metavar="FOLDER", help="tasks of your own, as the harness's YAML files")
+    parser.add_argument("--apply_chat_template", action="store_true", help="ask in the model's chat template")
+    parser.add_argument("--log_samples", action="store_true", help="keep every question with its answer, too")
+    parser.add_argument("--again", action="store_true", help="run what has been run before, too")
+    parser.set_defaults(function=evaluate)
+
+
+def _suites() -> str:
+    """The suites, each with its benchmarks and their shots."""
+    return "\n".join(
+        f"  {name}: {', '.join(f'{one.name} ({one.shots})' for one in benchmarks)}"
+        for name, benchmarks in SUITES.items()
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _limit(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if 0 < number < 1:
+        return number
+    if number < 1 or number != number // 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of questions nor a share of them")
+    return int(number)
+
+
+def _batch_size(text: str) -> int | str:
+    if text != "auto" and not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of requests nor `auto`")
+    return text if text == "auto" else int(text)
+
+
+def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Run benchmarks, and show what they and earlier ones found."""
+    if options.tasks == ["list"]:
+        print(_suites())
+        return
+    if options.run is None:
+        raise RecipeError("Which run? `spin-trl eval RUN --tasks ...`, with the run directory before the tasks.")
+    harness_version()  # said now, not after the seconds that the stack takes
+    quieten()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    from ..play.benchmark import Settings, run_benchmarks
+    from ..play.open import reopen
+    from ..report import terminal
+    from ..report.benchmarks import suite_table, task_table
+    from ..run.directory import iteration_stage
+    from ..run.stages import find_stage
+
+    run = reopen(options.run, overrides)
+    if run.args.disable_tqdm:
+        os.environ["TQDM_DISABLE"] = "1"
+    stage = find_stage(run, options.stage if options.iteration is None else iteration_stage(options.iteration))
+    suites = chosen(options.tasks, options.num_fewshot)
+    settings = Settings(
+        options.batch_size, options.limit, options.apply_chat_template, options.include_path, options.log_samples
+    )
+    everything = list(dict.fromkeys(one for benchmarks in suites.values() for one in benchmarks))
+    outcome = run_benchmarks(run, stage, everything, settings, again=options.again)
+    if int(os.environ.get("RANK", "0")) == 0:
+        console = terminal.console()
+        for suite, benchmarks in suites.items():
+            title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")
+            console.print((suite_table if suite else task_table)(title, benchmarks, outcome.results))
+        if options.limit is not None:
+            console.print(f"A look at {options.limit} of every task, not the benchmarks.", style="yellow")
+        print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
+    if outcome.failures:
+        of = f"of {counted(len(everything), 'benchmark')}"
+        raise BenchmarkError(
+            "\n".join(
+                [f"{len(outcome.failures)} {of} could not be run. The others are kept.", *outcome.failures],
+            )
+        )

@@ -1,0 +1,40 @@
+"""`spin-trl compare`: several objectives side by side, from one start."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .run import EPILOG
+from .session import quieten
+
+
+def add(commands: Any) -> None:
+    """Add the arguments."""
+    parser = commands.add_parser(
+        "compare", help="play several objectives side by side", epilog=EPILOG, allow_abbrev=False
+    )
+    parser.add_argument("recipe")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        required=True,
+        metavar="ARM",
+        help="losses (sigmoid space tspin spif iris ...), sums of them (space+0.1*sft), and sft, the supervised arm",
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (1)")
+    parser.add_argument("--devices", type=int, default=1, help="arms at the same time, on GPUs each on its own (1)")
+    parser.add_argument(
+        "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
+    )
+    parser.set_defaults(function=compare)
+
+
+def compare(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Play the arms."""
+    quieten()
+    from ..config.checks import as_mapping
+    from ..play.compare import Comparison
+
+    arm_settings = as_mapping("--arm_settings", options.arm_settings)
+    Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings).run()

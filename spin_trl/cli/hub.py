@@ -1,0 +1,92 @@
+"""`spin-trl push`: what is missing of a run on the Hub. `spin-trl card`: the cards of its models and pairs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..errors import HubError, RecipeError, RunDirectoryError
+from ..quiet import quiet
+from ..report.terminal import shown, shown_path
+from .session import quieten
+
+
+def add(commands: Any) -> None:
+    """Add the arguments."""
+    push = commands.add_parser(
+        "push",
+        help="push a run to the Hub, as far as it is not there",
+        description="Push every accepted iteration to a branch, and the best to main. The token is that of `HF_TOKEN` or "
+        "of the login. What is left out here is as the run has it set.",
+        allow_abbrev=False,
+    )
+    push.add_argument("run", help="run directory")
+    push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
+    push.add_argument("--hub_private_repo", type=_truth, metavar="BOOL", help="make repositories private")
+    push.add_argument("--push_generations", type=_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
+    push.add_argument("--hub_dataset_id", metavar="NAME", help="repository of the pairs")
+    push.add_argument("--hub_license", metavar="LICENCE", help="licence, as the Hub calls it")
+    push.set_defaults(function=push_run)
+    card = commands.add_parser(
+        "card", help="write the cards of a run's models and pairs, as the run stands", allow_abbrev=False
+    )
+    card.add_argument("run", help="run directory")
+    card.set_defaults(function=write, takes_settings=False)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
+def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Push what is missing."""
+    if overrides:
+        raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` has what can be.")
+    quieten()
+    from ..hub.client import TALKATIVE, Hub
+    from ..hub.publish import Publisher
+    from ..play.open import reopen
+
+    # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
+    run = reopen(options.run, ["--use_cpu", "true"])
+    for name in ("hub_model_id", "hub_private_repo"):
+        if getattr(options, name) is not None:
+            setattr(run.args, name, getattr(options, name))
+    for name in ("push_generations", "hub_dataset_id", "hub_license"):
+        if getattr(options, name) is not None:
+            setattr(run.play, name, getattr(options, name))
+    hub = Hub(on_pause=lambda text: print(shown(text), file=sys.stderr))
+    hub.check_token()
+    count = 0
+
+    def say(text: str) -> None:
+        nonlocal count
+        count += 1
+        print(shown(text))
+
+    try:
+        with quiet(*TALKATIVE):
+            Publisher(run, hub, say).push_missing()
+    except HubError as error:
+        raise HubError(f"{error} What was pushed before it is there; the same command goes on.") from error
+    if not count:
+        print("Everything is there.")
+
+
+def write(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Write the cards, and print their paths."""
+    quieten()
+    from ..hub.cards import write_cards
+    from ..run.directory import RunDirectory
+
+    try:
+        written = write_cards(RunDirectory(options.run))
+    except PermissionError as error:
+        raise RunDirectoryError(f"The cards of {options.run} can't be written: {error}") from error
+    for path in written:
+        print(shown_path(path))
+    if not written:
+        print(f"{shown_path(options.run)} has no model yet, and no pairs.")

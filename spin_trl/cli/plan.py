@@ -1,0 +1,93 @@
+"""`spin-trl plan`: what a run will take, before it is paid for."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..errors import DoesNotFitError
+from ..quiet import quiet
+from .run import EPILOG
+from .session import quieten
+
+_DESCRIPTION = """\
+Say what a run will take: peak memory by phase and part, whether it fits, tokens, hours and disk. Nothing is trained, and no
+weights are read or fetched: a model's config.json is enough, and its tokenizer and the data if they are at hand.
+Exit codes: 0 it fits, or no GPU is named; 1 it does not fit the GPU that is named; 2 bad input.
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the arguments."""
+    parser = commands.add_parser(
+        "plan",
+        help="say what a run will take: memory, hours, disk",
+        description=_DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe")
+    parser.add_argument(
+        "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ...; default: the GPU here, else all known"
+    )
+    parser.add_argument("--num_gpus", type=int, metavar="N", help="instead of `num_processes` in `accelerate_config`")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, where it is not at hand")
+    parser.add_argument("--prompt_tokens", type=int, metavar="N", help="mean tokens of a prompt, likewise")
+    parser.add_argument("--response_tokens", type=int, metavar="N", help="mean tokens of a real response, likewise")
+    for what in ("training", "generation"):
+        parser.add_argument(
+            f"--{what}_tokens_per_second",
+            type=float,
+            metavar="N",
+            help=f"{what} tokens a second on one device, as measured",
+        )
+    parser.set_defaults(function=plan)
+
+
+def plan(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Show the plan."""
+    quieten()
+    with quiet("spin_trl"):  # what a run would warn of while it plays is not about a rehearsal
+        _show(options, overrides)
+
+
+def _show(options: argparse.Namespace, overrides: list[str]) -> None:
+    from ..plan import devices, show
+    from ..plan.advice import advise
+    from ..plan.planning import Wishes, make_plan, uses_cpu
+    from ..report import terminal
+
+    on_cpu = options.gpu is None and uses_cpu(options.recipe, overrides)
+    device = devices.named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.visible()
+    wishes = Wishes(
+        options.num_gpus,
+        options.rows,
+        options.prompt_tokens,
+        options.response_tokens,
+        options.training_tokens_per_second,
+        options.generation_tokens_per_second,
+    )
+    console = terminal.console()
+    found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu)
+    show.show_model(console, found)
+    console.print(show.memory_table(found, device))
+    if device is None:
+        console.print(show.devices_table(found, list(devices.DEVICES.values())))
+        fitting = [one for one in devices.DEVICES.values() if found.fits(one) and found.obstacle(one) is None]
+        shown = fitting[0] if fitting else devices.DEVICES["h200"]
+        console.print(f"Hours and disk on {shown.name}; `--gpu NAME` names another one.", style="dim")
+    else:
+        shown = device
+    work = found.work(shown)
+    console.print(show.hours_table(found, work))
+    show.show_assumptions(console, found, shown, found.disk(work))
+    if device is None:
+        return
+    limit = device.memory * 2**30
+    advice, more_gpus = ([], None) if found.fits(device) else advise(found, limit)
+    show.show_verdict(console, found, device, advice, more_gpus)
+    if options.gpu and (not found.fits(device) or found.obstacle(device) is not None):
+        raise DoesNotFitError(
+            f"The run does not fit {device.name} as it is." if not found.fits(device) else str(found.obstacle(device))
+        )

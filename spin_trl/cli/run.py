@@ -1,0 +1,57 @@
+"""`spin-trl run` plays all iterations; `generate`, `train`, `evaluate`, `start` and `baseline` are one phase each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..errors import RecipeError
+from ..report.terminal import shown_path
+from .session import session_of
+
+EPILOG = """\
+A recipe is a YAML file, a folder with spin.yaml, a run directory, or the name of a recipe that ships with the package.
+Every setting of a recipe can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
+"""
+
+PHASES = {
+    "generate": "let the opponent of an iteration answer the prompts",
+    "train": "train an iteration on its generations",
+    "evaluate": "measure an iteration's model on the held-out prompts",
+    "start": "make the start, if no checkpoint is given, and measure it",
+    "baseline": "train and measure the supervised baseline of an iteration",
+}
+
+
+def add(commands: Any) -> None:
+    """Add the arguments of `run` and of the phases."""
+    run = commands.add_parser(
+        "run", help="play all iterations, or go on with a run", epilog=EPILOG, allow_abbrev=False
+    )
+    run.add_argument("recipe")
+    run.set_defaults(function=play)
+    for name, what in PHASES.items():
+        phase = commands.add_parser(name, help=what, epilog=EPILOG, allow_abbrev=False)
+        phase.add_argument("recipe", help="recipe, or run directory")
+        phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
+        phase.set_defaults(function=play_phase)
+
+
+def play(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Play all iterations."""
+    result = session_of(options.recipe, overrides).run()
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
+        print(f"Report: {shown_path(result.directory / 'report.html')}")
+
+
+def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Play one phase."""
+    session = session_of(options.recipe, overrides)
+    if not 0 <= options.iteration < session.state.play.num_iterations:
+        raise RecipeError(
+            f"`--iteration` is {options.iteration}, but the run has the iterations 0 to "
+            f"{session.state.play.num_iterations - 1}."
+        )
+    session.run_phase(options.command, options.iteration)

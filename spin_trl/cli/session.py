@@ -1,0 +1,129 @@
+"""What a command that plays needs: the run that a recipe and its overrides describe, and libraries that keep quiet."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RunDirectoryError
+
+if TYPE_CHECKING:
+    from ..config.recipe import Recipe
+    from ..play.loop import SelfPlay
+
+
+def session_of(source: str, overrides: list[str]) -> SelfPlay:
+    """The run that a recipe and its overrides describe."""
+    # Imported here: the stack takes seconds, and `--help` should not.
+    quieten()
+    from trl import get_quantization_config
+
+    from ..config.recipe import read
+    from ..data.bad_rows import SKIP
+    from ..models.adapters import peft_config_of
+    from ..play.launch import by_accelerate, read_accelerate_config
+    from ..play.loop import SelfPlay
+    from ..play.phases import in_this_process
+    from ..run.run import LAUNCHED
+
+    # What has been imported stays. Without this, every collection of garbage would walk through all of it.
+    gc.freeze()
+    recipe = read(source, overrides)
+    if recipe.play.accelerate_config:
+        read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
+    if recipe.args.disable_tqdm:
+        os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
+    recipe.play.run_dir = run_dir_of(recipe, source, overrides)
+    settings = recipe.settings()
+    for warning in recipe.unused():
+        logging.getLogger(__name__).warning(warning)
+    recipe.load_as_set()
+    if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
+        recipe.args.disable_tqdm = True  # whoever has launched this phase shows how far it is
+    return SelfPlay(
+        model=recipe.model.model_name_or_path,
+        args=recipe.args,
+        play=recipe.play,
+        train_dataset=recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP),
+        eval_dataset=recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP),
+        peft_config=peft_config_of(recipe.model),
+        quantization_config=get_quantization_config(recipe.model),
+        start=recipe.start,
+        launch=by_accelerate if recipe.play.accelerate_config else in_this_process,
+        settings=settings,
+        sources=dataclasses.asdict(recipe.data),
+        recipe=recipe.file,
+    )
+
+
+def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
+    """Where the run of a recipe is, or will be.
+
+    A run directory that is given instead of a recipe; `run_dir`; `output_dir`, unless `runs/NAME` has this recipe's run
+    already; `runs/NAME`.
+
+    Raises:
+        RunDirectoryError: a run directory is given, and another one is set, or that it is not to go on.
+    """
+    from ..config.recipe import is_overridden
+    from ..run.directory import RunDirectory, home_expanded
+    from ..run.settings import differences, frozen_settings
+
+    play = recipe.play
+    own = RunDirectory(source)
+    if own.ownership.holds_run() and own.recipe.is_file():
+        if (
+            is_overridden("run_dir", overrides)
+            and RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
+        ):
+            raise RunDirectoryError(
+                f"{source} is a run directory, and goes on there; `run_dir` is {play.run_dir}. For a new run with its "
+                f"settings, name the recipe: {own.recipe}."
+            )
+        if is_overridden("existing_run", overrides) and play.existing_run != "continue":
+            raise RunDirectoryError(
+                f"{source} is a run directory, and goes on there; `existing_run` is {play.existing_run}, which is for a "
+                "recipe that is played there. Name the recipe."
+            )
+        play.existing_run = "continue"
+        return str(own.path)
+    if play.run_dir:
+        return play.run_dir
+    suffix = "-smoke" if play.smoke else ""
+    usual = Path("runs") / (recipe.name + suffix)
+    if (
+        recipe.file is not None
+        and recipe.file == Path("recipe.yaml")
+        and RunDirectory("runs").ownership.is_earlier_run()
+    ):
+        usual = Path("runs")  # version 0.1.0 had no other name for it
+    if recipe.output_dir is None:
+        return str(usual)
+    there = RunDirectory(usual)
+    if there.ownership.holds_run() and there.recipe.is_file():
+        paths_from = there.ownership.paths_from()
+        if not differences(frozen_settings(there), recipe.settings(), paths_from):
+            if int(os.environ.get("RANK", "0")) == 0:
+                print(
+                    f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
+                )
+            return str(usual)
+    return str(home_expanded(recipe.output_dir + suffix))
+
+
+def quieten() -> None:
+    """What libraries say at every load and every save would bury what the run says."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # at its import: kernels that nobody asked for
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.disable_progress_bars()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,353 @@
+"""Finds tokens, keys and passwords in settings, so that they are refused before anything is written, logged or pushed.
+
+A run directory is shown to others and kept on the Hub, and a command line stands in the list of processes. Credentials
+belong into the environment or into a login, where the libraries that need them look for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import RecipeError
+
+HUB_NAMES = frozenset(
+    {
+        "hf_api_key",
+        "hf_api_token",
+        "hf_hub_token",
+        "hf_token",
+        "hub_token",
+        "huggingface_api_key",
+        "huggingface_hub_token",
+        "huggingface_token",
+        "huggingfacehub_api_token",
+        "hugging_face_hub_token",
+        "push_to_hub_token",
+        "token",
+        "use_auth_token",
+    }
+)
+"""Settings and environment variables that hold a token of the Hugging Face Hub."""
+
+OTHER_NAMES = frozenset(
+    {
+        "access_key",
+        "access_token",
+        "api_key",
+        "api_token",
+        "apikey",
+        "auth_token",
+        "authorization",
+        "aws_access_key_id",
+        "aws_session_token",
+        "bearer_token",
+        "client_secret",
+        "dvc_studio_token",
+        "gh_token",
+        "github_token",
+        "gitlab_token",
+        "id_token",
+        "kaggle_key",
+        "mlflow_tracking_token",
+        "mysql_pwd",
+        "password",
+        "passwd",
+        "pgpassword",
+        "private_key",
+        "refresh_token",
+        "secret",
+        "secret_key",
+        "session_token",
+    }
+)
+"""Those that hold one of somebody else's. Names are compared whole and without case; `hub-token` and `hubToken` are
+`hub_token`.
+"""
+
+_ENDINGS = (
+    "access_key",
+    "access_token",
+    "api_key",
+    "api_token",
+    "auth_token",
+    "client_secret",
+    "password",
+    "secret_key",
+)
+"""What the names of such environment variables end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`."""
+
+_ENDINGS_OF_VARIABLES = ("_token", "_secret", "_passwd")
+"""What else only the names of environment variables end in: no model has a `SLACK_TOKEN`, as it has a `pad_token`."""
+
+_HUB_TOKEN = r"(?<![A-Za-z0-9])(?:hf_|api_org_)[A-Za-z0-9]{30,}|(?<![A-Za-z0-9])hf_(?:oauth|jwt)_[\w.~+/=-]{30,}"
+_OTHER_TOKENS = (
+    r"gh[opusr]_[A-Za-z0-9]{36,}",  # GitHub
+    r"github_pat_\w{50,}",
+    r"glpat-[\w-]{20,}",  # GitLab
+    r"sk-(?:ant|proj|svcacct|or)-[\w-]{30,}|sk-[A-Za-z0-9]{40,}",  # Anthropic, OpenAI, OpenRouter
+    r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # AWS
+    r"AIza[\w-]{35}(?![\w-])",  # Google
+    r"xox[abeprs]-[A-Za-z0-9-]{20,}",  # Slack
+    r"wandb_v1_\w{40,}",
+    r"gsk_[A-Za-z0-9]{40,}",  # Groq
+    r"r8_[A-Za-z0-9]{37}(?![A-Za-z0-9])",  # Replicate
+    r"nvapi-[\w-]{50,}",
+)
+_TOKEN = re.compile(f"{_HUB_TOKEN}|(?<![A-Za-z0-9])(?:{'|'.join(_OTHER_TOKENS)})")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_LOGIN = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
+"""Name and password in an address."""
+_SIGNATURE = re.compile(
+    r"(?i)(?<=[?&#])((?:token|access_token|api_key|apikey|sig|signature|x-amz-signature|x-goog-signature)=)[^&#\s]{8,}"
+)
+"""The part of an address that lets whoever has it read what is there."""
+
+_NAMED = re.compile(
+    r"(?i)((?<![a-z0-9_])[\"']?(?:"
+    + "|".join(sorted((*HUB_NAMES, *OTHER_NAMES), key=len, reverse=True)).replace("_", "[-_]")
+    + rf"|[a-z0-9_]+_(?:{'|'.join(_ENDINGS)})"
+    + r")[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,}\]\"']+)"
+)
+"""A credential by its name, in a text that could not be parsed."""
+
+_CAPITAL_INSIDE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+_SWITCHES = frozenset({"", "0", "1", "false", "n", "no", "none", "null", "off", "on", "true", "y", "yes", "~"})
+"""Values that say whether a credential is used: `token: true` is none itself."""
+
+_NAMES_OF_COLUMNS = frozenset({"column_mapping"})
+"""Settings whose keys are the user's own names."""
+
+_HIDDEN = "***"
+_FOR_THE_HUB = "Set `HF_TOKEN` in the environment, or log in once with `hf auth login`."
+
+
+@dataclass(frozen=True)
+class Credential:
+    """One that stands in settings. What it is stays there.
+
+    Attributes:
+        place: where: `model_init_kwargs.token`.
+        what: what it is: `a token`.
+        remedy: what to do instead.
+    """
+
+    place: str
+    what: str
+    remedy: str
+
+
+def find(settings: Any, place: str = "") -> Iterator[Credential]:
+    """Yield the credentials that settings hold, at any depth: by their names, and by what they look like.
+
+    Args:
+        settings: mappings, sequences, dataclasses and values; text that is JSON or YAML is searched, too.
+        place: where they stand.
+    """
+    yield from _find(settings, place, set())
+
+
+def refuse(settings: Any, where: Path | None = None) -> None:
+    """Raise if settings hold a credential.
+
+    Args:
+        settings: as `find` takes them.
+        where: the file that they were read from.
+
+    Raises:
+        RecipeError: they do. The message says where, and where it belongs instead; what it is is not repeated.
+    """
+    found = next(find(settings), None)
+    if found is None:
+        return
+    file, there = (f"{where}: ", "Remove it there. ") if where is not None else ("", "")
+    subject = "What was given" if found.place.startswith("[") or not found.place else f"`{found.place}`"
+    raise RecipeError(
+        f"{file}{subject} can't be a setting: {found.what} does not belong into a recipe or onto a command line, where "
+        f"others can read it. {there}{found.remedy}"
+    )
+
+
+def refuse_in_text(text: str, where: Path) -> None:
+    """Raise if a token stands in a recipe's text, in a comment for instance: the file is shown to others as it is.
+
+    Args:
+        text: of the recipe.
+        where: the file that it was read from.
+
+    Raises:
+        RecipeError: one does. The message names the line, and does not repeat it.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if _TOKEN.search(line):
+            raise RecipeError(
+                f"{where}, line {number} holds a token, which does not belong into a recipe, where others can read it. "
+                f"Remove it there. {_FOR_THE_HUB}"
+            )
+
+
+def refuse_in_arguments(arguments: Sequence[str]) -> None:
+    """Raise if an argument of a command line is a credential, or holds one.
+
+    Args:
+        arguments: options, with their values behind them or after `=`, and whatever else was given.
+
+    Raises:
+        RecipeError: one is. What it is is not repeated.
+    """
+    options: list[dict[str, list[str]]] = [{}]
+    name = ""
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.removeprefix("--").partition("=")
+            options.append({name: [value] if equals else []})
+        else:
+            options[-1].setdefault(name, []).append(argument)
+    for option in options:
+        # A single value is not an item of a list.
+        refuse({name: values[0] if len(values) == 1 else values for name, values in option.items()})
+
+
+def hide(text: str) -> str:
+    """A text that is shown to others, with `***` for what looks like a credential.
+
+    It is for what has not been parsed: messages of other libraries, and files that are no YAML.
+    """
+    for pattern in (_TOKEN, _LOGIN):
+        text = pattern.sub(_HIDDEN, text)
+    return _SIGNATURE.sub(rf"\1{_HIDDEN}", text)
+
+
+def hide_named(text: str) -> str:
+    """Like `hide`, and with `***` for whatever stands behind the name of a credential, too: `token: ***`."""
+    return hide(_NAMED.sub(rf"\1{_HIDDEN}", text))
+
+
+def yaml_problem(error: Exception) -> str:
+    """What is wrong with a file that is no YAML, and where, without the line itself.
+
+    YAML's own message shows a part of the line, which may be a part of a token that nobody would know by its looks.
+
+    Args:
+        error: of YAML, or of what reads the file.
+    """
+    text = str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        said = ", ".join(part for part in (error.context, error.problem) if part)
+        text = f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+    return hide_named(text)
+
+
+def hidden(settings: Any) -> Any:
+    """Settings with `***` for the credentials in them: what trackers are told of a trainer's arguments."""
+    if isinstance(settings, Mapping):
+        return {
+            key: _HIDDEN if is_name(str(key)) and _is_secret(value) else hidden(value)
+            for key, value in settings.items()
+        }
+    if isinstance(settings, list | tuple):
+        return type(settings)(hidden(value) for value in settings) if type(settings) in (list, tuple) else settings
+    if isinstance(settings, str) and next(find(settings), None) is not None:
+        return _HIDDEN
+    return settings
+
+
+def is_name(name: str) -> bool:
+    """Whether a setting or an environment variable of this name holds a credential."""
+    name = _normal(name)
+    return name in HUB_NAMES or name in OTHER_NAMES or any(name.endswith(f"_{ending}") for ending in _ENDINGS)
+
+
+def _find(value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        value = {field.name: getattr(value, field.name) for field in fields if hasattr(value, field.name)}
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        if id(value) in seen:  # YAML's aliases may run in a circle
+            return
+        seen = seen | {id(value)}
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _in_entry(str(key), part, place, seen)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for number, part in enumerate(value):
+            yield from _find(part, f"{place}[{number}]", seen)
+    elif isinstance(value, str):
+        yield from _in_text(value, place, seen)
+
+
+def _in_entry(key: str, value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
+    if list(_in_text(key, place, seen)):
+        yield Credential(place or "a key", "a credential", _remedy(key, place))
+        return
+    # Variables are known by their names, wherever they are set.
+    inner = key if not place or place == "env" else f"{place}.{key}"
+    named = is_name(key) or (place == "env" and _normal(key).endswith(_ENDINGS_OF_VARIABLES))
+    if named and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
+        yield Credential(inner, _kind(key), _remedy(key, place))
+    else:
+        yield from _find(value, inner, seen)
+
+
+def _in_text(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
+    token = _TOKEN.search(text)
+    if token:
+        ours = re.match(_HUB_TOKEN, token[0]) is not None
+        yield Credential(place, "a token", _FOR_THE_HUB if ours else _remedy("", place))
+    elif _PRIVATE_KEY.search(text):
+        yield Credential(place, "a private key", _remedy("", place))
+    elif _LOGIN.search(text):
+        yield Credential(place, "an address with a password in it", _remedy("", place))
+    elif "://" in text and _SIGNATURE.search(text):
+        yield Credential(place, "an address with a key in it", _remedy("", place))
+    elif text.lstrip()[:1] in ("{", "["):
+        yield from _in_structure(text, place, seen)
+
+
+def _in_structure(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
+    """What JSON or YAML on a command line, or inside a file, holds; if it is neither, what can be seen of it."""
+    try:
+        parsed = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        found = _NAMED.search(text)
+        if found:
+            name = found[1].strip(" \t\n\"':=")
+            yield Credential(f"{place}.{name}", _kind(name), _remedy(name, place))
+        return
+    if not isinstance(parsed, str):
+        yield from _find(parsed, place, seen)
+
+
+def _is_secret(value: Any) -> bool:
+    """Whether the value of a setting with such a name is a credential: no switch, and nothing with parts of its own."""
+    if value is None or isinstance(value, bool | Mapping):
+        return False
+    if isinstance(value, list | tuple | set):
+        return any(_is_secret(part) for part in value)
+    return str(value).strip().lower() not in _SWITCHES
+
+
+def _kind(name: str) -> str:
+    name = _normal(name)
+    if "passw" in name:
+        return "a password"
+    return "a token" if name in HUB_NAMES or "token" in name else "a key"
+
+
+def _remedy(name: str, place: str) -> str:
+    if _normal(name) in HUB_NAMES:
+        return _FOR_THE_HUB
+    variable = f"`{name}`" if name and (place == "env" or name.isupper()) else "it"
+    return f"Set {variable} in the environment that the command is started from, or log in with the service's own command."
+
+
+def _normal(name: str) -> str:
+    return _CAPITAL_INSIDE.sub("_", name.strip()).lower().replace("-", "_")

@@ -1,0 +1,117 @@
+"""Settings that say which data a run learns from, and is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import yaml
+from datasets import Dataset
+
+from ..data.as_conversations import as_conversations
+from ..data.load import load
+from ..errors import RecipeError
+from .checks import in_range
+from .credentials import yaml_problem
+
+
+@dataclass
+class DataConfig:
+    """Which data a run learns from."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSONL, JSON, Parquet, CSV or TSV file, folder of them, `save_to_disk` folder, Hub name, or "
+            "`module:function`."
+        },
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
+    dataset_revision: str | None = field(default=None, metadata={"help": "Commit of a Hub dataset."})
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    held_out_name: str | None = field(
+        default=None,
+        metadata={"help": "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."},
+    )
+    held_out_config: str | None = field(
+        default=None,
+        metadata={"help": "Its configuration. None: `dataset_config`, where it is a split of the same dataset."},
+    )
+    held_out_split: str = field(default="test", metadata={"help": "Its split, where there are several."})
+    column_mapping: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'}
+    )
+    as_conversations: bool = field(
+        default=False,
+        metadata={
+            "help": "Take prompts and completions that are text as a user's and an assistant's message, so that the chat "
+            "template is put around them. For chat models."
+        },
+    )
+    max_rows: int | None = field(default=None, metadata={"help": "Use as many rows only: the first ones."})
+    max_rows_seed: int | None = field(
+        default=None,
+        metadata={
+            "help": "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` takes a recipe's own away
+        if isinstance(self.column_mapping, str):
+            try:
+                self.column_mapping = yaml.safe_load(self.column_mapping)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
+        if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
+            raise RecipeError(
+                f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
+            )
+        if self.max_rows is not None:
+            in_range("max_rows", self.max_rows, 1)
+        elif self.max_rows_seed is not None:
+            raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
+
+    def _as_set(self, dataset: Dataset) -> Dataset:
+        return as_conversations(dataset) if self.as_conversations else dataset
+
+    def _mapping(self) -> dict[str, str] | None:
+        return self.column_mapping if isinstance(self.column_mapping, dict) else None
+
+    def train(self, *, bad_as_rows: bool = False) -> Dataset:
+        """Load the data to train on.
+
+        Args:
+            bad_as_rows: as in [`load`].
+        """
+        if self.dataset_name is None:
+            raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
+        dataset = load(
+            self.dataset_name,
+            self.dataset_config,
+            self.dataset_train_split,
+            self._mapping(),
+            self.dataset_revision,
+            bad_as_rows=bad_as_rows,
+        )
+        if self.max_rows is not None:
+            order = np.arange(len(dataset))
+            if self.max_rows_seed is not None:
+                order = np.random.default_rng(self.max_rows_seed).permutation(order)
+            dataset = dataset.select(order[: self.max_rows])
+        return self._as_set(dataset)
+
+    def held_out(self, *, bad_as_rows: bool = False) -> Dataset | None:
+        """Load the data to evaluate on, if it is named.
+
+        Args:
+            bad_as_rows: as in [`load`].
+        """
+        if self.held_out_name is None:
+            return None
+        is_same = self.held_out_name == self.dataset_name
+        config = self.held_out_config or (self.dataset_config if is_same else None)
+        revision = self.dataset_revision if is_same else None
+        mapping, split = self._mapping(), self.held_out_split
+        return self._as_set(load(self.held_out_name, config, split, mapping, revision, bad_as_rows=bad_as_rows))

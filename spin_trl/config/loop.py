@@ -1,0 +1,309 @@
+"""Settings of the loop, and of how a small θ_0 is made: flat dataclasses in TRL's style, as those of an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..counts import counted
+from ..data.held_out import OVERLAP
+from ..errors import RecipeError
+from .checks import as_mapping, in_range, one_of, thresholds
+
+PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
+"""Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
+
+ON_REGRESSION = ("continue", "stop", "fall_back")
+
+SIGNS = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
+"""Of degeneration ([`evaluation.degeneration`]), that have thresholds."""
+
+
+@dataclass
+class SelfPlayConfig:
+    """Settings of the loop: how many iterations, where they are kept, and what they are compared with.
+
+    Raises:
+        RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
+    """
+
+    num_iterations: int = field(default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."})
+    run_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or "
+            "runs/<name of the recipe>."
+        },
+    )
+    existing_run: str = field(
+        default="continue",
+        metadata={
+            "help": "If the run directory holds a run: continue it, fail, or overwrite it (what the run has written, and "
+            "nothing else).",
+            "choices": ["continue", "fail", "overwrite"],
+        },
+    )
+    per_iteration: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Lists of values, one an iteration, for learning_rate, beta, num_train_epochs or temperature. In a "
+            "recipe, write the list where the number would stand."
+        },
+    )
+    history: int = field(
+        default=0,
+        metadata={"help": "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."},
+    )
+    lora_opponent: str = field(
+        default="adapter",
+        metadata={
+            "help": "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the adapter merged "
+            "into the base model.",
+            "choices": ["adapter", "merge"],
+        },
+    )
+    held_out_fraction: float = field(
+        default=0.02,
+        metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
+    )
+    held_out_max: int = field(default=1000, metadata={"help": "Most prompts that are kept for evaluation."})
+    held_out_overlap: str = field(
+        default="drop_train",
+        metadata={
+            "help": "With held-out data of its own: what happens to prompts that are trained on, too (up to case and white "
+            "space): drop_train leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
+            "choices": list(OVERLAP),
+        },
+    )
+    scorer: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Scores a generated response: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, or "
+            "`module:function`, called with the prompt, the real and the generated text, returning a number, or named "
+            "numbers. One, or several. Means over the held-out prompts are reported, as `score` or `score/NAME`."
+        },
+    )
+    metric_for_best_iteration: str = field(
+        default="nll",
+        metadata={
+            "help": "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or "
+            "win_rate."
+        },
+    )
+    greater_is_better_iteration: bool | None = field(
+        default=None, metadata={"help": "Whether more of that figure is better. None: known for the names above."}
+    )
+    min_improvement: float = field(
+        default=0.0,
+        metadata={"help": "How much of that figure an iteration must gain on the best so far to take its place."},
+    )
+    significant_improvement: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
+        },
+    )
+    patience: int | None = field(
+        default=None, metadata={"help": "Stop after as many iterations in a row without an improvement. None: never."}
+    )
+    on_regression: str = field(
+        default="continue",
+        metadata={
+            "help": "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): "
+            "continue from it with a warning, stop, or fall_back: the next iteration starts from the best.",
+            "choices": list(ON_REGRESSION),
+        },
+    )
+    fall_back_lr_scale: float = field(
+        default=1.0,
+        metadata={"help": "What the learning rate is multiplied by each time the run falls back. It stays so."},
+    )
+    evaluate_greedy: bool = field(
+        default=False, metadata={"help": "Also answer the held-out prompts greedily, and score that (score_greedy)."}
+    )
+    keep_iterations: int | None = field(
+        default=None, metadata={"help": "Models that are kept beside the best one, newest first. None keeps all."}
+    )
+    degeneration_warn: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Thresholds beyond which answers are warned of, by sign (JSON): empty, truncated, repetition, distinct, "
+            "short, long, odd_characters, copies. null: never. Signs that are left out keep theirs."
+        },
+    )
+    degeneration_stop: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Thresholds beyond which the run stops after an iteration, by sign (JSON). None: it goes on."
+        },
+    )
+    stop_at_plateau: bool = field(
+        default=True,
+        metadata={
+            "help": "Stop when the policy no longer tells real from generated responses on held-out prompts: a win rate "
+            "that is one half, within its 95 % interval. Too few prompts to say so stop nothing."
+        },
+    )
+    baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "`sft`: also train the start on the real responses alone, for as many gradient steps, and evaluate "
+            "it at the same points.",
+            "choices": ["sft"],
+        },
+    )
+    baseline_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the baseline. None: the first iteration's."}
+    )
+    baseline_label_smoothing: list[float] = field(
+        default_factory=lambda: [0.0],
+        metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
+    )
+    accelerate_config: str | None = field(
+        default=None,
+        metadata={"help": "Launch every phase as a process of its own with `accelerate launch --config_file` this."},
+    )
+    push_generations: bool = field(
+        default=False,
+        metadata={
+            "help": "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
+            "configuration an iteration."
+        },
+    )
+    hub_dataset_id: str | None = field(
+        default=None, metadata={"help": "Name of that dataset. None: that of the model, with `-pairs`."}
+    )
+    hub_license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). None: the base model's, and of the "
+            "pairs the source dataset's, where the Hub knows them."
+        },
+    )
+    hub_backup: bool = field(
+        default=False,
+        metadata={
+            "help": "With `push_to_hub`: also keep the run directory itself, training checkpoints included, on the branch "
+            "`run` of the model's repository. A run that starts without its directory goes on from there."
+        },
+    )
+    smoke: bool = field(default=False, metadata={"help": "Play two iterations on eight rows, to see that all fits."})
+
+    def __post_init__(self) -> None:
+        if self.smoke:
+            self.num_iterations = min(self.num_iterations, 2)
+        if isinstance(self.scorer, str):
+            self.scorer = [self.scorer]
+        in_range("num_iterations", self.num_iterations, 1)
+        in_range("history", self.history, 0)
+        in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
+        in_range("held_out_max", self.held_out_max, 1)
+        one_of("held_out_overlap", self.held_out_overlap, OVERLAP)
+        if self.keep_iterations is not None:
+            in_range("keep_iterations", self.keep_iterations, 1)
+        in_range("min_improvement", self.min_improvement, 0)
+        if self.patience is not None:
+            in_range("patience", self.patience, 1)
+        one_of("on_regression", self.on_regression, ON_REGRESSION)
+        in_range("fall_back_lr_scale", self.fall_back_lr_scale, 0, 1, low_open=True)
+        one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
+        one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
+        if self.baseline is not None:
+            one_of("baseline", self.baseline, ("sft",))
+        for value in self.baseline_label_smoothing:
+            in_range("baseline_label_smoothing", value, 0, 1)
+        for name in ("degeneration_warn", "degeneration_stop"):
+            setattr(self, name, thresholds(name, getattr(self, name), SIGNS))
+        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
+        if self.greater_is_better_iteration is None:
+            self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"
+        if self.metric_for_best_iteration.startswith("score") and self.scorer is None:
+            raise RecipeError(
+                f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
+            )
+        by_prompt = self.metric_for_best_iteration.startswith(("nll", "score"))
+        for name, is_off in (
+            ("significant_improvement", not self.significant_improvement),
+            ("on_regression", self.on_regression == "continue"),
+        ):
+            if not is_off and not by_prompt:
+                raise RecipeError(
+                    f"`{name}` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
+                    "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."
+                )
+        if self.metric_for_best_iteration.startswith("score_greedy"):
+            self.evaluate_greedy = True
+
+
+def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> dict[str, list[float]]:
+    """Per-iteration lists as numbers, each as long as the run, or a clear error.
+
+    Args:
+        lists: by setting, the values of all iterations, or None.
+        play: the loop's settings; a smoke run takes the first values of longer lists.
+
+    Raises:
+        RecipeError: the setting can't differ by iteration, a value is no number, or the length does not fit.
+    """
+    checked: dict[str, list[float]] = {}
+    for name, values in (lists or {}).items():
+        if name not in PER_ITERATION:
+            raise RecipeError(
+                f"`{name}` can't differ by iteration; a list is possible for {', '.join(PER_ITERATION)}."
+            )
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise RecipeError(f"`{name}` is {values!r}; expected a list with one number an iteration.")
+        try:
+            numbers = [float(value) for value in values]
+        except (TypeError, ValueError):
+            raise RecipeError(f"`{name}` is {list(values)}; expected numbers.") from None
+        if play.smoke:
+            numbers = numbers[: play.num_iterations]
+        if len(numbers) != play.num_iterations:
+            raise RecipeError(
+                f"`{name}` has {counted(len(numbers), 'value')} for {counted(play.num_iterations, 'iteration')}: {numbers}. "
+                "Give one number for all iterations, or one for each."
+            )
+        checked[name] = numbers
+    return checked
+
+
+def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
+    """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
+    return {
+        name: values[iteration] for name, values in (as_mapping("per_iteration", play.per_iteration) or {}).items()
+    }
+
+
+@dataclass
+class StartConfig:
+    """How θ_0 is made when no checkpoint is given: a small Llama and its tokenizer, trained on the dataset with SFT.
+
+    Meant for demonstrations, tests and studies on a CPU; with `model_name_or_path` none of this is used.
+    """
+
+    start_tokenizer: str = field(
+        default="bpe",
+        metadata={
+            "help": "Tokenizer trained on the dataset: byte-level BPE, or characters.",
+            "choices": ["bpe", "char"],
+        },
+    )
+    start_vocab_size: int = field(default=4096, metadata={"help": "Size of the BPE vocabulary."})
+    start_hidden_size: int = field(default=256, metadata={"help": "Width of the model."})
+    start_num_layers: int = field(default=6, metadata={"help": "Layers of the model."})
+    start_num_heads: int = field(default=4, metadata={"help": "Attention heads of the model."})
+    start_num_epochs: float = field(default=3.0, metadata={"help": "Epochs of SFT that make θ_0."})
+    start_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of that SFT."})
+    start_batch_size: int = field(default=16, metadata={"help": "Batch size of that SFT."})
+    start_label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of that SFT."})
+
+    def __post_init__(self) -> None:
+        one_of("start_tokenizer", self.start_tokenizer, ("bpe", "char"))
+        in_range("start_label_smoothing", self.start_label_smoothing, 0, 1)
+        if self.start_hidden_size % self.start_num_heads:
+            raise RecipeError(
+                f"`start_hidden_size` ({self.start_hidden_size}) must be a multiple of `start_num_heads` "
+                f"({self.start_num_heads})."
+            )

@@ -1,0 +1,369 @@
+"""Reads a recipe: YAML in TRL's flat style, overridden on the command line, checked key by key.
+
+TRL's parser does the parsing. Before it sees them, unknown keys are refused, and lists for settings that may differ by
+iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from trl import ModelConfig, TrlParser
+
+from ..counts import agreeing, with_article
+from ..errors import RecipeError, nearest
+from ..models.policy import is_adapter
+from ..objectives.registry import OURS, OWN_SETTINGS, own_settings, use_beta
+from ..run.directory import home_expanded
+from ..run.ownership import Ownership, frozen_recipe
+from ..run.settings import differences_from_defaults, found_from
+from . import credentials, shipped
+from .checks import as_mapping
+from .data import DataConfig
+from .iteration import DPO_ONLY, SPINConfig
+from .loop import PER_ITERATION, SelfPlayConfig, StartConfig
+from .other_names import said_of, translate, translate_arguments
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Recipe:
+    """A recipe, parsed.
+
+    Attributes:
+        name: of the recipe: its folder's, or its file's.
+        data: which data.
+        args: settings of an iteration.
+        play: settings of the loop.
+        start: how θ_0 is built if no model is named.
+        model: which model, and how it is loaded.
+        python: of a run that was started from Python: its model, and how it is loaded. None for others.
+        file: that it was read from.
+        output_dir: as it was set, in the file or on the command line; None if it was not.
+    """
+
+    name: str
+    data: DataConfig
+    args: SPINConfig
+    play: SelfPlayConfig
+    start: StartConfig
+    model: ModelConfig
+    python: dict[str, Any] | None = None
+    file: Path | None = None
+    output_dir: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """All that differs from the defaults, as a recipe."""
+        return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
+
+    def unused(self) -> list[str]:
+        """Settings that say something which is not done, each as a sentence."""
+        said = []
+        lora = [name for name in self.settings() if name.startswith("lora_") and name in vars(self.model)]
+        lora += [name for name in ("use_rslora", "use_dora") if getattr(self.model, name)]
+        named = ", ".join(f"`{name}`" for name in lora)
+        if self.model.model_name_or_path is not None and is_adapter(self.model.model_name_or_path):
+            if lora or self.model.use_peft:
+                said.append(
+                    f"{named or '`use_peft`'}: not used, since {self.model.model_name_or_path} is an adapter already: "
+                    "training goes on with that one, as it is."
+                )
+        elif lora and not self.model.use_peft:
+            said.append(f"{named}: not used, since `use_peft` is not true: all weights are trained.")
+        if self.args.metric_for_best_model and not self.args.load_best_model_at_end:
+            said.append("`metric_for_best_model`: not used; `metric_for_best_iteration` chooses the best iteration.")
+        if self.args.resume_from_checkpoint:
+            said.append("`resume_from_checkpoint`: not used; the same command goes on where a run was interrupted.")
+        if self.args.label_smoothing_factor:
+            said.append("`label_smoothing_factor`: not used; DPO's losses have `label_smoothing`.")
+        return said
+
+    def load_as_set(self) -> None:
+        """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
+        if self.model.model_name_or_path is None:
+            return
+        known = {
+            "revision": self.model.model_revision,
+            "attn_implementation": self.model.attn_implementation,
+            "dtype": self.model.dtype,
+        }
+        self.args.model_init_kwargs = {
+            **{name: value for name, value in known.items() if value is not None},
+            **dict(self.args.model_init_kwargs or {}),
+        }
+
+
+class _Parser(TrlParser):
+    """TRL's parser; what it refuses is an error with a message, not the end of the process."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RecipeError(_with_suggestion(message, self))
+
+
+def read(
+    source: str,
+    overrides: Sequence[str] = (),
+    losses: Mapping[str, float] | None = None,
+    *,
+    accept_python: bool = False,
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
+            with the package.
+        overrides: command-line arguments, like `--learning_rate 1e-6`.
+        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
+        accept_python: read the settings of a run that was started from Python, too. They can't play it.
+
+    Raises:
+        RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
+    """
+    path = find(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+        settings = yaml.safe_load(text) or {}
+    except (yaml.YAMLError, UnicodeError) as error:
+        # Without its cause: YAML's error quotes the line, and a token may stand in it.
+        raise RecipeError(f"{path} is not valid YAML: {credentials.yaml_problem(error)}") from None
+    if not isinstance(settings, dict):
+        raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
+    credentials.refuse(settings, path)
+    credentials.refuse_in_text(text, path)
+    credentials.refuse_in_arguments(overrides)
+    settings = _with_paths_that_lead_there(path, settings)
+    sets_output_dir = bool(settings.get("output_dir")) or is_overridden("output_dir", overrides)
+    python = settings.pop("python", None)
+    if python is not None and not accept_python:
+        raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
+    for name, value in _environment(path, settings.pop("env", None)).items():  # as TRL's recipes do
+        os.environ[name] = str(value)
+    parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
+    settings, overrides = _as_called_here(path, settings, overrides, parser)
+    if losses is not None:
+        settings, overrides = _with_losses(settings, overrides, losses)
+    lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
+    arguments, more = _split_lists(overrides)
+    lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
+    for name in _overridden(arguments):
+        lists.pop(name, None)
+    unknown = [key for key in settings if key not in _known(parser)]
+    if unknown:
+        raise RecipeError(
+            f"{path}: unknown {agreeing(len(unknown), 'setting')} "
+            + " ".join(f"{name!r}{_called(name, parser)}" for name in unknown)
+        )
+    settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}
+    parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
+    try:
+        parsed = parser.parse_args_into_dataclasses(args=list(arguments))
+    except (argparse.ArgumentError, TypeError) as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except ValueError as error:
+        if isinstance(error, RecipeError):
+            raise
+        raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
+    except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
+        raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
+    recipe = Recipe(_name(path), *parsed)
+    if recipe.model.model_name_or_path is not None:
+        recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
+    recipe.python, recipe.file = python, path
+    recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
+    return recipe
+
+
+def _environment(path: Path, value: Any) -> Mapping[str, Any]:
+    """A recipe's variables of the environment. What is none is not repeated: a token may stand in it."""
+    if value is not None and not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping like {{NAME: value}}."
+        )
+    return value or {}
+
+
+def _with_paths_that_lead_there(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run with paths that can be used from the current folder; of any other recipe as they are."""
+    paths_from = Ownership(path.parent).paths_from() if path == frozen_recipe(path.parent) else None
+    return found_from(paths_from, settings) if paths_from is not None else settings
+
+
+def is_overridden(name: str, overrides: Iterable[str]) -> bool:
+    """Whether command-line arguments give a setting a value."""
+    return any(argument.partition("=")[0] == f"--{name}" for argument in overrides)
+
+
+def _with_losses(
+    settings: dict[str, Any], overrides: Sequence[str], losses: Mapping[str, float]
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings and arguments for other losses: what belongs to none of them goes."""
+    gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses)
+    if OURS & set(losses):
+        gone |= set(DPO_ONLY)
+    if not use_beta(losses):
+        gone |= {"beta", "label_smoothing"}
+    kept = {name: value for name, value in settings.items() if name not in gone}
+    lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}
+    lists = {name: values for name, values in lists.items() if name not in gone}
+    chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
+    return kept | chosen | ({"per_iteration": lists} if lists else {}), without_options(overrides, gone)
+
+
+def without_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Command-line arguments without these options and their values."""
+    gone = {f"--{name}" for name in names}
+    kept: list[str] = []
+    keep = True
+    for argument in arguments:
+        if argument.startswith("--"):
+            keep = argument.partition("=")[0] not in gone
+        if keep:
+            kept.append(argument)
+    return kept
+
+
+def find(source: str) -> Path:
+    """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = home_expanded(source)
+    for candidate in (path, frozen_recipe(path), path / "recipe.yaml", path / "spin.yaml"):
+        if candidate is not None and candidate.is_file():
+            return candidate
+    known = shipped.recipes()
+    if source in known:
+        return known[source]
+    raise RecipeError(
+        f"There is no recipe {source!r}{nearest(source, known)} Shipped are: {', '.join(sorted(known))}."
+    )
+
+
+def _name(path: Path) -> str:
+    """What a run is called that has no name of its own: it becomes a folder's."""
+    if path.name == "recipe.yaml" or path == frozen_recipe(path.parent):
+        return path.absolute().parent.name
+    return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
+
+
+def _typed(path: Path, name: str, value: Any, parser: argparse.ArgumentParser) -> Any:
+    """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
+    action = next(action for action in parser._actions if action.dest == name)
+    kind = "bool" if isinstance(action.const, bool) else getattr(action.type, "__name__", "")
+    if value is None or kind not in _KINDS:
+        return value
+    expected, convert = _KINDS[kind]
+    try:
+        if action.nargs == "+":
+            return [convert(part) for part in (value if isinstance(value, list) else [value])]
+        return convert(value)
+    except ValueError:
+        raise RecipeError(f"{path}: `{name}` is {value!r}; expected {expected}.") from None
+
+
+def _as_bool(value: Any) -> bool | str:
+    if isinstance(value, bool | str):
+        return value  # text is the parser's to read
+    raise ValueError
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "int": ("an integer", lambda value: int(str(value))),
+    "float": ("a number", lambda value: float(str(value))),
+    "bool": ("true or false", _as_bool),
+    "string_to_bool": ("true or false", _as_bool),
+}
+"""By the parser's name of a type: what to call it, and what converts a value of YAML."""
+
+
+def _split_lists(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take `--learning_rate '[5e-7,1e-7]'` out of the arguments."""
+    rest, lists = [], {}
+    arguments = list(overrides)
+    while arguments:
+        argument = arguments.pop(0)
+        name, equals, value = argument.partition("=")
+        value = value if equals else next(iter(arguments), "")
+        if name.removeprefix("--") in PER_ITERATION and value.startswith("["):
+            if not equals:
+                arguments.pop(0)
+            try:
+                lists[name.removeprefix("--")] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"`{name}` is {value!r}; expected a list like '[5e-7,1e-7]'.") from error
+        else:
+            rest.append(argument)
+    return rest, lists
+
+
+def _overridden(arguments: Sequence[str]) -> list[str]:
+    return [name for name in PER_ITERATION for argument in arguments if argument.partition("=")[0] == f"--{name}"]
+
+
+def known_settings() -> frozenset[str]:
+    """The names of all settings that a recipe may have."""
+    return frozenset(_known(_Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig])))
+
+
+def _known(parser: argparse.ArgumentParser) -> list[str]:
+    return [action.dest for action in parser._actions if action.dest != "help"]
+
+
+def _called(name: str, parser: argparse.ArgumentParser) -> str:
+    """What a setting that is unknown may be here: what its usual name elsewhere stands for, or else the nearest name."""
+    return said_of(name.replace("-", "_")) or nearest(name, _known(parser))
+
+
+def _as_called_here(
+    path: Path, settings: dict[str, Any], overrides: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings and arguments under the names that they have here; those that other tools call otherwise are said."""
+    known = {*_known(parser), "per_iteration"}
+    try:
+        settings, renamed = translate({str(name): value for name, value in settings.items()}, known.__contains__)
+    except ValueError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    arguments, more = translate_arguments(list(overrides), known.__contains__)
+    if renamed or more:
+        logger.warning("%s: %s here.", path, "; ".join([*renamed, *more]))
+    return settings, arguments
+
+
+_ENUMS = re.compile(r"(?P<value>.*) is not a valid (?P<kind>\w+), please select one of (?P<known>.*)")
+_SETTINGS_OF = {
+    "OptimizerNames": "optim",
+    "SchedulerType": "lr_scheduler_type",
+    "IntervalStrategy": "logging_strategy, eval_strategy or save_strategy",
+    "SaveStrategy": "save_strategy",
+    "HubStrategy": "hub_strategy",
+}
+
+
+def _of_enum(message: str) -> str | None:
+    """What transformers says of a value that is none of a list, with the name of its setting and the nearest value."""
+    found = _ENUMS.fullmatch(message.strip())
+    if found is None or found["kind"] not in _SETTINGS_OF:
+        return None
+    known = re.findall(r"'([^']*)'", found["known"])
+    near = nearest(found["value"], known)
+    return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Known are {', '.join(known)}."
+
+
+def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
+    unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
+    if unknown:
+        return f"unknown setting {unknown[1]!r}{_called(unknown[1].lstrip('-'), parser)}"
+    if (of_enum := _of_enum(message)) is not None:
+        return of_enum
+    stray = re.search(r"not used by the HfArgumentParser: (\[.*\])", message)
+    return f"unexpected arguments {stray[1]}; settings begin with `--`." if stray else message

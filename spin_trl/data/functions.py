@@ -1,0 +1,138 @@
+"""Finds the function that `module:function` names: a scorer, or a dataset of the user's own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names. Modules in the current folder are found behind all installed ones.
+
+    Args:
+        name: like `package.module:function`, or `module:Class.method`.
+
+    Raises:
+        DataError: there is no such module or function, or the module can't be imported; the message has the reason.
+    """
+    module_name, colon, path = name.partition(":")
+    is_file = module_name.endswith(".py")
+    if not colon or is_file or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        meant = _as_module(module_name, path)
+        raise DataError(f"{name!r} names no function that can be imported: expected `module:function`.{meant}")
+    try:
+        with current_folder_last():
+            module = importlib.import_module(module_name)
+            function = functools.reduce(getattr, path.split("."), module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _broken(name, error) from error
+        raise DataError(
+            f"{name!r} names no function that can be imported: {error}. Modules are looked for among what is installed, and "
+            f"in {Path.cwd()}."
+        ) from error
+    except AttributeError as error:
+        if module_name not in sys.modules:  # raised by the module's own code
+            raise _broken(name, error) from error
+        raise DataError(
+            f"{name!r} names no function that can be imported: {error}.{_shadowed(module_name, sys.modules[module_name])}"
+        ) from error
+    except (Exception, SystemExit) as error:  # a script that parses arguments, or whatever the user's code does
+        raise _broken(name, error) from error
+    if not callable(function):
+        raise DataError(f"{name!r} is not a function, but {type(function).__name__}.")
+    folder = Path.cwd()
+    is_here = Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
+    return _with_its_neighbours(function, folder) if is_here else function
+
+
+def _with_its_neighbours(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """A function of a folder that finds the folder's modules when it is called: it may import one only then."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with current_folder_last(folder):
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextlib.contextmanager
+def current_folder_last(other: Path | None = None) -> Iterator[None]:
+    """Let modules in the current folder be imported, if nothing that is installed has their names.
+
+    Python would put the folder first, where a `json.py` or a folder `datasets` of the user's takes the place of what the
+    libraries import. Nothing is written there, so no `__pycache__` is left beside the user's files.
+
+    Args:
+        other: a folder that takes the place of the current one.
+    """
+    folder, writes_nothing = str(other or Path.cwd()), sys.dont_write_bytecode
+    sys.path.append(folder)
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()  # the module may be younger than the last look into its folder
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_nothing
+        for index in range(len(sys.path) - 1, -1, -1):  # the imported module may have changed the path, too
+            if sys.path[index] == folder:
+                del sys.path[index]
+                break
+
+
+def place_of(error: BaseException) -> str:
+    """Where in the user's code an error was raised, like ` (scores.py, line 3)`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" ({error.filename}, line {error.lineno})"
+    theirs = [frame for frame in frames if not frame.filename.startswith("<") and _is_theirs(frame.filename)]
+    return f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
+
+
+def _is_theirs(filename: str) -> bool:
+    installed = [Path(__file__).parent, *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))]
+    return not any(Path(filename).is_relative_to(folder) for folder in installed)
+
+
+def _broken(name: str, error: BaseException) -> DataError:
+    """What to say of a module that can't be imported, whatever it has raised."""
+    if isinstance(error, SystemExit):
+        reason = (
+            f"it ends the process (SystemExit: {error.code}). What a script does belongs under `if __name__ == ...`"
+        )
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return DataError(f"The module of {name!r} can't be imported: {reason}{place_of(error)}")
+
+
+def _as_module(module_name: str, path: str) -> str:
+    """The name that a user meant who has written a file's path."""
+    meant = Path(module_name.removesuffix(".py"))
+    if (
+        meant.parts
+        and path.isidentifier()
+        and not meant.is_absolute()
+        and all(part.isidentifier() for part in meant.parts)
+    ):
+        return f" A file is named as a module is: '{'.'.join(meant.parts)}:{path}'."
+    return ""
+
+
+def _shadowed(module_name: str, module: Any) -> str:
+    """A file of that name in the current folder, which is not looked at because something installed has the name, too."""
+    local = Path(*module_name.split("."))
+    found = Path(getattr(module, "__file__", None) or "/")
+    for candidate in (local.with_suffix(".py"), local / "__init__.py"):
+        if candidate.is_file() and candidate.resolve() != found.resolve():
+            return f" The module is {found}, which comes before {candidate} in this folder: rename that file."
+    return ""

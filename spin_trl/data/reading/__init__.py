@@ -1,0 +1,1 @@
+"""Files of a user become rows, exactly as they are written."""

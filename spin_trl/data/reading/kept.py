@@ -1,0 +1,211 @@
+"""Rows of a user's files as Arrow files in the cache of `datasets`, and caches that never lie beside a user's dataset."""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import pyarrow as pa
+from datasets import Dataset, Features
+from datasets.arrow_writer import ArrowWriter
+from datasets.table import ConcatenationTable, MemoryMappedTable, Table
+from datasets.utils import tqdm as progress_bar
+from filelock import FileLock
+
+from ...errors import DataError
+from ...files import write_atomically
+from .exact_json import holds_json, with_json
+
+logger = logging.getLogger(__name__)
+
+VERSION = 2
+"""Of the readers: what an earlier one wrote into the cache is not taken."""
+
+_ROWS_AT_ONCE = 500
+_REMARKS = "remarks.json"
+
+
+def _cache() -> Path:
+    return Path(os.path.abspath(datasets.config.HF_DATASETS_CACHE)) / "spin_trl"
+
+
+def kept(
+    files: Sequence[Path],
+    how: str,
+    read: Callable[[], tuple[Features, Iterable[dict[str, Any]]]],
+    remarks: Callable[[], list[str]] = list,
+) -> Dataset:
+    """Rows that were read from files before, or else are read now and kept. Nothing is written beside the files.
+
+    Args:
+        files: whose content names what is kept.
+        how: all else that decides what is read.
+        read: returns the features, and the rows.
+        remarks: what there is to say of the files, once all rows are read. It is said whenever they are loaded.
+
+    Raises:
+        DataError: of `read`; or there are no rows; or the cache can't be written.
+    """
+    digest = hashlib.sha256(f"{VERSION} {how}".encode())
+    for file in files:
+        try:
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+        except OSError as error:
+            raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
+    name = digest.hexdigest()[:32]
+    place = _cache() / name / "rows.arrow"
+    if not place.exists():
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{place.parent}.lock"):
+                if not place.exists():
+                    _write(place, *read(), files, remarks)
+        except OSError as error:
+            raise DataError(
+                f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
+                "HF_DATASETS_CACHE to a folder that can be written and has the space."
+            ) from error
+    for remark in json.loads((place.parent / _REMARKS).read_text(encoding="utf-8")):
+        logger.warning("%s", remark)
+    dataset = Dataset.from_file(str(place))
+    dataset._fingerprint = name[:16]
+    return dataset
+
+
+def _write(
+    place: Path,
+    features: Features,
+    rows: Iterable[dict[str, Any]],
+    files: Sequence[Path],
+    remarks: Callable[[], list[str]],
+) -> None:
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        with ArrowWriter(features=features, path=str(unfinished)) as writer:
+            for table in _tables(features, rows):
+                writer.write_table(table)
+            if not writer._num_examples:
+                raise DataError(f"{files[0]} has no rows.")
+            writer.finalize()
+        said = json.dumps(remarks())
+        write_atomically(place.parent / _REMARKS, lambda path: path.write_text(said, encoding="utf-8"))
+        unfinished.replace(place)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in features.arrow_schema])
+    as_json = {name: feature for name, feature in features.items() if holds_json(feature)}
+    iterator = iter(shown(rows, "Reading rows"))
+    while batch := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
+        if as_json:
+            batch = [row | {name: with_json(row.get(name), part) for name, part in as_json.items()} for row in batch]
+        yield pa.Table.from_pylist(batch, schema=schema)
+
+
+def shown(rows: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
+    """Rows, with a progress bar of `datasets` while they pass."""
+    return progress_bar(rows, desc=what, unit=" rows", leave=False, mininterval=1, delay=2)
+
+
+def _storage(kind: pa.DataType) -> pa.DataType:
+    """The type with text in place of what is stored as JSON."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.storage_type
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(part.name, _storage(part.type)) for part in kind])
+    return pa.list_(_storage(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
+def apart(dataset: Any) -> Any:
+    """The same dataset (or anything else that is given as one, as it is), whose caches go into the cache of `datasets`.
+
+    `Dataset.map` and others write beside the files that a dataset was loaded from. That is the user's own folder after
+    `load_from_disk`, which may not even be writable. So the files are reached through links in the cache.
+    """
+    if not isinstance(dataset, Dataset) or all(
+        _takes_caches(Path(file["filename"]).parent) for file in dataset.cache_files
+    ):
+        return dataset
+    dataset = copy.copy(dataset)
+    dataset._data = _linked(dataset._data)
+    dataset._indices = None if dataset._indices is None else _linked(dataset._indices)
+    return dataset
+
+
+def _takes_caches(folder: Path) -> bool:
+    """Whether a folder is one of the cache, holds no dataset that somebody saved there, and can be written."""
+    return not (folder / "state.json").exists() and _is_of_cache(folder)
+
+
+def _is_of_cache(folder: Path) -> bool:
+    return folder.is_relative_to(os.path.abspath(datasets.config.HF_DATASETS_CACHE)) and os.access(folder, os.W_OK)
+
+
+def _linked(table: Table) -> Table:
+    if isinstance(table, ConcatenationTable):
+        return ConcatenationTable(table.table, [[_linked(block) for block in blocks] for blocks in table.blocks])
+    if isinstance(table, MemoryMappedTable) and not _takes_caches(Path(table.path).parent):
+        return MemoryMappedTable(table.table, str(_linked_file(Path(table.path))), table.replays)
+    return table
+
+
+def _linked_file(file: Path) -> Path:
+    folder = hashlib.sha256(str(file.parent).encode(errors="surrogateescape")).hexdigest()[:16]
+    return link_to(file, folder, file.name)
+
+
+def link_to(path: Path, folder: str, name: str | os.PathLike[str]) -> Path:
+    """A link to a file of the user's, in the cache, or the path itself where links can't be made.
+
+    Args:
+        path: what it leads to.
+        folder: in which the link lies, below the cache's folder of links.
+        name: of the link in there. The same name must always stand for the same path.
+    """
+    path = Path(os.path.abspath(path))
+    link = link_folder(folder) / name
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(path)
+    except FileExistsError:  # another process was faster
+        pass
+    except OSError:
+        return path
+    return link
+
+
+def link_folder(name: str) -> Path:
+    """A folder for links, which is made: in the cache, or in a temporary one if that can't be written."""
+    for root in (_cache, _temporary):
+        folder = root() / "links" / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            break
+    return folder
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder for caches where the cache of `datasets` can't be written. It goes with the process."""
+    folder = tempfile.mkdtemp(prefix="spin_trl-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

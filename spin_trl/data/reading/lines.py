@@ -1,0 +1,170 @@
+"""Text files line by line, whatever they are compressed with; and what is wrong in them, line by line."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ...counts import counted
+from ...errors import DataError
+from ..columns import UNREADABLE
+
+SHOWN = 5
+"""Bad lines of a file that are shown. All are counted."""
+
+_GIT_LFS = b"version https://git-lfs.github.com/spec/"
+_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""By a file's first bytes. That of UTF-32 begins as that of UTF-16 does."""
+_DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(file, "zstd"),
+    b"\x04\x22\x4d\x18": lambda file: pa.CompressedInputStream(file, "lz4"),
+}
+"""What decompresses a file, by its first bytes."""
+
+
+class BadLines:
+    """Collects what is wrong in a file, so that all of it is said at once.
+
+    Args:
+        path: of the file.
+        as_rows: let lines that can't be read be rows, which are left out or refused with the other bad rows when the data is
+            prepared.
+    """
+
+    def __init__(self, path: Path, *, as_rows: bool = False) -> None:
+        self.path, self.as_rows = path, as_rows
+        self.count = 0
+        self.shown: list[str] = []
+
+    def add(self, where: str, problem: str) -> None:
+        """Note a problem at a place like `line 7`."""
+        self.count += 1
+        if len(self.shown) < SHOWN:
+            self.shown.append(f"{where}: {problem}")
+
+    def rows(self, where: str, problem: str) -> Iterator[dict[str, Any]]:
+        """Note a problem of a single row; yield a row that stands for it, if there are to be such."""
+        if self.as_rows:
+            yield {UNREADABLE: f"{self.path.name}, {where}: {problem}"}
+        else:
+            self.add(where, problem)
+
+    def refuse(self) -> None:
+        """Raise if there is a problem.
+
+        Raises:
+            DataError: names the file and its first bad lines, and says how many there are.
+        """
+        if self.count == 1:
+            raise DataError(f"{self.path}, {self.shown[0]}")
+        if self.count:
+            more = f" The first {SHOWN} of them:" if self.count > SHOWN else ""
+            raise DataError(
+                f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n" + "\n".join(self.shown)
+            )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file to read its bytes, decompressed. What it is compressed with is seen from its first bytes.
+
+    Raises:
+        DataError: it can't be read, is damaged, or is only a pointer of Git LFS.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file: Any = stack.enter_context(path.open("rb"))
+            start = file.peek(64)[:64]
+            if start.startswith(_GIT_LFS):
+                raise DataError(
+                    f"{path} is a pointer of Git LFS, not the data itself. Fetch that with `git lfs pull`."
+                )
+            decompress = next((how for mark, how in _DECOMPRESS.items() if start.startswith(mark)), None)
+            if decompress is not None:
+                file = stack.enter_context(decompress(file))
+            elif start.startswith(b"PK\x03\x04"):
+                file = stack.enter_context(_only_member(path, stack.enter_context(zipfile.ZipFile(file))))
+            yield stack.enter_context(io.BufferedReader(file, 1 << 20))
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        listed = f" ({', '.join(names[:5])})" if names else ""
+        raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected one. Unpack it.")
+    return archive.open(names[0])
+
+
+def byte_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a text file, with their ends, in UTF-8 without a byte order mark. UTF-16 and UTF-32 are converted.
+
+    Lines end with a line feed, or, in a file that has none, with a carriage return, as old programs write them.
+
+    Raises:
+        DataError: as [`opened`].
+    """
+    with opened(path) as file:
+        start = file.peek(4)
+        encoding = _encoding_of(start[:4])
+        if encoding is not None:
+            end = "\r" if b"\r" in start and b"\n" not in start else "\n"
+            try:
+                for text in io.TextIOWrapper(file, encoding=encoding, newline=end):
+                    yield text.encode()
+            except UnicodeError as error:
+                name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
+                raise DataError(f"{path} begins as {name}, but goes on as something else: {error}") from error
+            return
+        if start.startswith(codecs.BOM_UTF8):
+            file.read(len(codecs.BOM_UTF8))
+        if b"\r" in start and b"\n" not in start:
+            for text in io.TextIOWrapper(file, encoding="latin-1", newline="\r"):  # every byte is a character of it
+                yield text.encode("latin-1")
+            return
+        yield from file
+
+
+def _encoding_of(start: bytes) -> str | None:
+    """The encoding that a file's first four bytes show, if it is not UTF-8.
+
+    Without a mark, UTF-16 shows in the zeros beside what all of these files begin with: characters of ASCII.
+    """
+    marked = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+    zeros = "".join("0" if byte == 0 else "x" for byte in start)
+    return marked or {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
+
+
+def decoded(line: bytes) -> str:
+    """A line as text.
+
+    Raises:
+        ValueError: it is not UTF-8, and what to do about it.
+    """
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"not UTF-8 ({error.reason}, byte 0x{line[error.start]:02x}): save the file as UTF-8; Windows programs often "
+            "write Windows-1252"
+        ) from None

@@ -1,0 +1,312 @@
+"""Conversations in which every text is replaced by a marker, to see what a chat template makes of each.
+
+A template is a program: what it leaves out, moves or rewrites can't be told by searching its output for a row's own text,
+which may stand there twice or be a single letter. A marker stands there once, and holds the characters that Python and JSON
+write in their own way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import DataError
+
+Message = dict[str, Any]
+
+CONTENT, THINKING, CALL, OTHER = "content", "thinking", "tool call", "other field"
+"""What a text is to its message."""
+
+TEXT, NAME, NUMBER = "text", "name", "number"
+"""What a text may hold: anything; a word; digits."""
+
+THINKING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+CALL_FIELDS = ("tool_calls", "function_call")
+_THINKING = re.compile(r"(\s*(?:<think>)?\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
+_TELLING = "'\"\n\\é"  # what a repr, JSON and ASCII would not leave as it is
+_NUMBER = 9_100_000_000
+_MARKER = re.compile(r"Qz(\d{5})zQ|91(\d{8})(?:\.5)?")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write the same conversation down: templates differ in which they understand.
+
+    Attributes:
+        content: `own`, `text`, or `parts` (a list like `[{"type": "text", "text": ...}]`).
+        arguments: of tool calls: `object`, or `string` of JSON.
+        empty: content of a tool call without text: `own`, `text` or `none`.
+    """
+
+    content: str = "own"
+    arguments: str = "object"
+    empty: str = "own"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A text of a conversation that a marker can stand for.
+
+    Attributes:
+        number: of the slot, counted from 0 through the conversation.
+        message: number of its message.
+        role: of its message.
+        field: what it is to its message.
+        holds: what it may hold.
+        value: the row's own.
+        is_required: whether the template has to write it.
+        is_key: whether it is the name of an argument.
+    """
+
+    number: int
+    message: int
+    role: str
+    field: str
+    holds: str
+    value: Any
+    is_required: bool
+    is_key: bool = False
+
+
+Mark = Callable[[Slot], Any]
+
+
+def own(slot: Slot) -> Any:
+    """A mark that leaves every text as it is."""
+    return slot.value
+
+
+def probe(slot: Slot) -> Any:
+    """A mark of its own for every text, which shows what is done to it."""
+    if slot.holds == NUMBER:
+        number = _NUMBER + slot.number
+        return number + 0.5 if isinstance(slot.value, float) else number
+    return plain(slot.number) + (f"{_TELLING}Qy{slot.number:05d}yQ" if slot.holds == TEXT else "")
+
+
+def inside(slot: Slot) -> Any:
+    """A mark in the middle of a row's own text, which still begins, ends and reads as it did for the template."""
+    if slot.holds != TEXT:
+        return slot.value
+    middle = len(slot.value) // 2
+    return slot.value[:middle] + plain(slot.number) + slot.value[middle:]
+
+
+def plain(number: int) -> str:
+    """A marker of letters and digits, of the nine characters that some templates demand of a tool call's id."""
+    return f"Qz{number:05d}zQ"
+
+
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "as it is": lambda text: text,
+    "JSON": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "ASCII JSON": lambda text: json.dumps(text)[1:-1],
+    "Python": lambda text: re.sub(r"[\\']", r"\\\g<0>", text).replace("\n", "\\n").replace("\r", "\\r"),
+}
+"""How a template may write a text."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A marker in a rendered conversation: whose, from where to where, and how it was written (None: in no known way)."""
+
+    number: int
+    start: int
+    stop: int
+    escape: str | None
+
+
+def find(rendered: str, slots: Sequence[Slot]) -> list[Found]:
+    """The markers of [`probe`] in a rendered conversation, in order."""
+    found = []
+    for match in _MARKER.finditer(rendered):
+        number = int(match[1] or match[2])
+        if number >= len(slots):
+            continue
+        escape: str | None = "as it is"
+        stop = match.end()
+        if match[1] and slots[number].holds == TEXT:
+            rests = {name: write(f"{_TELLING}Qy{number:05d}yQ") for name, write in ESCAPES.items()}
+            known = [name for name, rest in rests.items() if rendered.startswith(rest, stop)]
+            escape, stop = (known[0], stop + len(rests[known[0]])) if known else (None, stop)
+        found.append(Found(number, match.start(), stop, escape))
+    return found
+
+
+def find_inside(rendered: str, slots: Sequence[Slot]) -> list[Found]:
+    """The markers of [`inside`], each with the whole of the row's text around it (`escape` None: something is missing)."""
+    found = []
+    for match in _MARKER.finditer(rendered):
+        if not match[1] or int(match[1]) >= len(slots) or (slot := slots[int(match[1])]).holds != TEXT:
+            continue
+        middle = len(slot.value) // 2
+        before, behind = slot.value[:middle], slot.value[middle:]
+        start, stop, escape = match.start(), match.end(), None
+        for name, write in ESCAPES.items():
+            left = next((a for a in stripped(before, "left") if rendered[:start].endswith(write(a))), None)
+            right = next((b for b in stripped(behind, "right") if rendered.startswith(write(b), stop)), None)
+            if left is not None and right is not None:
+                start, stop, escape = start - len(write(left)), stop + len(write(right)), name
+                break
+        found.append(Found(slot.number, start, stop, escape))
+    return found
+
+
+def without_markers(rendered: str) -> str:
+    """What [`inside`] was rendered to, without the markers."""
+    return re.sub(r"Qz\d{5}zQ", "", rendered)
+
+
+def stripped(text: str, side: str = "both") -> list[str]:
+    """A text, and what may be left of it when white space around it is stripped."""
+    strips = {"left": (str.lstrip,), "right": (str.rstrip,), "both": (str.strip, str.rstrip, str.lstrip)}[side]
+    if text == text.strip():
+        return [text]
+    variants = [strip(text, characters) for characters in (None, "\n", " ") for strip in strips]
+    return list(dict.fromkeys([text, *variants]))
+
+
+def forms(messages: Sequence[Message]) -> Iterator[Form]:
+    """The ways to write a conversation down, its own first."""
+    kinds = {type(message["content"]).__name__ for message in messages if message.get("content", "") not in ("", None)}
+    contents = {frozenset({"str"}): ["own", "parts"], frozenset({"list"}): ["own", "text"]}
+    has_calls = any(message.get(field) for message in messages for field in CALL_FIELDS)
+    has_empty = has_calls and any(not message.get("content") for message in messages)
+    for content in contents.get(frozenset(kinds), ["own", "text", "parts"]):
+        for arguments in ("object", "string") if has_calls else ("object",):
+            for empty in ("own", "text", "none") if has_empty else ("own",):
+                yield Form(content, arguments, empty)
+
+
+def written(messages: Sequence[Message], form: Form, mark: Mark) -> tuple[list[Message], list[Slot]]:
+    """A conversation in a form, with every text marked, and its texts.
+
+    Raises:
+        DataError: content has a part that is no text.
+    """
+    writer = _Writer(form, mark)
+    return [writer.message(number, message) for number, message in enumerate(messages)], writer.slots
+
+
+class _Writer:
+    def __init__(self, form: Form, mark: Mark) -> None:
+        self.form, self.mark = form, mark
+        self.slots: list[Slot] = []
+        self._ids: dict[str, Any] = {}
+
+    def message(self, number: int, message: Message) -> Message:
+        self._number, self._role = number, str(message.get("role"))
+        result: Message = {}
+        for field, value in message.items():
+            if field == "role":
+                result[field] = value
+            elif field == "content":
+                result[field] = self._content(value)
+            elif field in THINKING_FIELDS:
+                result[field] = self._text(value, THINKING) if isinstance(value, str) else self._tree(value, THINKING)
+            elif field in CALL_FIELDS:
+                result[field] = self._calls(value)
+            elif field in ("tool_call_id", "id"):
+                result[field] = self._id(value)
+            else:
+                result[field] = self._tree(value, OTHER, required=False)
+        if self.form.empty != "own" and not message.get("content") and any(map(message.get, CALL_FIELDS)):
+            result["content"] = "" if self.form.empty == "text" else None
+        return result
+
+    def _slot(self, value: Any, field: str, holds: str, *, required: bool = True, is_key: bool = False) -> Any:
+        slot = Slot(len(self.slots), self._number, self._role, field, holds, value, required, is_key)
+        self.slots.append(slot)
+        return self.mark(slot)
+
+    def _text(self, text: str, field: str) -> str:
+        return text if not text.strip() else self._slot(text, field, TEXT)
+
+    def _content(self, content: Any) -> Any:
+        if isinstance(content, list):
+            texts = [self._part(part) for part in content]
+            if self.form.content != "text":
+                return [{**part, "text": self._with_thinking(part["text"])} for part in texts]
+            return self._with_thinking("".join(part["text"] for part in texts))
+        if content is None or content == "":
+            return content
+        if not isinstance(content, str):
+            content = json.dumps(content, ensure_ascii=False)
+        text = self._with_thinking(content)
+        return [{"type": "text", "text": text}] if self.form.content == "parts" else text
+
+    def _part(self, part: Any) -> Message:
+        if isinstance(part, str):
+            return {"type": "text", "text": part}
+        text = part.get("text") if isinstance(part, dict) else None
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if not isinstance(text, str) or kind not in (None, "text", "input_text", "output_text"):
+            raise DataError(
+                f"message {self._number} (role {self._role!r}) has a content part of type {kind!r}; expected parts of "
+                'text, like {"type": "text", "text": ...}'
+            )
+        return {"type": "text", "text": text}
+
+    def _with_thinking(self, text: str) -> str:
+        """Text of a message. An answer's `<think>` block is a text of its own, since templates may leave it out."""
+        match = _THINKING.fullmatch(text) if self._role == "assistant" and "</think>" in text else None
+        if match is None:
+            return self._text(text, CONTENT)
+        return match[1] + self._text(match[2], THINKING) + match[3] + self._text(match[4], CONTENT)
+
+    def _calls(self, calls: Any) -> Any:
+        if isinstance(calls, list):
+            return [self._call(call) for call in calls]
+        return self._call(calls)
+
+    def _call(self, call: Any) -> Any:
+        if not isinstance(call, dict):
+            return self._tree(call, CALL)
+        result: dict[str, Any] = {}
+        for field, value in call.items():
+            if field == "id":
+                result[field] = self._id(value)
+            elif field == "function":
+                result[field] = self._call(value)
+            elif field == "name" and isinstance(value, str):
+                result[field] = self._slot(value, CALL, NAME)
+            elif field == "arguments":
+                result[field] = self._arguments(value)
+            else:
+                result[field] = value  # `type`: what kind of call it is
+        return result
+
+    def _arguments(self, arguments: Any) -> Any:
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except ValueError:
+                return self._text(arguments, CALL)
+        marked = self._tree(arguments, CALL)
+        return json.dumps(marked, ensure_ascii=False) if self.form.arguments == "string" else marked
+
+    def _id(self, value: Any) -> Any:
+        """An id, the same wherever it stands: a result names its call by it."""
+        if not isinstance(value, str) or not value:
+            return value
+        if value not in self._ids:
+            self._ids[value] = self._slot(value, OTHER, NAME, required=False)
+        return self._ids[value]
+
+    def _tree(self, value: Any, field: str, *, required: bool = True) -> Any:
+        """What JSON can hold, with a marker for every key and every leaf that a marker can stand for."""
+        if isinstance(value, dict):
+            return {
+                self._slot(key, field, NAME, required=required, is_key=True): self._tree(one, field, required=required)
+                for key, one in value.items()
+            }
+        if isinstance(value, list):
+            return [self._tree(one, field, required=required) for one in value]
+        if isinstance(value, str) and value.strip():
+            return self._slot(value, field, NAME if field == OTHER else TEXT, required=required)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self._slot(value, field, NUMBER, required=required)
+        return value

@@ -1,0 +1,348 @@
+"""One template, one end: the only place where prompts and real responses become tokens in self-play.
+
+Generation starts exactly where the real response starts, and the real response stops at the EOS that ends its turn, as a
+generation does. Otherwise the policy learns to tell the two apart by the template instead of by the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from ...errors import DataError, TemplateError
+from ...files import numbered
+from .. import notes
+from ..keys import hash_of
+from .identity import tokenizer_identity
+from .markers import Message
+from .rendering import ConversationRenderer, Rendered
+from .templated import Opening, is_templated, opening_of
+
+# Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
+_PROBE = "Qzprobezq"
+
+# Letters, forms of letters and white space that tokenizers change. One that keeps them all keeps every text.
+_SAMPLE = (
+    " Ab  cD\n\n\tÉé e\u0301 ﬁ Ⅳ ① ½ ẞß İı Ωσς \u00a0\u2009\u200b\u200d\ufeff «“”» … don't I'LL 12,345.60 "
+    "x = [1, 2];\r\n    end ▁ Ġ 日本語 한국어 ไทย עברית العربية हिन्दी 🚤👩\u200d👧 "
+    "\u0000\u0007\u001b\ue000\U0010fffd \U00020000 "
+)
+
+
+class EarlyEndError(DataError):
+    """A real response would end early, at an EOS token inside its own text."""
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Token ids of a prompt, and of its real response, which ends with EOS, and what was noticed about them."""
+
+    prompt_ids: list[int]
+    real_ids: list[int]
+    notes: frozenset[str] = frozenset()
+
+
+def eos_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None) -> list[int]:
+    """Every id that ends a response: the tokenizer's EOS and all of `generation_config.eos_token_id`."""
+    ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
+    configured = generation_config.eos_token_id if generation_config is not None else None
+    ids.update(configured if isinstance(configured, Iterable) else [] if configured is None else [configured])
+    return sorted(ids)
+
+
+class PairTemplate:
+    """Turns a prompt and its real response into tokens, the same way for generation and for training.
+
+    Args:
+        tokenizer: with a chat template, if the data is conversational.
+        eos_ids: ids that end a response (see [`eos_token_ids`]). If a chat template ends a turn with another special
+            token, that token is added: generation has to stop where the real response does.
+        chat_template_kwargs: passed to the chat template of every row; a row's own win.
+
+    Raises:
+        DataError: the tokenizer has no EOS token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        eos_ids: Sequence[int] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        self.eos_ids = list(eos_token_ids(tokenizer) if eos_ids is None else eos_ids)
+        self._turn_end: int | None = None
+        self._renderer = ConversationRenderer(tokenizer)
+        self._ends_of_tails: dict[str, int] = {}
+        self._known_opening: Opening | None = None
+        self._is_opening_known = False
+        if not self.eos_ids:
+            raise DataError(
+                "The tokenizer has no EOS token, so neither a real nor a generated response would ever end. "
+                "Set `tokenizer.eos_token`, or `eos_token_id` in the model's generation_config.json."
+            )
+        if tokenizer.chat_template is not None:
+            self._add_turn_end()
+        # What the tokenizer puts before every text, such as BOS.
+        with_special, without = (list(tokenizer("x", add_special_tokens=add)["input_ids"]) for add in (True, False))
+        self._prefix = with_special[: max(_find(with_special, without), 0)]
+        # A tokenizer that keeps such a text, but for what its normaliser does, keeps them all: rows need not be decoded.
+        ids = self._ids(_SAMPLE)
+        self._is_lossless = tokenizer.unk_token_id not in ids and self._text_of(ids) == self._normalised(_SAMPLE)
+
+    def encode(
+        self,
+        prompt: str | list[Message],
+        response: str | Message,
+        tools: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> EncodedPair:
+        """Tokenise one prompt and its real response.
+
+        Args:
+            prompt: plain text, or the messages before the response.
+            response: plain text, or the assistant's message.
+            tools: functions that the template may show, as a list or as JSON.
+            chat_template_kwargs: the row's own arguments for the template.
+
+        Raises:
+            TemplateError: the template renders the conversation so that no generation could continue its prompt.
+        """
+        if isinstance(prompt, str) and isinstance(response, str):
+            return self._encode_text(prompt, response)
+        if not isinstance(prompt, list) or not isinstance(response, dict):
+            raise DataError("the prompt and the response must both be text or both be messages")
+        options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
+        options["tools"] = _parsed(tools)
+        found = {notes.TEMPLATED} if is_templated(prompt, self._opening(), self.tokenizer.bos_token) else set()
+        rendered = self._split(prompt, response, options)
+        start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
+        end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
+        start_ids = self._ids(start)
+        real = self._behind(start_ids, self._ids(rendered.text), rest)
+        if sum(token in self.eos_ids for token in real) != self._ends_of(rendered.text[rendered.end :]):
+            self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
+        pair = self._end(start_ids, real, end)
+        return self._noted(pair, rendered.text, rendered.end, rendered.notes | found)
+
+    def digest(self, definition: int = 2) -> str:
+        """Hash of what decides the tokens of a row: tokenizer, template, its arguments, EOS ids.
+
+        Args:
+            definition: of what is hashed. 1: as in version 0.1.0, where tokenizers that split alike, but put other special
+                tokens around a text, have one digest. 2: all of the tokenizer (see [`tokenizer_identity`]), and its own EOS.
+
+        Returns:
+            16 hexadecimal digits, behind `02` if the definition is 2.
+        """
+        tokenizer = self.tokenizer
+        if definition == 1:
+            identity = [
+                tokenizer.chat_template,
+                self.chat_template_kwargs,
+                self.eos_ids,
+                sorted(tokenizer.get_vocab().items()),
+                # Normalisation and pre-tokenisation show in what they make of a text.
+                self._ids("Ab 12,  é\n\n\tWörld's (x)"),
+            ]
+            return numbered(1, hash_of(identity))
+        if definition != 2:
+            raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
+        ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
+        return numbered(
+            2, hash_of([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
+        )
+
+    def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
+        """The rendered conversation, and where generation starts in it."""
+        return self._renderer.render(prompt, response, options)
+
+    def _opening(self) -> Opening | None:
+        """What the chat template writes before a user's text, found once."""
+        if self._is_opening_known or self.tokenizer.chat_template is None:
+            return self._known_opening
+        options, tokenizer = {**self.chat_template_kwargs, "tools": None}, self.tokenizer
+        ends = [tokenizer.bos_token, *map(str, tokenizer.convert_ids_to_tokens(self.eos_ids))]
+        self._known_opening = opening_of(lambda messages: self._renderer.apply(messages, options), ends)
+        self._is_opening_known = True
+        return self._known_opening
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode_text(self, prompt: str, response: str) -> EncodedPair:
+        whole, start = (self._with_special(text) for text in (prompt + response, prompt))
+        # Some tokenizers end every text with EOS; a prompt goes on.
+        if start and start[-1] in self.eos_ids and not prompt.endswith(self.tokenizer.decode(start[-1:])):
+            start = start[:-1]
+        real = self._behind(start, whole, response)
+        if any(token in self.eos_ids for token in real[:-1]):
+            self._check_end(response, (response,))
+        pair = self._end(start, real, self.eos_ids_of_turn()[0])
+        return self._noted(pair, prompt + response, len(prompt + response), frozenset())
+
+    def _with_special(self, text: str) -> list[int]:
+        """Ids of a text with the special tokens around it, but none before it that the text itself begins with."""
+        ids, size = list(self.tokenizer(text)["input_ids"]), len(self._prefix)
+        return ids[size:] if size and ids[: 2 * size] == self._prefix * 2 else ids
+
+    def _behind(self, start: list[int], whole: list[int], rest: str) -> list[int]:
+        """Ids behind the prompt's."""
+        # Where tokens merge across the boundary, a generation could not have produced the merged one.
+        return whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
+
+    def _end(self, start: list[int], real: list[int], eos_id: int) -> EncodedPair:
+        """Cut the response at its first EOS, or give it one."""
+        end = next((i for i, token in enumerate(real) if token in self.eos_ids), None)
+        return EncodedPair(start, [*real, eos_id] if end is None else real[: end + 1])
+
+    def _ends_of(self, tail: str) -> int:
+        """How many EOS ids there are in what a template writes behind an answer."""
+        if tail not in self._ends_of_tails:
+            if len(self._ends_of_tails) >= 1000:  # a template that writes something else behind every answer
+                self._ends_of_tails.clear()
+            self._ends_of_tails[tail] = sum(token in self.eos_ids for token in self._ids(tail))
+        return self._ends_of_tails[tail]
+
+    def _check_end(self, response: str, texts: Sequence[str]) -> None:
+        """Refuse a response that an EOS token ends before its last word.
+
+        Args:
+            response: the text from where a generation starts to the end of the answer.
+            texts: the answer's own, without what the template writes around them.
+        """
+        ids = self._continuation(response)
+        end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+        if end is None or not self._text_of(ids[end + 1 :]).strip():
+            return
+        token = self._text_of(ids[end : end + 1])
+        before = self._text_of(ids[:end])[-40:]
+        if any(self._count_ends(text) for text in texts):
+            raise EarlyEndError(
+                f"the real response has {token!r} inside its text, behind {before!r}: it ends a response, so all that "
+                "follows would be lost. Take it out, or write it in another way."
+            )
+        raise TemplateError(
+            f"The chat template writes {token!r} inside an answer, behind {before!r}: it ends a response, so all that "
+            "follows would be lost. Use another chat template, or leave such rows out."
+        )
+
+    def _count_ends(self, text: str) -> int:
+        return sum(token in self.eos_ids for token in self._continuation(text))
+
+    def _noted(self, pair: EncodedPair, text: str, end: int, found: frozenset[str]) -> EncodedPair:
+        """A pair with what the tokenizer did to its text.
+
+        Args:
+            pair: the ids.
+            text: that they are made of.
+            end: where the response ends in it.
+            found: what has been noticed so far.
+        """
+        if self._is_lossless:
+            is_changed = self._normalised(text) != text
+            return EncodedPair(pair.prompt_ids, pair.real_ids, found | {notes.NORMALISED} if is_changed else found)
+        ids = [*pair.prompt_ids, *pair.real_ids]
+        has_prefix = ids[: len(self._prefix)] == self._prefix
+        if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
+            ids = ids[len(self._prefix) :]  # BOS that the tokenizer has added
+        decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
+        if text[:end].rstrip().endswith(last):
+            end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
+        unknown = self.tokenizer.unk_token_id
+        if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
+            found |= {notes.UNKNOWN}
+        if not text.startswith(decoded) or text[len(decoded) : end].strip():
+            found |= self._changes(text, decoded, end)
+        return EncodedPair(pair.prompt_ids, pair.real_ids, found)
+
+    def _changes(self, text: str, decoded: str, end: int) -> set[str]:
+        """What the tokenizer changed of a text that it does not decode to."""
+        whole, kept = _letters(self._normalised(text)), _letters(self._normalised(decoded))
+        changed = set()
+        if whole != _letters(text) or _spaces(text[:end]) > _spaces(decoded):
+            changed.add(notes.NORMALISED)
+        if not whole.startswith(kept) or len(kept) < len(_letters(self._normalised(text[:end]))):
+            changed.add(notes.UNKNOWN)
+        return changed
+
+    def _normalised(self, text: str) -> str:
+        normalizer = self.tokenizer.backend_tokenizer.normalizer if self.tokenizer.is_fast else None
+        return text if normalizer is None else str(normalizer.normalize_str(text))
+
+    def _text_of(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _continuation(self, text: str) -> list[int]:
+        """Tokens of a text that goes on: SentencePiece would put a space before one that stands alone."""
+        for anchor in ("\n", "x"):
+            before, ids = self._ids(anchor), self._ids(anchor + text)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._ids(text)
+
+    def eos_ids_of_turn(self) -> list[int]:
+        """EOS ids, the tokenizer's own first: the one that ends a response whose template writes none."""
+        own = self.tokenizer.eos_token_id
+        return sorted(self.eos_ids, key=lambda token: (token != own, token))
+
+    def _add_turn_end(self) -> None:
+        for content in (_PROBE, [{"type": "text", "text": _PROBE}]):  # text, or parts as vision templates want them
+            conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
+            try:
+                tail = self._renderer.apply(conversation, {**self.chat_template_kwargs, "tools": None})
+            except TemplateError:
+                continue  # the template wants other messages; the rows will tell
+            if _PROBE not in tail:
+                continue
+            ids = self._ids(tail[tail.rfind(_PROBE) + len(_PROBE) :])
+            special = [token for token in ids if token in self.tokenizer.all_special_ids or self._is_added(token)]
+            if special and not set(ids) & set(self.eos_ids):
+                self.eos_ids = [*self.eos_ids, special[0]]
+            if not special:
+                self._turn_end = self._start_of_next_turn(conversation)
+            return
+
+    def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
+        """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
+        try:
+            whole = self._renderer.apply(
+                [*conversation, conversation[0]], {**self.chat_template_kwargs, "tools": None}
+            )
+        except TemplateError:
+            return None
+        ids = self._ids(whole.rsplit(_PROBE, 2)[1])
+        return ids[0] if ids and ids[0] in self.eos_ids else None
+
+    def _is_added(self, token: int) -> bool:
+        added = self.tokenizer.added_tokens_decoder.get(token)
+        return added is not None and added.special
+
+
+def _parsed(tools: Any) -> Any:
+    """Tools as a template takes them: a list, or None."""
+    try:
+        return (json.loads(tools) if isinstance(tools, str) and tools else tools) or None
+    except ValueError as error:
+        raise DataError(f"`tools` is not valid JSON ({error}): {tools[:60]!r}") from error
+
+
+def _find(ids: list[int], part: list[int]) -> int:
+    """Where ids hold a part of them, or -1."""
+    return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
+
+
+def _letters(text: str) -> str:
+    """A text without white space."""
+    return re.sub(r"[\s▁]+", "", text)
+
+
+def _spaces(text: str) -> int:
+    """Line breaks, tabs, and spaces behind spaces: what a tokenizer that splits at white space loses."""
+    return len(re.findall(r"[\n\t]|(?<= ) ", text.strip()))

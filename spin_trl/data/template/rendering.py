@@ -1,0 +1,303 @@
+"""Conversations become text, and every text of a conversation is proved to be in it.
+
+A chat template may leave a turn out, write a list of parts as Python prints it, or drop a system message, without a word. So
+the conversation is first rendered with markers in place of its texts ([`markers`]), once for each kind of conversation: the
+same roles, fields and arguments of the template. What a row is rendered to is then compared with that. Where a template
+looks at the texts themselves, the row is rendered a second time, with a marker inside each of its texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError as JinjaError
+from transformers import PreTrainedTokenizerBase
+
+from ...errors import DataError, TemplateError
+from .. import notes
+from .answer_start import start_of_answer
+from .kinds import Kind, Split, match, segments_of
+from .markers import (
+    CALL_FIELDS,
+    CONTENT,
+    TEXT,
+    THINKING_FIELDS,
+    Form,
+    Mark,
+    Message,
+    Slot,
+    find,
+    find_inside,
+    forms,
+    inside,
+    own,
+    plain,
+    probe,
+    without_markers,
+    written,
+)
+from .proof import FormError, check, is_result
+
+KINDS = 512
+"""Kinds of conversations that are remembered."""
+
+_FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
+"""Of messages: what must be shown, and ids, which may be left out."""
+_ANSWER = 99_999  # number of the marker that stands for a plain answer
+_TOOL = "Qz99998zQ"
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": _TOOL,
+            "description": "Finds a boat.",
+            "parameters": {
+                "type": "object",
+                "properties": {"colour": {"type": "string", "description": "Of the boat."}},
+                "required": ["colour"],
+            },
+        },
+    }
+]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as text.
+
+    Attributes:
+        text: prompt, answer, and what the template writes behind it.
+        start: where the answer starts in it: a generation starts there.
+        end: where the last text of the answer ends.
+        answer: the answer's own texts, in the order of the message.
+        notes: what the template left out or changed, of [`notes`].
+    """
+
+    text: str
+    start: int
+    end: int
+    answer: tuple[str, ...]
+    notes: frozenset[str]
+
+
+class ConversationRenderer:
+    """Renders conversations with a tokenizer's chat template.
+
+    Args:
+        tokenizer: with the chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._kinds: OrderedDict[str, Kind | str] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kinds": OrderedDict()}
+
+    def render(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
+        """Render a prompt and its answer.
+
+        Args:
+            prompt: messages before the answer.
+            response: the assistant's message.
+            options: `tools`, and other arguments of the template.
+
+        Raises:
+            TemplateError: the template fails, or leaves out or rewrites something that is neither mere outer space nor the
+                thinking of an earlier answer; or no generation could start where the answer does.
+            DataError: the tokenizer has no chat template, or a message holds something else than text.
+        """
+        messages = [*prompt, response]
+        kind = self._kind_of(messages, options)
+        mine = {**options, **kind.options}
+        marked, slots = written(messages, kind.form, own)
+        text = self.apply(marked, mine)
+        matched = match(text, kind, slots) if kind.is_matchable else None
+        if matched is None:
+            return self._render_by_itself(messages, text, kind, mine)
+        start, end, is_stripped = matched
+        found = kind.notes | {notes.SPACE} if is_stripped else kind.notes
+        return Rendered(text, start, end, _own_answer(slots), found)
+
+    def apply(self, messages: list[Message], options: Mapping[str, Any], *, generate: bool = False) -> str:
+        """What the template makes of messages, as they are.
+
+        Raises:
+            TemplateError: it fails.
+            DataError: there is none.
+        """
+        if self.tokenizer.chat_template is None:
+            raise DataError(
+                "The data is conversational, but the tokenizer has no chat template. Set `tokenizer.chat_template`, use "
+                "the tokenizer of a chat model, or give plain `prompt` and `completion` text."
+            )
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **options)
+            )
+        except Exception as error:  # a template is a program: it raises what it likes
+            badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
+            raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
+
+    # ---- kinds --------------------------------------------------------------------------------------------------------
+
+    def _kind_of(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
+        marked, _ = written(messages, Form(), probe)
+        rest = {name: value for name, value in options.items() if name != "tools"}
+        name = json.dumps([marked, rest, bool(options.get("tools"))], default=str, sort_keys=True)
+        if name in self._kinds:
+            self._kinds.move_to_end(name)
+        else:
+            try:
+                self._kinds[name] = self._prove(messages, options)
+            except TemplateError as error:
+                self._kinds[name] = str(error)
+            if len(self._kinds) > KINDS:
+                self._kinds.popitem(last=False)
+        kind = self._kinds[name]
+        if isinstance(kind, str):
+            raise TemplateError(kind)
+        return kind
+
+    def _prove(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
+        """The first form of a conversation in which the template writes all of it."""
+        tools = {"tools": _PROBE_TOOLS if options.get("tools") else None}
+        refusals: list[FormError] = []
+        for form in forms(messages):
+            try:
+                split, more = self._split_with_or_without_thinking(messages, form, {**options, **tools})
+            except FormError as refusal:
+                refusals.append(refusal)
+                continue
+            found = set(split.notes)
+            has_tools = tools["tools"] is not None and _TOOL in split.text
+            if tools["tools"] is not None and not has_tools:
+                found.add(notes.TOOLS)
+            if more:
+                found.add(notes.NO_THINKING)
+            unused = self._unused_fields(messages, form, {**options, **tools, **more}, split.text)
+            found |= {notes.FIELD + name for name in unused}
+            segments, end = segments_of(split)
+            return Kind(form, more, segments, end, frozenset(found), not has_tools)
+        worst = min(refusals, key=lambda refusal: refusal.badness)
+        raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
+
+    def _unused_fields(self, messages: list[Message], form: Form, options: Mapping[str, Any], text: str) -> list[str]:
+        """Fields of messages without which a conversation of markers is rendered all the same."""
+        names = [
+            name
+            for message in messages
+            for name, value in message.items()
+            if name not in _FIELDS and value not in ("", [], {}) and (name != "name" or not is_result(message))
+        ]
+        marked, _ = written(messages, form, probe)
+
+        def is_unused(fields: Sequence[str]) -> bool:
+            without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
+            try:
+                return self.apply(without, options) == text
+            except TemplateError:
+                return False
+
+        names = sorted(set(names))
+        return names if not names or is_unused(names) else [name for name in names if is_unused([name])]
+
+    def _where_it_fails(self, messages: list[Message], options: Mapping[str, Any], refusal: FormError) -> str:
+        """The message with which a template begins to fail, if it is one that can be told."""
+        if "fails on this conversation" not in str(refusal):
+            return ""
+        for number in range(len(messages)):
+            try:
+                self.apply(written(messages[: number + 1], Form(), probe)[0], options)
+            except TemplateError:
+                return f" (from message {number} on, role {messages[number].get('role')!r})"
+        return ""
+
+    def _split_with_or_without_thinking(
+        self, messages: list[Message], form: Form, options: Mapping[str, Any]
+    ) -> tuple[Split, dict[str, Any]]:
+        """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
+        split = self._split(messages, form, options, probe)
+        if notes.RECORDED_START not in split.notes or options.get("enable_thinking") is False:
+            return split, {}
+        more = {"enable_thinking": False}
+        try:
+            without = self._split(messages, form, {**options, **more}, probe)
+        except TemplateError:
+            return split, {}
+        if notes.RECORDED_START in without.notes:
+            return split, {}
+        if options.get("enable_thinking"):
+            raise FormError(
+                "The chat template opens a thinking block where a generation starts, and this answer has none, so a real "
+                "response can't stand where a generated one does. Set `chat_template_kwargs: {enable_thinking: false}`, "
+                "with which this template works.",
+                0.5,
+            )
+        return without, more
+
+    # ---- one conversation ---------------------------------------------------------------------------------------------
+
+    def _split(self, messages: list[Message], form: Form, options: Mapping[str, Any], mark: Mark) -> Split:
+        """Render a marked conversation, and find where its answer starts.
+
+        Raises:
+            FormError: something is missing, or a generation could not start there.
+        """
+        marked, slots = written(messages, form, mark)
+        text = self.apply(marked, options)
+        found = find(text, slots) if mark is probe else find_inside(text, slots)
+        expected = [slot for slot in slots if mark is probe or slot.holds == TEXT]
+        noticed = check(text, found, expected, messages)
+        last = len(messages) - 1
+        answer = [one for one in found if slots[one.number].message == last]
+        if not answer:
+            raise FormError(f"The chat template leaves out the answer (message {last}).", 1)
+        before = self.apply(marked[:-1], options, generate=True)
+        first = min(answer, key=lambda one: one.start)
+        head: str | None = text[: first.start]
+        # Not of what the row itself puts before its text: a `<think>` block, a call.
+        is_first = str(messages[-1].get("content")).startswith(str(slots[first.number].value))
+        if {slots[one.number].field for one in answer} != {CONTENT} or not is_first:
+            head = self._head(marked, form, options)
+        is_behind_result = bool(messages[:-1]) and is_result(messages[-2])
+        start, is_recorded = start_of_answer(text, before, head, is_behind_result=is_behind_result)
+        if is_recorded:
+            noticed.add(notes.RECORDED_START)
+        if start > first.start or any(one.stop > start for one in found if slots[one.number].message != last):
+            raise FormError("The chat template writes parts of the prompt behind the answer.", 1)
+        return Split(text, found, slots, start, frozenset(noticed))
+
+    def _head(self, marked: list[Message], form: Form, options: Mapping[str, Any]) -> str | None:
+        """What stands before an answer that is nothing but text."""
+        content: Any = plain(_ANSWER)
+        if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
+            content = [{"type": "text", "text": content}]
+        try:
+            text = self.apply([*marked[:-1], {"role": marked[-1]["role"], "content": content}], options)
+        except TemplateError:
+            return None
+        head, marker, _ = text.partition(plain(_ANSWER))
+        return head if marker else None
+
+    def _render_by_itself(
+        self, messages: list[Message], text: str, kind: Kind, options: Mapping[str, Any]
+    ) -> Rendered:
+        """A row whose texts, or tools, change what the template writes around them."""
+        split = self._split(messages, kind.form, options, inside)
+        if without_markers(split.text) != text:
+            raise TemplateError(
+                "The chat template renders this conversation in another way as soon as a word of it changes, so it can't be "
+                "seen whether all of it is there."
+            )
+        start, end = (len(without_markers(split.text[:place])) for place in (split.start, split.end))
+        return Rendered(text, start, end, _own_answer(split.slots), split.notes | (kind.notes - {notes.THINKING}))
+
+
+def _own_answer(slots: Sequence[Slot]) -> tuple[str, ...]:
+    last = slots[-1].message
+    return tuple(slot.value for slot in slots if slot.message == last and slot.holds == TEXT)

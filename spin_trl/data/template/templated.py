@@ -1,0 +1,110 @@
+"""Text that was templated before: a chat template would be put around markers that it, or another, has written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import DataError, TemplateError
+from .markers import Message
+
+KNOWN = (
+    "<|im_start|>user",
+    "<|start_header_id|>user",
+    "<start_of_turn>user",
+    "<|turn>user",
+    "<|user|>",
+    "<｜User｜>",
+    "[INST]",
+    "### Instruction:",
+    "### Human:",
+    "### User:",
+    "\n\nHuman:",
+)
+"""What usual templates write before a user's text."""
+
+_TOKEN = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+_TEXTS = tuple(f"Qz{number}turnzQ" for number in range(4))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a chat template writes before a user's text.
+
+    Attributes:
+        text: of it, without what ends the turn before.
+        token: with which it begins.
+    """
+
+    text: str
+    token: str
+
+
+def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Opening | None:
+    """What a template writes before every text of a user, if a token that is no usual text is part of it.
+
+    Args:
+        apply: what renders messages.
+        ends: tokens that begin a text or end a turn.
+    """
+    rendered = ""
+    for form in (str, lambda text: [{"type": "text", "text": text}]):  # vision templates want parts
+        roles = ("user", "assistant") * 2
+        contents: list[Any] = [form(text) for text in _TEXTS]
+        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+        try:
+            rendered = apply(messages)
+        except TemplateError:
+            continue
+        if all(text in rendered for text in _TEXTS):
+            break
+    else:
+        return None
+    first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
+    common = _common_end(first, second)
+    token = _TOKEN.search(common)
+    closing = _TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
+    ends = [*ends, closing[0]] if closing is not None else ends
+    while token is not None and token[0] in ends:
+        token = _TOKEN.search(common, token.end())
+    return None if token is None else Opening(common[token.start() :].strip(), token[0])
+
+
+def _common_end(one: str, other: str) -> str:
+    """What two texts end with alike."""
+    size = next((i for i, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), None)
+    return min(one, other, key=len) if size is None else one[len(one) - size :]
+
+
+def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None) -> bool:
+    """Whether a prompt's texts hold what a template writes before a user's.
+
+    Args:
+        prompt: messages.
+        opening: of the template that is put around them.
+        bos: the tokenizer's own.
+
+    Raises:
+        DataError: a text begins as that template does, so it was certainly templated before.
+    """
+    found = False
+    for number, message in enumerate(prompt):
+        text = _text(message.get("content")) if message.get("role") in ("user", "system") else ""
+        start = text.lstrip().removeprefix(bos or "").lstrip()
+        if opening is not None and opening.text in text and start.startswith(opening.token):
+            raise DataError(
+                f"message {number} (role {message['role']!r}) begins with {start[:40]!r}, which the chat template writes "
+                "itself: it was templated before, and would be a second time. Leave `as_conversations` out, so that text "
+                "stays as it is, or give the texts without the template's markers"
+            )
+        found = found or any(known in text for known in (*KNOWN, *([opening.text] if opening else [])))
+    return found
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content, which may be parts."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "".join(text for text in texts if isinstance(text, str))

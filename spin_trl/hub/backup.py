@@ -1,0 +1,197 @@
+"""Keeps a run directory on the Hub (`hub_backup`), and takes it back onto a machine that has lost it.
+
+All of it lies on the branch `run` of the model's repository, one commit a state. The journal is read before the files are
+listed, so that it never names work whose files are not there: what is on the branch is a state from which the run can go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import HubError
+from ..files import JOURNAL
+from ..play.same_start import adapter_configs, base_of, set_base
+from ..run import checkpoint
+from ..run.contents import FILES, FOLDERS, files_in, is_kept
+from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.ownership import MARKER, Marker
+from .client import File, Hub
+
+logger = logging.getLogger(__name__)
+
+BRANCH = "run"
+RESTORING = ".restoring.tmp"
+"""Folder in the run directory into which is downloaded; what is there already is not downloaded again."""
+
+SMALL = 1_000_000
+"""Bytes up to which a file is read when it is listed: many small ones grow, and would be others when they are sent."""
+
+State = dict[str, tuple[int, int]]
+"""Size and time of every file that has been sent, by its path."""
+
+
+class Keeper:
+    """Sends a run directory's state to the Hub, what has changed of it.
+
+    Args:
+        directory: of the run.
+        hub: to which.
+        replaces: take the place of whatever is kept there: the run was begun anew on purpose.
+    """
+
+    def __init__(self, directory: RunDirectory, hub: Hub, *, replaces: bool = False) -> None:
+        self._directory, self._hub, self._replaces = directory, hub, replaces
+        self._sent: State = {}
+        self._journal = b""
+        self._head: str | None = None
+
+    def send(self, repository: str) -> bool:
+        """Send the state as it is, unless it is there.
+
+        Args:
+            repository: with its owner; it must be there.
+
+        Returns:
+            Whether there was anything to send.
+
+        Raises:
+            HubError: it could not be sent, or what is kept there is no earlier state of this run.
+        """
+        if not self._directory.journal.exists():
+            return False
+        state: State = {}
+        journal = b""
+        found: dict[str, File | None] = {}
+
+        def files() -> dict[str, File | None]:
+            nonlocal state, journal, found
+            journal, state, found = self._files()
+            return found
+
+        files()
+        if journal == self._journal and state == self._sent:
+            return False
+        self._check_kept(repository, journal)
+        self._head = self._hub.push(repository, BRANCH, files, "The run as it is", outdated=("*",)).oid
+        self._journal, self._sent, self._replaces = journal, state, False
+        return True
+
+    def _check_kept(self, repository: str, journal: bytes) -> None:
+        """See to it that what is kept is an earlier state of this run.
+
+        Another machine may have gone on from it, and a run that was begun without the Hub may have taken its name.
+        """
+        head = self._hub.head(repository, BRANCH)
+        if head is None or head == self._head or self._replaces:
+            return
+        kept = self._hub.read(repository, BRANCH, JOURNAL)
+        if kept is not None and not journal.startswith(kept):
+            raise HubError(
+                f"The run directory is not kept: the branch `{BRANCH}` of {repository} holds another run, or has gone on "
+                f"from this one on another machine. To go on from what is kept, remove {self._directory.path}; to keep "
+                "both, name another `hub_model_id`; to keep this one instead, delete that branch."
+            )
+
+    def _files(self) -> tuple[bytes, State, dict[str, File | None]]:
+        """The journal first, then all files; None for those that have been sent as they are."""
+        journal = self._directory.journal.read_bytes()
+        journal = journal[: journal.rfind(b"\n") + 1]
+        state: State = {}
+        found: dict[str, File | None] = {}
+        for path in kept_files(self._directory):
+            name = self._directory.ownership.usual_name(path)
+            try:
+                seen = path.stat()
+                state[name] = (seen.st_size, seen.st_mtime_ns)
+                if self._sent.get(name) == state[name]:
+                    found[name] = None
+                else:
+                    grows = name.startswith("tensorboard/")
+                    found[name] = path.read_bytes() if grows or seen.st_size <= SMALL else path
+            except FileNotFoundError:  # it has gone since
+                state.pop(name, None)
+                found.pop(name, None)
+        if self._directory.ownership.marker() is not None:
+            found[MARKER] = _marker_of((*found, JOURNAL))
+        found[JOURNAL] = journal
+        return journal, state, found
+
+
+def kept_files(directory: RunDirectory) -> Iterator[Path]:
+    """The files of a run that are kept, but for its journal.
+
+    They are those that a run consists of: no locks, nothing unfinished, no link, nothing of the user's, and of a training's
+    checkpoints the newest that is complete.
+    """
+    ownership = directory.ownership
+    marker = ownership.marker()
+    for name in (*FILES, *FOLDERS, *map(iteration_stage, directory.iterations())):
+        if name == JOURNAL or (marker is not None and name not in marker.entries):
+            continue
+        place = ownership.place(name)
+        for path in [place] if place.is_file() else files_in(place):
+            if is_kept(ownership.usual_name(path), path) and _is_newest(path):
+                yield path
+
+
+def _marker_of(names: Iterable[str]) -> bytes:
+    """The marker of a run directory that consists of these files and nothing else."""
+    tops = sorted({name.partition("/")[0] for name in names})
+    return (json.dumps(Marker({name: name for name in tops}).as_dict(), indent=2) + "\n").encode()
+
+
+def _is_newest(path: Path) -> bool:
+    """Whether a file belongs to no training checkpoint, or to the newest that is complete."""
+    for folder in path.parents:
+        if folder.parent.name == "train" and folder.name.startswith("checkpoint-"):
+            return checkpoint.newest_complete(folder.parent) == folder
+    return True
+
+
+def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
+    """Take a run directory back from the Hub, if it is kept there. The journal comes last: without it nothing has begun.
+
+    Args:
+        directory: of the run; it has no journal.
+        hub: from which.
+        repository: with its owner.
+
+    Returns:
+        Whether it was kept there.
+
+    Raises:
+        HubError: the Hub could not be asked, or the download broke off.
+    """
+    if not hub.has_branch(repository, BRANCH):
+        return False
+    place = directory.own(RESTORING)
+    hub.download(repository, BRANCH, place)
+    if not (place / JOURNAL).is_file():
+        raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {JOURNAL}.")
+    found = {path.relative_to(place).as_posix(): path for path in files_in(place)}
+    kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept(name, path)}
+    for name, path in kept.items():
+        target = directory.own(name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    _repoint(directory)
+    if (place / MARKER).is_file() and directory.ownership.marker() is None:
+        (place / MARKER).replace(directory.ownership.marker_path)
+    (place / JOURNAL).replace(directory.own(JOURNAL))
+    shutil.rmtree(place)
+    return True
+
+
+def _repoint(directory: RunDirectory) -> None:
+    """Let adapters on the run's own start find it where it is now."""
+    own = directory.model(START)
+    if not own.is_dir():
+        return
+    for path in adapter_configs(directory):
+        base = Path(base_of(path))
+        if base.parts[-2:] == own.parts[-2:] and not base.is_dir():
+            set_base(path, str(own))

@@ -1,0 +1,320 @@
+"""What of a run has to be on the Hub and is not yet there, and the pushes that bring it there.
+
+A branch for every accepted iteration (`iter-0`, ...), the start's own if the run made it (`start`), and on `main` the best
+so far. What has been pushed stands in the journal, so nothing is pushed twice, and what failed is tried again by whoever
+comes next: the run itself, a later one, or `spin-trl push`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import HubError
+from ..lineage import origin_from
+from ..report.record import RunRecord, Stage
+from ..report.write import read_record
+from ..run.checkpoint import is_of_a_model
+from ..run.directory import START
+from ..run.journal import LICENSES, PUSH
+from ..run.run import Run
+from .cards import (
+    Names,
+    accepted,
+    branch_of,
+    card_of,
+    card_of_pairs,
+    generated_iterations,
+    generations_of,
+    has_model,
+    pushed_names,
+)
+from .client import Commit, File, Hub
+from .dataset import write_pairs
+from .dataset_card import config_name
+
+MAIN = "main"
+
+OF_A_MODEL = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+)
+"""Files that go from a branch when another model takes its place: of two models' files together nobody could load one."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where a run is pushed.
+
+    Attributes:
+        model: repository of the models, with its owner.
+        dataset: repository of the pairs, or None: they are not pushed.
+        private: whether repositories that are made are private; None: as is usual for their owner.
+    """
+
+    model: str
+    dataset: str | None
+    private: bool | None
+
+
+def targets_of(run: Run, hub: Hub) -> Targets:
+    """Where a run's settings say that it is pushed.
+
+    Raises:
+        HubError: a name is to be that of the account, and the Hub can't be asked for it.
+    """
+    model = hub.full_name(run.args.hub_model_id or _as_name(run.directory.path.resolve().name))
+    dataset = None
+    if run.play.push_generations:
+        dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs")
+    private = run.args.hub_private_repo
+    # A directory that is kept holds the data itself, which nobody should make public without having said so.
+    return Targets(model, dataset, True if private is None and run.play.hub_backup else private)
+
+
+def _as_name(text: str) -> str:
+    """A name of a repository from that of a folder."""
+    return re.sub(r"-{2,}|\.{2,}", "-", re.sub(r"[^\w.-]", "-", text)).strip("-.") or "spin-trl-run"
+
+
+class Publisher:
+    """Pushes what is missing of a run.
+
+    Args:
+        run: the run.
+        hub: of it.
+        say: told of every finished push.
+    """
+
+    def __init__(self, run: Run, hub: Hub, say: Say) -> None:
+        self._run, self._hub, self._say = run, hub, say
+        self._made: set[str] = set()
+        self._asked = False
+
+    def push_missing(self, upto: int | None = None) -> None:
+        """Push what is not there yet, the iterations first.
+
+        Args:
+            upto: newest iteration that counts; None: all. One that is not finished yet is another's to push.
+
+        Raises:
+            HubError: something could not be pushed. What comes behind it was not tried.
+        """
+        directory = self._run.directory
+        record = self._read(upto)
+        if record.start is None and not record.iterations:
+            return
+        targets = targets_of(self._run, self._hub)
+        self._ask_for_licenses(record)
+        record = self._read(upto)
+        stages = accepted(record)
+        own_start = record.start is not None and has_model(directory, record.start)
+        known = pushed_names(record)
+        branches = dict(known.branches) if known.model == targets.model else {}
+        branches |= {one.name: branch_of(one) for one in stages if has_model(directory, one)}
+        if own_start:
+            branches[START] = branch_of(record.start)  # type: ignore[arg-type]
+        names = Names(targets.model, targets.dataset or known.dataset, branches)
+        for stage in [*([record.start] if own_start else []), *stages]:
+            assert stage is not None
+            if has_model(directory, stage) and not self._is_there(record, targets.model, stage, branch_of(stage)):
+                self._push_model(record, stage, branch_of(stage), names, targets)
+        best = record.best_stage
+        if best is not None and record.iterations:
+            self._push_best(record, best, names, targets)
+        if targets.dataset is not None:
+            self._push_pairs(record, names, targets)
+
+    def create(self, repository: str, kind: str, private: bool | None) -> None:
+        """Make a repository, once, or see that one which is there is as private as it is to be.
+
+        Raises:
+            HubError: everybody can read it, and nobody has said that this is wanted.
+        """
+        if repository in self._made:
+            return
+        self._hub.create(repository, kind, private)
+        if private and not self._hub.is_private(repository, kind):
+            raise HubError(
+                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
+                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+            )
+        self._made.add(repository)
+
+    def _read(self, upto: int | None) -> RunRecord:
+        """The run's record, with the settings that hold here."""
+        record = read_record(self._run.directory)
+        record = record if upto is None else until(record, upto)
+        set_here = {"hub_license": self._run.play.hub_license} if self._run.play.hub_license else {}
+        return replace(record, settings={**record.settings, **set_here})
+
+    def _ask_for_licenses(self, record: RunRecord) -> None:
+        """Ask the Hub once what licences the base model and the data have."""
+        known = [entry for entry in record.journal if entry.get("phase") == LICENSES]
+        if self._asked or known or record.settings.get("hub_license"):
+            return
+        origins: Mapping[str, Any] = record.prepared.get("origins") or {}
+        model, data = origin_from(origins.get("model")), origin_from(origins.get("data"))
+        found = {
+            "model": self._hub.license_of(model.root, "model") if model is not None and model.root else None,
+            "data": self._hub.license_of(data.name, "dataset") if data is not None and data.on_hub else None,
+        }
+        self._asked = True
+        if any(found.values()):
+            self._run.journal.append(LICENSES, "hub", **found)
+
+    def _is_there(self, record: RunRecord, repository: str, stage: Stage, revision: str) -> bool:
+        """Whether a stage's model has been pushed since it was trained."""
+        return self._last(record, repository, revision, since=stage).get("stage") == stage.name
+
+    def _last(
+        self, record: RunRecord, repository: str, revision: str, since: Stage | None = None
+    ) -> Mapping[str, Any]:
+        """The newest push to a branch, since a stage was trained, or nothing."""
+        found: Mapping[str, Any] = {}
+        for entry in record.journal:
+            if since is not None and entry.get("phase") == "train" and entry.get("stage") == since.name:
+                found = {}
+            if (entry.get("phase"), entry.get("repository"), entry.get("revision")) == (PUSH, repository, revision):
+                found = entry
+        return found
+
+    def _push_model(self, record: RunRecord, stage: Stage, revision: str, names: Names, targets: Targets) -> None:
+        directory = self._run.directory
+        content = str(card_of(directory, record, stage, names, None if revision == MAIN else revision))
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        has_weights = has_model(directory, stage)
+
+        def files() -> dict[str, File | None]:
+            found: dict[str, File | None] = {}
+            if has_weights:
+                found |= model_files(directory.model(stage.name), self._base(record, names))
+                if not any(name.endswith(".safetensors") for name in found):
+                    raise HubError(
+                        f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more."
+                    )
+            return found | {"README.md": content.encode()}
+
+        self.create(targets.model, "model", targets.private)
+        commit = self._hub.push(targets.model, revision, files, f"{record.name}, {stage.label}", outdated=OF_A_MODEL)
+        self._remember(stage.name, revision, targets.model, "model", commit, card=digest)
+
+    def _push_best(self, record: RunRecord, best: Stage, names: Names, targets: Targets) -> None:
+        """Let `main` hold the best so far, with a card that knows all iterations."""
+        if best not in accepted(record) and best is not record.start:
+            return
+        content = str(card_of(self._run.directory, record, best, names))
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        last = self._last(record, targets.model, MAIN, since=best)
+        if last.get("stage") != best.name or last.get("card") != digest:
+            self._push_model(record, best, MAIN, names, targets)
+
+    def _push_pairs(self, record: RunRecord, names: Names, targets: Targets) -> None:
+        directory, repository = self._run.directory, str(targets.dataset)
+        pushed = {
+            entry["stage"]
+            for entry in record.journal
+            if entry.get("phase") == PUSH and entry.get("repository") == repository and entry.get("kind") == "dataset"
+        }
+        missing = [number for number in generated_iterations(record) if config_name(number) not in pushed]
+        if not missing:
+            return
+        content = str(card_of_pairs(directory, record, replace(names, dataset=repository))[0])
+        self.create(repository, "dataset", targets.private)
+        with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
+            for number in missing:
+                paths = write_pairs(
+                    Path(place) / config_name(number),
+                    self._run.rows(),
+                    generations_of(directory, number),
+                    self._run.tokenizer(),
+                )
+                files: dict[str, File | None] = {f"{config_name(number)}/{path.name}": path for path in paths}
+                files["README.md"] = content.encode()
+                commit = self._hub.push(
+                    repository,
+                    MAIN,
+                    lambda files=files: files,  # type: ignore[misc]
+                    f"{record.name}, pairs of iteration {number}",
+                    kind="dataset",
+                    outdated=(f"{config_name(number)}/*",),
+                )
+                self._remember(config_name(number), MAIN, repository, "dataset", commit)
+
+    def _base(self, record: RunRecord, names: Names) -> tuple[str, str | None] | None:
+        """What an adapter's configuration names as its base, where that is a folder: repository and branch."""
+        if START in names.branches and names.model:
+            return names.model, names.branches[START]
+        origin = origin_from((record.prepared.get("origins") or {}).get("model"))
+        return (origin.name, None) if origin is not None else None
+
+    def _remember(self, stage: str, revision: str, repository: str, kind: str, commit: Commit, **more: Any) -> None:
+        self._run.journal.append(
+            PUSH,
+            stage,
+            revision=revision,
+            repository=repository,
+            kind=kind,
+            commit=commit.oid,
+            url=commit.url,
+            **more,
+        )
+        what = f"pairs of {stage}" if kind == "dataset" else stage
+        self._say(f"{what}: pushed to {repository}" + ("" if kind == "dataset" else f", {revision}"))
+
+
+def until(record: RunRecord, iteration: int) -> RunRecord:
+    """A record as it was when an iteration had been finished: what a later one has begun is left out."""
+
+    def belongs(stage: str) -> bool:
+        _, has_number, number = stage.rpartition("iteration-")
+        return not has_number or not number.isdecimal() or int(number) <= iteration
+
+    return replace(
+        record,
+        stages=[stage for stage in record.stages if belongs(stage.name)],
+        journal=[entry for entry in record.journal if belongs(str(entry.get("stage")))],
+    )
+
+
+def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, File | None]:
+    """The files of a model that are pushed: no checkpoints, no frozen opponent, no pickles, nothing of this machine alone.
+
+    Args:
+        folder: of the model.
+        base: what the configuration of an adapter names as its base instead of a folder of this machine, and its revision.
+    """
+    found: dict[str, File | None] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith(".") or not is_of_a_model(path):
+            continue
+        if path.name in ("adapter_config.json", "config.json"):
+            found[path.name] = _for_others(path, base)
+        else:
+            found[path.name] = path
+    return found
+
+
+def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
+    """A configuration without the paths of this machine."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    name = config.get("base_model_name_or_path")
+    if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
+        config["base_model_name_or_path"], revision = base or (Path(name).name, None)
+        if revision is not None:
+            config["revision"] = revision
+    own = config.get("_name_or_path")
+    if isinstance(own, str) and (Path(own).is_absolute() or Path(own).exists()):
+        config["_name_or_path"] = Path(own).name
+    return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()

@@ -1,0 +1,107 @@
+"""Where a run's model and data come from, as exactly as can be known: names on the Hub with their commits.
+
+The chain of local folders between a model and its root on the Hub is followed by [`card.base_model`].
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
+
+from .card_ import base_model
+from .data.reading.local import expanded, is_local
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
+_TELLING = ("config.json", "adapter_config.json", "tokenizer_config.json")
+"""Files one of which every model has. Where they lie in the cache says which commit was loaded."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model or a dataset that a run began with.
+
+    Attributes:
+        name: on the Hub, or of a local file or folder, without the path to it: that belongs to one machine.
+        on_hub: whether it is a name on the Hub.
+        commit: that was loaded, or None: nobody knows.
+        base: for a local model, the one at the root of its chain, on the Hub; else None.
+    """
+
+    name: str
+    on_hub: bool = False
+    commit: str | None = None
+    base: str | None = None
+
+    @property
+    def root(self) -> str | None:
+        """The name on the Hub that it is, or comes from; None if there is none."""
+        return self.name if self.on_hub else self.base
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the journal."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, False)}
+
+
+def origin_from(found: Any) -> Origin | None:
+    """An origin from the journal; None if it says nothing."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
+        return None
+    return Origin(found["name"], bool(found.get("on_hub")), found.get("commit"), found.get("base"))
+
+
+def model_origin(model: str, revision: str | None = None) -> Origin:
+    """Where a start comes from. Nothing is fetched: what was loaded lies in the cache.
+
+    Args:
+        model: name on the Hub, or a folder.
+        revision: of it, as set.
+    """
+    if os.path.isdir(model):
+        return Origin(Path(model).resolve().name, base=base_model(model))
+    return Origin(model, on_hub=True, commit=_cached_commit(model, "model", revision))
+
+
+def dataset_origin(dataset: Any, name: str | None = None, revision: str | None = None) -> Origin | None:
+    """Where a dataset comes from, from what `datasets` keeps with it, or else from the settings.
+
+    Args:
+        dataset: as it was loaded.
+        name: as set: a file, a folder, `module:function`, or a name on the Hub; None if it was given as an object.
+        revision: of it, as set.
+
+    Returns:
+        None if nothing says where it comes from.
+    """
+    checksums = getattr(getattr(dataset, "info", None), "download_checksums", None) or {}
+    for url in checksums:
+        if found := _OF_HUB.match(str(url)):
+            return Origin(found["name"], on_hub=True, commit=found["commit"])
+    if name is None:
+        return None
+    if is_local(name):
+        return Origin(expanded(name).name)
+    if ":" in name:
+        return Origin(name)
+    return Origin(name, on_hub=True, commit=_cached_commit(name, "dataset", revision))
+
+
+def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
+    """The commit of a repository that the cache has for a revision."""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    for file in _TELLING if kind == "model" else ():
+        found = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(found, str) and COMMIT.fullmatch(Path(found).parent.name):
+            return Path(found).parent.name
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+    reference = folder / "refs" / (revision or constants.DEFAULT_REVISION)
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+    return commit if COMMIT.fullmatch(commit) else None

@@ -1,0 +1,86 @@
+"""Which ids end a response of a model: all that its files name, wherever they stand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..config.iteration import SPINConfig
+from ..data.template.pair_template import eos_token_ids
+from ..files import DEFINITION
+from .adapters import base_of, is_adapter
+
+
+def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every id that ends a response of a model in memory: its tokenizer's EOS, and those of both its configurations.
+
+    Args:
+        model: a causal language model, or a PEFT model around one.
+        tokenizer: of the model.
+    """
+    configurations = (getattr(model, "generation_config", None), getattr(model, "config", None))
+    return sorted({*eos_token_ids(tokenizer), *_declared(configurations)})
+
+
+def load_eos_ids(
+    path: str | None, args: SPINConfig, tokenizer: PreTrainedTokenizerBase, definition: int = DEFINITION
+) -> list[int]:
+    """The same for a model that is not loaded: its files say it, and for an adapter also its base model's.
+
+    Args:
+        path: local folder or Hub name; None: a model that is built from scratch has no files yet.
+        args: the revision in `model_init_kwargs` is used.
+        tokenizer: of the model.
+        definition: of a run's template. Version 0.1.0 (definition 1) looked into `generation_config.json` alone, and not
+            into that of a base model.
+    """
+    revision = (args.model_init_kwargs or {}).get("revision") or "main"
+    if path is None or definition == 1:
+        return eos_token_ids(tokenizer, _generation_config(path, revision) if path else None)
+    found = set(eos_token_ids(tokenizer))
+    for place in [path, base_of(path)] if is_adapter(path) else [path]:
+        known = _generation_config(place, revision), _config(place, revision, args.trust_remote_code)
+        found.update(_declared(known))
+    return sorted(found)
+
+
+def add_eos_ids(model: Any, ids: Iterable[int]) -> None:
+    """Let a model's generation configuration know further ids: they are saved with it, whatever else is lost."""
+    config = getattr(model, "generation_config", None)
+    if config is not None:
+        every = sorted({*_declared([config]), *ids})
+        config.eos_token_id = every if len(every) > 1 else next(iter(every), None)
+
+
+def own_eos_ids(path: str | os.PathLike[str]) -> list[int]:
+    """The ids that a folder's own `generation_config.json` names."""
+    return sorted(_declared([_generation_config(str(path), "main")]))
+
+
+def _declared(configurations: Iterable[Any]) -> set[int]:
+    found: set[int] = set()
+    for configuration in configurations:
+        every = [configuration]
+        if isinstance(configuration, PreTrainedConfig):
+            every.append(configuration.get_text_config())  # that of composite models stands one level deeper
+        for one in every:
+            ids = getattr(one, "eos_token_id", None)
+            found.update(ids if isinstance(ids, Iterable) else [] if ids is None else [ids])
+    return {int(token) for token in found if token is not None and int(token) >= 0}
+
+
+def _generation_config(path: str, revision: str) -> GenerationConfig | None:
+    try:
+        return GenerationConfig.from_pretrained(path, revision=revision)
+    except OSError:
+        return None  # a model may come without one
+
+
+def _config(path: str, revision: str, trust_remote_code: bool) -> PreTrainedConfig | None:
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError):
+        return None  # a folder with an adapter has none; whatever else is wrong is said when the model is loaded

@@ -1,0 +1,62 @@
+"""Log-probabilities of whole responses under a model, in batches of similar length."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head, pad
+
+from .forward.shared_prefix import SharedPrefix
+
+
+def response_logps(
+    model: PreTrainedModel,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    *,
+    pad_token_id: int,
+    batch_size: int,
+    autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> list[float]:
+    """Summed log-probability of each response given its prompt, in nats.
+
+    Args:
+        model: a causal language model, or a PEFT model around one.
+        pairs: token ids of prompts and responses. An empty response has log-probability 0.
+        pad_token_id: fills up rows.
+        batch_size: rows per forward.
+        autocast: context in which the model runs.
+    """
+    scored = _with_fused_head(model)
+    order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
+    logps = [0.0] * len(pairs)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        ids = [torch.tensor([*pairs[row][0], *pairs[row][1]]) for row in batch]
+        labels = [torch.tensor([-100] * len(pairs[row][0]) + list(pairs[row][1])) for row in batch]
+        with torch.inference_mode(), autocast():
+            output = scored(
+                input_ids=pad(ids, padding_value=pad_token_id).to(model.device),
+                attention_mask=pad([torch.ones_like(row) for row in ids], padding_value=0).to(model.device),
+                labels=pad(labels, padding_value=-100).to(model.device),
+                fused_lm_head=True,
+            )
+        for row, logp in zip(batch, output.log_probs.float().sum(dim=1).tolist(), strict=True):
+            logps[row] = logp
+    return logps
+
+
+def _with_fused_head(model: PreTrainedModel) -> PreTrainedModel:
+    """The model in evaluation mode, with TRL's head over labelled positions, added once.
+
+    It returns log-probabilities instead of logits.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not getattr(inner, "_has_fused_head", False):
+        add_fused_lm_head(inner)
+        SharedPrefix(wanted=False).wrap(inner)
+        inner._has_fused_head = True
+    return model.eval()

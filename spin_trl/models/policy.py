@@ -1,0 +1,200 @@
+"""Loads a policy and its tokenizer the same way for every phase."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from trl.trainer.utils import create_model_from_path
+
+from ..config.iteration import SPINConfig
+from ..errors import DataError
+from .adapters import CONFIG, WEIGHTS, base_of, check_start, fetched, is_adapter, saved_embeddings
+from .eos import add_eos_ids, own_eos_ids
+
+
+def load_policy(
+    path: str | os.PathLike[str],
+    args: SPINConfig,
+    quantization_config: BitsAndBytesConfig | None = None,
+    *,
+    trainable: bool = False,
+) -> PreTrainedModel | PeftModel:
+    """Load weights, or a base model with the adapter that lies in a folder.
+
+    Where an adapter was trained with added tokens, it holds the embeddings, and the base model is resized to their number.
+
+    Args:
+        path: local folder or Hub name.
+        args: `model_init_kwargs` and `trust_remote_code` are used.
+        quantization_config: for the base model of an adapter.
+        trainable: whether the adapter is to be trained further.
+
+    Raises:
+        DataError: there is no such model, its weights are not safetensors, or an adapter does not fit its base model.
+    """
+    kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
+    if quantization_config is not None:
+        kwargs["quantization_config"] = quantization_config
+    # One whole replica a process: TRL's default would spread every process's model over all GPUs. Quantised weights can't be
+    # moved later, and transformers would put them on a GPU that `use_cpu` leaves alone. bitsandbytes does not know mps.
+    device = PartialState().device
+    where = {"": torch.device("cpu") if device.type == "mps" else device}
+    kwargs.setdefault("device_map", where if quantization_config is not None else None)
+    name = f"model {str(path)!r}"
+    try:
+        if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
+            raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
+        if is_adapter(path):
+            check_start(path)
+            name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
+            base = create_model_from_path(base_of(path), **kwargs)
+            name = f"adapter {str(path)!r}"
+            model = _load_adapter(fetched(path), base, trainable)
+        else:
+            model = create_model_from_path(str(path), **kwargs)
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+        raise DataError(f"The {name} can't be loaded: {error}") from error
+    keep_differentiable(model)
+    return model
+
+
+def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftModel:
+    """An adapter around its base model, whose embeddings get the adapter's size."""
+    layers = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
+    names = {what: name for name, module in base.named_modules() for what, layer in layers.items() if module is layer}
+    sizes = saved_embeddings(path, names) if (path / WEIGHTS).is_file() else {}
+    present = base.get_input_embeddings().weight.shape[0]
+    if len(set(sizes.values())) > 1:
+        described = " and ".join(f"{what} embeddings for {size} tokens" for what, size in sizes.items())
+        raise DataError(f"The adapter {str(path)!r} has {described}, while its base model has {present}.")
+    for size in set(sizes.values()) - {present}:
+        missing = set(names) - set(sizes) if layers["output"] is not None else set()
+        if missing and getattr(layers["output"], "weight", None) is not layers["input"].weight:
+            what = missing.pop()
+            raise DataError(
+                f"The adapter {str(path)!r} has {next(iter(sizes))} embeddings for {size} tokens, its base model "
+                f"{base.config._name_or_path!r} for {present}, and the added rows of the {what} embeddings are nowhere. "
+                "Save the adapter with both (`modules_to_save`), or save a resized base model and let the adapter name it."
+            )
+        base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
+    add_eos_ids(base, own_eos_ids(path))
+    try:
+        return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+    except RuntimeError as error:
+        raise DataError(
+            f"The adapter {str(path)!r} does not fit its base model {base.config._name_or_path!r}, whose embeddings are for "
+            f"{present} tokens: {error}"
+        ) from error
+
+
+USUAL_WEIGHT = 0.02
+"""Size of most weights of a language model (the standard deviation that they are initialised with)."""
+
+
+def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
+    """Why training would change next to nothing, or None: steps shorter than half the distance between two numbers.
+
+    Args:
+        model: with the weights as they will be trained.
+        learning_rate: about how far Adam and RMSprop move a weight in a step.
+    """
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+    for dtype in dtypes & {torch.bfloat16, torch.float16}:
+        if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
+            name = str(dtype).removeprefix("torch.")
+            return (
+                f"The weights are trained in {name}, whose numbers lie further apart than steps of {learning_rate:g} are "
+                "long: most steps are lost. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP "
+                "or DeepSpeed, or with LoRA."
+            )
+    return None
+
+
+def rounds_by_batch(model: torch.nn.Module) -> bool:
+    """Whether what a row gives depends on the other rows of its batch: LLM.int8()'s layers (`load_in_8bit`).
+
+    They compute those inputs in float16 that are large in any token of a batch, and round the others to eight bits. The same
+    weights then differ by up to some tenths of a nat a token from one batch to another.
+    """
+    return bool(getattr(model, "is_loaded_in_8bit", False))
+
+
+def keep_differentiable(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
+
+    Its format for inference there is coarser and has no gradient: an adapter that is trained afterwards learns nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.state_dict()  # unpacks the weights, if they have been repacked already
+
+
+TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+"""Files of which a folder with a tokenizer has at least one."""
+
+
+def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
+
+    Where a folder holds an adapter and no tokenizer, it is the base model's.
+
+    Raises:
+        DataError: there is none, or it has neither pad nor EOS token.
+    """
+    if is_adapter(path) and not any((fetched(path) / name).is_file() for name in TOKENIZER_FILES):
+        path = base_of(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(path),
+            trust_remote_code=args.trust_remote_code,
+            revision=(args.model_init_kwargs or {}).get("revision"),
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(f"The tokenizer of {str(path)!r} can't be loaded: {error}") from error
+    if tokenizer.eos_token is None:
+        raise DataError(
+            f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _untie(base: PreTrainedModel) -> None:
+    """Give the output layer weights of its own where it shares them with input embeddings that alone have an adapter."""
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    if not isinstance(embeddings, BaseTunerLayer) or output is None or isinstance(output, BaseTunerLayer):
+        return
+    if output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+
+
+def merge_adapter(folder: Path, args: SPINConfig) -> None:
+    """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
+    adapted = load_policy(folder, args)
+    _untie(adapted.get_base_model())
+    merged = adapted.merge_and_unload()
+    weights = [
+        getattr(layer, "weight", None) for layer in (merged.get_input_embeddings(), merged.get_output_embeddings())
+    ]
+    if weights[0] is not weights[1]:
+        for config in (merged.config, merged.config.get_text_config()):
+            config.tie_word_embeddings = False
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).unlink()
+    merged.save_pretrained(folder)

@@ -1,0 +1,104 @@
+"""Whether a model has an embedding for every token that it is going to see."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from ..config.iteration import SPINConfig
+from ..counts import counted
+from ..errors import DataError
+from .adapters import base_of, is_adapter, saved_embeddings
+
+NAMED = 5
+"""Most tokens that a message names."""
+
+LAYERS = {"input": "embed_tokens", "output": "lm_head"}
+"""What most models call their embeddings. An adapter's are found by name where no model is loaded."""
+
+
+def check_tokens(
+    tokenizer: PreTrainedTokenizerBase, num_embeddings: int | None, model: str, datasets: Iterable[Dataset]
+) -> None:
+    """Raise unless a model has embeddings for the pad token and all tokens of prepared rows.
+
+    Tokens that no row has may be without: some models' tokenizers know tokens of another model of their family.
+
+    Args:
+        tokenizer: of the rows.
+        num_embeddings: rows of the model's input embeddings, or None: not known.
+        model: what to call the model.
+        datasets: rows with `prompt_ids` and `real_ids`.
+
+    Raises:
+        DataError: with the tokens, their ids, where the first one stands, and both sizes.
+    """
+    largest = max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder])
+    if num_embeddings is None or largest < num_embeddings:
+        return
+    rows_with: Counter[int] = Counter()
+    first: dict[int, str] = {}
+    for dataset in datasets:
+        for row in dataset.select_columns(["prompt_ids", "real_ids"]):
+            for token in {token for ids in row.values() for token in ids if token >= num_embeddings}:
+                rows_with[token] += 1
+                first.setdefault(token, tokenizer.decode([*row["prompt_ids"], *row["real_ids"]])[:60])
+    found = {
+        token: f"in {counted(count, 'row')}, the first being {first[token]!r}" for token, count in rows_with.items()
+    }
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= num_embeddings:
+        found.setdefault(tokenizer.pad_token_id, "which fills up rows")
+    if not found:
+        return
+    named = [
+        f"{tokenizer.convert_ids_to_tokens(token)!r} (id {token}, {where})"
+        for token, where in sorted(found.items())[:NAMED]
+    ]
+    more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    advice = "Resize the model (`model.resize_token_embeddings(len(tokenizer))`) and save it, or use its own tokenizer"
+    if set(found) == {tokenizer.pad_token_id}:
+        advice += ", or let EOS fill up rows (`tokenizer.pad_token = tokenizer.eos_token`, saved with the tokenizer)"
+    raise DataError(
+        f"The tokenizer has {largest + 1} tokens, but {model} has embeddings for {num_embeddings} (ids 0 to "
+        f"{num_embeddings - 1}). Without one are {', '.join(named)}{more}. {advice}."
+    )
+
+
+def embeddings_of(model: Any) -> int | None:
+    """Rows of a model's input embeddings, or None: they are sharded, or it has none."""
+    weight = getattr(model.get_input_embeddings(), "weight", None)
+    return int(weight.shape[0]) if weight is not None and weight.dim() == 2 and weight.numel() else None
+
+
+def load_embeddings_size(path: str | os.PathLike[str], args: SPINConfig) -> int | None:
+    """The same for a model that is not loaded, from its configuration, or from what an adapter has saved.
+
+    Args:
+        path: local folder or Hub name.
+        args: the revision in `model_init_kwargs` is used.
+
+    Returns:
+        None if that can't be known.
+    """
+    if is_adapter(path):
+        try:
+            saved = saved_embeddings(path, LAYERS)
+        except OSError:
+            saved = {}
+        if saved:
+            return max(saved.values())
+        path = base_of(path)
+    try:
+        config = AutoConfig.from_pretrained(
+            str(path),
+            revision=(args.model_init_kwargs or {}).get("revision"),
+            trust_remote_code=args.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    return getattr(config.get_text_config(), "vocab_size", None)

@@ -1,0 +1,98 @@
+"""What self-play objectives add to the parent's loss: the arithmetic between a trainer's batch and pure functions.
+
+DPOTrainer computes its own losses; ours are added to its result, from the log-probabilities that the same forwards
+returned. An objective that couples pairs (IRIS) is given all pairs of the optimiser step: those of this micro-batch with
+their gradient, the others as numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .registry import LOSS_TYPES, OURS, REFERENCE_FREE, LossType
+
+
+@dataclass(frozen=True)
+class Others:
+    """The other pairs of an optimiser step.
+
+    Attributes:
+        real_logratios: log-ratios of their real responses, shape `(n,)`, without gradient.
+        generated_logratios: of their generated responses, shape `(n,)`.
+        num_batches: micro-batches of the step, on all processes, over which the trainer averages gradients.
+    """
+
+    real_logratios: torch.Tensor
+    generated_logratios: torch.Tensor
+    num_batches: int
+
+
+class ObjectiveTerms:
+    """The objectives of a trainer that TRL does not have, with their weights and settings.
+
+    Args:
+        loss_types: all losses of the trainer, TRL's among them.
+        loss_weights: as many.
+        values: settings by name, those of the objectives among them.
+    """
+
+    def __init__(self, loss_types: Sequence[str], loss_weights: Sequence[float], values: Mapping[str, Any]) -> None:
+        self.weighted: list[tuple[LossType, float]] = [
+            (LOSS_TYPES[name], weight) for name, weight in zip(loss_types, loss_weights, strict=True) if name in OURS
+        ]
+        self.values = dict(values)
+        self.reference_free = bool(self.weighted) and REFERENCE_FREE.issuperset(loss_types)
+        """Whether no loss needs the opponent."""
+
+    def __bool__(self) -> bool:
+        return bool(self.weighted)
+
+    @property
+    def couples_pairs(self) -> bool:
+        """Whether an objective is a function of all pairs of the optimiser step."""
+        return any(loss_type.couples_pairs for loss_type, _ in self.weighted)
+
+    @property
+    def needs_proto(self) -> bool:
+        """Whether an objective takes θ_0's responses."""
+        return any(loss_type.needs_proto for loss_type, _ in self.weighted) and self.values.get("tspin_beta") != 0
+
+    def __call__(
+        self, tensors: Mapping[str, torch.Tensor | None], others: Others | None
+    ) -> tuple[torch.Tensor | float, dict[str, float]]:
+        """The weighted sum of the objectives.
+
+        Args:
+            tensors: of this micro-batch, by the names that objectives use, each of shape `(batch,)`.
+            others: of the same optimiser step, or None if the micro-batch is all of it.
+
+        Returns:
+            What to add to the loss, and figures to log.
+        """
+        total: torch.Tensor | float = 0.0
+        metrics: dict[str, float] = {}
+        for loss_type, weight in self.weighted:
+            together = _with_others(tensors, others) if loss_type.couples_pairs and others is not None else tensors
+            loss = loss_type(together, self.values).mean()
+            if loss_type.couples_pairs and others is not None:
+                # The trainer averages the gradients of all micro-batches; the loss is that of all pairs, not a mean.
+                loss = loss.detach() + others.num_batches * (loss - loss.detach())
+            total = total + weight * loss
+            with torch.no_grad():
+                metrics |= {name: float(value) for name, value in loss_type.measure(together, self.values).items()}
+        return total, metrics
+
+
+def _with_others(tensors: Mapping[str, torch.Tensor | None], others: Others) -> dict[str, torch.Tensor | None]:
+    """This micro-batch's pairs and the others, whose log-ratios stand against opponents of 0."""
+    together = dict(tensors)
+    for kind, logratios in (("real", others.real_logratios), ("generated", others.generated_logratios)):
+        for player, values in (("policy", logratios), ("opponent", torch.zeros_like(logratios))):
+            own = tensors[f"{player}_{kind}_logps"]
+            assert own is not None
+            together[f"{player}_{kind}_logps"] = torch.cat([own, values.to(own.device)])  # in the wider dtype
+    return together

@@ -1,0 +1,230 @@
+"""Runs benchmarks of lm-evaluation-harness on a stage's model, one by one: each is stored as it finishes, and never made
+twice."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from ..errors import BenchmarkError, LaunchError, RecipeError
+from ..evaluation.benchmarks import Benchmark, check_known, harness_version, scores
+from ..files import read_json, write_json
+from ..models.digest import digest
+from ..run.run import Run, since
+from .generate import at_hand
+from .phases import training_plugin
+
+EVALUATED = "evaluated"
+"""Key of what was evaluated, and how, beside the harness's own."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How benchmarks are run.
+
+    Attributes:
+        batch_size: a number, or `auto`; None: as the run evaluates.
+        limit: questions of every task, or a share of them; None: all.
+        apply_chat_template: ask in the model's chat template.
+        include_path: folder with tasks of one's own.
+        log_samples: keep every question with its answer, too.
+    """
+
+    batch_size: int | str | None = None
+    limit: float | None = None
+    apply_chat_template: bool = False
+    include_path: str | None = None
+    log_samples: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        results: of the harness, by benchmark; from now, or from before.
+        failures: what is wrong with benchmarks that could not be run.
+    """
+
+    results: dict[Benchmark, dict[str, Any]]
+    failures: list[str]
+
+
+def result_path(run: Run, stage: str, benchmark: Benchmark, settings: Settings) -> Path:
+    """Where the results of a benchmark lie: its name, and what makes its numbers others than the usual ones."""
+    parts = [benchmark.task]
+    parts += [f"{benchmark.shots}-shot"] if benchmark.shots is not None else []
+    parts += ["chat"] if settings.apply_chat_template else []
+    parts += [f"limit-{settings.limit:g}"] if settings.limit is not None else []
+    return run.directory.benchmarks(stage) / f"{'-'.join(parts)}.json"
+
+
+def run_benchmarks(
+    run: Run, stage: str, benchmarks: Sequence[Benchmark], settings: Settings, *, again: bool = False
+) -> Outcome:
+    """Results of benchmarks: those that are stored, and those that are missing, which are run now.
+
+    Args:
+        run: the run.
+        stage: whose model, which is there.
+        benchmarks: which; one that fails does not keep the others from being run.
+        settings: how.
+        again: run those that are stored, too.
+
+    Raises:
+        RecipeError: the harness is not installed, or has no such task.
+        LaunchError: a plugin of the launcher would load the model in parts.
+    """
+    version = harness_version()
+    if training_plugin() is not None:
+        raise LaunchError(
+            f"Benchmarks need whole replicas of the model, one a process, which {training_plugin()} does not give. Launch "
+            "them without the plugin."
+        )
+    own_tasks, model_files = _digest_of_folder(settings.include_path), _files_of(run.model_of(stage))
+    found: dict[Benchmark, dict[str, Any]] = {}
+    missing: list[Benchmark] = []
+    failures: list[str] = []
+    for benchmark in benchmarks:
+        stored = read_json(result_path(run, stage, benchmark, settings))
+        if again or stored is None or not _fits(stored, version, own_tasks, model_files, settings):
+            missing.append(benchmark)
+            continue
+        try:
+            scores(benchmark, stored)
+            found[benchmark] = stored
+        except KeyError as error:
+            failures.append(_without(benchmark, error))
+    PartialState().wait_for_everyone()  # all have seen the same, before the first writes
+    if missing:
+        failures += _run(run, stage, missing, settings, own_tasks, version, found)
+    return Outcome({benchmark: found[benchmark] for benchmark in benchmarks if benchmark in found}, failures)
+
+
+def _run(
+    run: Run,
+    stage: str,
+    benchmarks: Sequence[Benchmark],
+    settings: Settings,
+    own_tasks: str | None,
+    version: str,
+    found: dict[Benchmark, dict[str, Any]],
+) -> list[str]:
+    """Run benchmarks and store what they find; returns what is wrong with those that failed."""
+    from ..evaluation.harness import SharedModel, run_benchmark, tasks
+
+    check_known([benchmark.task for benchmark in benchmarks], tasks(settings.include_path).all_tasks)
+    state = PartialState()
+    failures = []
+    with at_hand(run, run.model_of(stage)) as load:
+        model, accelerator = load()
+        batch_size = settings.batch_size or run.args.per_device_eval_batch_size
+        harness_model = SharedModel(
+            model,
+            run.tokenizer(),
+            accelerator,
+            batch_size,
+            chat_template_kwargs=run.args.template_kwargs,
+            disable_tqdm=run.args.disable_tqdm,
+        )
+        model_digest = digest(model)
+        for benchmark in benchmarks:
+            started = time.monotonic()
+            try:
+                results = run_benchmark(
+                    harness_model,
+                    benchmark,
+                    settings.include_path,
+                    settings.limit,
+                    apply_chat_template=settings.apply_chat_template,
+                    log_samples=settings.log_samples,
+                )
+            except BenchmarkError as error:
+                failures.append(str(error))
+                continue
+            evaluated = {
+                "stage": stage,
+                "model": run.model_of(stage),
+                "model_digest": model_digest,
+                "model_files": _files_of(run.model_of(stage)),
+                "task": benchmark.task,
+                "num_fewshot": benchmark.shots,
+                "limit": settings.limit,
+                "apply_chat_template": settings.apply_chat_template,
+                "own_tasks": own_tasks,
+                "lm_eval": version,
+                "num_processes": state.num_processes,
+                "mixed_precision": accelerator.mixed_precision,
+                "seconds": since(started),
+                "time": round(time.time(), 3),
+            }
+            path = result_path(run, stage, benchmark, settings)
+            figures: dict[str, float] = {}
+            if results is not None:
+                whole = {EVALUATED: evaluated, **results}
+                run.directory.own(stage)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, whole)
+                try:
+                    figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, whole)}
+                    found[benchmark] = whole
+                except KeyError as error:
+                    failures.append(_without(benchmark, error))
+            record = {
+                name: evaluated[name] for name in ("task", "num_fewshot", "limit", "apply_chat_template", "seconds")
+            }
+            run.record("lm-eval", stage, **record, **figures, file=path.name)
+        del harness_model, model
+    return failures
+
+
+def _fits(
+    stored: dict[str, Any],
+    version: str,
+    own_tasks: str | None,
+    model_files: dict[str, list[int]] | None,
+    settings: Settings,
+) -> bool:
+    """Whether stored results are what would come out again."""
+    known = stored.get(EVALUATED, {})
+    if settings.log_samples and "samples" not in stored:
+        return False
+    expected = {"lm_eval": version, "own_tasks": own_tasks, "model_files": model_files}
+    return all(known.get(name) == value for name, value in expected.items())
+
+
+def _files_of(model: str) -> dict[str, list[int]] | None:
+    """Size and time (ns) of a model's weight files: other weights in the same folder are another model. None on the Hub.
+
+    A digest would be surer, but takes loading the model, which what is stored is to spare.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return None
+    files = sorted(folder.glob("*.safetensors"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def _without(benchmark: Benchmark, error: KeyError) -> str:
+    return f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
+
+
+def _digest_of_folder(path: str | None) -> str | None:
+    """Hash of the tasks in a folder, and of size and time of their data: when they change, so do their numbers."""
+    if path is None:
+        return None
+    folder = Path(path)
+    if not folder.is_dir():
+        raise RecipeError(f"`--include_path`: there is no folder {path}.")
+    hasher = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+        hasher.update(str(file.relative_to(folder)).encode())
+        is_code, stat = file.suffix in (".yaml", ".yml", ".py"), file.stat()
+        hasher.update(file.read_bytes() if is_code else f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return hasher.hexdigest()[:16]

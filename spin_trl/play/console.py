@@ -1,0 +1,118 @@
+"""What a person sees of a run while it plays: a line a phase, and after every iteration table, plot and report."""
+
+from __future__ import annotations
+
+import io
+import logging
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ..counts import counted
+from ..files import read_json, write_atomically
+from ..report import terminal
+from ..report.plot import Points, plot_run
+from ..report.terminal_table import run_table
+from ..report.write import write_report
+from ..run.directory import START, baseline_stage, iteration_number, iteration_stage
+from ..run.run import Run
+
+logger = logging.getLogger(__name__)
+
+Figures = dict[str, dict[str, float]]
+"""Held-out figures by stage."""
+
+BESIDE_ROWS = 12
+"""Lines of a live view that are not a row of an iteration: status, title, heading, the start, rules and the caption."""
+
+FILE_WIDTH = 160
+"""Columns of the table that is kept as a file."""
+
+
+def played(run: Run, iteration: int) -> Figures:
+    """Figures of the start and of the iterations up to this one: the candidates for the best."""
+    stages = [START, *(iteration_stage(t) for t in range(iteration + 1))]
+    return {stage: read_json(run.directory.metrics(stage)) or {} for stage in stages}
+
+
+def all_figures(run: Run, iteration: int) -> Figures:
+    """Figures of all stages up to an iteration, the baseline arms last."""
+    figures = played(run, iteration)
+    for arm in run.arms:
+        for t in range(iteration + 1):
+            stage = baseline_stage(arm, t)
+            figures[stage] = read_json(run.directory.metrics(stage)) or {}
+    return figures
+
+
+def phase_line(entry: dict[str, Any]) -> str:
+    """What a phase did, in a line, from its record in the journal."""
+    seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
+    if entry["phase"] == "generate":
+        rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
+        return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} a second)"
+    if entry["phase"] == "train" and "pairs" in entry:
+        first, last, pairs = entry["first"], entry["last"], entry["pairs"]
+        used = pairs["total"] - pairs["dropped"]
+        line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
+        if not last:  # fewer steps than `logging_steps`
+            return line
+        return (
+            f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, "
+            f"margin {last.get('rewards/margins', float('nan')):.3f}"
+        )
+    if entry["phase"] == "evaluate":
+        nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "no numbers: its training has diverged,"
+        return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
+    return f"{where}: done in {seconds:.0f} s"
+
+
+def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
+    """Keep table, plot and report in the run directory, and print the table, if there is a console."""
+    figures = all_figures(run, iteration)
+    if console is not None:
+        console.print(_table(run, iteration, figures, best, console.width))
+    file = io.StringIO()
+    terminal.console(file, FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
+    write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
+    plot_run(run.directory.own("plot.png"), curves(run, iteration, figures), run.play.metric_for_best_iteration)
+    try:
+        write_report(run.directory)
+    except Exception as error:  # it shows what is there anyway: no reason to lose a run
+        logger.warning("report.html was not written: %s: %s", type(error).__name__, error)
+
+
+def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
+    """What has been measured up to an iteration, of which some may be missing; None before there is anything.
+
+    Args:
+        run: the run.
+        iteration: 0-based.
+        width, height: of the terminal. Where the table would be higher, older iterations are left out.
+    """
+    figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
+    fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
+    shown = {
+        stage: found for stage, found in figures.items() if stage == START or iteration_number(stage) > iteration - fit
+    }
+    best = read_json(run.directory.best) or {}
+    return _table(run, iteration, shown, best.get("stage"), width) if shown else None
+
+
+def _table(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
+    title = f"{run.directory.path.name}, iterations 0 to {iteration}"
+    return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
+
+
+def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
+    """Figures against gradient steps, self-play first, then the baseline arms; all begin at the start."""
+    steps = [0.0]
+    for t in range(iteration + 1):
+        steps.append(steps[-1] + (run.done("train", iteration_stage(t)) or {}).get("steps", 0))
+    stages = {"self-play": [iteration_stage(t) for t in range(iteration + 1)]}
+    stages |= {arm: [baseline_stage(arm, t) for t in range(iteration + 1)] for arm in run.arms}
+    return {
+        name: list(zip(steps, [figures[START], *(figures[stage] for stage in of_arm)], strict=True))
+        for name, of_arm in stages.items()
+    }

@@ -1,0 +1,188 @@
+"""Measures a stage's model on the held-out prompts: likelihood, its own answers, and how it compares with its opponent."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+
+from ..errors import DivergedError
+from ..evaluation.degeneration import Answer, measure, normalised
+from ..evaluation.diagnostics import game_figures, histograms
+from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
+from ..evaluation.scorers import Score, score_of
+from ..files import read_json, write_atomically, write_json
+from ..generation.store import Generations, GenerationStore
+from ..models.logps import response_logps
+from ..run.directory import START
+from ..run.run import Run, since
+from .generate import Load, answer, at_hand
+
+
+def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: str | None = None) -> None:
+    """Figures of a stage's model on the held-out prompts, into its `metrics.json` and the journal.
+
+    Args:
+        run: the run.
+        stage: whose model.
+        opponent_stage: stage of the model that it played against, evaluated before; None if there is none.
+        compared_with: stage of the model that it is compared with, prompt by prompt; None: its opponent, if there is one.
+    """
+    rows = run.rows(held_out=True)
+    is_done = run.done("evaluate", stage) is not None
+    PartialState().wait_for_everyone()  # all have looked before one writes: a diverged model is soon done with
+    if is_done or len(rows) == 0:
+        return
+    started = time.monotonic()
+    try:
+        with at_hand(run, run.model_of(stage)) as load:
+            figures, work_seconds = _figures(run, load, rows, stage, opponent_stage, compared_with or opponent_stage)
+    except DivergedError:
+        if stage == START:
+            raise
+        # The gate's to judge, like any other model that has become worse: one without figures.
+        figures, work_seconds = {"held_out": float(len(rows))}, since(started)
+        if PartialState().is_main_process:
+            write_json(run.directory.metrics(stage), figures)
+    run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
+
+
+def _figures(
+    run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, other_stage: str | None
+) -> tuple[dict[str, float], float]:
+    """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
+    folder = run.directory.held_out(stage)
+    # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
+    work_seconds = answer(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+    if run.play.evaluate_greedy:
+        description = f"{stage}: held-out prompts, greedily"
+        work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+    run.progress.begin()
+    measuring_started = time.monotonic()
+    measured = _measure(run, load, rows, folder, opponent_stage)
+    work_seconds += time.monotonic() - measuring_started
+    losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
+    figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
+    values = {
+        name: {key: value for key, value in by_key.items() if math.isfinite(value)}
+        for name, by_key in values_of(dict(zip(rows["key"], measured, strict=True))).items()
+    }
+    if other_stage is not None:
+        figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
+    answers = _answers(run, rows, folder)
+    figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
+    figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON knows no other numbers
+    if PartialState().is_main_process:
+        write_json(run.directory.values(stage), values)
+        _write_samples(run, rows, stage, answers, measured)
+        write_json(run.directory.histograms(stage), histograms(measured))
+        write_json(run.directory.metrics(stage), figures)
+    return figures, work_seconds
+
+
+def _answers(run: Run, rows: Dataset, folder: Path) -> list[Answer]:
+    """What a model answered to every held-out prompt."""
+    tokenizer = run.tokenizer()
+    sampled = Generations.load({0: GenerationStore(folder / "sampled")})
+    return [
+        Answer(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
+        for row in rows
+        for ids in [sampled[row["key"], 0, 0]]
+    ]
+
+
+def _values(run: Run, stage: str) -> dict[str, Any]:
+    """Settings of the losses that a stage was trained with."""
+    trained = run.done("train", stage) or {}
+    return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
+
+
+def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
+    """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
+    state = PartialState()
+    tokenizer = run.tokenizer()
+    mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
+    names = [(row["key"], 0, 0) for row in mine]
+    sampled = Generations.load({0: GenerationStore(folder / "sampled")})
+    model, accelerator = load()
+
+    def logps(responses: list[list[int]]) -> list[float]:
+        return response_logps(
+            model,
+            [(row["prompt_ids"], response) for row, response in zip(mine, responses, strict=True)],
+            pad_token_id=tokenizer.pad_token_id,
+            batch_size=run.args.per_device_eval_batch_size,
+            autocast=accelerator.autocast,
+        )
+
+    real = logps([row["real_ids"] for row in mine])
+    own = logps([sampled[name] for name in names])
+    replies = None if opponent_stage is None else _responses(run, opponent_stage, names)
+    against = None if replies is None else logps(replies)
+    before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
+    greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
+
+    def score(row: dict, ids: list[int]) -> Score | None:
+        if run.scorer is None:
+            return None
+        return score_of(run.scorer, row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True))
+
+    measured = {}
+    for index, (row, name) in enumerate(zip(mine, names, strict=True)):
+        played = {}
+        if against is not None and replies is not None:
+            opponent = before[row["key"]]
+            played = {
+                "real_logratio": real[index] - opponent["real"],
+                "generated_logratio": against[index] - opponent["generated"],
+                "opponent_generated_logp": against[index],
+                "opponent_generated_tokens": len(replies[index]),
+            }
+        measured[row["key"]] = HeldOutRow(
+            real_logp=real[index],
+            real_tokens=len(row["real_ids"]),
+            generated_logp=own[index],
+            generated_tokens=len(sampled[name]),
+            finish_reason=sampled.finish_reasons[name],
+            identical=sampled[name] == row["real_ids"],
+            **played,
+            score=score(row, sampled[name]),
+            greedy_score=None if greedy is None else score(row, greedy[name]),
+        )
+    everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
+    if state.is_main_process:
+        logps_of = {key: {"real": row.real_logp, "generated": row.generated_logp} for key, row in everything.items()}
+        write_json(folder / "logps.json", logps_of)
+    state.wait_for_everyone()
+    return [everything[key] for key in rows["key"]]
+
+
+def _responses(run: Run, stage: str, names: list[tuple[str, int, int]]) -> list[list[int]]:
+    generations = Generations.load({0: GenerationStore(run.directory.held_out(stage) / "sampled")})
+    return [generations[name] for name in names]
+
+
+def _write_samples(run: Run, rows: Dataset, stage: str, answers: list[Answer], measured: list[HeldOutRow]) -> None:
+    lines = [
+        json.dumps(
+            {
+                "key": row["key"],
+                "prompt": row["prompt"],
+                "real": row["real"],
+                "generated": answer.generated,
+                "finish_reason": found.finish_reason,
+                "score": found.score,
+            },
+            ensure_ascii=False,
+        )
+        for row, answer, found in zip(rows, answers, measured, strict=True)
+    ]
+    write_atomically(
+        run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    )

@@ -1,0 +1,141 @@
+"""The generate phase, and what evaluation shares with it: one of a run's models answers prompts, into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from ..data.keys import rows_digest
+from ..errors import DivergedError
+from ..generation.engine import Sampling
+from ..generation.produce import generate
+from ..generation.store import GenerationStore
+from ..generation.transformers import TransformersEngine
+from ..models.digest import digest
+from ..models.policy import load_policy
+from ..run.directory import iteration_stage
+from ..run.run import Run, free_memory, since
+
+Load = Callable[[], tuple[PreTrainedModel, Accelerator]]
+"""Gives a model of the run, on this process's device; it is loaded at the first call only."""
+
+
+@contextlib.contextmanager
+def at_hand(run: Run, path: str) -> Iterator[Load]:
+    """A model of the run, if it is needed, once, for as long as the context lasts."""
+    found: list[tuple[PreTrainedModel, Accelerator]] = []
+
+    def load() -> tuple[PreTrainedModel, Accelerator]:
+        if not found:
+            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+            model = load_policy(path, run.args, run.quantization_config)
+            if run.quantization_config is None:
+                model = model.to(accelerator.device)
+            found.append((model.eval(), accelerator))
+        return found[0]
+
+    try:
+        yield load
+    finally:
+        if found:
+            found.clear()
+            free_memory()
+
+
+def answer(
+    run: Run,
+    load: Load,
+    rows: Dataset,
+    folder: Path,
+    iteration: int,
+    description: str,
+    *,
+    greedy: bool = False,
+    once: bool = False,
+) -> float:
+    """Let a model answer the prompts of `rows` into the store `folder`.
+
+    Args:
+        run: the run.
+        load: the model.
+        rows: prepared rows.
+        folder: of the store. If it is complete, no model is loaded.
+        iteration: whose settings, and part of the seeds.
+        description: of the progress bar.
+        greedy: decode greedily.
+        once: one response a prompt, whatever `num_generations` says.
+
+    Returns:
+        Seconds that the generation itself took.
+
+    Raises:
+        DivergedError: the model's probabilities are no numbers.
+    """
+    store = GenerationStore(folder)
+    if store.is_complete():
+        return 0.0
+    # The seed of the run, not of the iteration: the iteration enters by itself.
+    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), seed=run.args.seed)
+    if greedy:
+        sampling = dataclasses.replace(sampling, temperature=0.0)
+    if once:
+        sampling = dataclasses.replace(sampling, num_generations=1)
+    template = run.template()
+    model, accelerator = load()
+    prompts = rows["prompt_ids"]
+    for prompt in (prompts[0], max(prompts, key=len)):
+        _check_numbers(model, accelerator, prompt)
+    model_digest = digest(model, definition=run.definition)
+    started = time.monotonic()
+    generate(
+        TransformersEngine(model, template.eos_ids, run.tokenizer().pad_token_id, autocast=accelerator.autocast),
+        rows,
+        store,
+        sampling,
+        iteration=iteration,
+        dataset_digest=rows_digest(rows),
+        template_digest=template.digest(run.definition),
+        model_digest=model_digest,
+        disable_progress=run.args.disable_tqdm,
+        description=description,
+        on_progress=run.progress.answered,
+    )
+    return time.monotonic() - started
+
+
+def _check_numbers(model: PreTrainedModel, accelerator: Accelerator, prompt: list[int]) -> None:
+    """Look at one prompt: sampling from what is no number ends a process on a GPU, and with it all that it holds."""
+    with torch.inference_mode(), accelerator.autocast():
+        logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
+    # Minus infinity is a probability of zero.
+    if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
+        raise DivergedError(
+            "The model's probabilities are no numbers (NaN), so it can't answer. Its training has diverged: a smaller "
+            "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
+        )
+
+
+def generate_iteration(run: Run, iteration: int) -> None:
+    """Let θ_t answer the training prompts of iteration t.
+
+    Raises:
+        GenerationsError: the folder holds generations of something else.
+    """
+    stage = iteration_stage(iteration)
+    if run.done("generate", stage):
+        return
+    started = time.monotonic()
+    folder = run.directory.generations(stage)
+    description = f"{stage}: answers"
+    with at_hand(run, run.opponent_model(iteration)) as load:
+        work_seconds = answer(run, load, run.rows(), folder, iteration, description)
+    tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
+    run.record("generate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)

@@ -1,0 +1,77 @@
+"""A run that is there, from its directory alone: its settings and models, not its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import BitsAndBytesConfig
+from trl import get_quantization_config
+
+from ..config.recipe import Recipe, read
+from ..errors import RecipeError, RunDirectoryError
+from ..models.policy import load_tokenizer
+from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.run import Run
+from ..training.unplayable import refuse
+
+OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
+"""Settings that say where and how a model computes: another machine may need others than the run's."""
+
+
+def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
+    """A run, also one that was started from Python, without its data.
+
+    Args:
+        source: the run directory.
+        overrides: command-line settings: those that another machine may need.
+
+    Raises:
+        RunDirectoryError: there is no run.
+        RecipeError: another setting is overridden, or the settings can't be read.
+    """
+    directory = RunDirectory(source)
+    if not directory.recipe.is_file():
+        raise RunDirectoryError(f"There is no run in {source}: a run directory holds recipe.yaml.")
+    for name in (argument.partition("=")[0] for argument in overrides if argument.startswith("--")):
+        if name.removeprefix("--") not in OF_THE_MACHINE:
+            raise RecipeError(
+                f"`{name}` can't be given here. The run's own settings hold, but for {', '.join(sorted(OF_THE_MACHINE))}."
+            )
+    recipe = read(str(directory.recipe), overrides, accept_python=True)
+    recipe.play.scorer = None  # it may be code that is not here
+    recipe.load_as_set()
+    objects = recipe.python
+    run = Run(
+        directory=directory,
+        args=recipe.args,
+        play=recipe.play,
+        model=recipe.model.model_name_or_path if objects is None else objects["model"],
+        start=recipe.start,
+        quantization_config=_quantization(recipe, objects),
+    )
+    refuse(run.refused)
+    if objects is not None:
+        _restore(run)
+    return run
+
+
+def _quantization(recipe: Recipe, objects: dict[str, Any] | None) -> BitsAndBytesConfig | None:
+    if objects is None:
+        return get_quantization_config(recipe.model)
+    kept = objects["quantization_config"]
+    return None if kept is None else BitsAndBytesConfig.from_dict(kept)
+
+
+def _restore(run: Run) -> None:
+    """What was given as an object and not as a name, from what the run has written down."""
+    if run.done("given", START) is not None:
+        run.model = str(run.directory.model(START))
+    dtype = (run.args.model_init_kwargs or {}).get("dtype")
+    if isinstance(dtype, str):
+        run.args.model_init_kwargs = {**dict(run.args.model_init_kwargs or {}), "dtype": dtype.removeprefix("torch.")}
+    # A tokenizer that was passed is not named anywhere, but lies beside every model of the run.
+    models = (run.directory.model(iteration_stage(number)) for number in run.directory.iterations())
+    saved = [model for model in models if (model / "tokenizer_config.json").is_file()]
+    if saved:
+        run.processing_class = load_tokenizer(saved[0], run.args)

@@ -1,0 +1,226 @@
+"""The data of a run: prepared and split once, and seen to be the same whenever the run is continued."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+
+from ..counts import agreeing, counted
+from ..data.arrow import save_rows
+from ..data.bad_rows import BadRows
+from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
+from ..data.keys import RowKeys, row_keys
+from ..data.prepare import Prepared, prepare_and_count
+from ..errors import DataError, RecipeError
+from ..files import definition_of
+from ..lineage import Origin, dataset_origin, model_origin
+from ..models.vocabulary import check_tokens, load_embeddings_size
+from ..run.directory import START
+from ..run.run import DATA, Run
+from ..run.settings import frozen_settings
+from ..training.unplayable import noted, of_lengths, refuse
+from .rehearse import config_of
+from .start import make_tokenizer
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
+STAGE = DATA
+
+
+def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
+    """Turn the data into rows of tokens and hold some out, once; later, only see to it that it is still the same data.
+
+    Args:
+        run: the run.
+        train: human responses.
+        held_out: human responses to evaluate on, or None: a share of the prompts is held out.
+
+    Raises:
+        DataError: a row can't be used, or the data has changed since the run was started.
+    """
+    state = PartialState()
+    if run.model is None:
+        make_tokenizer(run, train)
+    if state.is_main_process:
+        known = run.done("prepare", STAGE)
+        definition = definition_of(known["dataset"] if known is not None else None)
+        keys = row_keys(train, definition)
+        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
+        if known is None:
+            _prepare(run, train, held_out, keys, digests)
+        for name, found in digests.items():
+            if known is not None and known[name] != found:
+                raise DataError(
+                    f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
+                    f"now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or start a new run."
+                )
+        if known is not None:
+            _check_template(run, known.get("template"))
+    state.wait_for_everyone()
+    if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
+        raise RecipeError(
+            "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
+            "`held_out_fraction`, name `held_out_name`, or choose another schedule."
+        )
+
+
+def _check_template(run: Run, known: str | None) -> None:
+    """Raise if a run whose rows are tokens already would go on with a tokenizer that makes others of the same text.
+
+    Raises:
+        DataError: the tokenizer, its chat template, or the ids that end a response have changed.
+    """
+    if known is None:
+        return
+    try:
+        template = run.template()
+    except DataError:  # a run that has nothing left to play may have outlived its model; whatever needs it says so
+        return
+    found = template.digest(definition_of(known))
+    if found != known:
+        raise DataError(
+            f"The tokenizer, its chat template or the ids that end a response have changed since {run.directory.path} was "
+            f"started (template: {known} then, {found} now), so its rows no longer fit. Restore them, or start a new run."
+        )
+
+
+def _other_name(run: Run, which: str) -> str:
+    """What the data was called when the run was started, and what it is called now, if that differs."""
+    name = {"dataset": "dataset_name", "held_out_dataset": "held_out_name"}[which]
+    before = frozen_settings(run.directory).get(name) if run.directory.recipe.is_file() else None
+    now = run.sources.get(name)
+    return f"; {name}: {before!r} then, {now!r} now" if before != now else ""
+
+
+def _prepare(
+    run: Run, train: Dataset, held_out: Dataset | None, keys: RowKeys, digests: dict[str, str | None]
+) -> None:
+    template = run.template()
+
+    def prepared(dataset: Dataset, name: str, known_keys: RowKeys | None = None) -> Prepared:
+        return prepare_and_count(
+            dataset,
+            template,
+            max_length=run.args.max_length if run.args.truncation_mode == "keep_start" else None,
+            turn=run.args.train_on_turn,
+            num_proc=run.args.dataset_num_proc,
+            keys=known_keys,
+            name=name,
+            bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
+        )
+
+    found = prepared(train, "train", keys)
+    rows, skipped, remarks = found.rows, found.skipped, [*found.remarks]
+    held_out_notes = {}
+    if held_out is None:
+        rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
+        news = _remarks_on_split(run, rows, held_out_rows)
+    else:
+        held_out_found = prepared(held_out, "held-out")
+        skipped += held_out_found.skipped
+        remarks += held_out_found.remarks
+        held_out_notes = _counts(held_out_found)
+        rows, held_out_rows, news = _apart(run, rows, held_out_found.rows)
+    refuse(_against_rows(run, (rows, held_out_rows)), DataError)
+    for remark in news:
+        logger.warning("%s", remark)
+    run.directory.own("data")
+    save_rows(_saved(rows), run.directory.train_rows)
+    save_rows(_saved(held_out_rows), run.directory.held_out_rows)
+    run.journal.append(
+        "prepare",
+        STAGE,
+        **digests,
+        template=template.digest(),
+        train_rows=len(rows),
+        held_out_rows=len(held_out_rows),
+        left_out=found.too_long,
+        remarks=[*remarks, *news],
+        bad_rows=skipped,
+        notes=_counts(found),
+        **({"held_out_notes": held_out_notes} if held_out_notes else {}),
+        versions={package: _version(package) for package in PACKAGES},
+        origins=_origins(run, train, held_out),
+    )
+
+
+def _against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
+    """What the model lacks for these rows: embeddings of tokens, or positions."""
+    found: list[str] = []
+    model = run.model
+    if model is not None:
+        size = load_embeddings_size(model, run.args)
+        noted(found, lambda: check_tokens(run.tokenizer(), size, f"the model {model!r}", datasets))
+    name = "the start that is built here" if model is None else f"the model {model!r}"
+    return [*found, *of_lengths(config_of(run), run.args, name, datasets)]
+
+
+def _counts(found: Prepared) -> dict[str, dict[str, int]]:
+    """How many responses each note is about, and the first row of them, for the journal."""
+    return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
+
+
+def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
+    """Rows to train on and held-out rows of two datasets, without what is in both, and what there is to say about it."""
+    most, overlap = run.play.held_out_max, run.play.held_out_overlap
+    if overlap == DROP_TRAIN:  # what is not evaluated on may be trained on
+        held_out = held_out.select(range(min(len(held_out), most)))
+    rows, held_out, dropped = separate(rows, held_out, overlap)
+    held_out = held_out.select(range(min(len(held_out), most)))
+    if not dropped:
+        return rows, held_out, []
+    side, why = ("training", "held out") if overlap == DROP_TRAIN else ("held-out", "trained on")
+    theirs = agreeing(dropped, "its prompt is", "their prompts are")
+    why = f"{agreeing(dropped, 'it is', 'they are')} {why}"
+    return (
+        rows,
+        held_out,
+        [
+            f"{counted(dropped, 'row')} of the {side} data {agreeing(dropped, 'is', 'are')} left out: {theirs} in the other "
+            f"data, too, so {why} "
+            f"(`held_out_overlap: {overlap}`)."
+        ],
+    )
+
+
+def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
+    """What there is to say if nothing could be held out."""
+    if not run.play.held_out_fraction or len(held_out):
+        return []
+    count = len(set(rows["prompt_hash"]))
+    return [
+        f"No prompt is held out, so no iteration is measured and the last one counts as the best: the data has "
+        f"{counted(count, 'distinct prompt')}, with no difference but in case and white space. Name "
+        "`held_out_name`, or see whether a column of the data is missing from the prompts."
+    ]
+
+
+def _saved(rows: Dataset) -> Dataset:
+    """Prepared rows as a run keeps them: groups have served to split them."""
+    return rows.remove_columns([column for column in (GROUP,) if column in rows.column_names])
+
+
+def _origins(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
+    """Where model and data come from, as far as that can be known, for the cards."""
+    named = run.sources
+    revision = (run.args.model_init_kwargs or {}).get("revision")
+    is_named = run.model is not None and run.model != str(run.directory.model(START))
+    found: dict[str, Origin | None] = {
+        "model": model_origin(str(run.model), revision) if is_named else None,
+        "data": dataset_origin(train, named.get("dataset_name"), named.get("dataset_revision")),
+        "held_out": dataset_origin(held_out, named.get("held_out_name")) if held_out is not None else None,
+    }
+    return {name: origin.as_dict() for name, origin in found.items() if origin is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,353 @@
+"""Makes an iteration's trainer on a model without weights, so that what it would refuse is said before anything runs.
+
+Trainer, DPOTrainer, PEFT and the data loader check their arguments when they are made, which in a run would be after the
+start has been measured and the first prompts have been answered. The model here has the real one's configuration, and no
+weights; a step of training is made with a very small one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, IntervalStrategy, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.trainer_utils import SaveStrategy
+from trl import DPOConfig
+
+from ..config.iteration import SPINConfig
+from ..config.loop import StartConfig
+from ..errors import SpinError
+from ..models.adapters import (
+    adapter_refusals,
+    base_of,
+    hub_revision,
+    is_adapter,
+    load_adapter_config,
+    output_layer_refusals,
+    without_copies,
+)
+from ..run.directory import iteration_stage
+from ..run.run import Run
+from ..run.settings import accelerates_state_kept, differences_from_defaults
+from ..training.trainer import SPINTrainer
+from ..training.unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal
+from . import given
+from .launch import read_accelerate_config
+from .start import build_tokenizer, start_config
+
+logger = logging.getLogger(__name__)
+
+ROWS = 2
+"""Rows that are rehearsed with."""
+
+OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
+"""Settings of ours, which are checked when they are made."""
+
+USUAL = frozenset(
+    {
+        "activation_checkpointing", "beta", "bf16", "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc",
+        "disable_tqdm", "fp16", "gradient_accumulation_steps", "gradient_checkpointing", "label_smoothing", "learning_rate",
+        "logging_first_step", "logging_steps", "logging_strategy", "lr_scheduler_type", "max_grad_norm", "max_length",
+        "max_steps", "model_init_kwargs", "num_train_epochs", "optim", "output_dir", "per_device_eval_batch_size",
+        "per_device_train_batch_size", "precompute_ref_batch_size", "report_to", "run_name", "save_steps", "save_strategy",
+        "save_total_limit", "seed", "use_cpu", "warmup_steps", "weight_decay",
+    }
+)  # fmt: skip
+"""Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""
+
+_SMALL = StartConfig(start_vocab_size=300, start_hidden_size=8, start_num_layers=1, start_num_heads=1)
+"""Sizes of the model whose training is rehearsed."""
+
+
+def reasons(run: Run, rows: int, processes: int) -> list[str]:
+    """Why a run can't be played, as far as that can be known before it begins; nothing if it can.
+
+    Args:
+        run: the run.
+        rows: of the dataset that it trains on.
+        processes: that train together.
+    """
+    if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(run.play.num_iterations - 1)):
+        return run.refused  # it has been trained: there is nothing left that could fail
+    found = [
+        *run.refused,
+        *of_settings(run.args),
+        *adapter_refusals(run.peft_config),
+        *without_copies(run.peft_config),
+    ]
+    if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(0)):
+        return found  # what this asks beyond the machine's own packages has been shown to work
+    config = config_of(run)
+    found += of_run(run.args, run.play)
+    found += of_positions(config, run.args, model_name(run))
+    found += _quantised(run, config)
+    if run.given is not None:
+        found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
+    else:
+        found += _single_tokens(run, config)
+        found += hub_revision(run.model or "", (run.args.model_init_kwargs or {}).get("revision"))
+    if run.args.train_on_turn != "all":
+        found += of_batches(run.args, rows, processes)
+    # Refused for a reason that has a name already, the trainer would only repeat it in other words.
+    return found or rehearse(run, config)
+
+
+def processes_of(accelerate_config: str | None) -> int:
+    """How many processes train together: those of the launches that a run makes, or of the one that it is in."""
+    if not accelerate_config:
+        return PartialState().num_processes
+    return int(read_accelerate_config(accelerate_config).get("num_processes") or 1)
+
+
+def config_of(run: Run) -> PretrainedConfig | None:
+    """The configuration of a run's model; None if there is none at hand, as loading the model will say."""
+    if run.model is None:
+        return start_config(run.start, run.start.start_vocab_size, run.args.max_length or 2048)
+    if run.given is not None:
+        config: PretrainedConfig = run.given.config
+        return config
+    options = run.args.model_init_kwargs or {}
+    try:
+        path, revision = str(run.model), options.get("revision")
+        if is_adapter(path):
+            path, revision = base_of(path), None
+        trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
+        found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trusts)
+    except Exception as error:  # the Hub's, or a folder's that holds no model
+        logger.debug("No configuration of %s: %s", run.model, error)
+        return None
+    return found
+
+
+def model_name(run: Run) -> str:
+    """What messages call a run's model."""
+    return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
+
+
+_UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
+"""Ways to quantise weights that can then not be trained themselves."""
+
+
+def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Weights in few bits that are to be trained themselves."""
+    if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
+        return []
+    options = run.args.model_init_kwargs or {}
+    kinds = [run.quantization_config, options.get("quantization_config"), getattr(config, "quantization_config", None)]
+    named = [
+        one.get("quant_method") if isinstance(one, Mapping) else getattr(one, "quant_method", "") for one in kinds
+    ]
+    methods = [str(getattr(name, "value", name)) for name in named]
+    found = [name for name in _UNTRAINABLE if any(name in method for method in methods)]
+    if not found:
+        return []
+    return [
+        f"The weights of {model_name(run)} are quantised ({found[0]}), and can't be trained themselves. Train an adapter on "
+        "them: `use_peft: true`, in Python `peft_config`."
+    ]
+
+
+def starts_from_adapter(run: Run) -> bool:
+    """Whether θ_0 is an adapter that is named by its folder or on the Hub."""
+    return run.given is None and run.model is not None and is_adapter(run.model)
+
+
+def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Single tokens that are trained where the embeddings are shared: seen by adapting a model without weights."""
+    adapter = run.peft_config
+    if starts_from_adapter(run):
+        adapter = noted([], lambda: load_adapter_config(str(run.model)))
+    if config is None or not getattr(adapter, "trainable_token_indices", None):
+        return []
+    try:
+        with _unnoticed():
+            return output_layer_refusals(_adapted(run, _without_weights(run, config)))
+    except Exception as error:  # said when the model is loaded or adapted, if it is not this attempt's own
+        logger.debug("No adapter was tried: %s: %s", type(error).__name__, error)
+        return []
+
+
+def _adapted(run: Run, model: Any) -> Any:
+    """A model with the adapter that is trained, if one is."""
+    if run.peft_config is None or isinstance(model, PeftModel):
+        return model
+    return get_peft_model(model, copy.deepcopy(run.peft_config))
+
+
+def rehearse(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """What an iteration's trainer refuses: when it is made for this model, or when it trains with these settings.
+
+    Args:
+        run: the run.
+        config: of its model; None: the model is not looked at.
+    """
+    if PartialState().num_processes > 1:
+        return []  # it would talk to other processes, on a device that is not theirs
+    with _unnoticed(), tempfile.TemporaryDirectory() as folder:
+        found = _with_model(run, config, folder) if config is not None else []
+        if not found and set(differences_from_defaults(run.args)) - USUAL - OWN:
+            found = _with_settings(run, folder)
+        if found and _train(_rehearsed(SPINConfig(folder, use_cpu=True, bf16=False), folder)):
+            # Where the defaults fail, too, it is the rehearsal that does: a run is not refused for that.
+            logger.debug("Nothing was rehearsed: %s", found)
+            return []
+    return found
+
+
+def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
+    """What is refused for this model: its attention, layers to adapt, and what DPOTrainer knows of models."""
+    try:
+        model = _without_weights(run, config)
+    except ImportError as error:  # an attention, say, whose package is not installed
+        return [f"The model can't be loaded as set: {error}"]
+    except ValueError as error:
+        if "attn_implementation" in str(error):
+            return [f"The model can't be loaded as set: {error}"]
+        logger.debug("The model was not rehearsed: %s", error)
+        return []
+    except Exception as error:  # said when it is loaded, if it is not this rehearsal's own
+        logger.debug("The model was not rehearsed: %s: %s", type(error).__name__, error)
+        return []
+
+    def make() -> None:
+        if run.given is not None:
+            tokenizer = run.processing_class or given.tokenizer_of(run.given, run.args)
+        else:
+            tokenizer = _small_tokenizer() if run.model is None else run.tokenizer()
+        _trainer(_adapted(run, model), tokenizer, _rehearsed(run.iteration_args(0), folder))
+
+    return _refused(make, run.peft_config)
+
+
+def _with_settings(run: Run, folder: str) -> list[str]:
+    """What is refused by a step of training with these settings, of a model of a few hundred weights."""
+    args = _rehearsed(run.iteration_args(0), folder)
+    args.pad_token = args.router_aux_loss_coef = None
+    args.model_init_kwargs = {}
+    # Those that are installed have been made once already, and some step on GPUs alone.
+    args.optim, args.optim_args, args.optim_target_modules = "adamw_torch", None, None
+
+    return _train(args, run.peft_config)
+
+
+def _train(args: SPINConfig, peft_config: Any = None) -> list[str]:
+    """What a step of training a small model refuses."""
+
+    def make() -> None:
+        tokenizer = _small_tokenizer()
+        model = AutoModelForCausalLM.from_config(start_config(_SMALL, len(tokenizer), 64), dtype=torch.float32)
+        _trainer(model, tokenizer, args).train()
+
+    return _refused(make, peft_config)
+
+
+def _refused(make: Callable[[], None], peft_config: Any) -> list[str]:
+    """What a trainer says when it refuses something, as a reason."""
+    try:
+        make()
+    except SpinError as error:
+        return [str(error)]
+    except (ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError) as error:
+        if "meta" in str(error):  # the end of the rehearsal: from here on the model needs weights
+            return []
+        return [str(refusal(error, peft_config))]
+    except Exception as error:  # said when it comes up, if it is not this rehearsal's own
+        logger.debug("Nothing was rehearsed: %s: %s", type(error).__name__, error)
+    return []
+
+
+def _trainer(model: Any, tokenizer: PreTrainedTokenizerBase, args: SPINConfig) -> SPINTrainer:
+    pairs = [(f"{number}", sample) for number in range(ROWS) for sample in range(args.num_generations)]
+    generations = [{"key": key, "sample": sample, "ids": [1, 2]} for key, sample in pairs]
+    row = {"prompt_hash": "", "prompt_ids": [1, 2], "real_ids": [3, 4], "prompt": "", "real": ""}
+    return _Rehearsal(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list([{"key": f"{number}", **row} for number in range(ROWS)]),
+        processing_class=tokenizer,
+        generations=Dataset.from_list(generations),
+    )
+
+
+class _Rehearsal(SPINTrainer):
+    """A trainer whose model may have no weights, that trains on what it is given, whatever model has generated it."""
+
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        """A model of a few hundred weights is on the CPU, and one without weights is nowhere."""
+
+
+def _small_tokenizer() -> PreTrainedTokenizerBase:
+    return build_tokenizer(iter(["a b"]), _SMALL, 64)
+
+
+def _without_weights(run: Run, config: PretrainedConfig) -> Any:
+    """The model that an iteration trains, on the device that has no memory."""
+    options = run.args.model_init_kwargs or {}
+    attention = options.get("attn_implementation")
+    known = {"attn_implementation": attention} if attention and "/" not in str(attention) else {}
+    trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
+    with torch.device("meta"), _quiet():
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusts, dtype=torch.float32, **known)
+        if starts_from_adapter(run):
+            return get_peft_model(model, load_adapter_config(str(run.model)))
+    return model
+
+
+def _rehearsed(args: SPINConfig, folder: str) -> SPINConfig:
+    """The settings, on a CPU, in a folder that goes, and without what would leave a trace."""
+    args = copy.copy(args)
+    args.output_dir, args.report_to, args.use_cpu = folder, [], True
+    args.bf16 = args.fp16 = args.bf16_full_eval = args.fp16_full_eval = False
+    args.torch_compile = args.use_liger_kernel = args.check_opponent = args.push_to_hub = False
+    if args.device.type != "cpu":
+        args.activation_offloading = False  # which is refused on CPUs
+    args.full_determinism = args.dataloader_drop_last = args.dataloader_persistent_workers = False
+    args.dataloader_num_workers, args.dataloader_prefetch_factor = 0, None
+    args.per_device_train_batch_size = ROWS
+    args.save_strategy, args.logging_strategy = SaveStrategy.NO, IntervalStrategy.NO
+    args.empty_generations = args.truncated_generations = args.identical_generations = "keep"
+    if args.max_length is not None:
+        args.max_length = min(max(args.max_length, 16), 64)  # as many positions as the small model has
+    args.max_steps, args.disable_tqdm = 1, True
+    args.__dict__.pop("_setup_devices", None)  # kept by the first look at `device`
+    assert args.device.type == "cpu"  # and looked at now: that sets accelerate's state
+    return args
+
+
+@contextlib.contextmanager
+def _unnoticed() -> Iterator[None]:
+    """Leave random numbers and accelerate's state as they are, and print nothing."""
+    python, others = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]), accelerates_state_kept(), _quiet():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            numpy.random.set_state(others)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Whatever is worth saying is said again when the trainer is made in earnest."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    nowhere = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(before)

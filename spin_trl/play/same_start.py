@@ -1,0 +1,83 @@
+"""Whether a model that has another name now is the one that a run began with, and where its adapters look for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..files import definition_of, read_json, write_atomically
+from ..generation.store import MANIFEST
+from ..models.digest import digest
+from ..run.directory import START, RunDirectory, home_expanded, iteration_stage
+from ..run.run import Run
+from ..run.settings import frozen_settings
+from .generate import at_hand
+from .phases import training_plugin
+
+
+def is_same_start(run: Run) -> bool:
+    """Whether the model that is named now is the θ_0 that the run began with.
+
+    Its weights are hashed and compared with those that answered. If nothing has been answered yet, all that depends on the
+    model is its template and tokens.
+    """
+    known = _digest_of_start(run.directory)
+    if known is None:
+        prepared = run.done("prepare", "data") or {}
+        template = prepared.get("template")
+        return run.template().digest(definition_of(template)) == template
+    if training_plugin() is not None:  # which would load the model in parts
+        return False
+    with at_hand(run, run.start_model) as load:
+        model, _ = load()
+        return digest(model, definition=definition_of(known)) == known
+
+
+def _digest_of_start(directory: RunDirectory) -> str | None:
+    """The digest of θ_0 beside what it has answered, or None: it has not answered yet."""
+    stores = (directory.held_out(START) / "sampled", directory.generations(iteration_stage(0)))
+    manifests = (read_json(store / MANIFEST) for store in stores)
+    return next((found["model"] for found in manifests if found is not None), None)
+
+
+def point_adapters_at_start(run: Run) -> None:
+    """Let the run's adapters find their base where θ_0 is now, if it had another path when they were trained."""
+    if not os.path.isdir(run.start_model):
+        return
+    frozen = frozen_settings(run.directory)
+    before = frozen.get("model_name_or_path") or (frozen.get("python") or {}).get("model") or ""
+    paths_from = run.directory.ownership.paths_from() or Path.cwd()
+    known = {before, str(paths_from / home_expanded(before))}
+    own = run.directory.model(START)
+    for path in adapter_configs(run.directory):
+        base = Path(base_of(path))
+        # From another folder a relative path leads elsewhere, maybe to another model.
+        if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
+            continue
+        is_own = Path(run.start_model) == own and base.parts[-2:] == own.parts[-2:]
+        if is_own or str(base) in known:
+            set_base(path, os.path.abspath(run.start_model))
+
+
+def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
+    """The configurations of all adapters that a run has trained."""
+    arms = directory.baselines.glob("*/iteration-*")
+    for folder in (*(directory.stage(iteration_stage(number)) for number in directory.iterations()), *arms):
+        path = folder / "model" / "adapter_config.json"
+        if path.is_file():
+            yield path
+
+
+def base_of(adapter_config: Path) -> str:
+    """What an adapter's configuration names as its base."""
+    return str(json.loads(adapter_config.read_text(encoding="utf-8")).get("base_model_name_or_path"))
+
+
+def set_base(adapter_config: Path, base: str) -> None:
+    """Let an adapter's configuration name another base."""
+    config = json.loads(adapter_config.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base
+    text = json.dumps(config, indent=2, sort_keys=True)
+    write_atomically(adapter_config, lambda path: path.write_text(text, encoding="utf-8"))

@@ -1,0 +1,123 @@
+"""Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import time
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import PrinterCallback
+
+from ..config.iteration import SPINConfig
+from ..errors import RunDirectoryError, SpinError
+from ..files import read_json
+from ..generation.store import GenerationStore
+from ..models.adapters import is_adapter
+from ..models.policy import load_policy, merge_adapter
+from ..run.checkpoint import latest
+from ..run.directory import START, iteration_stage, replace_folder
+from ..run.progress import ReportSteps
+from ..run.run import Run, free_memory, since
+from ..training.trainer import SPINTrainer
+from ..training.unplayable import refusal
+from .trackers import training_logs
+
+_LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
+
+
+def train(run: Run, iteration: int) -> None:
+    """Train θ_{t+1}, starting from θ_t, on the pairs of iteration t and of the history before it.
+
+    Raises:
+        GenerationsError: the generations belong to another dataset, model or template.
+        OpponentError: the policy does not start at its opponent.
+    """
+    stage = iteration_stage(iteration)
+    if run.done("train", stage):
+        return
+    started = time.monotonic()
+    args = _with_order(run, iteration, run.iteration_args(iteration))
+    with training_logs(run, stage):
+        trainer = _trainer(run, iteration, args)
+    trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
+    trainer.add_callback(ReportSteps(run.progress))
+    # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
+    checkpoint = latest(Path(args.output_dir), args.world_size)
+    training_started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
+    _save(run, trainer, stage)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    run.record(
+        "train",
+        stage,
+        seconds=since(started),
+        work_seconds=work_seconds,
+        steps=trainer.state.global_step,
+        pairs=trainer.pair_counts["train"].as_dict(),
+        objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
+        first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
+        last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
+    )
+    del trainer
+    free_memory()
+
+
+def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
+    """The settings of an iteration, with IRIS's order as its schedule has it there."""
+    if "iris" in args.losses:
+        opponent = run.opponent_stage(iteration)
+        gap = (read_json(run.directory.metrics(opponent)) or {}).get("gap")
+        if args.order_schedule == "gap" and opponent != START and gap is None:
+            raise RunDirectoryError(
+                f"`iris_schedule: gap` needs the gap that {opponent} has reached on held-out prompts, and "
+                f"{run.directory.path} does not have it. Evaluate that iteration first."
+            )
+        args.iris_alpha = [args.iris_order(iteration, run.play.num_iterations, gap)]
+        args.iris_schedule = "fixed"
+    return args
+
+
+def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
+    mixed_in = run.lineage(iteration)[-1 - run.play.history :]
+    stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in mixed_in}
+    proto = GenerationStore(run.directory.generations(iteration_stage(0))) if iteration and args.needs_proto else None
+    start = run.opponent_model(iteration)
+    continues_adapter = is_adapter(start)
+    try:
+        return SPINTrainer(
+            # A path where possible: TRL knows how to load under each launcher, and FSDP's opponent comes from the path.
+            model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
+            args=args,
+            train_dataset=run.rows(),
+            processing_class=run.tokenizer(),
+            quantization_config=None if continues_adapter else run.quantization_config,
+            # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
+            peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
+            generations=stores,
+            proto=proto,
+        )
+    except SpinError:
+        raise
+    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+        raise refusal(error, run.peft_config) from error
+
+
+def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:
+    """The trained model, with tokenizer and card, whole or not at all."""
+    folder = run.directory.model(stage)
+    unfinished = folder.with_name(".model.tmp")
+    state = PartialState()
+    if state.is_main_process:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    state.wait_for_everyone()
+    trainer.save_model(str(unfinished))
+    trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
+    if state.is_main_process:
+        shutil.copyfile(Path(trainer.args.output_dir) / "README.md", unfinished / "README.md")
+        if run.peft_config is not None and run.play.lora_opponent == "merge":
+            merge_adapter(unfinished, run.args)
+        replace_folder(unfinished, folder)
+    state.wait_for_everyone()

@@ -1,0 +1,245 @@
+"""The tables of the report: how every stage did, with 95 % intervals, and what each cost. Cells only; the page lays them
+out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..counts import counted
+from ..evaluation.figures import is_figure
+from .formats import MISSING, Form, duration
+from .record import SELF_PLAY, RunRecord, Stage, arm_name, figure_name
+
+SCORES = "Scores and likelihood"
+
+FIGURES: Mapping[str, Mapping[str, str]] = {
+    SCORES: {"nll": "NLL per token", "logps/real": "log-prob., real", "win_rate": "win rate"},
+    "The game against the opponent": {
+        "logps/generated": "log-prob., generated",
+        "logratio/real": "log-ratio, real",
+        "logratio/generated": "log-ratio, generated",
+        "gap": "margin, nats",
+        "kl": "KL, nats",
+        "real_below_generated": "real below generated",
+    },
+    "The answers": {
+        "length_generated": "length, tokens",
+        "empty": "empty",
+        "truncated": "cut",
+        "identical": "same as real",
+        "degeneration/repetition": "repeated",
+        "degeneration/distinct": "distinct",
+        "degeneration/odd_characters": "odd characters",
+        "degeneration/copies": "copied",
+    },
+}
+"""Figures beside the scores, by the table that they stand in, with their headings."""
+
+LONGEST_FACT = 200
+"""Characters of what a run was, such as a scorer's pattern."""
+
+PHASES = ("generate", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what stands in it, and smaller lines below."""
+
+    text: str = MISSING
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: heads the row.
+        cells: as many as the table has columns.
+        is_best: whether to mark it.
+        opens_group: whether an arm begins with it.
+    """
+
+    label: str
+    cells: Sequence[Cell]
+    is_best: bool = False
+    opens_group: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: headings of its columns, the first being that of the rows, and its rows."""
+
+    headings: Sequence[str]
+    rows: Sequence[Row]
+
+
+def standings(record: RunRecord) -> Table:
+    """One row a stage: the run's metric, how it differs from what it is compared with, and what was decided."""
+    decided = any(record.decision(stage) for stage in record.iterations)
+    headings = [
+        "model",
+        figure_name(record.metric),
+        "difference",
+        "from the start",
+        *(["decision"] if decided else []),
+    ]
+    rows = []
+    for stage, opens_group in _in_groups(record):
+        other = _compared_with(record, stage)
+        cells = [
+            _measured(stage, record.metric, record.form(record.metric)),
+            Cell() if other is None else _difference(record, stage, other, f"from {_short(other)}"),
+            Cell() if stage is record.start else _difference(record, stage, record.start),
+        ]
+        if decided:
+            cells.append(_decision(record, stage))
+        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens_group))
+    return Table(headings, rows)
+
+
+def figures(record: RunRecord) -> dict[str, Table]:
+    """One row a stage, one column a figure, by what the tables are about. What no stage has is left out."""
+    known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
+    scores = {name: figure_name(name) for name in known if name.startswith("score") and is_figure(name, known)}
+    found = {}
+    for heading, names in FIGURES.items():
+        shown = (scores if heading == SCORES else {}) | {name: words for name, words in names.items() if name in known}
+        if shown:
+            found[heading] = _figures(record, shown)
+    return found
+
+
+def _figures(record: RunRecord, shown: Mapping[str, str]) -> Table:
+    forms = {name: record.form(name) for name in shown}
+    rows = [
+        Row(_label(stage), [_measured(stage, *of) for of in forms.items()], stage is record.best_stage, opens_group)
+        for stage, opens_group in _in_groups(record)
+        if any(stage.value(name) is not None for name in shown)
+    ]
+    return Table(["model", *shown.values()], rows)
+
+
+def costs(record: RunRecord) -> Table:
+    """What every stage took, and what all took together. Work that was done again counts again."""
+    headings = ["stage", *PHASES, "together", "tokens generated", "gradient steps", "pairs"]
+    rows = []
+    # Benchmarks that somebody has asked for afterwards are no cost of the run.
+    everything = [entry for entry in record.journal if entry["phase"] in PHASES and "seconds" in entry]
+    for stage, opens_group in _in_groups(record):
+        entries = [entry for entry in everything if entry["stage"] == stage.name]
+        rows.append(Row(_label(stage), _cost(entries), opens_group=opens_group))
+    if everything:
+        rows.append(Row("all", _cost(everything, with_pairs=False), opens_group=True))
+    return Table(headings, rows)
+
+
+def devices(record: RunRecord) -> str:
+    """On what the run ran, as far as the journal says."""
+    found = dict.fromkeys(
+        f"{entry['device']}" + (f" × {entry['processes']}" if entry.get("processes", 1) != 1 else "")
+        for entry in record.journal
+        if entry.get("device")
+    )
+    return ", ".join(found)
+
+
+def _in_groups(record: RunRecord) -> list[tuple[Stage, bool]]:
+    """Stages, each with whether a baseline arm begins with it."""
+    arms = [stage.arm for stage in record.stages]
+    return [
+        (stage, stage.arm != SELF_PLAY and arms.index(stage.arm) == number)
+        for number, stage in enumerate(record.stages)
+    ]
+
+
+def _label(stage: Stage) -> str:
+    """A stage's name, broken before "iteration" where it has to be, and not after."""
+    return stage.label.replace("iteration ", "iteration\u00a0")
+
+
+def _compared_with(record: RunRecord, stage: Stage) -> Stage | None:
+    """An iteration is compared with its opponent, a baseline with self-play after as many gradient steps."""
+    return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
+
+
+def _short(stage: Stage) -> str:
+    return f"the {stage.label}" if stage.label == "start" else stage.label
+
+
+def _measured(stage: Stage, figure: str, form: Form) -> Cell:
+    value, interval = stage.value(figure), stage.interval(figure)
+    return Cell(form.value(value), form.interval(*interval) if value is not None and interval is not None else "")
+
+
+def _difference(record: RunRecord, stage: Stage, other: Stage | None, words: str = "") -> Cell:
+    found = None if other is None else record.difference(stage, other, record.metric)
+    if found is None:
+        return Cell()
+    form = record.form(record.metric)
+    interval = form.interval(found.low, found.high, "+")
+    return Cell(form.difference(found.value), f"{interval}\n{words}" if words else interval)
+
+
+def _decision(record: RunRecord, stage: Stage) -> Cell:
+    entry = record.decision(stage)
+    if not entry:
+        return Cell()
+    scale = entry.get("lr_scale") or 1
+    return Cell(str(entry.get("decision", MISSING)), f"learning rate × {scale:g}" if scale != 1 else "")
+
+
+def _cost(entries: Sequence[Mapping[str, Any]], *, with_pairs: bool = True) -> list[Cell]:
+    def seconds(phase: str) -> list[float]:
+        return [entry["seconds"] for entry in entries if entry["phase"] == phase]
+
+    def total(name: str) -> float | None:
+        found = [entry[name] for entry in entries if isinstance(entry.get(name), int | float)]
+        return sum(found) if found else None
+
+    together = [entry["seconds"] for entry in entries]
+    tokens, steps = total("tokens"), total("steps")
+    return [
+        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in PHASES),
+        Cell(duration(sum(together))) if together else Cell(),
+        Cell() if tokens is None else Cell(f"{tokens:,.0f}"),
+        Cell() if steps is None else Cell(f"{steps:,.0f}"),
+        _pairs(entries) if with_pairs else Cell(""),
+    ]
+
+
+def _pairs(entries: Sequence[Mapping[str, Any]]) -> Cell:
+    found = [entry["pairs"] for entry in entries if isinstance(entry.get("pairs"), Mapping)]
+    if not found:
+        return Cell()
+    pairs = found[-1]
+    odd = [f"{pairs[name]:,} {name}" for name in ("empty", "truncated", "identical", "dropped") if pairs.get(name)]
+    return Cell(f"{pairs.get('total', 0):,}", ", ".join(odd))
+
+
+def facts(record: RunRecord) -> dict[str, str]:
+    """What the run was, in a line each."""
+    settings = record.settings
+    python = settings.get("python")
+    given = python.get("model") if isinstance(python, Mapping) else None
+    found = {
+        "Model": str(settings.get("model_name_or_path") or given or "built from scratch"),
+        "Data": str(settings.get("dataset_name") or "given from Python"),
+        "Objective": _listed(settings.get("loss_type") or "sigmoid", " + "),
+        "Iterations": f"{len(record.iterations)} of {record.planned}",
+        "Baseline": ", ".join(arm_name(arm) for arm in record.arms) or "none",
+        "Scorer": _listed(settings.get("scorer") or "", ", "),
+        "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
+    }
+    return {name: _short_of(text) for name, text in found.items() if text}
+
+
+def _listed(value: Any, between: str) -> str:
+    return between.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _short_of(text: str) -> str:
+    """A line's worth of a text; the settings have it whole."""
+    return text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}…"

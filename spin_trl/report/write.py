@@ -1,0 +1,273 @@
+"""Gathers what a run directory holds, and writes the report of it: `report.html`.
+
+The directory is all that is needed: no data, no model, no settings that it does not hold itself. So a report can be made
+while a run plays, after it has ended, or of one that broke off.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..config import credentials
+from ..counts import counted
+from ..errors import RunDirectoryError
+from ..evaluation.degeneration import findings
+from ..files import read_json, write_atomically
+from ..run.directory import START, RunDirectory, baseline_stage, iteration_stage
+from ..run.journal import OF_THE_HUB, Journal
+from .data import remarks_on_data
+from .formats import duration
+from .html.charts import all_charts
+from .html.page import Page, render
+from .html.samples import Shown, choose, sections
+from .record import SELF_PLAY, RunRecord, Stage
+from .record import START as BEFORE_THE_FIRST
+from .tables import costs, devices, facts, figures, standings
+from .text import cut
+from .verdict import remarks, sentence
+
+USUAL: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
+"""Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
+
+LONGEST_SETTINGS = 100_000
+"""Characters of the recipe that are shown."""
+
+_MANIFEST = "generations.json"
+
+
+def write_report(directory: RunDirectory) -> Path:
+    """Write the report of a run as it stands, in place of the one before.
+
+    Args:
+        directory: of the run.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        RunDirectoryError: there is no run, or one of its files can't be read.
+    """
+    page = render(gather(directory))
+    if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
+        raise RunDirectoryError(
+            f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
+        )
+    report = directory.own("report.html")
+    write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
+    return report
+
+
+def gather(directory: RunDirectory) -> Page:
+    """What the report of a run says.
+
+    Raises:
+        RunDirectoryError: there is no run, or one of its files can't be read.
+    """
+    try:
+        record = read_record(directory)
+        shown = _shown(directory, record)
+        settings = directory.recipe.read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError) as error:
+        if isinstance(error, RunDirectoryError):
+            raise
+        raise RunDirectoryError(f"{directory.path} has a file that can't be read: {error}") from error
+    text, left_out = cut(settings, LONGEST_SETTINGS)
+    return Page(
+        name=record.name,
+        verdict=sentence(record),
+        remarks=remarks(record),
+        warnings=_warnings(record),
+        facts=facts(record),
+        standings=standings(record),
+        figures=figures(record),
+        costs=costs(record),
+        metric_note=_NOTE,
+        groups=all_charts(record),
+        shown=shown,
+        settings=f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
+        versions={name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version},
+        digests=digests(directory, record),
+        period=_period(record),
+        devices=devices(record),
+        made_by=made_by(),
+    )
+
+
+def made_by() -> str:
+    """Name and version of this package."""
+    try:
+        return f"spin_trl {importlib.metadata.version('spin_trl')}"
+    except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
+        return "spin_trl"
+
+
+_NOTE = (
+    "In small print: 95 % intervals. A difference is paired, prompt by prompt: of an iteration from its opponent, of a "
+    "baseline from self-play after as many gradient steps. The best is chosen on the prompts that it is measured on, "
+    "which favours it a little."
+)
+
+
+def read_record(directory: RunDirectory) -> RunRecord:
+    """The figures and the journal of a run.
+
+    Raises:
+        RunDirectoryError: there is no run.
+        ValueError: a file is no JSON, or the recipe no YAML.
+    """
+    settings = _settings(directory)
+    journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
+    known = {entry.get("stage") for entry in journal if entry.get("phase") in ("train", "evaluate")}
+
+    def stage(name: str, arm: str, iteration: int) -> Stage | None:
+        if name not in known and not directory.metrics(name).exists():
+            return None
+        return Stage(
+            name,
+            arm,
+            iteration,
+            read_json(directory.metrics(name)) or {},
+            read_json(directory.values(name)) or {},
+            read_json(directory.histograms(name)) or {},
+        )
+
+    planned = int(settings.get("num_iterations") or USUAL["num_iterations"])
+    numbers = directory.iterations()
+    found = [stage(START, SELF_PLAY, BEFORE_THE_FIRST)]
+    found += [stage(iteration_stage(number), SELF_PLAY, number) for number in numbers]
+    for folder in sorted(directory.baselines.glob("*/")):
+        found += [stage(baseline_stage(folder.name, number), folder.name, number) for number in _iterations(folder)]
+    metric = str(settings.get("metric_for_best_iteration") or USUAL["metric_for_best_iteration"])
+    greater = settings.get("greater_is_better_iteration")
+    return RunRecord(
+        name=directory.path.resolve().name,
+        metric=metric,
+        greater_is_better=metric != "nll" if greater is None else bool(greater),
+        planned=planned,
+        stages=[stage for stage in found if stage is not None],
+        best=(read_json(directory.best) or {}).get("stage"),
+        journal=journal,
+        settings=settings,
+    )
+
+
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Samples of a stage, one after the other; none if there is no file.
+
+    Raises:
+        RunDirectoryError: a line is no sample.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="surrogatepass") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RunDirectoryError(f"{path}, line {number} is not valid JSON: {error}") from error
+            if not isinstance(row, dict) or not isinstance(row.get("key"), str):
+                raise RunDirectoryError(f"{path}, line {number} is no sample: an object with a `key` is expected.")
+            yield row
+
+
+def _settings(directory: RunDirectory) -> dict[str, Any]:
+    if not directory.recipe.is_file():
+        raise RunDirectoryError(f"{directory.path} is no run directory: there is no {directory.recipe.name} in it.")
+    try:
+        found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
+    if not isinstance(found, dict):
+        raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
+    credentials.refuse(found, directory.recipe)
+    return found
+
+
+def _iterations(folder: Path) -> list[int]:
+    """Numbers of the iterations that have a folder."""
+    names = (path.name.removeprefix(iteration_stage(0).removesuffix("0")) for path in folder.glob("iteration-*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _shown(directory: RunDirectory, record: RunRecord) -> Shown | None:
+    """Samples for the page: of the best model, or the newest if that is the start, and what the others answered."""
+    stage = _to_show(directory, record)
+    if stage is None:
+        return None
+    path = directory.samples(stage.name)
+    places = {row["key"]: number for number, row in enumerate(read_samples(path), start=1)}
+    figure = _scored_by(record, stage)
+    ours = stage.values.get(figure, {})
+    starts = record.start.values.get(figure, {}) if record.start is not None and stage is not record.start else {}
+    if not record.greater_is_better and figure == record.metric:
+        ours, starts = _negative(ours), _negative(starts)
+    choices = choose(list(places), ours, starts)
+    wanted = {key for choice in choices for key in choice.keys}
+    samples = {
+        other.label: {row["key"]: row for row in read_samples(directory.samples(other.name)) if row["key"] in wanted}
+        for other in record.stages
+    }
+    shown = sections(choices, places, samples, stage.label)
+    return Shown(stage.label, str(path.relative_to(directory.path)), len(places), shown)
+
+
+def _to_show(directory: RunDirectory, record: RunRecord) -> Stage | None:
+    with_samples = [stage for stage in record.self_play if directory.samples(stage.name).exists()]
+    if record.best_stage in with_samples and record.best_stage is not record.start:
+        return record.best_stage
+    return with_samples[-1] if with_samples else None
+
+
+def _scored_by(record: RunRecord, stage: Stage) -> str:
+    """The score by which answers are better or worse: the run's metric, or the first that there is. Likelihoods are none."""
+    scores = [name for name in stage.values if name == "score" or name.startswith("score/")]
+    return record.metric if record.metric in scores else next(iter(scores), "")
+
+
+def _negative(values: Mapping[str, float]) -> dict[str, float]:
+    return {key: -value for key, value in values.items()}
+
+
+def _warnings(record: RunRecord) -> list[str]:
+    """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
+    thresholds = record.settings.get("degeneration_warn")
+    warn = thresholds if isinstance(thresholds, Mapping) else {}
+    looked_at = [record.best_stage, record.iterations[-1] if record.iterations else None]
+    stages = list({stage.name: stage for stage in looked_at if stage is not None}.values())
+    measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
+    answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
+    return [*remarks_on_data(record.prepared), *answers]
+
+
+def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
+    """Hashes of the data, the template, and every model that has answered something."""
+    prepared = record.prepared
+    found = {
+        "training data": prepared.get("dataset"),
+        "held-out data": prepared.get("held_out_dataset"),
+        "template": prepared.get("template"),
+    }
+    for stage in record.stages:
+        manifest = read_json(directory.held_out(stage.name) / "sampled" / _MANIFEST)
+        if manifest is None and stage.arm == SELF_PLAY:
+            manifest = read_json(directory.generations(iteration_stage(stage.iteration + 1)) / _MANIFEST)
+        found[f"model: {stage.label}"] = (manifest or {}).get("model")
+    return {name: str(digest) for name, digest in found.items() if digest}
+
+
+def _period(record: RunRecord) -> str:
+    # What was pushed afterwards is no part of the run's time.
+    played = [entry for entry in record.journal if entry.get("phase") not in OF_THE_HUB]
+    times = [entry["time"] for entry in played if isinstance(entry.get("time"), int | float)]
+    if not times:
+        return ""
+    first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))
+    return f"From {first} to {last} UTC, {duration(max(times) - min(times))} with interruptions."

@@ -1,0 +1,144 @@
+"""Training checkpoints that count: those whose manifest was written after everything else.
+
+Trainer's own resume takes the newest folder, and crashes if the machine died while it was being written. Of a checkpoint's
+files those count, and are kept on the Hub, that training is resumed from. transformers and accelerate load them with
+`weights_only=True`, so that none can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+from unittest import mock
+
+from ..files import write_json
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "checkpoint.json"
+TRAINERS_ARGUMENTS = "training_args.bin"
+"""A pickle that Trainer writes beside every model, and nobody reads."""
+
+_OF_A_MODEL = frozenset(
+    {
+        ".bpe",
+        ".codes",
+        ".jinja",
+        ".json",
+        ".md",
+        ".model",
+        ".py",
+        ".safetensors",
+        ".spm",
+        ".tiktoken",
+        ".txt",
+        ".vocab",
+    }
+)
+"""Endings of a model's files: weights, configuration, tokenizer with its vocabulary, code of its own, card."""
+
+_STATES = re.compile(
+    r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|"  # Trainer, on one process and on several
+    r"optimizer\.bin|pytorch_model_fsdp\.bin|pytorch_model_fsdp_rank\d+\.bin|"  # FSDP, whole and local
+    r"latest"  # DeepSpeed: which of its folders
+)
+_FOLDERS_OF_STATES = re.compile(r"(optimizer|pytorch_model_fsdp)_\d+|global_step\d+")
+"""What FSDP (sharded) and DeepSpeed write as folders."""
+
+
+def is_of_a_model(path: PurePath) -> bool:
+    """Whether a file's name is one that a model's folder holds: no pickle (`.bin`, `.pt`, `.pth`, `.pkl`) is."""
+    return path.suffix in _OF_A_MODEL
+
+
+def kept_files(checkpoint: Path) -> Iterator[Path]:
+    """Yield the files that a checkpoint is resumed from: the model's, or several adapters', and the states of training."""
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and not path.is_symlink() and is_kept(path.relative_to(checkpoint)):
+            yield path
+
+
+def is_kept(inside: PurePath) -> bool:
+    """Whether a checkpoint's file is one that it is resumed from, by its path inside."""
+    in_states = len(inside.parts) > 1 and _FOLDERS_OF_STATES.fullmatch(inside.parts[0]) is not None
+    return in_states or _STATES.fullmatch(inside.name) is not None or is_of_a_model(inside)
+
+
+@contextlib.contextmanager
+def without_arguments(args: Any) -> Iterator[None]:
+    """Let Trainer save all but its arguments.
+
+    It pickles them beside every model and never reads them. They hold this machine's paths, and a token if one was given;
+    and whoever loads a pickle runs its code.
+
+    Args:
+        args: the trainer's.
+    """
+    # Imported here: a report needs this module, and neither torch nor the seconds that its import takes.
+    import torch
+
+    save = torch.save
+
+    def save_others(found: Any, *places: Any, **settings: Any) -> None:
+        if found is not args:
+            save(found, *places, **settings)
+
+    with mock.patch.object(torch, "save", save_others):
+        yield
+
+
+def write_manifest(folder: Path, num_processes: int) -> None:
+    """Declare a checkpoint complete: its files and their sizes, and how many processes wrote it."""
+    files = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in kept_files(folder)
+        if path.name != MANIFEST
+    }
+    write_json(folder / MANIFEST, {"num_processes": num_processes, "files": files})
+
+
+def latest(folder: Path, num_processes: int) -> Path | None:
+    """The newest complete checkpoint in a folder that this number of processes can resume, or None.
+
+    Trainer keeps a random state per process and skips batches by process, so another number starts from the beginning.
+    """
+    found = [
+        (int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := re.search(r"-(\d+)$", path.name))
+    ]
+    for _, path in sorted(found, reverse=True):
+        manifest = _complete(path)
+        if manifest is None:
+            logger.warning("%s was not written to its end and is passed over.", path)
+        elif manifest["num_processes"] != num_processes:
+            logger.warning(
+                "%s was written by %d processes; with %d, the iteration's training starts from its beginning.",
+                path,
+                manifest["num_processes"],
+                num_processes,
+            )
+            return None
+        else:
+            return path
+    return None
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder, whoever can resume it, or None."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+    return next((path for path in found if _complete(path) is not None), None)
+
+
+def _complete(checkpoint: Path) -> dict | None:
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        # Version 0.1.0 listed every file. Those that nothing is resumed from, like Trainer's arguments, may be gone.
+        sizes = {name: size for name, size in manifest["files"].items() if is_kept(PurePath(name))}
+        intact = all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        return manifest if intact and isinstance(manifest["num_processes"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

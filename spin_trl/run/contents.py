@@ -1,0 +1,124 @@
+"""What a run directory consists of: the one list of files that a run writes, by their paths in it.
+
+A backup holds what is on the list, whatever else lies in the directory. What isn't on it is somebody else's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from . import checkpoint
+from .checkpoint import MANIFEST
+
+FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html")
+"""Files at the top of a run directory that make the run, and what shows it."""
+
+TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt")
+"""Entries at the top that belong to a session, and not to the run: they are not backed up."""
+
+FOLDERS = ("data", "start", "baseline", "tensorboard", "trackers", "hub")
+"""Folders at the top, beside those of the iterations."""
+
+LINK = "best"
+"""The link to the best model."""
+
+ITERATION = re.compile(r"iteration-(\d+)")
+
+_STAGE = r"(?:start|iteration-\d+|baseline/[^/]+/iteration-\d+)"
+_STORE = r"(?:generations\.json|shard-\d+\.parquet)"
+_MODEL = (
+    r"(?:[^/]+\.safetensors(?:\.index\.json)?|config\.json|generation_config\.json|adapter_config\.json|README\.md"
+    r"|chat_template\.(?:jinja|json)|additional_chat_templates/[^/]+\.jinja|tokenizer[^/]*|special_tokens_map\.json"
+    r"|added_tokens\.json|vocab\.(?:json|txt)|merges\.txt|[^/]+\.(?:bpe|codes|model|spm|tiktoken|vocab)"
+    r"|(?:pre|video_pre)?processor_config\.json|\w+\.py)"
+)
+
+_KEPT = re.compile(
+    rf"(?:{'|'.join(map(re.escape, FILES))}"
+    r"|data/(?:train|held-out)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
+    rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl)"
+    rf"|{_STAGE}/generations/{_STORE}"
+    rf"|{_STAGE}/held-out/(?:logps\.json|values\.json|(?:sampled|greedy)/{_STORE})"
+    rf"|{_STAGE}/model/{_MODEL}"
+    rf"|start/(?:tokenizer|base)/{_MODEL}"
+    rf"|{_STAGE}/lm-eval/.+\.json"
+    r"|tensorboard/(?:.+/)?events\.out\.tfevents\.[^/]+"
+    r"|hub/dataset/README\.md)"
+)
+
+_CHECKPOINT = re.compile(rf"(?P<folder>{_STAGE}/train/checkpoint-\d+)/(?P<file>.+)")
+
+_ALSO_WRITTEN = re.compile(
+    rf"(?:{'|'.join(map(re.escape, TRANSIENT))}"
+    r"|data/(?:train|held-out)/cache-[^/]+\.arrow"
+    rf"|{_STAGE}/model/training_args\.bin"
+    rf"|{_STAGE}/train/(?:README\.md|(?:runs|logs|pairs|checkpoint-\d+)/.+)"
+    r"|trackers/.+"
+    r"|(?:.+/)?\.[^/]+\.tmp(?:/.+)?)"
+)
+"""What 0.1.0 writes besides, and no backup holds."""
+
+
+def is_top_entry(name: str) -> bool:
+    """Whether a run writes an entry of this name at the top of its directory."""
+    return name in (*FILES, *TRANSIENT, *FOLDERS, LINK) or ITERATION.fullmatch(name) is not None
+
+
+def is_kept(name: str, file: Path) -> bool:
+    """Whether a file is part of a run, so that a backup holds it.
+
+    Of a training checkpoint those files are part of the run that its manifest names and training is resumed from.
+
+    Args:
+        name: usual path of the file in a run directory, with `/`.
+        file: where it is.
+    """
+    if _KEPT.fullmatch(name):
+        return True
+    found = _CHECKPOINT.fullmatch(name)
+    if found is None:
+        return False
+    inside = PurePosixPath(found["file"])
+    folder = file.parents[len(inside.parts) - 1]
+    return found["file"] == MANIFEST or (found["file"] in _named_by_manifest(folder) and checkpoint.is_kept(inside))
+
+
+def is_written(name: str) -> bool:
+    """Whether a run writes a file of this path: what is kept, and caches, checkpoints and unfinished files besides."""
+    return _KEPT.fullmatch(name) is not None or _ALSO_WRITTEN.fullmatch(name) is not None
+
+
+def foreign_files(root: Path, names: Iterable[str]) -> Iterator[str]:
+    """Files in folders of a run directory that no run writes, by their paths in it. Links are not followed.
+
+    Args:
+        root: the run directory.
+        names: of folders in it; others are passed over.
+    """
+    for name in names:
+        folder = root / name
+        for path in files_in(folder) if not folder.is_symlink() else ():
+            found = path.relative_to(root)
+            if not is_written(found.as_posix()):
+                yield str(found)
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """All files in a folder, in order. Links in it are not followed."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        paths = (Path(place, file) for file in sorted(files))
+        yield from (path for path in paths if not path.is_symlink())
+
+
+def _named_by_manifest(folder: Path) -> set[str]:
+    """Files that a checkpoint's manifest names; none where there is no manifest, or a path leads out of the checkpoint."""
+    try:
+        names = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return {name for name in names if ".." not in PurePosixPath(name).parts}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

@@ -1,0 +1,225 @@
+"""What every phase needs to know of a run: its settings, its directory, and what belongs to which iteration."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, load_from_disk
+from peft import PeftModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..config.iteration import SPINConfig
+from ..config.loop import SelfPlayConfig, StartConfig, iteration_settings
+from ..counts import counted
+from ..data.columns import PREPARED_COLUMNS
+from ..data.template.pair_template import PairTemplate
+from ..errors import DataError
+from ..evaluation.scorers import Scorer, scorer_of
+from ..files import definition_of
+from ..models.eos import load_eos_ids
+from ..models.policy import load_tokenizer
+from ..objectives.registry import check_known
+from ..training.unplayable import noted
+from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
+from .journal import Journal
+from .progress import Progress
+
+LAUNCHED = "SPIN_TRL_LAUNCHED"
+"""Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
+
+DATA = "data"
+"""Stage under which the journal keeps what the run's data is."""
+
+GATE = "gate"
+"""Phase under which the journal keeps what was decided after an iteration."""
+
+
+@dataclass
+class Run:
+    """A run's settings and directory.
+
+    How far the phase that runs here has come is kept in `progress`, for whoever looks.
+
+    Attributes:
+        directory: where everything is.
+        args: settings of an iteration, before per-iteration values.
+        play: settings of the loop.
+        model: Hub name or folder of θ_0, or None: it is built from `start`.
+        start: how θ_0 is built.
+        peft_config: LoRA, or None for full fine-tuning.
+        quantization_config: how the base model is quantised, or None.
+        scorer: scores generated responses, or None.
+        processing_class: the tokenizer, or None: the model's own.
+        given: θ_0 in memory, if it was passed as a model, before the run has kept it. `model` is where it goes.
+        sources: names of the data, as set.
+        refused: why it can't be played, as far as its settings alone say so.
+    """
+
+    directory: RunDirectory
+    args: SPINConfig
+    play: SelfPlayConfig
+    model: str | None
+    start: StartConfig = field(default_factory=StartConfig)
+    peft_config: Any = None
+    quantization_config: BitsAndBytesConfig | None = None
+    scorer: Scorer | None = None
+    processing_class: PreTrainedTokenizerBase | None = None
+    given: PreTrainedModel | PeftModel | None = None
+    sources: Mapping[str, Any] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.directory.journal)
+        is_told = LAUNCHED in os.environ and PartialState().is_main_process
+        self.progress = Progress(file=self.directory.progress if is_told else None)
+        names = self.play.scorer
+        if self.scorer is None and names is not None:
+            self.scorer = noted(self.refused, lambda: scorer_of(names))
+        noted(self.refused, lambda: check_known(self.args.losses))
+        self.refused += self._against_objective()
+
+    def _against_objective(self) -> list[str]:
+        """What the settings of an iteration and of the loop must be to each other, and are not."""
+        args, play, found = self.args, self.play, []
+        if "beta" in iteration_settings(play, 0) and not args.uses_beta:
+            found.append(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
+        orders = args.iris_alpha if args.order_schedule == "fixed" else None
+        is_longer = play.smoke and orders is not None and len(orders) > play.num_iterations
+        if orders is not None and len(orders) not in (1, play.num_iterations) and not is_longer:
+            found.append(
+                f"`iris_alpha` has {counted(len(orders), 'value')} for {counted(play.num_iterations, 'iteration')}: "
+                f"{orders}. Give one order for all iterations, or one for each."
+            )
+        return found
+
+    @property
+    def start_model(self) -> str:
+        """θ_0."""
+        return self.model or str(self.directory.model(START))
+
+    def model_of(self, stage: str) -> str:
+        """The model that a stage made; of the start, θ_0."""
+        return self.start_model if stage == START else str(self.directory.model(stage))
+
+    def opponent_stage(self, iteration: int) -> str:
+        """The stage whose model is θ_t: that of the iteration before, unless the gate has fallen back to another one."""
+        if iteration == 0:
+            return START
+        return self._decided(iteration - 1).get("opponent", iteration_stage(iteration - 1))
+
+    def opponent_model(self, iteration: int) -> str:
+        """θ_t, which answers in iteration t and from which it starts."""
+        return self.model_of(self.opponent_stage(iteration))
+
+    def lineage(self, iteration: int) -> list[int]:
+        """Iterations that have led to θ_{t+1}, oldest first: those that were given up are left out."""
+        found = [iteration]
+        while (stage := self.opponent_stage(found[0])) != START:
+            found.insert(0, iteration_number(stage))
+        return found
+
+    def lr_scale(self, iteration: int) -> float:
+        """What an iteration's learning rate is multiplied by, after the gate has fallen back."""
+        return self._decided(iteration - 1).get("lr_scale", 1.0) if iteration else 1.0
+
+    def has_begun(self, iteration: int) -> bool:
+        """Whether anything of an iteration has been made: from then on it is settled what it starts from."""
+        stage = iteration_stage(iteration)
+        made = self.done("generate", stage) or self.done("train", stage)
+        return made is not None or self.directory.generations(stage).exists()
+
+    def _decided(self, iteration: int) -> dict[str, Any]:
+        """The gate's record of an iteration; nothing before it was judged."""
+        return self.done(GATE, iteration_stage(iteration)) or {}
+
+    def iteration_args(self, iteration: int) -> SPINConfig:
+        """Settings of an iteration: its own values of what may differ, its own seed for the order of the data."""
+        args = copy.copy(self.args)
+        for name, value in iteration_settings(self.play, iteration).items():
+            setattr(args, name, value)
+        args.learning_rate *= self.lr_scale(iteration)
+        args.seed = self.args.seed + iteration
+        args.output_dir = str(self.directory.training(iteration_stage(iteration)))
+        args.run_name = f"{self.tracker_name}-{iteration_stage(iteration)}"
+        args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing
+        return args
+
+    @property
+    def tracker_name(self) -> str:
+        """What the runs of trackers begin with: `run_name`, or the name of the run directory."""
+        return self.args.run_name or self.directory.path.resolve().name
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the baseline arms."""
+        return [arm_name(value) for value in self.play.baseline_label_smoothing] if self.play.baseline else []
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The run's tokenizer, the same in every phase."""
+        if self.processing_class is not None:
+            return self.processing_class
+        return load_tokenizer(self.model or self.directory.tokenizer(), self.args)
+
+    def template(self) -> PairTemplate:
+        """What turns prompts and responses into tokens, the same in every phase."""
+        return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.template_kwargs)
+
+    @property
+    def definition(self) -> int:
+        """The definition of digests by which the run has begun: it is continued by that one."""
+        return definition_of((self.done("prepare", DATA) or {}).get("template"))
+
+    def eos_ids(self) -> list[int]:
+        """Ids that end a response, all that the start's files name."""
+        path = self.start_model if self.model else None
+        return load_eos_ids(path, self.args, self.tokenizer(), self.definition)
+
+    def rows(self, *, held_out: bool = False) -> Dataset:
+        """Prepared rows: to train on, or held out.
+
+        Raises:
+            DataError: they have not been prepared.
+        """
+        folder = self.directory.held_out_rows if held_out else self.directory.train_rows
+        if not folder.is_dir():
+            raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
+        if not any(folder.glob("*.arrow")):  # `datasets` writes no file for no rows, and then can't read the folder
+            return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
+        return load_from_disk(folder)
+
+    def done(self, phase: str, stage: str) -> dict[str, Any] | None:
+        """What the journal says of a finished phase, or None."""
+        return self.journal.find(phase, stage)
+
+    def record(self, phase: str, stage: str, **figures: Any) -> None:
+        """Write a finished phase into the journal, once, and let all processes go on together."""
+        state = PartialState()
+        if state.is_main_process:
+            where = {"device": device_name(state.device), "processes": state.num_processes}
+            self.journal.append(phase, stage, **figures, **(where if "seconds" in figures else {}))
+        state.wait_for_everyone()
+
+
+def free_memory() -> None:
+    """Give back the memory of models that nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def device_name(device: torch.device) -> str:
+    """What a phase was computed on, for those who ask what a run has cost."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def since(started: float) -> float:
+    """Seconds since a reading of `time.monotonic()`, to the millisecond."""
+    return round(time.monotonic() - started, 3)

@@ -1,0 +1,124 @@
+"""Pairs every human response with the generation that belongs to it, at the moment a batch is made.
+
+A dataset row names its generation by (key, iteration, sample); only the collator knows where the tokens are. Nothing is
+decoded and nothing is tokenised again: the policy is trained on exactly what the opponent sampled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from ..errors import GenerationsError
+from ..generation.store import Generations
+from ..models.forward.layout import lay_out
+from ..models.forward.third_response import PREFIX as PROTO_PREFIX
+from ..models.forward.third_response import joined, with_labels
+
+LAYOUT = "unique_tokens_layout"
+"""Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
+
+
+@dataclass(kw_only=True)
+class DataCollatorForSelfPlay(DataCollatorForPreference):
+    """TRL's preference collator for rows whose rejected response is a generation of the opponent.
+
+    Examples have `prompt_ids`, `real_ids`, and `key`, `iteration`, `sample`, which name the generation; optionally
+    `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass unchanged. The batch
+    is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first. With
+    `proto`, θ_0's responses travel beside it: `proto_input_ids` and so on, of shape (batch, another length).
+
+    Args:
+        generations: generated token ids by (key, iteration, sample).
+        proto: θ_0's generations, by (key, 0, sample), for objectives that take them; None for the others.
+        pad_token_id, max_length, truncation_mode, pad_to_multiple_of: as in TRL's collator.
+
+    Raises:
+        GenerationsError: there is no generation for an example.
+    """
+
+    generations: Generations
+    proto: Generations | None = None
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call([self._pair(example) for example in examples])
+        if self.proto is not None:
+            beside = super().torch_call([self._proto_pair(example) for example in examples])
+            for name in ("input_ids", "attention_mask", "completion_mask"):
+                batch[f"{PROTO_PREFIX}{name}"] = beside[name][: len(examples)]
+        return batch
+
+    def _proto_pair(self, example: dict[str, Any]) -> dict[str, Any]:
+        """The proto response where the chosen one would stand, so that TRL's collator lays it out; nothing beside it."""
+        if "key" not in example:
+            raise GenerationsError(
+                "A preference pair has no proto response (θ_0's own), which `tspin` takes. `tspin_beta: 0` trains without."
+            )
+        assert self.proto is not None
+        proto_ids = self.proto.get((example["key"], 0, example["sample"]))
+        if proto_ids is None:
+            raise GenerationsError(
+                f"There is no proto response for the row {example['key']} (sample {example['sample']}). Pass the "
+                "generations that iteration 0 made from this dataset, as `proto`."
+            )
+        return {"prompt_ids": example["prompt_ids"], "chosen_ids": proto_ids, "rejected_ids": []}
+
+    def _pair(self, example: dict[str, Any]) -> dict[str, Any]:
+        if "rejected_ids" in example:
+            return example
+        name = (example["key"], example["iteration"], example["sample"])
+        generated_ids = self.generations.get(name)
+        if generated_ids is None:
+            raise GenerationsError(
+                f"There is no generation for the row {name[0]} (iteration {name[1]}, sample {name[2]}). Generate again, or "
+                "pass the generations that were made from this dataset."
+            )
+        return {**example, "chosen_ids": example["real_ids"], "rejected_ids": generated_ids}
+
+
+def self_play_collator(
+    collator: DataCollatorForPreference, generations: Generations, prefix: str, proto: Generations | None = None
+) -> DataCollatorForSelfPlay:
+    """TRL's collator, or ours, as a collator that knows these generations, too.
+
+    Args:
+        collator: whose settings are kept.
+        generations: to add.
+        prefix: of their keys, for every dataset of a trainer but the training one.
+        proto: θ_0's generations for the same keys, to add.
+    """
+    if not isinstance(collator, DataCollatorForSelfPlay):
+        settings = {field.name: getattr(collator, field.name) for field in dataclasses.fields(collator)}
+        collator = DataCollatorForSelfPlay(**settings, generations=Generations({}))
+    collator.generations = collator.generations.merged(generations, prefix)
+    if proto is not None:
+        collator.proto = (collator.proto or Generations({})).merged(proto, prefix)
+    return collator
+
+
+@dataclass(frozen=True)
+class LayingOut:
+    """A collator whose batches also say where their unique tokens lie, those of all branches, under the key `LAYOUT`.
+
+    Args:
+        collator: TRL's preference collator, ours, or one that makes the same batches; others' batches pass unchanged.
+    """
+
+    collator: Callable[[list[Any]], dict[str, Any]]
+
+    def __call__(self, examples: list[Any]) -> dict[str, Any]:
+        batch = self.collator(examples)
+        if not {"input_ids", "attention_mask", "completion_mask"} <= set(batch):
+            return batch
+        rows = with_labels(batch)
+        proto = {name.removeprefix(PROTO_PREFIX): batch[name] for name in batch if name.startswith(PROTO_PREFIX)}
+        if proto:
+            rows = joined(rows, with_labels(proto))
+        try:
+            return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
+        except ValueError:  # the forward can't make one either, and says why
+            return batch

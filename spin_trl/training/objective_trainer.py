@@ -1,0 +1,261 @@
+"""TRL's `DPOTrainer` with further objectives in `loss_type`, and without a line of its loss copied.
+
+The parent runs with the losses that it knows; ours are added to its result, from the log-probabilities that its forwards
+returned. `SPINTrainer` stands on this, and adds self-play.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import DPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from ..config.iteration import SPINConfig
+from ..models.forward.obstacles import AUXILIARY_LOSS
+from ..models.forward.shared_prefix import SharedPrefix
+from ..models.forward.third_response import PREFIX as BRANCH
+from ..models.forward.third_response import third_branch, with_labels
+from ..models.policy import rounds_by_batch
+from ..objectives.losses import logratios
+from ..objectives.registry import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
+from ..objectives.terms import ObjectiveTerms
+from . import opponent
+from .collator import LAYOUT, LayingOut
+from .whole_step import others_of_each, others_of_this
+
+OTHERS = "others_in_step"
+"""Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
+
+
+class ObjectiveTrainer(DPOTrainer):
+    """`DPOTrainer` whose `loss_type` also takes the objectives of [`loss_types`]. Arguments are DPOTrainer's."""
+
+    loss_types: list[str]
+    loss_weights: list[float]
+    train_dataset: Any
+    data_collator: Any
+    _shared_prefix: SharedPrefix | None = None
+    _lays_out = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"), kwargs.get("eval_dataset"))
+        super().__init__(*args, **kwargs)
+        self.precompute_ref_logps &= not self._terms.reference_free
+        weighted = zip(self.loss_types, self.loss_weights, strict=True)
+        theirs = [(name, weight) for name, weight in weighted if name not in OURS]
+        self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
+        self._share_prompts()
+
+    def _share_prompts(self) -> None:
+        """Wrap the forwards of policy and reference, once: before the first of them runs."""
+        if self._shared_prefix is not None:
+            return
+        wanted = getattr(self.args, "shared_prefix", None)
+        # The forward's noise, not the weights': LLM.int8() computes in float16.
+        dtype = torch.float16 if rounds_by_batch(self.model) else self._compute_dtype()
+        self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), dtype)
+        if self.args.torch_compile:
+            # It traces what it is given: neither layouts that change nor hooks that come and go.
+            self._shared_prefix.leave_alone(self.model)
+            return
+        self._lays_out = self._shared_prefix.wrap(self.model)
+        if self.ref_model is not None:
+            self._shared_prefix.wrap(self.accelerator.unwrap_model(self.ref_model))
+
+    def _against_sharing(self) -> str | None:
+        """What keeps this trainer from sharing prompts, whatever the model."""
+        if self.args.torch_compile:
+            return "`torch_compile` traces a forward that is the same for every batch"
+        if self.args.neftune_noise_alpha:
+            return "NEFTune's noise (`neftune_noise_alpha`) would be the same for both responses' prompt"
+        if self.aux_loss_enabled:
+            # Only the policy is asked for it. Policy and reference run alike all the same: where their weights are the same,
+            # every log-ratio then is 0, and not what two orders of additions leave.
+            return AUXILIARY_LOSS
+        parallelism = self.accelerator.parallelism_config
+        if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+            return "context and sequence parallelism cut rows into pieces"
+        return None
+
+    def _set_objectives(self, args: Any, train_dataset: Any, eval_dataset: Any) -> Any:
+        """Our part of the loss, and settings under which no opponent is loaded where no loss looks at it."""
+        losses = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type)
+        # TRL's own config has no settings for our objectives; they take the published ones.
+        values = args.objective_values() if isinstance(args, SPINConfig) else published(losses)
+        self._terms = ObjectiveTerms(losses, args.loss_weights or [1.0] * len(losses), values)
+        streamed = has_streams(train_dataset) or has_streams(eval_dataset)
+        if self._terms.reference_free and not streamed:
+            args = copy.copy(args)
+            args.precompute_ref_log_probs = True  # the parent then loads no reference; nothing is computed
+        return args
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        if self._terms.reference_free:
+            return dataset
+        self._share_prompts()
+        # An engine that is made for this pass may put the policy's own weights elsewhere; they must stay trainable.
+        is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad() if is_sharded else torch.inference_mode(), self._laying_out(dataset):
+                return super()._precompute_ref_logps(dataset, name, batch_size)
+        finally:
+            self.model.train(was_training)
+
+    def get_train_dataloader(self) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        with self._laying_out(self.train_dataset):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        with self._laying_out(self.eval_dataset if named is None else named):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Trainer's, whose batches are laid out where they are made."""
+        with self._laying_out(test_dataset):
+            return super().get_test_dataloader(test_dataset)
+
+    @contextlib.contextmanager
+    def _laying_out(self, dataset: Any) -> Iterator[None]:
+        """Let data loaders be made with a collator that also lays out."""
+        collator = self.data_collator
+        if self._lays_out and isinstance(dataset, Dataset):  # a stream's batches are cut up between processes
+            self.data_collator = LayingOut(collator)
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
+        with self._unique_tokens(inputs):
+            return super().compute_ref_log_probs(model, _without_ours(inputs))
+
+    def _unique_tokens(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
+        """Let models run over the unique tokens of a batch."""
+        assert self._shared_prefix is not None
+        return self._shared_prefix.batch(len(inputs["input_ids"]) // 2, inputs.get(LAYOUT))
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
+        batches, num_items = super().get_batch_samples(*args, **kwargs)
+        if self._terms.couples_pairs and len(batches) > 1:
+            everything = others_of_each(batches, self._logratios, self.accelerator)
+            for batch, others in zip(batches, everything, strict=True):
+                batch[OTHERS] = others
+        return batches, num_items
+
+    def _logratios(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-ratios of a micro-batch, of real and generated responses, shape (batch,) each, without gradients."""
+        everything = self._prepare_inputs(batch)
+        inputs = _without_ours(everything)
+        if self.precompute_ref_logps:
+            real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
+        else:
+            real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
+        rows = inputs | with_labels(inputs)
+        del rows["completion_mask"]
+        with (
+            torch.no_grad(),
+            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            self.compute_loss_context_manager(),
+            self._unique_tokens(everything),
+        ):
+            logps = self.model_wrapped(**rows, use_cache=False, fused_lm_head=True).log_probs
+        policy_real, policy_generated = logps.sum(dim=1).chunk(2)
+        return logratios(policy_real, policy_generated, real, generated)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        # Ours are taken out first: the parent hands everything that it does not know to the model.
+        everything, others = inputs, inputs.get(OTHERS)
+        beside = {name.removeprefix(BRANCH): value for name, value in inputs.items() if name.startswith(BRANCH)}
+        with self._unique_tokens(inputs):
+            inputs = _without_ours(inputs)
+            if not self._terms and not self._check_is_due():
+                return super()._compute_loss(model, inputs, return_outputs)
+            with (
+                third_branch(self.model, beside or None) as proto_logps,
+                opponent.recorded_logps(self.model, self.ref_model) as records,
+                self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
+            ):
+                result = super()._compute_loss(model, inputs, return_outputs)
+        mask = inputs["completion_mask"][:, 1:]
+        lengths = mask.sum(dim=1)
+        policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
+        if "ref_chosen_logps" in inputs:
+            opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
+        else:
+            opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
+        if self._check_is_due():
+            self._check_opponent(everything, policy_logps, opponent_logps, lengths)
+        tensors: dict[str, torch.Tensor | None] = {PROTO[0]: proto_logps[0] if proto_logps else None}
+        for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
+            tensors |= dict(zip(names, both.chunk(2), strict=True))
+        more = self._added(tensors, others)
+        return (result[0] + more, result[1]) if return_outputs else result + more
+
+    @contextlib.contextmanager
+    def _without_opponent(self, inputs: dict[str, Any]) -> Iterator[None]:
+        """Let the parent compute its metrics against log-probabilities of 0, and run no reference."""
+        zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
+        inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
+        self.precompute_ref_logps = True
+        try:
+            yield
+        finally:
+            self.precompute_ref_logps = False
+
+    def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
+        """What our objectives add to the loss of a micro-batch; their figures are logged."""
+        if self._terms.couples_pairs and others is None:
+            others = others_of_this(*logratios(*(tensors[name] for name in POLICY + OPPONENT)), self.accelerator)
+        more, figures = self._terms(tensors, others)
+        for name, value in figures.items():
+            self._metrics["train" if self.model.training else "eval"][name].append(value)
+        return more
+
+    def _check_is_due(self) -> bool:
+        """Whether the policy must be equal to its opponent in this batch."""
+        return False
+
+    def _check_opponent(
+        self, batch: Any, policy_logps: torch.Tensor, opponent_logps: torch.Tensor, lengths: torch.Tensor
+    ) -> None:
+        """Raise unless the policy is equal to its opponent in this batch; the tensors have shape (2 * batch,)."""
+        if rounds_by_batch(self.model):
+            # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
+            policy_logps = opponent_logps + torch.cat(self._logratios(batch))
+        opponent.check(policy_logps, opponent_logps, lengths, self._compute_dtype())
+
+    def _compute_dtype(self) -> torch.dtype:
+        if self.args.bf16:
+            return torch.bfloat16
+        return torch.float16 if self.args.fp16 else self.model.dtype
+
+
+def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch as DPOTrainer knows it."""
+    return {
+        name: value for name, value in inputs.items() if name not in (OTHERS, LAYOUT) and not name.startswith(BRANCH)
+    }
+
+
+def has_streams(datasets: Any) -> bool:
+    """Whether there are datasets for which the parent takes no `precompute_ref_log_probs`: streams, and images.
+
+    Args:
+        datasets: one, several by name, or None.
+    """
+    every = datasets.values() if isinstance(datasets, dict) else [datasets]
+    known = [dataset for dataset in every if dataset is not None]
+    return not all(isinstance(d, Dataset) and not {"image", "images"} & set(d.column_names) for d in known)

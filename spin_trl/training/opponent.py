@@ -1,0 +1,218 @@
+"""The opponent is the policy's starting point: what keeps that true with LoRA, and what notices when it is not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners._buffer_dict import BufferDict
+from peft.utils.other import ModulesToSaveWrapper
+from trl.trainer.utils import use_adapter
+
+from ..counts import counted
+from ..errors import OpponentError
+from ..models.digest import FROZEN_ADAPTER
+
+NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
+"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
+number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
+
+
+@contextlib.contextmanager
+def recorded_logps(*models: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
+    """Take down the per-token log-probabilities that models return while the context lasts, in the order of the calls.
+
+    So an objective can use what the parent's loss computes, without a second forward and without a copy of its code: the
+    policy's log-probs come first, the opponent's (if it runs) second. Nothing stays on the models.
+
+    Args:
+        models: the policy, and the opponent if it is a model of its own.
+    """
+    records: list[torch.Tensor] = []
+
+    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if getattr(output, "log_probs", None) is not None:
+            records.append(output.log_probs)
+
+    handles = [model.register_forward_hook(note) for model in models if model is not None]
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check(
+    policy_logps: torch.Tensor, opponent_logps: torch.Tensor, num_tokens: torch.Tensor, dtype: torch.dtype
+) -> None:
+    """Raise unless two log-probabilities agree, for each response, up to the noise of their format.
+
+    Args:
+        policy_logps: under the policy, shape (n,), in nats, summed over a response's tokens.
+        opponent_logps: under the opponent, shape (n,).
+        num_tokens: tokens of each response, shape (n,).
+        dtype: in which the model computes.
+
+    Raises:
+        OpponentError: a log-ratio is not 0. The message has both numbers and the likely cause.
+    """
+    tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) * num_tokens.clamp(min=1).sqrt()
+    policy_logps = policy_logps.detach()
+    excess = (policy_logps.float() - opponent_logps.float()).abs() - tolerance.to(policy_logps.device)
+    worst = int(excess.nan_to_num(nan=torch.inf).argmax())
+    if excess[worst] <= 0:
+        return
+    raise OpponentError(
+        "The policy does not start this iteration at its opponent: at the first step, a response of "
+        f"{counted(int(num_tokens[worst]), 'token')} has log-probability {float(policy_logps[worst]):.4f} under the policy "
+        f"and {float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to "
+        f"{float(tolerance[worst]):.4f}. "
+        "Likely causes: dropout that is still active, weights that were changed after the trainer was made, a new adapter "
+        "that does not start at zero, or an adapter and its frozen copy in different dtypes. `check_opponent: false` trains "
+        "all the same."
+    )
+
+
+def drop_frozen_adapter(model: PeftModel) -> None:
+    """Remove the frozen adapter that an earlier trainer left in a model; otherwise the next one can't add its own."""
+    if FROZEN_ADAPTER in model.peft_config:
+        model.set_adapter("default")
+        model.delete_adapter(FROZEN_ADAPTER)
+
+
+def freeze_adapter(model: PeftModel) -> None:
+    """Make the trainable adapter, as it is now, the opponent: copy it, frozen, in the same dtype."""
+    drop_frozen_adapter(model)
+    with initialised_plainly(model):
+        model.add_adapter(FROZEN_ADAPTER, copy.deepcopy(model.peft_config["default"]))
+    model.set_adapter("default")
+    align_frozen_adapter(model)
+
+
+@contextlib.contextmanager
+def initialised_plainly(model: Any) -> Iterator[None]:
+    """Let further adapters be added to a model without a change of its base.
+
+    An adapter that was initialised by PiSSA or OLoRA has its first matrices taken out of the base's weights when it is
+    loaded. A copy of the adapter with the same configuration would take out others.
+    """
+    config = model.peft_config.get("default") if isinstance(model, PeftModel) else None
+    before = getattr(config, "init_lora_weights", None)
+    if not isinstance(before, str):
+        yield
+        return
+    config.init_lora_weights = True  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        config.init_lora_weights = before  # type: ignore[union-attr]
+
+
+def align_frozen_adapter(model: PeftModel) -> None:
+    """Give the frozen adapter exactly the trainable one's numbers, dtype included.
+
+    TRL copies what PEFT keeps in modules, but neither adapters of embeddings, which are plain parameters, nor buffers. And
+    it rounds the trainable adapter of a quantised model to bfloat16 and leaves the frozen one in float32; the log-ratios of
+    the first step would then not be zero.
+    """
+    for trained, frozen in _both_adapters(model):
+        frozen.data = trained.data.clone()
+        frozen.requires_grad_(False)
+
+
+def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
+            if FROZEN_ADAPTER not in module or "default" not in module:
+                continue
+            trained, frozen = module["default"], module[FROZEN_ADAPTER]
+            if isinstance(frozen, torch.Tensor) and isinstance(trained, torch.Tensor):
+                yield trained, frozen
+            elif isinstance(frozen, torch.nn.Module) and isinstance(trained, torch.nn.Module):
+                theirs = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
+                ours = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
+                yield from ((ours[name], tensor) for name, tensor in theirs.items())
+
+
+@contextlib.contextmanager
+def in_place_of_the_policy(model: torch.nn.Module) -> Iterator[None]:
+    """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    with use_adapter(model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None):
+        yield
+
+
+def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copies of the adapter that is trained, by name: TRL's constructor rounds those on quantised weights to bfloat16."""
+    return {
+        name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+def fit_adapters(
+    model: PeftModel,
+    *,
+    in_float32: bool,
+    align: bool,
+    autocast: bool = True,
+    unrounded: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> None:
+    """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
+
+    On quantised weights TRL makes adapters bfloat16. Self-play's steps are too small for that: at a learning rate of 1e-5 an
+    update is a tenth of the distance between two bfloat16 numbers of a weight's size, and is lost. And the scaler of float16
+    gradients refuses them.
+
+    Args:
+        model: as TRL's constructor leaves it.
+        in_float32: whether the trainable adapter is to be float32.
+        align: whether the frozen adapter is the opponent.
+        autocast: whether training computes in mixed precision. Without it, whole modules that are trained
+            (`modules_to_save`) stay in the dtype of their neighbours.
+        unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
+    """
+    if in_float32:
+        whole = _whole_modules(model)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+                original = whole.get(id(parameter))
+                # What has not been trained yet is its original, which TRL has rounded with the adapters.
+                exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
+                parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
+    if align:
+        align_frozen_adapter(model)
+
+
+def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
+    """The original of every parameter of the modules that are trained as a whole, by the copy's identity."""
+    found = {}
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper) and "default" in module.modules_to_save:
+            originals = dict(module.original_module.named_parameters())
+            for name, parameter in module.modules_to_save["default"].named_parameters():
+                if name in originals and originals[name].shape == parameter.shape:
+                    found[id(parameter)] = originals[name]
+    return found
+
+
+@contextlib.contextmanager
+def without_frozen_adapter(model: torch.nn.Module) -> Iterator[None]:
+    """Let `save_pretrained` write the other adapters only: the frozen one is neither saved nor pushed."""
+    if not isinstance(model, PeftModel) or FROZEN_ADAPTER not in model.peft_config:
+        yield
+        return
+    others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
+    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=others)
+    try:
+        yield
+    finally:
+        del model.save_pretrained

@@ -1,0 +1,92 @@
+"""A trainer's own generations: before its first step the policy still is the opponent, so it answers the prompts itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..config.iteration import SPINConfig
+from ..data.keys import hash_of, rows_digest
+from ..data.template.pair_template import PairTemplate
+from ..errors import GenerationsError
+from ..files import DEFINITION, definition_of
+from ..generation.engine import Sampling
+from ..generation.produce import generate
+from ..generation.store import MANIFEST, GenerationStore
+from ..generation.transformers import TransformersEngine
+from ..models.digest import digest
+from . import opponent
+
+
+def answer(
+    model: Any,
+    rows: Dataset,
+    name: str,
+    *,
+    args: SPINConfig,
+    template: PairTemplate,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    adapter_is_new: bool,
+    as_opponent: bool,
+) -> GenerationStore:
+    """Let a model answer the prompts of `rows`, into a folder under `args.output_dir`.
+
+    Args:
+        model: whole, not wrapped.
+        rows: prepared rows.
+        name: of the dataset.
+        args: how to sample.
+        template: of the rows.
+        tokenizer: whose pad token fills up rows.
+        accelerator: of the trainer.
+        adapter_is_new: whether the model's adapter has not been trained, so that the opponent is the base model.
+        as_opponent: whether an adapter gives way to the frozen one, or to the base model.
+
+    Returns:
+        The store. What an interrupted call left is found by a name that is its own for every model and setting.
+    """
+    sampling = Sampling.from_args(args)
+    folder = Path(args.output_dir) / "generations"
+    definitions = (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,)
+    for definition in definitions:  # what version 0.1.0 left is found by its own name, too
+        digests: dict[str, Any] = {
+            "dataset_digest": rows_digest(rows),
+            "template_digest": template.digest(definition),
+            "model_digest": digest(model, adapter_is_new=adapter_is_new, definition=definition),
+        }
+        store = GenerationStore(folder / f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}")
+        if store.folder.exists():
+            break
+    engine = TransformersEngine(
+        model.to(accelerator.device), template.eos_ids, tokenizer.pad_token_id, autocast=accelerator.autocast
+    )
+    with opponent.in_place_of_the_policy(model) if as_opponent else contextlib.nullcontext():
+        generate(
+            engine,
+            rows,
+            store,
+            sampling,
+            iteration=0,
+            disable_progress=args.disable_tqdm,
+            description=f"Generating ({name})",
+            **digests,
+        )
+    return store
+
+
+def _has_store_of(folder: Path, name: str, definition: int) -> bool:
+    """Whether answers to a dataset are there whose model was named by a definition of digests."""
+    for manifest in folder.glob(f"{name}-*/{MANIFEST}"):
+        try:
+            if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:
+                return True
+        except GenerationsError:
+            continue
+    return False

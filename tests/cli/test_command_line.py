@@ -1,0 +1,415 @@
+"""The command line: bad input gets one clear message and an exit code, no traceback, and nothing finished is lost."""
+
+import errno
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import SafetensorError
+
+import tiny
+from made_up import record, write_run
+from made_up import stage as made_up_stage
+from runs import build
+from spin_trl.cli import main
+from spin_trl.generation.store import GenerationStore
+from spin_trl.run.journal import Journal
+
+SETTINGS = {
+    "num_iterations": 2, "max_length": 96, "max_new_tokens": 8, "per_device_train_batch_size": 4, "num_train_epochs": 1,
+    "generation_batch_size": 4, "held_out_fraction": 0.2, "use_cpu": True, "bf16": False, "report_to": "none",
+    "activation_checkpointing": False, "disable_tqdm": True, "learning_rate": 1e-3, "loss_type": "space",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe(tmp_path, llama_folder):
+    """A function that writes a recipe on tiny data, with settings to change, and returns its path."""
+
+    def write(name="my", **changes):
+        data = tmp_path / "train.jsonl"
+        if not data.exists():
+            tiny.write_jsonl(data, tiny.sft(12))
+        settings = {**SETTINGS, "model_name_or_path": str(llama_folder), "dataset_name": str(data)}
+        settings = {key: value for key, value in {**settings, **changes}.items() if value is not None}
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refused(capsys, *arguments, code=2):
+    """What the command says on stderr when it refuses; one message, no traceback."""
+    assert main(list(arguments)) == code
+    message = capsys.readouterr().err
+    assert message.startswith("spin-trl: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
+    assert main(["run", recipe()]) == 0
+    output = capsys.readouterr().out
+    assert "iteration-1: train: " in output
+    assert "Best: " in output
+    assert Path("runs/my/best.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"dataset_name": "nowhere.jsonl"}, ["There is no file nowhere.jsonl"]),
+        ({"dataset_name": None}, ["`dataset_name` is missing"]),
+        ({"learning_rat": 1e-3}, ["unknown setting 'learning_rat'", "did you mean 'learning_rate'?"]),
+        ({"learning_rate": [1e-3, 1e-4, 1e-5]}, ["`learning_rate` has 3 values for 2 iterations"]),
+        ({"beta": [0.1, "high"]}, ["`beta` is [0.1, 'high']; expected numbers"]),
+        ({"temperature": -1}, ["`temperature` is -1", "it must be at least 0"]),
+        ({"num_iterations": 0}, ["`num_iterations` is 0"]),
+        ({"scorer": "spin_trl.nowhere:score"}, ["'spin_trl.nowhere:score' names no function"]),
+        ({"metric_for_best_iteration": "score"}, ["needs a `scorer`"]),
+        ({"model_name_or_path": "no/such-model"}, ["no/such-model", "can't be loaded"]),
+        ({"max_length": 4}, ["`max_length`", "none is left"]),
+        ({"accelerate_config": "nowhere.yaml"}, ["nowhere.yaml", "can't be read"]),
+    ],
+)
+def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
+    message = refused(capsys, "run", recipe(**changes))
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        (['{"prompt": "a", "completion": "b"}', '{"prompt": "a", '], ["train.jsonl, line 2", "not valid JSON"]),
+        (['["prompt", "completion"]'], ["train.jsonl", "item 1: expected an object"]),
+        (['{"messages": [{"role": "user", "content": "a"}]}'], ["Row 0", "no assistant turn", "['user']"]),
+        (
+            ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": " "}'],
+            ["Row 1", "completion is empty"],
+        ),
+        (['{"text": "a"}'], ["['text']", "`messages`", "column mapping"]),
+        (['{"prompt": "a", "chosen": "b", "rejected": "c"}'], ["nothing to iterate", "SPINTrainer"]),
+    ],
+)
+def test_bad_data_is_named_with_its_place(recipe, capsys, tmp_path, lines, parts):
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    message = refused(capsys, "run", recipe())
+    assert all(part in message for part in parts), message
+
+
+def test_a_column_that_is_to_be_renamed_but_is_not_there_is_named(recipe, capsys, tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"q": "a", "answer": "b"}', encoding="utf-8")
+    message = refused(capsys, "run", recipe(column_mapping={"question": "prompt", "answer": "completion"}))
+    assert "no column 'question'" in message
+    assert "'q'" in message
+
+
+def test_conversations_need_a_chat_template(recipe, capsys, tmp_path):
+    folder = tiny.save(tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(4, kind="messages"))
+    message = refused(capsys, "run", recipe(model_name_or_path=str(folder)))
+    assert "no chat template" in message
+
+
+def test_a_recipe_that_does_not_exist_names_those_that_do(capsys):
+    message = refused(capsys, "run", "quickstrat")
+    assert "did you mean 'quickstart'?" in message
+
+
+def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
+    assert "--num_iteration'; did you mean 'num_iterations'?" in refused(
+        capsys, "run", recipe(), "--num_iteration", "3"
+    )
+
+
+def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
+    assert main(["run", recipe(), "--learning_rate", "[1e-3,5e-4]", "--smoke"]) == 0
+    frozen = yaml.safe_load(Path("runs/my-smoke/recipe.yaml").read_text(encoding="utf-8"))
+    assert frozen["per_iteration"] == {"learning_rate": [1e-3, 5e-4]}
+    assert "3 values" in refused(capsys, "run", recipe(), "--learning_rate=[1e-3,5e-4,1e-4]", "--run_dir", "other")
+
+
+def test_the_directory_of_another_run_is_refused_and_the_difference_named(recipe, capsys):
+    assert main(["run", recipe(), "--num_iterations", "1"]) == 0
+    message = refused(capsys, "run", recipe(learning_rate=5e-4), "--num_iterations", "1")
+    assert "learning_rate: 0.001 there, 0.0005 now" in message
+
+
+def test_changed_data_stops_a_run_that_is_continued(recipe, capsys, tmp_path):
+    assert main(["run", recipe(), "--num_iterations", "1"]) == 0
+    tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(13))
+    assert "The dataset has changed" in refused(capsys, "run", recipe(), "--num_iterations", "2")
+
+
+def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):
+    assert main(["run", recipe(), "--run_dir", "whole"]) == 0
+    first = recipe()
+    assert main(["start", first, "--run_dir", "phases"]) == 0
+    for iteration in ("0", "1"):
+        for phase in ("generate", "train", "evaluate"):
+            assert main([phase, "phases", "--iteration", iteration]) == 0
+    for stage in ("iteration-0", "iteration-1"):
+        weights = [Path(run, stage, "model", "model.safetensors").read_bytes() for run in ("whole", "phases")]
+        assert weights[0] == weights[1]
+        assert Path("whole", stage, "metrics.json").read_text(encoding="utf-8") == Path(
+            "phases", stage, "metrics.json"
+        ).read_text(encoding="utf-8")
+
+
+def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):
+    assert "iterations 0 to 1" in refused(capsys, "generate", recipe(), "--iteration", "2")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
+    """Every command says so in one message."""
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number), "theirs/run")
+
+    monkeypatch.setattr("spin_trl.play.loop.SelfPlay.run", refuse)
+    message = refused(capsys, "run", recipe())
+    assert "This user may not do that" in message
+    assert os.strerror(number) in message
+    assert "'theirs/run'" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize(
+    ("command", "run_dir"), [("run", "theirs"), ("run", "theirs/run"), ("start", "theirs"), ("start", "theirs/run")]
+)
+def test_a_run_directory_of_somebody_else_is_refused(recipe, capsys, command, run_dir):
+    """The message is the system's."""
+    Path("theirs").mkdir(mode=0o555)
+    assert "theirs" in refused(capsys, command, recipe(run_dir=run_dir))
+
+
+def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = recipe()
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerationStore, "write_shard", full)
+        message = refused(capsys, "run", path, code=1)
+    assert "The disk is full" in message
+    assert "run the same command again" in message
+    done = [(entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
+    assert ("prepare", "data") in done
+    assert main(["run", path]) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said_so_too(recipe, capsys, monkeypatch, error):
+    """safetensors and torch raise errors of their own; this is what they raise on a full disk."""
+
+    def full(*_, **__):
+        raise error
+
+    path = recipe(save_strategy="steps", save_steps=1, num_iterations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.Trainer._save_checkpoint", full)
+        message = refused(capsys, "run", path, code=1)
+    assert "The disk is full" in message
+    assert Journal(Path("runs/my/journal.jsonl")).entries()[-1]["phase"] == "generate"
+    assert main(["run", path]) == 0
+
+
+def test_a_run_directory_that_is_a_file_is_refused(recipe, capsys):
+    Path("taken").write_text("mine", encoding="utf-8")
+    assert "taken can't be a run directory" in refused(capsys, "run", recipe(), "--run_dir", "taken")
+    assert Path("taken").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
+    assert "needs the generate phase of iteration-0" in refused(capsys, "train", recipe())
+    assert "needs the train phase of iteration-0" in refused(capsys, "generate", recipe(), "--iteration", "1")
+
+
+def test_weights_that_are_a_pickle_are_refused(recipe, capsys, tmp_path):
+    folder = tiny.save(tmp_path / "pickle")
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    message = refused(capsys, "run", recipe(model_name_or_path=str(folder)))
+    assert "no weights in safetensors" in message
+    assert "pytorch_model.bin" in message
+
+
+def test_a_run_that_was_started_from_python_goes_on_there(capsys, llama_folder):
+    build(llama_folder, "mine", num_iterations=1).run_phase("start", 0)
+    capsys.readouterr()
+    assert "was started from Python" in refused(capsys, "run", "mine")
+
+
+def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
+    path = recipe(num_iterations=1)
+    assert main(["run", path]) == 0
+    Path(path).unlink()
+    assert main(["run", "runs/my", "--num_iterations", "2"]) == 0
+    assert ("train", "iteration-1") in [
+        (entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()
+    ]
+
+
+def test_the_list_of_recipes_has_the_quickstart(capsys):
+    assert main(["recipes"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_the_benchmark_suites_are_listed_without_a_run(capsys):
+    assert main(["eval", "--tasks", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "open_llm_leaderboard_v1: ARC (25), TruthfulQA (0)" in listed
+    assert "iris_ten: GSM8K (5)" in listed
+
+
+def test_benchmarks_without_the_extra_say_what_to_install(capsys, monkeypatch):
+    version = importlib.metadata.version
+
+    def without(package):
+        if package == "lm_eval":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    message = refused(capsys, "eval", "runs/my", "--tasks", "iris_ten")
+    assert "pip install 'spin_trl[lm-eval]'" in message
+
+
+def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("spin_trl.cli.benchmarks.harness_version", lambda: "0")
+    assert "There is no run in nowhere" in refused(capsys, "eval", "nowhere", "--tasks", "iris_ten")
+    assert "Which run?" in refused(capsys, "eval", "--tasks", "iris_ten")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "complaint"),
+    [
+        ("--limit", "0", "neither a number of questions nor a share"),
+        ("--limit", "1.5", "neither a number of questions nor a share"),
+        ("--limit", "many", "neither a number of questions nor a share"),
+        ("--num_fewshot", "-1", "'-1'"),
+        ("--batch_size", "0", "neither a number of requests nor `auto`"),
+    ],
+)
+def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, complaint):
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "runs/my", "--tasks", "iris_ten", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_report_of_a_run_is_written_and_its_path_printed(tmp_path, capsys):
+    path = write_run(
+        tmp_path / "run",
+        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
+    )
+    assert main(["report", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == str(path / "report.html")
+    assert "40.0\u00a0points above the start" in (path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("run", ["nowhere", ".", "file"])
+def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine", encoding="utf-8")
+    assert "is no run directory" in refused(capsys, "report", run)
+    assert not list(tmp_path.glob("**/report.html"))
+
+
+def test_a_report_takes_no_settings(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["report", str(tmp_path), "--num_iterations", "3"])
+    assert error.value.code == 2
+    assert "unrecognized arguments: --num_iterations 3" in capsys.readouterr().err
+
+
+def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
+    """It takes a second or two, and works where a run's files were copied to."""
+    path = write_run(
+        tmp_path / "run",
+        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
+    )
+    code = (
+        "import sys; from spin_trl.cli import main; main(['report', sys.argv[1]]);"
+        "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
+    """Ctrl-C, and a scheduler's SIGTERM, as a process sees them."""
+    path = recipe(num_train_epochs=400, save_strategy="steps", save_steps=20)
+    command = [sys.executable, "-m", "spin_trl", "run", path, "--num_iterations", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        # A shell starts its background jobs, and these tests may be one, deaf to it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    train = Path("runs/my/iteration-0/train")
+    deadline = time.monotonic() + 120
+    while not list(train.glob("checkpoint-*/checkpoint.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Interrupted. What was finished is kept" in errors
+    assert "Traceback" not in errors
+    done = [entry["phase"] for entry in Journal(Path("runs/my/journal.jsonl")).entries()]
+    assert done[-1] == "generate"
+    assert (
+        json.loads(next(train.glob("checkpoint-*/checkpoint.json")).read_text(encoding="utf-8"))["num_processes"] == 1
+    )
+
+
+def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatch):
+    """It may be the only one that fails, and the launcher knows its exit code alone."""
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert main(["run", "quickstrat"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("spin-trl (process 3): There is no recipe 'quickstrat'; did you mean 'quickstart'?")
+
+
+def test_a_smoke_run_has_a_directory_of_its_own(recipe, monkeypatch):
+    """The run that comes after it has other settings, and must not find the first one in its place."""
+    played = []
+    monkeypatch.setattr(
+        "spin_trl.play.loop.SelfPlay.run_phase", lambda self, *phase: played.append(self.directory.path)
+    )
+    path = recipe(run_dir=None)
+    assert main(["start", path, "--smoke"]) == 0
+    assert main(["start", path]) == 0
+    assert [str(one) for one in played] == [f"runs/{Path(path).stem}-smoke", f"runs/{Path(path).stem}"]

@@ -1,0 +1,96 @@
+"""Where the run of a recipe is: `run_dir`, `output_dir`, `runs/NAME`, or a run directory that is given instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from spin_trl.cli.session import run_dir_of
+from spin_trl.config.recipe import read
+from spin_trl.errors import RunDirectoryError
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.settings import freeze
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def recipe(name: str = "my.yaml", **settings: Any) -> str:
+    """A recipe file."""
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(yaml.safe_dump({"use_cpu": True, "bf16": False, **settings}), encoding="utf-8")
+    return name
+
+
+def place(source: str, *overrides: str) -> str:
+    """Where a recipe's run is."""
+    return run_dir_of(read(source, overrides), source, list(overrides))
+
+
+def begun(folder: str, source: str, *overrides: str) -> RunDirectory:
+    """A run of a recipe."""
+    directory = RunDirectory(folder)
+    directory.ownership.claim(Path(source))
+    freeze(directory, read(source, overrides).settings())
+    return directory
+
+
+def test_a_run_is_where_it_is_set() -> None:
+    assert place(recipe()) == "runs/my"
+    assert place(recipe(), "--smoke") == "runs/my-smoke"
+    assert place(recipe(output_dir="out/exp1")) == "out/exp1"
+    assert place(recipe(), "--output_dir", "out/exp2") == "out/exp2"
+    assert place(recipe(), "--output_dir=trainer_output") == "trainer_output"
+    assert place(recipe(output_dir="out/exp1"), "--smoke") == "out/exp1-smoke"
+    assert place(recipe(output_dir="out/exp1", run_dir="there")) == "there"
+    assert place(recipe(output_dir=None)) == "runs/my"
+
+
+def test_the_run_of_a_recipe_with_an_output_dir_goes_on_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """It did not count in 0.1.0. Another recipe's run is not touched."""
+    begun("runs/my", recipe(output_dir="out/exp1"))
+    assert place("my.yaml") == "runs/my"
+    assert "`output_dir` (out/exp1) is for a new run" in capsys.readouterr().out
+    assert place("my.yaml", "--seed", "7") == "out/exp1"
+
+
+def test_a_recipe_that_is_called_recipe_is_named_after_its_folder(tmp_path: Path) -> None:
+    assert place(recipe("recipe.yaml")) == f"runs/{tmp_path.name}"
+    assert place(recipe("a/recipe.yaml")) == "runs/a"
+    assert place("a") == "runs/a"
+
+
+def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any folder, and wherever it has been moved."""
+    begun("runs/my", recipe(), "--run_dir", "runs/my")
+    assert place("runs/my") == "runs/my"
+    monkeypatch.chdir("runs")
+    assert place("my") == "my"
+    Path("my").rename("new")
+    assert place("new") == "new"
+    with pytest.raises(RunDirectoryError, match="is a run directory, and goes on there"):
+        place("new", "--run_dir", "other")
+    for existing in ("overwrite", "fail"):
+        with pytest.raises(RunDirectoryError, match=f"`existing_run` is {existing}, .* Name the recipe"):
+            place("new", f"--existing_run={existing}")
+    assert place("new", "--existing_run", "continue") == "new"
+
+
+def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path) -> None:
+    """The run's own settings get another name, under which they are found."""
+    recipe("project/recipe.yaml", seed=3)
+    Path("project/recipe.yaml").write_text(
+        Path("project/recipe.yaml").read_text(encoding="utf-8") + "# mine\n", encoding="utf-8"
+    )
+    before = Path("project/recipe.yaml").read_bytes()
+    directory = begun("project", "project/recipe.yaml")
+    assert Path("project/recipe.yaml").read_bytes() == before
+    assert directory.recipe == Path("project/spin_trl-recipe.yaml")
+    found = read("project")
+    assert (found.args.seed, found.name, found.file) == (3, "project", directory.recipe)
+    assert place("project") == "project"

@@ -1,0 +1,264 @@
+"""Settings: DPOConfig's, and self-play's, each checked where it is set, with the value that was found."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trl import DPOConfig
+
+import tiny
+from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer, StartConfig
+from spin_trl.config.loop import PER_ITERATION, iteration_settings
+from spin_trl.errors import RecipeError
+
+CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}
+
+
+def spin(**settings: Any) -> SPINConfig:
+    return SPINConfig("out", **{**CPU, **settings})
+
+
+def test_a_mistake_in_a_setting_is_the_users_to_mend() -> None:
+    """Exit code 2, and any `except ValueError` catches it."""
+    assert RecipeError.exit_code == 2
+    assert issubclass(RecipeError, ValueError)
+
+
+# ---- one iteration ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_of_dpoconfig_is_at_its_default() -> None:
+    """On preference data nothing changes for who changes the class's name."""
+    theirs, ours = DPOConfig("out", **CPU), spin()
+    for name in DPOConfig.__dataclass_fields__:
+        if name not in ("logging_dir", "_n_gpu", "deepspeed_plugin", "distributed_state", "accelerator_config"):
+            assert getattr(ours, name) == getattr(theirs, name), name
+
+
+def test_self_plays_defaults_are_the_papers() -> None:
+    """Temperature 1 and nothing cut off the distribution: what the theory of SPIN wants; every answer is a pair."""
+    config = spin()
+    assert (config.temperature, config.top_p, config.top_k, config.num_generations) == (1.0, 1.0, 0, 1)
+    assert (config.empty_generations, config.truncated_generations, config.identical_generations) == ("keep",) * 3
+    assert config.train_on_turn == "last"
+    assert config.check_opponent
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("temperature", -0.1, "`temperature` is -0.1; it must be at least 0"),
+        ("top_p", 0, "`top_p` is 0; it must be above 0 and at most 1"),
+        ("top_p", 1.5, "`top_p` is 1.5; it must be above 0 and at most 1"),
+        ("top_k", -1, "`top_k` is -1; it must be at least 0"),
+        ("num_generations", 0, "`num_generations` is 0; it must be at least 1"),
+        ("generation_batch_size", 0, "`generation_batch_size` is 0; it must be at least 1"),
+        ("max_new_tokens", 0, "`max_new_tokens` is 0; it must be at least 1"),
+        ("train_on_turn", "middle", "`train_on_turn` is 'middle'; it must be one of 'last', 'first', 'all'"),
+        ("empty_generations", "maybe", "`empty_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
+        ("truncated_generations", "maybe", "`truncated_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
+        ("identical_generations", "maybe", "`identical_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
+        ("chat_template_kwargs", "{nope", "`chat_template_kwargs` is '{nope'; expected a mapping as JSON"),
+        ("chat_template_kwargs", "[1]", r"`chat_template_kwargs` is \[1\]; expected a mapping"),
+    ],
+)
+def test_values_out_of_range_are_named(setting: str, value: Any, said: str) -> None:
+    """With the value and what it may be."""
+    with pytest.raises(RecipeError, match=said):
+        spin(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0},
+        {"top_p": 1},
+        {"top_p": 0.01},
+        {"top_k": 50},
+        {"max_new_tokens": 1},
+        {"train_on_turn": "all"},
+    ],
+    ids=str,
+)
+def test_values_at_the_edge_of_a_range_are_taken(settings: dict[str, Any]) -> None:
+    """Bounds are inclusive where that makes sense."""
+    (name, value), config = *settings.items(), spin(**settings)
+    assert getattr(config, name) == value
+
+
+def test_not_a_number_is_out_of_range() -> None:
+    """NaN compares with nothing."""
+    with pytest.raises(RecipeError, match="`temperature` is nan"):
+        spin(temperature=math.nan)
+
+
+def test_template_arguments_come_as_a_mapping_or_as_json() -> None:
+    """The command line can only give text."""
+    for given in ({"enable_thinking": False}, '{"enable_thinking": false}'):
+        config = spin(chat_template_kwargs=given)
+        assert config.chat_template_kwargs == config.template_kwargs == {"enable_thinking": False}
+    assert spin().chat_template_kwargs is None
+    assert spin().template_kwargs == {}
+
+
+def test_a_response_has_a_bound_even_where_max_length_has_none() -> None:
+    """`max_length: null` stays valid for DPO; generation must end some time."""
+    assert spin(max_length=None).max_new_tokens == 1024
+    assert spin(max_length=None, max_new_tokens=7).max_new_tokens == 7
+    assert spin(max_length=64).max_new_tokens is None
+
+
+@pytest.mark.parametrize("setting", [{"ld_alpha": 0.5}, {"use_weighting": True}], ids=["ld_alpha", "use_weighting"])
+def test_what_has_no_meaning_for_an_objective_is_refused(setting: dict[str, Any]) -> None:
+    """Silently ignoring it would be a lie; TRL's own losses keep it."""
+    with pytest.raises(RecipeError, match=f"`{next(iter(setting))}` changes DPO's losses .* 'space'"):
+        spin(loss_type="space", **setting)
+    with pytest.raises(RecipeError):
+        spin(loss_type=["sigmoid", "space"], loss_weights=[1.0, 1.0], **setting)
+    assert spin(loss_type="sigmoid", **setting).loss_type == ["sigmoid"]
+
+
+def test_an_unknown_loss_falls_through_to_trls_error() -> None:
+    """The settings take it, and the trainer says what TRL's says."""
+    assert spin(loss_type="nonsense").loss_type == ["nonsense"]
+    args = spin(loss_type="nonsense", max_steps=1, per_device_train_batch_size=2, max_length=64)
+    trainer = SPINTrainer(
+        model=tiny.model(),
+        ref_model=tiny.model(),
+        args=args,
+        train_dataset=tiny.preference(4),
+        processing_class=tiny.tokenizer(),
+    )
+    with pytest.raises(ValueError, match=r"Unknown loss type: nonsense\. Should be one of \['sigmoid'"):
+        trainer.train()
+
+
+# ---- the loop -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("num_iterations", 0, "`num_iterations` is 0; it must be at least 1"),
+        ("history", -1, "`history` is -1; it must be at least 0"),
+        ("held_out_fraction", -0.1, "`held_out_fraction` is -0.1; it must be at least 0 and at most 0.5"),
+        ("held_out_fraction", 0.6, "`held_out_fraction` is 0.6; it must be at least 0 and at most 0.5"),
+        ("held_out_max", 0, "`held_out_max` is 0; it must be at least 1"),
+        ("keep_iterations", 0, "`keep_iterations` is 0; it must be at least 1"),
+        ("existing_run", "ask", "`existing_run` is 'ask'; it must be one of 'continue', 'fail', 'overwrite'"),
+        ("lora_opponent", "both", "`lora_opponent` is 'both'; it must be one of 'adapter', 'merge'"),
+        ("baseline", "dpo", "`baseline` is 'dpo'; it must be one of 'sft'"),
+        (
+            "baseline_label_smoothing",
+            [0.1, 1.5],
+            "`baseline_label_smoothing` is 1.5; it must be at least 0 and at most 1",
+        ),
+        ("metric_for_best_iteration", "score", "'score', which needs a `scorer`"),
+    ],
+)
+def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, said: str) -> None:
+    """With the value and what it may be."""
+    with pytest.raises(RecipeError, match=said):
+        SelfPlayConfig(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("nll", False), ("win_rate", True), ("score", True), ("score_greedy", True)]
+)
+def test_which_way_a_figure_is_better_is_known(metric: str, greater: bool) -> None:
+    """Less NLL, more of everything else; the user's word counts more."""
+    play = SelfPlayConfig(metric_for_best_iteration=metric, scorer="json:dumps")
+    assert play.greater_is_better_iteration is greater
+    other = SelfPlayConfig(
+        metric_for_best_iteration=metric, scorer="json:dumps", greater_is_better_iteration=not greater
+    )
+    assert other.greater_is_better_iteration is not greater
+
+
+def test_a_metric_of_greedy_answers_has_them_made() -> None:
+    """Otherwise there would be nothing to choose by."""
+    assert SelfPlayConfig(metric_for_best_iteration="score_greedy", scorer="json:dumps").evaluate_greedy
+    assert not SelfPlayConfig(metric_for_best_iteration="score", scorer="json:dumps").evaluate_greedy
+
+
+@pytest.mark.parametrize("name", PER_ITERATION)
+def test_four_settings_may_differ_by_iteration(name: str) -> None:
+    """Each iteration has its own value; YAML's `5e-7`, which is text, counts as a number."""
+    play = SelfPlayConfig(num_iterations=3, per_iteration={name: [0.5, "5e-7", 2]})
+    assert [iteration_settings(play, i) for i in range(3)] == [{name: 0.5}, {name: 5e-7}, {name: 2.0}]
+
+
+def test_without_lists_no_iteration_differs() -> None:
+    """The settings of the iteration hold."""
+    assert iteration_settings(SelfPlayConfig(), 2) == {}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
+    """Too short and too long alike, with both numbers."""
+    with pytest.raises(
+        RecipeError, match=rf"`learning_rate` has {count} values for 3 iterations: \[.*\]\. Give one number"
+    ):
+        SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": [1e-6] * count})
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"seed": [1, 2]}, "`seed` can't differ by iteration; a list is possible for learning_rate, beta"),
+        ({"beta": 0.1}, "`beta` is 0.1; expected a list with one number an iteration"),
+        ({"beta": "0.1"}, "`beta` is '0.1'; expected a list"),
+        ({"beta": [0.1, "much"]}, r"`beta` is \[0.1, 'much'\]; expected numbers"),
+        ({"beta": [0.1, None]}, r"`beta` is \[0.1, None\]; expected numbers"),
+        ("[1, 2]", "`per_iteration` is .*; expected a mapping"),
+    ],
+    ids=["unknown", "number", "text", "no number", "nothing", "no mapping"],
+)
+def test_lists_that_are_none_are_named(lists: Any, said: str) -> None:
+    """What may be a list, and of what."""
+    with pytest.raises(RecipeError, match=said):
+        SelfPlayConfig(num_iterations=2, per_iteration=lists)
+
+
+def test_a_smoke_run_plays_two_iterations_of_any_recipe() -> None:
+    """It takes the first values of longer lists, and makes no run longer."""
+    play = SelfPlayConfig(num_iterations=4, smoke=True, per_iteration={"beta": [0.1, 0.2, 0.3, 0.4]})
+    assert play.num_iterations == 2
+    assert play.per_iteration == {"beta": [0.1, 0.2]}
+    assert SelfPlayConfig(num_iterations=1, smoke=True).num_iterations == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"start_tokenizer": "words"}, "`start_tokenizer` is 'words'; it must be one of 'bpe', 'char'"),
+        ({"start_label_smoothing": -1}, "`start_label_smoothing` is -1"),
+        (
+            {"start_hidden_size": 30, "start_num_heads": 4},
+            r"`start_hidden_size` \(30\) must be a multiple of .* \(4\)",
+        ),
+    ],
+    ids=["tokenizer", "smoothing", "heads"],
+)
+def test_a_start_that_cant_be_built_is_named(settings: dict[str, Any], said: str) -> None:
+    """Before anything is trained."""
+    with pytest.raises(RecipeError, match=said):
+        StartConfig(**settings)
+
+
+def test_settings_are_dataclasses_that_trls_parser_reads(tmp_path: Path) -> None:
+    """On the command line, every setting has a help text and parses."""
+    from trl import TrlParser
+
+    parser = TrlParser([SPINConfig, SelfPlayConfig, StartConfig])
+    arguments = ["--output_dir", str(tmp_path), "--use_cpu", "--bf16", "false", "--loss_type", "space", "--top_k", "5"]
+    args, play, start = parser.parse_args_into_dataclasses([*arguments, "--num_iterations", "2", "--baseline", "sft"])
+    assert (args.loss_type, args.top_k, play.num_iterations, play.baseline) == (["space"], 5, 2, "sft")
+    assert start.start_tokenizer == "bpe"
+    ours = {name for cls in (SelfPlayConfig, StartConfig) for name in cls.__dataclass_fields__}
+    ours |= set(SPINConfig.__dataclass_fields__) - set(DPOConfig.__dataclass_fields__)
+    helps = {action.dest: action.help for action in parser._actions}
+    assert all(helps[name] for name in ours)
+    assert torch.get_default_dtype() == torch.float32

@@ -1,0 +1,92 @@
+"""Usual names of TRL, transformers, axolotl and LLaMA-Factory: accepted where they mean the same, else named."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from spin_trl.config import recipe
+from spin_trl.config.other_names import BY_VALUE, CLOSE, SAME
+from spin_trl.errors import RecipeError
+
+CPU = "use_cpu: true\nbf16: false\nnum_iterations: 2\n"
+
+
+def read(folder: Path, text: str, *overrides: str) -> recipe.Recipe:
+    """A recipe from its text."""
+    path = folder / "mine.yaml"
+    path.write_text(CPU + text, encoding="utf-8")
+    return recipe.read(str(path), overrides)
+
+
+def test_every_name_stands_for_a_setting_that_there_is() -> None:
+    """And for none that has the name here."""
+    known = recipe.known_settings()
+    ours = {*SAME.values(), *(name for name, _ in BY_VALUE.values()), *(name for name, _ in CLOSE.values())}
+    assert ours <= known
+    theirs = [*SAME, *BY_VALUE, *CLOSE]
+    assert len(theirs) == len(set(theirs))
+    assert not set(theirs) & known
+
+
+def test_names_that_mean_the_same_are_accepted_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a file and on the command line, lists for every iteration included."""
+    with caplog.at_level(logging.WARNING):
+        found = read(
+            tmp_path,
+            "torch_dtype: bfloat16\nbase_model: org/x\nlr: [1e-3, 1e-4]\nsequence_len: 64\nadapter: qlora\nlora_rank: 4\n",
+            "--micro_batch_size",
+            "2",
+            "--use_flash_attention_2",
+        )
+    assert (found.model.dtype, found.model.model_name_or_path) == ("bfloat16", "org/x")
+    assert found.play.per_iteration == {"learning_rate": [1e-3, 1e-4]}
+    assert (found.args.max_length, found.args.per_device_train_batch_size) == (64, 2)
+    assert (found.model.use_peft, found.model.load_in_4bit, found.model.lora_r) == (True, True, 4)
+    assert found.model.attn_implementation == "flash_attention_2"
+    assert "torch_dtype is dtype" in caplog.text
+    assert "micro_batch_size is per_device_train_batch_size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("val_set_size: 0.1", (), "unknown setting 'val_set_size'; here it is 'held_out_fraction'"),
+        ("max_prompt_length: 9", (), "here it is 'max_length' .*a prompt is never cut"),
+        (
+            "warmup_ratio: 1\nbatch_size: 4",
+            (),
+            "'warmup_ratio'; here it is 'warmup_steps'.*'batch_size'; here it is",
+        ),
+        ("", ("--datasets", "x"), "unknown setting '--datasets'; here it is 'dataset_name'"),
+        ("adapter: ia3", (), "unknown setting 'adapter'; here it is 'use_peft'"),
+        ("torch_dtype: float16\ndtype: float32", (), "`torch_dtype` is `dtype` here, which is there, too"),
+        ("optim: adamw8bit", (), "`optim` is 'adamw8bit'.*Known are adamw_torch"),
+    ],
+)
+def test_names_that_mean_something_close_are_refused_with_the_name_here(
+    tmp_path: Path, text: str, overrides: tuple[str, ...], said: str
+) -> None:
+    """All unknown ones of a recipe in one message."""
+    with pytest.raises(RecipeError, match=said):
+        read(tmp_path, text, *overrides)
+
+
+def test_a_share_of_the_steps_for_warming_up_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nearly every recipe has it, and a number below 1 means the same here."""
+    with caplog.at_level(logging.WARNING):
+        assert read(tmp_path, "warmup_ratio: 0.1").args.warmup_steps == 0.1
+    assert "warmup_ratio is warmup_steps: 0.1 here" in caplog.text
+    assert read(tmp_path, "warmup_ratio: 1e-1").args.warmup_steps == 0.1
+    assert read(tmp_path, "", "--warmup_ratio", "0.03").args.warmup_steps == 0.03
+
+
+def test_lora_settings_that_are_not_used_are_said(tmp_path: Path) -> None:
+    """Without `use_peft`, all weights are trained."""
+    assert "`lora_r`: not used, since `use_peft` is not true" in read(tmp_path, "lora_r: 4").unused()[0]
+    assert not read(tmp_path, "lora_r: 4\nuse_peft: true").unused()
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft/adapter_config.json").write_text("{}", encoding="utf-8")
+    (said,) = read(tmp_path, f"use_peft: true\nlora_r: 4\nmodel_name_or_path: {tmp_path / 'sft'}").unused()
+    assert "`lora_r`: not used, since" in said
+    assert "is an adapter already" in said

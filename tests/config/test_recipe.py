@@ -1,0 +1,335 @@
+"""A recipe is YAML in TRL's flat style, overridden on the command line; what does not fit is named with what would."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import Dataset
+
+import tiny
+from spin_trl.config import recipe, shipped
+from spin_trl.config.recipe import Recipe
+from spin_trl.errors import DataError, RecipeError
+from spin_trl.play.launch import read_accelerate_config
+
+CPU = "use_cpu: true\nbf16: false\nnum_iterations: 2\n"
+Read = Callable[..., Recipe]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Reads a recipe from its text, with command-line arguments."""
+
+    def from_text(text: str, *overrides: str) -> Recipe:
+        path = tmp_path / "mine.yaml"
+        path.write_text(CPU + text, encoding="utf-8")
+        return recipe.read(str(path), overrides)
+
+    return from_text
+
+
+# ---- values -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_go_to_the_settings_that_have_them(read: Read) -> None:
+    """One flat file for data, iteration, loop, start and model."""
+    found = read(
+        "dataset_name: boats.jsonl\nloss_type: space\nmax_length: 128\nhistory: 1\nstart_num_layers: 3\n"
+        "model_name_or_path: org/model\nuse_peft: true\nlora_r: 4\n"
+    )
+    assert found.name == "mine"
+    assert found.data.dataset_name == "boats.jsonl"
+    assert (found.args.loss_type, found.args.max_length) == (["space"], 128)
+    assert (found.play.num_iterations, found.play.history) == (2, 1)
+    assert found.start.start_num_layers == 3
+    assert (found.model.model_name_or_path, found.model.use_peft, found.model.lora_r) == ("org/model", True, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "rate"),
+    [
+        ("learning_rate: 5e-7", (), 5e-7),  # YAML 1.1 reads this as text
+        ("learning_rate: 5.0e-7", (), 5e-7),
+        ("learning_rate: '5e-7'", (), 5e-7),
+        ("learning_rate: 5e-7", ("--learning_rate", "3e-7"), 3e-7),
+        ("learning_rate: 5e-7", ("--learning_rate=3e-7",), 3e-7),
+        ("", ("--learning_rate", "3e-7"), 3e-7),
+        ("", (), 1e-6),  # DPOConfig's
+    ],
+)
+def test_a_number_is_a_number_however_it_is_written(
+    read: Read, text: str, overrides: tuple[str, ...], rate: float
+) -> None:
+    """And the command line wins."""
+    found = read(text, *overrides)
+    assert found.args.learning_rate == rate
+    assert isinstance(found.args.learning_rate, float)
+    assert found.play.per_iteration == {}
+
+
+RATES = {"learning_rate": [5e-7, 1e-7]}
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "lists"),
+    [
+        ("learning_rate: [5e-7, 1e-7]", (), RATES),
+        ("learning_rate:\n- 5e-7\n- 1e-7", (), RATES),
+        ("", ("--learning_rate", "[5e-7,1e-7]"), RATES),
+        ("", ("--learning_rate=[5e-7, 1e-7]",), RATES),
+        ("learning_rate: 3e-7", ("--learning_rate", "[5e-7,1e-7]"), RATES),
+        ("learning_rate: [1, 2]", ("--learning_rate", "[5e-7,1e-7]"), RATES),
+        ("learning_rate: [5e-7, 1e-7]", ("--learning_rate", "3e-7"), {}),
+        ("learning_rate: [5e-7, 1e-7]", ("--learning_rate=3e-7",), {}),
+        ("learning_rate: [5e-7, 1e-7]\nbeta: [0.1, 5]", ("--beta", "[0.2, 0.3]"), {**RATES, "beta": [0.2, 0.3]}),
+        ("num_train_epochs: [1, 2]\ntemperature: [1, 0.7]", (), {"num_train_epochs": [1, 2], "temperature": [1, 0.7]}),
+        ("per_iteration: {learning_rate: [5e-7, 1e-7]}", (), RATES),
+        ("per_iteration: '{\"learning_rate\": [5e-7, 1e-7]}'", (), RATES),
+        ("per_iteration: {beta: [1, 2]}\nlearning_rate: [5e-7, 1e-7]", (), {**RATES, "beta": [1, 2]}),
+    ],
+)
+def test_lists_are_one_value_an_iteration(
+    read: Read, text: str, overrides: tuple[str, ...], lists: dict[str, list[float]]
+) -> None:
+    """In YAML and on the command line; a single number there replaces a whole list."""
+    found = read(text, *overrides)
+    assert found.play.per_iteration == lists
+    assert all(isinstance(value, float) for values in found.play.per_iteration.values() for value in values)
+    if overrides and not lists:
+        assert found.args.learning_rate == 3e-7
+
+
+def test_lists_of_trls_own_settings_are_left_to_trl(read: Read) -> None:
+    """Several losses, with a weight each; one value may stand for a list of one."""
+    found = read("loss_type: [sigmoid, space]\nloss_weights: [1, 5e-1]\nbaseline_label_smoothing: 0.1")
+    assert found.args.loss_type == ["sigmoid", "space"]
+    assert found.args.loss_weights == [1.0, 0.5]
+    assert found.play.baseline_label_smoothing == [0.1]
+    assert read("", "--baseline_label_smoothing", "0.0", "0.2").play.baseline_label_smoothing == [0.0, 0.2]
+
+
+def test_mappings_come_as_yaml_or_as_json(read: Read) -> None:
+    """In a file and on the command line."""
+    text = "column_mapping: {question: prompt}\nchat_template_kwargs: {enable_thinking: false}"
+    arguments = ("--column_mapping", '{"question": "prompt"}', "--chat_template_kwargs", '{"enable_thinking": false}')
+    for found in (read(text), read("", *arguments)):
+        assert found.data.column_mapping == {"question": "prompt"}
+        assert found.args.chat_template_kwargs == {"enable_thinking": False}
+
+
+def test_null_is_none(read: Read) -> None:
+    """Where a setting may be absent."""
+    assert read("max_length: null").args.max_length is None
+
+
+def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `env`, before anything is imported that reads them."""
+    monkeypatch.setenv("SPIN_TRL_TEST", "")
+    read("env: {SPIN_TRL_TEST: 3}")
+    assert os.environ["SPIN_TRL_TEST"] == "3"
+
+
+# ---- mistakes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("learnin_rate: 1", (), r"mine\.yaml: unknown setting 'learnin_rate'; did you mean 'learning_rate'\?"),
+        ("num_iteration: 1", (), r"unknown setting 'num_iteration'; did you mean 'num_iterations'\?"),
+        ("start_hiden_size: 1", (), r"unknown setting 'start_hiden_size'; did you mean 'start_hidden_size'\?"),
+        ("modelname_or_path: x", (), r"unknown setting 'modelname_or_path'; did you mean 'model_name_or_path'\?"),
+        ("zzzz: 1", (), r"unknown setting 'zzzz'\."),
+        ("", ("--learnin_rate", "1"), r"unknown setting '--learnin_rate'; did you mean 'learning_rate'\?"),
+        ("", ("--learnin_rate=1",), r"unknown setting '--learnin_rate'; did you mean 'learning_rate'\?"),
+        ("", ("--num_iter", "1"), r"unknown setting '--num_iter'; did you mean 'num_iterations'\?"),
+        ("", ("stray",), r"unexpected arguments \['stray'\]; settings begin with `--`"),
+        ("", ("--learning_rate",), "learning_rate.*: expected one argument"),
+    ],
+)
+def test_unknown_settings_name_the_nearest_known_one(
+    read: Read, text: str, overrides: tuple[str, ...], said: str
+) -> None:
+    """A typing error is not passed over, and nothing is guessed from half a name."""
+    with pytest.raises(RecipeError, match=said):
+        read(text, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("max_length: long", (), "`max_length` is 'long'; expected an integer"),
+        ("max_length: 2.5", (), "`max_length` is 2.5; expected an integer"),
+        ("max_length: [1, 2]", (), r"`max_length` is \[1, 2\]; expected an integer"),
+        ("top_p: high", (), "`top_p` is 'high'; expected a number"),
+        ("beta: {a: 1}", (), "`beta` is {'a': 1}; expected a number"),
+        ("beta: true", (), "`beta` is True; expected a number"),
+        ("loss_weights: [1, much]", (), r"`loss_weights` is \[1, 'much'\]; expected a number"),
+        ("smoke: 3", (), "`smoke` is 3; expected true or false"),
+        ("remove_unused_columns: [no]", (), r"`remove_unused_columns` is \[False\]; expected true or false"),
+        ("temperature: -1", (), r"`temperature` is -1\.0; it must be at least 0"),
+        ("train_on_turn: middle", (), "`train_on_turn` is 'middle'; it must be one of 'last'"),
+        ("column_mapping: [a]", (), r"`column_mapping` is \['a'\]; expected a mapping"),
+        ("learning_rate: [1, 2, 3]", (), "`learning_rate` has 3 values for 2 iterations"),
+        ("learning_rate: [1, much]", (), r"`learning_rate` is \[1, 'much'\]; expected numbers"),
+        ("per_iteration: {seed: [1, 2]}", (), "`seed` can't differ by iteration"),
+        ("per_iteration: [1]", (), r"`per_iteration` is \[1\]; expected a mapping"),
+        ("", ("--max_length", "long"), "max_length.*: invalid int value: 'long'"),
+        ("", ("--train_on_turn", "middle"), "train_on_turn.*: invalid choice: 'middle'"),
+        ("", ("--learning_rate", "[1,2,3]"), "`learning_rate` has 3 values for 2 iterations"),
+        ("", ("--learning_rate", "[1,"), r"`--learning_rate` is '\[1,'; expected a list like '\[5e-7,1e-7\]'"),
+        ("", ("--num_iterations", "3", "--beta", "[1,2]"), "`beta` has 2 values for 3 iterations"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(read: Read, text: str, overrides: tuple[str, ...], said: str) -> None:
+    """With what was expected, wherever they were written."""
+    with pytest.raises(RecipeError, match=said):
+        read(text, *overrides)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is not valid YAML: while parsing"),
+        ("- a\n- b\n", "must hold `key: value` lines, found list"),
+        ("python: {model: x}\n", "belongs to a run that was started from Python"),
+        ("a: ä\n", "is not valid YAML: 'utf-8' codec can't decode byte 0xe4"),
+    ],
+    ids=["broken", "list", "Python", "Latin-1"],
+)
+def test_files_that_are_no_recipes_are_named(content: str, said: str, tmp_path: Path) -> None:
+    """With their path."""
+    (tmp_path / "mine.yaml").write_text(content, encoding="latin-1")
+    with pytest.raises(RecipeError, match=rf"mine\.yaml {said}"):
+        recipe.read(str(tmp_path / "mine.yaml"))
+
+
+# ---- where recipes are --------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> None:
+    """A run directory holds its own recipe; a folder's name is its recipe's."""
+    for folder, file in (("mine", "spin.yaml"), ("run", "recipe.yaml")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).write_text(CPU, encoding="utf-8")
+        assert recipe.find(str(tmp_path / folder)) == tmp_path / folder / file
+        assert recipe.read(str(tmp_path / folder)).name == folder
+        assert recipe.find(str(tmp_path / folder / file)) == tmp_path / folder / file
+    assert recipe.find("quickstart").name == "spin.yaml"
+
+
+@pytest.mark.parametrize("name", sorted(shipped.recipes()))
+def test_every_shipped_recipe_can_be_read(name: str) -> None:
+    """Under its name, without a GPU if it says so."""
+    cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
+    found = recipe.read(
+        name, [] if yaml.safe_load(recipe.find(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
+    )
+    assert found.name == name.replace("/", "-")
+    assert found.data.dataset_name is None or isinstance(found.data.dataset_name, str)
+
+
+def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> None:
+    """And with the nearest name."""
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'quickstrat'; did you mean 'quickstart'\? Shipped are: .*quickstart"
+    ):
+        recipe.find("quickstrat")
+    with pytest.raises(RecipeError, match=r"There is no recipe '.*none\.yaml'"):
+        recipe.find(str(tmp_path / "none.yaml"))
+
+
+# ---- data ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipes_data_is_loaded_and_cut(read: Read, tmp_path: Path) -> None:
+    """By its name, with its mapping, and the first rows only if so set."""
+    rows = tiny.sft(5, "question-answer")
+    tiny.write_jsonl(tmp_path / "rows.jsonl", rows)
+    text = f"dataset_name: {tmp_path}/rows.jsonl\ncolumn_mapping: {{question: prompt, answer: completion}}\n"
+    loaded = read(text).data.train()
+    assert isinstance(loaded, Dataset)
+    assert loaded["prompt"][:] == rows["question"][:]
+    assert read(text, "--max_rows", "2").data.train()["completion"][:] == rows["answer"][:2]
+    assert len(read(text, "--max_rows", "99").data.train()) == 5
+    assert read(text).data.held_out() is None
+    held_out = read(text, "--held_out_name", f"{tmp_path}/rows.jsonl").data.held_out()
+    assert held_out is not None
+    assert held_out.to_list() == loaded.to_list()
+    named = text + f"held_out_name: {tmp_path}/rows.jsonl\n"
+    assert read(named, "--held_out_name", "").data.held_out() is None
+
+
+def test_a_recipe_without_data_says_so(read: Read) -> None:
+    """Unless the command line names some."""
+    with pytest.raises(RecipeError, match="`dataset_name` is missing"):
+        read("").data.train()
+    with pytest.raises(DataError, match=r"There is no file none\.jsonl"):
+        read("", "--dataset_name", "none.jsonl").data.train()
+
+
+# ---- what is written down -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "learning_rate: [5e-7, 1e-7]\nbeta: 0.5\nloss_type: hinge",
+        "column_mapping: {question: prompt}\nchat_template_kwargs: {style: terse}\nmax_length: null",
+        "use_peft: true\nlora_target_modules: [q_proj, v_proj]\nmodel_name_or_path: org/model\ndtype: bfloat16",
+        "loss_type: [sigmoid, space]\nloss_weights: [1.0, 0.5]\nlr_scheduler_type: cosine\noptim: rmsprop",
+        "metric_for_best_iteration: score\nscorer: json:dumps\nbaseline: sft\nbaseline_label_smoothing: [0.0, 0.1]",
+    ],
+    ids=["defaults", "lists", "mappings", "LoRA", "losses", "loop"],
+)
+def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text: str, tmp_path: Path) -> None:
+    """A run's frozen recipe is a recipe: what differs from the defaults, and nothing more."""
+    first = read(text)
+    written = first.settings()
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    again = recipe.read(str(tmp_path / "recipe.yaml"))
+    assert again.settings() == written
+    for part in ("data", "args", "play", "start", "model"):
+        assert _comparable(getattr(again, part)) == _comparable(getattr(first, part)), part
+    named = {line.partition(":")[0] for line in (CPU + text).splitlines()} - {"learning_rate"}
+    derived = {"per_iteration", "greater_is_better_iteration", "max_new_tokens", "evaluate_greedy"}
+    assert set(written) <= named | derived
+    if "learning_rate" in text:
+        assert written["per_iteration"] == RATES
+
+
+def _comparable(config: Any) -> dict[str, Any]:
+    fields = {name: getattr(config, name) for name in config.__dataclass_fields__ if hasattr(config, name)}
+    return {name: value for name, value in fields.items() if name not in ("distributed_state", "accelerator_config")}
+
+
+def test_an_env_that_is_no_mapping_is_refused_without_its_value(tmp_path: Path) -> None:
+    """A token may stand in it."""
+    path = tmp_path / "spin.yaml"
+    path.write_text("env: [MY_SETTING=hush]\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="`env` is a list; expected a mapping") as error:
+        recipe.read(str(path))
+    assert "hush" not in str(error.value)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands it inside a recipe, or in a call from Python; names may have brackets, spaces and line breaks."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "my [1] \n#recipe.yaml"
+    path.write_text(
+        'use_cpu: true\nbf16: false\nmodel_name_or_path: "~/m [b]\\nx"\naccelerate_config: "~/two [2].yaml"',
+        encoding="utf-8",
+    )
+    found = recipe.read("~/my [1] \n#recipe.yaml")
+    assert found.model.model_name_or_path == str(tmp_path / "m [b]\nx")
+    assert found.settings()["model_name_or_path"] == str(tmp_path / "m [b]\nx")
+    assert recipe.read(str(path), ["--model_name_or_path", "~/other"]).model.model_name_or_path == str(
+        tmp_path / "other"
+    )
+    (tmp_path / "two [2].yaml").write_text("num_processes: 2", encoding="utf-8")
+    assert read_accelerate_config(str(found.play.accelerate_config)) == {"num_processes": 2}
+    assert recipe.read(str(path), ["--model_name_or_path", "org/~name"]).model.model_name_or_path == "org/~name"

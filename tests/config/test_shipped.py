@@ -1,0 +1,21 @@
+"""What ships beside code is found, and nothing else is taken for it."""
+
+from pathlib import Path
+
+import pytest
+
+from spin_trl.config import shipped
+
+
+def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packages are installed, a folder `recipes` may be anybody's."""
+    for name in ("recipes/configs/generation.yaml", "recipes/accelerate/other.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a: 1", encoding="utf-8")
+    before = shipped.recipes(), shipped.accelerate_configs()
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "spin_trl" / "shipped.py"))
+    assert "configs/generation" not in shipped.recipes()
+    assert "other" not in shipped.accelerate_configs()
+    (tmp_path / "setup.cfg").touch()
+    assert "configs/generation" in shipped.recipes(), "a source tree's own"
+    assert {"quickstart", "zephyr-7b"} <= set(before[0])

@@ -1,0 +1,261 @@
+"""CSV: cells are text exactly as written, columns of another kind are parsed, and what does not fit is refused by line."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spin_trl.data.columns import is_sft
+from spin_trl.data.load import load
+from spin_trl.data.reading.csv_text import CsvRows
+from spin_trl.errors import DataError
+
+
+def read(path: Path, content: str | bytes, **options: Any) -> list[dict[str, Any]]:
+    """The rows of a CSV file with this content."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(load(str(path), **options))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file to write."""
+    return tmp_path / "rows.csv"
+
+
+def test_cells_are_text_exactly_as_written(path: Path) -> None:
+    """No number, no missing value, no date is made of them."""
+    cells = ["007", "1.50", "NA", "None", "", " a ", "true", "2024-01-01", "1e5", "null", "-", "#N/A", "é"]
+    rows = read(path, "prompt,completion\n" + "".join(f"q,{cell}\n" for cell in cells))
+    assert [row["completion"] for row in rows] == cells
+
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(rows=st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5), separator=st.sampled_from(",;\t"))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_is_read_as_it_was_written(rows: list[tuple[str, str]], separator: str, path: Path) -> None:
+    """With commas, quotes, line breaks of any kind, and control characters in it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([("prompt", "completion"), *rows])
+    while rows and not any(rows[-1]):
+        rows = rows[:-1]  # which are left out, as those of spreadsheets
+    assert [(row["prompt"], row["completion"]) for row in CsvRows(path)] == rows
+
+
+def test_line_breaks_in_quotes_a_byte_order_mark_and_crlf_are_read(path: Path) -> None:
+    """As Excel writes them; a line break in a cell stays what it is."""
+    rows = read(path, '\ufeffprompt,completion\r\n"a\r\nb","say ""hi"""\r\nc,\r\n\r\n')
+    assert rows == [{"prompt": "a\r\nb", "completion": 'say "hi"'}, {"prompt": "c", "completion": ""}]
+
+
+def test_a_cell_may_be_of_any_length(path: Path) -> None:
+    """Python's reader refuses more than 128 KiB by default, and does so again afterwards."""
+    limit = csv.field_size_limit()
+    assert len(read(path, f"prompt,completion\na,{'x' * 300_000}\n")[0]["completion"]) == 300_000
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "prompt;completion\na, b;c\n",
+        "prompt\tcompletion\na, b\tc\n",
+        "prompt|completion\na, b|c\n",
+        "sep=;\nprompt;completion\na, b;c\n",
+    ],
+    ids=["semicolons", "tabs", "bars", "with Excel's note"],
+)
+def test_the_separator_is_seen_from_the_header(content: str, path: Path) -> None:
+    """Spreadsheets of half of Europe write semicolons."""
+    assert read(path, content) == [{"prompt": "a, b", "completion": "c"}]
+
+
+def test_known_names_decide_between_separators(path: Path) -> None:
+    """A comma in a name does not make the header one of commas; nor does a single column."""
+    assert read(path, "id, old;prompt;completion\n1;a;b\n")[0]["completion"] == "b"
+    with pytest.raises(DataError, match="line 2: 2 fields separated by commas, but the header has 1"):
+        read(path, "question\nWhich, or what?\n")
+
+
+def test_utf_16_is_read_and_other_encodings_are_refused_by_line(path: Path) -> None:
+    """Excel's Unicode text is UTF-16 with tabs."""
+    assert read(path, "prompt\tcompletion\na\té\n".encode("utf-16")) == [{"prompt": "a", "completion": "é"}]
+    with pytest.raises(DataError, match=r"rows\.csv, line 3: not UTF-8 .*byte 0xe9.*save the file as UTF-8"):
+        read(path, b"prompt,completion\na,b\na,caf\xe9\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
+def test_other_unicode_is_read_without_a_mark_too(encoding: str, path: Path) -> None:
+    """All of it begins with a character of ASCII."""
+    assert read(path, "prompt,completion\na,é\n".encode(encoding)) == [{"prompt": "a", "completion": "é"}]
+
+
+def test_lines_may_end_with_a_carriage_return_alone(path: Path) -> None:
+    """As Excel writes them for old Macs. Where lines end otherwise, it is part of a cell."""
+    assert read(path, "prompt,completion\ra,é\rc,d\r")[0] == {"prompt": "a", "completion": "é"}
+    assert read(path, '\ufeffprompt,completion\r"a\rb",c\r') == [{"prompt": "a\rb", "completion": "c"}]
+    assert read(path, 'prompt,completion\n"a\rb",c\n') == [{"prompt": "a\rb", "completion": "c"}]
+
+
+def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Spreadsheets write them. It is said whenever the file is loaded, not only when it is read anew."""
+    said = "2 rows whose cells are all empty are left out at the end of rows.csv, as spreadsheets write them."
+    for _ in range(2):
+        caplog.clear()
+        rows = read(path, "prompt,completion\na,b\n,\nc,d\n,\n,\n")
+        assert [row["prompt"] for row in rows] == ["a", "", "c"]  # in the middle they are rows, which can't be used
+        assert caplog.messages == [said]
+    caplog.clear()
+    assert len(read(path, 'messages,prompt\n"[{""role"": ""user""}]",a\n,\n')) == 1
+    assert caplog.messages == [said.replace("2 rows", "1 row").replace("empty are", "empty is")]
+    with pytest.raises(DataError, match=r"rows\.csv has no rows"):
+        read(path, "prompt,completion\n,\n")
+
+
+def test_empty_columns_without_a_name_are_left_out(path: Path) -> None:
+    """Spreadsheets write those, too."""
+    assert read(path, "prompt,,completion,\na,,b,\n") == [{"prompt": "a", "completion": "b"}]
+
+
+# ---- columns that hold no text ------------------------------------------------------------------------------------------
+
+
+def test_a_label_stays_one_of_unpaired_preferences(path: Path) -> None:
+    """So completions that nobody wants are never taken as human responses."""
+    for yes, no in (("true", "false"), ("True", "False"), ("1", "0"), ("1.0", "0.0")):
+        path.write_text(f"prompt,completion,label\na,b,{yes}\nc,d,{no}\n", encoding="utf-8")
+        rows = load(str(path))
+        assert rows["label"][:] == [True, False]
+        assert not is_sft(rows)
+    with pytest.raises(DataError, match=r"line 2: `label` is 'easy'; expected true or false .*map it to another name"):
+        read(path, "prompt,completion,label\na,b,easy\n")
+    with pytest.raises(DataError, match=r"line 2: `label` is ''"):
+        read(path, "prompt,completion,label\na,b,\n")
+    assert read(path, "prompt,completion,label\na,b,easy\n", column_mapping={"label": "topic"})[0]["topic"] == "easy"
+    assert read(path, "text,label\na,easy\n")[0]["label"] == "easy"
+
+
+MESSAGES = [{"role": "user", "content": "7"}, {"role": "assistant", "content": "true", "weight": 0.6}]
+
+
+def write_rows(path: Path, *rows: list[Any]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def test_messages_and_tools_are_parsed(path: Path) -> None:
+    """From JSON, with text that stays text and without keys that no one wrote; under a mapped name, too."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"default": None}, "y": 0.6}}}]
+    write_rows(path, ["messages", "tools", "weight", "train"], [json.dumps(MESSAGES), json.dumps(tools), "1", ""])
+    assert load(str(path))[0] == {"messages": MESSAGES, "tools": tools, "weight": 1, "train": None}
+    write_rows(path, ["dialog", "tools"], [json.dumps(MESSAGES), ""])
+    assert load(str(path), column_mapping={"dialog": "messages"})[0] == {"messages": MESSAGES, "tools": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "found"),
+    [
+        ("messages", "hello", "expected a list of messages in JSON"),
+        ("messages", "", "expected a list of messages in JSON"),
+        ("messages", "{}", "expected a list of messages in JSON"),
+        ("messages", str(MESSAGES), "This is how Python prints it: write the column with `json.dumps`"),
+        ("prompt", str(MESSAGES), "This is how Python prints it"),
+        ("tools", "search", "expected a list in JSON, or nothing"),
+        ("weight", "much", "expected a number, or nothing"),
+        ("train", "perhaps", "expected true or false"),
+    ],
+)
+def test_what_can_not_be_parsed_is_refused_by_line(name: str, cell: str, found: str, path: Path) -> None:
+    """The cell is shown."""
+    write_rows(path, ["id", name], ["1", cell])
+    with pytest.raises(DataError, match=rf"rows\.csv, line 2: `{name}` is .*{found}"):
+        load(str(path))
+
+
+def test_the_first_row_says_whether_prompts_are_messages(path: Path) -> None:
+    """And the others follow, or are refused by line."""
+    prompt, completion = json.dumps(MESSAGES[:1]), json.dumps(MESSAGES[1:])
+    write_rows(path, ["prompt", "completion"], [prompt, completion])
+    assert load(str(path))[0] == {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}
+    write_rows(path, ["prompt", "completion"], [prompt, completion], ["hello", completion])
+    with pytest.raises(DataError, match="line 3: `prompt` is 'hello'; expected a list of messages"):
+        load(str(path))
+    write_rows(path, ["prompt", "completion"], ["hello", "[1, 2]"], [prompt, "b"])
+    with pytest.raises(DataError, match="line 3: `prompt` is a list of messages, but in the first row it is text"):
+        load(str(path))
+    write_rows(path, ["prompt", "completion"], ["hello", "[1, 2]"], ['{"a": 1}', "[]"])
+    assert [row["completion"] for row in load(str(path))] == ["[1, 2]", "[]"]
+
+
+# ---- refused ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_another_length_are_refused_by_line(path: Path) -> None:
+    """They are never shifted, and never filled up. Lines are counted as an editor counts them."""
+    content = 'prompt,completion\n"a\nb",c\nd,e,f\ng\n'
+    with pytest.raises(DataError) as refused:
+        read(path, content)
+    assert str(refused.value).splitlines() == [
+        f"{path}: 2 rows can't be read.",
+        "line 4: 3 fields separated by commas, but the header has 2: ['prompt', 'completion']. A text with commas in it "
+        "must stand in quotes.",
+        "line 5: 1 field separated by commas, but the header has 2: ['prompt', 'completion'].",
+    ]
+
+
+def test_of_many_bad_rows_the_first_five_are_shown(path: Path) -> None:
+    """And all are counted."""
+    with pytest.raises(DataError) as refused:
+        read(path, "prompt,completion\n" + "a\n" * 100)
+    lines = str(refused.value).splitlines()
+    assert lines[0].endswith("100 rows can't be read. The first 5 of them:")
+    assert [line.partition(":")[0] for line in lines[1:]] == [f"line {number}" for number in range(2, 7)]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("prompt,prompt\na,b\n", "line 1: the header has two columns 'prompt'"),
+        ("prompt,\na,\na,b\n", "line 1: column 2 of the header .* has no name, but holds 'b' in line 3"),
+        (
+            'prompt,completion\na,"b\nc,d\n',
+            "lines 2 to 3: a quote is opened here and not closed until the end of the file",
+        ),
+        ('prompt,completion\n"a"b,c\n', "line 2: a quoted field goes on after its closing quote"),
+    ],
+    ids=["twice", "no name", "open quote", "text after a quote"],
+)
+def test_damaged_files_are_refused_by_line(content: str, found: str, path: Path) -> None:
+    """With what to do about it."""
+    with pytest.raises(DataError, match=rf"rows\.csv, {found}"):
+        read(path, content)
+
+
+def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
+    """Both are named."""
+    (tmp_path / "a.csv").write_text("prompt,completion\na,b\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("prompt,answer\na,b\n", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"b\.csv has the columns \['prompt', 'answer'\], but .*a\.csv has \['prompt', 'comp"
+    ):
+        load(str(tmp_path))
+
+
+def test_an_index_of_pandas_is_a_column(path: Path) -> None:
+    """Called as pandas and `datasets` call it, so it is named as one that is not used."""
+    assert read(path, ",prompt,completion\n0,a,b\n")[0] == {"Unnamed: 0": "0", "prompt": "a", "completion": "b"}
+    assert list(read(path, ",Unnamed: 0,prompt\n0,1,a\n")[0]) == ["Unnamed: 0.1", "Unnamed: 0", "prompt"]
+
+
+def test_quotes_behind_a_space_are_refused(path: Path) -> None:
+    """They would be part of the text. Where they are meant to be, the whole cell stands in quotes."""
+    with pytest.raises(DataError, match="line 3: a quote stands behind a space, so it would be part of the text"):
+        read(path, 'prompt,completion\n"a","b"\n"a", "b"\n')
+    rows = read(path, 'prompt,completion\n"a, ""b""", b\na," ""b"""\na, b "c" d\n')
+    assert [row["completion"] for row in rows] == [" b", ' "b"', ' b "c" d']

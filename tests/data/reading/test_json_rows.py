@@ -1,0 +1,263 @@
+"""JSON: strings stay strings, numbers stay numbers, nothing is filled in; rows lie in lines, in a list or under a key."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tiny
+from spin_trl.data.as_conversations import as_conversations
+from spin_trl.data.keys import row_keys
+from spin_trl.data.load import load
+from spin_trl.data.reading.json_rows import Shape
+from spin_trl.errors import DataError
+
+
+def read(path: Path, *rows: Any, as_lines: bool = True) -> list[Any]:
+    """The rows of a file with these."""
+    if as_lines:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        path.write_text(json.dumps(list(rows), indent=1), encoding="utf-8")
+    return list(load(str(path)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file to write."""
+    return tmp_path / "rows.jsonl"
+
+
+@pytest.mark.parametrize("as_lines", [True, False], ids=["lines", "list"])
+def test_text_that_looks_like_something_else_stays_text(as_lines: bool, path: Path) -> None:
+    """Arrow makes times of dates, and `datasets` makes numbers of text in columns of mixed shape."""
+    texts = ["2024-01-01", "2024-01-01T00:00:00", "2024-01-01 00:00:00Z", "7", "true", "null", "1.50"]
+    rows = [{"prompt": text, "messages": [{"role": "user", "content": text}], "at": {"when": text}} for text in texts]
+    assert read(path, *rows, as_lines=as_lines) == rows
+    mixed = [
+        {"messages": [{"role": "user", "content": text}, {"role": "user", "content": [{"text": text}]}]}
+        for text in texts
+    ]
+    assert read(path, *mixed, as_lines=as_lines) == mixed
+
+
+def test_numbers_in_objects_of_mixed_shape_stay_what_they_are(path: Path) -> None:
+    """ujson, which `datasets` uses there, makes 0.6000000000000001 of 0.6, and refuses what has more than 64 bits."""
+    calls = [{"x": 0.6}, {"y": 1, "z": None}, {"x": 2**70}, {"x": 1.0}, {"x": 1e-7}]
+    rows = [{"messages": [{"role": "assistant", "tool_calls": [{"arguments": call}]}]} for call in calls]
+    found = read(path, *rows)
+    assert json.dumps(found) == json.dumps(rows)
+    texts = [{"prompt": "a", "completion": "b", "call": call} for call in calls]
+    read(path, *texts)
+    assert [row["call"] for row in as_conversations(load(str(path)))] == calls
+
+
+def test_no_keys_are_filled_in_below_a_row(path: Path) -> None:
+    """Columns that a row lacks are null; keys that a message lacks are absent, and null stays null."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "name": "b"}]},
+        {"messages": [{"role": "user", "content": "a"}], "id": 1},
+    ]
+    assert read(path, *rows) == [{**rows[0], "id": None}, rows[1]]
+
+
+def test_as_many_keys_as_rows_take_no_memory(path: Path) -> None:
+    """Objects by ids are kept as JSON: the second says so, and no further key is remembered."""
+    rows = [{"calls": {f"call-{number}": {"x": number}}} for number in range(1000)]
+    assert read(path, *rows) == rows
+    shape = Shape(is_row=True)
+    for row in rows:
+        shape.add(row)
+    assert shape.fields is not None
+    assert len(shape.fields["calls"].fields or {}) == 1
+
+
+def test_a_key_that_comes_late_is_not_lost(path: Path) -> None:
+    """Whatever shape the first thousands of rows have."""
+    rows: list[Any] = [{"messages": [{"role": "user", "content": "a"}]}] * 3000
+    rows = [*rows, {"messages": [{"role": "user", "content": "a", "weight": 0}], "id": "x"}]
+    found = read(path, *rows)
+    assert found[-1] == rows[-1]
+    assert found[0] == {**rows[0], "id": None}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path) -> None:
+    """Text is put into a message, and what is a message stays one."""
+    messages = [{"role": "user", "content": "7", "temperature": 0.123456789012345}]
+    read(path, {"prompt": "7", "completion": "null"}, {"prompt": messages, "completion": "true"})
+    assert list(as_conversations(load(str(path)))) == [
+        {"prompt": [{"role": "user", "content": "7"}], "completion": [{"role": "assistant", "content": "null"}]},
+        {"prompt": messages, "completion": [{"role": "assistant", "content": "true"}]},
+    ]
+
+
+@given(values=st.lists(JSON, min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_below_a_column_is_read_as_it_was_written(values: list[Any], path: Path) -> None:
+    """Whatever its shape, and that of the other rows."""
+    rows = [{"prompt": "a", "extra": [value]} for value in values]
+    assert json.dumps(read(path, *rows)) == json.dumps(rows)
+
+
+def test_uniform_rows_have_the_same_keys_as_before(path: Path) -> None:
+    """Generations of earlier runs belong to rows by their keys."""
+    for kind in ("messages", "multi-turn", "prompt-completion"):
+        rows = tiny.sft(4, kind) if kind != "prompt-completion" else tiny.sft(4)
+        tiny.write_jsonl(path, rows)
+        assert row_keys(load(str(path))) == row_keys(rows)
+
+
+# ---- forms --------------------------------------------------------------------------------------------------------------
+
+ROW = {"prompt": "a", "completion": "b"}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("value", [[ROW], {"data": [ROW]}, {"version": "1", "data": [ROW], "ids": [1]}, ROW])
+def test_rows_may_lie_in_a_list_or_under_a_key(value: Any, indent: int | None, tmp_path: Path) -> None:
+    """On one line or on many, with other things beside them."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+    assert list(load(str(path))) == [ROW]
+
+
+def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
+    """`messages` is a column, and so is what is mapped to it."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
+    assert load(str(path)).column_names == ["messages"]
+    path.write_text(json.dumps({"dialog": [{"role": "user", "content": "a"}]}), encoding="utf-8")
+    assert load(str(path), column_mapping={"dialog": "messages"}).column_names == ["messages"]
+
+
+def test_a_single_line_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
+    """Whatever its columns are called."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"source": "web", "conversation": [{"input": "a", "output": "b"}]}), encoding="utf-8")
+    assert load(str(path)).column_names == ["source", "conversation"]
+
+
+def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
+    """Or it is said what was found."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
+    assert len(load(str(path))) == 1
+    assert len(load(str(path), split="test")) == 2
+    with pytest.raises(
+        DataError, match=r"one object with lists under \['train', 'test'\]\. .*called like the split, 'dev'"
+    ):
+        load(str(path), split="dev")
+
+
+def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
+    """With what to write instead."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds columns, not rows, as pandas .*orient='records', lines=True"):
+        load(str(path))
+    for value in (
+        {"prompt": ["a", "b"], "completion": ["c", "d"]},
+        {"columns": ["prompt", "completion"], "index": [0], "data": [["a", "b"]]},
+    ):
+        path.write_text(json.dumps(value), encoding="utf-8")
+        with pytest.raises(DataError, match=r"holds columns, not rows\. "):
+            load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('[{"prompt": "a"},\n{"prompt": }]', r"line 2 is not valid JSON \(Expecting value, column 12\)"),
+        ('["a", {"prompt": "b"}, 7]', '2 rows can\'t be read.\nitem 1: expected an object .*, found "a"\nitem 3'),
+        ('{"prompt": "\\ud83d"}', "line 1: not valid JSON \\(half of a surrogate pair"),
+    ],
+)
+def test_malformed_json_names_the_line(content: str, found: str, tmp_path: Path) -> None:
+    """Or the item, in a list."""
+    (tmp_path / "rows.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=f"(?s){found}"):
+        load(str(tmp_path / "rows.json"))
+
+
+def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
+    """Ids are often so. Whether a prompt may be a number is said with its row."""
+    assert read(path, {"id": 1}, {"id": "1"}, {"id": None}) == [{"id": 1}, {"id": "1"}, {"id": None}]
+    assert read(path, {"id": 1}, {"id": 1.5}) == [{"id": 1.0}, {"id": 1.5}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{"prompt": "a"},\n{"prompt": "b"},\n', "A comma stands behind the object: lines have none."),
+        ('{"prompt": "a"}{"prompt": "b"}\n\n', "Another object follows: each must stand on a line of its own"),
+        ("{'prompt': 'a'}\n{'prompt': 'b'}\n", "This is how Python prints it: write it with `json.dumps`."),
+        ('[{"role": "user"}]\n[{"role": "user"}]\n', 'Write it as {"messages": [...]}'),
+        ('{"prompt": "a", "prompt": "b"}\n', "an object has the key 'prompt' twice"),
+        ('{"prompt": "caf\xe9"}\n', "not UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_a_line_is_said_with_what_to_do(content: str, found: str, tmp_path: Path) -> None:
+    """A key that stands twice would lose a value."""
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=re.escape(found)):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ('{\n"prompt": "a"\n}\n{\n"prompt": "b"\n}\n', "Another object follows: each must stand on a line of its own"),
+        ("[\n{'prompt': 'a'}]", "line 2 is not valid JSON"),
+        ("[{'prompt': 'a'}]", "This is how Python prints it: write it with `json.dumps`."),
+        ('[[{"role": "user"}]]', 'Write it as {"messages": [...]}'),
+    ],
+)
+def test_what_is_wrong_in_a_whole_is_said_too(content: str, found: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(found)):
+        load(str(path))
+
+
+def test_nan_is_null(path: Path) -> None:
+    """Python writes it where pandas has no value."""
+    path.write_text(
+        '{"prompt": "a", "input": NaN, "score": NaN}\n{"prompt": "b", "input": "c", "score": 0.5}\n', encoding="utf-8"
+    )
+    assert [row["input"] for row in load(str(path))] == [None, "c"]
+    assert [row["score"] for row in load(str(path))] == [None, 0.5]
+
+
+def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
+    """Not a file of messages that would be rows, whatever its key."""
+    value = {"Messages": [{"role": "user", "content": "a"}]}
+    for name in ("rows.json", "rows.jsonl"):
+        (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
+        assert load(str(tmp_path / name)).column_names == ["Messages"]
+
+
+def test_rows_of_lists_are_no_columns(tmp_path: Path) -> None:
+    """Where there are several lines."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": ["a"], "completion": ["b"]}\n' * 2, encoding="utf-8")
+    assert load(str(path))["prompt"][:] == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_other_unicode_is_read(encoding: str, path: Path) -> None:
+    path.write_bytes('{"prompt": "é"}\r\n{"prompt": "b"}\r\n'.encode(encoding))
+    assert load(str(path))["prompt"][:] == ["é", "b"]

@@ -1,0 +1,155 @@
+"""Nothing is written beside a user's dataset: caches go into the cache of `datasets`, or into a temporary folder."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets.config
+import pytest
+from datasets import load_from_disk
+
+import tiny
+from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.data.arrow import remapped
+from spin_trl.data.as_conversations import as_conversations
+from spin_trl.data.load import load
+from spin_trl.data.prepare import prepare
+from spin_trl.data.reading.kept import apart
+from spin_trl.data.template.pair_template import PairTemplate
+from spin_trl.errors import DataError
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """All files of a folder, with size and time."""
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A dataset that `save_to_disk` wrote."""
+    tiny.sft(6).save_to_disk(tmp_path / "users" / "saved")
+    return tmp_path / "users" / "saved"
+
+
+def test_nothing_is_written_beside_a_saved_dataset(saved: Path) -> None:
+    """By whatever `datasets` or this package does to it."""
+    before = tree(saved)
+    rows = as_conversations(load(str(saved)))
+    assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 6
+    dataset = load(str(saved))
+    dataset.map(lambda row: {"more": 1}).filter(lambda row: True).sort("prompt")
+    dataset.shuffle(seed=0).flatten_indices()
+    dataset.select([3, 1]).map(lambda row: {"more": 1}, num_proc=2)
+    dataset.train_test_split(0.5)
+    assert tree(saved) == before
+
+
+def test_nothing_is_written_beside_a_dataset_that_is_given_as_an_object(saved: Path) -> None:
+    """`prepare` is what every dataset of human responses passes."""
+    before = tree(saved)
+    prepare(load_from_disk(str(saved)), PairTemplate(tiny.tokenizer()))
+    assert tree(saved) == before
+
+
+def test_nothing_is_written_beside_preference_data(tmp_path: Path) -> None:
+    """DPOTrainer's own preparation writes there."""
+    tiny.preference(4).save_to_disk(tmp_path / "saved")
+    before = tree(tmp_path / "saved")
+    given = load_from_disk(str(tmp_path / "saved"))
+    trainer = SPINTrainer(
+        tiny.model(),
+        args=SPINConfig(
+            str(tmp_path / "out"), use_cpu=True, bf16=False, report_to="none", precompute_ref_log_probs=True
+        ),
+        train_dataset=given,
+        eval_dataset=given,
+        processing_class=tiny.tokenizer(),
+    )
+    assert len(trainer.train_dataset) == 4
+    assert tree(tmp_path / "saved") == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_read(saved: Path) -> None:
+    """As on a share."""
+    for folder in (saved, saved.parent):
+        folder.chmod(0o555)
+    assert len(prepare(load(str(saved)), PairTemplate(tiny.tokenizer()))) == 6
+
+
+def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some keep all data in one folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    tiny.sft(2).save_to_disk(tmp_path / "saved")
+    before = tree(tmp_path / "saved")
+    load(str(tmp_path / "saved")).map(lambda row: {"more": 1})
+    assert tree(tmp_path / "saved") == before
+
+
+def test_links_hold_the_same_rows(saved: Path) -> None:
+    """Also mapped anew, and of a selection."""
+    dataset = load_from_disk(str(saved)).select([4, 2])
+    linked = apart(dataset)
+    assert linked[:] == dataset[:]
+    assert remapped(linked)[:] == dataset[:]
+    assert all(Path(file["filename"]).is_symlink() for file in linked.cache_files)
+    assert apart(linked) is linked
+    assert dataset.cache_files[0]["filename"] == str(saved / "data-00000-of-00001.arrow")
+
+
+def test_what_has_no_files_of_the_users_stays_as_it_is(tmp_path: Path) -> None:
+    """In memory, from the cache, or no dataset at all."""
+    tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
+    found: list[Any] = [tiny.sft(2), load(str(tmp_path / "rows.jsonl")), {"train": 1}, None]
+    for dataset in found:
+        assert apart(dataset) is dataset
+
+
+def test_a_cache_that_can_not_be_written_is_replaced(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a temporary folder for caches; and what has to be read into it is refused, with the variable to set."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    before = tree(saved)
+    assert len(load(str(saved)).map(lambda row: {"more": 1})) == 6
+    assert tree(saved) == before
+    tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
+    with pytest.raises(DataError, match=r"rows\.jsonl can't be read into the cache .*Set HF_DATASETS_CACHE"):
+        load(str(tmp_path / "rows.jsonl"))
+
+
+def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
+    """Of any format."""
+    folder = tmp_path / "users"
+    folder.mkdir()
+    rows = tiny.sft(3)
+    tiny.write_jsonl(folder / "a.jsonl", rows)
+    rows.to_csv(folder / "b.csv")
+    rows.to_parquet(folder / "c[1].parquet")
+    before = tree(folder)
+    for file in sorted(folder.iterdir()):
+        assert len(as_conversations(load(str(file)))) == 3
+    assert tree(folder) == before
+
+
+def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    """The next try reads it again."""
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion\na,b\nc\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(DataError, match="line 3"):
+            load(str(path))
+    assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "spin_trl").rglob("*.tmp"))
+
+
+def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second run finds them in the cache, under the content's digest."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt,completion\na,{tmp_path}\n", encoding="utf-8")
+    first = load(str(path))
+    path.rename(tmp_path / "moved.csv")
+    monkeypatch.setattr("spin_trl.data.reading.csv_text.CsvRows", None)
+    again = load(str(tmp_path / "moved.csv"))
+    assert again[:] == first[:]
+    assert again._fingerprint == first._fingerprint

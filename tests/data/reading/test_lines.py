@@ -1,0 +1,107 @@
+"""Text files come line by line, whatever they are compressed with and encoded in, and bad lines are said together."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from spin_trl.data.columns import UNREADABLE
+from spin_trl.data.reading.lines import BadLines, byte_lines, opened
+from spin_trl.errors import DataError
+
+TEXT = "é\r\n\nlast".encode()
+LINES = ["é\r\n".encode(), b"\n", b"last"]
+
+
+def by_arrow(kind: str) -> Callable[[bytes], bytes]:
+    def compress(content: bytes) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, kind) as stream:
+            stream.write(content)
+        return sink.getvalue().to_pybytes()
+
+    return compress
+
+
+def zipped(content: bytes, *names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names or ("__MACOSX/rows", "rows/", "rows/rows.csv"):
+            archive.writestr(name, content if name[-1] != "/" else b"")
+    return file.getvalue()
+
+
+WAYS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": by_arrow("zstd"),
+    "lz4": by_arrow("lz4"),
+    "zip": zipped,
+    "byte order mark": lambda content: b"\xef\xbb\xbf" + content,
+    "mark inside gzip": lambda content: gzip.compress(b"\xef\xbb\xbf" + content),
+    "UTF-16, little end first": lambda content: b"\xff\xfe" + content.decode().encode("utf-16-le"),
+    "UTF-16, big end first": lambda content: b"\xfe\xff" + content.decode().encode("utf-16-be"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_lines_are_the_same_however_they_are_stored(way: str, tmp_path: Path) -> None:
+    """By the first bytes of a file, not by its name; in UTF-8, with their ends."""
+    (tmp_path / "rows").write_bytes(WAYS[way](TEXT))
+    assert list(byte_lines(tmp_path / "rows")) == LINES
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(TEXT * 99)[:-20], "can't be read"),
+        (lzma.compress(TEXT * 99)[:-9] + b"123456789", "can't be read"),
+        (b"PK\x03\x04 is no archive", "can't be read"),
+        (zipped(TEXT, "a.csv", "b.csv"), r"holds 2 files \(a\.csv, b\.csv\); expected one"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        (b"\xff\xfea\x00b", "begins as UTF-16, but goes on as something else"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(content)
+    with pytest.raises(DataError, match=rf"rows {said}"):
+        list(byte_lines(tmp_path / "rows"))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere can't be read: .*No such file"), opened(tmp_path / "nowhere"):
+        pass
+
+
+def test_bad_lines_are_said_together(tmp_path: Path) -> None:
+    """One in a line, more as a list of five at most with their number; none is no error."""
+    path = Path("rows.csv")
+    bad = BadLines(path)
+    bad.refuse()
+    assert list(bad.rows("line 2", "no JSON")) == []
+    with pytest.raises(DataError, match=r"^rows\.csv, line 2: no JSON$"):
+        bad.refuse()
+    for number in range(3, 9):
+        bad.add(f"line {number}", "no JSON")
+    with pytest.raises(DataError) as error:
+        bad.refuse()
+    said = str(error.value).splitlines()
+    assert said[0] == "rows.csv: 7 rows can't be read. The first 5 of them:"
+    assert said[1:] == [f"line {number}: no JSON" for number in range(2, 7)]
+
+
+def test_a_line_that_may_be_left_out_becomes_a_row() -> None:
+    """It is refused or left out with the other bad rows then."""
+    bad = BadLines(Path("data/rows.csv"), as_rows=True)
+    assert list(bad.rows("line 2", "no JSON")) == [{UNREADABLE: "rows.csv, line 2: no JSON"}]
+    bad.refuse()

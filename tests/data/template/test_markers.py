@@ -1,0 +1,184 @@
+"""Markers stand for the texts of a conversation, and are found again however a template writes them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from spin_trl.data.template.markers import (
+    CALL,
+    CONTENT,
+    ESCAPES,
+    NAME,
+    NUMBER,
+    OTHER,
+    TEXT,
+    THINKING,
+    Form,
+    find,
+    find_inside,
+    forms,
+    inside,
+    own,
+    plain,
+    probe,
+    stripped,
+    without_markers,
+    written,
+)
+from spin_trl.errors import DataError
+
+CALLED = {
+    "type": "function",
+    "id": "c1",
+    "function": {"name": "price", "arguments": {"id": 3, "shop": "x", "of": None}},
+}
+CONVERSATION: list[dict[str, Any]] = [
+    {"role": "user", "content": "What does it cost?"},
+    {"role": "assistant", "content": None, "reasoning_content": "I ask.", "tool_calls": [CALLED]},
+    {"role": "tool", "content": "7", "tool_call_id": "c1", "name": "price"},
+    {"role": "assistant", "content": "<think>\nSeven.\n</think>\n\nIt costs 7."},
+]
+SLOTS = [  # message, field, what it may hold, the row's own, whether it must be written
+    (0, CONTENT, TEXT, "What does it cost?", True),
+    (1, THINKING, TEXT, "I ask.", True),
+    (1, OTHER, NAME, "c1", False),
+    (1, CALL, NAME, "price", True),
+    (1, CALL, NAME, "id", True),
+    (1, CALL, NUMBER, 3, True),
+    (1, CALL, NAME, "shop", True),
+    (1, CALL, TEXT, "x", True),
+    (1, CALL, NAME, "of", True),
+    (2, CONTENT, TEXT, "7", True),
+    (2, OTHER, NAME, "price", False),
+    (3, THINKING, TEXT, "Seven.", True),
+    (3, CONTENT, TEXT, "It costs 7.", True),
+]
+
+
+def test_every_text_of_a_conversation_is_a_slot() -> None:
+    """Names and values of arguments, too, and thinking inside an answer; `type`, roles and nulls are none."""
+    _, slots = written(CONVERSATION, Form(), own)
+    assert [(slot.message, slot.field, slot.holds, slot.value, slot.is_required) for slot in slots] == SLOTS
+    assert [slot.value for slot in slots if slot.is_key] == ["id", "shop", "of"]
+    assert [slot.number for slot in slots] == list(range(len(SLOTS)))
+
+
+def test_a_conversation_is_written_as_it_is() -> None:
+    assert written(CONVERSATION, Form(), own)[0] == CONVERSATION
+
+
+def test_an_id_has_the_same_marker_wherever_it_stands() -> None:
+    """A result names its call by it."""
+    marked, _ = written(CONVERSATION, Form(), probe)
+    assert marked[1]["tool_calls"][0]["id"] == marked[2]["tool_call_id"] == "Qz00002zQ"
+
+
+def test_markers_are_what_they_stand_for() -> None:
+    """Nine letters and digits for a name, a number for a number, with its point, and no marker for white space alone."""
+    turn = {"role": "assistant", "content": " \n", "tool_calls": [{"name": "f", "arguments": {"a": 1.5, "b": True}}]}
+    marked, slots = written([turn], Form(), probe)
+    assert len(plain(0)) == len(marked[0]["tool_calls"][0]["name"]) == 9
+    assert marked[0]["tool_calls"][0]["arguments"] == {"Qz00001zQ": 9_100_000_002.5, "Qz00003zQ": True}
+    assert marked[0]["content"] == " \n"
+    assert [slot.value for slot in slots] == ["f", "a", 1.5, "b"]
+
+
+@pytest.mark.parametrize(
+    ("write", "escape"),
+    [
+        (str, "as it is"),
+        (lambda text: json.dumps(text, ensure_ascii=False), "JSON"),
+        (json.dumps, "ASCII JSON"),
+        (lambda text: repr(text + "'\""), "Python"),
+        (str.upper, "missing"),
+        (lambda text: text.replace("\n", " "), None),
+    ],
+    ids=["plain", "JSON", "ASCII", "repr", "upper", "one line"],
+)
+def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None) -> None:
+    """Or found to be changed (None), or not at all. Its place is that of the whole text."""
+    (message,), slots = written([CONVERSATION[0]], Form(), probe)
+    rendered = f"<{write(message['content'])}>"
+    found = find(rendered, slots)
+    if escape == "missing":
+        assert found == []
+        return
+    assert [(one.number, one.escape) for one in found] == [(0, escape)]
+    if escape is not None:
+        whole = ESCAPES[escape](message["content"])
+        assert rendered[found[0].start : found[0].stop] == whole
+
+
+def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
+    """Twice where they stand twice, numbers among them; what looks like one of another conversation is passed over."""
+    _, slots = written(CONVERSATION, Form(), probe)
+    rendered = f"{probe(slots[5])} Qz00099zQ {probe(slots[3])} {probe(slots[5])}"
+    assert [one.number for one in find(rendered, slots)] == [5, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("write", "found"),
+    [
+        (str, "as it is"),
+        (str.strip, "as it is"),
+        (json.dumps, "ASCII JSON"),
+        (lambda text: text.replace("Which", "which"), None),
+        (lambda text: text.replace("?", ""), None),
+    ],
+    ids=["plain", "stripped", "JSON", "another letter", "one less"],
+)
+def test_a_text_around_its_marker_is_all_there_or_not(write: Any, found: str | None) -> None:
+    """Only white space at its ends may go."""
+    text = ' Which boat — "é"?\n'
+    (message,), slots = written([{"role": "user", "content": text}], Form(), inside)
+    assert [one.escape for one in find_inside(f"[{write(message['content'])}]", slots)] == [found]
+    assert without_markers(message["content"]) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "expected"),
+    [
+        ("a", "both", {"a"}),
+        (" a\n", "both", {" a\n", "a", " a", "a\n"}),
+        (" a\n", "left", {" a\n", "a\n"}),
+        (" a\n", "right", {" a\n", " a"}),
+        ("\n a", "both", {"\n a", "a", " a"}),
+    ],
+)
+def test_what_may_be_left_of_a_stripped_text(text: str, side: str, expected: set[str]) -> None:
+    """The text itself comes first."""
+    assert set(stripped(text, side)) == expected
+    assert stripped(text, side)[0] == text
+
+
+def test_forms_are_those_that_make_a_difference() -> None:
+    """A conversation's own comes first; arguments only where there are calls, empty contents only beside these."""
+    text, parts = {"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}
+    assert list(forms([text])) == [Form("own"), Form("parts")]
+    assert list(forms([parts])) == [Form("own"), Form("text")]
+    assert list(forms([text, parts])) == [Form("own"), Form("text"), Form("parts")]
+    calls = list(forms(CONVERSATION))
+    assert calls[0] == Form()
+    assert len(calls) == len(set(calls)) == 2 * 2 * 3
+
+
+def test_a_form_changes_how_a_conversation_is_written() -> None:
+    """And nothing of what it says."""
+    first, call, _, last = written(CONVERSATION, Form("parts", "string", "text"), own)[0]
+    assert first["content"] == [{"type": "text", "text": "What does it cost?"}]
+    assert last["content"] == [{"type": "text", "text": "<think>\nSeven.\n</think>\n\nIt costs 7."}]
+    assert call["content"] == ""
+    assert call["tool_calls"][0]["function"]["arguments"] == '{"id": 3, "shop": "x", "of": null}'
+    parts = [{"role": "user", "content": ["a", {"type": "text", "text": "b"}]}]
+    assert written(parts, Form("text"), own)[0] == [{"role": "user", "content": "ab"}]
+    assert written(CONVERSATION, Form(empty="none"), own)[0][1]["content"] is None
+
+
+@pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, 7])
+def test_a_part_that_is_no_text_is_refused(part: Any) -> None:
+    """By its message and kind."""
+    with pytest.raises(DataError, match=r"message 0 \(role 'user'\) has a content part of type '\w+'"):
+        written([{"role": "user", "content": [part]}], Form(), own)

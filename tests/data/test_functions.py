@@ -1,0 +1,109 @@
+"""`module:function` finds the user's modules in the current folder, and never in place of what is installed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spin_trl.data.functions import resolve
+from spin_trl.data.load import load
+from spin_trl.errors import DataError, RecipeError
+from spin_trl.evaluation.scorers import score_of
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, which is empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(here: Path) -> None:
+    """Nothing is written beside it, either."""
+    (here / "scores_of_mine.py").write_text("def score(prompt, real, generated):\n    return 1.0\n", encoding="utf-8")
+    before = list(sys.path)
+    assert resolve("scores_of_mine:score")("", "", "") == 1.0
+    assert sys.path == before
+    assert [path.name for path in here.iterdir()] == ["scores_of_mine.py"]
+
+
+def test_a_function_may_import_its_neighbours_when_it_is_called(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the current folder has changed; the path stays as it was."""
+    (here / "lazy_scores.py").write_text(
+        "def score(*texts):\n    from lazy_neighbour import VALUE\n    return VALUE\n", encoding="utf-8"
+    )
+    (here / "lazy_neighbour.py").write_text("VALUE = 3.0\n", encoding="utf-8")
+    before, function = list(sys.path), resolve("lazy_scores:score")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert score_of(function, "", "", "") == 3.0
+    assert function.__name__ == "score"
+    assert sys.path == before
+    assert sorted(path.name for path in here.iterdir()) == ["lazy_neighbour.py", "lazy_scores.py"]
+
+
+def test_what_is_installed_comes_first_and_the_message_says_so(here: Path) -> None:
+    """A user's `json.py` is not Python's."""
+    (here / "json.py").write_text("def score(): ...\n", encoding="utf-8")
+    assert resolve("json:dumps") is json.dumps
+    with pytest.raises(DataError, match=r"no attribute 'score'\. The module is .*, which comes before json\.py"):
+        resolve("json:score")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys; sys.exit(3)", "it ends the process"),
+        ("1 / 0", r"ZeroDivisionError: division by zero \(.*mine_\d\.py, line 1\)"),
+        ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        ("def", "SyntaxError"),
+        ("x = 1", "has no attribute 'f'"),
+        ("f = 1", "is not a function, but int"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_named_with_the_reason(
+    here: Path, code: str, said: str, request: pytest.FixtureRequest
+) -> None:
+    """Whatever it raises, `SystemExit` included."""
+    number = request.node.callspec.indices["code"]
+    (here / f"mine_{number}.py").write_text(f"{code}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=said):
+        resolve(f"mine_{number}:f")
+
+
+@pytest.mark.parametrize("name", ["mine.py:f", "./mine.py:f", "scorers/mine.py:f", "mine", "mine:", ":f", "a b:f"])
+def test_a_name_of_another_form_is_refused(here: Path, name: str) -> None:
+    """A file's name among them."""
+    with pytest.raises(DataError, match="expected `module:function`"):
+        resolve(name)
+
+
+def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -> None:
+    """As data and as a scorer; no traceback is needed to find it."""
+    (here / "failing_functions.py").write_text("def f(*texts):\n    return [][1]\n", encoding="utf-8")
+    where = r"IndexError: list index out of range \(.*failing_functions\.py, line 2\)"
+    with pytest.raises(DataError, match=where):
+        load("failing_functions:f")
+    with pytest.raises(RecipeError, match=where):
+        score_of(resolve("failing_functions:f"), "", "", "")
+    for wrong in (None, "a", {"x": None}):
+        with pytest.raises(RecipeError, match="expected a number, or a mapping"):
+            score_of(lambda p, r, g, wrong=wrong: wrong, "", "", "")  # type: ignore[misc]
+
+
+def test_python_m_does_not_take_libraries_from_the_current_folder(here: Path) -> None:
+    """`python -m` puts that folder first."""
+    for name in ("types", "json", "random", "numpy", "datasets", "argparse"):
+        (here / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n", encoding="utf-8")
+    found = subprocess.run(
+        [sys.executable, "-m", "spin_trl", "run", "nothing"],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        cwd=here,
+    )
+    assert found.returncode == 2, found.stderr
+    assert "There is no recipe 'nothing'" in found.stderr

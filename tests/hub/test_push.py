@@ -1,0 +1,276 @@
+"""A run that pushes while it plays, driven by the real client against a Hub of one's own; and `spin-trl push`, `card`."""
+
+import shlex
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from peft import LoraConfig
+from rich.console import Console
+from safetensors.torch import load as load_safetensors
+
+import runs
+from hub.server import TOKEN, USER, LocalHub, problems_of_card
+from spin_trl import SPINConfig
+from spin_trl.cli import main
+from spin_trl.errors import RecipeError
+from spin_trl.hub.push import Pushing
+from spin_trl.play.open import reopen
+
+REPO = f"{USER}/small"
+SETTINGS = {"push_to_hub": True, "hub_model_id": "small", "keep_iterations": 2}
+
+
+def card_on(hub: LocalHub, branch: str) -> ModelCard:
+    return ModelCard(hub.model(REPO).branches[branch]["README.md"].decode())
+
+
+def test_a_run_is_on_the_hub_when_it_has_ended(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, caplog
+) -> None:
+    """Branches for the iterations, the best on main, cards, and nothing that should not be there."""
+    caplog.set_level("DEBUG")
+    extra = {"hub_private_repo": True, "push_generations": True, "hub_license": "mit", "save_strategy": "steps"}
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **extra, save_steps=1)
+    assert main(["run", str(recipe)]) == 0
+    repo, run = hub.model(REPO), tmp_path / "run"
+    assert set(repo.branches) == {"main", "iter-0", "iter-1"}
+    assert repo.private
+    for iteration in (0, 1):
+        files = repo.branches[f"iter-{iteration}"]
+        own = runs.contents(run / f"iteration-{iteration}" / "model", ignore=("README.md",))
+        assert {name: content for name, content in files.items() if name in own}.keys() == own.keys()
+        assert files["model.safetensors"] == own["model.safetensors"]
+        assert set(files) - set(own) == {".gitattributes", "README.md"}, "no checkpoints, no pickles"
+    best = yaml.safe_load((run / "best.json").read_text(encoding="utf-8"))["stage"]
+    number = best.rpartition("-")[2]
+    assert repo.branches["main"]["model.safetensors"] == repo.branches[f"iter-{number}"]["model.safetensors"]
+    assert f"iteration {number}" in card_on(hub, "main").text
+    assert 'revision="iter-1"' in card_on(hub, "iter-1").text
+    assert 'revision="iter' not in card_on(hub, "main").text.split("## Results")[0]
+    assert problems_of_card(repo.branches["main"]["README.md"].decode(), "model") == []
+    assert [(one["stage"], one["revision"]) for one in runs.journal(run) if one["phase"] == "push"][-1] == (
+        best,
+        "main",
+    )
+
+    pairs = hub.dataset(f"{REPO}-pairs")
+    assert {"iteration-0/train-00000.parquet", "iteration-1/train-00000.parquet"} <= set(pairs.branches["main"])
+    card = pairs.branches["main"]["README.md"].decode()
+    assert problems_of_card(card, "dataset") == []
+    assert "| `iteration-1` | 12 | iteration 0 | `someone/small@iter-0` |" in card
+
+    out = capfd.readouterr()
+    everything = [
+        out.out,
+        out.err,
+        caplog.text,
+        (run / "journal.jsonl").read_text(encoding="utf-8"),
+        (run / "recipe.yaml").read_text(encoding="utf-8"),
+    ]
+    pushed = [content for one in (repo, pairs) for files in one.branches.values() for content in files.values()]
+    assert not any(TOKEN in text for text in everything)
+    assert not any(TOKEN.encode() in content or str(tmp_path).encode() in content for content in pushed)
+    assert "very-secret" not in out.out + out.err
+
+
+def test_an_adapter_is_pushed_alone(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """Without the frozen opponent, and with no path of this machine as its base."""
+    lora = {"use_peft": True, "lora_r": 2}
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **lora)
+    assert main(["run", str(recipe)]) == 0
+    files = hub.model(REPO).branches["iter-1"]
+    assert [name for name in files if name.endswith(".safetensors")] == ["adapter_model.safetensors"]
+    assert not any("ref" in name for name in load_safetensors(files["adapter_model.safetensors"]))
+    assert yaml.safe_load(files["adapter_config.json"])["base_model_name_or_path"] == llama_folder.name
+    assert card_on(hub, "iter-1").data.library_name == "peft"
+
+
+def test_an_adapter_on_a_start_of_the_runs_own_has_it_on_a_branch(hub: LocalHub, tmp_path: Path, llama) -> None:
+    """A model that was given as an object, or built, is nowhere else."""
+    lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    runs.build(llama, tmp_path / "run", peft_config=lora, num_iterations=1, **SETTINGS).run()
+    repo = hub.model(REPO)
+    assert set(repo.branches) == {"main", "start", "iter-0"}
+    assert "model.safetensors" in repo.branches["start"]
+    config = yaml.safe_load(repo.branches["iter-0"]["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == (REPO, "start")
+    assert 'from_pretrained("someone/small", revision="start"' in card_on(hub, "iter-0").text
+
+
+def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
+) -> None:
+    """A warning in one line; then everything that was missing, once."""
+    hub.fail("/api/", times=-1)
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
+    assert main(["run", str(recipe)]) == 0
+    out = capfd.readouterr().out
+    assert f"`spin-trl push {shlex.quote(str(tmp_path / 'run'))}`" in out
+    assert "500" in out
+    assert not [one for one in runs.journal(tmp_path / "run") if one["phase"] == "push"]
+    assert main(["push", str(tmp_path / "run")]) == 1
+    assert "Could not" in capfd.readouterr().err
+    hub.faults.clear()
+    hub.fail("/commit/", status=None)
+    assert main(["push", str(tmp_path / "run")]) == 0
+    assert set(hub.model(REPO).branches) == {"main", "iter-0", "iter-1"}
+    commits = hub.count("/commit/")
+    assert "iteration-0: pushed to someone/small, iter-0" in capfd.readouterr().out
+    assert main(["push", str(tmp_path / "run")]) == 0
+    assert capfd.readouterr().out == "Everything is there.\n"
+    assert hub.count("/commit/") == commits
+
+
+def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd) -> None:
+    """Of a run that was not to be pushed, from its directory alone."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    assert hub.requests == []
+    (tmp_path / "train.jsonl").unlink()
+    arguments = ["--hub_model_id", "org/other", "--hub_private_repo", "true", "--push_generations", "true"]
+    assert main(["push", str(tmp_path / "run"), *arguments, "--hub_license", "mit"]) == 0
+    assert hub.model("org/other").private
+    assert ModelCard(hub.model("org/other").branches["main"]["README.md"].decode()).data.license == "mit"
+    assert "iteration-0/train-00000.parquet" in hub.dataset("org/other-pairs").branches["main"]
+
+
+def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
+) -> None:
+    """A login node, a laptop: where `bf16` is refused to whoever trains."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    frozen = tmp_path / "run" / "recipe.yaml"
+    settings = yaml.safe_load(frozen.read_text(encoding="utf-8"))
+    del settings["use_cpu"]
+    frozen.write_text(yaml.safe_dump({**settings, "bf16": True}), encoding="utf-8")
+    assert main(["push", str(tmp_path / "run"), "--hub_model_id", "small"]) == 0
+    assert "iter-0" in hub.model(REPO).branches
+
+
+def test_the_name_of_the_run_directory_is_the_usual_name(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, run_dir=str(tmp_path / "my run"))
+    assert main(["run", str(recipe), "--push_to_hub", "true"]) == 0
+    assert set(hub.model(f"{USER}/my-run").branches) == {"main", "iter-0"}
+
+
+def test_a_run_that_goes_on_pushes_what_is_missing_only(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """And its settings of the Hub may change on the way."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, push_to_hub=True, hub_model_id="small")
+    assert main(["run", str(recipe)]) == 0
+    first = list(hub.model(REPO).commits["iter-0"])
+    arguments = ["--num_iterations", "2", "--push_generations", "true", "--hub_license", "mit"]
+    assert main(["run", str(recipe), *arguments]) == 0
+    assert hub.model(REPO).commits["iter-0"] == first
+    assert "iter-1" in hub.model(REPO).branches
+    assert (f"{REPO}-pairs") in [name for kind, name in hub.repositories if kind == "dataset"]
+
+
+def test_without_a_token_a_run_plays_on(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, monkeypatch) -> None:
+    """And says so once, with what to do."""
+    monkeypatch.delenv("HF_TOKEN")
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, hub_backup=True, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    out = capfd.readouterr().out
+    assert out.count("Nothing will be pushed to the Hub") == 1
+    assert "hf auth login" in out
+    assert hub.requests == []
+    assert main(["push", str(tmp_path / "run")]) == 1
+
+
+def test_a_smoke_run_is_not_pushed(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """It is to see that all fits, and no model for anybody."""
+    recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
+    assert main(["run", str(recipe), "--smoke", "true"]) == 0
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["hub_token", "push_to_hub_token"])
+def test_a_token_is_no_setting(name: str, tmp_path: Path, llama_folder: Path, capsys) -> None:
+    """Wherever it is given; and it is not repeated."""
+    recipe = runs.recipe(tmp_path, llama_folder)
+    for arguments in (["run", str(recipe), f"--{name}", TOKEN], ["push", str(tmp_path), f"--{name}={TOKEN}"]):
+        assert main(arguments) == 2
+        message = capsys.readouterr().err
+        assert f"`{name}` can't be a setting" in message
+        assert "hf auth login" in message
+        assert TOKEN not in message
+    recipe = runs.recipe(tmp_path, llama_folder, **{name: TOKEN})
+    assert main(["run", str(recipe)]) == 2
+    assert TOKEN not in capsys.readouterr().err
+    recipe = runs.recipe(tmp_path, llama_folder, env={"HF_TOKEN": TOKEN})
+    assert main(["run", str(recipe)]) == 2
+    assert "`HF_TOKEN` can't be a setting" in capsys.readouterr().err
+
+
+def test_a_token_is_no_argument_in_python_either(llama) -> None:
+    with pytest.raises(RecipeError, match="hub_token"):
+        runs.build(llama, hub_token=TOKEN)
+    with pytest.raises(RecipeError, match=r"`model_init_kwargs\.token` can't be a setting") as caught:
+        runs.build(llama, model_init_kwargs={"token": TOKEN})
+    assert TOKEN not in str(caught.value)
+
+
+def test_an_interrupt_waits_for_no_push(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
+    """While the end of a run does."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    run = reopen(str(tmp_path / "run"))
+    run.args.push_to_hub, run.args.hub_model_id = True, "small"
+    is_there, goes_on = threading.Event(), threading.Event()
+
+    def hold(request: str) -> None:
+        if "/commit/" in request:
+            is_there.set()
+            goes_on.wait(60)
+
+    hub.hooks.append(hold)
+    pushing = Pushing(run, Console(quiet=True), active=True)
+
+    def interrupted() -> None:
+        with pushing:
+            pushing.finished(0)
+            assert is_there.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not goes_on.is_set(), "the server still holds the push back, and yet we are here"
+    goes_on.set()
+    pushing._thread.join(60)
+    assert not pushing._thread.is_alive()
+
+
+def test_cards_are_written_from_the_directory_alone(tmp_path: Path, llama_folder: Path, capsys) -> None:
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, baseline="sft")
+    assert main(["run", str(recipe)]) == 0
+    capsys.readouterr()
+    run = tmp_path / "run"
+    for path in run.rglob("README.md"):
+        path.unlink()
+    assert main(["card", str(run)]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert paths == [
+        run / "iteration-0" / "model" / "README.md",
+        run / "baseline" / "sft" / "iteration-0" / "model" / "README.md",
+        run / "hub" / "dataset" / "README.md",
+    ]
+    for path in paths:
+        assert problems_of_card(path.read_text(encoding="utf-8"), "dataset" if "hub" in path.parts else "model") == []
+        assert str(tmp_path) not in path.read_text(encoding="utf-8")
+    assert "supervised training" in paths[1].read_text(encoding="utf-8")
+
+
+def test_cards_and_pushes_of_what_is_no_run_are_refused(tmp_path: Path, capsys, hub: LocalHub) -> None:
+    for command in ("card", "push"):
+        assert main([command, str(tmp_path)]) == 2
+        assert "recipe.yaml" in capsys.readouterr().err
+    assert main(["push", str(tmp_path), "--learning_rate", "1"]) == 2
+
+
+def test_the_settings_of_the_trainers_own_pushes_are_off() -> None:
+    """A run pushes what it accepts; a trainer on its own is DPOTrainer."""
+    assert SPINConfig("out", use_cpu=True, bf16=False, hub_token=TOKEN).hub_token == TOKEN

@@ -1,0 +1,298 @@
+"""A layout has every token of a batch once, and nothing of what a row's tokens see is lost or added."""
+
+import dataclasses
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spin_trl.models.forward.attention import attention_inputs
+from spin_trl.models.forward.layout import Layout, lay_out
+
+quick = settings(max_examples=100, deadline=None)
+
+PADDING = 0
+"""Also an ordinary token of the random batches: only the attention mask says where a row ends."""
+
+Place = tuple[int, int | None, int]
+"""Of a unique token: its pair, its branch (None where all rows of the pair share it) and its column."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch in plain lists, from which tests work out what its layout must be.
+
+    Attributes:
+        rows: tokens by branch and pair.
+        responses: of every row, the column at which its response begins.
+        extra: columns of padding beyond the longest row.
+    """
+
+    rows: list[list[list[int]]]
+    responses: list[list[int]]
+    extra: int = 0
+
+    @property
+    def num_pairs(self) -> int:
+        """Rows of each branch."""
+        return len(self.rows[0])
+
+    @property
+    def length(self) -> int:
+        """Columns, padding included."""
+        return max(len(row) for branch in self.rows for row in branch) + self.extra
+
+    def flat(self) -> list[tuple[int, int, list[int]]]:
+        """Branch, pair and tokens of every row, in the order of the batch."""
+        return [(branch, pair, row) for branch, rows in enumerate(self.rows) for pair, row in enumerate(rows)]
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`input_ids`, `attention_mask` and `labels`."""
+        ids, mask, labels = [], [], []
+        for branch, pair, row in self.flat():
+            rest, begin = self.length - len(row), self.responses[branch][pair]
+            ids.append(row + [PADDING] * rest)
+            mask.append([1] * len(row) + [0] * rest)
+            labels.append([-100] * min(begin, len(row)) + row[begin:] + [-100] * rest)
+        return torch.tensor(ids), torch.tensor(mask), torch.tensor(labels)
+
+    def lay_out(self) -> Layout:
+        """The layout under test."""
+        return lay_out(*self.tensors(), num_pairs=self.num_pairs)
+
+    def shared(self, pair: int) -> int:
+        """How many tokens all rows of a pair begin with."""
+        rows = [branch[pair] for branch in self.rows]
+        count = 0
+        while all(count < len(row) and row[count] == rows[0][count] for row in rows):
+            count += 1
+        return count
+
+    def places(self, branch: int, pair: int) -> list[Place]:
+        """Which unique tokens the tokens of a row are."""
+        shared = self.shared(pair)
+        columns = range(len(self.rows[branch][pair]))
+        return [(pair, None if column < shared else branch, column) for column in columns]
+
+    def labels(self) -> list[tuple[int, int, int, int]]:
+        """Row, branch, pair and column of every token that is scored: a row's first has nothing that predicts it."""
+        return [
+            (number, branch, pair, column)
+            for number, (branch, pair, row) in enumerate(self.flat())
+            for column in range(max(self.responses[branch][pair], 1), len(row))
+        ]
+
+
+def numbered(batch: Batch, layout: Layout) -> dict[Place, int]:
+    """The number of every unique token, by its place."""
+    found = {}
+    for number, source in enumerate(layout.source.tolist()):
+        row, column = divmod(source, batch.length)
+        pair, branch = row % batch.num_pairs, row // batch.num_pairs
+        found[batch.places(branch, pair)[column]] = number
+    return found
+
+
+def row_numbers(batch: Batch, layout: Layout) -> dict[tuple[int, int], list[int]]:
+    """Of every row, by branch and pair, the numbers of its unique tokens."""
+    numbers = numbered(batch, layout)
+    return {(b, p): [numbers[place] for place in batch.places(b, p)] for b, p, _ in batch.flat()}
+
+
+def seen(batch: Batch, layout: Layout) -> list[list[int]]:
+    """Of every unique token, in ascending order, the numbers of what it must see: its row up to itself."""
+    result: list[list[int]] = [[] for _ in range(layout.source.numel())]
+    for row in row_numbers(batch, layout).values():
+        for column, number in enumerate(row):
+            result[number] = sorted(row[: column + 1])
+    return result
+
+
+def truncated(row: list[int], response: int, max_length: int | None, mode: str) -> tuple[list[int], int]:
+    """A row, and where its response begins, after TRL's collator has cut it."""
+    if max_length is None or len(row) <= max_length:
+        return row, response
+    if mode == "keep_start":
+        return row[:max_length], response
+    return row[-max_length:], max(response - (len(row) - max_length), 0)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    """Batches of one to four pairs whose rows have up to twelve tokens, of a vocabulary in which many are alike."""
+    tokens = st.integers(0, 3)
+    num_branches, num_pairs = draw(st.sampled_from([2, 3])), draw(st.integers(1, 4))
+    rows: list[list[list[int]]] = [[] for _ in range(num_branches)]
+    begins: list[list[int]] = [[] for _ in range(num_branches)]
+    max_length = draw(st.none() | st.integers(1, 8))
+    mode = draw(st.sampled_from(["keep_start", "keep_end"]))
+    for _ in range(num_pairs):
+        prompt = draw(st.lists(tokens, min_size=1, max_size=6))
+        first = draw(st.lists(tokens, max_size=6))
+        beginnings = [first[:count] for count in range(len(first) + 1)]
+        ends = st.lists(tokens, max_size=3)
+        others = st.lists(tokens, max_size=6) | st.sampled_from(beginnings) | ends.map(first.__add__)
+        for branch in range(num_branches):
+            row, begin = truncated(prompt + (draw(others) if branch else first), len(prompt), max_length, mode)
+            rows[branch].append(row)
+            begins[branch].append(begin)
+    return Batch(rows, begins, extra=draw(st.integers(0, 3)))
+
+
+def history(tokens: Sequence[int]) -> float:
+    """A number that no other tokens have, as long as there are at most 22 of them, less than 4 each."""
+    value = 0
+    for token in tokens:
+        value = 5 * value + token + 1
+    return float(value)
+
+
+@quick
+@given(batches())
+def test_every_token_is_there_once(batch: Batch) -> None:
+    """A pair has what its rows share and what they don't; every token stands where the layout says."""
+    layout = batch.lay_out()
+    shared = [batch.shared(pair) for pair in range(batch.num_pairs)]
+    rests = sum(len(row) - shared[pair] for _, pair, row in batch.flat())
+    assert layout.source.numel() == sum(shared) + rests
+    assert layout.shared.tolist() == shared
+    assert set(numbered(batch, layout)) == {place for b, p, _ in batch.flat() for place in batch.places(b, p)}
+    assert layout.shape == (len(batch.rows) * batch.num_pairs, batch.length)
+    assert layout.longest == batch.length - batch.extra
+
+
+@quick
+@given(batches())
+def test_gather_gives_tokens_at_their_columns(batch: Batch) -> None:
+    layout = batch.lay_out()
+    ids, columns = layout.gather(batch.tensors()[0]).tolist(), layout.position_ids[0].tolist()
+    assert layout.position_ids.shape == (1, len(ids))
+    for (branch, pair), row in row_numbers(batch, layout).items():
+        assert [ids[number] for number in row] == batch.rows[branch][pair]
+        assert [columns[number] for number in row] == list(range(len(row)))
+
+
+@quick
+@given(batches())
+def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
+    """Of every label: the token that predicts it has its row's beginning as history, and its result lands before it."""
+    layout = batch.lay_out()
+    ids = layout.gather(batch.tensors()[0]).tolist()
+    histories = [[ids[number] for number in sorted(before)] for before in seen(batch, layout)]
+    # What stands in a shared row in ascending order is also in the row's order: shared part, then the branch's own.
+    results = [
+        history([*histories[token], target])
+        for token, target in zip(layout.scored.tolist(), layout.targets[0].tolist(), strict=True)
+    ]
+    expected = [[0.0] * (batch.length - 1) for _ in batch.flat()]
+    for number, branch, pair, column in batch.labels():
+        expected[number][column - 1] = history(batch.rows[branch][pair][: column + 1])
+    scattered = layout.scatter(torch.tensor(results, dtype=torch.float64))
+    assert scattered.shape == (len(expected), batch.length - 1)
+    assert scattered.tolist() == expected
+    assert layout.targets.shape == (1, len(batch.labels()))
+
+
+@quick
+@given(batches())
+def test_a_token_sees_its_own_row_up_to_itself(batch: Batch) -> None:
+    """No other branch, no other pair, nothing later: in the two ranges that FlexAttention's mask is made from."""
+    layout = batch.lay_out()
+    expected = seen(batch, layout)
+    assert layout.visible.shape == (len(expected), 2, 2)
+    for ranges, numbers in zip(layout.visible.tolist(), expected, strict=True):
+        assert [number for start, end in ranges for number in range(start, end)] == numbers
+
+
+@quick
+@given(batches())
+def test_gathered_rows_see_the_same(batch: Batch) -> None:
+    """Each token is the query of its own place, and its keys are its row's tokens up to itself, none of them twice."""
+    layout = batch.lay_out()
+    mask = attention_inputs(layout)["gathered_rows"].mask
+    trunk, queries, keys = layout.trunk.tolist(), layout.queries.tolist(), layout.keys.tolist()
+    size, width, most = layout.trunk.numel(), layout.trunk.size(1), layout.queries.size(1)
+    assert mask.shape == (len(queries), 1, most, layout.keys.size(1))
+    for number, (place, expected) in enumerate(zip(layout.places.tolist(), seen(batch, layout), strict=True)):
+        if place < size:
+            row, column = divmod(place, width)
+            query, found = trunk[row][column], trunk[row][: column + 1]
+        else:
+            row, column = divmod(place - size, most)
+            chosen = mask[row, 0, column].tolist()
+            query, found = (
+                queries[row][column],
+                [key for key, is_seen in zip(keys[row], chosen, strict=True) if is_seen],
+            )
+        assert query == number
+        assert sorted(found) == expected
+
+
+@quick
+@given(batches())
+def test_a_layout_survives_the_way_from_the_worker(batch: Batch) -> None:
+    """Pickled, and moved to a device, it is what it was."""
+    layout = batch.lay_out()
+    for other in (pickle.loads(pickle.dumps(layout)), layout.to("cpu"), layout.to(torch.device("cpu"), True)):
+        assert type(other) is Layout
+        for field in dataclasses.fields(Layout):
+            before, after = getattr(layout, field.name), getattr(other, field.name)
+            if isinstance(before, torch.Tensor):
+                assert torch.equal(before, after), field.name
+                assert before.dtype == after.dtype, field.name
+            else:
+                assert before == after, field.name
+
+
+def test_to_moves_every_tensor() -> None:
+    moved = Batch([[[1, 2]], [[1, 3]]], [[1], [1]]).lay_out().to("meta")
+    tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 11
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_layout_by_hand() -> None:
+    """Two pairs: one whose responses begin alike, one whose rows have nothing in common but their length."""
+    batch = Batch([[[5, 6, 7, 8], [1, 2]], [[5, 6, 7, 9, 9], [3, 2]]], [[2, 1], [2, 1]], extra=1)
+    layout = batch.lay_out()
+    #                                        5  6  7 | 8 | 9  9 || 1  2 | 3  2
+    assert layout.gather(batch.tensors()[0]).tolist() == [5, 6, 7, 8, 9, 9, 1, 2, 3, 2]
+    assert layout.source.tolist() == [0, 1, 2, 3, 15, 16, 6, 7, 18, 19]
+    assert layout.position_ids.tolist() == [[0, 1, 2, 3, 3, 4, 0, 1, 0, 1]]
+    assert (layout.shape, layout.longest, layout.shared.tolist()) == ((4, 6), 5, [3, 0])
+    # The labels: 7 8 | 2 | 7 9 9 | 2. The 6 predicts both sevens, the shared 7 both the 8 and the first 9.
+    assert layout.targets.tolist() == [[7, 8, 2, 7, 9, 9, 2]]
+    assert layout.scored.tolist() == [1, 2, 6, 1, 2, 4, 8]
+    assert layout.scatter(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])).tolist() == [
+        [0, 1, 2, 0, 0],
+        [3, 0, 0, 0, 0],
+        [0, 4, 5, 6, 0],
+        [7, 0, 0, 0, 0],
+    ]
+    assert layout.visible[3].tolist() == [[0, 3], [3, 4]]
+    assert layout.visible[5].tolist() == [[0, 3], [4, 6]]
+    assert layout.visible[9].tolist() == [[6, 6], [8, 10]]
+
+
+def test_rows_filled_up_on_the_left_are_refused() -> None:
+    ids = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    with pytest.raises(ValueError, match=r"not filled up on the right"):
+        lay_out(ids, mask, ids, num_pairs=1)
+
+
+def test_a_hole_in_a_row_is_refused() -> None:
+    ids = torch.tensor([[1, 0, 2], [1, 2, 3]])
+    mask = torch.tensor([[1, 0, 1], [1, 1, 1]])
+    with pytest.raises(ValueError, match=r"not filled up on the right"):
+        lay_out(ids, mask, ids, num_pairs=1)
+
+
+def test_rows_that_are_no_branches_are_refused() -> None:
+    ids = torch.tensor([[1, 2], [1, 3], [1, 4]])
+    with pytest.raises(ValueError, match=r"3 rows can't be branches of 2 pairs"):
+        lay_out(ids, torch.ones_like(ids), ids, num_pairs=2)

@@ -1,0 +1,90 @@
+"""Further rows go through a model's forward with those that its caller sees, and come out apart from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from spin_trl.models.forward.third_response import joined, third_branch, with_labels
+
+
+def rows(*ids: list[int], scored: int) -> dict[str, torch.Tensor]:
+    """Rows of equal length, whose last tokens are scored."""
+    batch = torch.tensor(ids)
+    mask = torch.zeros_like(batch)
+    mask[:, -scored:] = 1
+    return {"input_ids": batch, "attention_mask": torch.ones_like(batch), "completion_mask": mask}
+
+
+class Output(dict[str, Any]):
+    """As transformers has them: a mapping whose values are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+class Summing(torch.nn.Module):
+    """A model whose log-probability of a token is its id, times a weight, where it is scored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(1.0))
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> Output:
+        self.seen.append(tuple(input_ids.shape))
+        return Output(log_probs=self.weight * input_ids * (labels != -100), loss=torch.tensor(0.0))
+
+
+def test_only_what_is_scored_has_a_label() -> None:
+    found = with_labels(rows([5, 6, 7, 8], scored=2))
+    assert found["labels"].tolist() == [[-100, -100, 7, 8]]
+    assert set(found) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_rows_of_two_batches_are_filled_up_to_the_longer() -> None:
+    """On the right: with ids and masks of 0, and labels that nothing is scored by."""
+    short, long = with_labels(rows([5, 6], scored=1)), with_labels(rows([7, 8, 9], scored=1))
+    for one, other in ((short, long), (long, short)):
+        both = joined(one, other)
+        position = 0 if one is short else 1
+        assert both["input_ids"].shape == (2, 3)
+        assert both["input_ids"][position].tolist() == [5, 6, 0]
+        assert both["attention_mask"][position].tolist() == [1, 1, 0]
+        assert both["labels"][position].tolist() == [-100, 6, -100]
+
+
+@pytest.mark.parametrize("more", [rows([10, 20, 30], scored=2), rows([10, 20], scored=1), rows([20], [30], scored=1)])
+def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
+    """The caller gets what it would have got without them, be they longer or shorter; their sums have a gradient."""
+    model, own = Summing(), with_labels(rows([1, 2], [3, 4], scored=1))
+    alone = model(**own)
+    with third_branch(model, more) as found:
+        output = model(**own)
+    torch.testing.assert_close(output.log_probs, alone.log_probs)
+    sums = (more["input_ids"] * more["completion_mask"]).sum(dim=1).float()
+    torch.testing.assert_close(found[0].detach(), sums)
+    found[0].sum().backward()
+    assert model.weight.grad is not None
+    assert model.weight.grad.item() == sums.sum().item()
+    assert model.seen[1][0] == 2 + len(sums)
+
+
+def test_only_the_next_forward_takes_them() -> None:
+    """A reference's forward, or another one, runs as it is; and nothing is left on the model."""
+    model, own = Summing(), with_labels(rows([1, 2], scored=1))
+    with third_branch(model, rows([9], scored=1)) as found:
+        model(**own)
+        model(**own)
+    model(**own)
+    assert [shape[0] for shape in model.seen] == [2, 1, 1]
+    assert len(found) == 1
+
+
+def test_without_further_rows_nothing_is_done() -> None:
+    model = Summing()
+    with third_branch(model, None) as found:
+        model(**with_labels(rows([1, 2], scored=1)))
+    assert (found, model.seen) == ([], [(1, 2)])

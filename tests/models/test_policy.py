@@ -1,0 +1,223 @@
+"""How a policy is loaded in every phase, what is never loaded, and how weights are named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+import tiny
+from adapted import IDS, LORA, adapted, scores, settings
+from spin_trl.errors import DataError
+from spin_trl.models import policy
+from spin_trl.models.adapters import is_adapter
+from spin_trl.models.policy import keep_differentiable, load_policy, load_tokenizer, merge_adapter
+
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_whole_weights_and_adapters_load_by_folder(llama_folder: Path, tmp_path: Path) -> None:
+    """A folder of weights is loaded as it is, a folder with an adapter together with its base."""
+    model = adapted(llama_folder)
+    model.save_pretrained(tmp_path / "adapter")
+    assert not is_adapter(llama_folder)
+    assert is_adapter(tmp_path / "adapter")
+    plain = load_policy(llama_folder, settings())
+    torch.testing.assert_close(scores(plain), scores(AutoModelForCausalLM.from_pretrained(llama_folder)))
+    for trainable in (False, True):
+        loaded = load_policy(tmp_path / "adapter", settings(), trainable=trainable)
+        torch.testing.assert_close(scores(loaded), scores(model))
+        learning = {name for name, parameter in loaded.named_parameters() if parameter.requires_grad}
+        assert bool(learning) is trainable
+        assert all("lora_" in name for name in learning)
+
+
+def test_settings_reach_the_model(llama_folder: Path) -> None:
+    """`model_init_kwargs` are used for every load."""
+    assert load_policy(llama_folder, settings(model_init_kwargs={"dtype": "bfloat16"})).dtype == torch.bfloat16
+    quantized = load_policy(llama_folder, settings(), BitsAndBytesConfig(**NF4))
+    assert quantized.is_loaded_in_4bit
+
+
+def test_quantised_weights_are_loaded_to_the_device_of_the_process(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a GPU, transformers would put them there, whatever `use_cpu` says; others are moved later."""
+    asked: list[Any] = []
+    load = policy.create_model_from_path
+
+    def spy(path: str, **kwargs: Any) -> Any:
+        asked.append(kwargs["device_map"])
+        return load(path, **kwargs)
+
+    monkeypatch.setattr(policy, "create_model_from_path", spy)
+    quantized = load_policy(llama_folder, settings(), BitsAndBytesConfig(**NF4))
+    load_policy(llama_folder, settings())
+    assert asked == [{"": torch.device("cpu")}, None]
+    assert {parameter.device.type for parameter in quantized.parameters()} == {"cpu"}
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    """Neither a folder nor a Hub name: the message has the name and the reason, and no stack is needed to read it."""
+    with pytest.raises(DataError, match="no-such/model"):
+        load_policy("no-such/model", settings())
+    with pytest.raises(DataError, match="can't be loaded"):
+        load_policy(tmp_path, settings())
+    with pytest.raises(DataError, match=r"tokenizer of .*can't be loaded"):
+        load_tokenizer(tmp_path / "missing", settings())
+
+
+def test_only_safetensors_are_loaded(llama_folder: Path, tmp_path: Path) -> None:
+    """A folder with nothing but a pickle (pytorch_model.bin) is refused: unpickling runs whatever is in it."""
+    model = AutoModelForCausalLM.from_pretrained(llama_folder)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    tiny.tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"no weights in safetensors, and pickles .* are not loaded") as failure:
+        load_policy(tmp_path, settings())
+    assert str(tmp_path) in str(failure.value)
+
+
+def _no_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": None}), encoding="utf-8")
+
+
+def _cut_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"xx")
+
+
+def _cut_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{", encoding="utf-8")
+
+
+@pytest.mark.parametrize("damage", [_no_architecture, _cut_weights, _cut_config])
+def test_a_damaged_model_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    """Whatever is broken about a folder, the message has its name."""
+    folder = tiny.save(tmp_path / "model")
+    damage(folder)
+    with pytest.raises(DataError, match=r"model' can't be loaded: .+"):
+        load_policy(folder, settings())
+
+
+def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    """The same holds for adapters (adapter_model.bin)."""
+    adapted(llama_folder).save_pretrained(tmp_path, safe_serialization=False)
+    model = adapted(llama_folder)
+    if not (tmp_path / "adapter_model.bin").exists():  # peft may have stopped writing them; it still reads them
+        (tmp_path / "adapter_model.safetensors").unlink()
+        tensors = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
+        torch.save({name.replace(".default", ""): t for name, t in tensors.items()}, tmp_path / "adapter_model.bin")
+    with pytest.raises(DataError, match="safetensors"):
+        load_policy(tmp_path, settings())
+
+
+def remote_code(folder: Path, marker: Path) -> Path:
+    """A model folder whose own Python code leaves a mark when it is run."""
+    tiny.save(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["model_type"] = "marked"
+    config["auto_map"] = {"AutoConfig": "marked.MarkedConfig", "AutoModelForCausalLM": "marked.MarkedModel"}
+    config["architectures"] = ["MarkedModel"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "marked.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class MarkedConfig(LlamaConfig):\n    model_type = 'marked'\n"
+        "class MarkedModel(LlamaForCausalLM):\n    config_class = MarkedConfig\n",
+        encoding="utf-8",
+    )
+    return folder
+
+
+def test_a_models_own_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
+    """`trust_remote_code` is off by default: such a model is refused, its code untouched; switched on, it loads."""
+    marker = tmp_path / "code-was-run"
+    folder = remote_code(tmp_path / "model", marker)
+    with pytest.raises(DataError, match="trust_remote_code"):
+        load_policy(folder, settings())
+    assert not marker.exists()
+    assert type(load_policy(folder, settings(trust_remote_code=True))).__name__ == "MarkedModel"
+    assert marker.exists()
+
+
+# ---- tokenizers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_pad_token_pads_with_eos(tmp_path: Path) -> None:
+    """As TRL does; one without EOS is refused, because no response would ever end."""
+    tiny.save(tmp_path / "a", processing_class=tiny.tokenizer(pad_token=None))
+    loaded = load_tokenizer(tmp_path / "a", settings())
+    assert loaded.pad_token == loaded.eos_token == tiny.IM_END
+    tiny.save(tmp_path / "b", processing_class=tiny.tokenizer(eos_token=None))
+    with pytest.raises(DataError, match="has no EOS token"):
+        load_tokenizer(tmp_path / "b", settings())
+
+
+# ---- merging ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_merged_adapter_speaks_as_before_and_needs_no_base(llama_folder: Path, tmp_path: Path) -> None:
+    """The folder then holds whole weights in safetensors, and nothing of the adapter."""
+    model = adapted(llama_folder)
+    model.save_pretrained(tmp_path)
+    merge_adapter(tmp_path, settings())
+    assert not list(tmp_path.glob("adapter*"))
+    assert list(tmp_path.glob("*.safetensors"))
+    assert not is_adapter(tmp_path)
+    torch.testing.assert_close(
+        scores(AutoModelForCausalLM.from_pretrained(tmp_path)), scores(model), rtol=1e-4, atol=1e-4
+    )
+
+
+# ---- 4 bits ---------------------------------------------------------------------------------------------------------
+
+
+def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -> None:
+    """bitsandbytes repacks them for inference on some CPUs, without gradient: an adapter would then learn nothing."""
+    folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
+    base = AutoModelForCausalLM.from_pretrained(folder, quantization_config=BitsAndBytesConfig(**NF4))
+    scores(base)  # repacked here, where the CPU has what it takes
+    model = get_peft_model(base, LoraConfig(**LORA))
+    keep_differentiable(model)
+    scores(model)
+    model.train()(IDS, labels=IDS).loss.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name}
+    assert gradients
+    assert all(gradient.abs().max() > 0 for gradient in gradients.values())
+
+
+# ---- steps that are too small for the weights' format -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "learning_rate", "warns"),
+    [
+        ("bfloat16", 5e-7, True),
+        ("bfloat16", 2e-5, True),
+        ("bfloat16", 1e-3, False),
+        ("float16", 5e-7, True),
+        ("float16", 2e-5, False),
+        ("float32", 5e-7, False),
+    ],
+)
+def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_rate: float, warns: bool) -> None:
+    """The papers' steps on bfloat16 weights: and indeed nothing moves, where float32 weights do."""
+    model = tiny.model(dtype=getattr(torch, dtype))
+    assert (policy.lost_steps(model, learning_rate) is not None) == warns
+    weight = torch.full((100,), 0.02, dtype=getattr(torch, dtype))
+    moved = weight - learning_rate * torch.ones_like(weight)
+    assert torch.equal(moved, weight) == warns
+
+
+def test_frozen_weights_may_be_coarse() -> None:
+    """With LoRA the base model stays as it is."""
+    model = tiny.model(dtype=torch.bfloat16).requires_grad_(False)
+    assert policy.lost_steps(model, 5e-7) is None

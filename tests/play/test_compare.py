@@ -1,0 +1,350 @@
+"""Objectives side by side: every arm begins alike, takes as many steps, and stands in one table."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import runs
+from spin_trl.cli import main
+from spin_trl.config.recipe import read
+from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play.compare import Arm, Comparison, _measured
+from spin_trl.play.shared_start import share_start
+from spin_trl.report.comparison import Cell, summarise_cells
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.journal import Journal
+
+ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
+OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
+    """The folder of a comparison of two seeds, played by the command, two arms at a time."""
+    folder = tmp_path_factory.mktemp("compared")
+    # Settings of several objectives: each arm takes its own.
+    own = {"tspin_alpha": 0.5, "iris_schedule": "geometric", "beta": [0.2, 0.4], "loss_type": "space", "space_mu": 2.0}
+    recipe = runs.recipe(folder, llama_folder, **own)
+    assert main(["compare", str(recipe), *OPTIONS]) == 0
+    return folder / "run"
+
+
+def arm(folder: Path, name: str, seed: int = 42) -> Path:
+    return folder / f"seed-{seed}" / name
+
+
+@pytest.mark.parametrize(
+    ("name", "losses", "smoothing"),
+    [
+        ("space", {"space": 1.0}, None),
+        ("space+sft", {"space": 1.0, "sft": 1.0}, None),
+        ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
+        ("sft", {}, 0.0),
+        ("sft-smoothing-0.1", {}, 0.1),
+    ],
+)
+def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
+    found = Arm.parse(name)
+    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
+
+
+def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
+    """Made once, and the same files: θ_0's answers to training and held-out prompts, and the data."""
+    for seed in (42, 1042):
+        folders = [arm(compared, name, seed) for name in ("sigmoid", "iris", "tspin+0.1xsft")]
+        answers = [runs.answers(folder, "iteration-0") for folder in folders]
+        assert answers[0] == answers[1] == answers[2]
+        shards = [sorted((folder / "iteration-0/generations").glob("*.parquet"))[0] for folder in folders]
+        assert len({shard.stat().st_ino for shard in shards}) == 1
+        assert runs.answers(folders[1], "iteration-1") != runs.answers(folders[0], "iteration-1")
+    assert runs.answers(arm(compared, "iris"), "iteration-0") != runs.answers(
+        arm(compared, "iris", 1042), "iteration-0"
+    )
+
+
+def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
+    objectives = {name: runs.entry("train", "iteration-1", arm(compared, name)) for name in ("sigmoid", "iris")}
+    assert objectives["sigmoid"]["objective"] == {"beta": 0.4}
+    assert objectives["iris"]["objective"]["iris_alpha"] == pytest.approx(0.8)
+    assert "beta" not in objectives["iris"]["objective"]
+    last = runs.entry("train", "iteration-1", arm(compared, "tspin+0.1xsft"))
+    assert last["objective"] == {"tspin_alpha": 0.5, "tspin_beta": 0.1}
+    recipe = read(str(arm(compared, "iris") / "recipe.yaml"))
+    assert (recipe.args.losses, recipe.args.learning_rate) == (["iris"], 1e-3)
+    assert read(str(arm(compared, "sigmoid") / "recipe.yaml")).args.learning_rate == 2e-2
+    tspin = read(str(arm(compared, "tspin+0.1xsft") / "recipe.yaml"))
+    assert (tspin.args.losses, tspin.args.loss_weights) == (["tspin", "sft"], [1.0, 0.1])
+
+
+def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))
+    assert found["arms"] == list(ARMS)
+    assert found["seeds"] == [42, 1042]
+    steps = {name: [found["figures"][name][t]["steps"] for t in ("0", "1")] for name in ARMS}
+    assert set(map(tuple, steps.values())) == {(3.0, 3.0)}
+
+
+def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
+    """Worked out anew from what the runs have measured."""
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
+    for name, where in (("iris", "iteration-1"), ("sft", "baseline/sft/iteration-1")):
+        owner = "iris" if name == "iris" else "sigmoid"
+        files = [arm(compared, owner, seed) / where / "metrics.json" for seed in (42, 1042)]
+        one, two = (json.loads(file.read_text(encoding="utf-8"))["nll"] for file in files)
+        assert found[name]["1"]["nll"] == pytest.approx((one + two) / 2)
+        assert found[name]["1"]["nll_se"] == pytest.approx(abs(one - two) / 2)
+    made = sum(
+        len(ids) for seed in (42, 1042) for ids in runs.answers(arm(compared, "iris", seed), "iteration-1").values()
+    )
+    assert found["iris"]["1"]["generated_tokens"] == pytest.approx(made / 2)
+    assert found["sft"]["1"]["generated_tokens"] == 0
+    assert found["iris"]["1"]["seconds"] > 0
+    table = (compared / "table.txt").read_text(encoding="utf-8")
+    assert "over 2 seeds" in table
+    for row in ("start", "sigmoid 1", "iris 0", "tspin+0.1*sft 1", "sft 1", "sft smoothing 0.1 1"):
+        assert row in table, table
+    assert "…" not in table
+    assert "less sft [95 %]" in table
+    assert (compared / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
+    """Prompt by prompt with each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
+    found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
+    for name in ("sigmoid", "iris", "tspin+0.1*sft"):
+        for t in ("0", "1"):
+            places = ((name.replace("*", "x"), f"iteration-{t}"), ("sigmoid", f"baseline/sft/iteration-{t}"))
+            nlls = [
+                json.loads((arm(compared, owner, seed) / stage / "metrics.json").read_text(encoding="utf-8"))["nll"]
+                for seed in (42, 1042)
+                for owner, stage in places
+            ]
+            one, two = nlls[0] - nlls[1], nlls[2] - nlls[3]
+            figures = found[name][t]
+            assert figures["nll_vs_baseline"] == pytest.approx((one + two) / 2)
+            spread = 12.7062 * abs(one - two) / 2
+            assert figures["nll_vs_baseline_low"] == pytest.approx((one + two) / 2 - spread, rel=1e-4)
+            assert figures["nll_vs_baseline_high"] == pytest.approx((one + two) / 2 + spread, rel=1e-4)
+    assert "nll_vs_baseline" not in found["sft"]["1"]
+    lines = [line for line in (compared / "table.txt").read_text(encoding="utf-8").splitlines() if "iris 1" in line]
+    difference = found["iris"]["1"]["nll_vs_baseline"]
+    assert f"{difference:+.3f} [" in lines[0]
+
+
+def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path, capfd: Any) -> None:
+    before = runs.contents(compared, ignore=("plot.png",))
+    recipe = compared.parent / "small.yaml"
+    assert main(["compare", str(recipe), *OPTIONS]) == 0
+    assert runs.contents(compared, ignore=("plot.png",)) == before
+    assert "seed 42: iris ..." not in capfd.readouterr().out
+    assert main(["compare", str(recipe), *OPTIONS[:-1], '{"iris": {"learning_rate": 2e-3}}']) == 2
+    assert "learning_rate: 0.001 there, 0.002 now" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "message"),
+    [
+        (["sft"], {}, "at least one self-play arm"),
+        (["space"], {"seeds": 0}, "at least 1"),
+        (["space+x*sft"], {}, "has the number 'x'"),
+        (["spaec"], {}, r"no `loss_type` 'spaec'; did you mean 'space'\?"),
+        (["space"], {"arm_settings": {"iris": {}}}, "names 'iris', but the self-play arms are space"),
+        (
+            ["space"],
+            {"arm_settings": {"space": {"num_train_epochs": 3}}},
+            "gives 'space' a 'num_train_epochs' of its own",
+        ),
+        (["space"], {"arm_settings": {"space": {"temperature": 0.7}}}, "gives 'space' a 'temperature' of its own"),
+        (["space"], {"arm_settings": {"space": {"beta": 5.0}}}, "gives 'space' a 'beta' of its own"),
+        (["space", "sft"], {"arm_settings": {"space": {"optim": "sgd"}}}, "can't have its own optimiser"),
+        (["space"], {"overrides": ["--identical_generations", "drop"]}, "different numbers of gradient steps"),
+    ],
+)
+def test_what_can_not_be_compared_is_refused(
+    arms: list[str], more: dict[str, Any], message: str, tmp_path: Path, llama_folder: Path
+) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder)
+    with pytest.raises(RecipeError, match=message):
+        Comparison(str(recipe), more.pop("overrides", []), arms, **more)
+    assert not (tmp_path / "r/run").exists()
+
+
+def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llama_folder: Path) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    comparison = Comparison(str(recipe), [], ["sigmoid", "space", "spif"], devices=2)
+    launch = comparison._launches.run
+
+    def fail(arguments: list[str], *others: Any) -> Any:
+        is_broken = Path(arguments[1]).name == "space"
+        return launch(["run", str(tmp_path / "no such run")] if is_broken else arguments, *others)
+
+    comparison._launches.run = fail
+    with pytest.raises(LaunchError, match=r"These arms failed.*space/output.txt"):
+        comparison.run()
+    figures = json.loads((tmp_path / "r/run/comparison.json").read_text(encoding="utf-8"))["figures"]
+    assert {"start", "sigmoid", "spif"} <= set(figures)
+    assert "space" not in figures
+
+
+def test_a_run_that_has_begun_is_not_given_another_start(compared: Path, tmp_path: Path) -> None:
+    target = RunDirectory(tmp_path / "target")
+    target.path.mkdir()
+    target.journal.write_text("", encoding="utf-8")
+    share_start(RunDirectory(arm(compared, "sigmoid")), target)
+    assert [path.name for path in target.path.iterdir()] == ["journal.jsonl"]
+
+
+def test_files_are_copied_where_they_can_not_be_linked(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    source, target = RunDirectory(arm(compared, "sigmoid")), RunDirectory(tmp_path / "target")
+    share_start(source, target)
+    assert runs.answers(target.path, "iteration-0") == runs.answers(source.path, "iteration-0")
+    assert [phase for phase, _ in runs.steps(target.path)] == ["prepare", "evaluate", "generate"]
+
+
+def test_the_losses_of_an_arm_take_their_settings_from_recipe_and_command_line(llama_folder: Path) -> None:
+    recipe = runs.recipe(Path("r"), llama_folder, loss_type="tspin", tspin_beta=0.3, beta=0.5)
+    overrides = ["--iris_alpha", "0.6", "2.0", "--spif_reward_scale", "0.2", "--learning_rate", "1e-3"]
+    spif = read(str(recipe), overrides, losses={"spif": 1.0})
+    assert (spif.args.spif_reward_scale, spif.args.iris_alpha, spif.args.beta) == (0.2, None, 0.1)
+    iris = read(str(recipe), overrides, losses={"iris": 1.0, "sigmoid": 2.0})
+    assert (iris.args.iris_alpha, iris.args.beta, iris.args.loss_weights) == ([0.6, 2.0], 0.5, [1.0, 2.0])
+    assert iris.args.learning_rate == spif.args.learning_rate == 1e-3
+    with pytest.raises(RecipeError, match="`spif_reward_scale` has no meaning for 'tspin'"):
+        read(str(recipe), overrides[3:])
+
+
+def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder: Path, tmp_path: Path) -> None:
+    recipe = runs.recipe(tmp_path / "r", llama_folder, run_dir=str(compared), learning_rate=3e-2)
+    with pytest.raises(RunDirectoryError, match="belongs to a run with other settings"):
+        Comparison(str(recipe), [], list(ARMS)).run()
+
+
+def is_player(process: psutil.Process, folder: str) -> bool:
+    """Whether a process plays the run in a folder."""
+    try:
+        return folder in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
+    """As a scheduler does it; nothing of it is left running."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+    ) as comparison:
+        folder, players = str(arm(tmp_path / "r/run", "sigmoid")), []
+        deadline = time.monotonic() + 120
+        # Imports start processes of their own, and a new one is a copy of its parent at first.
+        while not players and time.monotonic() < deadline:
+            players = [child for child in psutil.Process(comparison.pid).children() if is_player(child, folder)]
+            time.sleep(0.1)
+        (player,) = players
+        comparison.terminate()
+        assert comparison.wait(120) == 130
+        assert comparison.stderr is not None
+        assert "the same command goes on from there" in comparison.stderr.read()
+    assert not psutil.pid_exists(player.pid)
+    assert not arm(tmp_path / "r/run", "space").joinpath("output.txt").exists()
+
+
+def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Path, llama_folder: Path) -> None:
+    """Nothing that was played is played again: the start is taken from whoever has it, the baseline is added."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
+    folder = tmp_path / "r/run"
+    Comparison(str(recipe), [], ["sigmoid"]).run()
+    before = runs.journal(arm(folder, "sigmoid"))
+    Comparison(str(recipe), ["--num_iterations", "2"], ["space", "sigmoid", "sft"]).run()
+    assert runs.journal(arm(folder, "sigmoid"))[: len(before)] == before
+    assert runs.answers(arm(folder, "space"), "iteration-0") == runs.answers(arm(folder, "sigmoid"), "iteration-0")
+    figures = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["figures"]
+    assert {name: sorted(found) for name, found in figures.items()} == {
+        "start": ["-1"],
+        "space": ["0", "1"],
+        "sigmoid": ["0", "1"],
+        "sft": ["0", "1"],
+    }
+
+
+def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> None:
+    """Lists included; and the supervised arms keep the step that all were given."""
+    recipe = runs.recipe(tmp_path / "r", llama_folder, learning_rate=[1e-3, 2e-3])
+    own = {
+        "sigmoid": {"learning_rate": 5e-4, "beta": 0.3},
+        "iris": {"iris_schedule": "fixed", "iris_alpha": [2.5, 1.8], "learning_rate": [3e-3, 4e-3]},
+    }
+    comparison = Comparison(str(recipe), ["--learning_rate", "1e-2"], ["sigmoid", "iris", "sft"], arm_settings=own)
+    sigmoid, iris = (comparison.recipes[name, 42] for name in ("sigmoid", "iris"))
+    assert (sigmoid.args.learning_rate, sigmoid.args.beta) == (5e-4, 0.3)
+    assert sigmoid.play.baseline_learning_rate == 1e-2
+    assert iris.play.per_iteration == {"learning_rate": [3e-3, 4e-3]}
+    assert (iris.args.iris_schedule, iris.args.iris_alpha) == ("fixed", [2.5, 1.8])
+    assert Arm.parse("sft-smoothing-0.10").name == "sft-smoothing-0.1"
+    assert [one.name for one in Comparison(str(recipe), [], ["space", "sft", "sft-smoothing-0"]).supervised] == ["sft"]
+
+
+def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
+    """Whatever would end a run of its own: what is compared has been trained for as long."""
+    stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}
+    path = runs.recipe(tmp_path / "r", llama_folder, **stops, stop_at_plateau=True)
+    comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
+    for name in ("space", "sigmoid"):
+        play = comparison.recipes[name, 42].play
+        assert (play.stop_at_plateau, play.degeneration_stop) == (False, {})
+        assert (play.on_regression, play.patience) == ("continue", None)
+
+
+def test_an_arm_whose_training_diverges_ends_and_says_so(
+    tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to go on from. The others are played, and the same command does not begin it again."""
+    recipe = runs.recipe(tmp_path, llama_folder)
+    own = {"space": {"learning_rate": [1e30, 2e-2]}}
+    for played in (True, False):
+        Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
+        said = " ".join(capsys.readouterr().out.split())
+        assert "space, seed 42: Stopped after iteration 0: its training has diverged" in said
+        assert ("seed 42: space ..." in said) == played
+    figures = json.loads((tmp_path / "run/comparison.json").read_text(encoding="utf-8"))["figures"]
+    assert set(figures["sigmoid"]) == {"0", "1"}
+    assert set(figures["space"]) == {"0"}
+
+
+def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
+    """`spin-trl eval` writes into the journal, too."""
+    directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
+    (before,) = _measured(directory, "iteration-0", "iris", 0, 42)
+    Journal(directory.journal).append("lm-eval", "iteration-0", seconds=7200.0)
+    assert _measured(directory, "iteration-0", "iris", 0, 42) == [before]
+
+
+def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
+    """Its directory can be the recipe, but not the place."""
+    run = arm(compared, "sigmoid")
+    with pytest.raises(RecipeError, match=r"holds a run\. Give the comparison a `--run_dir` of its own"):
+        Comparison(str(run), [], ["space"])
+    found = Comparison(str(run), ["--run_dir", str(tmp_path / "c")], ["space"]).recipes["space", 42]
+    assert found.play.per_iteration == {}
+
+
+def test_one_seed_of_several_has_no_standard_error() -> None:
+    """That over the held-out prompts would be another one."""
+    cells = [Cell("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
+    summary = summarise_cells([*cells, Cell("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
+    assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
+    assert summary["iris"][0] == {"seeds": 1.0, "nll": 2.0}
+    assert summarise_cells(cells[:1], 1)["space"][0] == {"seeds": 1.0, "nll": 1.0, "nll_se": 0.1}

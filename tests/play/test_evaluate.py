@@ -1,0 +1,228 @@
+"""The evaluate phase: figures on held-out prompts, checked against a model that transformers alone loads."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
+
+import tiny
+from runs import answers, build, entry, logp, steps
+from spin_trl.errors import RecipeError
+from spin_trl.play import evaluate, generate
+
+STAGES = ("start", "iteration-0", "iteration-1")
+
+
+@pytest.fixture(scope="module")
+def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two iterations with six held-out prompts, whose answers end before their limit now and then."""
+    folder = tmp_path_factory.mktemp("played") / "run"
+    settings = {"max_new_tokens": 40, "per_iteration": {"temperature": [1.0, 0.5]}, "evaluate_greedy": True}
+    build(llama_folder, folder, held_out_fraction=0.4, scorer=length, **settings).run()
+    return folder
+
+
+def length(prompt: str, real: str, generated: str) -> float:
+    """A scorer."""
+    return float(len(generated))
+
+
+def figures(run_dir: Path, stage: str) -> dict[str, float]:
+    """What a stage measured."""
+    return json.loads((run_dir / stage / "metrics.json").read_text(encoding="utf-8"))
+
+
+def model_of(run_dir: Path, stage: str, start: Path) -> Any:
+    """A stage's model, by transformers alone."""
+    return AutoModelForCausalLM.from_pretrained(start if stage == "start" else run_dir / stage / "model").eval()
+
+
+def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers, answers greedily and is scored; with seven billion parameters every load is a minute."""
+    loads: list[str] = []
+    load = generate.load_policy
+
+    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
+        loads.append(Path(path).parent.name)
+        return load(path, *arguments, **kwargs)
+
+    monkeypatch.setattr(generate, "load_policy", counted)
+    build(llama_folder, evaluate_greedy=True, num_iterations=1).run()
+    # θ_0 for its figures, again for the generations of iteration 0, and θ_1 for its figures.
+    assert loads == [llama_folder.parent.name] * 2 + ["iteration-0"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_figures_are_those_of_the_model(stage: str, played: Path, llama_folder: Path) -> None:
+    """NLL, log-probabilities, lengths, shares and scores, each worked out by hand from the model and its answers."""
+    rows, model, found = load_from_disk(str(played / "data/held-out")), None, figures(played, stage)
+    model = model_of(played, stage, llama_folder)
+    sampled, greedy = (answers(played, stage, f"held-out/{how}") for how in ("sampled", "greedy"))
+    real = [logp(model, row["prompt_ids"], row["real_ids"]) for row in rows]
+    tokens = sum(len(row["real_ids"]) for row in rows)
+    own = [sampled[(row["key"], 0)] for row in rows]
+    text = tiny.tokenizer()
+
+    def spoken(ids: list[int]) -> str:
+        return text.decode(ids, skip_special_tokens=True)
+
+    expected = {
+        "held_out": len(rows),
+        "nll": -sum(real) / tokens,
+        "logps/real": sum(real) / len(rows),
+        "length_real": tokens / len(rows),
+        "length_generated": sum(map(len, own)) / len(rows),
+        "truncated": sum(not set(ids) & {0, 2} for ids in own) / len(rows),
+        "empty": sum(len(ids) == 1 and ids[0] in (0, 2) for ids in own) / len(rows),
+        "identical": sum(ids == row["real_ids"] for ids, row in zip(own, rows, strict=True)) / len(rows),
+        "score": sum(len(spoken(ids)) for ids in own) / len(rows),
+        "score_greedy": sum(len(spoken(greedy[(row["key"], 0)])) for row in rows) / len(rows),
+    }
+    assert len(rows) == 6
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+    assert {"nll_se", "score_se", "score_greedy_se"} <= set(found)
+
+
+@pytest.mark.parametrize(("stage", "opponent"), list(zip(STAGES[1:], STAGES, strict=False)))
+def test_the_win_rate_compares_with_the_opponent(stage: str, opponent: str, played: Path, llama_folder: Path) -> None:
+    """How often the log-ratio of the human response exceeds that of the opponent's own answer to the same prompt."""
+    rows = load_from_disk(str(played / "data/held-out"))
+    policy, frozen = (model_of(played, name, llama_folder) for name in (stage, opponent))
+    theirs = answers(played, opponent, "held-out/sampled")
+    wins, generated = 0, 0.0
+    for row in rows:
+        answer = theirs[(row["key"], 0)]
+        ratios = [
+            logp(policy, row["prompt_ids"], ids) - logp(frozen, row["prompt_ids"], ids)
+            for ids in (row["real_ids"], answer)
+        ]
+        assert abs(ratios[0] - ratios[1]) > 1e-3, "the test needs clear cases"
+        wins += ratios[0] > ratios[1]
+        generated += logp(policy, row["prompt_ids"], answer)
+    found = figures(played, stage)
+    assert found["win_rate"] == pytest.approx(wins / len(rows))
+    assert found["logps/generated"] == pytest.approx(generated / len(rows), rel=1e-4)
+    assert "win_rate" not in figures(played, "start"), "the start has no opponent"
+
+
+def test_every_model_answers_under_the_same_conditions(played: Path) -> None:
+    """Iteration 0's temperature and seeds for all, so that differences are the models'; greedy means greedy."""
+    for stage in STAGES:
+        manifests = [
+            json.loads((played / stage / "held-out" / how / "generations.json").read_text(encoding="utf-8"))
+            for how in ("sampled", "greedy")
+        ]
+        assert [manifest["sampling"]["temperature"] for manifest in manifests] == [1.0, 0.0]
+        assert {manifest["iteration"] for manifest in manifests} == {0}
+        assert {manifest["sampling"]["seed"] for manifest in manifests} == {42}
+        assert {manifest["sampling"]["num_generations"] for manifest in manifests} == {1}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_samples_show_what_was_said(stage: str, played: Path) -> None:
+    """One line a held-out prompt, in plain text, with the score."""
+    rows = load_from_disk(str(played / "data/held-out"))
+    said = answers(played, stage, "held-out/sampled")
+    lines = [json.loads(line) for line in (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["key"] for line in lines] == rows["key"][:]
+    for line, row in zip(lines, rows, strict=True):
+        assert (line["prompt"], line["real"]) == (row["prompt"], row["real"])
+        assert line["generated"] == tiny.tokenizer().decode(said[(row["key"], 0)], skip_special_tokens=True)
+        assert line["finish_reason"] in ("eos", "length")
+        assert line["score"] == len(line["generated"])
+
+
+def test_the_journal_has_the_figures_too(played: Path) -> None:
+    """For tools that follow a run by its journal alone."""
+    for stage in STAGES:
+        recorded = entry("evaluate", stage, played)
+        assert {name: recorded[name] for name in figures(played, stage)} == figures(played, stage)
+        assert recorded["work_seconds"] <= recorded["seconds"] + 1e-3
+
+
+def test_an_interrupted_evaluation_goes_on(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers that are there are not given again, and the figures are those of an undisturbed run."""
+    build(llama_folder, "whole", num_iterations=1).run()
+    run = build(llama_folder, num_iterations=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.run_phase("start", 0)
+    shards = {path: path.stat().st_mtime_ns for path in Path("run/start/held-out/sampled").glob("shard-*")}
+    assert shards
+    assert ("evaluate", "start") not in steps()
+    run.run()
+    assert {path: path.stat().st_mtime_ns for path in shards} == shards
+    for stage in ("start", "iteration-0"):
+        assert figures(Path("run"), stage) == figures(Path("whole"), stage)
+
+
+def test_an_adapter_is_measured_with_its_base(llama_folder: Path) -> None:
+    """The NLL of an adapter's model is lower than the start's after training on the same kind of data, and finite."""
+    build(llama_folder, num_iterations=1, num_train_epochs=3, peft_config=LoraConfig(task_type="CAUSAL_LM")).run()
+    start, after = (figures(Path("run"), stage)["nll"] for stage in ("start", "iteration-0"))
+    assert math.isfinite(after)
+    assert after != start
+
+
+def test_a_scorer_may_return_named_numbers(llama_folder: Path) -> None:
+    """Each name is a figure of its own."""
+
+    def marks(prompt: str, real: str, generated: str) -> dict[str, float]:
+        return {"letters": len(generated), "capitals": sum(map(str.isupper, generated))}
+
+    build(llama_folder, num_iterations=1, scorer=marks).run()
+    found = figures(Path("run"), "start")
+    lines = [json.loads(line) for line in Path("run/start/samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    letters = [value for name, value in found.items() if name.endswith("letters")]
+    assert letters == [pytest.approx(sum(len(line["generated"]) for line in lines) / len(lines))]
+    assert any("capitals" in name for name in found)
+
+
+def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(played: Path) -> None:
+    """The mean of the differences, prompt by prompt, whatever the prompts themselves are worth."""
+    before: dict[str, float] = {}
+    for stage in STAGES:
+        lines = (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+        scores = {line["key"]: line["score"] for line in map(json.loads, lines)}
+        found = figures(played, stage)
+        if before:
+            expected = sum(scores[key] - before[key] for key in before) / len(before)
+            assert found["score_change"] == pytest.approx(expected)
+            assert found["score_change_low"] <= expected <= found["score_change_high"]
+            assert 0 <= found["score_change_p"] <= 1
+            earlier = figures(played, STAGES[STAGES.index(stage) - 1])
+            assert found["nll_change"] == pytest.approx(found["nll"] - earlier["nll"])
+            assert "win_rate_change" not in found
+        else:
+            assert not any("change" in name for name in found)
+        before = scores
+    assert len(before) == 6
+    assert "change [95 %]" in (played / "table.txt").read_text(encoding="utf-8")
+
+
+def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
+    """One or several; several are told apart by their names."""
+    build(llama_folder, num_iterations=1, scorer=["exact_match", "regex:[a-z]"]).run()
+    found = figures(Path("run"), "iteration-0")
+    assert {"score/exact_match", "score/[a-z]", "score/[a-z]_change"} <= set(found)
+    with pytest.raises(RecipeError, match="`scorer` is 'exact'; known are exact_match"):
+        build(llama_folder, "other", scorer="exact")
+
+
+def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Path) -> None:
+    """Its own error is shown, nothing is recorded, and the run goes on with a scorer that works."""
+
+    def broken(prompt: str, real: str, generated: str) -> float:
+        raise ZeroDivisionError("the scorer's own words")
+
+    with pytest.raises(RecipeError, match="ZeroDivisionError: the scorer's own words"):
+        build(llama_folder, num_iterations=1, scorer=broken).run()
+    assert steps() == [("prepare", "data")]
+    build(llama_folder, num_iterations=1, scorer=length).run()
+    assert "score" in figures(Path("run"), "iteration-0")

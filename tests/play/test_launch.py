@@ -1,0 +1,197 @@
+"""Every phase as a launch of its own: under which configuration, and that it ends when it has to."""
+
+import io
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from rich.console import Console
+from rich.file_proxy import FileProxy
+
+from runs import build
+from spin_trl.config import shipped
+from spin_trl.errors import LaunchError, RecipeError
+from spin_trl.play import launch
+from spin_trl.play.launch import by_accelerate, read_accelerate_config
+from spin_trl.play.phases import PHASES
+
+
+class Launched:
+    """Stands in for `subprocess.Popen`: writes the command down, with the accelerate config that it names."""
+
+    stdout = None  # without a live display, a launch writes to the terminal itself
+
+    def __init__(self, returncode: int = 0) -> None:
+        self.returncode, self.commands, self.configs = returncode, [], []
+        self.environments: list[dict[str, str]] = []
+
+    def __call__(self, command: list[str], **options: Any) -> "Launched":
+        self.commands.append(command)
+        self.environments.append(options["env"])
+        self.configs.append(
+            yaml.safe_load(Path(command[command.index("--config_file") + 1]).read_text(encoding="utf-8"))
+        )
+        return self
+
+    def wait(self) -> int:
+        return self.returncode
+
+
+def config_file(**settings: Any) -> str:
+    """An accelerate configuration."""
+    path = Path("accelerate.yaml")
+    path.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1, **settings}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("plugin", ["FSDP", "DEEPSPEED"])
+def test_generation_is_launched_without_the_training_plugin(
+    plugin: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under FSDP or DeepSpeed a model would be loaded in parts: what trains gets the plugin, what answers does not."""
+    popen = Launched()
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
+    run = build(llama_folder, accelerate_config=options).state
+    Path("run").mkdir()
+    launched = {"start": [False], "generate": [False], "train": [True], "evaluate": [False], "baseline": [True, False]}
+    for phase, with_plugin in launched.items():
+        popen.commands.clear(), popen.configs.clear()
+        by_accelerate(run, phase, 1)
+        for arguments in popen.commands:
+            assert arguments[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
+            assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
+        # Nor do the processes of the launch look for Python's and the libraries' modules in the user's folder.
+        assert all(environment["PYTHONSAFEPATH"] == "1" for environment in popen.environments)
+        assert [config["distributed_type"] for config in popen.configs] == [
+            plugin if has_it else "MULTI_GPU" for has_it in with_plugin
+        ]
+        for config, has_it in zip(popen.configs, with_plugin, strict=True):
+            assert config["num_processes"] == 4
+            assert ("fsdp_config" in config, "deepspeed_config" in config) == (has_it, has_it)
+
+
+def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file itself, as it is."""
+    popen = Launched()
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    options = config_file(distributed_type="MULTI_GPU", num_processes=2)
+    run = build(llama_folder, accelerate_config=options).state
+    for phase in PHASES:
+        by_accelerate(run, phase, 0)
+    assert [command[command.index("--config_file") + 1] for command in popen.commands] == [options] * len(PHASES)
+
+
+def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phase, iteration and exit code; what it finished is kept."""
+    monkeypatch.setattr(launch.subprocess, "Popen", Launched(returncode=7))
+    run = build(llama_folder, accelerate_config=config_file()).state
+    with pytest.raises(LaunchError, match="train phase of iteration 1 ended with exit code 7"):
+        by_accelerate(run, "train", 1)
+
+
+def test_what_a_launch_says_is_shown_whatever_its_encoding(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above a live display, through which it passes: a library's byte that is no text must not end the run."""
+    says = [sys.executable, "-c", r"import os; os.write(1, b'rank 0 \xff is ready\n')"]
+    popen = subprocess.Popen
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, **options: popen(says, **options))
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=shown), sys.stdout))
+    by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
+    assert re.fullmatch(r"rank 0 \W+ is ready\n", shown.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "can't be read"), ("a: [", "can't be read"), ("- a", "no settings")]
+)
+def test_an_unusable_accelerate_config_is_named(text: str | None, message: str) -> None:
+    """Missing, malformed, or no mapping."""
+    path = Path("bad.yaml")
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=rf"bad\.yaml.*{message}"):
+        read_accelerate_config(str(path))
+
+
+# A launcher as PyTorch's is: its worker has a session of its own, so that no signal to a group reaches it.
+LAUNCHER = """
+import subprocess, sys, time
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+print(worker.pid, flush=True)
+worker.wait()
+time.sleep(60)
+"""
+POLITE = (
+    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: open('told', 'w').close() or sys.exit(130))"
+)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+
+@pytest.mark.parametrize("worker", [POLITE, STUBBORN], ids=["polite", "stubborn"])
+def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker is told, waited for, and killed if it does not listen: none trains on behind the next run's back."""
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 2)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, f"{worker}\nopen('ready', 'w').close()\ntime.sleep(60)"],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    child = psutil.Process(int(launcher.stdout.readline()))
+    while not Path("ready").exists():
+        time.sleep(0.01)
+    launch._end(launcher)
+    assert launcher.poll() is not None
+    deadline = time.monotonic() + 10
+    while launch._is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not launch._is_alive(child)
+    assert Path("told").exists() is (worker == POLITE)
+
+
+def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a phase runs as a process of its own ends that process, too, and goes on as Ctrl-C."""
+    ended: list[Any] = []
+
+    class Interrupted(Launched):
+        def wait(self) -> int:
+            raise KeyboardInterrupt
+
+    popen = Interrupted()
+    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    monkeypatch.setattr(launch, "_end", ended.append)
+    with pytest.raises(KeyboardInterrupt):
+        by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
+    assert ended == [popen]
+
+
+def test_a_configuration_that_ships_is_known_by_its_name() -> None:
+    """From wherever the package lies; a file of that name goes first."""
+    assert read_accelerate_config("zero3")["deepspeed_config"]["zero_stage"] == 3
+    Path("zero3").write_text(yaml.safe_dump({"distributed_type": "NO"}), encoding="utf-8")
+    assert read_accelerate_config("zero3") == {"distributed_type": "NO"}
+
+
+def test_a_name_that_is_none_names_the_nearest() -> None:
+    """And all that there are."""
+    with pytest.raises(RecipeError, match=r"no file 'zero33'.*did you mean 'zero3'\?.*fsdp2"):
+        read_accelerate_config("zero33")
+
+
+def test_several_machines_are_refused_with_the_way_to_do_it() -> None:
+    """A loop on one machine can't launch processes on another; it would wait for them for ever."""
+    path = config_file(num_machines=2, num_processes=16)
+    with pytest.raises(RecipeError, match=r"for 2 machines.*every phase is launched on all of them.*slurm\.sh"):
+        read_accelerate_config(path)
+    with pytest.raises(RecipeError, match="for 2 machines"):
+        read_accelerate_config(str(shipped.accelerate_configs()["two-machines"]))

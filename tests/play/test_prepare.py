@@ -1,0 +1,117 @@
+"""A run's data is prepared once: what is left out is counted, and later it must still be the same data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+import tiny
+from runs import build, entry
+from spin_trl.data.keys import row_keys
+from spin_trl.data.notes import CUT
+from spin_trl.errors import DataError
+from spin_trl.play.prepare import prepare_data
+from spin_trl.report.write import gather
+from spin_trl.training.trainer import SPINTrainer
+
+
+def prepare(model: Path, rows: Dataset, held_out: Dataset | None = None, **settings: Any) -> None:
+    """What a run does before its first phase."""
+    session = build(model, train_dataset=rows, eval_dataset=held_out, **settings)
+    session._claim_directory()
+    session._set_up()
+
+
+def with_bad_rows(*bad: int, first: int = 0) -> Dataset:
+    rows = tiny.sft(first + 15, "messages").to_list()[first:]
+    for number in bad:
+        rows[number]["messages"][-1]["content"] = ""
+    return Dataset.from_list(rows)
+
+
+def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In the same directory: nothing has been made. They are counted in journal, log and report, held-out ones too."""
+    with pytest.raises(DataError, match="2 of 15 rows of the train dataset can't be used"):
+        prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15))
+    prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15), bad_rows="skip", bad_rows_max=2)
+    prepared = entry("prepare", "data")
+    assert (prepared["train_rows"], prepared["held_out_rows"], prepared["bad_rows"]) == (13, 14, 3)
+    assert "2 of 15 rows of the train dataset are left out" in caplog.text
+    assert "1 of 15 rows of the held-out dataset is left out" in caplog.text
+    session = build(llama_folder)
+    warnings = gather(session.directory).warnings
+    assert any(warning.startswith("2 of 15 rows of the train dataset are left out") for warning in warnings)
+    assert any(warning.startswith("1 of 15 rows of the held-out dataset is left out") for warning in warnings)
+
+
+def test_what_is_noticed_of_held_out_rows_is_counted_apart(llama_folder: Path) -> None:
+    """A response that is cut by `max_length`: the second of the rows to train on, the first two of those held out."""
+
+    def rows(first: int, *long: int) -> Dataset:
+        found = tiny.sft(first + 15).to_list()[first:]
+        for number in long:
+            found[number]["completion"] = " ".join(["a red boat"] * 30)
+        return Dataset.from_list(found)
+
+    prepare(llama_folder, rows(0, 1), rows(15, 0, 1))
+    prepared = entry("prepare", "data")
+    assert prepared["notes"] == {CUT: {"responses": 1, "first_row": 1}}
+    assert prepared["held_out_notes"] == {CUT: {"responses": 2, "first_row": 0}}
+
+
+def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
+    llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = tiny.sft(15).add_column("category", ["boats"] * 15)
+    prepare(llama_folder, rows)
+    assert caplog.text.count("Columns of the train dataset that are not used: `category`.") == 1
+    caplog.clear()
+    prepare(llama_folder, rows)
+    assert "category" not in caplog.text
+
+
+def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
+    """In a new run; a run that version 0.1.0 began has not read it, and goes on whatever it holds."""
+    rows = tiny.sft(15, "messages").add_column("system", ["Be brief."] * 15)
+    changed = rows.remove_columns("system").add_column("system", ["Be long."] * 15)
+    prepare(llama_folder, rows)
+    assert entry("prepare", "data")["dataset"] == row_keys(rows).digest
+    with pytest.raises(DataError, match="The dataset has changed since run was started"):
+        prepare(llama_folder, changed)
+    session = build(llama_folder, run_dir="earlier", train_dataset=changed)
+    session.directory.path.mkdir()
+    session.state.journal.append("prepare", "data", dataset=row_keys(rows, 1).digest, held_out_dataset=None)
+    prepare_data(session.state, changed, None)
+
+
+def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_folder: Path, tmp_path: Path) -> None:
+    """From Python as in the model's folder, with another template, token or EOS; padding and length are no part of it."""
+    rows = tiny.sft(15, "messages")
+    prepare(llama_folder, rows)
+    more = tiny.tokenizer()
+    more.add_tokens(["boat"])
+    for other in (more, tiny.tokenizer(eos_token=tiny.END_OF_TEXT), tiny.tokenizer(chat_template=tiny.CHATML + " ")):
+        with pytest.raises(DataError, match=r"The tokenizer, its chat template .* have changed since run was started"):
+            prepare(llama_folder, rows, processing_class=other)
+    padded = tiny.tokenizer()
+    padded.padding_side, padded.model_max_length = "left", 77
+    prepare(llama_folder, rows, processing_class=padded)
+    model = tiny.save(tmp_path / "model")
+    prepare(model, rows, run_dir="another")
+    more.save_pretrained(model)
+    with pytest.raises(DataError, match=r"The tokenizer, its chat template .* have changed since another was started"):
+        prepare(model, rows, run_dir="another")
+
+
+def test_a_trainer_leaves_out_bad_rows_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same settings, and the same words."""
+    args = build(llama_folder, bad_rows="skip").state.args
+    rows = with_bad_rows(3).add_column("category", ["boats"] * 15)
+    trainer = SPINTrainer(model=str(llama_folder), args=args, train_dataset=rows)
+    assert len(trainer.train_dataset) == 14
+    assert "1 of 15 rows of the train dataset is left out" in caplog.text
+    assert "not used: `category`." in caplog.text
+    args.bad_rows = "refuse"
+    with pytest.raises(DataError, match="Row 3 of the dataset: the assistant's turn"):
+        SPINTrainer(model=str(llama_folder), args=args, train_dataset=rows)

@@ -1,0 +1,150 @@
+"""What an iteration's trainer would refuse is known before a run begins, and a rehearsal leaves no trace."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import PartialState
+from peft import LoraConfig, get_peft_model
+
+import tiny
+from runs import build
+from spin_trl.play.rehearse import OWN, USUAL, config_of, processes_of, reasons, rehearse
+from spin_trl.run.run import Run
+
+ROWS = 12
+
+
+def run_of(model: Any, **settings: Any) -> Run:
+    return build(model, **settings).state
+
+
+def said(run: Run) -> str:
+    return "\n".join(reasons(run, ROWS, 1))
+
+
+# ---- when something is asked -----------------------------------------------------------------------------------------
+
+
+def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) -> None:
+    """Of a run that has trained its first iteration, what depends on model and data has been shown to work."""
+    run = run_of(llama_folder, neftune_noise_alpha=5.0, max_length=513)
+    assert "neftune" in said(run)
+    assert "513" in said(run)
+    run.directory.ownership.claim()
+    run.journal.append("train", "iteration-0")
+    assert "neftune" in said(run)
+    assert "513" not in said(run)
+    run.journal.append("train", "iteration-1")
+    assert said(run) == ""
+    run.play.existing_run = "overwrite"  # it begins anew
+    assert "513" in said(run)
+
+
+def test_a_reason_that_has_a_name_is_not_repeated_by_the_trainer(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spin_trl.play.rehearse.rehearse", lambda *_: ["rehearsed"])
+    assert reasons(run_of(llama_folder), ROWS, 1) == ["rehearsed"]
+    (reason,) = reasons(run_of(llama_folder, neftune_noise_alpha=5.0), ROWS, 1)
+    assert "neftune" in reason
+
+
+def test_batches_are_counted_over_processes_and_where_rows_are_known(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `train_on_turn: all` there are more pairs than rows."""
+    monkeypatch.setattr("spin_trl.play.rehearse.rehearse", lambda *_: [])
+    run = run_of(llama_folder, dataloader_drop_last=True)
+    assert reasons(run, 4, 1) == []
+    assert "`dataloader_drop_last` leaves nothing" in reasons(run, 4, 2)[0]
+    run.args.train_on_turn = "all"
+    assert reasons(run, 4, 2) == []
+
+
+def test_processes_are_those_of_the_launches(tmp_path: Path) -> None:
+    """Or of the launch that the run is in."""
+    assert processes_of(None) == processes_of("") == 1
+    for config, expected in (({"num_processes": 4}, 4), ({}, 1)):
+        (tmp_path / "accelerate.yaml").write_text(
+            yaml.safe_dump({"mixed_precision": "no", **config}), encoding="utf-8"
+        )
+        assert processes_of(str(tmp_path / "accelerate.yaml")) == expected
+
+
+# ---- the model's configuration ---------------------------------------------------------------------------------------
+
+
+def test_a_configuration_is_read_and_no_weights(llama_folder: Path, tmp_path: Path) -> None:
+    """That of an adapter is its base model's; of a start from scratch, the one that it will get."""
+    adapted = get_peft_model(tiny.model(), LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.peft_config["default"].base_model_name_or_path = str(llama_folder)
+    adapted.save_pretrained(tmp_path / "sft")
+    for model in (llama_folder, tmp_path / "sft"):
+        config = config_of(run_of(model))
+        assert config is not None
+        assert (config.model_type, config.hidden_size) == ("llama", tiny.sizes()["hidden_size"])
+    scratch = config_of(run_of(None, max_length=40))
+    assert scratch is not None
+    assert scratch.max_position_embeddings == 40
+
+
+def test_a_model_without_a_configuration_is_not_looked_at() -> None:
+    """Loading it will say why."""
+    run = run_of("no/such-model")
+    assert config_of(run) is None
+    assert rehearse(run, None) == []
+
+
+# ---- the rehearsal ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, None),
+        ({"pad_token": "[X]"}, "pad_token"),
+        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "The model can't be loaded as set"),
+        ({"peft_config": LoraConfig(r=4, target_modules=["q_prog"], task_type="CAUSAL_LM")}, "q_prog"),
+    ],
+    ids=["usual", "token", "attention", "layer"],
+)
+def test_what_is_refused_for_a_model_is_known_without_its_weights(
+    settings: dict[str, Any], reason: str | None, llama_folder: Path
+) -> None:
+    run = run_of(llama_folder, **settings)
+    found = rehearse(run, config_of(run))
+    assert found == [] if reason is None else reason in found[0]
+
+
+def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None:
+    """Neither files nor random numbers, nor in accelerate's state or the run's settings."""
+    run = run_of(llama_folder, adam_beta1=0.8)  # unusual, so that a step is trained as well
+    args = run.args.to_dict()
+    states = random.getstate(), torch.get_rng_state().tolist(), dict(PartialState._shared_state)
+    assert rehearse(run, config_of(run)) == []
+    assert (random.getstate(), torch.get_rng_state().tolist(), dict(PartialState._shared_state)) == states
+    assert run.args.to_dict() == args
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rehearsal itself doesn't work then, and no run is lost to that."""
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise ValueError("no trainer today")
+
+    monkeypatch.setattr("spin_trl.play.rehearse._trainer", failing)
+    run = run_of(llama_folder)
+    assert rehearse(run, config_of(run)) == []
+
+
+def test_usual_settings_are_settings(llama_folder: Path) -> None:
+    """Of TRL's, not ours, so that none of them is exempt by a name that nobody has."""
+    assert set(vars(run_of(llama_folder).args)) >= USUAL | OWN
+    assert not USUAL & OWN

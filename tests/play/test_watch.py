@@ -1,0 +1,113 @@
+"""A terminal shows a phase while it runs; everything else is as it was afterwards."""
+
+import io
+import os
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from runs import build
+from spin_trl import SelfPlay
+from spin_trl.play.console import table_so_far
+from spin_trl.report.live import Status, view
+
+
+def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
+    """A run whose console is a terminal of a type, or none, and all that was written to it."""
+    run = build(model, **settings)
+    file = io.StringIO()
+    environment = {
+        "TERM": terminal or ""
+    }  # its own: whatever came before in this process may have imported rich in another
+    run._console = Console(
+        file=file,
+        width=120,
+        height=40,
+        force_terminal=terminal is not None,
+        color_system=None,
+        _environ=environment,
+    )
+    run.run()
+    return run, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+
+
+def test_a_terminal_shows_what_runs_and_the_table_so_far(
+    llama_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of the libraries' bars, which would tear it apart."""
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    _, said = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
+    assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
+    assert re.search(r"iteration-1: train, \d+ of 18 steps, [\d.,]+(/s| s each), \d+:\d\d left, run \d+:\d\d", said)
+    assert re.search(r"│ start \*? +│ \d\.\d+", said)
+    assert "%|" not in capfd.readouterr().err
+    # The lines that stay: one a phase, and the table once, at the end.
+    assert said.count("iteration-0: train: 18 steps") == 1
+    assert said.rindex("run, iterations 0 to 1") > said.rindex("iteration-1: evaluate: NLL")
+
+
+@pytest.mark.parametrize("terminal", [None, "dumb"])
+def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str | None) -> None:
+    """In a log nothing moves, nor on a terminal that can't move its cursor, such as the shell of an editor."""
+    _, said = watched_run(llama_folder, terminal=terminal)
+    assert "answers," not in said
+    assert said.count("run, iterations 0 to") == 2
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
+    """They are the caller's: a notebook goes on after the run."""
+    calls: list[str] = []
+    if shown:
+        monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    else:
+        monkeypatch.setenv("TQDM_DISABLE", "0")
+    for library, name in ((datasets, "progress_bars"), (transformers_logging, "progress_bar")):
+        for what in ("enable", "disable"):
+            monkeypatch.setattr(library, f"{what}_{name}", lambda call=f"{what} {name}": calls.append(call))
+    monkeypatch.setattr(datasets, "are_progress_bars_disabled", lambda: not shown)
+    monkeypatch.setattr(transformers_logging, "is_progress_bar_enabled", lambda: shown)
+    run, _ = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_iterations=1)
+    assert run.state.args.disable_tqdm is False
+    assert os.environ.get("TQDM_DISABLE") == (None if shown else "0")
+    # Four phases, the start's among them: off each time, and on again if they were on.
+    for name in ("progress_bars", "progress_bar"):
+        assert calls.count(f"disable {name}") == 4
+        assert calls.count(f"enable {name}") == (4 if shown else 0)
+
+
+@pytest.mark.parametrize(
+    ("iterations", "arms", "height"), [(3, 1, 24), (6, 2, 24), (12, 1, 24), (12, 0, 40), (2, 2, 12)]
+)
+def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
+    llama_folder: Path, iterations: int, arms: int, height: int
+) -> None:
+    """Older iterations are left out, the start stays; rich would cut the end off, with the newest."""
+    run = build(
+        llama_folder,
+        num_iterations=iterations,
+        baseline="sft" if arms else None,
+        baseline_label_smoothing=[0.0, 0.1][:arms],
+    ).state
+    stages = ["start", *(f"iteration-{t}" for t in range(iterations))]
+    stages += [f"baseline/{arm}/iteration-{t}" for arm in run.arms for t in range(iterations)]
+    for stage in stages:
+        path = run.directory.metrics(stage)
+        path.parent.mkdir(parents=True)
+        path.write_text(
+            '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}',
+            encoding="utf-8",
+        )
+    table = table_so_far(run, iterations - 1, 80, height)
+    file = io.StringIO()
+    Console(file=file, width=80).print(view(Status("train", "iteration-9", 1.0, "steps", 1, 2), table))
+    lines = file.getvalue().splitlines()
+    assert "iteration-9: train, 1 of 2 steps" in lines[0]
+    shown = "\n".join(lines[:height])
+    assert "start" in shown
+    for name in (f"iteration {iterations - 1}", *(f"{arm.replace('-', ' ')} {iterations - 1}" for arm in run.arms)):
+        assert name in shown or height < 20

@@ -1,0 +1,64 @@
+"""Where two answers differ is marked by words, in bounded time, and no character gets lost."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spin_trl.report.html.diff import MOST_WORDS, compare
+
+
+def marked(parts):
+    return [part.text for part in parts if part.differs]
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "only_real", "only_generated"),
+    [
+        ("A kite, red: Cleo.", "A kite, blue: Cleo.", ["red"], ["blue"]),
+        ("In the barn.", "In the barn!", ["."], ["!"]),
+        ("one two three", "one three", ["two"], []),
+        ("one\n  two", "one two", [], []),
+        ("same", "same", [], []),
+        ("", "new words", [], ["new words"]),
+        ("我喜欢猫", "我喜欢狗", ["猫"], ["狗"]),
+        ("हिन्दी 👩‍👩‍👧 x", "हिन्दी 👩‍👩‍👦 x", ["👩‍👩‍👧"], ["👩‍👩‍👦"]),
+    ],
+)
+def test_what_only_one_of_them_has_is_marked(real, generated, only_real, only_generated):
+    found = compare(real, generated)
+    assert (marked(found.one), marked(found.other)) == (only_real, only_generated)
+    assert found.is_whole
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_the_parts_are_the_texts(one, other):
+    found = compare(one, other)
+    assert "".join(part.text for part in found.one) == one
+    assert "".join(part.text for part in found.other) == other
+    assert not any(part.text == "" for part in [*found.one, *found.other])
+
+
+def test_long_texts_are_compared_at_their_beginning_and_that_is_said():
+    words = [f"word{number}" for number in range(MOST_WORDS)]
+    assert compare(" ".join(words), " ".join(words)).is_whole
+    longer = compare(" ".join([*words, "end"]), " ".join([*words, "other"]))
+    assert not longer.is_whole
+    assert marked(longer.one) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("the cat " * 5000, "the " * 9000 + "cat"),
+        ("a b " * 5000, "b a c " * 4000),
+        ("x" * 1_000_000, "y" * 1_000_000),
+        ("." * 1_000_000, "?" * 1_000_000),
+    ],
+)
+def test_answers_that_repeat_themselves_take_no_longer(one, other):
+    started = time.process_time()
+    for _ in range(3):
+        compare(one, other)
+    assert time.process_time() - started < 0.6

@@ -1,0 +1,269 @@
+"""Training checkpoints that count: those whose manifest was written after everything else."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+
+import tiny
+from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.run.checkpoint import MANIFEST, is_of_a_model, kept_files, latest, newest_complete, write_manifest
+
+
+def checkpoint(folder: Path, step: int, num_processes: int = 1) -> Path:
+    """A checkpoint of two files, one of them in a folder of its own, declared complete."""
+    path = folder / f"checkpoint-{step}"
+    (path / "inner").mkdir(parents=True)
+    (path / "model.safetensors").write_bytes(b"weights" * step)
+    (path / "inner" / "rng_state.pth").write_bytes(b"state")
+    write_manifest(path, num_processes)
+    return path
+
+
+def test_the_newest_is_found_by_its_step_not_by_its_name(tmp_path: Path) -> None:
+    """Step 10 comes after step 9, and folders that are no checkpoints don't matter."""
+    checkpoint(tmp_path, 9)
+    newest = checkpoint(tmp_path, 10)
+    for name in ("checkpoint-best", "checkpoint-", "runs", "checkpoint-11.tmp"):
+        (tmp_path / name).mkdir()
+    assert latest(tmp_path, 1) == newest
+
+
+def test_there_may_be_none(tmp_path: Path) -> None:
+    """An empty folder, or one that does not exist, has nothing to resume."""
+    assert latest(tmp_path, 1) is None
+    assert latest(tmp_path / "missing", 1) is None
+
+
+def _without_manifest(path: Path) -> None:
+    (path / MANIFEST).unlink()
+
+
+def _cut_manifest(path: Path) -> None:
+    whole = (path / MANIFEST).read_bytes()
+    (path / MANIFEST).write_bytes(whole[: len(whole) // 2])
+
+
+def _without_a_file(path: Path) -> None:
+    (path / "inner" / "rng_state.pth").unlink()
+
+
+def _cut_file(path: Path) -> None:
+    (path / "model.safetensors").write_bytes(b"wei")
+
+
+def _manifest_of_something_else(path: Path) -> None:
+    (path / MANIFEST).write_text(json.dumps({"files": {}}), encoding="utf-8")
+
+
+def _manifest_of_a_list(path: Path) -> None:
+    (path / MANIFEST).write_text("[]", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_manifest,
+        _cut_manifest,
+        _without_a_file,
+        _cut_file,
+        _manifest_of_something_else,
+        _manifest_of_a_list,
+    ],
+)
+def test_a_half_written_one_is_passed_over(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the machine did not finish writing is skipped with a word, and the one before it is taken."""
+    older = checkpoint(tmp_path, 4)
+    damage(checkpoint(tmp_path, 5))
+    assert latest(tmp_path, 1) == older
+    assert "checkpoint-5 was not written to its end" in caplog.text
+
+
+def test_another_number_of_processes_starts_from_the_beginning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Random states and skipped batches fix the number; the log says what happens."""
+    checkpoint(tmp_path, 5, num_processes=2)
+    assert latest(tmp_path, 2) is not None
+    assert latest(tmp_path, 1) is None
+    assert "written by 2 processes; with 1, the iteration's training starts from its beginning" in caplog.text
+
+
+def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
+    """Written again, it does not list itself."""
+    path = checkpoint(tmp_path, 3)
+    write_manifest(path, 4)
+    assert json.loads((path / MANIFEST).read_text(encoding="utf-8")) == {
+        "num_processes": 4,
+        "files": {"inner/rng_state.pth": 5, "model.safetensors": 21},
+    }
+
+
+RESUMED_FROM = {
+    "model.safetensors",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "tokenizer.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "spiece.model",
+    "README.md",
+    "mine/adapter_model.safetensors",
+    "mine/adapter_config.json",
+    "optimizer.pt",
+    "optimizer.bin",
+    "scheduler.pt",
+    "scaler.pt",
+    "rng_state.pth",
+    "rng_state_11.pth",
+    "trainer_state.json",
+    "pytorch_model_fsdp.bin",
+    "pytorch_model_fsdp_0/.metadata",
+    "pytorch_model_fsdp_0/__0_0.distcp",
+    "optimizer_0/__1_0.distcp",
+    "latest",
+    "zero_to_fp32.py",
+    "global_step3/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+}
+"""What Trainer writes on one process and on several, with FSDP, and with DeepSpeed."""
+
+NOBODYS = {
+    "training_args.bin",
+    "inner/training_args.bin",
+    "pytorch_model.bin",
+    "evil.pkl",
+    "mine.pt",
+    "ema.pth",
+    "latest.bin",
+}
+"""What nothing of ours is resumed from."""
+
+
+def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
+    """By a list of names, whatever else lies there; links are not followed."""
+    for name in RESUMED_FROM | NOBODYS:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "linked.json").symlink_to(tmp_path / "config.json")
+    write_manifest(tmp_path, 1)
+    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files(tmp_path)}
+    assert kept == RESUMED_FROM | {MANIFEST}
+    assert set(json.loads((tmp_path / MANIFEST).read_text(encoding="utf-8"))["files"]) == RESUMED_FROM
+    assert not any(
+        map(is_of_a_model, map(Path, ("a.bin", "a.pt", "a.pth", "a.pkl", "a.pickle", "a.ckpt", "a.npy", "a")))
+    )
+
+
+def test_an_earlier_checkpoint_counts_without_the_arguments_that_it_lists(tmp_path: Path) -> None:
+    """Version 0.1.0 kept the pickle of Trainer's arguments, and listed it with its size."""
+    path = checkpoint(tmp_path, 3)
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"]["training_args.bin"] = 6000
+    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    assert latest(tmp_path, 1) == newest_complete(tmp_path) == path
+    (path / "training_args.bin").write_bytes(b"another size")
+    assert latest(tmp_path, 1) == path
+    assert path / "training_args.bin" not in set(kept_files(path))
+
+
+class Hostile:
+    """An object whose pickle makes a folder when it is loaded."""
+
+    def __init__(self, trace: Path) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._trace),)
+
+
+def trained(folder: Path, steps: int, resume: str | None = None, **settings: Any) -> SPINTrainer:
+    """A trainer that has saved a checkpoint after every step."""
+    args = SPINConfig(
+        str(folder),
+        max_length=64,
+        use_cpu=True,
+        bf16=False,
+        max_steps=steps,
+        max_new_tokens=4,
+        per_device_train_batch_size=2,
+        generation_batch_size=4,
+        save_strategy="steps",
+        save_steps=1,
+        report_to="none",
+        disable_tqdm=True,
+        lr_scheduler_type="constant",
+        learning_rate=1e-2,
+        **settings,
+    )
+    adapter = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM") if folder.name == "adapter" else None
+    trainer = SPINTrainer(
+        tiny.model(), args=args, train_dataset=tiny.sft(4), processing_class=tiny.tokenizer(), peft_config=adapter
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("name", ["full", "adapter"])
+def test_no_model_and_no_checkpoint_holds_trainers_arguments(name: str, tmp_path: Path) -> None:
+    """Whoever calls `save_model`; a model's folder holds no pickle, a checkpoint Trainer's own states alone."""
+    trainer = trained(tmp_path / name, 2)
+    trainer.save_model(str(tmp_path / "model"))
+    trainer.save_model()
+    assert all(map(is_of_a_model, (tmp_path / "model").iterdir()))
+    assert (tmp_path / name / "config.json").exists() != (name == "adapter")
+    assert not list(tmp_path.rglob("training_args.bin"))
+    pickles = {path.name for path in (tmp_path / name / "checkpoint-2").rglob("*") if not is_of_a_model(path)}
+    assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    assert set(kept_files(tmp_path / name / "checkpoint-2")) == {
+        path for path in (tmp_path / name / "checkpoint-2").rglob("*") if path.is_file()
+    }
+
+
+def test_a_push_while_training_has_no_arguments_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainer's own push writes them a second time, into the folder that it uploads."""
+    trainer = trained(tmp_path / "full", 1)
+    uploaded: list[set[str]] = []
+
+    class Api:
+        def upload_folder(self, *, folder_path: str, **more: Any) -> None:
+            uploaded.append({path.name for path in Path(folder_path).iterdir()})
+
+    monkeypatch.setattr("transformers.trainer.hf_api", Api)
+    trainer.hub_model_id, trainer.push_in_progress = "me/model", None
+    trainer._push_from_checkpoint(str(tmp_path / "full" / "checkpoint-1"))
+    assert len(uploaded) == 1
+    assert "model.safetensors" in uploaded[0]
+    assert "training_args.bin" not in uploaded[0]
+    saved = torch.save
+    assert saved.__module__ == "torch.serialization", "saving is as it was"
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_was_tampered_with_runs_no_code(name: str, tmp_path: Path) -> None:
+    """Whoever may write to a backup could put a pickle there that runs whatever it likes."""
+    trained(tmp_path / "full", 1)
+    folder = tmp_path / "full" / "checkpoint-1"
+    torch.save(Hostile(tmp_path / "trace"), folder / name)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        trained(tmp_path / "full", 2, resume=str(folder))
+    assert not (tmp_path / "trace").exists()
+    torch.load(folder / name, weights_only=False)
+    assert (tmp_path / "trace").exists(), "it would have"
+
+
+def test_the_arguments_of_an_earlier_version_are_not_loaded(tmp_path: Path) -> None:
+    """What stands in its place is looked at by nobody."""
+    trained(tmp_path / "full", 1)
+    folder = tmp_path / "full" / "checkpoint-1"
+    torch.save(Hostile(tmp_path / "trace"), folder / "training_args.bin")
+    assert trained(tmp_path / "full", 2, resume=str(folder)).state.global_step == 2
+    assert not (tmp_path / "trace").exists()

@@ -1,0 +1,115 @@
+"""The journal keeps what finished, and survives the machine's death at any byte."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spin_trl.run.journal import Journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.jsonl")
+
+
+def phases(journal: Journal) -> list[tuple[str, str]]:
+    return [(entry["phase"], entry["stage"]) for entry in journal.entries()]
+
+
+def test_a_new_journal_is_empty(journal: Journal) -> None:
+    """It need not exist."""
+    assert journal.entries() == []
+    assert journal.find("train", "iteration-0") is None
+    assert not journal.path.exists()
+
+
+def test_every_finished_step_is_a_line(journal: Journal) -> None:
+    """In order, with its figures and the time."""
+    journal.append("generate", "iteration-0", tokens=120)
+    journal.append("train", "iteration-0", loss=0.693, pairs={"total": 8, "empty": 1})
+    lines = [json.loads(line) for line in journal.path.read_text(encoding="utf-8").splitlines()]
+    assert lines == journal.entries()
+    assert phases(journal) == [("generate", "iteration-0"), ("train", "iteration-0")]
+    assert lines[0]["tokens"] == 120
+    assert lines[1]["pairs"] == {"total": 8, "empty": 1}
+    assert lines[0]["time"] <= lines[1]["time"]
+
+
+def test_the_newest_record_of_a_step_counts(journal: Journal) -> None:
+    """A step that was played again has its later figures; other stages and phases are other steps."""
+    for loss in (0.7, 0.5):
+        journal.append("train", "iteration-0", loss=loss)
+    journal.append("train", "iteration-1", loss=0.3)
+    journal.append("evaluate", "iteration-0", nll=2.0)
+    found = journal.find("train", "iteration-0")
+    assert found is not None
+    assert found["loss"] == 0.5
+    assert journal.find("generate", "iteration-0") is None
+
+
+def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(journal: Journal) -> None:
+    """Whatever part of the last line reached the disk: it is passed over, and the next one is readable."""
+    journal.append("generate", "iteration-0", note="θ and é")
+    first = len(journal.path.read_bytes())
+    journal.append("train", "iteration-0", loss=0.5)
+    whole = journal.path.read_bytes()
+    for length in range(first, len(whole)):
+        journal.path.write_bytes(whole[:length])
+        assert phases(journal) == [("generate", "iteration-0")]
+        journal.append("evaluate", "iteration-0")
+        assert phases(journal) == [("generate", "iteration-0"), ("evaluate", "iteration-0")]
+        assert journal.path.read_bytes().count(b"\n") == 2
+
+
+def test_zeros_behind_the_last_line_are_passed_over(journal: Journal) -> None:
+    """What some file systems leave after a power cut."""
+    journal.append("generate", "iteration-0")
+    with journal.path.open("ab") as file:
+        file.write(b"\0" * 40 + b"\n" + b"\0" * 10)
+    assert phases(journal) == [("generate", "iteration-0")]
+    journal.append("train", "iteration-0")
+    assert phases(journal) == [("generate", "iteration-0"), ("train", "iteration-0")]
+
+
+def test_a_full_disk_leaves_the_journal_readable(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step that could not be recorded counts as not finished; those before it stay."""
+    journal.append("generate", "iteration-0")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            journal.append("train", "iteration-0")
+    assert ("generate", "iteration-0") in phases(journal)
+    journal.append("evaluate", "iteration-0")
+    assert phases(journal)[-1] == ("evaluate", "iteration-0")
+
+
+def test_a_record_is_on_the_disk_before_the_next_step(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushed and synchronised, with the whole line."""
+    synced: list[bytes] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(journal.path.read_bytes()), fsync(handle))[1])
+    journal.append("generate", "iteration-0")
+    assert synced == [journal.path.read_bytes()]
+    assert synced[0].endswith(b"}\n")
+
+
+def test_two_processes_may_write_at_the_same_time(journal: Journal) -> None:
+    """A stage is benchmarked while the run plays on: no line is lost."""
+    write = (
+        "import sys, pathlib; from spin_trl.run.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "for number in range(150): journal.append('phase', sys.argv[2], number=number)\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", write, str(journal.path), name]) for name in ("one", "two")]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for name in ("one", "two"):
+        assert [entry["number"] for entry in journal.entries() if entry["stage"] == name] == list(range(150))

@@ -1,0 +1,119 @@
+"""How far a phase is, and how long the rest will take: from rates, and from what phases took before."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import build
+from spin_trl.run.progress import Progress, seconds_left_of_run
+
+PHASES = ("generate", "train", "evaluate", "baseline")
+
+
+def test_the_rate_counts_what_was_done_here() -> None:
+    """40 of 100 were there before an interrupt; 20 more in 10 seconds are 2 a second, and 40 are left: 20 seconds."""
+    progress = Progress()
+    progress.begin("answers", 40, 100)
+    progress.started = 1000.0
+    progress.report(60, tokens=500)
+    assert progress.rate(1010.0) == 2.0
+    assert progress.seconds_left(1010.0) == 20.0
+    assert progress.tokens == 500
+
+
+def test_nobody_knows_before_the_first_is_done() -> None:
+    progress = Progress()
+    assert progress.seconds_left(progress.started + 5) is None
+    progress.begin("steps", 7, 10)
+    assert progress.rate(progress.started + 5) is None
+
+
+def test_a_generation_begins_a_count_of_its_own() -> None:
+    """Sampled answers, then greedy ones: the second count begins at its first call."""
+    progress = Progress()
+    for done, tokens in ((0, 0), (8, 90), (16, 150)):
+        progress.answered(done, 16, tokens)
+    assert (progress.what, progress.done, progress.total, progress.tokens) == ("answers", 16, 16, 150)
+    progress.answered(4, 16, 0)
+    assert (progress.done, progress.first, progress.tokens) == (4, 4, 0)
+
+
+def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is the machine's; half of a file, or none, leaves what was known."""
+    told, reader = Progress(file=tmp_path / "progress.json"), Progress()
+    reader.read(tmp_path / "progress.json")
+    assert reader.total == 0
+    told.begin("steps", 3, 10)
+    reader.read(tmp_path / "progress.json")
+    assert (reader.what, reader.done, reader.total, reader.started) == ("steps", 3, 10, told.started)
+    told._written -= 1
+    told.report(5)
+    reader.read(tmp_path / "progress.json")
+    assert (reader.done, reader.first, reader.rate(told.started + 4)) == (5, 3, 0.5)
+    told.report(6)  # too soon to be written down again
+    reader.read(tmp_path / "progress.json")
+    assert reader.done == 5
+    (tmp_path / "progress.json").write_text('{"what": "st', encoding="utf-8")
+    reader.read(tmp_path / "progress.json")
+    assert reader.done == 5
+
+
+def test_a_full_disk_does_not_end_a_phase_that_is_watched(tmp_path: Path) -> None:
+    Progress(file=tmp_path / "no" / "such" / "folder.json").begin("steps", 0, 3)
+
+
+def line(phase: str, stage: str, seconds: float) -> dict[str, Any]:
+    return {"phase": phase, "stage": stage, "seconds": seconds}
+
+
+ENTRIES = [
+    {"phase": "prepare", "stage": "data"},
+    line("train", "start", 999.0),
+    line("generate", "iteration-0", 10.0),
+    line("train", "iteration-0", 20.0),
+    line("evaluate", "iteration-0", 3.0),
+    {"phase": "gate", "stage": "iteration-0"},
+    line("train", "baseline/sft/iteration-0", 5.0),
+    line("evaluate", "baseline/sft/iteration-0", 1.0),
+    line("train", "baseline/sft-smoothing-0.1/iteration-0", 6.0),
+    line("evaluate", "baseline/sft-smoothing-0.1/iteration-0", 2.0),
+    line("lm-eval", "iteration-0", 7200.0),
+    line("lm-eval", "baseline/sft/iteration-0", 7200.0),
+]
+"""An iteration of 10 + 20 + 3 seconds, 14 of two baseline arms, and benchmarks that somebody has asked for."""
+
+
+def test_the_rest_of_a_run_takes_as_long_as_before() -> None:
+    """Training in iteration 1 of 3, 15 seconds left: 3 + 14, and a whole iteration of 47."""
+    entries = [*ENTRIES, line("generate", "iteration-1", 12.0)]
+    # Generation took 12 the last time.
+    assert seconds_left_of_run(entries, PHASES, "train", 1, 3, 15.0) == 15 + 3 + 14 + (12 + 20 + 3 + 14)
+    assert seconds_left_of_run(entries, PHASES, "train", 1, 2, 15.0) == 15 + 3 + 14
+    assert seconds_left_of_run(entries, PHASES, "train", 1, 2, None) == 20 + 3 + 14
+
+
+def test_an_arm_that_is_done_does_not_stand_for_its_whole_phase() -> None:
+    entries = [*ENTRIES, line("train", "baseline/sft/iteration-1", 500.0)]
+    assert seconds_left_of_run(entries, PHASES, "baseline", 1, 2, None) == 14
+
+
+def test_a_phase_that_nobody_has_seen_takes_nobody_knows_how_long() -> None:
+    assert seconds_left_of_run(ENTRIES[:4], PHASES, "train", 0, 1, 5.0) is None
+    assert seconds_left_of_run(ENTRIES[:5], PHASES[:3], "evaluate", 0, 1, 5.0) == 5.0
+
+
+def test_phases_say_how_far_they_are(llama_folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are counted when generating, steps when training: all of them, at the end."""
+    seen: list[tuple[str, int, int]] = []
+    original = Progress.report
+
+    def report(self: Progress, done: int, tokens: int = 0) -> None:
+        original(self, done, tokens)
+        seen.append((self.what, self.done, self.total))
+
+    monkeypatch.setattr(Progress, "report", report)
+    build(llama_folder, num_iterations=1, baseline="sft").run()
+    # 3 held-out answers, 12 to train on, 3 steps, 3 answers, 3 steps of the baseline and 3 answers of its model.
+    finished = [f"{done} {what}" for what, done, total in seen if done == total]
+    assert finished == ["3 answers", "12 answers", "3 steps", "3 answers", "3 steps", "3 answers"]

@@ -1,0 +1,314 @@
+"""A run's settings are frozen at its start: what would change its outcome is refused, and secrets are never written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from accelerate import PartialState
+from peft import LoraConfig
+
+from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
+from spin_trl.config.recipe import read
+from spin_trl.errors import RecipeError, RunDirectoryError
+from spin_trl.report.write import read_record
+from spin_trl.run.directory import RunDirectory
+from spin_trl.run.run import Run
+from spin_trl.run.settings import FREE, differences_from_defaults, freeze, python_settings, renew
+
+CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
+
+
+def a_run(tmp_path: Path, play: dict[str, Any] | None = None, peft_config: Any = None, **settings: Any) -> Run:
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir(exist_ok=True)
+    args = SPINConfig(str(tmp_path / "out"), **{**CPU, **settings})
+    return Run(directory, args, SelfPlayConfig(**(play or {})), "org/model", peft_config=peft_config)
+
+
+def frozen(run: Run) -> dict[str, Any]:
+    return yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))
+
+
+# ---- what is written ----------------------------------------------------------------------------------------------------
+
+
+def test_only_what_differs_from_the_defaults_is_written() -> None:
+    """A recipe that says what was chosen."""
+    assert differences_from_defaults(SelfPlayConfig(), StartConfig()) == {}
+    args = SPINConfig("out", **CPU, beta=0.5, loss_type="hinge", temperature=0.7)
+    written = differences_from_defaults(args)
+    assert written == {
+        "output_dir": "out",
+        "use_cpu": True,
+        "bf16": False,
+        "beta": 0.5,
+        "loss_type": ["hinge"],
+        "temperature": 0.7,
+    }
+
+
+def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TrainingArguments set it for the whole process; a run on a GPU must not move to the CPU when settings are read."""
+    args = SPINConfig("out", **CPU)
+    state = PartialState()
+    monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))  # stands in for a GPU
+    differences_from_defaults(args)
+    assert PartialState().device == torch.device("meta")
+    assert state.device == torch.device("meta")
+
+
+def test_what_is_written_is_plain_yaml() -> None:
+    """Enums, tuples and numbers read back as YAML's own."""
+    args = SPINConfig("out", **CPU, optim="rmsprop", lr_scheduler_type="cosine", learning_rate=5e-7)
+    written = yaml.safe_load(yaml.safe_dump(differences_from_defaults(args)))
+    assert (written["optim"], written["lr_scheduler_type"], written["learning_rate"]) == ("rmsprop", "cosine", 5e-7)
+
+
+def test_tokens_are_never_written(tmp_path: Path) -> None:
+    """A run directory is pushed and shown to others."""
+    run = a_run(tmp_path, hub_token="hf_secret")
+    freeze(run.directory, python_settings(run))
+    assert "hf_secret" not in run.directory.recipe.read_text(encoding="utf-8")
+
+
+def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
+    """Model and LoRA stand under `python`, which no recipe has."""
+    run = a_run(tmp_path, peft_config=LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    written = yaml.safe_load(yaml.safe_dump(python_settings(run)))
+    assert written["python"]["model"] == "org/model"
+    assert written["python"]["peft_config"]["r"] == 4
+    assert written["python"]["peft_config"]["target_modules"] == ["q_proj"]
+    assert written["python"]["quantization_config"] is None
+
+
+# ---- what is compared ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
+    """The second call finds what the first one wrote, and leaves it."""
+    run = a_run(tmp_path, beta=0.5)
+    freeze(run.directory, python_settings(run))
+    before = run.directory.recipe.read_bytes()
+    freeze(a_run(tmp_path, beta=0.5).directory, python_settings(a_run(tmp_path, beta=0.5)))
+    assert run.directory.recipe.read_bytes() == before
+    assert frozen(run)["beta"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"beta": 0.5}, {"beta": 0.1}, r"beta: 0\.5 there, None now"),
+        ({}, {"temperature": 0.7}, r"temperature: None there, 0\.7 now"),
+        ({"loss_type": "space"}, {"loss_type": "hinge"}, r"loss_type: \['space'\] there, \['hinge'\] now"),
+        ({"seed": 1}, {"seed": 2}, "seed: 1 there, 2 now"),
+    ],
+)
+def test_another_setting_is_another_run(
+    before: dict[str, Any], now: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Refused with both values and with what to do, and nothing of the run is touched."""
+    run = a_run(tmp_path, **before)
+    freeze(run.directory, python_settings(run))
+    content = run.directory.recipe.read_bytes()
+    with pytest.raises(
+        RunDirectoryError, match=rf"belongs to a run with other settings \({said}\)\. Use another `run_dir`"
+    ):
+        freeze(a_run(tmp_path, **now).directory, python_settings(a_run(tmp_path, **now)))
+    assert run.directory.recipe.read_bytes() == content
+
+
+def test_every_difference_is_named(tmp_path: Path) -> None:
+    """Not one at a time."""
+    run = a_run(tmp_path, beta=0.5, seed=1)
+    freeze(run.directory, python_settings(run))
+    other = a_run(tmp_path, peft_config=LoraConfig(r=4))
+    with pytest.raises(RunDirectoryError, match=r"beta: .*; python: .*; seed: "):
+        freeze(other.directory, python_settings(other))
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({"disable_tqdm": True}, {"disable_tqdm": False}),
+        ({}, {"save_total_limit": 1}),
+        ({}, {"dataloader_num_workers": 2}),
+        ({"report_to": "none"}, {}),
+    ],
+)
+def test_what_does_not_change_the_outcome_may_change(
+    before: dict[str, Any], now: dict[str, Any], tmp_path: Path
+) -> None:
+    """How a run is played and shown is free."""
+    assert {*before, *now} <= FREE
+    run = a_run(tmp_path, **before)
+    freeze(run.directory, python_settings(run))
+    freeze(a_run(tmp_path, **now).directory, python_settings(a_run(tmp_path, **now)))
+
+
+def rates(*values: float) -> dict[str, Any]:
+    return {"num_iterations": len(values), "per_iteration": {"learning_rate": list(values)}}
+
+
+def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
+    """More iterations, with lists that go on; what has been played must be the same."""
+    run = a_run(tmp_path, rates(5e-7, 1e-7))
+    freeze(run.directory, python_settings(run))
+    longer = a_run(tmp_path, rates(5e-7, 1e-7, 1e-8))
+    freeze(longer.directory, python_settings(longer))
+    other = a_run(tmp_path, rates(5e-7, 2e-7, 1e-8))
+    with pytest.raises(RunDirectoryError, match="per_iteration: "):
+        freeze(other.directory, python_settings(other))
+
+
+def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
+    """Its iterations had one number."""
+    run = a_run(tmp_path, rates(5e-7, 1e-7))
+    freeze(run.directory, python_settings(run))
+    other = a_run(tmp_path, {"num_iterations": 2, "per_iteration": {"beta": [0.1, 0.2]}})
+    with pytest.raises(RunDirectoryError, match="per_iteration: "):
+        freeze(other.directory, python_settings(other))
+
+
+def test_a_token_is_never_written_down() -> None:
+    """Neither as a setting of its own nor inside what a model is loaded with."""
+    args = SPINConfig(
+        use_cpu=True, bf16=False, hub_token="hf_secret", model_init_kwargs={"token": "hf_secret", "revision": "v1"}
+    )
+    settings = differences_from_defaults(args)
+    assert "hf_secret" not in str(settings)
+    assert settings["model_init_kwargs"] == {"revision": "v1"}
+
+
+def test_frozen_settings_that_hold_a_token_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Of an earlier version, or written by hand. Neither the run nor its report repeats it."""
+    run = a_run(tmp_path)
+    text = yaml.safe_dump({**python_settings(run), "model_init_kwargs": {"headers": {"api_key": "abc123xyz"}}})
+    run.directory.recipe.write_text(text, encoding="utf-8")
+    for use in (lambda: freeze(run.directory, python_settings(run)), lambda: read_record(run.directory)):
+        with pytest.raises(RecipeError) as caught:
+            use()
+        message = str(caught.value)
+        assert message.startswith(f"{run.directory.recipe}: `model_init_kwargs.headers.api_key` can't be a setting")
+        assert "Remove it there." in message
+        assert "abc123xyz" not in message
+
+
+def test_a_run_that_was_begun_with_a_token_goes_on_without_it(tmp_path: Path) -> None:
+    """Version 0.1.0 left the token out when it froze the settings, and the mapping that it stood in stayed."""
+    before = a_run(tmp_path, model_init_kwargs={"token": "hf_secret"})
+    freeze(before.directory, python_settings(before))
+    assert frozen(before)["model_init_kwargs"] == {}
+    now = a_run(tmp_path)
+    freeze(now.directory, python_settings(now))
+    other = a_run(tmp_path, model_init_kwargs={"revision": "v1"})
+    with pytest.raises(RunDirectoryError, match="model_init_kwargs"):
+        freeze(other.directory, python_settings(other))
+
+
+def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
+    """A phase that is launched on its own reads it there; a longer run has more iterations for it, too."""
+    run = a_run(tmp_path, play={"num_iterations": 2})
+    freeze(run.directory, python_settings(run))
+    longer = a_run(tmp_path, play={"num_iterations": 4})
+    freeze(longer.directory, python_settings(longer))
+    assert yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))["num_iterations"] == 2
+    renew(longer.directory, python_settings(longer))
+    assert yaml.safe_load(run.directory.recipe.read_text(encoding="utf-8"))["num_iterations"] == 4
+    stamp = run.directory.recipe.stat().st_mtime_ns
+    renew(longer.directory, python_settings(longer))
+    assert run.directory.recipe.stat().st_mtime_ns == stamp
+
+
+# ---- other names for the same things ------------------------------------------------------------------------------------
+
+
+def begun(folder: Path, **settings: Any) -> RunDirectory:
+    """A run whose data has been prepared, started from `folder`'s parent."""
+    directory = RunDirectory(folder)
+    directory.ownership.claim()
+    freeze(directory, settings)
+    directory.own("journal.jsonl").write_text('{"phase": "prepare", "stage": "data"}\n', encoding="utf-8")
+    return directory
+
+
+def asked(answer: bool, calls: list[bool]) -> Any:
+    """Stands in for loading and hashing a model."""
+
+    def is_same() -> bool:
+        calls.append(answer)
+        return answer
+
+    return is_same
+
+
+def test_the_same_paths_from_another_folder_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is hashed for that, and the settings stay as they were written."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "train.jsonl").touch()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    begun(tmp_path / "run", model_name_or_path="model", dataset_name="train.jsonl", seed=1)
+    monkeypatch.chdir("other")
+    directory, calls = RunDirectory("../run"), []
+    now = {"model_name_or_path": str(tmp_path / "model"), "dataset_name": "../train.jsonl", "seed": 1}
+    freeze(directory, now, asked(False, calls))
+    renew(directory, {**now, "num_iterations": 4})
+    assert yaml.safe_load(directory.recipe.read_text(encoding="utf-8")) == {
+        "model_name_or_path": "model",
+        "dataset_name": "train.jsonl",
+        "seed": 1,
+        "num_iterations": 4,
+    }
+    assert (calls, directory.ownership.paths_from()) == ([], tmp_path.resolve())
+
+
+def test_a_model_of_another_name_is_asked_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, and only if nothing else differs; the message has both names."""
+    monkeypatch.chdir(tmp_path)
+    directory, calls = begun(tmp_path / "run", model_name_or_path="org/model", seed=1), []
+    now = {"model_name_or_path": "mirror/model", "model_revision": "v1", "seed": 1}
+    freeze(directory, now, asked(True, calls))
+    assert calls == [True]
+    with pytest.raises(RunDirectoryError, match=r"model_name_or_path: 'org/model' there, 'mirror/model' now"):
+        freeze(directory, now, asked(False, calls))
+    with pytest.raises(RunDirectoryError, match=r"seed: 1 there, 2 now"):
+        freeze(directory, {**now, "seed": 2}, asked(True, calls))
+    assert calls == [True, False]
+
+
+def test_a_model_of_another_name_is_asked_for_its_weights_from_python_too(tmp_path: Path) -> None:
+    directory = begun(tmp_path / "run", python={"model": "org/model", "peft_config": None})
+    freeze(directory, {"python": {"model": "mirror/model", "peft_config": None}}, lambda: True)
+    with pytest.raises(RunDirectoryError, match="python: "):
+        freeze(directory, {"python": {"model": "org/model", "peft_config": {"r": 4}}}, lambda: True)
+
+
+def test_data_of_another_name_is_compared_when_it_is_prepared(tmp_path: Path) -> None:
+    """Until something has been prepared, there is nothing to compare with."""
+    directory = begun(tmp_path / "run", dataset_name="org/data", dataset_revision="v1")
+    freeze(directory, {"dataset_name": "copy.jsonl"})
+    directory.journal.unlink()
+    with pytest.raises(RunDirectoryError, match="dataset_name: "):
+        freeze(directory, {"dataset_name": "copy.jsonl"})
+
+
+def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase that is launched from another one finds data and model, also if the whole project has been moved."""
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    (tmp_path / "project" / "train.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "project")
+    named = {"model_name_or_path": "model", "dataset_name": "train.jsonl", "held_out_name": "a/b"}
+    begun(Path("runs/my"), **CPU, **named, run_dir="runs/my")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename("moved")
+    recipe = read(str(Path("moved/runs/my")))
+    place = (tmp_path / "moved").resolve()
+    assert recipe.model.model_name_or_path == str(place / "model")
+    assert recipe.data.dataset_name == str(place / "train.jsonl")
+    assert recipe.data.held_out_name == "a/b"
+    assert recipe.play.run_dir == str(place / "runs" / "my")
+    assert recipe.name == "my"
+    monkeypatch.chdir("moved")
+    assert read("runs/my").data.dataset_name == "train.jsonl"

@@ -1,0 +1,188 @@
+"""Arguments from Python: taken in every usual kind, or refused by name and kind, never with an error from deep inside."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from datasets import Dataset, DatasetDict
+from transformers import TrainingArguments
+from trl import DPOConfig, SFTConfig
+
+import tiny
+from runs import SETTINGS
+from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
+from spin_trl.errors import DataError, SpinError
+from spin_trl.training.arguments import as_dataset, as_datasets, as_settings, human_responses, of_pairs
+
+ROWS = [{"prompt": "a b", "completion": "c"}, {"prompt": "d", "completion": "e", "weight": 1}]
+
+
+def rows_of(dataset: Dataset) -> list[dict[str, Any]]:
+    """The rows, as Python's own values."""
+    return list(dataset.with_format(None))
+
+
+def test_every_usual_kind_of_dataset_is_read_as_it_is_stored() -> None:
+    """Rows, data frames, formats, transforms; what only a later row has becomes a column, too."""
+    stored = Dataset.from_list(
+        [{"prompt": "a", "completion": "b", "n": 1}, {"prompt": "c", "completion": "d", "n": 2}]
+    )
+    assert rows_of(as_dataset(ROWS, "x"))[0] == {"prompt": "a b", "completion": "c", "weight": None}
+    assert as_dataset(pandas.DataFrame(ROWS), "x").column_names == ["prompt", "completion", "weight"]
+    assert as_dataset(stored.data.table, "x")[1] == stored[1]
+    for name in ("torch", "numpy", "pandas", "arrow"):
+        found = as_dataset(stored.with_format(name), "x")
+        assert found.format["type"] is None
+        assert found[0] == stored[0]
+    assert as_dataset(stored.with_format("numpy", columns=["prompt"]), "x").column_names == ["prompt"]
+    assert as_dataset(stored, "x") is stored
+
+    def upper(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"prompt": [text.upper() for text in batch["prompt"]], "completion": batch["completion"]}
+
+    transformed = as_dataset(stored.with_transform(upper), "x")
+    assert transformed.format["type"] is None
+    assert rows_of(transformed) == [{"prompt": "A", "completion": "b"}, {"prompt": "C", "completion": "d"}]
+    assert as_datasets({"a": ROWS}, "x")["a"].num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("train.jsonl", "is a str, 'train.jsonl'; expected a datasets.Dataset.*load_dataset"),
+        (DatasetDict(train=Dataset.from_list(ROWS)), "is a DatasetDict.*Choose one of its splits: 'train'"),
+        ({"prompt": ["a"]}, "is a dict.*`Dataset.from_dict`"),
+        (iter(ROWS), "is a list_iterator.*Put its rows into a list"),
+        ([1, 2], "Row 0 of `x` is an int; expected a dict"),
+        ([], "`x` has no rows"),
+        (Dataset.from_list(ROWS).select([]), "`x` has no rows"),
+        ([{"a": 1}, {"a": "b"}], "`x` can't be read as a dataset"),
+        (Dataset.from_list(ROWS).to_iterable_dataset(), "A stream can't be self-played"),
+        (3, "is an int; expected a datasets.Dataset"),
+    ],
+)
+def test_other_kinds_are_named_with_what_to_do(value: Any, said: str) -> None:
+    """By the argument's name."""
+    with pytest.raises(DataError, match=said):
+        as_dataset(value, "x")
+
+
+def test_dpo_configs_are_completed_and_others_named() -> None:
+    """The same values, and the defaults of the rest."""
+    found = as_settings(DPOConfig("out", use_cpu=True, bf16=False, beta=0.3, max_length=None, report_to="none"))
+    assert isinstance(found, SPINConfig)
+    assert (found.beta, found.max_length, found.report_to, found.output_dir) == (0.3, None, [], "out")
+    assert (found.max_new_tokens, found.temperature, found.losses) == (1024, 1.0, ["sigmoid"])
+    for wrong, kind in (
+        (TrainingArguments("x", use_cpu=True), "TrainingArguments"),
+        (SFTConfig("x", use_cpu=True, bf16=False), "SFTConfig"),
+        ({"beta": 1}, r"dict; .* Write `SPINConfig\(\*\*args\)`"),
+        (SPINConfig, "the class SPINConfig itself"),
+        ("x", "str"),
+    ):
+        with pytest.raises(SpinError, match=f"`args` is .*{kind}"):
+            as_settings(wrong)
+
+
+WRONG: list[Any] = [3, "nothing/of-the-kind", Path("x"), {"a": 1}, ["a"], object(), SelfPlayConfig, 1.5, b"x"]
+ARGUMENTS = ["args", "play", "train_dataset", "eval_dataset", "processing_class", "peft_config", "quantization_config"]
+TRAINERS = [
+    "ref_model",
+    "args",
+    "data_collator",
+    "train_dataset",
+    "eval_dataset",
+    "processing_class",
+    "compute_metrics",
+]
+TRAINERS += ["callbacks", "optimizers", "quantization_config", "peft_config", "model"]
+
+
+@pytest.mark.parametrize("argument", [*ARGUMENTS, "start", "scorer", "launch", "settings", "sources", "model"])
+def test_a_wrong_kind_of_any_argument_of_a_run_is_refused_by_name(argument: str) -> None:
+    """Never with an AttributeError or a TypeError of whatever meets it first."""
+    args = {name: value for name, value in SETTINGS.items() if name in SPINConfig.__dataclass_fields__}
+    for wrong in WRONG:
+        given = {"model": "org/m", "args": SPINConfig("out", **args), "train_dataset": tiny.sft(4), argument: wrong}
+        if argument in ("settings", "sources") and isinstance(wrong, dict):
+            continue
+        if (argument == "model" and isinstance(wrong, str | Path)) or (argument == "launch" and callable(wrong)):
+            continue
+        if argument == "scorer" and callable(wrong):
+            continue
+        with pytest.raises(SpinError, match=f"`{argument}|'a'|no column|`train_dataset`|`tokenizer`"):
+            SelfPlay(**given)
+
+
+@pytest.mark.parametrize("argument", TRAINERS)
+def test_a_wrong_kind_of_any_argument_of_a_trainer_is_refused_by_name(argument: str, llama_folder: Path) -> None:
+    """On human responses as on pairs, where DPOTrainer refuses some itself."""
+    args = SPINConfig("out", use_cpu=True, bf16=False)
+    for rows in (tiny.sft(4), tiny.preference(4)):
+        for wrong in WRONG:
+            if argument in ("data_collator", "compute_metrics") and callable(wrong):
+                continue
+            if argument == "model" and isinstance(wrong, str | Path):
+                continue
+            if argument == "eval_dataset" and isinstance(wrong, dict):
+                wrong = {"a": 1}
+            with pytest.raises((SpinError, TypeError), match=f"`{argument}"):
+                SPINTrainer(**{"model": str(llama_folder), "args": args, "train_dataset": rows, argument: wrong})
+
+
+def test_human_responses_can_be_evaluated_and_predicted_on(llama_folder: Path) -> None:
+    """Before training, whatever kind of dataset they are; after it, where no opponent is left, it is said."""
+    settings = {name: value for name, value in SETTINGS.items() if name in SPINConfig.__dataclass_fields__}
+    args = SPINConfig("out", **{**settings, "max_steps": 1})
+    trainer = SPINTrainer(
+        str(llama_folder), args=args, train_dataset=list(tiny.sft(4)), processing_class=tiny.tokenizer()
+    )
+    assert trainer.evaluate(eval_dataset=list(tiny.sft(2)))["eval_loss"] == pytest.approx(0.6931, abs=1e-3)
+    assert trainer.predict(list(tiny.sft(2))).metrics["test_loss"] == pytest.approx(0.6931, abs=1e-3)
+    trainer.train()
+    with pytest.raises(SpinError, match="Human responses can't be predicted on after training"):
+        trainer.predict(tiny.sft(2))
+
+
+def test_a_transform_of_pairs_is_left_alone(llama_folder: Path) -> None:
+    """It may load an image a row: only a first row is looked at, to see that it is one of pairs."""
+    seen: list[int] = []
+
+    def look(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        seen.append(len(next(iter(batch.values()))))
+        return batch
+
+    rows = tiny.preference(50).with_transform(look)
+    assert human_responses(rows) is None
+    assert of_pairs(rows) is rows
+    assert of_pairs({"a": rows})["a"] is rows
+    assert sum(seen) <= 2
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "pandas", "arrow"])
+def test_pairs_of_any_format_are_trained_on_as_they_are_stored(name: str, llama_folder: Path) -> None:
+    """DPOTrainer reads some of these as arrays, and fails."""
+    args = SPINConfig(
+        "out", **{key: value for key, value in SETTINGS.items() if key in SPINConfig.__dataclass_fields__}
+    )
+    pairs = tiny.preference(4, conversational=True, implicit_prompt=True)
+    plain, formatted = (
+        SPINTrainer(
+            str(llama_folder), args=args, train_dataset=rows, eval_dataset=rows, processing_class=tiny.tokenizer()
+        )
+        for rows in (pairs, pairs.with_format(name))
+    )
+    assert formatted.train_dataset.to_list() == plain.train_dataset.to_list()
+    assert formatted.eval_dataset.to_list() == plain.eval_dataset.to_list()
+    assert formatted.evaluate({"a": pairs.with_format(name)})["eval_a_loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+def test_human_responses_that_a_format_or_transform_hides_are_named(llama_folder: Path) -> None:
+    """As those of the dataset to train on, with the columns that are left."""
+    rows = tiny.sft(4)
+    for hidden in (rows.with_format(None, columns=["prompt"]), rows.with_transform(lambda b: {"prompt": b["prompt"]})):
+        with pytest.raises(DataError, match=r"`train_dataset`: The dataset has the columns \['prompt'\]"):
+            human_responses(hidden)
+    with pytest.raises(DataError, match="`train_dataset` has no rows"):
+        human_responses(rows.select([]))

@@ -1,0 +1,235 @@
+"""What keeps the opponent the policy's starting point, and what notices when it is not."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+
+import tiny
+from spin_trl.errors import OpponentError
+from spin_trl.training import opponent
+
+pytestmark = pytest.mark.numeric
+
+LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+IDS = torch.arange(5, 25).unsqueeze(0)
+
+
+def adapted(**overrides: Any) -> PeftModel:
+    """The tiny Llama with an adapter that says something: its B is not zero."""
+    torch.manual_seed(3)
+    model = get_peft_model(tiny.model(), LoraConfig(**{**LORA, **overrides}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    return model.eval()
+
+
+def scores(model: Any) -> torch.Tensor:
+    """What the model says now."""
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def check(policy: list[float], frozen: list[float], tokens: list[int], dtype: torch.dtype = torch.float32) -> None:
+    """The check, from plain numbers."""
+    opponent.check(torch.tensor(policy, requires_grad=True), torch.tensor(frozen), torch.tensor(tokens), dtype)
+
+
+# ---- the check -------------------------------------------------------------------------------------------------------
+
+
+def test_equal_log_probs_pass_up_to_the_noise_of_the_format() -> None:
+    """Noise of independent tokens grows with the root of their number: 100 tokens may differ by ten times one token's."""
+    for dtype, per_token in opponent.NOISE_PER_TOKEN.items():
+        for tokens in (1, 100):
+            allowed = per_token * math.sqrt(tokens)
+            check([-50.0], [-50.0 + 0.9 * allowed], [tokens], dtype)
+            if allowed > 1e-3:  # a smaller difference drowns in float32's own rounding at 50 nats
+                with pytest.raises(OpponentError):
+                    check([-50.0], [-50.0 + 1.1 * allowed], [tokens], dtype)
+
+
+def test_the_worst_response_is_named_with_both_numbers() -> None:
+    """The message has the two log-probabilities, the tokens, the tolerance, the likely causes and the way out."""
+    with pytest.raises(OpponentError) as failure:
+        check([-10.0, -20.0, -30.0], [-10.0, -20.5, -33.25], [4, 9, 16])
+    message = str(failure.value)
+    assert (
+        "a response of 16 tokens has log-probability -30.0000 under the policy and -33.2500 under the opponent"
+        in message
+    )
+    assert "up to 0.0008" in message
+    for cause in ("dropout", "weights that were changed", "different dtypes", "`check_opponent: false`"):
+        assert cause in message
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_a_violation(value: float) -> None:
+    """fp16 overflow must not pass as agreement."""
+    with pytest.raises(OpponentError):
+        check([value, -1.0], [-1.0, -1.0], [3, 3])
+
+
+def test_an_unknown_format_gets_the_widest_tolerance() -> None:
+    """A dtype that the table does not know counts as the coarsest one."""
+    check([-1.0], [-1.2], [1], torch.float8_e4m3fn)
+
+
+def test_empty_responses_agree() -> None:
+    """No tokens, log-probability 0 under both."""
+    check([0.0], [0.0], [0])
+
+
+def test_the_error_is_a_runtime_error_that_ends_the_command_with_1() -> None:
+    """It is a failure of the run, not of its input."""
+    assert issubclass(OpponentError, RuntimeError)
+    assert OpponentError.exit_code == 1
+
+
+# ---- taking log-probs down -------------------------------------------------------------------------------------------
+
+
+class Output:
+    """What a model with a fused head returns, or one without."""
+
+    def __init__(self, log_probs: torch.Tensor | None) -> None:
+        self.log_probs = log_probs
+
+
+class Model(torch.nn.Module):
+    """Returns what it is given."""
+
+    def forward(self, log_probs: torch.Tensor | None) -> Output:
+        return Output(log_probs)
+
+
+def test_log_probs_are_taken_down_in_order_while_listening() -> None:
+    """The policy's first, the opponent's second, of each listening anew; forwards without a fused head are passed over."""
+    policy, frozen = Model(), Model()
+    one, two = torch.ones(2, 3), torch.zeros(2, 3)
+    policy(one)
+    for _ in range(2):
+        with opponent.recorded_logps(policy, frozen, None) as records:
+            policy(one)
+            policy(None)
+            frozen(two)
+        assert [id(record) for record in records] == [id(one), id(two)]
+        policy(one)
+        assert len(records) == 2, "nothing is taken down after the context"
+
+
+def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
+    """A loss that fails leaves no listener behind, and trainers on one model don't pile up hooks."""
+    policy = Model()
+    with pytest.raises(RuntimeError), opponent.recorded_logps(policy) as records:
+        raise RuntimeError
+    policy(torch.ones(1, 1))
+    assert records == []
+    assert not policy._forward_hooks
+
+
+# ---- the frozen adapter ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"use_dora": True},
+        {"modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["embed_tokens"], "use_dora": True},
+        {"trainable_token_indices": [5, 6, 7]},
+    ],
+)
+def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> None:
+    """`freeze_adapter`, any number of times: the copy is the adapter as it is now, and no gradient reaches it."""
+    model = adapted(**overrides)
+    for _ in range(3):
+        expected = scores(model)
+        opponent.freeze_adapter(model)
+        assert model.active_adapters == ["default"]
+        frozen = [parameter for name, parameter in model.named_parameters() if ".ref" in name]
+        assert frozen
+        assert not any(parameter.requires_grad for parameter in frozen)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".default" in name:
+                    parameter.add_(0.1)
+        assert not torch.allclose(scores(model), expected)
+        with opponent.in_place_of_the_policy(model):
+            torch.testing.assert_close(scores(model), expected)
+        assert not torch.allclose(scores(model), expected), "the policy speaks again"
+
+
+def test_the_trainable_adapter_stays_trainable() -> None:
+    """Freezing and dropping leave the policy's own parameters as trainable as they were."""
+    model = adapted()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
+    opponent.freeze_adapter(model)
+    with opponent.in_place_of_the_policy(model):
+        pass
+    opponent.align_frozen_adapter(model)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
+    opponent.drop_frozen_adapter(model)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trainable
+    assert set(model.peft_config) == {"default"}
+    opponent.drop_frozen_adapter(model)  # there is none any more, and that is fine
+
+
+def test_the_frozen_copy_has_the_policys_dtype() -> None:
+    """A bfloat16 adapter beside a float32 copy would give log-ratios that are not zero."""
+    model = adapted()
+    opponent.freeze_adapter(model)
+    for name, parameter in model.named_parameters():
+        if ".default." in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    opponent.align_frozen_adapter(model)
+    pairs = [
+        (parameter, model.get_parameter(name.replace(".ref.", ".default.")))
+        for name, parameter in model.named_parameters()
+        if ".ref." in name
+    ]
+    assert pairs
+    for frozen, own in pairs:
+        assert frozen.dtype == torch.bfloat16
+        assert torch.equal(frozen, own)
+        assert frozen.data_ptr() != own.data_ptr(), "a copy, not the same memory"
+
+
+def test_without_an_adapter_or_a_frozen_one_the_base_is_the_opponent() -> None:
+    """A new adapter's opponent is the model without it; a model without adapters is left alone."""
+    model, plain = adapted(), tiny.model()
+    expected = scores(plain)
+    assert not torch.allclose(scores(model), expected)
+    for either in (model, plain):
+        with opponent.in_place_of_the_policy(either):
+            torch.testing.assert_close(scores(either), expected)
+
+
+def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> None:
+    """`save_pretrained` writes the trained adapter alone, and the model is as it was afterwards, also after an error."""
+    model = adapted()
+    alone = tmp_path / "alone"
+    model.save_pretrained(alone)
+    opponent.freeze_adapter(model)
+    save = model.save_pretrained
+    with opponent.without_frozen_adapter(model):
+        model.save_pretrained(tmp_path / "beside")
+    with pytest.raises(RuntimeError), opponent.without_frozen_adapter(model):
+        raise RuntimeError
+    assert model.save_pretrained == save
+    assert set(model.peft_config) == {"default", "ref"}
+    expected, found = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("alone", "beside"))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert not (tmp_path / "beside" / "ref").exists()
+    with opponent.without_frozen_adapter(tiny.model()) as nothing:
+        assert nothing is None

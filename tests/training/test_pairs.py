@@ -1,0 +1,239 @@
+"""Pairs are rows: every generation of a row is a pair; what is degenerate is counted, and dropped if so set."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+
+from spin_trl.config.iteration import SPINConfig
+from spin_trl.data.columns import PREPARED_COLUMNS
+from spin_trl.errors import GenerationsError
+from spin_trl.generation.store import SCHEMA, Generations
+from spin_trl.training.pairs import PairCounts, on_disk, pair
+
+EOS, OTHER_EOS = 2, 0
+
+
+def rows(n: int = 4) -> Dataset:
+    """Prepared rows "a", "b", ...: prompt [10 + i], real response [20 + i, 30 + i, EOS]."""
+    made = [
+        {
+            "key": chr(ord("a") + i),
+            "prompt_hash": str(i),
+            "prompt_ids": [10 + i],
+            "real_ids": [20 + i, 30 + i, EOS],
+            "prompt": "",
+            "real": "",
+        }
+        for i in range(n)
+    ]
+    return Dataset.from_list(made)
+
+
+def table(*responses: tuple[str, int, list[int], str]) -> pa.Table:
+    """Stored responses from (key, sample, ids, finish reason)."""
+    columns = zip(*responses, strict=True)
+    keys, samples, ids, reasons = (list(column) for column in columns)
+    lengths = [len(tokens) for tokens in ids]
+    return pa.table(dict(zip(SCHEMA.names, (keys, samples, ids, reasons, lengths), strict=True)), schema=SCHEMA)
+
+
+def generations(*responses: tuple[str, int, list[int], str], iteration: int = 0) -> Generations:
+    return Generations({iteration: table(*responses)})
+
+
+def config(tmp_path: Path, **settings: Any) -> SPINConfig:
+    return SPINConfig(str(tmp_path), bf16=False, use_cpu=True, report_to="none", **settings)
+
+
+FOUR = (
+    ("a", 0, [40, EOS], "eos"),  # like any other
+    ("b", 0, [EOS], "eos"),  # empty
+    ("c", 0, [41, 42], "length"),  # truncated
+    ("d", 0, [23, 33, EOS], "eos"),  # the real one
+)
+
+
+def named(pairs: Dataset) -> list[tuple[str, int, int]]:
+    return list(zip(pairs["key"], pairs["iteration"], pairs["sample"], strict=True))
+
+
+def test_degenerate_answers_are_counted_and_kept(tmp_path: Path) -> None:
+    """By default every answer is a pair."""
+    pairs, counts = pair(rows(), generations(*FOUR), config(tmp_path))
+    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=0)
+    assert counts.as_dict() == {"total": 4, "empty": 1, "truncated": 1, "identical": 1, "dropped": 0}
+    assert named(pairs) == [("a", 0, 0), ("b", 0, 0), ("c", 0, 0), ("d", 0, 0)]
+    assert pairs["real_ids"][:] == rows()["real_ids"][:]
+    assert pairs["prompt_ids"][:] == rows()["prompt_ids"][:]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("empty", "b"), ("truncated", "c"), ("identical", "d")])
+def test_each_kind_can_be_dropped(kind: str, key: str, tmp_path: Path) -> None:
+    """It is still counted."""
+    pairs, counts = pair(rows(), generations(*FOUR), config(tmp_path, **{f"{kind}_generations": "drop"}))
+    assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=1)
+    assert named(pairs) == [(name, 0, 0) for name in "abcd" if name != key]
+
+
+def test_several_kinds_are_dropped_together(tmp_path: Path) -> None:
+    """A pair that is two things at once is dropped once."""
+    settings = {"empty_generations": "drop", "truncated_generations": "drop", "identical_generations": "drop"}
+    both = (*FOUR[:2], ("c", 0, [], "length"), FOUR[3])
+    pairs, counts = pair(rows(), generations(*both), config(tmp_path, **settings))
+    assert counts == PairCounts(total=4, empty=2, truncated=1, identical=1, dropped=3)
+    assert named(pairs) == [("a", 0, 0)]
+
+
+@pytest.mark.parametrize("ids", [[EOS], [OTHER_EOS], []], ids=["its EOS", "another EOS", "nothing"])
+def test_an_answer_without_a_token_before_its_end_is_empty(ids: list[int], tmp_path: Path) -> None:
+    """Whichever of the EOS ids ended it."""
+    _, counts = pair(rows(1), generations(("a", 0, ids, "eos")), config(tmp_path))
+    assert counts.empty == 1
+
+
+def test_one_token_that_was_cut_is_not_empty(tmp_path: Path) -> None:
+    """It is truncated."""
+    _, counts = pair(rows(1), generations(("a", 0, [40], "length")), config(tmp_path))
+    assert (counts.empty, counts.truncated) == (0, 1)
+
+
+def test_a_real_answer_cut_before_its_end_is_not_identical(tmp_path: Path) -> None:
+    """EOS is a part of the answer."""
+    _, counts = pair(rows(1), generations(("a", 0, [20, 30], "length")), config(tmp_path))
+    assert counts.identical == 0
+
+
+def test_every_sample_and_iteration_is_a_pair_of_its_own(tmp_path: Path) -> None:
+    """Several generations per prompt, and history, are more rows; each is seen once an epoch."""
+    both = Generations(
+        {
+            3: table(*((key, sample, [50 + sample, EOS], "eos") for key in "ba" for sample in (1, 0))),
+            2: table(*((key, 0, [60, EOS], "eos") for key in "ab")),
+        }
+    )
+    pairs, counts = pair(rows(2), both, config(tmp_path))
+    assert named(pairs) == [(key, iteration, sample) for key in "ab" for iteration, sample in ((2, 0), (3, 0), (3, 1))]
+    assert pairs["prompt_ids"][:] == [[10]] * 3 + [[11]] * 3
+    assert pairs["real_ids"][:] == [[20, 30, EOS]] * 3 + [[21, 31, EOS]] * 3
+    assert counts.total == 6
+
+
+def test_rows_without_a_generation_are_named(tmp_path: Path) -> None:
+    """They were made from other data."""
+    with pytest.raises(GenerationsError, match=r"Row 2 of the dataset \(key c\) has no generation: .*another dataset"):
+        pair(rows(3), generations(*FOUR[:2]), config(tmp_path))
+
+
+def test_generations_of_other_rows_are_no_pairs(tmp_path: Path) -> None:
+    """A store may hold more than is trained on."""
+    pairs, counts = pair(rows(1), generations(*FOUR), config(tmp_path))
+    assert named(pairs) == [("a", 0, 0)]
+    assert counts.total == 1
+
+
+def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
+    """It says what the answers were."""
+    with pytest.raises(GenerationsError, match=r"The only pair was dropped \(0 empty, 0 truncated, 1 identical"):
+        pair(rows(1), generations(("a", 0, [20, 30, EOS], "eos")), config(tmp_path, identical_generations="drop"))
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        ([20, 30, EOS], "1 of 1 generated responses are the real ones"),
+        ([EOS], "1 of 1 generated responses are empty"),
+        ([40], "1 of 1 generated responses were cut before their end"),
+    ],
+    ids=["identical", "empty", "truncated"],
+)
+def test_mostly_degenerate_answers_are_warned_about(
+    response: list[int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They decide little, or teach a length."""
+    with caplog.at_level(logging.WARNING, "spin_trl.training.pairs"):
+        pair(rows(1), generations(("a", 0, response, "eos" if EOS in response else "length")), config(tmp_path))
+    assert said in caplog.text
+
+
+def test_ordinary_answers_are_not_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Half of them may be anything."""
+    with caplog.at_level(logging.WARNING, "spin_trl.training.pairs"):
+        pair(rows(), generations(*FOUR), config(tmp_path))
+    assert caplog.text == ""
+
+
+# ---- what the opponent's log-probs are cached under ---------------------------------------------------------------------
+
+
+def fingerprint(tmp_path: Path, made: Generations, data: Dataset | None = None, **options: Any) -> str:
+    prefix = options.pop("prefix", "")
+    pairs, _ = pair(rows(2) if data is None else data, made, config(tmp_path, **options), prefix)
+    return pairs._fingerprint
+
+
+def test_the_same_pairs_have_the_same_fingerprint(tmp_path: Path) -> None:
+    """So what was computed for them is found again, in another process, too."""
+    assert fingerprint(tmp_path, generations(*FOUR[:2])) == fingerprint(tmp_path, generations(*FOUR[:2]))
+    assert len(fingerprint(tmp_path, generations(*FOUR[:2]))) == 16
+
+
+OTHER: Mapping[str, Generations] = {
+    "another token": generations(("a", 0, [43, EOS], "eos"), FOUR[1]),
+    "another iteration": generations(*FOUR[:2], iteration=1),
+    "another sample": generations(("a", 1, [40, EOS], "eos"), FOUR[1]),
+    "one more": generations(*FOUR[:2], ("a", 1, [40, EOS], "eos")),
+    "swapped": generations(("a", 0, [EOS], "eos"), ("b", 0, [40, EOS], "eos")),
+}
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_other_generations_have_another_fingerprint(what: str, tmp_path: Path) -> None:
+    """Log-probabilities of the opponent are cached under it: they can't be taken for other generations."""
+    assert fingerprint(tmp_path, OTHER[what]) != fingerprint(tmp_path, generations(*FOUR[:2]))
+
+
+@pytest.mark.parametrize("column", ["prompt_ids", "real_ids"])
+def test_other_rows_have_another_fingerprint(column: str, tmp_path: Path) -> None:
+    """The real responses' log-probabilities are cached, too."""
+    changed = rows(2).to_list()
+    changed[1][column] = [99, *changed[1][column]]
+    usual = fingerprint(tmp_path, generations(*FOUR[:2]))
+    assert fingerprint(tmp_path, generations(*FOUR[:2]), Dataset.from_list(changed)) != usual
+    assert fingerprint(tmp_path, generations(*FOUR[:2]), rows(2).select([1, 0])) != usual
+
+
+def test_dropping_changes_the_fingerprint(tmp_path: Path) -> None:
+    """Other rows stand in other places."""
+    usual = fingerprint(tmp_path, generations(*FOUR[:2]))
+    assert fingerprint(tmp_path, generations(*FOUR[:2]), empty_generations="drop") != usual
+
+
+def test_a_prefix_keeps_two_datasets_of_one_trainer_apart(tmp_path: Path) -> None:
+    """Their rows may share a key."""
+    pairs, _ = pair(rows(2), generations(*FOUR[:2]), config(tmp_path), "eval/")
+    assert pairs["key"][:] == ["eval/a", "eval/b"]
+    assert pairs._fingerprint != fingerprint(tmp_path, generations(*FOUR[:2]))
+
+
+def test_pairs_on_disk_are_the_same_pairs(tmp_path: Path) -> None:
+    """Under the same fingerprint, written once; a half-written folder of an interrupted call is replaced."""
+    pairs, _ = pair(rows(), generations(*FOUR), config(tmp_path))
+    place = tmp_path / "pairs" / pairs._fingerprint
+    (tmp_path / "pairs" / f".{pairs._fingerprint}.tmp").mkdir(parents=True)
+    kept = on_disk(pairs, tmp_path / "pairs")
+    assert kept.to_list() == pairs.to_list()
+    assert kept._fingerprint == pairs._fingerprint
+    before = (place / "state.json").stat().st_mtime_ns
+    assert on_disk(pairs, tmp_path / "pairs").to_list() == pairs.to_list()
+    assert (place / "state.json").stat().st_mtime_ns == before
+    assert [path.name for path in (tmp_path / "pairs").iterdir()] == [pairs._fingerprint]
+
+
+def test_rows_here_are_prepared_rows() -> None:
+    """These tests speak of what `prepare` makes."""
+    assert set(rows().column_names) >= set(PREPARED_COLUMNS)
