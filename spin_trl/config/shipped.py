@@ -6,6 +6,8 @@ import contextlib
 import importlib.resources
 from pathlib import Path
 
+_PACKAGE = Path(__file__).parents[1]
+
 ACCELERATE = "accelerate"
 """Folder of accelerate's configurations, beside those of the recipes."""
 
@@ -30,8 +32,8 @@ def name_of(recipe: Path) -> str | None:
 
 def _folders() -> list[Path]:
     """Where they may lie, the one that counts last."""
-    folders = [Path(__file__).parent / "recipes"]
-    tree = Path(__file__).parent.parent
+    folders = [_PACKAGE / "recipes"]
+    tree = _PACKAGE.parent
     if (tree / "setup.cfg").is_file():  # where the package is installed, `recipes` beside it is another package's
         folders.insert(0, tree / "recipes")
     with contextlib.suppress(ModuleNotFoundError):  # a source tree that is not installed

@@ -100,7 +100,10 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_theirs(filename: str) -> bool:
-    installed = [Path(__file__).parent, *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib"))]
+    installed = [
+        Path(__file__).parents[1],
+        *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),
+    ]
     return not any(Path(filename).is_relative_to(folder) for folder in installed)
 
 

@@ -13,7 +13,7 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("a: 1", encoding="utf-8")
     before = shipped.recipes(), shipped.accelerate_configs()
-    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "spin_trl" / "shipped.py"))
+    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "spin_trl")
     assert "configs/generation" not in shipped.recipes()
     assert "other" not in shipped.accelerate_configs()
     (tmp_path / "setup.cfg").touch()

@@ -24,27 +24,9 @@ from spin_trl.objectives.registry import (
     own_settings,
     resolve,
 )
+from trl_losses import TRLS
 
 GSIL = ("gsil_bernoulli", "gsil_brier", "gsil_hinge", "gsil_kliep", "gsil_lsif")
-
-# TRL 1.8, as its error for an unknown loss lists them.
-TRLS = {
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "aot",
-    "aot_unpaired",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-}
 
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "space": {"space_mu": 1.0},

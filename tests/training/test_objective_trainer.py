@@ -12,7 +12,6 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from test_trainer import LORA, build, logged, settings
 from transformers import AutoModelForCausalLM
 from trl import DPOConfig
 
@@ -22,6 +21,7 @@ from spin_trl import SPINTrainer
 from spin_trl.errors import GenerationsError, RecipeError
 from spin_trl.generation.store import Generations, GenerationStore
 from spin_trl.objectives.registry import OURS
+from trainers import LORA, build, logged, settings
 
 pytestmark = pytest.mark.numeric
 
@@ -41,7 +41,7 @@ GRADIENTS = """
 import json, os, sys
 import torch
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
-from test_objective_trainer import step_of
+from training.test_objective_trainer import step_of
 from accelerate import PartialState
 found = step_of(int(sys.argv[1]), int(sys.argv[2]))
 if PartialState().is_main_process:
@@ -140,7 +140,7 @@ def test_iris_over_two_processes_is_iris_of_the_whole_step(
     script.write_text(GRADIENTS, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    tests = [str(Path(__file__).parent)]
+    tests = [str(Path(tiny.__file__).parent)]
     for batch_size, accumulation in ((8, 4), (32, 1)):
         result = tmp_path / f"{batch_size}.pt"
         arguments = [str(script), str(batch_size), str(accumulation), str(result)]

@@ -26,7 +26,7 @@ SCRIPT = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
 import torch.distributed as dist
-from test_sharded_trainer import played
+from training.test_sharded_trainer import played
 dist.init_process_group("gloo")
 found = played(sys.argv[1], sys.argv[2])
 if dist.get_rank() == 0:

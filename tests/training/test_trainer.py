@@ -16,11 +16,12 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import use_adapter
 
 import tiny
-from spin_trl import DataCollatorForSelfPlay, SPINConfig, SPINTrainer
+from spin_trl import DataCollatorForSelfPlay, SPINTrainer
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeError
 from spin_trl.generation.store import Generations, GenerationStore
+from trainers import LORA, build, logged, settings, store_of
 
 pytestmark = pytest.mark.numeric
 
@@ -28,32 +29,7 @@ LN2 = 0.6931471805599453
 AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
 """What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""
 
-LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
-
-
-def settings(**overrides: Any) -> SPINConfig:
-    """Two steps of three pairs on the CPU, with a learning rate that moves the tiny model far."""
-    defaults: dict[str, Any] = {
-        "output_dir": "out",
-        "use_cpu": True,
-        "bf16": False,
-        "activation_checkpointing": False,
-        "per_device_train_batch_size": 3,
-        "per_device_eval_batch_size": 3,
-        "num_train_epochs": 1,
-        "learning_rate": 2e-2,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "max_length": 64,
-        "max_new_tokens": 8,
-        "generation_batch_size": 4,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    return SPINConfig(**{**defaults, **overrides})
 
 
 @pytest.fixture(scope="session")
@@ -61,18 +37,6 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama with the widths that bitsandbytes' 4-bit kernels for inference on a CPU can divide into blocks."""
     widths = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model(**widths))
-
-
-def build(model: Any, *, overrides: dict[str, Any] | None = None, **kwargs: Any) -> SPINTrainer:
-    """A self-play trainer on six rows."""
-    kwargs.setdefault("train_dataset", tiny.sft(6))
-    kwargs.setdefault("processing_class", tiny.tokenizer())
-    return SPINTrainer(model, args=settings(**(overrides or {})), **kwargs)
-
-
-def logged(trainer: SPINTrainer, key: str = "loss") -> list[float]:
-    """What the last `train()` logged under a key, step by step."""
-    return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
 def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> None:
@@ -120,12 +84,6 @@ def pairs(trainer: SPINTrainer) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """The rows that were trained on, each with its generated response."""
     for row in trainer.train_dataset:
         yield row, trainer.data_collator.generations[(row["key"], row["iteration"], row["sample"])]
-
-
-def store_of(trainer: SPINTrainer) -> GenerationStore:
-    """Where a trainer kept the answers to its training prompts."""
-    (folder,) = Path(trainer.args.output_dir, "generations").glob("train-*")
-    return GenerationStore(folder)
 
 
 def adapter(model: Any, name: str) -> dict[str, torch.Tensor]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from forward.test_layout import Batch, batches, row_numbers, seen
 from hypothesis import given, settings
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import tiny
+from batches import Batch, batches, row_numbers, seen
 from spin_trl.models.forward.attention import BLOCK, IMPLEMENTATIONS, attend, attention_inputs, block_mask
 from spin_trl.models.forward.layout import Layout, lay_out
 

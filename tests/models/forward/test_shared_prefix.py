@@ -16,8 +16,6 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from test_loss_types import TRLS
-from test_trainer import build, store_of
 from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -31,6 +29,8 @@ from spin_trl.models.forward import shared_prefix
 from spin_trl.models.forward.layout import Layout
 from spin_trl.objectives.registry import OURS
 from spin_trl.training.collator import LAYOUT
+from trainers import build, store_of
+from trl_losses import TRLS
 
 pytestmark = pytest.mark.numeric
 
@@ -935,7 +935,7 @@ def test_a_model_may_be_given_to_one_trainer_after_another(tmp_path: Path) -> No
 LOSSES = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
-from test_shared_prefix import losses_by_sharing
+from models.forward.test_shared_prefix import losses_by_sharing
 from accelerate import PartialState
 found = losses_by_sharing(sys.argv[1])
 if PartialState().is_main_process:
@@ -985,7 +985,7 @@ SHARDED = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
 import torch.distributed as dist
-from test_shared_prefix import sharded
+from models.forward.test_shared_prefix import sharded
 dist.init_process_group("gloo")
 found = [sharded(checkpointing) for checkpointing in (False, True)]
 if dist.get_rank() == 0:
