@@ -56,9 +56,9 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
     from spin_trl.data.load import load
     from spin_trl.play.prepare import prepare_data
-    from spin_trl.play.start import build_tokenizer
     from spin_trl.run.directory import RunDirectory
     from spin_trl.run.run import Run
+    from spin_trl.training.scratch import build_tokenizer
 
     texts = (message["content"] for row in conversations(500) for message in row["messages"])
     start = StartConfig(start_vocab_size=2048)

@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spin_trl.config.recipe import read
+from spin_trl.run.recipe import read
 
 RECIPE = "quickstart"
 

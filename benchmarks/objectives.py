@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from spin_trl import SPINConfig, SPINTrainer, StartConfig
 from spin_trl.objectives.registry import LOSS_TYPES, OURS
 from spin_trl.objectives.terms import ObjectiveTerms
-from spin_trl.play.start import build_tokenizer
+from spin_trl.training.scratch import build_tokenizer
 
 VOCABULARY = 2048
 ARITHMETIC, LOOK_AHEAD, WITHOUT_PROTO, WITH_PROTO = 0.01, 0.40, 0.85, 1.2

@@ -33,7 +33,7 @@ from trl import get_peft_config, get_quantization_config
 
 from spin_trl import SPINTrainer, StartConfig
 from spin_trl.cli.session import quieten
-from spin_trl.config.recipe import Recipe, read
+from spin_trl.config.recipe import Recipe
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.transformers import TransformersEngine
 from spin_trl.models.policy import load_policy
@@ -41,7 +41,8 @@ from spin_trl.plan.memory import MemoryPlan
 from spin_trl.plan.setup import read_setup
 from spin_trl.plan.sharding import Sharding
 from spin_trl.plan.tokens import Lengths
-from spin_trl.play.start import build_tokenizer
+from spin_trl.run.recipe import read
+from spin_trl.training.scratch import build_tokenizer
 
 TARGET = 0.3
 """How far a plan may be from what is measured."""

@@ -79,3 +79,12 @@ def definition_of(digest: str | None) -> int:
     if digest is None:
         return DEFINITION
     return int(digest[:2]) if len(digest) == 18 and digest[:2].isdecimal() else 1
+
+
+def home_expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with the user's home instead of `~`, as a shell would have it.
+
+    Where there is no such user, it is a name like any other, in the current folder: nobody must expand it again.
+    """
+    expanded = os.path.expanduser(path)
+    return Path.cwd() / expanded if expanded.startswith("~") else Path(expanded)

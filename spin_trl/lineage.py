@@ -1,10 +1,12 @@
-"""Where a run's model and data come from, as exactly as can be known: names on the Hub with their commits.
+"""Where a model and data come from, as exactly as can be known: names on the Hub with their commits.
 
-The chain of local folders between a model and its root on the Hub is followed by [`card.base_model`].
+A model that was trained from a local folder comes from the model at the root of its chain of folders, through cards and
+adapters' configurations; its card says so.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -12,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, try_to_load_from_cache
+import yaml
+from huggingface_hub import ModelCard, constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
-from .card_ import base_model
-from .data.reading.local import expanded, is_local
+from .data.reading.local import is_local
+from .files import home_expanded
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
@@ -87,7 +90,7 @@ def dataset_origin(dataset: Any, name: str | None = None, revision: str | None =
     if name is None:
         return None
     if is_local(name):
-        return Origin(expanded(name).name)
+        return Origin(home_expanded(name).name)
     if ":" in name:
         return Origin(name)
     return Origin(name, on_hub=True, commit=_cached_commit(name, "dataset", revision))
@@ -105,3 +108,46 @@ def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
     reference = folder / "refs" / (revision or constants.DEFAULT_REVISION)
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
     return commit if COMMIT.fullmatch(commit) else None
+
+
+UNKNOWN = "fine-tuned version of [None](https://huggingface.co/None)"
+
+
+def base_model(path: str | os.PathLike[str]) -> str | None:
+    """The Hub model at the root of a local model: through its card and its adapter's config, folder by folder."""
+    seen: set[str] = set()
+    name = str(path)
+    while os.path.isdir(name) and name not in seen:
+        seen.add(name)
+        name = _parent(Path(name)) or ""
+    return name or None
+
+
+def complete_card(path: Path, start: str) -> None:
+    """Put the base model into a card that TRL wrote without one, because training started from a local folder.
+
+    Args:
+        path: the card.
+        start: folder or Hub name that training started from.
+    """
+    if not os.path.isdir(start):
+        return
+    card = ModelCard.load(path)
+    base = base_model(start)
+    known = f"fine-tuned version of [{base}](https://huggingface.co/{base})" if base else "model trained from scratch"
+    card.text = card.text.replace(f"a {UNKNOWN}", f"a {known}").replace('model="None"', 'model="path/to/this/folder"')
+    if base:
+        card.data.base_model = base
+    card.save(path)
+
+
+def _parent(folder: Path) -> str | None:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    card = folder / "README.md"
+    try:
+        base = ModelCard.load(card).data.base_model if card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a card that nobody can read names no model
+        return None
+    return base[0] if isinstance(base, list) and base else base or None

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from spin_trl import SPINConfig, SPINTrainer
-from spin_trl.card_ import base_model, complete_card
+from spin_trl.lineage import base_model, complete_card
 
 CARD = """---
 library_name: transformers

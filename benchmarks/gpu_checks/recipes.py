@@ -23,7 +23,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 import training
 from spin_trl import StartConfig
 from spin_trl.cli import main as spin_trl
-from spin_trl.play.start import build_tokenizer
+from spin_trl.training.scratch import build_tokenizer
 
 from .check import Session
 

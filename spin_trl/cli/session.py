@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
+from ..files import home_expanded
 
 if TYPE_CHECKING:
     from ..config.recipe import Recipe
@@ -23,12 +24,13 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     quieten()
     from trl import get_quantization_config
 
-    from ..config.recipe import read
+    from ..config.shipped import read_accelerate_config
     from ..data.bad_rows import SKIP
-    from ..models.adapters import peft_config_of
-    from ..play.launch import by_accelerate, read_accelerate_config
+    from ..models.adapters import is_adapter, peft_config_of
+    from ..play.launch import by_accelerate
     from ..play.loop import SelfPlay
     from ..play.phases import in_this_process
+    from ..run.recipe import read
     from ..run.run import LAUNCHED
 
     # What has been imported stays. Without this, every collection of garbage would walk through all of it.
@@ -40,7 +42,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     recipe.play.run_dir = run_dir_of(recipe, source, overrides)
     settings = recipe.settings()
-    for warning in recipe.unused():
+    name = recipe.model.model_name_or_path
+    for warning in recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
         logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
@@ -71,7 +74,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
         RunDirectoryError: a run directory is given, and another one is set, or that it is not to go on.
     """
     from ..config.recipe import is_overridden
-    from ..run.directory import RunDirectory, home_expanded
+    from ..run.directory import RunDirectory
     from ..run.settings import differences, frozen_settings
 
     play = recipe.play

@@ -20,17 +20,16 @@ from trl import ModelConfig, TrlParser
 
 from ..counts import agreeing, with_article
 from ..errors import RecipeError, nearest
-from ..models.policy import is_adapter
+from ..files import home_expanded
 from ..objectives.registry import OURS, OWN_SETTINGS, own_settings, use_beta
-from ..run.directory import home_expanded
-from ..run.ownership import Ownership, frozen_recipe
-from ..run.settings import differences_from_defaults, found_from
 from . import credentials, shipped
 from .checks import as_mapping
 from .data import DataConfig
 from .iteration import DPO_ONLY, SPINConfig
 from .loop import PER_ITERATION, SelfPlayConfig, StartConfig
 from .other_names import said_of, translate, translate_arguments
+from .paths import found_from
+from .plain import differences_from_defaults
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +64,17 @@ class Recipe:
         """All that differs from the defaults, as a recipe."""
         return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
 
-    def unused(self) -> list[str]:
-        """Settings that say something which is not done, each as a sentence."""
+    def unused(self, *, starts_from_adapter: bool) -> list[str]:
+        """Settings that say something which is not done, each as a sentence.
+
+        Args:
+            starts_from_adapter: whether the model that is named is an adapter.
+        """
         said = []
         lora = [name for name in self.settings() if name.startswith("lora_") and name in vars(self.model)]
         lora += [name for name in ("use_rslora", "use_dora") if getattr(self.model, name)]
         named = ", ".join(f"`{name}`" for name in lora)
-        if self.model.model_name_or_path is not None and is_adapter(self.model.model_name_or_path):
+        if starts_from_adapter:
             if lora or self.model.use_peft:
                 said.append(
                     f"{named or '`use_peft`'}: not used, since {self.model.model_name_or_path} is an adapter already: "
@@ -115,15 +118,19 @@ def read(
     losses: Mapping[str, float] | None = None,
     *,
     accept_python: bool = False,
+    name: str | None = None,
+    paths_from: Path | None = None,
 ) -> Recipe:
     """Read a recipe.
 
     Args:
-        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
+        source: path of a YAML file or of a folder with `spin.yaml` or `recipe.yaml`, or the name of a recipe that ships
             with the package.
         overrides: command-line arguments, like `--learning_rate 1e-6`.
         losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
         accept_python: read the settings of a run that was started from Python, too. They can't play it.
+        name: what the recipe is called; None: its folder's or its file's name.
+        paths_from: folder from which relative paths in the file are seen; None: the current one.
 
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
@@ -140,7 +147,8 @@ def read(
     credentials.refuse(settings, path)
     credentials.refuse_in_text(text, path)
     credentials.refuse_in_arguments(overrides)
-    settings = _with_paths_that_lead_there(path, settings)
+    if paths_from is not None:
+        settings = found_from(paths_from, settings)
     sets_output_dir = bool(settings.get("output_dir")) or is_overridden("output_dir", overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
@@ -174,7 +182,7 @@ def read(
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
         raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
-    recipe = Recipe(_name(path), *parsed)
+    recipe = Recipe(name or _name(path), *parsed)
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
     recipe.python, recipe.file = python, path
@@ -189,12 +197,6 @@ def _environment(path: Path, value: Any) -> Mapping[str, Any]:
             f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping like {{NAME: value}}."
         )
     return value or {}
-
-
-def _with_paths_that_lead_there(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run with paths that can be used from the current folder; of any other recipe as they are."""
-    paths_from = Ownership(path.parent).paths_from() if path == frozen_recipe(path.parent) else None
-    return found_from(paths_from, settings) if paths_from is not None else settings
 
 
 def is_overridden(name: str, overrides: Iterable[str]) -> bool:
@@ -232,14 +234,14 @@ def without_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]
 
 
 def find(source: str) -> Path:
-    """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
+    """The file of a recipe: a path, a folder, or the name of one that ships with the package.
 
     Raises:
         RecipeError: there is none.
     """
     path = home_expanded(source)
-    for candidate in (path, frozen_recipe(path), path / "recipe.yaml", path / "spin.yaml"):
-        if candidate is not None and candidate.is_file():
+    for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
+        if candidate.is_file():
             return candidate
     known = shipped.recipes()
     if source in known:
@@ -251,7 +253,7 @@ def find(source: str) -> Path:
 
 def _name(path: Path) -> str:
     """What a run is called that has no name of its own: it becomes a folder's."""
-    if path.name == "recipe.yaml" or path == frozen_recipe(path.parent):
+    if path.name == "recipe.yaml":
         return path.absolute().parent.name
     return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.resources
+import os
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import RecipeError
+from .credentials import yaml_problem
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -28,6 +36,46 @@ def name_of(recipe: Path) -> str | None:
     if recipe.name == "spin.yaml" or (recipe.parent / "spin.yaml").is_file():
         return _name(recipe)
     return None
+
+
+def read_accelerate_config(name: str) -> dict[str, Any]:
+    """A configuration of accelerate for the launches of one machine, as a mapping.
+
+    Args:
+        name: its file, or the name of one that ships with the package (`zero3`).
+
+    Raises:
+        RecipeError: there is none, it is no mapping, or it is for several machines.
+    """
+    path = accelerate_config_file(name)
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"`accelerate_config`: {path} can't be read: {yaml_problem(error)}") from None
+    if not isinstance(config, dict):
+        raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
+    if config.get("num_machines", 1) > 1:
+        raise RecipeError(
+            f"`accelerate_config`: {path} is for {config['num_machines']} machines, and this loop launches processes on its "
+            "own machine alone. On several, every phase is launched on all of them: `accelerate launch ... -m spin_trl "
+            "generate|train|evaluate RUN --iteration T`. recipes/accelerate/slurm.sh does that."
+        )
+    return config
+
+
+def accelerate_config_file(name: str) -> Path:
+    """The file that a name means."""
+    path, known = Path(os.path.expanduser(name)), accelerate_configs()
+    if path.is_file() or name not in known:
+        if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise RecipeError(
+                f"`accelerate_config`: there is no file {name!r}, and no such configuration{hint} Shipped are: "
+                f"{', '.join(sorted(known))}."
+            )
+        return path
+    return known[name]
 
 
 def _folders() -> list[Path]:

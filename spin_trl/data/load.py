@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
+from ..files import home_expanded
 from .columns import is_preference, is_sft, with_input
 from .functions import place_of, resolve
 from .reading.csv_text import read_csv
@@ -24,7 +25,7 @@ from .reading.hub_csv import fetched
 from .reading.json_rows import read_json
 from .reading.kept import apart
 from .reading.lines import opened
-from .reading.local import DESCRIPTION, FORMATS, expanded, extension, is_local
+from .reading.local import DESCRIPTION, FORMATS, extension, is_local
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def load(
     Raises:
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
-    path = expanded(name)
+    path = home_expanded(name)
     if os.path.isdir(path):
         dataset = _load_folder(path, config, split, column_mapping, bad_as_rows=bad_as_rows)
     elif os.path.isfile(path):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ..errors import HubError
 from ..files import JOURNAL
-from ..play.same_start import adapter_configs, base_of, set_base
 from ..run import checkpoint
+from ..run.adapter_bases import adapter_configs, base_of, set_base
 from ..run.contents import FILES, FOLDERS, files_in, is_kept
 from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.ownership import MARKER, Marker

@@ -13,9 +13,9 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from huggingface_hub import DatasetCard, ModelCard
 
-from ..data.reading.local import expanded, is_local
+from ..data.reading.local import is_local
 from ..errors import RunDirectoryError
-from ..files import read_json, write_atomically
+from ..files import home_expanded, read_json, write_atomically
 from ..generation.store import MANIFEST, Generations, GenerationStore
 from ..lineage import Origin, origin_from
 from ..report.html.samples import evenly
@@ -270,7 +270,7 @@ def _named(record: RunRecord, setting: str) -> Origin | None:
     if not isinstance(name, str):
         return None
     if is_local(name) or _PATH.match(name):
-        return Origin(expanded(name).name)
+        return Origin(home_expanded(name).name)
     return Origin(name, on_hub=":" not in name)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from ..config.recipe import Recipe, find, read
+from ..config.recipe import Recipe
+from ..config.shipped import read_accelerate_config
 from ..errors import RecipeError
-from ..play.launch import read_accelerate_config
+from ..run.recipe import find, read
 from .devices import Device
 from .disk import plan_disk
 from .hours import Work, plan_hours

@@ -21,7 +21,7 @@ from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
-from ..play.start import build_tokenizer, texts_of
+from ..training.scratch import build_tokenizer, texts_of
 from .rehearsal import PairLengths
 from .setup import offline_datasets
 

@@ -9,68 +9,21 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from peft import get_peft_model
 from transformers import (
-    DataCollatorForSeq2Seq,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
-from ..run.directory import START, arm_name, baseline_stage, iteration_stage, replace_folder
+from ..run.directory import START, arm_name, baseline_stage, iteration_stage
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
+from ..training.supervised import save_model, train_supervised
 from .trackers import training_logs
-
-
-def train_supervised(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    args: TrainingArguments,
-    max_length: int | None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> PreTrainedModel:
-    """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
-
-    Args:
-        model: trained in place.
-        tokenizer: pads.
-        rows: prepared rows.
-        args: Trainer's, `label_smoothing_factor` among them.
-        max_length: longer sequences are cut at their end.
-        callbacks: of the trainer.
-    """
-
-    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
-        ids = row["prompt_ids"] + row["real_ids"]
-        return {
-            "input_ids": ids[:max_length],
-            "labels": ([-100] * len(row["prompt_ids"]) + row["real_ids"])[:max_length],
-        }
-
-    trainer = Trainer(
-        model=model,
-        args=args,
-        train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
-        callbacks=list(callbacks),
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return model
 
 
 def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
@@ -116,12 +69,3 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> Trainin
     args.output_dir = str(run.directory.training(baseline_stage(arm_name(label_smoothing), iteration)))
     args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
     return args
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a model and its tokenizer, whole or not at all."""
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    replace_folder(unfinished, folder)

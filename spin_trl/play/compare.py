@@ -19,16 +19,17 @@ from rich.console import Console
 
 from ..config.checks import as_mapping
 from ..config.loop import PER_ITERATION
-from ..config.recipe import Recipe, read, without_options
+from ..config.recipe import Recipe, without_options
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.figures import ByPrompt, difference
-from ..files import read_json, write_atomically, write_json
+from ..files import home_expanded, read_json, write_atomically, write_json
 from ..objectives.registry import check_known, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import AGAINST, Cell, comparison_table, plot_comparison, summarise_cells
-from ..run.directory import START, RunDirectory, arm_name, baseline_stage, home_expanded, iteration_stage
+from ..run.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
 from ..run.journal import MADE, Journal
 from ..run.ownership import COMPARISON, Ownership
+from ..run.recipe import read
 from ..run.run import GATE
 from ..run.settings import freeze, renew
 from .processes import Launches

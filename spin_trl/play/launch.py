@@ -7,7 +7,6 @@ FSDP or DeepSpeed.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import signal
 import subprocess
@@ -15,15 +14,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 from rich.file_proxy import FileProxy
 
-from ..config import shipped
-from ..config.credentials import yaml_problem
-from ..errors import LaunchError, RecipeError
+from ..config.shipped import accelerate_config_file, read_accelerate_config
+from ..errors import LaunchError
 from ..run.directory import RunDirectory
 from ..run.run import LAUNCHED, Run
 from .phases import TRAINS
@@ -39,7 +36,7 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
         LaunchError: the launch failed.
     """
     name = run.play.accelerate_config or ""
-    config_file, replicas = _config_file(name), _without_plugin(name, run.directory)
+    config_file, replicas = accelerate_config_file(name), _without_plugin(name, run.directory)
     run.directory.own(".progress.json")  # which the phase itself writes
     if phase in TRAINS:
         _launch(config_file, run, phase, iteration)
@@ -120,51 +117,11 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def read_accelerate_config(name: str) -> dict[str, Any]:
-    """A configuration of accelerate for the launches of one machine, as a mapping.
-
-    Args:
-        name: its file, or the name of one that ships with the package (`zero3`).
-
-    Raises:
-        RecipeError: there is none, it is no mapping, or it is for several machines.
-    """
-    path = _config_file(name)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"`accelerate_config`: {path} can't be read: {yaml_problem(error)}") from None
-    if not isinstance(config, dict):
-        raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
-    if config.get("num_machines", 1) > 1:
-        raise RecipeError(
-            f"`accelerate_config`: {path} is for {config['num_machines']} machines, and this loop launches processes on its "
-            "own machine alone. On several, every phase is launched on all of them: `accelerate launch ... -m spin_trl "
-            "generate|train|evaluate RUN --iteration T`. recipes/accelerate/slurm.sh does that."
-        )
-    return config
-
-
-def _config_file(name: str) -> Path:
-    """The file that a name means."""
-    path, known = Path(os.path.expanduser(name)), shipped.accelerate_configs()
-    if path.is_file() or name not in known:
-        if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise RecipeError(
-                f"`accelerate_config`: there is no file {name!r}, and no such configuration{hint} Shipped are: "
-                f"{', '.join(sorted(known))}."
-            )
-        return path
-    return known[name]
-
-
 def _without_plugin(name: str, directory: RunDirectory) -> Path:
     """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
     config = read_accelerate_config(name)
     if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
-        return _config_file(name)
+        return accelerate_config_file(name)
     plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
     plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
     written = directory.own("accelerate-replicas.yaml")

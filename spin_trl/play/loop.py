@@ -39,8 +39,8 @@ from ..run.journal import MADE
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
+from ..training.supervised import save_model
 from ..training.unplayable import noted, refuse
-from .baseline import save_model
 from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far
 from .gate import Verdict, judge, settle

@@ -8,10 +8,11 @@ from typing import Any
 from transformers import BitsAndBytesConfig
 from trl import get_quantization_config
 
-from ..config.recipe import Recipe, read
+from ..config.recipe import Recipe
 from ..errors import RecipeError, RunDirectoryError
 from ..models.policy import load_tokenizer
 from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.recipe import read
 from ..run.run import Run
 from ..training.unplayable import refuse
 

@@ -29,6 +29,7 @@ from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
 from ..config.loop import StartConfig
+from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..errors import SpinError
 from ..models.adapters import (
     adapter_refusals,
@@ -41,12 +42,11 @@ from ..models.adapters import (
 )
 from ..run.directory import iteration_stage
 from ..run.run import Run
-from ..run.settings import accelerates_state_kept, differences_from_defaults
+from ..training.scratch import build_tokenizer, start_config
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal
 from . import given
 from .launch import read_accelerate_config
-from .start import build_tokenizer, start_config
 
 logger = logging.getLogger(__name__)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import definition_of, read_json, write_atomically
+from ..files import definition_of, home_expanded, read_json
 from ..generation.store import MANIFEST
 from ..models.digest import digest
-from ..run.directory import START, RunDirectory, home_expanded, iteration_stage
+from ..run.adapter_bases import adapter_configs, base_of, set_base
+from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.run import Run
 from ..run.settings import frozen_settings
 from .generate import at_hand
@@ -59,25 +58,3 @@ def point_adapters_at_start(run: Run) -> None:
         is_own = Path(run.start_model) == own and base.parts[-2:] == own.parts[-2:]
         if is_own or str(base) in known:
             set_base(path, os.path.abspath(run.start_model))
-
-
-def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
-    """The configurations of all adapters that a run has trained."""
-    arms = directory.baselines.glob("*/iteration-*")
-    for folder in (*(directory.stage(iteration_stage(number)) for number in directory.iterations()), *arms):
-        path = folder / "model" / "adapter_config.json"
-        if path.is_file():
-            yield path
-
-
-def base_of(adapter_config: Path) -> str:
-    """What an adapter's configuration names as its base."""
-    return str(json.loads(adapter_config.read_text(encoding="utf-8")).get("base_model_name_or_path"))
-
-
-def set_base(adapter_config: Path, base: str) -> None:
-    """Let an adapter's configuration name another base."""
-    config = json.loads(adapter_config.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base
-    text = json.dumps(config, indent=2, sort_keys=True)
-    write_atomically(adapter_config, lambda path: path.write_text(text, encoding="utf-8"))

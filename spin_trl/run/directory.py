@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import RunDirectoryError
-from ..files import JOURNAL
+from ..files import JOURNAL, home_expanded
 from .ownership import RECIPE, Ownership, remove
 
 START = "start"
@@ -217,11 +217,3 @@ def replace_folder(unfinished: Path, folder: Path) -> None:
     """Move a folder that is complete to where others look for it. Of a link that is there what it points to stays."""
     remove(folder)
     unfinished.rename(folder)
-
-
-def home_expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with the user's home instead of `~`, as a shell would have it."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # there is no such user, so it is a name like any other, which nobody must expand again
-        return Path.cwd() / path

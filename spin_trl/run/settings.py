@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate.state import AcceleratorState, PartialState
-from transformers import TrainingArguments
 
 from ..config import credentials
+from ..config.paths import PATHS, is_same_path
+from ..config.plain import differences_from_defaults, plain
 from ..errors import RunDirectoryError
 from ..files import write_atomically
-from .directory import RunDirectory, home_expanded
+from .directory import RunDirectory
 from .ownership import RECIPE
 from .run import Run
 
@@ -76,70 +73,13 @@ OF_THE_DATA = frozenset(
 OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 """Settings that say where the model comes from. Whether it is the same one is seen by its digest."""
 
-PATHS = frozenset(
-    {
-        "accelerate_config",
-        "accelerator_config",
-        "dataset_name",
-        "deepspeed",
-        "fsdp_config",
-        "held_out_name",
-        "model_name_or_path",
-    }
-)
-"""Settings that may name a file or a folder."""
-
-
-def differences_from_defaults(*configs: Any) -> dict[str, Any]:
-    """The settings of dataclasses that are not at their defaults, as YAML can hold them.
-
-    Defaults are those of an instance made without arguments, so that values that a dataclass derives from others count
-    as what they become.
-    """
-    found: dict[str, Any] = {}
-    for config in configs:
-        default = _default(config)
-        for field in dataclasses.fields(config):
-            if field.init and hasattr(config, field.name) and not credentials.is_name(field.name):
-                value, usual = _plain(getattr(config, field.name)), _plain(getattr(default, field.name))
-                if value != usual:
-                    found[field.name] = value
-    return found
-
-
-def _default(config: Any) -> Any:
-    if not isinstance(config, TrainingArguments):
-        return type(config)()
-    # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine that has no GPU.
-    with accelerates_state_kept():
-        default = type(config)(use_cpu=True)
-    default.use_cpu = False
-    return default
-
-
-@contextlib.contextmanager
-def accelerates_state_kept() -> Iterator[None]:
-    """Restore accelerate's state of this process afterwards.
-
-    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the
-    CPU. Under a launcher the process group is there already, made for the run's own arguments, and is not touched.
-    """
-    states = (PartialState, AcceleratorState)
-    kept = [dict(state._shared_state) for state in states]
-    try:
-        yield
-    finally:
-        for state, before in zip(states, kept, strict=True):
-            state._shared_state.clear()
-            state._shared_state.update(before)
-
 
 def python_settings(run: Run) -> dict[str, Any]:
     """Settings of a run that was started from Python; what YAML can't say stands under `python`."""
     objects = {
         "model": run.model,
-        "peft_config": _plain(run.peft_config.to_dict()) if run.peft_config is not None else None,
-        "quantization_config": _plain(run.quantization_config.to_dict())
+        "peft_config": plain(run.peft_config.to_dict()) if run.peft_config is not None else None,
+        "quantization_config": plain(run.quantization_config.to_dict())
         if run.quantization_config is not None
         else None,
     }
@@ -233,47 +173,6 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
         directory.ownership.see_paths_from(paths_from or Path.cwd())
 
 
-def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:
-    """Whether two settings are equal, or name one file or folder.
-
-    Args:
-        before: as it was written down.
-        now: seen from the current folder.
-        paths_from: from where `before` is seen; None: the current folder.
-    """
-    if not isinstance(before, str) or not isinstance(now, str):
-        return before == now
-    one, other = home_expanded((paths_from or Path.cwd()) / home_expanded(before)), home_expanded(now)
-    try:
-        return one.samefile(other)
-    except OSError:
-        # One of them is no path, like a name on the Hub, or not there any more.
-        return before == now
-
-
-def found_from(paths_from: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Frozen settings with paths that can be used from the current folder.
-
-    Args:
-        paths_from: folder from which relative paths are seen.
-        settings: as they were written down.
-    """
-    if paths_from == Path.cwd():
-        return settings
-
-    def found(value: Any, *, is_new: bool = False) -> Any:
-        is_relative = isinstance(value, str) and value and not value.startswith("~") and not Path(value).is_absolute()
-        return str(paths_from / value) if is_relative and (is_new or (paths_from / value).exists()) else value
-
-    settings = {name: found(value) if name in PATHS else value for name, value in settings.items()}
-    if "run_dir" in settings:
-        settings["run_dir"] = found(settings["run_dir"], is_new=True)
-    python = settings.get("python")
-    if isinstance(python, dict):
-        settings["python"] = {**python, "model": found(python.get("model"))}
-    return settings
-
-
 def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether it is the name of the model alone that differs in what a run from Python has written down."""
     before, now = frozen.get(name), settings.get(name)
@@ -298,18 +197,3 @@ def _continues(name: str, before: Any, now: Any) -> bool:
         # A run of version 0.1.0 left a token out of it when it was written down, which may leave an empty mapping.
         return (before or None) == (now or None)
     return before == now
-
-
-def _plain(value: Any) -> Any:
-    """A value as YAML can hold it."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items() if not credentials.is_name(str(key))}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, set):
-        return sorted(_plain(part) for part in value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

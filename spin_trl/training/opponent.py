@@ -18,10 +18,7 @@ from trl.trainer.utils import use_adapter
 from ..counts import counted
 from ..errors import OpponentError
 from ..models.digest import FROZEN_ADAPTER
-
-NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
-"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
-number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
+from ..models.forward.exactness import NOISE_PER_TOKEN
 
 
 @contextlib.contextmanager

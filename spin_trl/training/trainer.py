@@ -33,7 +33,6 @@ from transformers.trainer_utils import EvalPrediction
 from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
-from ..card_ import complete_card
 from ..config.iteration import SPINConfig
 from ..data.bad_rows import BadRows
 from ..data.columns import as_preference, is_preference, is_sft
@@ -45,6 +44,7 @@ from ..errors import DataError, GenerationsError, RecipeError
 from ..files import DEFINITION, definition_of
 from ..generation.source import GenerationSource, read, read_proto
 from ..generation.store import Generations, GenerationStore
+from ..lineage import complete_card
 from ..models.adapters import is_adapter, output_layer_refusals
 from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from spin_trl.cli.session import run_dir_of
-from spin_trl.config.recipe import read
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
+from spin_trl.run.recipe import read
 from spin_trl.run.settings import freeze
 
 

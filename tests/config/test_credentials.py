@@ -10,8 +10,8 @@ from spin_trl import SPINConfig
 from spin_trl.cli import main
 from spin_trl.config import shipped
 from spin_trl.config.credentials import find, hidden, hide, hide_named, is_name, refuse, refuse_in_arguments
-from spin_trl.config.recipe import read
 from spin_trl.errors import RecipeError
+from spin_trl.run.recipe import read
 
 HF = "hf_" + "aB3" * 11
 """As long as a real one of the Hub, but one letter."""

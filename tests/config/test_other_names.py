@@ -81,12 +81,16 @@ def test_a_share_of_the_steps_for_warming_up_is_accepted(tmp_path: Path, caplog:
     assert read(tmp_path, "", "--warmup_ratio", "0.03").args.warmup_steps == 0.03
 
 
+def unused(tmp_path: Path, text: str, *, adapter: bool = False) -> list[str]:
+    return read(tmp_path, text).unused(starts_from_adapter=adapter)
+
+
 def test_lora_settings_that_are_not_used_are_said(tmp_path: Path) -> None:
     """Without `use_peft`, all weights are trained."""
-    assert "`lora_r`: not used, since `use_peft` is not true" in read(tmp_path, "lora_r: 4").unused()[0]
-    assert not read(tmp_path, "lora_r: 4\nuse_peft: true").unused()
+    assert "`lora_r`: not used, since `use_peft` is not true" in unused(tmp_path, "lora_r: 4")[0]
+    assert not unused(tmp_path, "lora_r: 4\nuse_peft: true")
     (tmp_path / "sft").mkdir()
     (tmp_path / "sft/adapter_config.json").write_text("{}", encoding="utf-8")
-    (said,) = read(tmp_path, f"use_peft: true\nlora_r: 4\nmodel_name_or_path: {tmp_path / 'sft'}").unused()
+    (said,) = unused(tmp_path, f"use_peft: true\nlora_r: 4\nmodel_name_or_path: {tmp_path / 'sft'}", adapter=True)
     assert "`lora_r`: not used, since" in said
     assert "is an adapter already" in said

@@ -12,8 +12,8 @@ from datasets import Dataset
 import tiny
 from spin_trl.config import recipe, shipped
 from spin_trl.config.recipe import Recipe
+from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.play.launch import read_accelerate_config
 
 CPU = "use_cpu: true\nbf16: false\nnum_iterations: 2\n"
 Read = Callable[..., Recipe]

@@ -13,13 +13,13 @@ import pytest
 
 import runs
 from spin_trl.cli import main
-from spin_trl.config.recipe import read
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.compare import Arm, Comparison, _measured
 from spin_trl.play.shared_start import share_start
 from spin_trl.report.comparison import Cell, summarise_cells
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal
+from spin_trl.run.recipe import read
 
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
 OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')

@@ -16,9 +16,10 @@ from rich.file_proxy import FileProxy
 
 from runs import build
 from spin_trl.config import shipped
+from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.errors import LaunchError, RecipeError
 from spin_trl.play import launch
-from spin_trl.play.launch import by_accelerate, read_accelerate_config
+from spin_trl.play.launch import by_accelerate
 from spin_trl.play.phases import PHASES
 
 

@@ -13,7 +13,7 @@ from runs import ROWS, build, entry, logp, steps, weights
 from spin_trl.config.loop import StartConfig
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.play.start import END, TURN, TURN_END, build_tokenizer
+from spin_trl.training.scratch import END, TURN, TURN_END, build_tokenizer
 
 SMALL: dict[str, Any] = {
     "start_hidden_size": 32,

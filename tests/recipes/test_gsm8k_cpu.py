@@ -8,7 +8,7 @@ import yaml
 
 import tiny
 from spin_trl.cli import main
-from spin_trl.config.recipe import find, read
+from spin_trl.run.recipe import find, read
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 RECIPE = find("gsm8k-cpu")

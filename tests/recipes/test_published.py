@@ -8,9 +8,9 @@ import yaml
 
 from spin_trl.config import shipped
 from spin_trl.config.loop import iteration_settings
-from spin_trl.config.recipe import find, read
-from spin_trl.play.launch import read_accelerate_config
+from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.run.directory import RunDirectory
+from spin_trl.run.recipe import find, read
 from spin_trl.run.run import Run
 
 ULTRACHAT = {

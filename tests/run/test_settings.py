@@ -10,10 +10,10 @@ from accelerate import PartialState
 from peft import LoraConfig
 
 from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
-from spin_trl.config.recipe import read
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.report.write import read_record
 from spin_trl.run.directory import RunDirectory
+from spin_trl.run.recipe import read
 from spin_trl.run.run import Run
 from spin_trl.run.settings import FREE, differences_from_defaults, freeze, python_settings, renew
 

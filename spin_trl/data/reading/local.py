@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ...files import home_expanded
+
 FORMATS = {
     ".jsonl": "json",
     ".ndjson": "json",
@@ -23,11 +25,6 @@ DESCRIPTION = f"{', '.join(FORMATS)}; JSON and CSV also as {', '.join(COMPRESSIO
 """All that is read, for messages."""
 
 
-def expanded(name: str | os.PathLike[str]) -> Path:
-    """The path that a name stands for, with `~` as the home folder."""
-    return Path(os.path.expanduser(name))
-
-
 def extension(name: str | os.PathLike[str]) -> str:
     """The extension that says the format, in lower case and without that of a compression: `.jsonl` for `Rows.JSONL.gz`."""
     path = Path(name)
@@ -42,5 +39,5 @@ def is_local(name: str | os.PathLike[str]) -> bool:
     return (
         extension(text) in FORMATS
         or text.startswith(("./", "../", "~", "/", f".{os.sep}", f"..{os.sep}", os.sep))
-        or os.path.exists(expanded(text))
+        or os.path.exists(home_expanded(text))
     )

@@ -12,6 +12,10 @@ import torch
 from .layout import lay_out
 from .passes import Forward, over_rows, over_unique_tokens
 
+NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
+"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
+number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
+
 
 @torch.no_grad()
 def probe(model: Any, forward: Forward, device: torch.device, tolerance: float) -> str | None:

@@ -20,10 +20,9 @@ import torch
 from accelerate.utils import is_peft_model
 
 from ...errors import RecipeError
-from ...training.opponent import NOISE_PER_TOKEN
 from . import obstacles
 from .attention import IMPLEMENTATIONS
-from .exactness import probe
+from .exactness import NOISE_PER_TOKEN, probe
 from .layout import Layout, lay_out
 from .passes import TOKENS, Forward, over_rows, over_unique_tokens
 

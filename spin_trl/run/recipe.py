@@ -1,0 +1,52 @@
+"""The recipe that a user names: a file, one that ships with the package, or the frozen settings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..config import recipe
+from ..config.recipe import Recipe
+from ..files import home_expanded
+from .ownership import Ownership, frozen_recipe
+
+
+def find(source: str) -> Path:
+    """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    frozen = frozen_recipe(home_expanded(source))
+    return frozen if frozen is not None and frozen.is_file() else recipe.find(source)
+
+
+def read(
+    source: str,
+    overrides: Sequence[str] = (),
+    losses: Mapping[str, float] | None = None,
+    *,
+    accept_python: bool = False,
+) -> Recipe:
+    """Read a recipe; that of a run with the run's name, and with paths that lead where they led when it was frozen.
+
+    Args:
+        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
+            with the package.
+        overrides: command-line arguments, like `--learning_rate 1e-6`.
+        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
+        accept_python: read the settings of a run that was started from Python, too. They can't play it.
+
+    Raises:
+        RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
+    """
+    path = find(source)
+    is_frozen = path == frozen_recipe(path.parent)
+    return recipe.read(
+        str(path),
+        overrides,
+        losses,
+        accept_python=accept_python,
+        name=path.absolute().parent.name if is_frozen else None,
+        paths_from=Ownership(path.parent).paths_from() if is_frozen else None,
+    )

@@ -1,0 +1,68 @@
+"""Supervised training on the real responses alone: what a baseline arm and a start from scratch do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from ..run.directory import replace_folder
+
+
+def train_supervised(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    args: TrainingArguments,
+    max_length: int | None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> PreTrainedModel:
+    """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
+
+    Args:
+        model: trained in place.
+        tokenizer: pads.
+        rows: prepared rows.
+        args: Trainer's, `label_smoothing_factor` among them.
+        max_length: longer sequences are cut at their end.
+        callbacks: of the trainer.
+    """
+
+    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+        ids = row["prompt_ids"] + row["real_ids"]
+        return {
+            "input_ids": ids[:max_length],
+            "labels": ([-100] * len(row["prompt_ids"]) + row["real_ids"])[:max_length],
+        }
+
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return model
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a model and its tokenizer, whole or not at all."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    replace_folder(unfinished, folder)
