@@ -54,7 +54,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
         `seconds`, `cpu_seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
     """
     from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
-    from spin_trl.data.load import load
+    from spin_trl.data.load import load_rows
     from spin_trl.play.prepare import prepare_data
     from spin_trl.run.directory import RunDirectory
     from spin_trl.run.run import Run
@@ -73,7 +73,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     )
     start_mb = _peak_mb()
     started, cpu_started = time.perf_counter(), time.process_time()
-    prepare_data(run, load(str(data_path)), None)
+    prepare_data(run, load_rows(str(data_path)), None)
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,

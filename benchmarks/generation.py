@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils import logging as transformers_logging
 
 from spin_trl import SPINConfig
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
@@ -140,7 +140,7 @@ def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[
     """The last `count` prompts of the data, which the model has not seen; lengths of their real responses; EOS and pad."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     template = PairTemplate(tokenizer)
-    dataset = load(dataset_name, column_mapping=COLUMN_MAPPING)
+    dataset = load_rows(dataset_name, column_mapping=COLUMN_MAPPING)
     rows = prepare(dataset.select(range(max(len(dataset) - count, 0), len(dataset))), template)
     return rows["prompt_ids"][:], [len(ids) for ids in rows["real_ids"]], template.eos_ids, tokenizer.pad_token_id
 

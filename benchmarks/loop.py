@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 
 RECIPE = "quickstart"
 
@@ -76,7 +76,7 @@ def own_time(began: float, ended: float, journal: list[dict[str, Any]]) -> dict[
 
 def longer(times: float) -> list[str]:
     """Settings with which the quickstart does this many times the work."""
-    recipe = read(RECIPE)
+    recipe = read_recipe(RECIPE)
     epochs = {
         "start_num_epochs": recipe.start.start_num_epochs,
         "num_train_epochs": recipe.args.num_train_epochs,

@@ -41,7 +41,7 @@ from spin_trl.plan.memory import MemoryPlan
 from spin_trl.plan.setup import read_setup
 from spin_trl.plan.sharding import Sharding
 from spin_trl.plan.tokens import Lengths
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 from spin_trl.training.scratch import build_tokenizer
 
 TARGET = 0.3
@@ -162,7 +162,7 @@ class Bench:
 
         path = self.folder / "case.yaml"
         path.write_text(yaml.safe_dump(self.settings), encoding="utf-8")
-        recipe = read(str(path))
+        recipe = read_recipe(str(path))
         recipe.load_as_set()
         return recipe
 

@@ -23,7 +23,7 @@ from .files import home_expanded
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
-_TELLING = ("config.json", "adapter_config.json", "tokenizer_config.json")
+_FILES_OF_MODELS = ("config.json", "adapter_config.json", "tokenizer_config.json")
 """Files one of which every model has. Where they lie in the cache says which commit was loaded."""
 
 
@@ -100,7 +100,7 @@ def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
     """The commit of a repository that the cache has for a revision."""
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
-    for file in _TELLING if kind == "model" else ():
+    for file in _FILES_OF_MODELS if kind == "model" else ():
         found = try_to_load_from_cache(name, file, revision=revision)
         if isinstance(found, str) and COMMIT.fullmatch(Path(found).parent.name):
             return Path(found).parent.name
@@ -110,7 +110,7 @@ def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
     return commit if COMMIT.fullmatch(commit) else None
 
 
-UNKNOWN = "fine-tuned version of [None](https://huggingface.co/None)"
+UNKNOWN_BASE = "fine-tuned version of [None](https://huggingface.co/None)"
 
 
 def base_model(path: str | os.PathLike[str]) -> str | None:
@@ -135,7 +135,9 @@ def complete_card(path: Path, start: str) -> None:
     card = ModelCard.load(path)
     base = base_model(start)
     known = f"fine-tuned version of [{base}](https://huggingface.co/{base})" if base else "model trained from scratch"
-    card.text = card.text.replace(f"a {UNKNOWN}", f"a {known}").replace('model="None"', 'model="path/to/this/folder"')
+    card.text = card.text.replace(f"a {UNKNOWN_BASE}", f"a {known}").replace(
+        'model="None"', 'model="path/to/this/folder"'
+    )
     if base:
         card.data.base_model = base
     card.save(path)

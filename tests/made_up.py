@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from spin_trl.report.record import SELF_PLAY, START, RunRecord, Stage
+from spin_trl.report.record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage
 
 PROMPTS = 100
 
@@ -54,13 +54,13 @@ def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> Stag
         changes: fields of the stage.
     """
     arm = name.split("/")[1] if name.startswith("baseline/") else SELF_PLAY
-    iteration = START if name == "start" else int(name.rpartition("-")[2])
+    iteration = ITERATION_OF_START if name == "start" else int(name.rpartition("-")[2])
     fields: dict[str, Any] = {}
     if right is not None:
         right = list(right)
         score = len(right) / PROMPTS
         figures = {**MEASURED, "score": score, "score_low": score - 0.05, "score_high": score + 0.05}
-        if arm == SELF_PLAY and iteration != START:
+        if arm == SELF_PLAY and iteration != ITERATION_OF_START:
             figures |= PLAYED
             fields["histogram"] = HISTOGRAM
         fields |= {"figures": figures, "values": scored(right)}

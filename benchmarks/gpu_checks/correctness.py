@@ -262,7 +262,7 @@ def flex_attention(wanted: bool) -> Iterator[None]:
 @contextlib.contextmanager
 def _recorded_check(found: Trajectory) -> Iterator[None]:
     """Take down how much of its tolerance the opponent's check uses."""
-    check = opponents.check
+    check = opponents.check_starting_point
 
     @functools.wraps(check)
     def recorded(policy: torch.Tensor, opponent: torch.Tensor, tokens: torch.Tensor, dtype: torch.dtype) -> None:

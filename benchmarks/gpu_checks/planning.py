@@ -14,7 +14,7 @@ from spin_trl.plan import devices
 from spin_trl.plan.devices import Device
 from spin_trl.plan.hours import plan_hours
 from spin_trl.plan.memory import MemoryPlan
-from spin_trl.plan.planning import Wishes, make_plan, read_recipe
+from spin_trl.plan.planning import Wishes, make_plan, planned_recipe
 from spin_trl.plan.setup import read_setup
 from spin_trl.plan.sharding import Sharding
 from spin_trl.plan.speed import speed_of
@@ -53,7 +53,7 @@ def _training(session: Session, case: training_steps.Case, device: Device | None
         "learning_rate": 1e-5, "num_iterations": 1, **lora,
     }  # fmt: skip
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    recipe = read_recipe(str(folder / "recipe.yaml"), [])
+    recipe = planned_recipe(str(folder / "recipe.yaml"), [])
     pairs = training.pairs_of(case.data, chosen, shape["vocab_size"])
     rows = [(len(prompt), len(real)) for prompt, real, _ in pairs]
     lengths = Lengths(rows, len(rows), 0, Sampling.from_args(recipe.args), "made up")
@@ -109,7 +109,7 @@ def _outside(parts: dict[str, int]) -> int:
 def _device(session: Session) -> Device | None:
     """The GPU on which the figures were measured: the one that is here, or the one that the results name."""
     if session.on_gpu:
-        return devices.visible()
+        return devices.own_gpu()
     memory = session.reported("device").get("memory")
     notes = [line["value"] for line in read(session.results) if line.get("note") == "device"]
     return None if memory is None or not notes else devices.like(notes[-1].partition(",")[0], memory)

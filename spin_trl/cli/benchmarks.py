@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         "--stage", default="best", help="best (the default), start, iteration-2, baseline/sft/iteration-2, ..."
     )
     parser.add_argument(
-        "--num_fewshot", type=_whole, metavar="N", help="examples before a question, instead of the suite's"
+        "--num_fewshot", type=_whole_number, metavar="N", help="examples before a question, instead of the suite's"
     )
     parser.add_argument(
         "--limit", type=_limit, metavar="N", help="the first N questions of every task only, or this share of them"
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--apply_chat_template", action="store_true", help="ask in the model's chat template")
     parser.add_argument("--log_samples", action="store_true", help="keep every question with its answer, too")
     parser.add_argument("--again", action="store_true", help="run what has been run before, too")
-    parser.set_defaults(function=evaluate)
+    parser.set_defaults(function=run_suites)
 
 
 def _suites() -> str:
@@ -64,7 +64,7 @@ def _suites() -> str:
     )
 
 
-def _whole(text: str) -> int:
+def _whole_number(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
     return int(text)
@@ -88,7 +88,7 @@ def _batch_size(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def evaluate(options: argparse.Namespace, overrides: list[str]) -> None:
+def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     """Run benchmarks, and show what they and earlier ones found."""
     if options.tasks == ["list"]:
         print(_suites())

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..config.credentials import refuse_in_arguments
 from ..errors import SpinError
-from ..report.terminal import accept_every_character, show_log_records_plainly, shown
+from ..report.terminal import accept_every_character, printable, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
 from .run import EPILOG
 
@@ -102,5 +102,5 @@ def _interrupt(signum: int, frame: Any) -> None:
 def _fail(message: str, code: int) -> int:
     # Of several processes any one may be the only one that fails, and then nobody else knows why.
     process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {shown(message)}", file=sys.stderr)
+    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {printable(message)}", file=sys.stderr)
     return code

@@ -27,10 +27,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
     )
-    parser.set_defaults(function=compare)
+    parser.set_defaults(function=play_comparison)
 
 
-def compare(options: argparse.Namespace, overrides: list[str]) -> None:
+def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play the arms."""
     quieten()
     from ..config.checks import as_mapping

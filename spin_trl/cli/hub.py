@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import HubError, RecipeError, RunDirectoryError
 from ..quiet import quiet
-from ..report.terminal import shown, shown_path
+from ..report.terminal import printable, shown_path
 from .session import quieten
 
 
@@ -23,8 +23,8 @@ def add(commands: Any) -> None:
     )
     push.add_argument("run", help="run directory")
     push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
-    push.add_argument("--hub_private_repo", type=_truth, metavar="BOOL", help="make repositories private")
-    push.add_argument("--push_generations", type=_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
+    push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="make repositories private")
+    push.add_argument("--push_generations", type=_as_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
     push.add_argument("--hub_dataset_id", metavar="NAME", help="repository of the pairs")
     push.add_argument("--hub_license", metavar="LICENCE", help="licence, as the Hub calls it")
     push.set_defaults(function=push_run)
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     card.set_defaults(function=write, takes_settings=False)
 
 
-def _truth(text: str) -> bool:
+def _as_truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"
@@ -58,14 +58,14 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     for name in ("push_generations", "hub_dataset_id", "hub_license"):
         if getattr(options, name) is not None:
             setattr(run.play, name, getattr(options, name))
-    hub = Hub(on_pause=lambda text: print(shown(text), file=sys.stderr))
+    hub = Hub(on_pause=lambda text: print(printable(text), file=sys.stderr))
     hub.check_token()
     count = 0
 
     def say(text: str) -> None:
         nonlocal count
         count += 1
-        print(shown(text))
+        print(printable(text))
 
     try:
         with quiet(*TALKATIVE):

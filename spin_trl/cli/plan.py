@@ -59,7 +59,7 @@ def _show(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..report import terminal
 
     on_cpu = options.gpu is None and uses_cpu(options.recipe, overrides)
-    device = devices.named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.visible()
+    device = devices.device_named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.own_gpu()
     wishes = Wishes(
         options.num_gpus,
         options.rows,

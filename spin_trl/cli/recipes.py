@@ -11,10 +11,10 @@ from ..config import shipped
 def add(commands: Any) -> None:
     """Add the command; it has no arguments."""
     parser = commands.add_parser("recipes", help="list the recipes that ship with the package")
-    parser.set_defaults(function=recipes, takes_settings=False)
+    parser.set_defaults(function=list_recipes, takes_settings=False)
 
 
-def recipes(options: argparse.Namespace, overrides: list[str]) -> None:
+def list_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes."""
     for name, path in sorted(shipped.recipes().items()):
         print(f"{name:26} {path}")

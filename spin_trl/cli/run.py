@@ -15,7 +15,7 @@ A recipe is a YAML file, a folder with spin.yaml, a run directory, or the name o
 Every setting of a recipe can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
 """
 
-PHASES = {
+PHASE_COMMANDS = {
     "generate": "let the opponent of an iteration answer the prompts",
     "train": "train an iteration on its generations",
     "evaluate": "measure an iteration's model on the held-out prompts",
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     )
     run.add_argument("recipe")
     run.set_defaults(function=play)
-    for name, what in PHASES.items():
+    for name, what in PHASE_COMMANDS.items():
         phase = commands.add_parser(name, help=what, epilog=EPILOG, allow_abbrev=False)
         phase.add_argument("recipe", help="recipe, or run directory")
         phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")

@@ -30,12 +30,12 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from ..play.launch import by_accelerate
     from ..play.loop import SelfPlay
     from ..play.phases import in_this_process
-    from ..run.recipe import read
+    from ..run.recipe import read_recipe
     from ..run.run import LAUNCHED
 
     # What has been imported stays. Without this, every collection of garbage would walk through all of it.
     gc.freeze()
-    recipe = read(source, overrides)
+    recipe = read_recipe(source, overrides)
     if recipe.play.accelerate_config:
         read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:

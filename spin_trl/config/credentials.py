@@ -144,17 +144,17 @@ class Credential:
     remedy: str
 
 
-def find(settings: Any, place: str = "") -> Iterator[Credential]:
+def find_credentials(settings: Any, place: str = "") -> Iterator[Credential]:
     """Yield the credentials that settings hold, at any depth: by their names, and by what they look like.
 
     Args:
         settings: mappings, sequences, dataclasses and values; text that is JSON or YAML is searched, too.
         place: where they stand.
     """
-    yield from _find(settings, place, set())
+    yield from _find_in(settings, place, set())
 
 
-def refuse(settings: Any, where: Path | None = None) -> None:
+def refuse_credentials(settings: Any, where: Path | None = None) -> None:
     """Raise if settings hold a credential.
 
     Args:
@@ -164,7 +164,7 @@ def refuse(settings: Any, where: Path | None = None) -> None:
     Raises:
         RecipeError: they do. The message says where, and where it belongs instead; what it is is not repeated.
     """
-    found = next(find(settings), None)
+    found = next(find_credentials(settings), None)
     if found is None:
         return
     file, there = (f"{where}: ", "Remove it there. ") if where is not None else ("", "")
@@ -212,7 +212,7 @@ def refuse_in_arguments(arguments: Sequence[str]) -> None:
             options[-1].setdefault(name, []).append(argument)
     for option in options:
         # A single value is not an item of a list.
-        refuse({name: values[0] if len(values) == 1 else values for name, values in option.items()})
+        refuse_credentials({name: values[0] if len(values) == 1 else values for name, values in option.items()})
 
 
 def hide(text: str) -> str:
@@ -255,7 +255,7 @@ def hidden(settings: Any) -> Any:
         }
     if isinstance(settings, list | tuple):
         return type(settings)(hidden(value) for value in settings) if type(settings) in (list, tuple) else settings
-    if isinstance(settings, str) and next(find(settings), None) is not None:
+    if isinstance(settings, str) and next(find_credentials(settings), None) is not None:
         return _HIDDEN
     return settings
 
@@ -266,7 +266,7 @@ def is_name(name: str) -> bool:
     return name in HUB_NAMES or name in OTHER_NAMES or any(name.endswith(f"_{ending}") for ending in _ENDINGS)
 
 
-def _find(value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
+def _find_in(value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         value = {field.name: getattr(value, field.name) for field in fields if hasattr(value, field.name)}
@@ -279,7 +279,7 @@ def _find(value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
             yield from _in_entry(str(key), part, place, seen)
     elif isinstance(value, list | tuple | set | frozenset):
         for number, part in enumerate(value):
-            yield from _find(part, f"{place}[{number}]", seen)
+            yield from _find_in(part, f"{place}[{number}]", seen)
     elif isinstance(value, str):
         yield from _in_text(value, place, seen)
 
@@ -294,7 +294,7 @@ def _in_entry(key: str, value: Any, place: str, seen: set[int]) -> Iterator[Cred
     if named and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
         yield Credential(inner, _kind(key), _remedy(key, place))
     else:
-        yield from _find(value, inner, seen)
+        yield from _find_in(value, inner, seen)
 
 
 def _in_text(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
@@ -323,7 +323,7 @@ def _in_structure(text: str, place: str, seen: set[int]) -> Iterator[Credential]
             yield Credential(f"{place}.{name}", _kind(name), _remedy(name, place))
         return
     if not isinstance(parsed, str):
-        yield from _find(parsed, place, seen)
+        yield from _find_in(parsed, place, seen)
 
 
 def _is_secret(value: Any) -> bool:

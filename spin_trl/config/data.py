@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 
 from ..data.as_conversations import as_conversations
-from ..data.load import load
+from ..data.load import load_rows
 from ..errors import RecipeError
 from .checks import in_range
 from .credentials import yaml_problem
@@ -87,7 +87,7 @@ class DataConfig:
         """
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
-        dataset = load(
+        dataset = load_rows(
             self.dataset_name,
             self.dataset_config,
             self.dataset_train_split,
@@ -114,4 +114,4 @@ class DataConfig:
         config = self.held_out_config or (self.dataset_config if is_same else None)
         revision = self.dataset_revision if is_same else None
         mapping, split = self._mapping(), self.held_out_split
-        return self._as_set(load(self.held_out_name, config, split, mapping, revision, bad_as_rows=bad_as_rows))
+        return self._as_set(load_rows(self.held_out_name, config, split, mapping, revision, bad_as_rows=bad_as_rows))

@@ -12,10 +12,10 @@ from typing import Any
 
 from trl import DPOConfig
 
-from ..data.bad_rows import BAD_ROWS, MOST, REFUSE
+from ..data.bad_rows import BAD_ROWS, MOST, REFUSE_BAD_ROWS
 from ..errors import RecipeError
 from ..objectives import iris_order
-from ..objectives.registry import OURS, OWN_SETTINGS, resolve, use_beta
+from ..objectives.registry import OURS, OWN_SETTINGS, resolve_settings, use_beta
 from . import credentials
 from .checks import as_mapping, in_range, one_of
 
@@ -89,7 +89,7 @@ class SPINConfig(DPOConfig):
         },
     )
     bad_rows: str = field(
-        default=REFUSE,
+        default=REFUSE_BAD_ROWS,
         metadata={
             "help": "Rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
             "choices": list(BAD_ROWS),
@@ -263,7 +263,7 @@ class SPINConfig(DPOConfig):
 
     def _objectives(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in OWN_SETTINGS}
-        return resolve(self.losses, given, self.num_generations)
+        return resolve_settings(self.losses, given, self.num_generations)
 
     def _check_objectives(self) -> None:
         """Every setting belongs to a chosen loss. Those that are left out stay so: what they are depends on others."""

@@ -16,7 +16,7 @@ PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 
 ON_REGRESSION = ("continue", "stop", "fall_back")
 
-SIGNS = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
+SIGN_NAMES = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
 """Of degeneration ([`evaluation.degeneration`]), that have thresholds."""
 
 
@@ -214,7 +214,7 @@ class SelfPlayConfig:
         for value in self.baseline_label_smoothing:
             in_range("baseline_label_smoothing", value, 0, 1)
         for name in ("degeneration_warn", "degeneration_stop"):
-            setattr(self, name, thresholds(name, getattr(self, name), SIGNS))
+            setattr(self, name, thresholds(name, getattr(self, name), SIGN_NAMES))
         self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"

@@ -160,7 +160,7 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
         return {SAME[name]: value}
     if name == _SHARE:
         # A share of all steps is no other number here, as long as it is not taken for a number of steps.
-        share = _number(value)
+        share = _as_number(value)
         return {"warmup_steps": value} if share is not None and 0 <= share < 1 else None
     if name in BY_VALUE:
         known = BY_VALUE[name][1]
@@ -172,7 +172,7 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _number(value: Any) -> float | None:
+def _as_number(value: Any) -> float | None:
     """A number of a YAML file (which takes `1e-1` for text), or of a command line."""
     try:
         return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None

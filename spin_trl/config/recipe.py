@@ -112,7 +112,7 @@ class _Parser(TrlParser):
         raise RecipeError(_with_suggestion(message, self))
 
 
-def read(
+def read_settings(
     source: str,
     overrides: Sequence[str] = (),
     losses: Mapping[str, float] | None = None,
@@ -135,7 +135,7 @@ def read(
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
     """
-    path = find(source)
+    path = find_file(source)
     try:
         text = path.read_text(encoding="utf-8")
         settings = yaml.safe_load(text) or {}
@@ -144,7 +144,7 @@ def read(
         raise RecipeError(f"{path} is not valid YAML: {credentials.yaml_problem(error)}") from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
-    credentials.refuse(settings, path)
+    credentials.refuse_credentials(settings, path)
     credentials.refuse_in_text(text, path)
     credentials.refuse_in_arguments(overrides)
     if paths_from is not None:
@@ -153,7 +153,7 @@ def read(
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
-    for name, value in _environment(path, settings.pop("env", None)).items():  # as TRL's recipes do
+    for name, value in _environment_of(path, settings.pop("env", None)).items():  # as TRL's recipes do
         os.environ[name] = str(value)
     parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)
@@ -168,7 +168,7 @@ def read(
     if unknown:
         raise RecipeError(
             f"{path}: unknown {agreeing(len(unknown), 'setting')} "
-            + " ".join(f"{name!r}{_called(name, parser)}" for name in unknown)
+            + " ".join(f"{name!r}{_known_as(name, parser)}" for name in unknown)
         )
     settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
@@ -182,7 +182,7 @@ def read(
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
         raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
-    recipe = Recipe(name or _name(path), *parsed)
+    recipe = Recipe(name or _name_of_run(path), *parsed)
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
     recipe.python, recipe.file = python, path
@@ -190,7 +190,7 @@ def read(
     return recipe
 
 
-def _environment(path: Path, value: Any) -> Mapping[str, Any]:
+def _environment_of(path: Path, value: Any) -> Mapping[str, Any]:
     """A recipe's variables of the environment. What is none is not repeated: a token may stand in it."""
     if value is not None and not isinstance(value, Mapping):
         raise RecipeError(
@@ -233,7 +233,7 @@ def without_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]
     return kept
 
 
-def find(source: str) -> Path:
+def find_file(source: str) -> Path:
     """The file of a recipe: a path, a folder, or the name of one that ships with the package.
 
     Raises:
@@ -251,7 +251,7 @@ def find(source: str) -> Path:
     )
 
 
-def _name(path: Path) -> str:
+def _name_of_run(path: Path) -> str:
     """What a run is called that has no name of its own: it becomes a folder's."""
     if path.name == "recipe.yaml":
         return path.absolute().parent.name
@@ -262,9 +262,9 @@ def _typed(path: Path, name: str, value: Any, parser: argparse.ArgumentParser) -
     """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
     action = next(action for action in parser._actions if action.dest == name)
     kind = "bool" if isinstance(action.const, bool) else getattr(action.type, "__name__", "")
-    if value is None or kind not in _KINDS:
+    if value is None or kind not in _TYPES:
         return value
-    expected, convert = _KINDS[kind]
+    expected, convert = _TYPES[kind]
     try:
         if action.nargs == "+":
             return [convert(part) for part in (value if isinstance(value, list) else [value])]
@@ -279,7 +279,7 @@ def _as_bool(value: Any) -> bool | str:
     raise ValueError
 
 
-_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+_TYPES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "int": ("an integer", lambda value: int(str(value))),
     "float": ("a number", lambda value: float(str(value))),
     "bool": ("true or false", _as_bool),
@@ -321,7 +321,7 @@ def _known(parser: argparse.ArgumentParser) -> list[str]:
     return [action.dest for action in parser._actions if action.dest != "help"]
 
 
-def _called(name: str, parser: argparse.ArgumentParser) -> str:
+def _known_as(name: str, parser: argparse.ArgumentParser) -> str:
     """What a setting that is unknown may be here: what its usual name elsewhere stands for, or else the nearest name."""
     return said_of(name.replace("-", "_")) or nearest(name, _known(parser))
 
@@ -364,7 +364,7 @@ def _of_enum(message: str) -> str | None:
 def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:
     unknown = re.search(r"not used by the HfArgumentParser: \['(--?[^'=]+)", message)
     if unknown:
-        return f"unknown setting {unknown[1]!r}{_called(unknown[1].lstrip('-'), parser)}"
+        return f"unknown setting {unknown[1]!r}{_known_as(unknown[1].lstrip('-'), parser)}"
     if (of_enum := _of_enum(message)) is not None:
         return of_enum
     stray = re.search(r"not used by the HfArgumentParser: (\[.*\])", message)

@@ -23,7 +23,7 @@ ACCELERATE = "accelerate"
 def recipes() -> dict[str, Path]:
     """Recipes by name: a folder's `spin.yaml` has the name of the folder, a variant is `folder/variant`."""
     files = [path for folder in _folders() for path in sorted(folder.glob("*/*.yaml"))]
-    return {_name(path): path for path in files if path.parent.name != ACCELERATE}
+    return {_name_of_file(path): path for path in files if path.parent.name != ACCELERATE}
 
 
 def accelerate_configs() -> dict[str, Path]:
@@ -34,7 +34,7 @@ def accelerate_configs() -> dict[str, Path]:
 def name_of(recipe: Path) -> str | None:
     """The name of a recipe that ships with the package, or that lies beside a `spin.yaml` as one does; None of others."""
     if recipe.name == "spin.yaml" or (recipe.parent / "spin.yaml").is_file():
-        return _name(recipe)
+        return _name_of_file(recipe)
     return None
 
 
@@ -89,5 +89,5 @@ def _folders() -> list[Path]:
     return folders
 
 
-def _name(path: Path) -> str:
+def _name_of_file(path: Path) -> str:
     return path.parent.name if path.stem == "spin" else f"{path.parent.name}/{path.stem}"

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from ..counts import agreeing, counted
 
-REFUSE, SKIP = "refuse", "skip"
-BAD_ROWS = (REFUSE, SKIP)
+REFUSE_BAD_ROWS, SKIP = "refuse", "skip"
+BAD_ROWS = (REFUSE_BAD_ROWS, SKIP)
 
 MOST = 0.1
 """Share of the rows that `bad_rows: skip` may leave out, unless another is set."""
 
-SHOWN = 5
+SHOWN_ROWS = 5
 """Rows that a message shows, of all that can't be used."""
 
 
@@ -40,7 +40,7 @@ class BadRows:
         most: with `skip`, how many may be left out: below 1 a share of the rows, rounded up; else a number.
     """
 
-    action: str = REFUSE
+    action: str = REFUSE_BAD_ROWS
     most: float = MOST
 
     def limit(self, total: int) -> int:
@@ -50,7 +50,7 @@ class BadRows:
         return math.ceil(self.most * total) if self.most < 1 else int(self.most)
 
 
-def refusal(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> str:
+def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> str:
     """What a user is told whose rows can't be used.
 
     Args:
@@ -91,5 +91,5 @@ def _share(bad: Sequence[BadRow], total: int) -> str:
 
 
 def _list(bad: Sequence[BadRow]) -> str:
-    lines = [f"\n  row {row.number}: {row.problem}" for row in bad[:SHOWN]]
-    return "".join(lines) + (f"\n  and {len(bad) - SHOWN} more" if len(bad) > SHOWN else "")
+    lines = [f"\n  row {row.number}: {row.problem}" for row in bad[:SHOWN_ROWS]]
+    return "".join(lines) + (f"\n  and {len(bad) - SHOWN_ROWS} more" if len(bad) > SHOWN_ROWS else "")

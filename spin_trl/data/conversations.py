@@ -12,7 +12,7 @@ from typing import Any
 COLUMN = "conversation"
 """Of prepared rows. Rows that were prepared by an earlier version don't have it."""
 
-TEXT, USER, TEMPLATED = "text", "user", "templated"
+TEXT_PROMPT, USER, TEMPLATED = "text", "user", "templated"
 """The prompt is text; it is one message of a user, the row's `prompt`; or only the template's text says all of it. Else the
 column holds the prompt's messages as JSON."""
 
@@ -26,15 +26,15 @@ def kept_of(prompt: Any, response: Any, options: Mapping[str, Any]) -> str:
         options: tools and arguments of the chat template; empty ones don't count.
     """
     if isinstance(prompt, str):
-        return TEXT
-    if any(options.values()) or not all(map(_is_plain, [*prompt, response])):
+        return TEXT_PROMPT
+    if any(options.values()) or not all(map(_is_plain_message, [*prompt, response])):
         return TEMPLATED
     if len(prompt) == 1 and prompt[0]["role"] == "user":
         return USER
     return json.dumps([{"role": one["role"], "content": one["content"]} for one in prompt], ensure_ascii=False)
 
 
-def _is_plain(message: Any) -> bool:
+def _is_plain_message(message: Any) -> bool:
     """Whether a message is a role and a text, and nothing more."""
     return (
         isinstance(message, Mapping)

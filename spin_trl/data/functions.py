@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import DataError
 
 
-def resolve(name: str) -> Callable[..., Any]:
+def resolve_function(name: str) -> Callable[..., Any]:
     """The function that `module:function` names. Modules in the current folder are found behind all installed ones.
 
     Args:

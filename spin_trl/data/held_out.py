@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes 
 GROUP = "prompt_group"
 """Column of rows that have just been prepared: hash of the prompt's text, without regard to case and white space."""
 
-DROP_TRAIN, DROP_HELD_OUT, REFUSE = OVERLAP = "drop_train", "drop_held_out", "refuse"
+DROP_TRAIN, DROP_HELD_OUT, REFUSE_OVERLAP = OVERLAP = "drop_train", "drop_held_out", "refuse"
 """What to do with prompts of a held-out dataset that are trained on, too."""
 
 
@@ -33,14 +33,14 @@ def group_of(prompt: str | list[dict[str, Any]]) -> str:
         prompt: text, or the messages before the response.
     """
     if not isinstance(prompt, str):
-        messages = [{**message, "content": _text(message.get("content"))} for message in prompt]
+        messages = [{**message, "content": _text_of_content(message.get("content"))} for message in prompt]
         alone = messages[0] if len(messages) == 1 else None
         prompt = alone["content"] if alone is not None and alone.get("role") == "user" else messages
     plain = json.dumps(_folded(prompt), sort_keys=True, default=str)
     return hashlib.sha256(plain.encode()).hexdigest()[:20]
 
 
-def _text(content: Any) -> Any:
+def _text_of_content(content: Any) -> Any:
     """Content as text, if it is text or parts of text."""
     if isinstance(content, list) and all(
         isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
@@ -113,7 +113,7 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
     shared = set(train_groups) & set(held_out_groups)
     if not shared:
         return rows, held_out, 0
-    if overlap == REFUSE:
+    if overlap == REFUSE_OVERLAP:
         first = next(index for index, group in enumerate(held_out_groups) if group in shared)
         raise DataError(
             f"{counted(len(shared), 'held-out prompt is', 'held-out prompts are')} in the training data, too (up to case "

@@ -17,12 +17,12 @@ from datasets.exceptions import DatasetGenerationError
 from ..errors import DataError
 from ..files import home_expanded
 from .columns import is_preference, is_sft, with_input
-from .functions import place_of, resolve
+from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
 from .reading.exact_json import read_exactly
-from .reading.folder import Folder, choose, look_into, part_of, plain
+from .reading.folder import Folder, choose_split, look_into, part_of, plain_path
 from .reading.hub_csv import fetched
-from .reading.json_rows import read_json
+from .reading.json_rows import read_json_rows
 from .reading.kept import apart
 from .reading.lines import opened
 from .reading.local import DESCRIPTION, FORMATS, extension, is_local
@@ -30,7 +30,7 @@ from .reading.local import DESCRIPTION, FORMATS, extension, is_local
 logger = logging.getLogger(__name__)
 
 
-def load(
+def load_rows(
     name: str,
     config: str | None = None,
     split: str = "train",
@@ -69,7 +69,7 @@ def load(
         hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
         raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
-        dataset = _called(name, split)
+        dataset = _from_function(name, split)
         if not isinstance(dataset, Dataset):
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
@@ -91,9 +91,9 @@ def load(
     return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
-def _called(name: str, split: str) -> Any:
+def _from_function(name: str, split: str) -> Any:
     """What the function that `module:function` names returns for a split."""
-    function = resolve(name)
+    function = resolve_function(name)
     try:
         return function(split)
     except DataError:
@@ -149,7 +149,7 @@ def _load_folder(
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise DataError(f"{path} was written by `Dataset.save_to_disk`, but can't be read: {error}") from error
         if isinstance(loaded, DatasetDict):
-            return choose({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
+            return choose_split({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
         return part_of(loaded, split, path)
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
@@ -161,7 +161,7 @@ def _load_splits(
     folder: Folder, split: str, path: str | Path, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool
 ) -> Dataset:
     separator = folder.options.get("sep") or folder.options.get("delimiter")
-    return choose(
+    return choose_split(
         {
             name: partial(
                 _read,
@@ -190,14 +190,14 @@ def _read(
 ) -> Dataset:
     """The rows of files of one format, one file after the other."""
     if form == "json":
-        return read_json(files, split, column_mapping, bad_as_rows=bad_as_rows)
+        return read_json_rows(files, split, column_mapping, bad_as_rows=bad_as_rows)
     if form == "csv":
         return read_csv(files, separator, column_mapping, bad_as_rows=bad_as_rows)
     for file in files:
         with opened(file):  # it is there, and not only a pointer to it
             pass
     try:
-        dataset = load_dataset(form, data_files=[glob.escape(str(plain(file))) for file in files], split="train")
+        dataset = load_dataset(form, data_files=[glob.escape(str(plain_path(file))) for file in files], split="train")
     except (DatasetGenerationError, ValueError, OSError) as error:
         raise DataError(f"{files[0]} can't be read: {error.__cause__ or error}") from error
     except StopIteration:  # what `datasets` says to a file without content

@@ -176,7 +176,7 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
         found["tool_calls"] = _tool_calls(calls, where, given)
     found["role"] = ROLES[role]
     if "content" in found:
-        found["content"] = _content(found["content"], where)
+        found["content"] = _content_of(found["content"], where)
     elif found["role"] != "assistant":  # whose answer is checked where it is trained on
         raise DataError(f"{where} has no content: its fields are {', '.join(f'`{name}`' for name in message)}")
     _check_flags(found, where)
@@ -193,7 +193,7 @@ def _result(content: Any) -> Any:
     return content if are_parts or isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
 
 
-def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
+def _content_of(content: Any, where: str) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):

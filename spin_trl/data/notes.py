@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from ..counts import counted
 
 SPACE = "outer space stripped"
-THINKING = "earlier thinking left out"
+EARLIER_THINKING = "earlier thinking left out"
 TOOLS = "tools left out"
 NO_THINKING = "rendered without thinking"
 RECORDED_START = "generation starts as recorded answers do"
 NORMALISED = "normalised"
-UNKNOWN = "unknown token"
+UNKNOWN_IN_TEXT = "unknown token"
 CUT = "cut by max_length"
 EARLY_END = "ends early"
 MARKED = "marked turn left out"
@@ -23,7 +23,7 @@ FIELD = "unused field: "
 
 _SENTENCES = {
     SPACE: "the chat template strips white space around their texts",
-    THINKING: "the chat template leaves out the thinking of earlier answers, as it does at inference",
+    EARLIER_THINKING: "the chat template leaves out the thinking of earlier answers, as it does at inference",
     TOOLS: "the chat template shows no tools, so theirs are left out of the prompts",
     NO_THINKING: (
         "the chat template opens a thinking block where a generation starts, and these have none, so they are rendered with "
@@ -35,7 +35,7 @@ _SENTENCES = {
         "these don't have, say), so their prompts end where recorded answers begin, for generation and training alike"
     ),
     NORMALISED: "the tokenizer changes their text (Unicode form, letter case or white space)",
-    UNKNOWN: "the tokenizer has no token for some of their characters, which become its unknown token or are lost",
+    UNKNOWN_IN_TEXT: "the tokenizer has no token for some of their characters, which become its unknown token or are lost",
     CUT: "cut by `max_length` ({max_length}), so they lose their end and its EOS",
     EARLY_END: "an EOS token inside their own text would end them early",
     MARKED: (
@@ -58,11 +58,11 @@ _HINTS = {
     **dict.fromkeys(_TOOL_CALLS, "may be tool calls: those are read of `tool_calls`"),
 }
 
-NAMES = tuple(_SENTENCES)
+NOTES = tuple(_SENTENCES)
 """Of all notes."""
 
 
-def sentence(note: str, count: int, first: int, name: str, max_length: int | None = None) -> str:
+def note_in_words(note: str, count: int, first: int, name: str, max_length: int | None = None) -> str:
     """What a user is told of a note.
 
     Args:

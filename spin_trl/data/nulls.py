@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Keys = Mapping[str, frozenset[str]]
 """By function, the arguments that some call of it gives a value."""
 
-_CONVERSATIONS = ("messages", "conversations", "prompt", "completion")
+_MESSAGE_COLUMNS = ("messages", "conversations", "prompt", "completion")
 
 
 def given_arguments(dataset: Dataset) -> Keys:
@@ -31,7 +31,9 @@ def given_arguments(dataset: Dataset) -> Keys:
 
     What stays in doubt is said: an argument that a function is given in some rows and is null in others.
     """
-    columns = [name for name in _CONVERSATIONS if name in dataset.column_names and _has_struct(dataset.features[name])]
+    columns = [
+        name for name in _MESSAGE_COLUMNS if name in dataset.column_names and _has_struct(dataset.features[name])
+    ]
     if not columns:
         return {}
     found: dict[str, set[str]] = defaultdict(set)

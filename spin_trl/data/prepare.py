@@ -20,14 +20,14 @@ from trl.trainer.utils import remove_none_values
 from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
 from .arrow import remapped
-from .bad_rows import BadRow, BadRows, left_out, refusal
+from .bad_rows import BadRow, BadRows, left_out, refusal_of_rows
 from .columns import PREPARED_COLUMNS, UNREADABLE, is_sft, read_columns, refuse_media
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
 from .messages import described, text_of
-from .notes import CUT, EARLY_END, FIELD, sentence, sentence_on_fields
+from .notes import CUT, EARLY_END, FIELD, note_in_words, sentence_on_fields
 from .nulls import Keys, given_arguments
 from .reading.kept import apart
 from .template.pair_template import EarlyEndError, PairTemplate
@@ -177,7 +177,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     found = [BadRow(*row) for row in zip(chosen[_ROW], chosen[_PROBLEM], strict=True)]
     if len(bad) > policy.limit(total):
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
-        raise error(refusal(found, total, name, policy))
+        raise error(refusal_of_rows(found, total, name, policy))
     remarks = [left_out(found, total, name)] if bad else []
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
@@ -204,7 +204,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     fields = [note.removeprefix(FIELD) for note in notes if note.startswith(FIELD)]
     remarks += [sentence_on_fields(fields, name)] if fields else []
     remarks += [
-        sentence(note, count, first, name, max_length)
+        note_in_words(note, count, first, name, max_length)
         for note, (count, first) in notes.items()
         if not note.startswith(FIELD)
     ]
@@ -224,7 +224,7 @@ def _encode_row(
     for number, found in enumerate(turns_of(row, turn, given)):
         prompt, response = found.prompt, found.response
         # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
-        conversation, group = conversation or _hash(found.hashed), group or group_of(prompt)
+        conversation, group = conversation or _prompt_hash(found.hashed), group or group_of(prompt)
         encoded = template.encode(prompt, response, **options)
         if not encoded.prompt_ids:
             raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
@@ -258,6 +258,6 @@ def _has_structs(feature: Any) -> bool:
     return isinstance(element, Mapping)
 
 
-def _hash(prompt: Any) -> str:
+def _prompt_hash(prompt: Any) -> str:
     """A prompt's identity, from the text or messages as version 0.1.0 read them."""
     return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20]

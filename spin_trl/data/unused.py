@@ -29,7 +29,7 @@ _RESPONSES = (
 _CONTEXTS = ("input", "context", "passage", "document", "documents", "inputs")
 _SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt")
 _TOOLS = ("tools", "functions", "function", "tool_definitions")
-_CONVERSATIONS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
+_CONVERSATION_NAMES = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
 
 
 def unused_columns(dataset: Dataset) -> list[str]:
@@ -50,7 +50,7 @@ def naming(dataset: Dataset, name: str) -> str | None:
     unused = [column for column in unused_columns(dataset) if not _is_empty(dataset, column)]
     if not unused:
         return None
-    hints = {column: _hint(column, dataset) for column in unused}
+    hints = {column: _hint_on_column(column, dataset) for column in unused}
     plain = [f"`{column}`" for column, hint in hints.items() if not hint]
     explained = [f"`{column}` ({hint})" for column, hint in hints.items() if hint]
     return f"Columns of the {name} dataset that are not used: {', '.join([*explained, *plain])}."
@@ -74,7 +74,7 @@ def not_sft(dataset: Dataset) -> str:
         return said + f"The name {padded[0]!r} has white space around it: take that out."
     prompt = next((column for column in columns if column.lower() in ("prompt", *_PROMPTS)), None)
     response = next((column for column in columns if column.lower() in _RESPONSES), None)
-    conversation = next((column for column in columns if column.lower() in _CONVERSATIONS), None)
+    conversation = next((column for column in columns if column.lower() in _CONVERSATION_NAMES), None)
     if conversation is None and prompt is None and response is None:
         conversation = next((column for column in columns if are_messages(_first(dataset, column))), None)
     first = None if conversation is None else _first(dataset, conversation)
@@ -130,7 +130,7 @@ def _is_empty(dataset: Dataset, column: str) -> bool:
     return first_filled(dataset, column) is None
 
 
-def _hint(column: str, dataset: Dataset) -> str:
+def _hint_on_column(column: str, dataset: Dataset) -> str:
     """What a column might be, and how it would be read; nothing where its name says nothing."""
     name, text = column.lower(), is_text(dataset)
     if name in _SYSTEMS:
@@ -158,7 +158,7 @@ def _hint(column: str, dataset: Dataset) -> str:
     if name in ("prompt", "completion", *_PROMPTS, *_RESPONSES):
         what = "response" if name in ("completion", *_RESPONSES) else "prompt"
         return f"may be a {what}: {_instead(dataset)}"
-    if name in _CONVERSATIONS:
+    if name in _CONVERSATION_NAMES:
         return f"may be a conversation: {_instead(dataset)}"
     if name in ("text", "content"):
         return f"may be a whole conversation as text: {_instead(dataset)}"

@@ -69,7 +69,7 @@ SUITES: Mapping[str, tuple[Benchmark, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Score:
+class BenchmarkScore:
     """A number that a benchmark gave.
 
     Attributes:
@@ -122,7 +122,7 @@ def chosen(names: Sequence[str], shots: int | None = None) -> dict[str, tuple[Be
     }
 
 
-def check_known(names: Iterable[str], known: Iterable[str]) -> None:
+def check_tasks(names: Iterable[str], known: Iterable[str]) -> None:
     """See to it that tasks exist.
 
     Args:
@@ -143,7 +143,7 @@ def check_known(names: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
-def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[Score]:
+def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[BenchmarkScore]:
     """The numbers of a benchmark.
 
     Args:
@@ -164,13 +164,15 @@ def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[Score]:
         values = [float(of_task[metric]) for metric in benchmark.metrics]
         stderr = _stderr(of_task, benchmark.metrics[0]) if len(values) == 1 else None
         names = " + ".join(metric.removesuffix(",none") for metric in benchmark.metrics)
-        return [Score(benchmark.task, names, sum(values) / len(values), stderr, shots)]
-    has_own = benchmark.task in found and _measured(found[benchmark.task])
+        return [BenchmarkScore(benchmark.task, names, sum(values) / len(values), stderr, shots)]
+    has_own = benchmark.task in found and _metrics_of_task(found[benchmark.task])
     tasks = [benchmark.task] if has_own else list(found)
     return [
-        Score(task, metric.removesuffix(",none"), float(found[task][metric]), _stderr(found[task], metric), shots)
+        BenchmarkScore(
+            task, metric.removesuffix(",none"), float(found[task][metric]), _stderr(found[task], metric), shots
+        )
         for task in tasks
-        for metric in _measured(found[task])
+        for metric in _metrics_of_task(found[task])
     ]
 
 
@@ -180,7 +182,7 @@ def average(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def _measured(of_task: Mapping[str, Any]) -> list[str]:
+def _metrics_of_task(of_task: Mapping[str, Any]) -> list[str]:
     """Metrics of a task, `METRIC,FILTER`."""
     return [
         name

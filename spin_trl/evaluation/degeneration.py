@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-PREFIX = "degeneration/"
+DEGENERATION_PREFIX = "degeneration/"
 """Of the figures' names."""
 
 NGRAM = 4
@@ -48,29 +48,39 @@ SIGNS: Mapping[str, Sign] = {
     "empty": Sign("empty", 0.1, "{value} of the answers are empty"),
     "truncated": Sign("truncated", 0.5, "{value} of the answers were cut before their end"),
     "repetition": Sign(
-        f"{PREFIX}repetition", 0.2, "answers repeat themselves: {value} more of their phrases than in real responses"
+        f"{DEGENERATION_PREFIX}repetition",
+        0.2,
+        "answers repeat themselves: {value} more of their phrases than in real responses",
     ),
     "distinct": Sign(
-        f"{PREFIX}distinct", 0.5, "answers are alike: {value} of the variety of real responses", low=True
+        f"{DEGENERATION_PREFIX}distinct", 0.5, "answers are alike: {value} of the variety of real responses", low=True
     ),
     "short": Sign(
-        f"{PREFIX}length_ratio", 0.33, "answers are {value} times as long as real responses", percent=False, low=True
+        f"{DEGENERATION_PREFIX}length_ratio",
+        0.33,
+        "answers are {value} times as long as real responses",
+        percent=False,
+        low=True,
     ),
-    "long": Sign(f"{PREFIX}length_ratio", 3.0, "answers are {value} times as long as real responses", percent=False),
+    "long": Sign(
+        f"{DEGENERATION_PREFIX}length_ratio", 3.0, "answers are {value} times as long as real responses", percent=False
+    ),
     "odd_characters": Sign(
-        f"{PREFIX}odd_characters",
+        f"{DEGENERATION_PREFIX}odd_characters",
         0.05,
         "{value} of the answers' characters are far more frequent than in real responses",
     ),
     "copies": Sign(
-        f"{PREFIX}copies", 0.2, "{value} more of the answers than of the real responses stand in the training data"
+        f"{DEGENERATION_PREFIX}copies",
+        0.2,
+        "{value} more of the answers than of the real responses stand in the training data",
     ),
 }
 """By the names that `degeneration_warn` and `degeneration_stop` use."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredPrompt:
     """A generated response and the real one to the same prompt.
 
     Attributes:
@@ -84,7 +94,7 @@ class Answer:
     real: str
 
 
-def measure(answers: Sequence[Answer], training_responses: Collection[str]) -> dict[str, float]:
+def measure(answers: Sequence[AnsweredPrompt], training_responses: Collection[str]) -> dict[str, float]:
     """Figures of degeneration.
 
     Args:
@@ -113,10 +123,10 @@ def measure(answers: Sequence[Answer], training_responses: Collection[str]) -> d
     count = min(len(of_generated), len(of_real))
     if count:
         figures["distinct"] = len(set(of_generated[:count])) / len(set(of_real[:count]))
-    return {f"{PREFIX}{name}": value for name, value in figures.items()}
+    return {f"{DEGENERATION_PREFIX}{name}": value for name, value in figures.items()}
 
 
-def odd_characters(answers: Sequence[Answer]) -> dict[str, float]:
+def odd_characters(answers: Sequence[AnsweredPrompt]) -> dict[str, float]:
     """Characters that are far more frequent in generated responses than in real ones, by their share in excess."""
     generated: Counter[str] = Counter()
     real: Counter[str] = Counter()

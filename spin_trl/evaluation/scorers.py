@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
-from ..data.functions import place_of, resolve
+from ..data.functions import place_of, resolve_function
 from ..errors import RecipeError, nearest
 
 Score = float | Mapping[str, float]
@@ -142,7 +142,7 @@ def valid_json(prompt: str, real: str, generated: str) -> float:
     return 1.0
 
 
-def _matches(pattern: re.Pattern[str], prompt: str, real: str, generated: str) -> float:
+def _pattern_matches(pattern: re.Pattern[str], prompt: str, real: str, generated: str) -> float:
     return float(pattern.search(generated) is not None)
 
 
@@ -169,11 +169,11 @@ def scorer_of(names: Sequence[str]) -> Scorer:
         RecipeError: a name is unknown, a pattern is none, or a name stands there twice.
         DataError: `module:function` names no function that can be imported.
     """
-    scorers = {_short(name): _named(name) for name in names}
+    scorers = {_short_name(name): _scorer_by_name(name) for name in names}
     if len(scorers) < len(names):
         raise RecipeError(f"`scorer` names something twice: {', '.join(map(repr, names))}.")
     if len(names) == 1:
-        return scorers[_short(names[0])]
+        return scorers[_short_name(names[0])]
 
     def score(prompt: str, real: str, generated: str) -> Score:
         together: dict[str, float] = {}
@@ -199,7 +199,7 @@ def figures_of(names: Sequence[str]) -> list[str] | None:
     found = []
     for name in names:
         parts = list(gsm8k("", f"{ANSWER_MARK}1", "")) if name == "gsm8k" else [""]
-        found += [".".join(filter(None, [_short(name) if len(names) > 1 else "", part])) for part in parts]
+        found += [".".join(filter(None, [_short_name(name) if len(names) > 1 else "", part])) for part in parts]
     return [f"score/{name}" if name else "score" for name in found]
 
 
@@ -227,21 +227,21 @@ def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
         ) from None
 
 
-def _short(name: str) -> str:
+def _short_name(name: str) -> str:
     """A name for figures: of a pattern, the pattern; of a function, its own."""
     return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
 
 
-def _named(name: str) -> Scorer:
+def _scorer_by_name(name: str) -> Scorer:
     if name in SCORERS:
         return SCORERS[name]
     if name.startswith(REGEX):
         try:
-            return functools.partial(_matches, re.compile(name.removeprefix(REGEX)))
+            return functools.partial(_pattern_matches, re.compile(name.removeprefix(REGEX)))
         except re.error as error:
             raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
     if ":" in name:
-        return resolve(name)
+        return resolve_function(name)
     near = nearest(name, SCORERS)
     raise RecipeError(
         f"`scorer` is {name!r}; known are {', '.join(SCORERS)}, `regex:PATTERN` and `module:function`"

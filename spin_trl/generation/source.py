@@ -15,7 +15,7 @@ GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, Genera
 """A folder or store that a generate phase wrote; stores by iteration; generations; or a dataset with `key` and `ids`."""
 
 
-def read(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
+def read_generations(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
     """Read generations.
 
     Args:
@@ -46,7 +46,7 @@ def read_proto(source: GenerationSource, check: Callable[[GenerationStore], None
     Raises:
         GenerationsError: they are missing or damaged, of another iteration, or the check refuses them.
     """
-    found = read(source, check)
+    found = read_generations(source, check)
     iterations = {iteration for _, iteration, _ in found}
     if iterations - {0}:
         raise GenerationsError(

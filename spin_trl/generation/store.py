@@ -25,7 +25,7 @@ from ..errors import GenerationsError
 from ..files import write_atomically, write_json
 from .engine import Response, Sampling
 
-MANIFEST = "generations.json"
+STORE_MANIFEST = "generations.json"
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -81,11 +81,11 @@ class GenerationStore:
         Raises:
             GenerationsError: the folder holds generations of something else.
         """
-        if (self.folder / MANIFEST).exists():
+        if (self.folder / STORE_MANIFEST).exists():
             self.check(asdict(manifest))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / MANIFEST, asdict(manifest))
+            write_json(self.folder / STORE_MANIFEST, asdict(manifest))
 
     def check(self, expected: Mapping[str, Any]) -> None:
         """Raise if the generations were made from something else, naming the first thing that differs.
@@ -111,11 +111,11 @@ class GenerationStore:
             GenerationsError: the folder is no store.
         """
         try:
-            found = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            found = json.loads((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise GenerationsError(f"{self.folder} holds no generations ({MANIFEST}: {error}).") from error
+            raise GenerationsError(f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}).") from error
         if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} <= set(found):
-            raise GenerationsError(f"{self.folder / MANIFEST} is no manifest of generations.")
+            raise GenerationsError(f"{self.folder / STORE_MANIFEST} is no manifest of generations.")
         return found
 
     def has_shard(self, number: int) -> bool:
@@ -140,7 +140,7 @@ class GenerationStore:
 
     def is_complete(self) -> bool:
         """Whether the store exists and no shard is missing."""
-        return (self.folder / MANIFEST).exists() and not self.missing_shards()
+        return (self.folder / STORE_MANIFEST).exists() and not self.missing_shards()
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not done."""

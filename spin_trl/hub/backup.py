@@ -15,8 +15,8 @@ from pathlib import Path
 from ..errors import HubError
 from ..files import JOURNAL
 from ..run import checkpoint
-from ..run.adapter_bases import adapter_configs, base_of, set_base
-from ..run.contents import FILES, FOLDERS, files_in, is_kept
+from ..run.adapter_bases import adapter_configs, named_base, set_base
+from ..run.contents import FILES, FOLDERS, files_in, is_kept_of_run
 from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.ownership import MARKER, Marker
 from .client import File, Hub
@@ -102,7 +102,7 @@ class Keeper:
         journal = journal[: journal.rfind(b"\n") + 1]
         state: State = {}
         found: dict[str, File | None] = {}
-        for path in kept_files(self._directory):
+        for path in kept_files_of_run(self._directory):
             name = self._directory.ownership.usual_name(path)
             try:
                 seen = path.stat()
@@ -121,7 +121,7 @@ class Keeper:
         return journal, state, found
 
 
-def kept_files(directory: RunDirectory) -> Iterator[Path]:
+def kept_files_of_run(directory: RunDirectory) -> Iterator[Path]:
     """The files of a run that are kept, but for its journal.
 
     They are those that a run consists of: no locks, nothing unfinished, no link, nothing of the user's, and of a training's
@@ -134,7 +134,7 @@ def kept_files(directory: RunDirectory) -> Iterator[Path]:
             continue
         place = ownership.place(name)
         for path in [place] if place.is_file() else files_in(place):
-            if is_kept(ownership.usual_name(path), path) and _is_newest(path):
+            if is_kept_of_run(ownership.usual_name(path), path) and _is_newest(path):
                 yield path
 
 
@@ -173,7 +173,7 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
     if not (place / JOURNAL).is_file():
         raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {JOURNAL}.")
     found = {path.relative_to(place).as_posix(): path for path in files_in(place)}
-    kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept(name, path)}
+    kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept_of_run(name, path)}
     for name, path in kept.items():
         target = directory.own(name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,6 +192,6 @@ def _repoint(directory: RunDirectory) -> None:
     if not own.is_dir():
         return
     for path in adapter_configs(directory):
-        base = Path(base_of(path))
+        base = Path(named_base(path))
         if base.parts[-2:] == own.parts[-2:] and not base.is_dir():
             set_base(path, str(own))

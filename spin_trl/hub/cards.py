@@ -16,11 +16,11 @@ from huggingface_hub import DatasetCard, ModelCard
 from ..data.reading.local import is_local
 from ..errors import RunDirectoryError
 from ..files import home_expanded, read_json, write_atomically
-from ..generation.store import MANIFEST, Generations, GenerationStore
+from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..lineage import Origin, origin_from
 from ..report.html.samples import evenly
+from ..report.record import ITERATION_OF_START as BEFORE_THE_FIRST
 from ..report.record import SELF_PLAY, RunRecord, Stage
-from ..report.record import START as BEFORE_THE_FIRST
 from ..report.write import digests, made_by, read_record, read_samples
 from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.journal import LICENSES, PUSH
@@ -126,14 +126,15 @@ def card_of(
             record=record,
             stage=stage,
             origin=origin or _given(record),
-            data=origin_from(_origins(record).get("data")) or _named(record, "dataset_name"),
-            held_out=origin_from(_origins(record).get("held_out")) or _named(record, "held_out_name"),
+            data=origin_from(_recorded_origins(record).get("data")) or _origin_by_setting(record, "dataset_name"),
+            held_out=origin_from(_recorded_origins(record).get("held_out"))
+            or _origin_by_setting(record, "held_out_name"),
             is_adapter=(folder / "adapter_config.json").is_file(),
             branches=names.branches,
             repository=names.model,
             revision=revision,
             base_repository=(names.model, START_BRANCH) if base_in_run and names.model else None,
-            sampling=_sampling(directory, stage),
+            sampling=_sampling_of(directory, stage),
             digests=digests(directory, record),
             samples=_samples(directory, stage),
             recipe=_recipe(record),
@@ -168,7 +169,7 @@ def card_of_pairs(directory: RunDirectory, record: RunRecord, names: Names) -> t
         generators=generators,
         repository=names.dataset,
         model_repository=names.model,
-        data=origin_from(_origins(record).get("data")) or _named(record, "dataset_name"),
+        data=origin_from(_recorded_origins(record).get("data")) or _origin_by_setting(record, "dataset_name"),
         sampling={number: manifest.get("sampling", {}) for number, manifest in manifests.items()},
         template=record.prepared.get("template"),
         versions=record.prepared.get("versions") or {},
@@ -225,12 +226,12 @@ def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
         for stage in record.stages:
             if has_model(directory, stage):
                 path = directory.model(stage.name) / "README.md"
-                _write(path, str(card_of(directory, record, stage, names, names.branches.get(stage.name))))
+                _write_card(path, str(card_of(directory, record, stage, names, names.branches.get(stage.name))))
                 written.append(path)
         if pairs and generated_iterations(record):
             directory.own("hub")
             directory.dataset_card().parent.mkdir(parents=True, exist_ok=True)
-            _write(directory.dataset_card(), str(card_of_pairs(directory, record, names)[0]))
+            _write_card(directory.dataset_card(), str(card_of_pairs(directory, record, names)[0]))
             written.append(directory.dataset_card())
     except ValueError as error:
         if isinstance(error, RunDirectoryError):
@@ -239,20 +240,20 @@ def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
     return written
 
 
-def _write(path: Path, content: str) -> None:
+def _write_card(path: Path, content: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(content, encoding="utf-8"))
 
 
-def _origins(record: RunRecord) -> Mapping[str, Any]:
+def _recorded_origins(record: RunRecord) -> Mapping[str, Any]:
     return record.prepared.get("origins") or {}
 
 
 def _origin(record: RunRecord) -> Origin | None:
     """Where θ_0 comes from; None if it was made in the run's directory."""
-    found = origin_from(_origins(record).get("model"))
+    found = origin_from(_recorded_origins(record).get("model"))
     if found is not None or "origins" in record.prepared:
         return found
-    return _named(record, "model_name_or_path")  # of a run that an earlier version has begun
+    return _origin_by_setting(record, "model_name_or_path")  # of a run that an earlier version has begun
 
 
 def _given(record: RunRecord) -> Origin | None:
@@ -264,7 +265,7 @@ def _given(record: RunRecord) -> Origin | None:
     return Origin("given as an object", base=found.root if found is not None else None)
 
 
-def _named(record: RunRecord, setting: str) -> Origin | None:
+def _origin_by_setting(record: RunRecord, setting: str) -> Origin | None:
     """A model or dataset by its setting alone."""
     name = record.settings.get(setting)
     if not isinstance(name, str):
@@ -294,11 +295,11 @@ def _where(record: RunRecord, stage: Stage, names: Names) -> str | None:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    found = read_json(folder / MANIFEST)
+    found = read_json(folder / STORE_MANIFEST)
     return found if isinstance(found, dict) else {}
 
 
-def _sampling(directory: RunDirectory, stage: Stage) -> dict[str, Any]:
+def _sampling_of(directory: RunDirectory, stage: Stage) -> dict[str, Any]:
     """How the opponent of an iteration answered; of the start, how it answered itself."""
     manifest = _manifest(directory.generations(iteration_stage(max(stage.iteration, 0))))
     found = dict(manifest.get("sampling") or {})
@@ -320,7 +321,7 @@ def _recipe(record: RunRecord) -> dict[str, Any]:
         kept["model_name_or_path"] = origin.name
     if origin is not None and origin.on_hub and origin.commit:
         kept.setdefault("model_revision", origin.commit)
-    data = origin_from(_origins(record).get("data"))
+    data = origin_from(_recorded_origins(record).get("data"))
     if data is not None and data.on_hub and data.commit:
         kept.setdefault("dataset_revision", data.commit)
     return kept

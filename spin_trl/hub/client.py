@@ -35,7 +35,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from ..errors import HubError
 
-T = TypeVar("T")
+Returned = TypeVar("Returned")
 
 PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds between attempts at a push."""
@@ -43,10 +43,10 @@ PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
 HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
 """Answers of a server that another attempt does not change."""
 
-KEPT = (".gitattributes",)
+FILES_OF_THE_HUB = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
 
-_TOKEN = re.compile(r"hf_(?:oauth_[\w.-]+|[A-Za-z0-9]{16,})")
+_TOKEN_IN_TEXT = re.compile(r"hf_(?:oauth_[\w.-]+|[A-Za-z0-9]{16,})")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
 
 TALKATIVE = ("huggingface_hub.utils._http", "huggingface_hub.hf_api")
@@ -203,7 +203,7 @@ class Hub:
                 for entry in there
                 if isinstance(entry, RepoFile)
                 and entry.path not in files
-                and entry.path not in KEPT
+                and entry.path not in FILES_OF_THE_HUB
                 and any(fnmatch.fnmatch(entry.path, pattern) for pattern in outdated)
             ]
         info = self._api.create_commit(
@@ -240,7 +240,7 @@ class Hub:
         found = found[0] if isinstance(found, list) and found else found
         return found if isinstance(found, str) else None
 
-    def _patiently(self, what: str, function: Callable[[], T]) -> T:
+    def _patiently(self, what: str, function: Callable[[], Returned]) -> Returned:
         """Call a function, again after a pause where that may help."""
         pauses = list(PAUSES)
         while True:
@@ -307,4 +307,4 @@ def harmless(text: str) -> str:
     token = get_token()
     if token:
         text = text.replace(token, "***")
-    return _QUERY.sub(r"\1", _TOKEN.sub("***", " ".join(text.split())))[:500]
+    return _QUERY.sub(r"\1", _TOKEN_IN_TEXT.sub("***", " ".join(text.split())))[:500]

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset, Features, List, Value
 
-from ..data.conversations import COLUMN, TEMPLATED, TEXT, USER
+from ..data.conversations import COLUMN, TEMPLATED, TEXT_PROMPT, USER
 from ..generation.store import Generations
 
 MESSAGES, PLAIN, RENDERED = "messages", "text", "rendered"
@@ -59,9 +59,9 @@ def form_of(rows: Dataset) -> str:
     kinds = Counter(rows[COLUMN]) if COLUMN in rows.column_names else Counter([TEMPLATED])
     if TEMPLATED in kinds:
         return RENDERED
-    if set(kinds) == {TEXT}:
+    if set(kinds) == {TEXT_PROMPT}:
         return PLAIN
-    return RENDERED if TEXT in kinds else MESSAGES
+    return RENDERED if TEXT_PROMPT in kinds else MESSAGES
 
 
 def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: str) -> Iterator[dict[str, Any]]:

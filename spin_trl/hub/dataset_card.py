@@ -81,7 +81,7 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
         language_creators=["machine-generated"],
         license=facts.license or UNKNOWN_LICENSE,
         pretty_name=f"Self-play pairs of {facts.name}",
-        size_categories=[_size(sum(one.rows for one in facts.pairs))],
+        size_categories=[_size_category(sum(one.rows for one in facts.pairs))],
         source_datasets=[facts.data.name] if facts.data is not None and facts.data.on_hub else None,
         task_categories=["text-generation"],
         tags=["synthetic", "preference", "self-play", "spin", "trl", "dpo"],
@@ -99,19 +99,19 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
         .get_template("dataset_card.md.j2")
         .render(
             facts=facts,
-            title=markdown.plain(f"Self-play pairs of {facts.name}"),
+            title=markdown.escaped(f"Self-play pairs of {facts.name}"),
             data=linked(facts.data, "dataset") if facts.data is not None else "a dataset that was given as an object",
             iterations=markdown.rows(
                 ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"],
                 [_iteration(facts, one) for one in facts.pairs],
             ),
-            sampling=_sampling(facts),
+            sampling=_sampling_table(facts),
             forms=sorted({_FORMS.get(one.form, _RENDERED) for one in facts.pairs}),
             identical=sum(one.identical for one in facts.pairs),
             rows=sum(one.rows for one in facts.pairs),
             name=facts.repository or "path/to/this/folder",
             config=config_name(last),
-            versions=markdown.named(facts.versions),
+            versions=markdown.named_values(facts.versions),
         )
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
@@ -122,20 +122,20 @@ def _iteration(facts: DatasetFacts, one: PairsInfo) -> list[str]:
     total = max(sum(one.finish_reasons.values()), 1)
     words = {"eos": "by themselves", "length": "cut at the limit"}
     shares = ", ".join(
-        f"{100 * count / total:.1f} % {words.get(reason, markdown.plain(reason) or 'unknown')}"
+        f"{100 * count / total:.1f} % {words.get(reason, markdown.escaped(reason) or 'unknown')}"
         for reason, count in sorted(one.finish_reasons.items())
     )
     return [
         markdown.code(config_name(one.iteration)),
         f"{one.rows:,}",
-        markdown.plain(generator.label),
+        markdown.escaped(generator.label),
         markdown.code(generator.where) if generator.where else "not on the Hub",
         markdown.code(generator.digest) if generator.digest else "unknown",
         shares or "none",
     ]
 
 
-def _sampling(facts: DatasetFacts) -> str:
+def _sampling_table(facts: DatasetFacts) -> str:
     """Settings with the values that they had in each iteration."""
     names = dict.fromkeys(name for values in facts.sampling.values() for name in values)
     numbers = [one.iteration for one in facts.pairs]
@@ -151,7 +151,7 @@ def _sampling(facts: DatasetFacts) -> str:
     )
 
 
-def _size(rows: int) -> str:
+def _size_category(rows: int) -> str:
     """The Hub's word for a number of rows."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((word for bound, word in bounds if rows < bound), "1M<n<10M")

@@ -9,19 +9,19 @@ from ..counts import counted
 from ..report.tables import Table
 from ..report.text import cut, visible
 
-LONGEST = 1_200
+LONGEST_TEXT = 1_200
 """Characters of a text that a card shows."""
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
+_MARKUP_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _BACKTICKS = re.compile("`+")
 
 
-def plain(text: str) -> str:
+def escaped(text: str) -> str:
     """A text within a line: every character that means something in Markdown is escaped, and line breaks are spaces."""
-    return _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
+    return _MARKUP_CHARACTERS.sub(r"\\\1", " ".join(visible(text).split()))
 
 
-def fenced(text: str, longest: int = LONGEST) -> str:
+def fenced(text: str, longest: int = LONGEST_TEXT) -> str:
     """A text as a block of code, whose fence is longer than any in the text, so that it ends where we end it."""
     start, left_out = cut(visible(text), longest)
     fence = "`" * max(3, *(len(found) + 1 for found in _BACKTICKS.findall(start)), 3)
@@ -37,9 +37,9 @@ def code(text: str) -> str:
     return f"`{cleaned}`".replace("|", "\\|")
 
 
-def named(values: Mapping[str, object]) -> str:
+def named_values(values: Mapping[str, object]) -> str:
     """Names with their values within a line; those without one are left out."""
-    return ", ".join(f"{plain(name)} {code(str(value))}" for name, value in values.items() if value)
+    return ", ".join(f"{escaped(name)} {code(str(value))}" for name, value in values.items() if value)
 
 
 def table(found: Table) -> str:
@@ -60,7 +60,7 @@ def rows(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return "<br>".join(plain(line) for line in text.split("\n"))
+    return "<br>".join(escaped(line) for line in text.split("\n"))
 
 
 def _row(cells: Sequence[str]) -> str:

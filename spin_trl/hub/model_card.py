@@ -19,9 +19,9 @@ from ..counts import counted
 from ..lineage import Origin
 from ..objectives.methods import methods_of
 from ..report.formats import MISSING
-from ..report.record import SELF_PLAY, START, RunRecord, Stage, figure_name
+from ..report.record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage, figure_name
 from ..report.tables import costs, devices, figures, standings
-from ..report.verdict import remarks, sentence
+from ..report.verdict import remarks, verdict
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
@@ -98,9 +98,9 @@ def model_card(facts: ModelFacts) -> ModelCard:
             facts=facts,
             record=facts.record,
             stage=facts.stage,
-            title=markdown.plain(f"{facts.record.name}, {facts.stage.label}"),
-            verdict=markdown.plain(sentence(facts.record)),
-            remarks=[markdown.plain(one) for one in remarks(facts.record)],
+            title=markdown.escaped(f"{facts.record.name}, {facts.stage.label}"),
+            verdict=markdown.escaped(verdict(facts.record)),
+            remarks=[markdown.escaped(one) for one in remarks(facts.record)],
             origin=_origin_sentence(facts),
             datasets=_dataset_lines(facts),
             methods=methods_of(facts.losses),
@@ -109,12 +109,12 @@ def model_card(facts: ModelFacts) -> ModelCard:
             figures={name: markdown.table(found) for name, found in figures(facts.record).items()},
             opponents=_opponents(facts),
             costs=markdown.table(costs(facts.record)),
-            devices=markdown.plain(devices(facts.record)),
+            devices=markdown.escaped(devices(facts.record)),
             sampling=markdown.rows(
                 ["setting", "value"], [[markdown.code(n), markdown.code(str(v))] for n, v in facts.sampling.items()]
             ),
-            versions=markdown.named(facts.record.prepared.get("versions") or {}),
-            digests=markdown.named(facts.digests),
+            versions=markdown.named_values(facts.record.prepared.get("versions") or {}),
+            digests=markdown.named_values(facts.digests),
             samples=[_sample(row) for row in facts.samples[:SAMPLES]],
             recipe=markdown.fenced(
                 yaml.safe_dump(dict(facts.recipe), sort_keys=True, allow_unicode=True).strip(), 8_000
@@ -195,11 +195,11 @@ def _origin_sentence(facts: ModelFacts) -> str:
     else:
         come = f", which comes from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
         begin = f"the local model {markdown.code(origin.name)}{come}"
-    if stage.iteration == START:
+    if stage.iteration == ITERATION_OF_START:
         return f"This is the start of the run: {begin}."
     chain: list[str] = []
     before: Stage | None = stage
-    while before is not None and before.iteration != START:
+    while before is not None and before.iteration != ITERATION_OF_START:
         chain.insert(0, before.label)
         before = facts.record.opponent(before)
     played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
@@ -216,7 +216,7 @@ def linked(origin: Origin, kind: str = "model") -> str:
     at = ""
     if origin.commit:
         at = f" at commit [{origin.commit[:8]}]({url}/tree/{origin.commit})"
-    return f"[{markdown.plain(origin.name)}]({url}){at}"
+    return f"[{markdown.escaped(origin.name)}]({url}){at}"
 
 
 def _dataset_lines(facts: ModelFacts) -> list[str]:
@@ -250,7 +250,7 @@ def _objective_settings(facts: ModelFacts) -> dict[str, Any]:
         for entry in facts.record.journal
         if entry.get("phase") == "train"
         and isinstance(entry.get("objective"), Mapping)
-        and (entry.get("stage") == facts.stage.name or facts.stage.iteration == START)
+        and (entry.get("stage") == facts.stage.name or facts.stage.iteration == ITERATION_OF_START)
     ]
     return dict(trained[-1]) if trained else {}
 
@@ -284,7 +284,7 @@ def _revision(facts: ModelFacts, stage: Stage | None) -> str:
     branch = facts.branches.get(stage.name)
     if branch is not None:
         return markdown.code(branch)
-    if stage.iteration == START and facts.origin is not None and facts.origin.on_hub:
+    if stage.iteration == ITERATION_OF_START and facts.origin is not None and facts.origin.on_hub:
         at = f"@{facts.origin.commit[:8]}" if facts.origin.commit else ""
         return markdown.code(f"{facts.origin.name}{at}")
     return MISSING

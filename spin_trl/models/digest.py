@@ -31,7 +31,7 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: 
     """
     if definition == 1 and not adapter_is_new:
         return _of_tensors(
-            (_plain(name), t) for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name
+            (_unprefixed(name), t) for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name
         )
     base = _of_tensors(base_tensors(model).items())
     if definition == 1:
@@ -51,7 +51,7 @@ def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     wrapped = {name: inside for name, module in base.named_modules() if (inside := _inside(module)) is not None}
     found = {}
     for name, tensor in base.state_dict().items():
-        plain = _unwrapped(name, wrapped)
+        plain = _without_wrappers(name, wrapped)
         if plain is not None:
             found[plain] = tensor
     return found
@@ -77,7 +77,7 @@ def _inside(module: torch.nn.Module) -> str | None:
     return "base_layer" if isinstance(module, BaseTunerLayer) and hasattr(module, "base_layer") else None
 
 
-def _unwrapped(name: str, wrapped: Mapping[str, str]) -> str | None:
+def _without_wrappers(name: str, wrapped: Mapping[str, str]) -> str | None:
     """The name of a weight without what PEFT has put around its layer; None: it belongs to what was put there."""
     kept: list[str] = []
     path = ""
@@ -104,7 +104,7 @@ def _of_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     return hasher.hexdigest()[:16]
 
 
-def _plain(name: str) -> str:
+def _unprefixed(name: str) -> str:
     name = name.removeprefix("base_model.model.")
     # Adapters of fused experts are wrapped in one another: only `.base_layer` tells them apart.
     return name if "lora_" in name else name.replace(".base_layer", "")

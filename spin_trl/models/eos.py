@@ -42,7 +42,7 @@ def load_eos_ids(
         return eos_token_ids(tokenizer, _generation_config(path, revision) if path else None)
     found = set(eos_token_ids(tokenizer))
     for place in [path, base_of(path)] if is_adapter(path) else [path]:
-        known = _generation_config(place, revision), _config(place, revision, args.trust_remote_code)
+        known = _generation_config(place, revision), _config_of(place, revision, args.trust_remote_code)
         found.update(_declared(known))
     return sorted(found)
 
@@ -79,7 +79,7 @@ def _generation_config(path: str, revision: str) -> GenerationConfig | None:
         return None  # a model may come without one
 
 
-def _config(path: str, revision: str, trust_remote_code: bool) -> PreTrainedConfig | None:
+def _config_of(path: str, revision: str, trust_remote_code: bool) -> PreTrainedConfig | None:
     try:
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError):

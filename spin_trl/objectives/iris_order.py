@@ -26,7 +26,7 @@ PUBLISHED = (3.0, 1.7, 1.4, 1.1, 0.7)
 """The paper's table 4, Zephyr-7B, iterations 0 to 4."""
 
 
-def check(schedule: str, values: Sequence[float] | None) -> None:
+def check_iris_alpha(schedule: str, values: Sequence[float] | None) -> None:
     """Raise unless the values of `iris_alpha` are what the schedule takes.
 
     Raises:

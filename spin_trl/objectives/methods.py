@@ -25,7 +25,7 @@ class Method:
 
 
 _S = "s = A r + B,\\; s' = A r' + B:\\quad "
-_GSIL = "2410.10093"
+_GSIL_PAPER = "2410.10093"
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -64,11 +64,11 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "ipo": Method(
             "S-IPO", r"\ell = \left(\tfrac{r}{|y|} - \tfrac{r'}{|y'|} - \tfrac{1}{2 \beta}\right)^2", "2310.12036"
         ),
-        "gsil_bernoulli": Method("GSIL (Bernoulli)", _S + r"\ell = \log(1 + e^{-s}) + \log(1 + e^{s'})", _GSIL),
-        "gsil_brier": Method("GSIL (Brier)", _S + r"\ell = (\sigma(s) - 1)^2 + \sigma(s')^2", _GSIL),
-        "gsil_hinge": Method("GSIL (hinge)", _S + r"\ell = \max(0, 1 - s) + \max(0, 1 + s')", _GSIL),
-        "gsil_kliep": Method("GSIL (KLIEP)", _S + r"\ell = -s + e^{s'}", _GSIL),
-        "gsil_lsif": Method("GSIL (LSIF)", _S + r"\ell = -e^{s} + \tfrac{1}{2} e^{2 s'}", _GSIL),
+        "gsil_bernoulli": Method("GSIL (Bernoulli)", _S + r"\ell = \log(1 + e^{-s}) + \log(1 + e^{s'})", _GSIL_PAPER),
+        "gsil_brier": Method("GSIL (Brier)", _S + r"\ell = (\sigma(s) - 1)^2 + \sigma(s')^2", _GSIL_PAPER),
+        "gsil_hinge": Method("GSIL (hinge)", _S + r"\ell = \max(0, 1 - s) + \max(0, 1 + s')", _GSIL_PAPER),
+        "gsil_kliep": Method("GSIL (KLIEP)", _S + r"\ell = -s + e^{s'}", _GSIL_PAPER),
+        "gsil_lsif": Method("GSIL (LSIF)", _S + r"\ell = -e^{s} + \tfrac{1}{2} e^{2 s'}", _GSIL_PAPER),
         "sft": Method("negative log-likelihood of the real response", r"\ell = -\log \pi(y \mid x) / |y|"),
     }
 )

@@ -84,7 +84,7 @@ class LossType:
 _GSIL_BERNOULLI = {"gsil_scale": 0.01, "gsil_shift": 2.0}
 """Of the authors' script, which has the Bernoulli loss."""
 
-_GSIL = {"gsil_scale": 0.1, "gsil_shift": 0.0}
+_GSIL_SETTINGS = {"gsil_scale": 0.1, "gsil_shift": 0.0}
 """Of the other losses none are published: SPIN's scale, and no shift (with the script's, hinge would not see real ones)."""
 
 LOSS_TYPES: Mapping[str, LossType] = MappingProxyType(
@@ -104,7 +104,7 @@ LOSS_TYPES: Mapping[str, LossType] = MappingProxyType(
         **{
             f"gsil_{name}": LossType(
                 functools.partial(losses.gsil, divergence=name),
-                settings=_GSIL_BERNOULLI if name == "bernoulli" else _GSIL,
+                settings=_GSIL_BERNOULLI if name == "bernoulli" else _GSIL_SETTINGS,
             )
             for name in losses.GSIL_LOSSES
         },
@@ -128,7 +128,7 @@ _LEAST = {"tspin_beta": 0.0, "simpo_gamma": -math.inf, "gsil_shift": -math.inf}
 """Of settings that need not be positive."""
 
 
-def check_known(losses: Iterable[str]) -> None:
+def check_losses(losses: Iterable[str]) -> None:
     """Raise if there is no such loss: a trainer would say so when it computes the first one, after hours of generation.
 
     Raises:
@@ -163,7 +163,7 @@ def published(losses: Iterable[str]) -> dict[str, float]:
     return found
 
 
-def resolve(losses: Sequence[str], given: Mapping[str, Any], num_generations: int) -> dict[str, Any]:
+def resolve_settings(losses: Sequence[str], given: Mapping[str, Any], num_generations: int) -> dict[str, Any]:
     """The settings of these losses: as given, or else as published.
 
     Args:
@@ -182,14 +182,14 @@ def resolve(losses: Sequence[str], given: Mapping[str, Any], num_generations: in
         if value is not None and name not in own:
             owners = [loss for loss, found in LOSS_TYPES.items() if name in found.settings] or ["iris"]
             raise RecipeError(
-                f"`{name}` has no meaning for {_listed(losses)}: it belongs to {_listed(owners)}. Leave it out, or choose "
+                f"`{name}` has no meaning for {_quoted(losses)}: it belongs to {_quoted(owners)}. Leave it out, or choose "
                 "that `loss_type`."
             )
     usual: dict[str, Any] = {**published(losses), "iris_schedule": "gap", "iris_alpha": None}
     usual["space_mu"] = float(num_generations)
-    values = {name: usual[name] if given.get(name) is None else _number(name, given[name]) for name in own}
+    values = {name: usual[name] if given.get(name) is None else _numeric(name, given[name]) for name in own}
     if "iris_schedule" in own:
-        iris_order.check(values["iris_schedule"], values["iris_alpha"])
+        iris_order.check_iris_alpha(values["iris_schedule"], values["iris_alpha"])
     for name in own - {"iris_schedule", "iris_alpha"}:
         least, value = _LEAST.get(name), values[name]
         if not (value > 0 if least is None else value >= least) or math.isinf(value):
@@ -199,7 +199,7 @@ def resolve(losses: Sequence[str], given: Mapping[str, Any], num_generations: in
     return values
 
 
-def _number(name: str, value: Any) -> Any:
+def _numeric(name: str, value: Any) -> Any:
     """A setting as a number, or a list of them; the schedule is neither."""
     if name == "iris_schedule":
         return value
@@ -209,5 +209,5 @@ def _number(name: str, value: Any) -> Any:
         raise RecipeError(f"`{name}` is {value!r}; expected a number.") from None
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))

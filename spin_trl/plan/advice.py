@@ -56,11 +56,11 @@ def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
     memory = plan.memory
     tried: set[str] = set()
     while (largest := max(sizes.values(), key=lambda phase: phase.total)).total > limit:
-        step = next((one for one in _changes(memory, largest) if _text(one[0]) not in tried), None)
+        step = next((one for one in _changes(memory, largest) if _change_in_words(one[0]) not in tried), None)
         if step is None:
             break
         more, costs = step
-        tried.add(_text(more))
+        tried.add(_change_in_words(more))
         try:
             changed = again(plan, changes | more)
             # What fits already does not grow.
@@ -74,7 +74,7 @@ def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
         peak = max(phase.total for phase in sizes.values())
         if found and found[-1].settings == tuple(more):
             found.pop()  # the same setting, further on
-        found.append(Advice(tuple(more), _text(more), costs, peak, peak <= limit))
+        found.append(Advice(tuple(more), _change_in_words(more), costs, peak, peak <= limit))
     return found, _more_gpus(plan, limit)
 
 
@@ -134,7 +134,7 @@ def _more_gpus(plan: Plan, limit: float) -> Advice | None:
     return None
 
 
-def _text(change: dict[str, Any]) -> str:
+def _change_in_words(change: dict[str, Any]) -> str:
     def said(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()

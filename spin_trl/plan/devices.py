@@ -66,7 +66,7 @@ CPU_BANDWIDTH = 20.0
 """10^9 bytes a second that a CPU reads, roughly."""
 
 
-def named(name: str) -> Device:
+def device_named(name: str) -> Device:
     """A GPU by its name, in whichever spelling: `A100-80`, `a100_80gb`, `RTX 4090`.
 
     Raises:
@@ -83,7 +83,7 @@ def named(name: str) -> Device:
     )
 
 
-def visible() -> Device | None:
+def own_gpu() -> Device | None:
     """The GPU of this machine, or None: its own memory, and what is known of its kind."""
     if not torch.cuda.is_available():
         return None

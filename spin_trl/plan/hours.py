@@ -41,7 +41,7 @@ class Work:
         return sum(self.seconds.values())
 
 
-class Shape:
+class ModelCosts:
     """What of a model decides how much it computes: operations by token, and bytes that a token reads.
 
     Args:
@@ -89,7 +89,7 @@ def plan_hours(setup: Setup, lengths: Lengths, memory: MemoryPlan, speed: Speed)
 class _Hours:
     def __init__(self, setup: Setup, lengths: Lengths, memory: MemoryPlan, speed: Speed) -> None:
         self.setup, self.lengths, self.speed = setup, lengths, speed
-        self.shape = Shape(memory.replica)
+        self.shape = ModelCosts(memory.replica)
         self.shares = memory.shares_prompts()
         cache = memory.cache_bytes_per_token
         self.read_by_row = cache * (lengths.prompt + lengths.generated / 2)

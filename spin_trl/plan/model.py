@@ -23,7 +23,7 @@ from ..errors import PlanError
 from ..models.forward.attention import IMPLEMENTATIONS
 from ..training.opponent import freeze_adapter
 
-BLOCK = 64
+QUANTIZATION_BLOCK = 64
 """Weights that share a scale in bitsandbytes' 4-bit formats: its default, and transformers'."""
 
 NESTED_BLOCK = 256
@@ -111,12 +111,12 @@ class PlannedModel:
     @property
     def weight_bytes(self) -> int:
         """Of the model alone, quantised as it is, its buffers included."""
-        return sum(_size(tensor) for name, tensor in self._tensors() if "lora_" not in name)
+        return sum(_bytes_of_tensor(tensor) for name, tensor in self._tensors() if "lora_" not in name)
 
     @property
     def adapter_bytes(self) -> int:
         """Of all adapters together."""
-        return sum(_size(tensor) for name, tensor in self._tensors() if "lora_" in name)
+        return sum(_bytes_of_tensor(tensor) for name, tensor in self._tensors() if "lora_" in name)
 
     @property
     def num_trainable(self) -> int:
@@ -126,7 +126,7 @@ class PlannedModel:
         return [*self.model.named_parameters(), *self.model.named_buffers()]
 
 
-def _size(tensor: torch.Tensor) -> int:
+def _bytes_of_tensor(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
@@ -157,7 +157,7 @@ def _as_4bit(module: Any, *, nested: bool) -> None:
     count, old = module.weight.numel(), module.weight
     module.weight = torch.nn.Parameter(torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device="meta"), False)
     module.weight.compress_statistics, module.weight.quant_type = old.compress_statistics, old.quant_type
-    scales = -(-count // BLOCK)
+    scales = -(-count // QUANTIZATION_BLOCK)
     sizes = scales + 4 * -(-scales // NESTED_BLOCK) if nested else 4 * scales
     module.register_buffer("scales", torch.empty(sizes, dtype=torch.uint8, device="meta"), persistent=False)
     module.__class__ = _Linear4bit

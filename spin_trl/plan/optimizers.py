@@ -31,7 +31,7 @@ class Kept:
     is_known: bool = True
 
 
-_KEPT = {
+_STATES_KEPT = {
     "adamw_torch": Kept(2, works_on_copies=True),
     "adamw_torch_fused": Kept(2),
     "adamw_apex_fused": Kept(2),
@@ -60,7 +60,7 @@ _KEPT = {
 
 def kept_by(optim: str) -> Kept:
     """What an optimiser keeps; one that is not known is taken for AdamW."""
-    return _KEPT.get(str(optim), Kept(2, is_known=False))
+    return _STATES_KEPT.get(str(optim), Kept(2, is_known=False))
 
 
 def state_bytes(optim: str, parameters: Sequence[torch.Tensor], embeddings: Sequence[torch.Tensor] = ()) -> int:

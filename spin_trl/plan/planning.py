@@ -12,7 +12,7 @@ import yaml
 from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..errors import RecipeError
-from ..run.recipe import find, read
+from ..run.recipe import find_recipe, read_recipe
 from .devices import Device
 from .disk import plan_disk
 from .hours import Work, plan_hours
@@ -124,7 +124,7 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
     Raises:
         RecipeError, DataError, PlanError: the recipe, its data or its model can't be planned; the message says why.
     """
-    recipe = read_recipe(source, overrides)
+    recipe = planned_recipe(source, overrides)
     sharding = _sharding(recipe, wishes.num_gpus)
     lengths = with_means(read_lengths(recipe, num_rows=wishes.rows), wishes.prompt_tokens, wishes.response_tokens)
     setup = _setup(recipe, sharding, lengths, on_gpu=on_gpu)
@@ -142,7 +142,7 @@ def again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None)
         RecipeError: the settings don't go together.
     """
     more = [part for name, value in changes.items() for part in (f"--{name}", *_as_arguments(value))]
-    recipe = read_recipe(plan.source, [*plan.overrides, *more])
+    recipe = planned_recipe(plan.source, [*plan.overrides, *more])
     lengths = plan.lengths
     if recipe.args.max_length != plan.setup.args.max_length:
         lengths = dataclasses.replace(
@@ -154,9 +154,9 @@ def again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None)
     return MemoryPlan(setup, lengths)
 
 
-def read_recipe(source: str, overrides: Sequence[str]) -> Recipe:
+def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
     """A recipe, read on whatever machine this is, with its model's settings where they are looked up."""
-    recipe = read(source, for_any_machine(overrides))
+    recipe = read_recipe(source, for_any_machine(overrides))
     recipe.load_as_set()
     return recipe
 
@@ -164,7 +164,7 @@ def read_recipe(source: str, overrides: Sequence[str]) -> Recipe:
 def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
     """Whether a recipe says itself that it runs on a CPU."""
     try:
-        settings = yaml.safe_load(find(source).read_text(encoding="utf-8")) or {}
+        settings = yaml.safe_load(find_recipe(source).read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeError):
         return False  # whoever reads the recipe says what is wrong with it
     said = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else "false"

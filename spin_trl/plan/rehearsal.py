@@ -103,7 +103,7 @@ def training(
             to be added to what is there already.
     """
     batch = _batch(pairs, shared=shared)
-    with _played(model, checkpointing=checkpointing, backward=True) as live:
+    with _fake_tensors(model, checkpointing=checkpointing, backward=True) as live:
         with _autocast(model):
             scores, head = _log_probs(model, batch, on_gpu=on_gpu)
         with _gradients(model, kept=keep_gradients):
@@ -115,7 +115,7 @@ def training(
 def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool, on_gpu: bool) -> Peak:
     """A pass without gradients over a micro-batch: the opponent's, or evaluation's. Arguments as in [`training`]."""
     batch = _batch(pairs, shared=shared)
-    with _played(model) as live, torch.inference_mode(), _autocast(model):
+    with _fake_tensors(model) as live, torch.inference_mode(), _autocast(model):
         _, head = _log_probs(model, batch, on_gpu=on_gpu)
         return Peak(live.peak, head, 0)
 
@@ -133,7 +133,7 @@ def supervised(
         keep_gradients: as in [`training`].
     """
     ids = torch.zeros(len(rows), max(rows), dtype=torch.long)
-    with _played(model, checkpointing=checkpointing, backward=True) as live:
+    with _fake_tensors(model, checkpointing=checkpointing, backward=True) as live:
         with _autocast(model):
             output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
             loss = output.loss
@@ -156,7 +156,7 @@ def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
         length: tokens of the longest prompt.
     """
     ids = torch.zeros(num_prompts, length, dtype=torch.long)
-    with _played(model) as live, torch.inference_mode(), _autocast(model):
+    with _fake_tensors(model) as live, torch.inference_mode(), _autocast(model):
         output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1)
         kept = sum(_bytes_of(tensor) for tensor in tree_leaves(_cached(output.past_key_values)))
         return Peak(live.peak, 0, kept)
@@ -256,7 +256,9 @@ class _Head(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _played(model: PlannedModel, *, checkpointing: bool = False, backward: bool = False) -> Iterator[LiveTensors]:
+def _fake_tensors(
+    model: PlannedModel, *, checkpointing: bool = False, backward: bool = False
+) -> Iterator[LiveTensors]:
     """Fake tensors, counted; the model in training mode, where there is a backward pass, and afterwards as it was.
 
     Raises:

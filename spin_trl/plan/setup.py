@@ -176,11 +176,11 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
             starts_from_adapter, peft = True, load_adapter_config(name)
             peft.inference_mode = False
             name, kwargs = base_of(name), {}
-        config = _config(name, trust_remote_code=recipe.args.trust_remote_code, **kwargs)
+        config = _model_config(name, trust_remote_code=recipe.args.trust_remote_code, **kwargs)
     return Setup(recipe, config, peft, get_quantization_config(recipe.model), sharding, starts_from_adapter, on_gpu)
 
 
-def _config(name: str, **kwargs: Any) -> PretrainedConfig:
+def _model_config(name: str, **kwargs: Any) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:

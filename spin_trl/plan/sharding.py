@@ -9,7 +9,7 @@ from typing import Any
 from ..counts import counted
 from ..errors import PlanError
 
-KINDS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")
+SHARDINGS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,11 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
 
 def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
     """Disk, and what the figures rest on."""
-    kinds = ", ".join(f"{name} {_size(count)}" for name, count in disk.items())
+    kinds = ", ".join(f"{name} {_size_in_words(count)}" for name, count in disk.items())
     console.print(
-        Text.assemble(("Disk", "bold"), f": {_size(sum(disk.values()))}: {kinds}"), highlight=False, soft_wrap=True
+        Text.assemble(("Disk", "bold"), f": {_size_in_words(sum(disk.values()))}: {kinds}"),
+        highlight=False,
+        soft_wrap=True,
     )
     assumed = plan.speed(device).assumed
     if assumed:
@@ -224,7 +226,7 @@ def _many(count: float) -> str:
     return f"{count:.0f}" if count else ""
 
 
-def _size(count: float) -> str:
+def _size_in_words(count: float) -> str:
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"

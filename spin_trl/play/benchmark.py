@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..errors import BenchmarkError, LaunchError, RecipeError
-from ..evaluation.benchmarks import Benchmark, check_known, harness_version, scores
+from ..evaluation.benchmarks import Benchmark, check_tasks, harness_version, scores
 from ..files import read_json, write_json
 from ..models.digest import digest
 from ..run.run import Run, since
@@ -100,7 +100,7 @@ def run_benchmarks(
             scores(benchmark, stored)
             found[benchmark] = stored
         except KeyError as error:
-            failures.append(_without(benchmark, error))
+            failures.append(_missing_measure(benchmark, error))
     PartialState().wait_for_everyone()  # all have seen the same, before the first writes
     if missing:
         failures += _run(run, stage, missing, settings, own_tasks, version, found)
@@ -119,7 +119,7 @@ def _run(
     """Run benchmarks and store what they find; returns what is wrong with those that failed."""
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
-    check_known([benchmark.task for benchmark in benchmarks], tasks(settings.include_path).all_tasks)
+    check_tasks([benchmark.task for benchmark in benchmarks], tasks(settings.include_path).all_tasks)
     state = PartialState()
     failures = []
     with at_hand(run, run.model_of(stage)) as load:
@@ -175,7 +175,7 @@ def _run(
                     figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, whole)}
                     found[benchmark] = whole
                 except KeyError as error:
-                    failures.append(_without(benchmark, error))
+                    failures.append(_missing_measure(benchmark, error))
             record = {
                 name: evaluated[name] for name in ("task", "num_fewshot", "limit", "apply_chat_template", "seconds")
             }
@@ -211,7 +211,7 @@ def _files_of(model: str) -> dict[str, list[int]] | None:
     return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
 
 
-def _without(benchmark: Benchmark, error: KeyError) -> str:
+def _missing_measure(benchmark: Benchmark, error: KeyError) -> str:
     return f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
 
 

@@ -62,11 +62,11 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
     best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
     write_json(run.directory.own("best.json"), best)
-    _link(run.directory, model)
+    _link_best(run.directory, model)
     return best
 
 
-def _link(directory: RunDirectory, model: str) -> None:
+def _link_best(directory: RunDirectory, model: str) -> None:
     if os.path.isdir(model):
         link = directory.own("best")
         unfinished = link.with_name(".best.tmp")

@@ -23,13 +23,13 @@ from ..config.recipe import Recipe, without_options
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.figures import ByPrompt, difference
 from ..files import home_expanded, read_json, write_atomically, write_json
-from ..objectives.registry import check_known, own_settings, use_beta
+from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
-from ..report.comparison import AGAINST, Cell, comparison_table, plot_comparison, summarise_cells
+from ..report.comparison import AGAINST, ArmFigures, comparison_table, plot_comparison, summarise_cells
 from ..run.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
 from ..run.journal import MADE, Journal
 from ..run.ownership import COMPARISON, Ownership
-from ..run.recipe import read
+from ..run.recipe import read_recipe
 from ..run.run import GATE
 from ..run.settings import freeze, renew
 from .processes import Launches
@@ -84,16 +84,16 @@ class Arm:
         if name == "sft":
             return cls(name, label_smoothing=0.0)
         if name.startswith("sft-smoothing-"):
-            label_smoothing = _number(name.removeprefix("sft-smoothing-"), name)
+            label_smoothing = _weight_of_arm(name.removeprefix("sft-smoothing-"), name)
             return cls(arm_name(label_smoothing), label_smoothing=label_smoothing)
         losses: dict[str, float] = {}
         for term in name.split("+"):
             weight, star, loss = term.rpartition("*")
-            losses[loss.strip()] = _number(weight, name) if star else 1.0
+            losses[loss.strip()] = _weight_of_arm(weight, name) if star else 1.0
         return cls(name, losses)
 
 
-def _number(text: str, arm: str) -> float:
+def _weight_of_arm(text: str, arm: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -136,7 +136,7 @@ class Comparison:
         if seeds < 1 or devices < 1:
             raise RecipeError("`--seeds` and `--devices` are at least 1.")
         for arm in self.arms:
-            check_known(arm.losses)
+            check_losses(arm.losses)
         self._launches = Launches()
         self._check_arm_settings()
         self.base = self._read(self.arms[0], self.overrides)
@@ -169,7 +169,7 @@ class Comparison:
                 )
 
     def _read(self, arm: Arm, arguments: Sequence[str]) -> Recipe:
-        return read(self.source, arguments, losses=arm.losses)
+        return read_recipe(self.source, arguments, losses=arm.losses)
 
     def _recipe(self, arm: Arm, seed: int) -> Recipe:
         """The recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
@@ -351,21 +351,21 @@ class Comparison:
         console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
 
-    def _cells(self, seed: int) -> list[Cell]:
+    def _cells(self, seed: int) -> list[ArmFigures]:
         """What was measured with a seed, by arm and iteration."""
-        cells: list[Cell] = []
+        cells: list[ArmFigures] = []
         for arm in (*self.arms, *self.supervised):
             owner = arm if arm.losses else self.arms[0]
             directory = RunDirectory(self._folder(owner, seed))
             for t in range(self.num_iterations):
                 stage = iteration_stage(t) if arm.losses else self._stage_of(arm, t)
-                cells += _measured(directory, stage, arm.name, t, seed, self._against(arm, t, seed))
-        return [*_measured(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
+                cells += _figures_of_arm(directory, stage, arm.name, t, seed, self._against(arm, t, seed))
+        return [*_figures_of_arm(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
 
 
-def _measured(
+def _figures_of_arm(
     directory: RunDirectory, stage: str, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
-) -> list[Cell]:
+) -> list[ArmFigures]:
     """What was measured at a stage; with its differences from what the supervised arm did, prompt by prompt."""
     journal = Journal(directory.journal)
     evaluated = journal.find("evaluate", stage)
@@ -382,7 +382,7 @@ def _measured(
     figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))
-    return [Cell(arm, iteration, seed, figures)]
+    return [ArmFigures(arm, iteration, seed, figures)]
 
 
 def _output(directory: RunDirectory) -> Path:

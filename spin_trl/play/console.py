@@ -72,9 +72,9 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
     """Keep table, plot and report in the run directory, and print the table, if there is a console."""
     figures = all_figures(run, iteration)
     if console is not None:
-        console.print(_table(run, iteration, figures, best, console.width))
+        console.print(_table_of_run(run, iteration, figures, best, console.width))
     file = io.StringIO()
-    terminal.console(file, FILE_WIDTH).print(_table(run, iteration, figures, best, FILE_WIDTH))
+    terminal.console(file, FILE_WIDTH).print(_table_of_run(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
     plot_run(run.directory.own("plot.png"), curves(run, iteration, figures), run.play.metric_for_best_iteration)
     try:
@@ -97,10 +97,10 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
         stage: found for stage, found in figures.items() if stage == START or iteration_number(stage) > iteration - fit
     }
     best = read_json(run.directory.best) or {}
-    return _table(run, iteration, shown, best.get("stage"), width) if shown else None
+    return _table_of_run(run, iteration, shown, best.get("stage"), width) if shown else None
 
 
-def _table(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
+def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
     title = f"{run.directory.path.name}, iterations 0 to {iteration}"
     return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
 

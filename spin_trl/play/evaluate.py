@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 
 from ..errors import DivergedError
-from ..evaluation.degeneration import Answer, measure, normalised
+from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
 from ..evaluation.scorers import Score, score_of
@@ -22,7 +22,7 @@ from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
 from ..run.directory import START
 from ..run.run import Run, since
-from .generate import Load, answer, at_hand
+from .generate import Load, answer_into, at_hand
 
 
 def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: str | None = None) -> None:
@@ -42,7 +42,9 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     started = time.monotonic()
     try:
         with at_hand(run, run.model_of(stage)) as load:
-            figures, work_seconds = _figures(run, load, rows, stage, opponent_stage, compared_with or opponent_stage)
+            figures, work_seconds = _figures_of_stage(
+                run, load, rows, stage, opponent_stage, compared_with or opponent_stage
+            )
     except DivergedError:
         if stage == START:
             raise
@@ -53,22 +55,22 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
 
 
-def _figures(
+def _figures_of_stage(
     run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, other_stage: str | None
 ) -> tuple[dict[str, float], float]:
     """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
     folder = run.directory.held_out(stage)
     # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-    work_seconds = answer(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
     if run.play.evaluate_greedy:
         description = f"{stage}: held-out prompts, greedily"
-        work_seconds += answer(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
-    figures = summarise(measured) | game_figures(measured, losses, _values(run, stage))
+    figures = summarise(measured) | game_figures(measured, losses, _loss_settings(run, stage))
     values = {
         name: {key: value for key, value in by_key.items() if math.isfinite(value)}
         for name, by_key in values_of(dict(zip(rows["key"], measured, strict=True))).items()
@@ -86,18 +88,18 @@ def _figures(
     return figures, work_seconds
 
 
-def _answers(run: Run, rows: Dataset, folder: Path) -> list[Answer]:
+def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     """What a model answered to every held-out prompt."""
     tokenizer = run.tokenizer()
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
     return [
-        Answer(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
+        AnsweredPrompt(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
         for row in rows
         for ids in [sampled[row["key"], 0, 0]]
     ]
 
 
-def _values(run: Run, stage: str) -> dict[str, Any]:
+def _loss_settings(run: Run, stage: str) -> dict[str, Any]:
     """Settings of the losses that a stage was trained with."""
     trained = run.done("train", stage) or {}
     return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
@@ -168,7 +170,9 @@ def _responses(run: Run, stage: str, names: list[tuple[str, int, int]]) -> list[
     return [generations[name] for name in names]
 
 
-def _write_samples(run: Run, rows: Dataset, stage: str, answers: list[Answer], measured: list[HeldOutRow]) -> None:
+def _write_samples(
+    run: Run, rows: Dataset, stage: str, answers: list[AnsweredPrompt], measured: list[HeldOutRow]
+) -> None:
     lines = [
         json.dumps(
             {

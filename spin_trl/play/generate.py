@@ -50,7 +50,7 @@ def at_hand(run: Run, path: str) -> Iterator[Load]:
             free_memory()
 
 
-def answer(
+def answer_into(
     run: Run,
     load: Load,
     rows: Dataset,
@@ -136,6 +136,6 @@ def generate_iteration(run: Run, iteration: int) -> None:
     folder = run.directory.generations(stage)
     description = f"{stage}: answers"
     with at_hand(run, run.opponent_model(iteration)) as load:
-        work_seconds = answer(run, load, run.rows(), folder, iteration, description)
+        work_seconds = answer_into(run, load, run.rows(), folder, iteration, description)
     tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
     run.record("generate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)

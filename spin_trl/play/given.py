@@ -16,7 +16,7 @@ from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.policy import load_policy, load_tokenizer
 from ..run.directory import replace_folder
 from ..training.arguments import unnamed
-from ..training.unplayable import noted, refuse
+from ..training.unplayable import noted, refuse_unplayable
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""
@@ -48,7 +48,7 @@ def tokenizer_of(model: PreTrainedModel | PeftModel, args: SPINConfig) -> PreTra
         RecipeError: the model was made from a configuration, so that there is no place to look for one.
         DataError: there is none where the model was loaded from.
     """
-    refuse(unnamed(model, None))
+    refuse_unplayable(unnamed(model, None))
     return load_tokenizer(model.config._name_or_path, args)
 
 
@@ -77,7 +77,7 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     Raises:
         RecipeError: there are other adapters, or the model can't be loaded again from what PEFT saves of it.
     """
-    refuse(_adapter_names(model))
+    refuse_unplayable(_adapter_names(model))
     known = digest(model)
     _save_adapter(model, tokenizer, folder, None)
     if _digest_of(folder, args) == known:

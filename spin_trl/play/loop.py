@@ -40,7 +40,7 @@ from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..training.supervised import save_model
-from ..training.unplayable import noted, refuse
+from ..training.unplayable import noted, refuse_unplayable
 from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far
 from .gate import Verdict, judge, settle
@@ -126,7 +126,7 @@ class SelfPlay:
         check_functions(launch=launch)
         model, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
-            credentials.refuse(config)
+            credentials.refuse_credentials(config)
         if train_dataset is None:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         rows: Dataset = as_dataset(train_dataset, "train_dataset")
@@ -199,9 +199,11 @@ class SelfPlay:
     def _check_playable(self) -> None:
         """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
         if LAUNCHED in os.environ or training_plugin() is not None:
-            refuse(self.state.refused)
+            refuse_unplayable(self.state.refused)
         else:
-            refuse(reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config)))
+            refuse_unplayable(
+                reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config))
+            )
 
     def _play_all(self, pushing: Pushing) -> RunResult:
         """All iterations, one after the other; `pushing` is told what has finished."""

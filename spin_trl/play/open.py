@@ -12,9 +12,9 @@ from ..config.recipe import Recipe
 from ..errors import RecipeError, RunDirectoryError
 from ..models.policy import load_tokenizer
 from ..run.directory import START, RunDirectory, iteration_stage
-from ..run.recipe import read
+from ..run.recipe import read_recipe
 from ..run.run import Run
-from ..training.unplayable import refuse
+from ..training.unplayable import refuse_unplayable
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
 """Settings that say where and how a model computes: another machine may need others than the run's."""
@@ -39,7 +39,7 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
             raise RecipeError(
                 f"`{name}` can't be given here. The run's own settings hold, but for {', '.join(sorted(OF_THE_MACHINE))}."
             )
-    recipe = read(str(directory.recipe), overrides, accept_python=True)
+    recipe = read_recipe(str(directory.recipe), overrides, accept_python=True)
     recipe.play.scorer = None  # it may be code that is not here
     recipe.load_as_set()
     objects = recipe.python
@@ -51,7 +51,7 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
         start=recipe.start,
         quantization_config=_quantization(recipe, objects),
     )
-    refuse(run.refused)
+    refuse_unplayable(run.refused)
     if objects is not None:
         _restore(run)
     return run

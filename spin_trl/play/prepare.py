@@ -23,7 +23,7 @@ from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.directory import START
 from ..run.run import DATA, Run
 from ..run.settings import frozen_settings
-from ..training.unplayable import noted, of_lengths, refuse
+from ..training.unplayable import noted, of_lengths, refuse_unplayable
 from .rehearse import config_of
 from .start import make_tokenizer
 
@@ -126,8 +126,8 @@ def _prepare(
         skipped += held_out_found.skipped
         remarks += held_out_found.remarks
         held_out_notes = _counts(held_out_found)
-        rows, held_out_rows, news = _apart(run, rows, held_out_found.rows)
-    refuse(_against_rows(run, (rows, held_out_rows)), DataError)
+        rows, held_out_rows, news = _without_overlap(run, rows, held_out_found.rows)
+    refuse_unplayable(_against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
     run.directory.own("data")
@@ -146,7 +146,7 @@ def _prepare(
         notes=_counts(found),
         **({"held_out_notes": held_out_notes} if held_out_notes else {}),
         versions={package: _version(package) for package in PACKAGES},
-        origins=_origins(run, train, held_out),
+        origins=_origins_of(run, train, held_out),
     )
 
 
@@ -166,7 +166,7 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
 
 
-def _apart(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
+def _without_overlap(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
     """Rows to train on and held-out rows of two datasets, without what is in both, and what there is to say about it."""
     most, overlap = run.play.held_out_max, run.play.held_out_overlap
     if overlap == DROP_TRAIN:  # what is not evaluated on may be trained on
@@ -206,7 +206,7 @@ def _saved(rows: Dataset) -> Dataset:
     return rows.remove_columns([column for column in (GROUP,) if column in rows.column_names])
 
 
-def _origins(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
+def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
     """Where model and data come from, as far as that can be known, for the cards."""
     named = run.sources
     revision = (run.args.model_init_kwargs or {}).get("revision")

@@ -44,7 +44,7 @@ from ..run.directory import iteration_stage
 from ..run.run import Run
 from ..training.scratch import build_tokenizer, start_config
 from ..training.trainer import SPINTrainer
-from ..training.unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal
+from ..training.unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal_of_trainer
 from . import given
 from .launch import read_accelerate_config
 
@@ -56,7 +56,7 @@ ROWS = 2
 OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
 """Settings of ours, which are checked when they are made."""
 
-USUAL = frozenset(
+USUAL_SETTINGS = frozenset(
     {
         "activation_checkpointing", "beta", "bf16", "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc",
         "disable_tqdm", "fp16", "gradient_accumulation_steps", "gradient_checkpointing", "label_smoothing", "learning_rate",
@@ -198,7 +198,7 @@ def rehearse(run: Run, config: PretrainedConfig | None) -> list[str]:
         return []  # it would talk to other processes, on a device that is not theirs
     with _unnoticed(), tempfile.TemporaryDirectory() as folder:
         found = _with_model(run, config, folder) if config is not None else []
-        if not found and set(differences_from_defaults(run.args)) - USUAL - OWN:
+        if not found and set(differences_from_defaults(run.args)) - USUAL_SETTINGS - OWN:
             found = _with_settings(run, folder)
         if found and _train(_rehearsed(SPINConfig(folder, use_cpu=True, bf16=False), folder)):
             # Where the defaults fail, too, it is the rehearsal that does: a run is not refused for that.
@@ -227,7 +227,7 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
             tokenizer = run.processing_class or given.tokenizer_of(run.given, run.args)
         else:
             tokenizer = _small_tokenizer() if run.model is None else run.tokenizer()
-        _trainer(_adapted(run, model), tokenizer, _rehearsed(run.iteration_args(0), folder))
+        _rehearsed_trainer(_adapted(run, model), tokenizer, _rehearsed(run.iteration_args(0), folder))
 
     return _refused(make, run.peft_config)
 
@@ -249,7 +249,7 @@ def _train(args: SPINConfig, peft_config: Any = None) -> list[str]:
     def make() -> None:
         tokenizer = _small_tokenizer()
         model = AutoModelForCausalLM.from_config(start_config(_SMALL, len(tokenizer), 64), dtype=torch.float32)
-        _trainer(model, tokenizer, args).train()
+        _rehearsed_trainer(model, tokenizer, args).train()
 
     return _refused(make, peft_config)
 
@@ -263,13 +263,13 @@ def _refused(make: Callable[[], None], peft_config: Any) -> list[str]:
     except (ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError) as error:
         if "meta" in str(error):  # the end of the rehearsal: from here on the model needs weights
             return []
-        return [str(refusal(error, peft_config))]
+        return [str(refusal_of_trainer(error, peft_config))]
     except Exception as error:  # said when it comes up, if it is not this rehearsal's own
         logger.debug("Nothing was rehearsed: %s: %s", type(error).__name__, error)
     return []
 
 
-def _trainer(model: Any, tokenizer: PreTrainedTokenizerBase, args: SPINConfig) -> SPINTrainer:
+def _rehearsed_trainer(model: Any, tokenizer: PreTrainedTokenizerBase, args: SPINConfig) -> SPINTrainer:
     pairs = [(f"{number}", sample) for number in range(ROWS) for sample in range(args.num_generations)]
     generations = [{"key": key, "sample": sample, "ids": [1, 2]} for key, sample in pairs]
     row = {"prompt_hash": "", "prompt_ids": [1, 2], "real_ids": [3, 4], "prompt": "", "real": ""}

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from ..files import definition_of, home_expanded, read_json
-from ..generation.store import MANIFEST
+from ..generation.store import STORE_MANIFEST
 from ..models.digest import digest
-from ..run.adapter_bases import adapter_configs, base_of, set_base
+from ..run.adapter_bases import adapter_configs, named_base, set_base
 from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.run import Run
 from ..run.settings import frozen_settings
@@ -37,7 +37,7 @@ def is_same_start(run: Run) -> bool:
 def _digest_of_start(directory: RunDirectory) -> str | None:
     """The digest of θ_0 beside what it has answered, or None: it has not answered yet."""
     stores = (directory.held_out(START) / "sampled", directory.generations(iteration_stage(0)))
-    manifests = (read_json(store / MANIFEST) for store in stores)
+    manifests = (read_json(store / STORE_MANIFEST) for store in stores)
     return next((found["model"] for found in manifests if found is not None), None)
 
 
@@ -51,7 +51,7 @@ def point_adapters_at_start(run: Run) -> None:
     known = {before, str(paths_from / home_expanded(before))}
     own = run.directory.model(START)
     for path in adapter_configs(run.directory):
-        base = Path(base_of(path))
+        base = Path(named_base(path))
         # From another folder a relative path leads elsewhere, maybe to another model.
         if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
             continue

@@ -35,14 +35,14 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
         return
     for name in ("data", START, f"{iteration_stage(0)}/generations"):
         if source.stage(name).is_dir():
-            shutil.copytree(source.stage(name), target.own(name), copy_function=_link, dirs_exist_ok=True)
+            shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
     # Last, and whole: a run without a journal has not begun.
     lines = "".join(json.dumps(entry) + "\n" for entry in steps)
     write_atomically(target.own(JOURNAL), lambda path: path.write_text(lines, encoding="utf-8"))
 
 
-def _link(source: str, target: str) -> None:
+def _hard_link(source: str, target: str) -> None:
     """A hard link, or a copy where the file system has none. A run replaces files, and never writes into them."""
     Path(target).unlink(missing_ok=True)
     try:

@@ -23,7 +23,7 @@ from ..run.run import Run
 
 logger = logging.getLogger(__name__)
 
-PREFIX = "held-out"
+TRACKER_PREFIX = "held-out"
 TRACK = "track"
 """Phase under which the journal keeps which trackers have an iteration's figures."""
 
@@ -71,10 +71,10 @@ def track(run: Run, iteration: int) -> None:
     wanted = [name for name in run.args.report_to or [] if name not in known]
     if not wanted or not run.directory.metrics(stage).exists():
         return
-    steps = [(iteration + 1, {PREFIX: iteration_stage(iteration)} | arms)]
+    steps = [(iteration + 1, {TRACKER_PREFIX: iteration_stage(iteration)} | arms)]
     if iteration == 0:
-        steps.insert(0, (0, {PREFIX: START}))
-    values = [(step, _values(run, stages)) for step, stages in steps]
+        steps.insert(0, (0, {TRACKER_PREFIX: START}))
+    values = [(step, _tracked_values(run, stages)) for step, stages in steps]
     reached = list(known)
     for name in wanted:
         if name not in LOGGER_TYPE_TO_CLASS:
@@ -94,7 +94,7 @@ def track(run: Run, iteration: int) -> None:
         run.journal.append(TRACK, stage, to=reached)
 
 
-def _values(run: Run, stages: dict[str, str]) -> dict[str, float]:
+def _tracked_values(run: Run, stages: dict[str, str]) -> dict[str, float]:
     """Figures of stages, by prefix and name; what is no number is left out."""
     return {
         f"{prefix}/{name}": value
@@ -105,7 +105,7 @@ def _values(run: Run, stages: dict[str, str]) -> dict[str, float]:
 
 
 def _tracker(run: Run, name: str) -> GeneralTracker:
-    run_name = f"{run.tracker_name}-{PREFIX}"
+    run_name = f"{run.tracker_name}-{TRACKER_PREFIX}"
     # The same in every session of a run, and another one for a run that begins anew in the same folder.
     began = run.journal.entries()[0]["time"]
     run_id = hashlib.sha256(f"{run.directory.path.resolve()} {began}".encode()).hexdigest()[:16]
@@ -119,5 +119,5 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
         return tracker(run.args.project, name=run_name, resume="allow", **space)
     if tracker.requires_logging_directory:
         is_board = name == "tensorboard"
-        return tracker(PREFIX, str(run.directory.own("tensorboard" if is_board else f"trackers/{name}")))
+        return tracker(TRACKER_PREFIX, str(run.directory.own("tensorboard" if is_board else f"trackers/{name}")))
     return tracker(run_name)

@@ -21,7 +21,7 @@ from ..run.directory import START, iteration_stage, replace_folder
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
 from ..training.trainer import SPINTrainer
-from ..training.unplayable import refusal
+from ..training.unplayable import refusal_of_trainer
 from .trackers import training_logs
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
@@ -40,7 +40,7 @@ def train(run: Run, iteration: int) -> None:
     started = time.monotonic()
     args = _with_order(run, iteration, run.iteration_args(iteration))
     with training_logs(run, stage):
-        trainer = _trainer(run, iteration, args)
+        trainer = _trainer_of(run, iteration, args)
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
     trainer.add_callback(ReportSteps(run.progress))
     # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
@@ -80,7 +80,7 @@ def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
     return args
 
 
-def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
+def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     mixed_in = run.lineage(iteration)[-1 - run.play.history :]
     stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in mixed_in}
     proto = GenerationStore(run.directory.generations(iteration_stage(0))) if iteration and args.needs_proto else None
@@ -102,7 +102,7 @@ def _trainer(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     except SpinError:
         raise
     except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise refusal(error, run.peft_config) from error
+        raise refusal_of_trainer(error, run.peft_config) from error
 
 
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:

@@ -18,7 +18,7 @@ def suite_table(title: str, benchmarks: Sequence[Benchmark], results: Mapping[Be
         benchmarks: of the suite.
         results: of the harness, by benchmark.
     """
-    table = _table(title, "value, %")
+    table = _empty_table(title, "value, %")
     values: list[float | None] = []
     for benchmark in benchmarks:
         (score,) = scores(benchmark, results[benchmark]) if benchmark in results else (None,)
@@ -36,7 +36,7 @@ def suite_table(title: str, benchmarks: Sequence[Benchmark], results: Mapping[Be
 
 def task_table(title: str, benchmarks: Sequence[Benchmark], results: Mapping[Benchmark, Mapping[str, Any]]) -> Table:
     """Tasks by the harness's names, with all that it found, in its own units."""
-    table = _table(title, "value")
+    table = _empty_table(title, "value")
     for benchmark in benchmarks:
         if benchmark not in results:
             table.add_row(benchmark.name, "–", "–", "–")
@@ -47,7 +47,7 @@ def task_table(title: str, benchmarks: Sequence[Benchmark], results: Mapping[Ben
     return table
 
 
-def _table(title: str, value: str) -> Table:
+def _empty_table(title: str, value: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("benchmark")
     table.add_column("shots", justify="right")

@@ -36,7 +36,7 @@ Summary = dict[str, dict[int, dict[str, float]]]
 
 
 @dataclass(frozen=True)
-class Cell:
+class ArmFigures:
     """What was measured of one arm at one iteration with one seed."""
 
     arm: str
@@ -45,7 +45,7 @@ class Cell:
     figures: Mapping[str, float]
 
 
-def summarise_cells(cells: Sequence[Cell], num_seeds: int) -> Summary:
+def summarise_cells(cells: Sequence[ArmFigures], num_seeds: int) -> Summary:
     """Means over seeds, and their standard errors.
 
     Args:

@@ -15,7 +15,7 @@ _SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
-class Form:
+class NumberFormat:
     """How the values of a figure are written.
 
     Attributes:
@@ -60,12 +60,12 @@ class Form:
         low, high = sorted((abs(found.low), abs(found.high)))
         return self.interval(low, high)
 
-    def at_least(self, value: float) -> Form:
+    def at_least(self, value: float) -> NumberFormat:
         """This form, with digits enough to tell a small number from zero."""
         scaled = abs(100 * value if self.percent else value)
         if scaled == 0 or math.isnan(scaled) or scaled >= 10**-self.digits:
             return self
-        return Form(self.percent, min(-math.floor(math.log10(scaled)), 8), self.unit)
+        return NumberFormat(self.percent, min(-math.floor(math.log10(scaled)), 8), self.unit)
 
     @property
     def _difference_unit(self) -> str:

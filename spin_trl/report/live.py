@@ -55,19 +55,19 @@ def status_line(status: Status) -> str:
     if status.total:
         parts.append(f"{status.done:,} of {status.total:,} {status.what}")
     else:
-        parts.append(f"for {duration(status.seconds)}")
+        parts.append(f"for {clock(status.seconds)}")
     if status.token_rate is not None:
         parts.append(f"{status.token_rate:,.0f} tokens/s")
     elif status.rate is not None:
         parts.append(f"{status.rate:,.1f}/s" if status.rate >= 1 else f"{1 / status.rate:,.1f} s each")
     if status.seconds_left is not None:
-        parts.append(f"{duration(status.seconds_left)} left")
+        parts.append(f"{clock(status.seconds_left)} left")
     if status.run_seconds_left is not None:
-        parts.append(f"run {duration(status.run_seconds_left)}")
+        parts.append(f"run {clock(status.run_seconds_left)}")
     return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Hours, minutes and seconds, as `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

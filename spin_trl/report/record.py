@@ -10,10 +10,10 @@ from typing import Any
 
 from ..evaluation.figures import ByPrompt, difference
 from ..evaluation.intervals import Difference
-from .formats import Form
+from .formats import NumberFormat
 
 SELF_PLAY = "self-play"
-START = -1
+ITERATION_OF_START = -1
 """The iteration that the start counts as."""
 
 _PLAIN = "sft"
@@ -52,7 +52,7 @@ def figure_name(figure: str) -> str:
     return _NAMES.get(figure, figure)
 
 
-def arm_name(arm: str) -> str:
+def arm_in_words(arm: str) -> str:
     """A baseline arm's name in words."""
     if arm.startswith(_SMOOTHED):
         return f"smoothed SFT ({arm.removeprefix(_SMOOTHED)})"
@@ -82,9 +82,9 @@ class Stage:
     @property
     def label(self) -> str:
         """Its name in words."""
-        if self.iteration == START:
+        if self.iteration == ITERATION_OF_START:
             return "start"
-        of_arm = "" if self.arm == SELF_PLAY else f"{arm_name(self.arm)}, "
+        of_arm = "" if self.arm == SELF_PLAY else f"{arm_in_words(self.arm)}, "
         return f"{of_arm}iteration {self.iteration}"
 
     def value(self, figure: str) -> float | None:
@@ -130,12 +130,12 @@ class RunRecord:
     @cached_property
     def iterations(self) -> list[Stage]:
         """The iterations alone."""
-        return [stage for stage in self.self_play if stage.iteration != START]
+        return [stage for stage in self.self_play if stage.iteration != ITERATION_OF_START]
 
     @cached_property
     def start(self) -> Stage | None:
         """The start, if it has been made."""
-        return next((stage for stage in self.self_play if stage.iteration == START), None)
+        return next((stage for stage in self.self_play if stage.iteration == ITERATION_OF_START), None)
 
     @cached_property
     def arms(self) -> dict[str, list[Stage]]:
@@ -167,7 +167,7 @@ class RunRecord:
     def opponent(self, stage: Stage) -> Stage | None:
         """The stage whose model an iteration started from and played against: the one before it, unless decided
         otherwise."""
-        if stage.arm != SELF_PLAY or stage.iteration == START:
+        if stage.arm != SELF_PLAY or stage.iteration == ITERATION_OF_START:
             return None
         before = self.at(stage.iteration - 1)
         named = self.decision(before).get("opponent") if before is not None else None
@@ -209,20 +209,20 @@ class RunRecord:
             return False
         return not self.held_out or all(stage.figures for stage in needed)
 
-    def form(self, figure: str) -> Form:
+    def form(self, figure: str) -> NumberFormat:
         """How a figure is written. Scores are shares where all of them lie between 0 and 1."""
         if figure in _SHARES:
-            return Form(percent=True, digits=1)
+            return NumberFormat(percent=True, digits=1)
         if figure.startswith("score"):
             found = [value for stage in self.stages if (value := stage.value(figure)) is not None]
             low, high = self._reach.get(figure, (0.0, 0.0))
             if low >= 0 and high <= 1 and all(0 <= value <= 1 for value in found):
-                return Form(percent=True, digits=1)
+                return NumberFormat(percent=True, digits=1)
             largest = max(map(abs, found), default=0.0)
-            return Form(digits=3 if largest < 10 else 2 if largest < 100 else 1)
+            return NumberFormat(digits=3 if largest < 10 else 2 if largest < 100 else 1)
         if figure.startswith(("logps/", "length_", "gap", "logratio/", "kl")):
-            return Form(digits=1 if figure.startswith(("logps/", "length_")) else 2)
-        return Form()
+            return NumberFormat(digits=1 if figure.startswith(("logps/", "length_")) else 2)
+        return NumberFormat()
 
     @cached_property
     def _reach(self) -> dict[str, tuple[float, float]]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..counts import counted
 from ..evaluation.figures import is_figure
-from .formats import MISSING, Form, duration
-from .record import SELF_PLAY, RunRecord, Stage, arm_name, figure_name
+from .formats import MISSING, NumberFormat, duration
+from .record import SELF_PLAY, RunRecord, Stage, arm_in_words, figure_name
 
 SCORES = "Scores and likelihood"
 
@@ -40,7 +40,7 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
 LONGEST_FACT = 200
 """Characters of what a run was, such as a scorer's pattern."""
 
-PHASES = ("generate", "train", "evaluate")
+COSTED_PHASES = ("generate", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def standings(record: RunRecord) -> Table:
     for stage, opens_group in _in_groups(record):
         other = _compared_with(record, stage)
         cells = [
-            _measured(stage, record.metric, record.form(record.metric)),
-            Cell() if other is None else _difference(record, stage, other, f"from {_short(other)}"),
-            Cell() if stage is record.start else _difference(record, stage, record.start),
+            _measured_cell(stage, record.metric, record.form(record.metric)),
+            Cell() if other is None else _difference_cell(record, stage, other, f"from {_shortened(other)}"),
+            Cell() if stage is record.start else _difference_cell(record, stage, record.start),
         ]
         if decided:
             cells.append(_decision(record, stage))
@@ -108,14 +108,19 @@ def figures(record: RunRecord) -> dict[str, Table]:
     for heading, names in FIGURES.items():
         shown = (scores if heading == SCORES else {}) | {name: words for name, words in names.items() if name in known}
         if shown:
-            found[heading] = _figures(record, shown)
+            found[heading] = _figures_table(record, shown)
     return found
 
 
-def _figures(record: RunRecord, shown: Mapping[str, str]) -> Table:
+def _figures_table(record: RunRecord, shown: Mapping[str, str]) -> Table:
     forms = {name: record.form(name) for name in shown}
     rows = [
-        Row(_label(stage), [_measured(stage, *of) for of in forms.items()], stage is record.best_stage, opens_group)
+        Row(
+            _label(stage),
+            [_measured_cell(stage, *of) for of in forms.items()],
+            stage is record.best_stage,
+            opens_group,
+        )
         for stage, opens_group in _in_groups(record)
         if any(stage.value(name) is not None for name in shown)
     ]
@@ -124,10 +129,10 @@ def _figures(record: RunRecord, shown: Mapping[str, str]) -> Table:
 
 def costs(record: RunRecord) -> Table:
     """What every stage took, and what all took together. Work that was done again counts again."""
-    headings = ["stage", *PHASES, "together", "tokens generated", "gradient steps", "pairs"]
+    headings = ["stage", *COSTED_PHASES, "together", "tokens generated", "gradient steps", "pairs"]
     rows = []
     # Benchmarks that somebody has asked for afterwards are no cost of the run.
-    everything = [entry for entry in record.journal if entry["phase"] in PHASES and "seconds" in entry]
+    everything = [entry for entry in record.journal if entry["phase"] in COSTED_PHASES and "seconds" in entry]
     for stage, opens_group in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
         rows.append(Row(_label(stage), _cost(entries), opens_group=opens_group))
@@ -165,16 +170,16 @@ def _compared_with(record: RunRecord, stage: Stage) -> Stage | None:
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
 
 
-def _short(stage: Stage) -> str:
+def _shortened(stage: Stage) -> str:
     return f"the {stage.label}" if stage.label == "start" else stage.label
 
 
-def _measured(stage: Stage, figure: str, form: Form) -> Cell:
+def _measured_cell(stage: Stage, figure: str, form: NumberFormat) -> Cell:
     value, interval = stage.value(figure), stage.interval(figure)
     return Cell(form.value(value), form.interval(*interval) if value is not None and interval is not None else "")
 
 
-def _difference(record: RunRecord, stage: Stage, other: Stage | None, words: str = "") -> Cell:
+def _difference_cell(record: RunRecord, stage: Stage, other: Stage | None, words: str = "") -> Cell:
     found = None if other is None else record.difference(stage, other, record.metric)
     if found is None:
         return Cell()
@@ -202,7 +207,7 @@ def _cost(entries: Sequence[Mapping[str, Any]], *, with_pairs: bool = True) -> l
     together = [entry["seconds"] for entry in entries]
     tokens, steps = total("tokens"), total("steps")
     return [
-        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in PHASES),
+        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in COSTED_PHASES),
         Cell(duration(sum(together))) if together else Cell(),
         Cell() if tokens is None else Cell(f"{tokens:,.0f}"),
         Cell() if steps is None else Cell(f"{steps:,.0f}"),
@@ -227,16 +232,16 @@ def facts(record: RunRecord) -> dict[str, str]:
     found = {
         "Model": str(settings.get("model_name_or_path") or given or "built from scratch"),
         "Data": str(settings.get("dataset_name") or "given from Python"),
-        "Objective": _listed(settings.get("loss_type") or "sigmoid", " + "),
+        "Objective": _joined_list(settings.get("loss_type") or "sigmoid", " + "),
         "Iterations": f"{len(record.iterations)} of {record.planned}",
-        "Baseline": ", ".join(arm_name(arm) for arm in record.arms) or "none",
-        "Scorer": _listed(settings.get("scorer") or "", ", "),
+        "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",
+        "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
     }
     return {name: _short_of(text) for name, text in found.items() if text}
 
 
-def _listed(value: Any, between: str) -> str:
+def _joined_list(value: Any, between: str) -> str:
     return between.join(map(str, value)) if isinstance(value, list) else str(value)
 
 

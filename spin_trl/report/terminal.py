@@ -26,10 +26,10 @@ class _PlainFormatter(logging.Formatter):
     """Log records as a terminal can show them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        return printable(super().format(record))
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """A text, such as an error's message, as it is printed: without escape sequences of a file's name, and credentials."""
     return visible(hide(text))
 

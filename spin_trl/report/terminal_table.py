@@ -68,7 +68,7 @@ def _named_score(figure: str) -> Column:
     return Column(f"greedy {heading} %" if greedy else f"{heading} %", figure, percent=True, rank=int(greedy))
 
 
-def written(figures: Mapping[str, float], column: Column) -> str:
+def written_figure(figures: Mapping[str, float], column: Column) -> str:
     """A figure with its standard error, or a difference with its interval; `–` where it was not measured."""
     if column.is_difference:
         return _written_difference(figures, column)
@@ -129,15 +129,15 @@ def run_table(
         )
         shown.insert(shown.index(changed) + 1, difference)
         caption += CHANGE_CAPTION
-    table = _table(figures, shown, best, title, caption)
+    table = _rich_table(figures, shown, best, title, caption)
     while width is not None and len(shown) > 1 and _width(table) > width:
         last = max(shown, key=lambda column: (column.rank, shown.index(column)))
         shown = [column for column in shown if column != last]
-        table = _table(figures, shown, best, title, caption)
+        table = _rich_table(figures, shown, best, title, caption)
     return table
 
 
-def _table(
+def _rich_table(
     figures: Mapping[str, Mapping[str, float]], columns: Sequence[Column], best: str | None, title: str, caption: str
 ) -> Table:
     table = Table(
@@ -157,7 +157,7 @@ def _table(
         name = stage.removeprefix("baseline/").replace("/iteration-", " ").replace("-", " ")
         table.add_row(
             f"{name} *" if stage == best else name,
-            *(written(found, column) for column in columns),
+            *(written_figure(found, column) for column in columns),
             style="bold" if stage == best else None,
         )
     return table

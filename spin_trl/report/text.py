@@ -19,7 +19,7 @@ def visible(text: str) -> str:
 
     `\\x00` becomes `␀`; a right-to-left override, and one half of a surrogate pair, become `⟨U+202E⟩` and `⟨U+D83D⟩`.
     """
-    return _UNSEEN.sub(_name, text.replace("\r\n", "\n"))
+    return _UNSEEN.sub(_name_of_character, text.replace("\r\n", "\n"))
 
 
 def cut(text: str, length: int) -> tuple[str, int]:
@@ -27,7 +27,7 @@ def cut(text: str, length: int) -> tuple[str, int]:
     return text[:length], max(len(text) - length, 0)
 
 
-def _name(found: re.Match[str]) -> str:
+def _name_of_character(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < ord(" "):
         return chr(_CONTROL_PICTURES + code)

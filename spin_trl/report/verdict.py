@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from ..counts import counted
 from ..evaluation.intervals import Difference
-from .formats import Form
-from .record import RunRecord, Stage, arm_name, figure_name
+from .formats import NumberFormat
+from .record import RunRecord, Stage, arm_in_words, figure_name
 
 
-def sentence(record: RunRecord) -> str:
+def verdict(record: RunRecord) -> str:
     """The verdict: which model is the best, how good it is, and how it compares with the start and with a baseline."""
     return _capital(_sentence(record))
 
@@ -24,7 +24,7 @@ def _sentence(record: RunRecord) -> str:
         return _unmeasured(record)
     if best is None or not record.iterations:
         (first, *_) = measured
-        return f"So far only the {first.label} has been measured: {_metric(record)} {_with_interval(record, first)}."
+        return f"So far only the {first.label} has been measured: {_metric_in_words(record)} {_with_interval(record, first)}."
     if best.value(record.metric) is None:
         name = figure_name(record.metric)
         return f"{_so_far(record)}{best.label} is what the run delivers, but its {name} was not measured."
@@ -35,9 +35,9 @@ def remarks(record: RunRecord) -> list[str]:
     """What else has to be known: why a run ended or went back, and whether the best was not the one with the best figure."""
     found = []
     if record.best_stage is not None and not record.stopped and not record.is_finished:
-        found.append(f"The run is not finished: {_played(record)}.")
+        found.append(f"The run is not finished: {_iterations_played(record)}.")
     elif record.stopped and len(record.iterations) < record.planned:
-        found.append(f"The run ended early: {_played(record)}.")
+        found.append(f"The run ended early: {_iterations_played(record)}.")
     for stage in record.iterations:
         reason = record.decision(stage).get("reason")
         if reason:
@@ -74,7 +74,7 @@ def _of_iteration(record: RunRecord, best: Stage) -> str:
     is_sure = gain is None or record.is_better(gain)
     joint = ", but" if against and not is_sure else "," if against else ""
     return (
-        f"{_so_far(record)}{best.label} {_place(record, bool(is_sure))} by {_metric(record)}: {_with_interval(record, best)}"
+        f"{_so_far(record)}{best.label} {_place(record, bool(is_sure))} by {_metric_in_words(record)}: {_with_interval(record, best)}"
         f"{joint} {against}".rstrip()
         + f"{_against_baseline(record, best, gain)}."
     )
@@ -92,7 +92,7 @@ def _place(record: RunRecord, is_sure: bool) -> str:
 
 def _of_start(record: RunRecord, start: Stage) -> str:
     value = _with_interval(record, start)
-    text = f"{_so_far(record)}no iteration has done better than the start by {_metric(record)}: {value}"
+    text = f"{_so_far(record)}no iteration has done better than the start by {_metric_in_words(record)}: {value}"
     others = [stage for stage in record.iterations if stage.value(record.metric) is not None]
     if not others:
         return f"{text}, and no iteration was measured."
@@ -121,9 +121,9 @@ def _against_baseline(record: RunRecord, best: Stage, gain: Difference | None, i
     if not arms:
         return ""
     arm = _best_of(record, arms)
-    name = f"{arm_name(arm.arm)} for as many steps"
+    name = f"{arm_in_words(arm.arm)} for as many steps"
     if iteration is not None:
-        name = f"{arm_name(arm.arm)} for as many steps as the iterations took"
+        name = f"{arm_in_words(arm.arm)} for as many steps as the iterations took"
     found = record.difference(best, arm, record.metric)
     against = _against(record, found, name)
     if against is None:
@@ -163,7 +163,7 @@ def _passed_over(record: RunRecord) -> Stage | None:
     return None if highest.figures[record.metric] == best.figures[record.metric] else highest
 
 
-def _metric(record: RunRecord) -> str:
+def _metric_in_words(record: RunRecord) -> str:
     name = figure_name(record.metric)
     return name if record.greater_is_better else f"{name}, where lower is better"
 
@@ -173,13 +173,13 @@ def _value(record: RunRecord, stage: Stage) -> str:
 
 
 def _with_interval(record: RunRecord, stage: Stage) -> str:
-    form: Form = record.form(record.metric)
+    form: NumberFormat = record.form(record.metric)
     interval = stage.interval(record.metric)
     text = form.value(stage.value(record.metric))
     return text if interval is None else f"{text} ({form.interval(*interval)})"
 
 
-def _played(record: RunRecord) -> str:
+def _iterations_played(record: RunRecord) -> str:
     return f"{len(record.iterations):,} of {counted(record.planned, 'iteration')} played"
 
 

@@ -27,14 +27,14 @@ from .data import remarks_on_data
 from .formats import duration
 from .html.charts import all_charts
 from .html.page import Page, render
-from .html.samples import Shown, choose, sections
+from .html.samples import Shown, choose_samples, sections
+from .record import ITERATION_OF_START as BEFORE_THE_FIRST
 from .record import SELF_PLAY, RunRecord, Stage
-from .record import START as BEFORE_THE_FIRST
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
-from .verdict import remarks, sentence
+from .verdict import remarks, verdict
 
-USUAL: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
+REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
 """Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
 
 LONGEST_SETTINGS = 100_000
@@ -73,7 +73,7 @@ def gather(directory: RunDirectory) -> Page:
     """
     try:
         record = read_record(directory)
-        shown = _shown(directory, record)
+        shown = _shown_samples(directory, record)
         settings = directory.recipe.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
         if isinstance(error, RunDirectoryError):
@@ -82,7 +82,7 @@ def gather(directory: RunDirectory) -> Page:
     text, left_out = cut(settings, LONGEST_SETTINGS)
     return Page(
         name=record.name,
-        verdict=sentence(record),
+        verdict=verdict(record),
         remarks=remarks(record),
         warnings=_warnings(record),
         facts=facts(record),
@@ -139,13 +139,13 @@ def read_record(directory: RunDirectory) -> RunRecord:
             read_json(directory.histograms(name)) or {},
         )
 
-    planned = int(settings.get("num_iterations") or USUAL["num_iterations"])
+    planned = int(settings.get("num_iterations") or REPORTED_DEFAULTS["num_iterations"])
     numbers = directory.iterations()
     found = [stage(START, SELF_PLAY, BEFORE_THE_FIRST)]
     found += [stage(iteration_stage(number), SELF_PLAY, number) for number in numbers]
     for folder in sorted(directory.baselines.glob("*/")):
         found += [stage(baseline_stage(folder.name, number), folder.name, number) for number in _iterations(folder)]
-    metric = str(settings.get("metric_for_best_iteration") or USUAL["metric_for_best_iteration"])
+    metric = str(settings.get("metric_for_best_iteration") or REPORTED_DEFAULTS["metric_for_best_iteration"])
     greater = settings.get("greater_is_better_iteration")
     return RunRecord(
         name=directory.path.resolve().name,
@@ -187,7 +187,7 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
         raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
-    credentials.refuse(found, directory.recipe)
+    credentials.refuse_credentials(found, directory.recipe)
     return found
 
 
@@ -197,7 +197,7 @@ def _iterations(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _shown(directory: RunDirectory, record: RunRecord) -> Shown | None:
+def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
     """Samples for the page: of the best model, or the newest if that is the start, and what the others answered."""
     stage = _to_show(directory, record)
     if stage is None:
@@ -209,7 +209,7 @@ def _shown(directory: RunDirectory, record: RunRecord) -> Shown | None:
     starts = record.start.values.get(figure, {}) if record.start is not None and stage is not record.start else {}
     if not record.greater_is_better and figure == record.metric:
         ours, starts = _negative(ours), _negative(starts)
-    choices = choose(list(places), ours, starts)
+    choices = choose_samples(list(places), ours, starts)
     wanted = {key for choice in choices for key in choice.keys}
     samples = {
         other.label: {row["key"]: row for row in read_samples(directory.samples(other.name)) if row["key"] in wanted}

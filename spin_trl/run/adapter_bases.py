@@ -19,7 +19,7 @@ def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
             yield path
 
 
-def base_of(adapter_config: Path) -> str:
+def named_base(adapter_config: Path) -> str:
     """What an adapter's configuration names as its base."""
     return str(json.loads(adapter_config.read_text(encoding="utf-8")).get("base_model_name_or_path"))
 

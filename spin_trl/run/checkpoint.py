@@ -20,7 +20,7 @@ from ..files import write_json
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "checkpoint.json"
+CHECKPOINT_MANIFEST = "checkpoint.json"
 TRAINERS_ARGUMENTS = "training_args.bin"
 """A pickle that Trainer writes beside every model, and nobody reads."""
 
@@ -56,14 +56,14 @@ def is_of_a_model(path: PurePath) -> bool:
     return path.suffix in _OF_A_MODEL
 
 
-def kept_files(checkpoint: Path) -> Iterator[Path]:
+def kept_files_of_checkpoint(checkpoint: Path) -> Iterator[Path]:
     """Yield the files that a checkpoint is resumed from: the model's, or several adapters', and the states of training."""
     for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and not path.is_symlink() and is_kept(path.relative_to(checkpoint)):
+        if path.is_file() and not path.is_symlink() and is_kept_of_checkpoint(path.relative_to(checkpoint)):
             yield path
 
 
-def is_kept(inside: PurePath) -> bool:
+def is_kept_of_checkpoint(inside: PurePath) -> bool:
     """Whether a checkpoint's file is one that it is resumed from, by its path inside."""
     in_states = len(inside.parts) > 1 and _FOLDERS_OF_STATES.fullmatch(inside.parts[0]) is not None
     return in_states or _STATES.fullmatch(inside.name) is not None or is_of_a_model(inside)
@@ -96,10 +96,10 @@ def write_manifest(folder: Path, num_processes: int) -> None:
     """Declare a checkpoint complete: its files and their sizes, and how many processes wrote it."""
     files = {
         path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in kept_files(folder)
-        if path.name != MANIFEST
+        for path in kept_files_of_checkpoint(folder)
+        if path.name != CHECKPOINT_MANIFEST
     }
-    write_json(folder / MANIFEST, {"num_processes": num_processes, "files": files})
+    write_json(folder / CHECKPOINT_MANIFEST, {"num_processes": num_processes, "files": files})
 
 
 def latest(folder: Path, num_processes: int) -> Path | None:
@@ -135,9 +135,9 @@ def newest_complete(folder: Path) -> Path | None:
 
 def _complete(checkpoint: Path) -> dict | None:
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
         # Version 0.1.0 listed every file. Those that nothing is resumed from, like Trainer's arguments, may be gone.
-        sizes = {name: size for name, size in manifest["files"].items() if is_kept(PurePath(name))}
+        sizes = {name: size for name, size in manifest["files"].items() if is_kept_of_checkpoint(PurePath(name))}
         intact = all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
         return manifest if intact and isinstance(manifest["num_processes"], int) else None
     except (OSError, ValueError, KeyError, TypeError):

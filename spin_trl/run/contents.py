@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from . import checkpoint
-from .checkpoint import MANIFEST
+from .checkpoint import CHECKPOINT_MANIFEST
 
 FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html")
 """Files at the top of a run directory that make the run, and what shows it."""
@@ -37,7 +37,7 @@ _MODEL = (
     r"|(?:pre|video_pre)?processor_config\.json|\w+\.py)"
 )
 
-_KEPT = re.compile(
+_KEPT_PATHS = re.compile(
     rf"(?:{'|'.join(map(re.escape, FILES))}"
     r"|data/(?:train|held-out)/(?:(?!cache-)[^/]+\.arrow|dataset_info\.json|state\.json)"
     rf"|{_STAGE}/(?:metrics\.json|histograms\.json|samples\.jsonl)"
@@ -68,7 +68,7 @@ def is_top_entry(name: str) -> bool:
     return name in (*FILES, *TRANSIENT, *FOLDERS, LINK) or ITERATION.fullmatch(name) is not None
 
 
-def is_kept(name: str, file: Path) -> bool:
+def is_kept_of_run(name: str, file: Path) -> bool:
     """Whether a file is part of a run, so that a backup holds it.
 
     Of a training checkpoint those files are part of the run that its manifest names and training is resumed from.
@@ -77,19 +77,21 @@ def is_kept(name: str, file: Path) -> bool:
         name: usual path of the file in a run directory, with `/`.
         file: where it is.
     """
-    if _KEPT.fullmatch(name):
+    if _KEPT_PATHS.fullmatch(name):
         return True
     found = _CHECKPOINT.fullmatch(name)
     if found is None:
         return False
     inside = PurePosixPath(found["file"])
     folder = file.parents[len(inside.parts) - 1]
-    return found["file"] == MANIFEST or (found["file"] in _named_by_manifest(folder) and checkpoint.is_kept(inside))
+    return found["file"] == CHECKPOINT_MANIFEST or (
+        found["file"] in _named_by_manifest(folder) and checkpoint.is_kept_of_checkpoint(inside)
+    )
 
 
 def is_written(name: str) -> bool:
     """Whether a run writes a file of this path: what is kept, and caches, checkpoints and unfinished files besides."""
-    return _KEPT.fullmatch(name) is not None or _ALSO_WRITTEN.fullmatch(name) is not None
+    return _KEPT_PATHS.fullmatch(name) is not None or _ALSO_WRITTEN.fullmatch(name) is not None
 
 
 def foreign_files(root: Path, names: Iterable[str]) -> Iterator[str]:
@@ -118,7 +120,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 def _named_by_manifest(folder: Path) -> set[str]:
     """Files that a checkpoint's manifest names; none where there is no manifest, or a path leads out of the checkpoint."""
     try:
-        names = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        names = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]
         return {name for name in names if ".." not in PurePosixPath(name).parts}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -25,7 +25,7 @@ from ..files import JOURNAL, RUN_MARKER, says_prepared, write_atomically, write_
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
 
 MARKER = RUN_MARKER
-VERSION = 1
+MARKER_VERSION = 1
 
 RECIPE = "recipe.yaml"
 
@@ -37,7 +37,7 @@ HARMLESS = ("*.out", "*.err", "*.log")
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|::")
 """How fsspec, with which `datasets` saves rows, tells an address from a path. `Path` leaves one slash of two."""
 
-SHOWN = 5
+SHOWN_NAMES = 5
 """Names that a message repeats."""
 
 
@@ -62,7 +62,7 @@ class Marker:
         return {
             "about": f"The {self.kind} owns these entries of its directory; everything else is yours, and stays.",
             "kind": self.kind,
-            "version": VERSION,
+            "version": MARKER_VERSION,
             "entries": self.entries,
             "adopted": sorted(self.adopted),
             "paths_from": self.paths_from,
@@ -224,7 +224,9 @@ class Ownership:
             )
         found = self._in_the_way(recipe)
         if found:
-            names = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+            names = ", ".join(found[:SHOWN_NAMES]) + (
+                f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
+            )
             raise RunDirectoryError(
                 f"{self.path} holds files that belong to no {self.kind}: {names}. A {self.kind} begins in a folder that is "
                 f"empty, but for its recipe, hidden files and logs. Use another `run_dir`, like {self._free_folder()}."
@@ -270,7 +272,9 @@ class Ownership:
         adopted = [marker.entries[name] for name in marker.adopted if name in marker.entries]
         foreign = sorted(foreign_files(self.path, adopted))
         if foreign:
-            names = ", ".join(foreign[:SHOWN]) + (f" and {len(foreign) - SHOWN} more" if len(foreign) > SHOWN else "")
+            names = ", ".join(foreign[:SHOWN_NAMES]) + (
+                f" and {len(foreign) - SHOWN_NAMES} more" if len(foreign) > SHOWN_NAMES else ""
+            )
             raise RunDirectoryError(
                 f"{self.path} holds files in the run's own folders that no run has written: {names}. They would be "
                 f"removed with them. Move them elsewhere, or use another `run_dir`, like {self._free_folder()}."

@@ -61,12 +61,14 @@ class Progress:
         """Take over what another process has written last; half of a line is passed over."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             values = json.loads(file.read_text(encoding="utf-8"))
-            self.what, self.done, self.total, self.tokens, self.first, self.started = (values[name] for name in _KEPT)
+            self.what, self.done, self.total, self.tokens, self.first, self.started = (
+                values[name] for name in _WRITTEN_FIELDS
+            )
 
     def _write(self) -> None:
         if self.file is not None:
             self._written = time.monotonic()
-            values = {name: value for name, value in dataclasses.asdict(self).items() if name in _KEPT}
+            values = {name: value for name, value in dataclasses.asdict(self).items() if name in _WRITTEN_FIELDS}
             with contextlib.suppress(OSError):  # nobody loses a run because nobody can watch it
                 self.file.write_text(json.dumps(values), encoding="utf-8")
 
@@ -87,7 +89,7 @@ class Progress:
         return None if rate is None else (self.total - self.done) / rate
 
 
-_KEPT = ("what", "done", "total", "tokens", "first", "started")
+_WRITTEN_FIELDS = ("what", "done", "total", "tokens", "first", "started")
 
 
 class ReportSteps(TrainerCallback):

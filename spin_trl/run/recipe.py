@@ -11,17 +11,17 @@ from ..files import home_expanded
 from .ownership import Ownership, frozen_recipe
 
 
-def find(source: str) -> Path:
+def find_recipe(source: str) -> Path:
     """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
 
     Raises:
         RecipeError: there is none.
     """
     frozen = frozen_recipe(home_expanded(source))
-    return frozen if frozen is not None and frozen.is_file() else recipe.find(source)
+    return frozen if frozen is not None and frozen.is_file() else recipe.find_file(source)
 
 
-def read(
+def read_recipe(
     source: str,
     overrides: Sequence[str] = (),
     losses: Mapping[str, float] | None = None,
@@ -40,9 +40,9 @@ def read(
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
     """
-    path = find(source)
+    path = find_recipe(source)
     is_frozen = path == frozen_recipe(path.parent)
-    return recipe.read(
+    return recipe.read_settings(
         str(path),
         overrides,
         losses,

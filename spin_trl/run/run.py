@@ -26,7 +26,7 @@ from ..evaluation.scorers import Scorer, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
-from ..objectives.registry import check_known
+from ..objectives.registry import check_losses
 from ..training.unplayable import noted
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
@@ -83,7 +83,7 @@ class Run:
         names = self.play.scorer
         if self.scorer is None and names is not None:
             self.scorer = noted(self.refused, lambda: scorer_of(names))
-        noted(self.refused, lambda: check_known(self.args.losses))
+        noted(self.refused, lambda: check_losses(self.args.losses))
         self.refused += self._against_objective()
 
     def _against_objective(self) -> list[str]:

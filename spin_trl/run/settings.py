@@ -101,7 +101,7 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
         RunDirectoryError: the directory belongs to a run with other settings; the message names them.
     """
     if not directory.recipe.exists():
-        _write(directory, settings)
+        _write_settings(directory, settings)
         return
     frozen = frozen_settings(directory)
     changed = differences(frozen, settings, directory.ownership.paths_from())
@@ -134,7 +134,7 @@ def frozen_settings(directory: RunDirectory) -> dict[str, Any]:
         ) from None
     if not isinstance(frozen, dict):
         raise RunDirectoryError(f"{path} holds no settings of a run.")
-    credentials.refuse(frozen, path)
+    credentials.refuse_credentials(frozen, path)
     return frozen
 
 
@@ -168,7 +168,7 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
     else:
         paths_from = None
     if frozen != yaml.safe_load(yaml.safe_dump(settings)):
-        _write(directory, settings, paths_from)
+        _write_settings(directory, settings, paths_from)
     else:
         directory.ownership.see_paths_from(paths_from or Path.cwd())
 
@@ -181,7 +181,7 @@ def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any])
     return {**before, "model": None} == {**now, "model": None}
 
 
-def _write(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
+def _write_settings(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
     path = directory.own(RECIPE)
     directory.ownership.see_paths_from(paths_from or Path.cwd())
     write_atomically(

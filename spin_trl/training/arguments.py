@@ -63,7 +63,7 @@ def check_kinds(**given: Any) -> None:
         RecipeError: one is of another kind; the message says what it is, what was expected, and how to make that.
     """
     for name, value in given.items():
-        kinds, expected, hint = _KINDS[name]
+        kinds, expected, hint = _EXPECTED[name]
         if value is not None and not isinstance(value, kinds):
             raise RecipeError(f"`{name}` is {kind_of(value)}; expected {expected}.{hint}")
     for callback in given.get("callbacks") or ():
@@ -288,7 +288,7 @@ def _is_callback_class(callback: Any) -> bool:
 
 _TOKENIZER_HINT = " `AutoTokenizer.from_pretrained(...)` loads one."
 
-_KINDS: Mapping[str, tuple[Any, str, str]] = {
+_EXPECTED: Mapping[str, tuple[Any, str, str]] = {
     "play": (SelfPlayConfig, "a SelfPlayConfig", " Write `SelfPlayConfig(num_iterations=..., ...)`."),
     "start": (StartConfig, "a StartConfig", ""),
     "tokenizer": (PreTrainedTokenizerBase, "a tokenizer of transformers", _TOKENIZER_HINT),

@@ -16,7 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from ..errors import GenerationsError
 from ..generation.store import Generations
 from ..models.forward.layout import lay_out
-from ..models.forward.third_response import PREFIX as PROTO_PREFIX
+from ..models.forward.third_response import PROTO_PREFIX as PROTO_PREFIX
 from ..models.forward.third_response import joined, with_labels
 
 LAYOUT = "unique_tokens_layout"

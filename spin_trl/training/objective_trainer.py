@@ -19,7 +19,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from ..config.iteration import SPINConfig
 from ..models.forward.obstacles import AUXILIARY_LOSS
 from ..models.forward.shared_prefix import SharedPrefix
-from ..models.forward.third_response import PREFIX as BRANCH
+from ..models.forward.third_response import PROTO_PREFIX as BRANCH
 from ..models.forward.third_response import third_branch, with_labels
 from ..models.policy import rounds_by_batch
 from ..objectives.losses import logratios
@@ -235,7 +235,7 @@ class ObjectiveTrainer(DPOTrainer):
         if rounds_by_batch(self.model):
             # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
             policy_logps = opponent_logps + torch.cat(self._logratios(batch))
-        opponent.check(policy_logps, opponent_logps, lengths, self._compute_dtype())
+        opponent.check_starting_point(policy_logps, opponent_logps, lengths, self._compute_dtype())
 
     def _compute_dtype(self) -> torch.dtype:
         if self.args.bf16:

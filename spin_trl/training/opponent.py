@@ -45,7 +45,7 @@ def recorded_logps(*models: torch.nn.Module | None) -> Iterator[list[torch.Tenso
             handle.remove()
 
 
-def check(
+def check_starting_point(
     policy_logps: torch.Tensor, opponent_logps: torch.Tensor, num_tokens: torch.Tensor, dtype: torch.dtype
 ) -> None:
     """Raise unless two log-probabilities agree, for each response, up to the noise of their format.

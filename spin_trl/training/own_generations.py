@@ -18,13 +18,13 @@ from ..errors import GenerationsError
 from ..files import DEFINITION, definition_of
 from ..generation.engine import Sampling
 from ..generation.produce import generate
-from ..generation.store import MANIFEST, GenerationStore
+from ..generation.store import STORE_MANIFEST, GenerationStore
 from ..generation.transformers import TransformersEngine
 from ..models.digest import digest
 from . import opponent
 
 
-def answer(
+def answer_in_training(
     model: Any,
     rows: Dataset,
     name: str,
@@ -83,7 +83,7 @@ def answer(
 
 def _has_store_of(folder: Path, name: str, definition: int) -> bool:
     """Whether answers to a dataset are there whose model was named by a definition of digests."""
-    for manifest in folder.glob(f"{name}-*/{MANIFEST}"):
+    for manifest in folder.glob(f"{name}-*/{STORE_MANIFEST}"):
         try:
             if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:
                 return True

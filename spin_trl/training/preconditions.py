@@ -10,10 +10,10 @@ from ..config.iteration import SPINConfig
 from ..data.columns import refuse_media
 from ..errors import DataError
 from ..models.adapters import adapter_refusals, second_adapter
-from ..objectives.registry import check_known
+from ..objectives.registry import check_losses
 from .arguments import as_settings, unnamed
 from .collator import DataCollatorForSelfPlay
-from .unplayable import noted, of_settings, refuse
+from .unplayable import noted, of_settings, refuse_unplayable
 
 
 def check_self_play(
@@ -45,12 +45,12 @@ def check_self_play(
             "stream pairs (`prompt`, `chosen`, `rejected`)."
         )
     found: list[str] = []
-    noted(found, lambda: check_known(args.losses))
+    noted(found, lambda: check_losses(args.losses))
     refuse_media(train_dataset)
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
         raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
     found += [*of_settings(args), *adapter_refusals(peft_config)]
     if model is not None:
         found += [*second_adapter(model, peft_config), *unnamed(model, processing_class)]
-    refuse(found)
+    refuse_unplayable(found)
     return args

@@ -16,7 +16,7 @@ from ..data.columns import UNREADABLE
 
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
-UNKNOWN = TURN
+UNKNOWN_TOKEN = TURN
 """Stands for a character that the `char` tokenizer has not seen. It must not be EOS, which would end the text there, and a
 token of its own would change the size of every model that is made here, the quickstart's among them."""
 
@@ -47,7 +47,7 @@ def build_tokenizer(
     if start.start_tokenizer == "char":
         characters = sorted(set().union(SCAFFOLDING if chats else (), *map(set, texts)))
         vocabulary = {token: index for index, token in enumerate([END, TURN, TURN_END, *characters])}
-        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+        backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN_TOKEN))
         backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
         backend.decoder = decoders.Fuse()
     else:
@@ -66,7 +66,7 @@ def build_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token=END,
-        unk_token=UNKNOWN if start.start_tokenizer == "char" else None,
+        unk_token=UNKNOWN_TOKEN if start.start_tokenizer == "char" else None,
         pad_token=END,
         additional_special_tokens=[TURN, TURN_END],
         model_max_length=max_length,

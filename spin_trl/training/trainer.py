@@ -42,7 +42,7 @@ from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
 from ..errors import DataError, GenerationsError, RecipeError
 from ..files import DEFINITION, definition_of
-from ..generation.source import GenerationSource, read, read_proto
+from ..generation.source import GenerationSource, read_generations, read_proto
 from ..generation.store import Generations, GenerationStore
 from ..lineage import complete_card
 from ..models.adapters import is_adapter, output_layer_refusals
@@ -65,10 +65,10 @@ from .arguments import (
 )
 from .collator import self_play_collator
 from .objective_trainer import ObjectiveTrainer, has_streams
-from .own_generations import answer
+from .own_generations import answer_in_training
 from .pairs import PairCounts, on_disk, pair
 from .preconditions import check_self_play
-from .unplayable import noted, of_batches, of_lengths, of_positions, refuse
+from .unplayable import noted, of_batches, of_lengths, of_positions, refuse_unplayable
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class SPINTrainer(ObjectiveTrainer):
             )
         keep_differentiable(self.model)
         if is_peft_model(self.model):
-            refuse(output_layer_refusals(self.model))
+            refuse_unplayable(output_layer_refusals(self.model))
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
@@ -224,7 +224,9 @@ class SPINTrainer(ObjectiveTrainer):
             name = f"the model {get_config_model_id(self.model.config)!r}"
             rows = len(self.train_dataset) if self.args.train_on_turn != "all" else math.inf
             processes = self.accelerator.num_processes
-            refuse([*of_positions(self.model.config, self.args, name), *of_batches(self.args, rows, processes)])
+            refuse_unplayable(
+                [*of_positions(self.model.config, self.args, name), *of_batches(self.args, rows, processes)]
+            )
             is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
             lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
             if lost is not None and self.accelerator.is_main_process:
@@ -306,7 +308,7 @@ class SPINTrainer(ObjectiveTrainer):
         found: list[str] = []
         noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))
         found += of_lengths(self.model.config, args, "the model", [rows], answers=self._given is None)
-        refuse(found, DataError)
+        refuse_unplayable(found, DataError)
         self._rows_by_name[name] = rows
         return rows
 
@@ -352,7 +354,9 @@ class SPINTrainer(ObjectiveTrainer):
         if self._given is None:
             self._answers[name] = Generations.load({0: self._answer(rows, name)})
             return self._answers[name]
-        return read(self._given, lambda store: self._check_manifest(store, rows if name == "train" else None))
+        return read_generations(
+            self._given, lambda store: self._check_manifest(store, rows if name == "train" else None)
+        )
 
     def _proto(self, rows: Dataset, name: str) -> Generations | None:
         """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
@@ -388,7 +392,7 @@ class SPINTrainer(ObjectiveTrainer):
                 "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
                 "`spin-trl generate` without them, and pass its folder as `generations`."
             )
-        return answer(
+        return answer_in_training(
             self.accelerator.unwrap_model(self.model),
             rows,
             name,

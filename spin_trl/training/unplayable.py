@@ -35,7 +35,7 @@ _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
 
 
-def refuse(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
+def refuse_unplayable(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
     """Raise if there are reasons, with all of them.
 
     Args:
@@ -58,7 +58,7 @@ def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
         return None
 
 
-def refusal(error: Exception, peft_config: Any) -> RecipeError:
+def refusal_of_trainer(error: Exception, peft_config: Any) -> RecipeError:
     """What to say when an iteration's trainer can't be made."""
     # PEFT knows which layers to adapt for some kinds of models only.
     unnamed = "target_modules" in str(error) and getattr(peft_config, "target_modules", "") is None
@@ -86,7 +86,7 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
 
 def of_run(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
     """What a run of several iterations can't be played with, beside what [`of_settings`] finds."""
-    return [*_evaluation(args), *_plugins(args), *_metric(play), *_per_iteration(play)]
+    return [*_evaluation(args), *_plugins(args), *_unknown_metric(play), *_per_iteration(play)]
 
 
 def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -> list[str]:
@@ -316,7 +316,7 @@ def _optimizer(args: SPINConfig, model: torch.nn.Module | None) -> list[str]:
         if isinstance(model, torch.nn.Sequential) and not isinstance(error, ImportError):
             return []  # of layers that this one does not have
         options = f" with `optim_args` {args.optim_args!r}" if args.optim_args else ""
-        return [f"`optim` is {name!r}, which can't be used here{options}: {_words(error)}"]
+        return [f"`optim` is {name!r}, which can't be used here{options}: {_error_in_words(error)}"]
     return []
 
 
@@ -333,7 +333,7 @@ def _scheduler(args: SPINConfig) -> list[str]:
         )
     except Exception as error:
         said = f" with `lr_scheduler_kwargs` {options!r}" if options else ""
-        return [f"`lr_scheduler_type` is {name!r}, which can't be used{said}: {_words(error)}"]
+        return [f"`lr_scheduler_type` is {name!r}, which can't be used{said}: {_error_in_words(error)}"]
     return []
 
 
@@ -364,14 +364,14 @@ def _plugins(args: SPINConfig) -> list[str]:
     ]
 
 
-def _metric(play: SelfPlayConfig) -> list[str]:
+def _unknown_metric(play: SelfPlayConfig) -> list[str]:
     """A figure that no iteration will have."""
-    from ..evaluation.degeneration import PREFIX
+    from ..evaluation.degeneration import DEGENERATION_PREFIX
     from ..evaluation.scorers import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer) if play.scorer else None
-    if name.startswith(PREFIX):
+    if name.startswith(DEGENERATION_PREFIX):
         return []
     if name.startswith("score"):
         given = None if scores is None else scores + [f"score_greedy{one.removeprefix('score')}" for one in scores]
@@ -400,5 +400,5 @@ def _per_iteration(play: SelfPlayConfig) -> list[str]:
     return reasons
 
 
-def _words(error: Exception) -> str:
+def _error_in_words(error: Exception) -> str:
     return f"{str(error).strip() or type(error).__name__}"

@@ -36,7 +36,7 @@ def others_of_each(
     ends = torch.tensor([len(real) for real, _ in found]).cumsum(0).tolist()
     num_batches = len(batches) * accelerator.num_processes
     return [
-        _without(everyone, accelerator.process_index, start, end, num_batches)
+        _others_than(everyone, accelerator.process_index, start, end, num_batches)
         for start, end in zip([0, *ends], ends, strict=False)
     ]
 
@@ -51,7 +51,7 @@ def others_of_this(real: torch.Tensor, generated: torch.Tensor, accelerator: Acc
     if accelerator.num_processes == 1:
         return None
     everyone = _gathered(real.detach(), generated.detach(), accelerator)
-    return _without(everyone, accelerator.process_index, 0, len(real), accelerator.num_processes)
+    return _others_than(everyone, accelerator.process_index, 0, len(real), accelerator.num_processes)
 
 
 def _gathered(real: torch.Tensor, generated: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
@@ -60,7 +60,7 @@ def _gathered(real: torch.Tensor, generated: torch.Tensor, accelerator: Accelera
     return gathered
 
 
-def _without(everyone: torch.Tensor, process: int, start: int, end: int, num_batches: int) -> Others:
+def _others_than(everyone: torch.Tensor, process: int, start: int, end: int, num_batches: int) -> Others:
     """Everything but the pairs from `start` to `end` of a process."""
     rest = torch.ones(len(everyone), everyone.size(2), dtype=torch.bool, device=everyone.device)
     rest[process, start:end] = False

@@ -11,7 +11,7 @@ import yaml
 from spin_trl.cli.session import run_dir_of
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 from spin_trl.run.settings import freeze
 
 
@@ -29,14 +29,14 @@ def recipe(name: str = "my.yaml", **settings: Any) -> str:
 
 def place(source: str, *overrides: str) -> str:
     """Where a recipe's run is."""
-    return run_dir_of(read(source, overrides), source, list(overrides))
+    return run_dir_of(read_recipe(source, overrides), source, list(overrides))
 
 
 def begun(folder: str, source: str, *overrides: str) -> RunDirectory:
     """A run of a recipe."""
     directory = RunDirectory(folder)
     directory.ownership.claim(Path(source))
-    freeze(directory, read(source, overrides).settings())
+    freeze(directory, read_recipe(source, overrides).settings())
     return directory
 
 
@@ -91,6 +91,6 @@ def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path)
     directory = begun("project", "project/recipe.yaml")
     assert Path("project/recipe.yaml").read_bytes() == before
     assert directory.recipe == Path("project/spin_trl-recipe.yaml")
-    found = read("project")
+    found = read_recipe("project")
     assert (found.args.seed, found.name, found.file) == (3, "project", directory.recipe)
     assert place("project") == "project"

@@ -9,9 +9,17 @@ import yaml
 from spin_trl import SPINConfig
 from spin_trl.cli import main
 from spin_trl.config import shipped
-from spin_trl.config.credentials import find, hidden, hide, hide_named, is_name, refuse, refuse_in_arguments
+from spin_trl.config.credentials import (
+    find_credentials,
+    hidden,
+    hide,
+    hide_named,
+    is_name,
+    refuse_credentials,
+    refuse_in_arguments,
+)
 from spin_trl.errors import RecipeError
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 
 HF = "hf_" + "aB3" * 11
 """As long as a real one of the Hub, but one letter."""
@@ -21,7 +29,7 @@ SHORT = "abc123xyz"
 
 
 def places(settings: Any) -> list[str]:
-    return [found.place for found in find(settings)]
+    return [found.place for found in find_credentials(settings)]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_a_credential_is_found(settings: dict[str, Any], place: str) -> None:
     """By its name or its looks, in mappings, lists, JSON, half of JSON and addresses."""
     assert places(settings) == [place]
     with pytest.raises(RecipeError) as caught:
-        refuse(settings)
+        refuse_credentials(settings)
     message = str(caught.value)
     assert f"`{place}` can't be a setting" in message
     assert "environment" in message
@@ -95,7 +103,7 @@ def test_a_credential_is_found(settings: dict[str, Any], place: str) -> None:
 def test_what_only_sounds_like_one_passes(settings: dict[str, Any]) -> None:
     """Names are compared whole, `true` is no token, and a short name that begins with hf_ is a name."""
     assert places(settings) == []
-    refuse(settings)
+    refuse_credentials(settings)
 
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
@@ -175,7 +183,7 @@ def test_a_token_in_a_comment_is_refused_too(tmp_path: Path) -> None:
     path = tmp_path / "my.yaml"
     path.write_text(f"beta: 0.1\n# token: {HF}\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"my\.yaml, line 2 holds a token") as caught:
-        read(str(path))
+        read_recipe(str(path))
     assert HF not in str(caught.value)
 
 
@@ -190,7 +198,7 @@ def test_what_is_no_yaml_is_not_quoted_with_a_token(tmp_path: Path, capsys: pyte
         assert "line 2" in message
         assert token not in message
         with pytest.raises(RecipeError) as caught:
-            read(str(path))
+            read_recipe(str(path))
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
 

@@ -16,7 +16,7 @@ def read(folder: Path, text: str, *overrides: str) -> recipe.Recipe:
     """A recipe from its text."""
     path = folder / "mine.yaml"
     path.write_text(CPU + text, encoding="utf-8")
-    return recipe.read(str(path), overrides)
+    return recipe.read_settings(str(path), overrides)
 
 
 def test_every_name_stands_for_a_setting_that_there_is() -> None:

@@ -26,7 +26,7 @@ def read(tmp_path: Path) -> Read:
     def from_text(text: str, *overrides: str) -> Recipe:
         path = tmp_path / "mine.yaml"
         path.write_text(CPU + text, encoding="utf-8")
-        return recipe.read(str(path), overrides)
+        return recipe.read_settings(str(path), overrides)
 
     return from_text
 
@@ -204,7 +204,7 @@ def test_files_that_are_no_recipes_are_named(content: str, said: str, tmp_path: 
     """With their path."""
     (tmp_path / "mine.yaml").write_text(content, encoding="latin-1")
     with pytest.raises(RecipeError, match=rf"mine\.yaml {said}"):
-        recipe.read(str(tmp_path / "mine.yaml"))
+        recipe.read_settings(str(tmp_path / "mine.yaml"))
 
 
 # ---- where recipes are --------------------------------------------------------------------------------------------------
@@ -215,18 +215,18 @@ def test_a_recipe_is_a_file_a_folder_a_run_or_a_shipped_name(tmp_path: Path) -> 
     for folder, file in (("mine", "spin.yaml"), ("run", "recipe.yaml")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text(CPU, encoding="utf-8")
-        assert recipe.find(str(tmp_path / folder)) == tmp_path / folder / file
-        assert recipe.read(str(tmp_path / folder)).name == folder
-        assert recipe.find(str(tmp_path / folder / file)) == tmp_path / folder / file
-    assert recipe.find("quickstart").name == "spin.yaml"
+        assert recipe.find_file(str(tmp_path / folder)) == tmp_path / folder / file
+        assert recipe.read_settings(str(tmp_path / folder)).name == folder
+        assert recipe.find_file(str(tmp_path / folder / file)) == tmp_path / folder / file
+    assert recipe.find_file("quickstart").name == "spin.yaml"
 
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_every_shipped_recipe_can_be_read(name: str) -> None:
     """Under its name, without a GPU if it says so."""
     cpu = ["--use_cpu", "--bf16", "false", "--fp16", "false"]
-    found = recipe.read(
-        name, [] if yaml.safe_load(recipe.find(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
+    found = recipe.read_settings(
+        name, [] if yaml.safe_load(recipe.find_file(name).read_text(encoding="utf-8")).get("use_cpu") else cpu
     )
     assert found.name == name.replace("/", "-")
     assert found.data.dataset_name is None or isinstance(found.data.dataset_name, str)
@@ -237,9 +237,9 @@ def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> N
     with pytest.raises(
         RecipeError, match=r"no recipe 'quickstrat'; did you mean 'quickstart'\? Shipped are: .*quickstart"
     ):
-        recipe.find("quickstrat")
+        recipe.find_file("quickstrat")
     with pytest.raises(RecipeError, match=r"There is no recipe '.*none\.yaml'"):
-        recipe.find(str(tmp_path / "none.yaml"))
+        recipe.find_file(str(tmp_path / "none.yaml"))
 
 
 # ---- data ---------------------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def test_settings_that_are_written_down_read_as_the_same_recipe(read: Read, text
     first = read(text)
     written = first.settings()
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
-    again = recipe.read(str(tmp_path / "recipe.yaml"))
+    again = recipe.read_settings(str(tmp_path / "recipe.yaml"))
     assert again.settings() == written
     for part in ("data", "args", "play", "start", "model"):
         assert _comparable(getattr(again, part)) == _comparable(getattr(first, part)), part
@@ -312,7 +312,7 @@ def test_an_env_that_is_no_mapping_is_refused_without_its_value(tmp_path: Path) 
     path = tmp_path / "spin.yaml"
     path.write_text("env: [MY_SETTING=hush]\n", encoding="utf-8")
     with pytest.raises(RecipeError, match="`env` is a list; expected a mapping") as error:
-        recipe.read(str(path))
+        recipe.read_settings(str(path))
     assert "hush" not in str(error.value)
 
 
@@ -324,12 +324,14 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         'use_cpu: true\nbf16: false\nmodel_name_or_path: "~/m [b]\\nx"\naccelerate_config: "~/two [2].yaml"',
         encoding="utf-8",
     )
-    found = recipe.read("~/my [1] \n#recipe.yaml")
+    found = recipe.read_settings("~/my [1] \n#recipe.yaml")
     assert found.model.model_name_or_path == str(tmp_path / "m [b]\nx")
     assert found.settings()["model_name_or_path"] == str(tmp_path / "m [b]\nx")
-    assert recipe.read(str(path), ["--model_name_or_path", "~/other"]).model.model_name_or_path == str(
+    assert recipe.read_settings(str(path), ["--model_name_or_path", "~/other"]).model.model_name_or_path == str(
         tmp_path / "other"
     )
     (tmp_path / "two [2].yaml").write_text("num_processes: 2", encoding="utf-8")
     assert read_accelerate_config(str(found.play.accelerate_config)) == {"num_processes": 2}
-    assert recipe.read(str(path), ["--model_name_or_path", "org/~name"]).model.model_name_or_path == "org/~name"
+    assert (
+        recipe.read_settings(str(path), ["--model_name_or_path", "org/~name"]).model.model_name_or_path == "org/~name"
+    )

@@ -8,7 +8,7 @@ from datasets import Dataset, load_from_disk
 import tiny
 from spin_trl.data.arrow import remapped, rows_of, save_rows
 from spin_trl.data.held_out import split_held_out
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 
@@ -17,7 +17,7 @@ def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monke
     """Same rows, same order, same identity; a file for every stretch of the data that they were selected from."""
     monkeypatch.setattr("spin_trl.data.arrow.ROWS_PER_SHARD", 10)
     tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(50))
-    rows = prepare(load(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
+    rows = prepare(load_rows(str(tmp_path / "data.jsonl")), PairTemplate(tiny.tokenizer()))
     for name, part in zip(("train", "held-out"), split_held_out(rows, 0.2, 1000), strict=True):
         save_rows(part, tmp_path / name)
         part.save_to_disk(tmp_path / f"{name}-whole")

@@ -5,7 +5,7 @@ from datasets import Dataset
 
 import tiny
 from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 
@@ -47,7 +47,7 @@ def test_text_and_messages_may_stand_in_one_column(tmp_path) -> None:
     ]
     for order in (rows, rows[::-1]):
         (tmp_path / "mixed.jsonl").write_text("\n".join(order), encoding="utf-8")
-        mixed = load(str(tmp_path / "mixed.jsonl"))
+        mixed = load_rows(str(tmp_path / "mixed.jsonl"))
         messages = (chat("Why?"), "Red.<|im_end|>")
         assert set(prepared(mixed)) == {messages, ("Which?", "A boat.<|im_end|>")}
         assert set(prepared(as_conversations(mixed))) == {messages, (chat("Which?"), "A boat.<|im_end|>")}

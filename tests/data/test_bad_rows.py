@@ -9,7 +9,7 @@ import tiny
 from spin_trl import SPINConfig
 from spin_trl.data.bad_rows import BadRow, BadRows, left_out
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError, TemplateError
@@ -143,8 +143,8 @@ def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
     path = tmp_path / name
     path.write_text("\n".join(LINES[name]), encoding="utf-8")
     with pytest.raises(DataError, match=rf"(?s)2 rows can't be read.*line {1 + ('csv' in name) + 1}"):
-        load(str(path))
-    rows = load(str(path), bad_as_rows=True)
+        load_rows(str(path))
+    rows = load_rows(str(path), bad_as_rows=True)
     template = PairTemplate(tiny.tokenizer())
     with pytest.raises(DataError, match="3 of 5 rows of the train dataset can't be used"):
         prepare_and_count(rows, template)
@@ -163,7 +163,7 @@ def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_pat
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\n1?,"1\n2?,2\n3?,3\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"rows\.csv, lines 2 to 4"):
-        load(str(path), bad_as_rows=True)
+        load_rows(str(path), bad_as_rows=True)
 
 
 def test_a_single_row_that_is_left_out_is_one() -> None:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from spin_trl.data.conversations import TEMPLATED, TEXT, USER, kept_of
+from spin_trl.data.conversations import TEMPLATED, TEXT_PROMPT, USER, kept_of
 
 
 @pytest.mark.parametrize(
     ("prompt", "response", "options", "expected"),
     [
-        ("text", "text", {}, TEXT),
+        ("text", "text", {}, TEXT_PROMPT),
         ([{"role": "user", "content": "a"}], {"role": "assistant", "content": "b"}, {}, USER),
         ([{"role": "system", "content": "a"}], {"role": "assistant", "content": "b"}, {},
          '[{"role": "system", "content": "a"}]'),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.data.functions import resolve
-from spin_trl.data.load import load
+from spin_trl.data.functions import resolve_function
+from spin_trl.data.load import load_rows
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.evaluation.scorers import score_of
 
@@ -24,7 +24,7 @@ def test_a_module_in_the_current_folder_is_found_and_the_path_stays_as_it_was(he
     """Nothing is written beside it, either."""
     (here / "scores_of_mine.py").write_text("def score(prompt, real, generated):\n    return 1.0\n", encoding="utf-8")
     before = list(sys.path)
-    assert resolve("scores_of_mine:score")("", "", "") == 1.0
+    assert resolve_function("scores_of_mine:score")("", "", "") == 1.0
     assert sys.path == before
     assert [path.name for path in here.iterdir()] == ["scores_of_mine.py"]
 
@@ -37,7 +37,7 @@ def test_a_function_may_import_its_neighbours_when_it_is_called(
         "def score(*texts):\n    from lazy_neighbour import VALUE\n    return VALUE\n", encoding="utf-8"
     )
     (here / "lazy_neighbour.py").write_text("VALUE = 3.0\n", encoding="utf-8")
-    before, function = list(sys.path), resolve("lazy_scores:score")
+    before, function = list(sys.path), resolve_function("lazy_scores:score")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert score_of(function, "", "", "") == 3.0
     assert function.__name__ == "score"
@@ -48,9 +48,9 @@ def test_a_function_may_import_its_neighbours_when_it_is_called(
 def test_what_is_installed_comes_first_and_the_message_says_so(here: Path) -> None:
     """A user's `json.py` is not Python's."""
     (here / "json.py").write_text("def score(): ...\n", encoding="utf-8")
-    assert resolve("json:dumps") is json.dumps
+    assert resolve_function("json:dumps") is json.dumps
     with pytest.raises(DataError, match=r"no attribute 'score'\. The module is .*, which comes before json\.py"):
-        resolve("json:score")
+        resolve_function("json:score")
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_a_module_that_can_not_be_imported_is_named_with_the_reason(
     number = request.node.callspec.indices["code"]
     (here / f"mine_{number}.py").write_text(f"{code}\n", encoding="utf-8")
     with pytest.raises(DataError, match=said):
-        resolve(f"mine_{number}:f")
+        resolve_function(f"mine_{number}:f")
 
 
 @pytest.mark.parametrize("name", ["mine.py:f", "./mine.py:f", "scorers/mine.py:f", "mine", "mine:", ":f", "a b:f"])
 def test_a_name_of_another_form_is_refused(here: Path, name: str) -> None:
     """A file's name among them."""
     with pytest.raises(DataError, match="expected `module:function`"):
-        resolve(name)
+        resolve_function(name)
 
 
 def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -
     (here / "failing_functions.py").write_text("def f(*texts):\n    return [][1]\n", encoding="utf-8")
     where = r"IndexError: list index out of range \(.*failing_functions\.py, line 2\)"
     with pytest.raises(DataError, match=where):
-        load("failing_functions:f")
+        load_rows("failing_functions:f")
     with pytest.raises(RecipeError, match=where):
-        score_of(resolve("failing_functions:f"), "", "", "")
+        score_of(resolve_function("failing_functions:f"), "", "", "")
     for wrong in (None, "a", {"x": None}):
         with pytest.raises(RecipeError, match="expected a number, or a mapping"):
             score_of(lambda p, r, g, wrong=wrong: wrong, "", "", "")  # type: ignore[misc]

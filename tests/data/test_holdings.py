@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, Features, Image, List
 
 from spin_trl.data.holdings import first_filled, says_true_or_false
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_values_of_a_mixed_column_count_as_what_they_are(label: Any, expected: b
     """Which is stored as JSON."""
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"x": value}) + "\n" for value in (True, label, None)), encoding="utf-8")
-    assert says_true_or_false(load(str(path)), "x") is expected
+    assert says_true_or_false(load_rows(str(path)), "x") is expected

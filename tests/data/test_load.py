@@ -19,7 +19,7 @@ from datasets import Dataset, DatasetDict
 
 import tiny
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import load, rename_columns
+from spin_trl.data.load import load_rows, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
@@ -86,7 +86,7 @@ def test_every_kind_of_file_holds_the_same_rows(name: str, tmp_path: Path) -> No
     """And so the same keys: generations survive a conversion of the dataset."""
     rows = tiny.sft(6)
     WRITERS[name](tmp_path / name, rows)
-    loaded = load(str(tmp_path / name))
+    loaded = load_rows(str(tmp_path / name))
     assert loaded.to_list() == rows.to_list()
     assert row_keys(loaded) == row_keys(rows)
 
@@ -96,7 +96,7 @@ def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path
     """With the tokens that they have in memory."""
     rows = tiny.sft(4, "multi-turn")
     WRITERS[name](tmp_path / name, rows)
-    assert prepared(load(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
+    assert prepared(load_rows(str(tmp_path / name)), turn="all") == prepared(rows, turn="all")
 
 
 @pytest.mark.parametrize(
@@ -108,14 +108,14 @@ def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: P
     WRITERS[f"rows{Path(name).suffix}"](tmp_path / "rows", rows)
     (tmp_path / "rows").rename(tmp_path / name)
     (tmp_path / "data1.jsonl").write_text("{}", encoding="utf-8")
-    assert load(str(tmp_path / name)).to_list() == rows.to_list()
+    assert load_rows(str(tmp_path / name)).to_list() == rows.to_list()
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a recipe no shell has replaced it."""
     monkeypatch.setenv("HOME", str(tmp_path))
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
-    assert len(load("~/rows.jsonl")) == 2
+    assert len(load_rows("~/rows.jsonl")) == 2
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     for answer in ("b", "c"):
         path.write_text(f"prompt,completion\na,{answer}\n", encoding="utf-8")
         os.utime(path, (1, 1))
-        assert load(str(path))[0]["completion"] == answer
+        assert load_rows(str(path))[0]["completion"] == answer
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet", "saved"])
@@ -132,9 +132,9 @@ def test_a_part_of_a_file_can_be_taken(name: str, tmp_path: Path) -> None:
     """Written as for splits of `datasets`; without brackets, a file is one split, whatever it is called."""
     rows = tiny.sft(4)
     WRITERS[name](tmp_path / name, rows)
-    assert load(str(tmp_path / name), split="train[:50%]").to_list() == rows.to_list()[:2]
-    assert load(str(tmp_path / name), split="test[-1:]").to_list() == rows.to_list()[3:]
-    assert len(load(str(tmp_path / name), split="test")) == 4
+    assert load_rows(str(tmp_path / name), split="train[:50%]").to_list() == rows.to_list()[:2]
+    assert load_rows(str(tmp_path / name), split="test[-1:]").to_list() == rows.to_list()[3:]
+    assert len(load_rows(str(tmp_path / name), split="test")) == 4
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
@@ -144,22 +144,22 @@ def test_a_pointer_of_git_lfs_is_named(name: str, tmp_path: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:123\nsize 9\n", encoding="utf-8"
     )
     with pytest.raises(DataError, match=rf"{name} is a pointer of Git LFS, not the data itself\. .*`git lfs pull`"):
-        load(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
 
 
 def test_a_saved_format_does_not_change_the_rows(tmp_path: Path) -> None:
     """`save_to_disk` keeps it, and numbers would come as tensors."""
     rows = tiny.sft(2).add_column("id", [1, 2])
     rows.with_format("numpy").save_to_disk(tmp_path / "saved")
-    assert type(load(str(tmp_path / "saved"))[0]["id"]) is int
+    assert type(load_rows(str(tmp_path / "saved"))[0]["id"]) is int
 
 
 def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
     """Neither is a name on the Hub."""
     with pytest.raises(DataError, match=r"https://example\.org/rows\.jsonl is an address, and isn't fetched"):
-        load("https://example.org/rows.jsonl")
+        load_rows("https://example.org/rows.jsonl")
     with pytest.raises(DataError, match=r"There is no file .*\*\.jsonl\. Patterns are not read: name the folder\."):
-        load(str(tmp_path / "*.jsonl"))
+        load_rows(str(tmp_path / "*.jsonl"))
 
 
 def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> None:
@@ -168,16 +168,16 @@ def test_objects_of_mixed_shape_in_parquet_are_read_exactly(tmp_path: Path) -> N
     Dataset.from_list([{"call": call} for call in calls], on_mixed_types="use_json").to_parquet(
         tmp_path / "rows.parquet"
     )
-    assert load(str(tmp_path / "rows.parquet"))["call"][:] == calls
+    assert load_rows(str(tmp_path / "rows.parquet"))["call"][:] == calls
 
 
 def test_a_split_of_a_saved_dataset_is_chosen_by_name(tmp_path: Path) -> None:
     """And a missing one is answered with those that are there."""
     WRITERS["saved-splits"](tmp_path / "saved", tiny.sft(3))
-    assert len(load(str(tmp_path / "saved"), split="test")) == 1
+    assert len(load_rows(str(tmp_path / "saved"), split="test")) == 1
     with pytest.raises(DataError, match=r"has no split 'dev'; its splits are \['train', 'test'\]"):
-        load(str(tmp_path / "saved"), split="dev")
-    assert len(load(str(tmp_path / "saved"), split="train[:2]+test")) == 3
+        load_rows(str(tmp_path / "saved"), split="dev")
+    assert len(load_rows(str(tmp_path / "saved"), split="train[:2]+test")) == 3
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_a_function_can_make_the_data(module: types.ModuleType) -> None:
     """It is called with the split, and a column mapping applies to what it returns."""
     module.load = lambda split: Dataset.from_list([{"question": split, "answer": "yes"}])  # type: ignore[attr-defined]
     mapping = {"question": "prompt", "answer": "completion"}
-    loaded = load("users_data:load", split="dev", column_mapping=mapping)
+    loaded = load_rows("users_data:load", split="dev", column_mapping=mapping)
     assert loaded.to_list() == [{"prompt": "dev", "completion": "yes"}]
 
 
@@ -201,12 +201,12 @@ def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.Modu
     module.load = lambda split: [split]  # type: ignore[attr-defined]
     module.number = 3  # type: ignore[attr-defined]
     with pytest.raises(DataError, match=r"'users_data:load' returned list; expected a datasets\.Dataset"):
-        load("users_data:load")
+        load_rows("users_data:load")
     with pytest.raises(DataError, match="'users_data:number' is not a function"):
-        load("users_data:number")
+        load_rows("users_data:number")
     for name in ("users_data:nothing", "no_such_module_anywhere:load", ":load"):
         with pytest.raises(DataError, match=f"{name!r} names no function that can be imported"):
-            load(name)
+            load_rows(name)
 
 
 def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,14 +216,14 @@ def test_a_hub_dataset_is_loaded_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     rows = tiny.sft(2)
     tiny.datasets_cache(tmp_path / "datasets", {"org/boats": {"red": rows, "blue": rows.select([1])}})
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    assert load("org/boats", "blue").to_list() == [rows[1]]
-    assert load("org/boats", "red").to_list() == rows.to_list()
+    assert load_rows("org/boats", "blue").to_list() == [rows[1]]
+    assert load_rows("org/boats", "red").to_list() == rows.to_list()
 
 
 def test_unknown_names_say_what_was_tried() -> None:
     """A typing error in a Hub name is bad input, not a failure."""
     with pytest.raises(DataError, match=r"'org/nothing' is neither a local file \(\.jsonl, .*nor could it be loaded"):
-        load("org/nothing")
+        load_rows("org/nothing")
 
 
 # ---- bad input ----------------------------------------------------------------------------------------------------------
@@ -233,14 +233,14 @@ def test_unknown_names_say_what_was_tried() -> None:
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     """And not looked for on the Hub."""
     with pytest.raises(DataError, match=rf"There is no file .*{name}\."):
-        load(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["./rows", "../rows", "~/rows", "/no/rows"])
 def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(name: str) -> None:
     """The message says which path that is."""
     with pytest.raises(DataError, match=rf"There is no file or folder .*{name.strip('.~')}\.$"):
-        load(name)
+        load_rows(name)
 
 
 @pytest.mark.parametrize("name", ["rows.txt", "rows.xlsx", "rows"])
@@ -250,13 +250,13 @@ def test_a_file_of_another_format_is_answered_with_those_that_are_read(name: str
     with pytest.raises(
         DataError, match=rf"{name} is a file with an extension that isn't known\. Read are: \.jsonl, .*\.tsv"
     ):
-        load(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
 
 
 def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
     """It was not written by `save_to_disk`."""
     with pytest.raises(DataError, match=r"not one that `Dataset\.save_to_disk` wrote"):
-        load(str(tmp_path))
+        load_rows(str(tmp_path))
 
 
 GOOD_LINE = b'{"prompt": "a", "completion": "b"}\n'
@@ -277,14 +277,14 @@ def test_malformed_json_lines_name_file_and_line(bad: bytes, found: str, tmp_pat
     path = tmp_path / "rows.jsonl"
     path.write_bytes(GOOD_LINE + b"\n" + GOOD_LINE + bad + GOOD_LINE)
     with pytest.raises(DataError, match=rf"rows\.jsonl, line 4: {found}"):
-        load(str(path))
+        load_rows(str(path))
 
 
 def test_blank_lines_and_a_byte_order_mark_are_no_error(tmp_path: Path) -> None:
     """Both are common in files that people edited."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD_LINE + b"\n" + GOOD_LINE)
-    assert load(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
+    assert load_rows(str(path)).to_list() == [{"prompt": "a", "completion": "b"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_other_files_that_are_damaged_are_named(name: str, content: bytes, tmp_p
     """With what their reader says."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name} can't be read: \w+"):
-        load(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_an_empty_file_has_no_rows(name: str, content: bytes, tmp_path: Path) ->
     """A file that was never written to its end is often empty, or has a header alone."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name} has no rows"):
-        load(str(tmp_path / name))
+        load_rows(str(tmp_path / name))
 
 
 def test_a_missing_column_is_answered_with_those_that_are_there() -> None:

@@ -8,7 +8,7 @@ from datasets import Dataset
 import tiny
 from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.data import notes
-from spin_trl.data.notes import NAMES, sentence
+from spin_trl.data.notes import NOTES, note_in_words
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
@@ -17,14 +17,14 @@ from spin_trl.run.directory import RunDirectory
 from spin_trl.run.run import Run
 
 
-@pytest.mark.parametrize("note", NAMES)
+@pytest.mark.parametrize("note", NOTES)
 def test_every_note_is_a_sentence(note: str) -> None:
     """With the count, the dataset and the first row."""
-    one = sentence(note, 1, 4, "train", 96)
+    one = note_in_words(note, 1, 4, "train", 96)
     assert one.startswith("1 real response of the train dataset (first in row 4): ")
     assert one.endswith(".")
     assert "{" not in one.replace("{enable_thinking: false}", "")
-    assert sentence(note, 1200, 4, "held-out", 96).startswith(
+    assert note_in_words(note, 1200, 4, "held-out", 96).startswith(
         "1,200 real responses of the held-out dataset (first in row 4): "
     )
 

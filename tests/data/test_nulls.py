@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.nulls import given_arguments, without_foreign
 from spin_trl.data.turns import turns_of
 
@@ -48,7 +48,7 @@ def test_json_lines_leave_no_doubt(tmp_path, caplog: pytest.LogCaptureFixture) -
     arguments = [{"id": 3}, {"id": 4, "shop": None}, {"city": "Rome"}]
     lines = [json.dumps(conversation(call(one))) + "\n" for one in arguments]
     (tmp_path / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
-    assert arguments_of(load(str(tmp_path / "rows.jsonl"))) == arguments
+    assert arguments_of(load_rows(str(tmp_path / "rows.jsonl"))) == arguments
     assert caplog.text == ""
 
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 import tiny
 from spin_trl.data.columns import PREPARED_COLUMNS, is_sft
 from spin_trl.data.held_out import split_held_out
-from spin_trl.data.load import load, rename_columns
+from spin_trl.data.load import load_rows, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import EncodedPair, PairTemplate
 from spin_trl.errors import DataError, TemplateError
@@ -320,7 +320,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
             lines.writelines(
                 json.dumps({"prompt": f"{i} " * 100, "completion": "yes " * 100}) + "\n" for i in range(n)
             )
-        rows = load(str(path))
+        rows = load_rows(str(path))
         gc.collect()
         pa.default_memory_pool().release_unused()
         with peak_memory() as peak:

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 import tiny
 from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load, rename_columns
+from spin_trl.data.load import load_rows, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError
@@ -244,7 +244,7 @@ def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
         encoding="utf-8",
     )
     with pytest.raises(DataError, match="Row 1 of the dataset: it has `system`, which has no place in plain text"):
-        prepared(load(str(tmp_path / "mixed.jsonl")))
+        prepared(load_rows(str(tmp_path / "mixed.jsonl")))
 
 
 # ---- identity -------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from spin_trl.errors import RecipeError
-from spin_trl.evaluation.benchmarks import SUITES, Benchmark, average, check_known, chosen, scores
+from spin_trl.evaluation.benchmarks import SUITES, Benchmark, average, check_tasks, chosen, scores
 
 needs_harness = pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None, reason="lm-evaluation-harness, an optional extra, is not installed"
@@ -158,4 +158,4 @@ def test_other_shots_replace_those_of_the_suite():
 @pytest.mark.parametrize(("name", "near"), [("gsm9k", "gsm8k"), ("iris_tem", "iris_ten")])
 def test_a_task_that_is_unknown_is_named_with_the_nearest(name, near):
     with pytest.raises(RecipeError, match=f"no task '{name}'; did you mean '{near}'?"):
-        check_known(["hellaswag", name], ["hellaswag", "gsm8k"])
+        check_tasks(["hellaswag", name], ["hellaswag", "gsm8k"])

@@ -2,17 +2,25 @@
 
 import pytest
 
-from spin_trl.config.loop import SIGNS as NAMES
-from spin_trl.evaluation.degeneration import SIGNS, Answer, Finding, findings, measure, normalised, odd_characters
+from spin_trl.config.loop import SIGN_NAMES as NAMES
+from spin_trl.evaluation.degeneration import (
+    SIGNS,
+    AnsweredPrompt,
+    Finding,
+    findings,
+    measure,
+    normalised,
+    odd_characters,
+)
 
 
-def answer(generated: str, real: str = "a b c d e f") -> Answer:
+def answer(generated: str, real: str = "a b c d e f") -> AnsweredPrompt:
     """A response whose tokens are its words, and the real one."""
     ids = [[sum(map(ord, word)) for word in text.split()] for text in (generated, real)]
-    return Answer(ids[0], ids[1], generated, real)
+    return AnsweredPrompt(ids[0], ids[1], generated, real)
 
 
-def figure(name: str, *answers: Answer, training: tuple[str, ...] = ()) -> float:
+def figure(name: str, *answers: AnsweredPrompt, training: tuple[str, ...] = ()) -> float:
     return measure(answers, set(training))[f"degeneration/{name}"]
 
 

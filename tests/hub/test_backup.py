@@ -18,9 +18,9 @@ from hub.server import TOKEN, USER, LocalHub
 from processes import alike
 from spin_trl.cli import main
 from spin_trl.errors import HubError
-from spin_trl.hub.backup import BRANCH, Keeper, kept_files, restore
+from spin_trl.hub.backup import BRANCH, Keeper, kept_files_of_run, restore
 from spin_trl.hub.client import Hub
-from spin_trl.run.checkpoint import MANIFEST, newest_complete, write_manifest
+from spin_trl.run.checkpoint import CHECKPOINT_MANIFEST, newest_complete, write_manifest
 from spin_trl.run.directory import RunDirectory
 
 REPO = f"{USER}/small"
@@ -55,7 +55,7 @@ def directory(path: Path) -> RunDirectory:
 
 def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
     """No locks, links, halves or caches; of the checkpoints the newest that is complete."""
-    found = {path.relative_to(tmp_path).as_posix() for path in kept_files(directory(tmp_path))}
+    found = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_run(directory(tmp_path))}
     assert {name for name in found if "/train/" in name} == {
         "data/train/data.arrow",
         "iteration-0/train/checkpoint-20/checkpoint.json",
@@ -76,7 +76,7 @@ def test_no_pickle_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
         (tmp_path / folder / "adapter_model.safetensors").write_bytes(b"weights")
         (tmp_path / folder / "training_args.bin").write_bytes(b"a pickle")
     write_manifest(tmp_path / "iteration-0/train/checkpoint-20", 1)
-    found = {path.relative_to(tmp_path).as_posix() for path in kept_files(run)}
+    found = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_run(run)}
     assert "iteration-0/model/adapter_model.safetensors" in found
     assert "iteration-0/train/checkpoint-20/adapter_model.safetensors" in found
     assert not [name for name in found if name.endswith(".bin")]
@@ -132,7 +132,7 @@ def test_a_restored_directory_is_the_same(hub: LocalHub, tmp_path: Path) -> None
     other = RunDirectory(tmp_path / "two")
     other.path.mkdir()
     assert restore(other, api, REPO)
-    expected = {str(path.relative_to(run.path)): path.read_bytes() for path in kept_files(run)}
+    expected = {str(path.relative_to(run.path)): path.read_bytes() for path in kept_files_of_run(run)}
     assert runs.contents(other.path) == expected | {"journal.jsonl": run.journal.read_bytes()}
 
 
@@ -140,10 +140,10 @@ def test_an_earlier_backup_is_taken_back_without_its_pickles(hub: LocalHub, tmp_
     """Version 0.1.0 kept Trainer's arguments beside models and in checkpoints, which count without them, too."""
     run = directory(tmp_path / "one")
     newest = run.path / "iteration-0" / "train" / "checkpoint-20"
-    manifest = json.loads((newest / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((newest / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
     manifest["files"]["training_args.bin"] = 8
-    (newest / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    files: dict[str, Any] = {path.relative_to(run.path).as_posix(): path for path in kept_files(run)}
+    (newest / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    files: dict[str, Any] = {path.relative_to(run.path).as_posix(): path for path in kept_files_of_run(run)}
     for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
         files[f"{folder}/training_args.bin"] = b"a pickle"
     files["journal.jsonl"] = run.journal

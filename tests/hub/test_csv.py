@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from hub.server import LocalHub
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.errors import DataError
 
 NAME = "someone/table"
@@ -35,18 +35,18 @@ def table(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Loc
 @pytest.mark.usefixtures("table")
 def test_cells_are_text_as_in_a_file() -> None:
     """In every split, with the separator that the header shows."""
-    assert load(NAME)["completion"][:] == CELLS
-    assert load(NAME, split="test").to_list() == [{"prompt": "q", "completion": "0"}]
-    assert load(NAME, split="train[:2]")["completion"][:] == CELLS[:2]
+    assert load_rows(NAME)["completion"][:] == CELLS
+    assert load_rows(NAME, split="test").to_list() == [{"prompt": "q", "completion": "0"}]
+    assert load_rows(NAME, split="train[:2]")["completion"][:] == CELLS[:2]
     with pytest.raises(DataError, match=r"someone/table has no split 'dev'; its splits are \['train', 'test'\]"):
-        load(NAME, split="dev")
+        load_rows(NAME, split="dev")
 
 
 def test_what_was_fetched_is_read_without_the_hub(table: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load(NAME)["completion"][:] == CELLS
+    assert load_rows(NAME)["completion"][:] == CELLS
     table.fail(".*", times=-1, status=None)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert load(NAME)["completion"][:] == CELLS
+    assert load_rows(NAME)["completion"][:] == CELLS
     with pytest.raises(DataError, match="nor could it be loaded from the Hub"):
-        load("someone/other")
+        load_rows("someone/other")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.hub.markdown import code, fenced, plain, rows, table
+from spin_trl.hub.markdown import code, escaped, fenced, rows, table
 from spin_trl.report.tables import Cell, Row, Table
 
 
@@ -30,7 +30,7 @@ def test_long_texts_are_cut_and_that_is_said() -> None:
 
 
 def test_a_name_is_no_markup() -> None:
-    assert plain("a|b *c* <d>\ne") == r"a\|b \*c\* \<d\> e"
+    assert escaped("a|b *c* <d>\ne") == r"a\|b \*c\* \<d\> e"
     assert code("a`b|c") == r"`a'b\|c`"
 
 

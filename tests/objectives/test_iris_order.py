@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from spin_trl.errors import RecipeError
-from spin_trl.objectives.iris_order import GAP_BOUNDS, GEOMETRIC_BOUNDS, PUBLISHED, SCHEDULES, check, order
+from spin_trl.objectives.iris_order import GAP_BOUNDS, GEOMETRIC_BOUNDS, PUBLISHED, SCHEDULES, check_iris_alpha, order
 
 # ---- orders --------------------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ def test_a_gap_that_is_no_number_does_not_become_the_order() -> None:
 )
 def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) -> None:
     """Bounds, or orders, or nothing."""
-    check(schedule, values)
+    check_iris_alpha(schedule, values)
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) ->
 def test_what_a_schedule_refuses(schedule: str, values: Sequence[float] | None, said: str) -> None:
     """With the value, and what it takes instead."""
     with pytest.raises(RecipeError) as refused:
-        check(schedule, values)
+        check_iris_alpha(schedule, values)
     assert str(refused.value) == said
 
 
 def test_not_a_number_is_no_order() -> None:
     """NaN compares with nothing."""
     with pytest.raises(RecipeError, match="`iris_alpha` is "):
-        check("fixed", [math.nan])
+        check_iris_alpha("fixed", [math.nan])

@@ -22,7 +22,7 @@ from spin_trl.objectives.registry import (
     REFERENCE_FREE,
     LossType,
     own_settings,
-    resolve,
+    resolve_settings,
 )
 from trl_losses import TRLS
 
@@ -157,20 +157,20 @@ def test_a_loss_type_says_what_it_needs() -> None:
 def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
     """Each loss has its own and no others; None counts as left out."""
     assert own_settings([name]) == set(PUBLISHED[name])
-    assert resolve([name], {}, 1) == PUBLISHED[name]
-    assert resolve([name], dict.fromkeys(OWN_SETTINGS), 1) == PUBLISHED[name]
+    assert resolve_settings([name], {}, 1) == PUBLISHED[name]
+    assert resolve_settings([name], dict.fromkeys(OWN_SETTINGS), 1) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("losses", [["sigmoid"], ["sft", "ipo"], ["nonsense"], []], ids=str)
 def test_trls_losses_have_none_of_our_settings(losses: list[str]) -> None:
     """Nor has a name that nobody knows: TRL says so."""
     assert own_settings(losses) == set()
-    assert resolve(losses, dict.fromkeys(OWN_SETTINGS), 1) == {}
+    assert resolve_settings(losses, dict.fromkeys(OWN_SETTINGS), 1) == {}
 
 
 def test_losses_together_have_the_settings_of_each() -> None:
     """What is given is kept, the rest is published."""
-    assert resolve(["space", "sft", "tspin", "gsil_hinge"], {"tspin_beta": 0.5, "gsil_shift": -1.0}, 1) == {
+    assert resolve_settings(["space", "sft", "tspin", "gsil_hinge"], {"tspin_beta": 0.5, "gsil_shift": -1.0}, 1) == {
         "space_mu": 1.0,
         "tspin_alpha": 1.0,
         "tspin_beta": 0.5,
@@ -181,8 +181,8 @@ def test_losses_together_have_the_settings_of_each() -> None:
 
 def test_spaces_mu_is_the_number_of_generations() -> None:
     """Unless it is given."""
-    assert resolve(["space"], {}, 4) == {"space_mu": 4.0}
-    assert resolve(["space"], {"space_mu": 1.5}, 4) == {"space_mu": 1.5}
+    assert resolve_settings(["space"], {}, 4) == {"space_mu": 4.0}
+    assert resolve_settings(["space"], {"space_mu": 1.5}, 4) == {"space_mu": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_setting_of_another_loss_is_refused(losses: list[str], setting: str, v
     """With the names of both, by the function and by the settings."""
     said = f"{said} Leave it out, or choose that `loss_type`."
     with pytest.raises(RecipeError) as refused:
-        resolve(losses, {setting: value}, 1)
+        resolve_settings(losses, {setting: value}, 1)
     assert str(refused.value) == said
     with pytest.raises(RecipeError) as refused:
         spin(loss_type=losses, loss_weights=[1.0] * len(losses), **{setting: value})
@@ -235,21 +235,21 @@ POSITIVE = {
 def test_scales_must_be_positive(setting: str, loss: str, value: float) -> None:
     """With the value that was found."""
     with pytest.raises(RecipeError, match=f"^`{setting}` is {value}; it must be positive\\.$"):
-        resolve([loss], {setting: value}, 1)
+        resolve_settings([loss], {setting: value}, 1)
 
 
 def test_the_weight_of_tspins_history_may_be_nothing() -> None:
     """But not less."""
-    assert resolve(["tspin"], {"tspin_beta": 0.0}, 1)["tspin_beta"] == 0.0
+    assert resolve_settings(["tspin"], {"tspin_beta": 0.0}, 1)["tspin_beta"] == 0.0
     with pytest.raises(RecipeError, match=r"^`tspin_beta` is -0\.1; it must be at least 0\.$"):
-        resolve(["tspin"], {"tspin_beta": -0.1}, 1)
+        resolve_settings(["tspin"], {"tspin_beta": -0.1}, 1)
 
 
 @pytest.mark.parametrize(("setting", "loss"), [("simpo_gamma", "simpo"), ("gsil_shift", "gsil_lsif")])
 @pytest.mark.parametrize("value", [0.0, -1e6])
 def test_margins_and_shifts_may_be_anything(setting: str, loss: str, value: float) -> None:
     """Nothing, and less than nothing."""
-    assert resolve([loss], {setting: value}, 1)[setting] == value
+    assert resolve_settings([loss], {setting: value}, 1)[setting] == value
 
 
 @pytest.mark.parametrize(
@@ -258,17 +258,23 @@ def test_margins_and_shifts_may_be_anything(setting: str, loss: str, value: floa
 def test_not_a_number_is_out_of_range(setting: str, loss: str) -> None:
     """NaN compares with nothing."""
     with pytest.raises(RecipeError, match=f"`{setting}` is nan"):
-        resolve([loss], {setting: math.nan}, 1)
+        resolve_settings([loss], {setting: math.nan}, 1)
 
 
 def test_orders_are_those_that_the_schedule_takes() -> None:
     """They stay as they are given; what the schedule refuses is refused."""
-    assert resolve(["iris"], {"iris_alpha": [0.8, 2.0]}, 1) == {"iris_schedule": "gap", "iris_alpha": [0.8, 2.0]}
-    assert resolve(["iris"], {"iris_schedule": "published"}, 1) == {"iris_schedule": "published", "iris_alpha": None}
+    assert resolve_settings(["iris"], {"iris_alpha": [0.8, 2.0]}, 1) == {
+        "iris_schedule": "gap",
+        "iris_alpha": [0.8, 2.0],
+    }
+    assert resolve_settings(["iris"], {"iris_schedule": "published"}, 1) == {
+        "iris_schedule": "published",
+        "iris_alpha": None,
+    }
     with pytest.raises(RecipeError, match="`iris_schedule: fixed` needs `iris_alpha`"):
-        resolve(["iris"], {"iris_schedule": "fixed"}, 1)
+        resolve_settings(["iris"], {"iris_schedule": "fixed"}, 1)
     with pytest.raises(RecipeError, match=r"`iris_alpha` is \[2.0\]; with `iris_schedule: gap`"):
-        resolve(["iris"], {"iris_alpha": [2.0]}, 1)
+        resolve_settings(["iris"], {"iris_alpha": [2.0]}, 1)
 
 
 # ---- SPINConfig ----------------------------------------------------------------------------------------------------------

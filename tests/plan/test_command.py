@@ -67,7 +67,7 @@ def test_an_unknown_gpu_is_refused_with_those_that_are_known(planned):
 
 @pytest.mark.parametrize(("name", "known"), [("A100_80GB", "a100-80"), ("RTX 4090", "rtx-4090"), ("h100", "h100")])
 def test_gpus_are_known_in_other_spellings(name, known):
-    assert devices.named(name).name == known
+    assert devices.device_named(name).name == known
 
 
 def test_a_model_without_a_config_is_refused(tmp_path, capsys):

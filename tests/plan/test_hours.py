@@ -4,7 +4,7 @@ import pytest
 
 from plan.shapes import QWEN_05B, ZEPHYR, folder, recipe, small
 from spin_trl.plan.devices import DEVICES
-from spin_trl.plan.hours import Shape
+from spin_trl.plan.hours import ModelCosts
 from spin_trl.plan.model import ModelSettings, PlannedModel
 from spin_trl.plan.planning import Wishes, make_plan
 from spin_trl.plan.speed import SECONDS_A_LAYER, utilisation
@@ -20,7 +20,7 @@ def works(tmp_path, gpu="a100-80", wishes=None, **settings):
 def zephyr():
     import torch
 
-    return Shape(PlannedModel(ModelSettings(ZEPHYR, torch.bfloat16)))
+    return ModelCosts(PlannedModel(ModelSettings(ZEPHYR, torch.bfloat16)))
 
 
 def test_operations_by_hand(zephyr):

@@ -14,12 +14,12 @@ import pytest
 import runs
 from spin_trl.cli import main
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
-from spin_trl.play.compare import Arm, Comparison, _measured
+from spin_trl.play.compare import Arm, Comparison, _figures_of_arm
 from spin_trl.play.shared_start import share_start
-from spin_trl.report.comparison import Cell, summarise_cells
+from spin_trl.report.comparison import ArmFigures, summarise_cells
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
 OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
@@ -76,10 +76,10 @@ def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
     assert "beta" not in objectives["iris"]["objective"]
     last = runs.entry("train", "iteration-1", arm(compared, "tspin+0.1xsft"))
     assert last["objective"] == {"tspin_alpha": 0.5, "tspin_beta": 0.1}
-    recipe = read(str(arm(compared, "iris") / "recipe.yaml"))
+    recipe = read_recipe(str(arm(compared, "iris") / "recipe.yaml"))
     assert (recipe.args.losses, recipe.args.learning_rate) == (["iris"], 1e-3)
-    assert read(str(arm(compared, "sigmoid") / "recipe.yaml")).args.learning_rate == 2e-2
-    tspin = read(str(arm(compared, "tspin+0.1xsft") / "recipe.yaml"))
+    assert read_recipe(str(arm(compared, "sigmoid") / "recipe.yaml")).args.learning_rate == 2e-2
+    tspin = read_recipe(str(arm(compared, "tspin+0.1xsft") / "recipe.yaml"))
     assert (tspin.args.losses, tspin.args.loss_weights) == (["tspin", "sft"], [1.0, 0.1])
 
 
@@ -217,13 +217,13 @@ def test_files_are_copied_where_they_can_not_be_linked(
 def test_the_losses_of_an_arm_take_their_settings_from_recipe_and_command_line(llama_folder: Path) -> None:
     recipe = runs.recipe(Path("r"), llama_folder, loss_type="tspin", tspin_beta=0.3, beta=0.5)
     overrides = ["--iris_alpha", "0.6", "2.0", "--spif_reward_scale", "0.2", "--learning_rate", "1e-3"]
-    spif = read(str(recipe), overrides, losses={"spif": 1.0})
+    spif = read_recipe(str(recipe), overrides, losses={"spif": 1.0})
     assert (spif.args.spif_reward_scale, spif.args.iris_alpha, spif.args.beta) == (0.2, None, 0.1)
-    iris = read(str(recipe), overrides, losses={"iris": 1.0, "sigmoid": 2.0})
+    iris = read_recipe(str(recipe), overrides, losses={"iris": 1.0, "sigmoid": 2.0})
     assert (iris.args.iris_alpha, iris.args.beta, iris.args.loss_weights) == ([0.6, 2.0], 0.5, [1.0, 2.0])
     assert iris.args.learning_rate == spif.args.learning_rate == 1e-3
     with pytest.raises(RecipeError, match="`spif_reward_scale` has no meaning for 'tspin'"):
-        read(str(recipe), overrides[3:])
+        read_recipe(str(recipe), overrides[3:])
 
 
 def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder: Path, tmp_path: Path) -> None:
@@ -327,9 +327,9 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
 def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
     """`spin-trl eval` writes into the journal, too."""
     directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
-    (before,) = _measured(directory, "iteration-0", "iris", 0, 42)
+    (before,) = _figures_of_arm(directory, "iteration-0", "iris", 0, 42)
     Journal(directory.journal).append("lm-eval", "iteration-0", seconds=7200.0)
-    assert _measured(directory, "iteration-0", "iris", 0, 42) == [before]
+    assert _figures_of_arm(directory, "iteration-0", "iris", 0, 42) == [before]
 
 
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
@@ -343,8 +343,8 @@ def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder:
 
 def test_one_seed_of_several_has_no_standard_error() -> None:
     """That over the held-out prompts would be another one."""
-    cells = [Cell("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
-    summary = summarise_cells([*cells, Cell("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
+    cells = [ArmFigures("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
+    summary = summarise_cells([*cells, ArmFigures("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
     assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
     assert summary["iris"][0] == {"seeds": 1.0, "nll": 2.0}
     assert summarise_cells(cells[:1], 1)["space"][0] == {"seeds": 1.0, "nll": 1.0, "nll_se": 0.1}

@@ -192,7 +192,7 @@ def test_what_needs_whole_replicas_is_refused_under_a_plugin(
 
 def test_phases_have_the_names_of_the_commands() -> None:
     """What `spin-trl` calls a phase is what the loop calls it."""
-    from spin_trl.cli.run import PHASES as COMMANDS
+    from spin_trl.cli.run import PHASE_COMMANDS as COMMANDS
 
     assert set(PHASES) == set(COMMANDS)
 

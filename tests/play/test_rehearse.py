@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 import tiny
 from runs import build
-from spin_trl.play.rehearse import OWN, USUAL, config_of, processes_of, reasons, rehearse
+from spin_trl.play.rehearse import OWN, USUAL_SETTINGS, config_of, processes_of, reasons, rehearse
 from spin_trl.run.run import Run
 
 ROWS = 12
@@ -139,12 +139,12 @@ def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypa
     def failing(*_: Any, **__: Any) -> None:
         raise ValueError("no trainer today")
 
-    monkeypatch.setattr("spin_trl.play.rehearse._trainer", failing)
+    monkeypatch.setattr("spin_trl.play.rehearse._rehearsed_trainer", failing)
     run = run_of(llama_folder)
     assert rehearse(run, config_of(run)) == []
 
 
 def test_usual_settings_are_settings(llama_folder: Path) -> None:
     """Of TRL's, not ours, so that none of them is exempt by a name that nobody has."""
-    assert set(vars(run_of(llama_folder).args)) >= USUAL | OWN
-    assert not USUAL & OWN
+    assert set(vars(run_of(llama_folder).args)) >= USUAL_SETTINGS | OWN
+    assert not USUAL_SETTINGS & OWN

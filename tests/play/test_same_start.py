@@ -10,7 +10,7 @@ import yaml
 
 import tiny
 from runs import build
-from spin_trl.generation.store import MANIFEST
+from spin_trl.generation.store import STORE_MANIFEST
 from spin_trl.models.digest import digest
 from spin_trl.play.same_start import adapter_configs, base_of, is_same_start, point_adapters_at_start, set_base
 from spin_trl.run.run import Run
@@ -81,6 +81,6 @@ def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path
     assert is_same_start(other)  # the same run directory, with another model of the same tokenizer
     store = run.directory.generations("iteration-0")
     store.mkdir(parents=True)
-    (store / MANIFEST).write_text(json.dumps({"model": digest(tiny.model())}), encoding="utf-8")
+    (store / STORE_MANIFEST).write_text(json.dumps({"model": digest(tiny.model())}), encoding="utf-8")
     assert is_same_start(run)
     assert not is_same_start(other)

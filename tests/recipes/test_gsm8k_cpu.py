@@ -8,10 +8,10 @@ import yaml
 
 import tiny
 from spin_trl.cli import main
-from spin_trl.run.recipe import find, read
+from spin_trl.run.recipe import find_recipe, read_recipe
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
-RECIPE = find("gsm8k-cpu")
+RECIPE = find_recipe("gsm8k-cpu")
 SMALL = ["--max_rows", "16", "--held_out_max", "6", "--start_hidden_size", "32", "--start_num_layers", "1"]
 SMALL += ["--start_vocab_size", "400", "--start_num_epochs", "1", "--max_new_tokens", "16", "--max_length", "512"]
 SCORES = ("exact_match", "answer_line", "format")
@@ -34,7 +34,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_a_llama_of_5_to_15_million_parameters_with_byte_level_bpe_and_two_iterations() -> None:
-    recipe = read(str(RECIPE))
+    recipe = read_recipe(str(RECIPE))
     start = recipe.start
     assert (start.start_tokenizer, recipe.play.num_iterations) == ("bpe", 2)
     feed_forward = round(8 * start.start_hidden_size / 3 / 32) * 32

@@ -10,7 +10,7 @@ from spin_trl.config import shipped
 from spin_trl.config.loop import iteration_settings
 from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.recipe import find, read
+from spin_trl.run.recipe import find_recipe, read_recipe
 from spin_trl.run.run import Run
 
 ULTRACHAT = {
@@ -73,7 +73,7 @@ CPU = ["--use_cpu", "--bf16", "false"]
 )
 def test_a_setting_is_the_papers(name: str, setting: str) -> None:
     """As it stands in the YAML, where a reader looks; none of them is left to a default."""
-    found = yaml.safe_load(find(name).read_text(encoding="utf-8"))[setting]
+    found = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))[setting]
     assert found == PUBLISHED[name][setting]
     assert type(found) is type(PUBLISHED[name][setting])
 
@@ -81,7 +81,7 @@ def test_a_setting_is_the_papers(name: str, setting: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_step_takes_64_pairs_on_8_gpus_under_zero_3(name: str) -> None:
     """8 on each of 8 GPUs; bf16, DeepSpeed ZeRO-3."""
-    recipe = read(name, CPU)
+    recipe = read_recipe(name, CPU)
     config = read_accelerate_config(recipe.play.accelerate_config or "")
     assert config["num_processes"] == 8
     assert config["deepspeed_config"]["zero_stage"] == 3
@@ -92,7 +92,7 @@ def test_a_step_takes_64_pairs_on_8_gpus_under_zero_3(name: str) -> None:
 
 def test_the_settings_of_spin_reach_every_iteration() -> None:
     """After TRL's parser, which would turn lists into text: numbers, and no top-k that nobody asked for."""
-    recipe = read("zephyr-7b", CPU)
+    recipe = read_recipe("zephyr-7b", CPU)
     expected = [(5e-7, 0.1), (5e-7, 0.1), (1e-7, 0.1), (1e-7, 5.0)]
     found = [iteration_settings(recipe.play, iteration) for iteration in range(4)]
     assert [(one["learning_rate"], one["beta"]) for one in found] == expected
@@ -104,20 +104,20 @@ def test_the_settings_of_spin_reach_every_iteration() -> None:
 @pytest.mark.parametrize("name", ORDERS)
 def test_the_orders_of_iris_are_those_of_table_4(name: str) -> None:
     """One for each iteration."""
-    args = read(name, CPU).args
+    args = read_recipe(name, CPU).args
     assert [args.iris_order(iteration, 5, None) for iteration in range(5)] == ORDERS[name]
 
 
 def test_a_batch_of_256_prompts_is_answered_together() -> None:
     """IRIS: "global batch 256" in generation, on 8 GPUs."""
     for name in ("zephyr-7b/iris", "qwen2.5-3b"):
-        assert 8 * read(name, CPU).args.generation_batch_size == 256
+        assert 8 * read_recipe(name, CPU).args.generation_batch_size == 256
 
 
 def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
     """A T4 has no bfloat16; 4-bit NF4, LoRA r = 16, alpha = 32, 8-bit paged optimiser, checkpointed activations."""
     for name in ("qwen2.5-0.5b-t4", "qwen2.5-0.5b-t4/ultrachat"):
-        settings = yaml.safe_load(find(name).read_text(encoding="utf-8"))
+        settings = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
         expected = {
             "model_name_or_path": "Qwen/Qwen2.5-0.5B-Instruct", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
             "dtype": "float16", "fp16": True, "bf16": False, "use_peft": True, "lora_r": 16, "lora_alpha": 32,
@@ -125,8 +125,8 @@ def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
             "num_iterations": 3, "push_to_hub": True, "hub_backup": True,
         }  # fmt: skip
         assert {key: settings.get(key) for key in expected} == expected
-    lora = yaml.safe_load(find("qwen2.5-3b/lora").read_text(encoding="utf-8"))
-    whole = yaml.safe_load(find("qwen2.5-3b").read_text(encoding="utf-8"))
+    lora = yaml.safe_load(find_recipe("qwen2.5-3b/lora").read_text(encoding="utf-8"))
+    whole = yaml.safe_load(find_recipe("qwen2.5-3b").read_text(encoding="utf-8"))
     assert lora["use_peft"]
     assert "accelerate_config" not in lora  # one GPU
     for name in (
@@ -158,9 +158,9 @@ def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_two_iterations_of_any_recipe_show_whether_all_fits(name: str, tmp_path: Path) -> None:
     """`--smoke` takes the first values of what the recipe has for every iteration."""
-    recipe = read(name, [*CPU, "--fp16", "false", "--smoke"])
+    recipe = read_recipe(name, [*CPU, "--fp16", "false", "--smoke"])
     run = Run(RunDirectory(tmp_path), recipe.args, recipe.play, recipe.model.model_name_or_path)
-    whole = read(name, [*CPU, "--fp16", "false"])
+    whole = read_recipe(name, [*CPU, "--fp16", "false"])
     for iteration in range(2):
         short, long = (iteration_settings(play, iteration) for play in (run.play, whole.play))
         assert short == long

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from spin_trl.cli import main
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.run.recipe import find
+from spin_trl.run.recipe import find_recipe
 
 SMALL = ["--max_rows", "48", "--held_out_max", "24", "--start_hidden_size", "32", "--start_num_epochs", "1"]
 SMALL += ["--num_train_epochs", "1", "--num_iterations", "3", "--max_new_tokens", "12"]
@@ -24,7 +24,7 @@ def played(tmp_path_factory):
 
 
 def test_the_recipe_is_found_by_its_name():
-    settings = yaml.safe_load(find("quickstart").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(find_recipe("quickstart").read_text(encoding="utf-8"))
     assert settings["num_iterations"] >= 3
     assert settings["dataset_name"] == "spin_trl.sentences:load"
     assert settings["baseline_label_smoothing"] == [0.0, settings["start_label_smoothing"]]

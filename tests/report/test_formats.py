@@ -5,9 +5,9 @@ import math
 import pytest
 
 from spin_trl.evaluation.intervals import Difference
-from spin_trl.report.formats import Form, duration
+from spin_trl.report.formats import NumberFormat, duration
 
-SHARE = Form(percent=True, digits=1)
+SHARE = NumberFormat(percent=True, digits=1)
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ SHARE = Form(percent=True, digits=1)
         (SHARE.difference(-0.0001), "+0.0\u00a0points"),
         (SHARE.size(-0.05), "5.0\u00a0points"),
         (SHARE.size_interval(Difference(-0.2, -0.25, -0.1, 0.0, 100)), "10.0 to 25.0"),
-        (Form(digits=3).value(0.06138), "0.061"),
-        (Form(digits=0).value(12345.0), "12,345"),
-        (Form(digits=2, unit="nats").difference(1.5), "+1.50\u00a0nats"),
-        (Form(digits=3).at_least(0.00042).size(0.00042), "0.0004"),
+        (NumberFormat(digits=3).value(0.06138), "0.061"),
+        (NumberFormat(digits=0).value(12345.0), "12,345"),
+        (NumberFormat(digits=2, unit="nats").difference(1.5), "+1.50\u00a0nats"),
+        (NumberFormat(digits=3).at_least(0.00042).size(0.00042), "0.0004"),
         (SHARE.at_least(0.5), SHARE),
         (SHARE.at_least(0.0), SHARE),
         (duration(4.21), "4.2\u00a0s"),

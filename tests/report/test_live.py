@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from spin_trl.report.live import Status, duration, status_line, view
+from spin_trl.report.live import Status, clock, status_line, view
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from spin_trl.report.live import Status, duration, status_line, view
     [(0.2, "0:00"), (59.6, "1:00"), (61, "1:01"), (3599.4, "59:59"), (3723, "1:02:03"), (90000, "25:00:00")],
 )
 def test_a_duration_is_written_as_a_clock_does(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert clock(seconds) == text
 
 
 @pytest.mark.parametrize(

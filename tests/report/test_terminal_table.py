@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from spin_trl.report.terminal_table import Column, run_table, written
+from spin_trl.report.terminal_table import Column, run_table, written_figure
 
 FIGURES = {
     "start": {
@@ -46,7 +46,7 @@ def rendered(width: int) -> str:
     ],
 )
 def test_a_figure_is_written_with_its_standard_error(figures, column, text):
-    assert written(figures, column) == text
+    assert written_figure(figures, column) == text
 
 
 def test_the_table_names_every_stage_and_marks_the_best():

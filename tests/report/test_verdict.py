@@ -11,7 +11,7 @@ import re
 import pytest
 
 from made_up import record, stage
-from spin_trl.report.verdict import remarks, sentence
+from spin_trl.report.verdict import remarks, verdict
 
 
 def plain(text):
@@ -29,7 +29,7 @@ def test_a_gain_that_is_sure_and_a_baseline_that_is_better_still():
         best="iteration-1",
         settings={"baseline": "sft"},
     )
-    assert plain(sentence(found)) == (
+    assert plain(verdict(found)) == (
         "Iteration 1 is the best of 2 by score: 60.0 % (55.0 to 65.0), 40.0 points above the start (29.5 to 48.9), but "
         "18.0 points below plain SFT for as many steps (10.0 to 25.3)."
     )
@@ -43,7 +43,7 @@ def test_a_lead_over_the_baseline_is_said_too():
         stage("baseline/sft/iteration-0", range(20)),
         best="iteration-0",
     )
-    assert plain(sentence(found)).endswith(
+    assert plain(verdict(found)).endswith(
         "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT for as many steps (29.5 to 48.9)."
     )
 
@@ -51,7 +51,7 @@ def test_a_lead_over_the_baseline_is_said_too():
 def test_a_gain_that_may_be_luck_is_not_claimed():
     right = [*range(5, 20), *range(50, 57)]  # of the start's 18, three are lost, and seven are won
     found = record(stage("start", range(2, 20)), stage("iteration-0", right), best="iteration-0")
-    text = plain(sentence(found))
+    text = plain(verdict(found))
     assert text.startswith(
         "Iteration 0 has the best figure by score: 22.0 % (17.0 to 27.0), but not surely better than the"
     )
@@ -64,7 +64,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
 def test_a_direction_is_named_only_where_the_whole_interval_has_it(won, lost):
     """Whatever is won and lost: worked out here with the formula of Agresti and Min."""
     right = [*range(lost, 30), *range(30, 30 + won)]
-    text = plain(sentence(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
+    text = plain(verdict(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
     middle = (won - lost) / 102
     spread = 1.959964 * math.sqrt(won + lost + 1 - (won - lost) ** 2 / 102) / 102
     assert ("points above the start" in text) == (middle - spread > 0)
@@ -80,7 +80,7 @@ def test_the_start_may_be_the_best():
         stage("baseline/sft/iteration-1", range(78)),
         best="start",
     )
-    assert plain(sentence(found)) == (
+    assert plain(verdict(found)) == (
         "No iteration has done better than the start by score: 60.0 % (55.0 to 65.0); the best of 2, iteration 0, is "
         "40.0 points below it (29.5 to 48.9); the start is 18.0 points below plain SFT for as many steps as the "
         "iterations took (10.0 to 25.3)."
@@ -89,13 +89,13 @@ def test_the_start_may_be_the_best():
 
 def test_an_iteration_that_gained_less_than_the_run_asks_is_named():
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="start")
-    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), less than the run asks" in plain(sentence(found))
+    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), less than the run asks" in plain(verdict(found))
     (remark,) = remarks(found)
     assert remark.startswith("Iteration 0 has the better figure, 60.0")
     kept = record(
         stage("start", range(20)), stage("iteration-0", range(60)), stage("iteration-1", range(61)), best="iteration-0"
     )
-    assert "Iteration 0 is kept as the best of 2" in sentence(kept)
+    assert "Iteration 0 is kept as the best of 2" in verdict(kept)
 
 
 def test_where_less_is_better_below_is_a_gain():
@@ -108,7 +108,7 @@ def test_where_less_is_better_below_is_a_gain():
         metric="nll",
         greater_is_better=False,
     )
-    assert sentence(found) == (
+    assert verdict(found) == (
         "Iteration 0 is the best model by NLL per token, where lower is better: 1.300 (0.800 to 1.800), 0.200 below "
         "the start (0.200 to 0.200)."
     )
@@ -121,7 +121,7 @@ def test_without_values_by_prompt_both_figures_stand_and_nothing_is_claimed():
         stage("baseline/sft/iteration-0", range(50), values={}),
         best="iteration-0",
     )
-    assert plain(sentence(found)) == (
+    assert plain(verdict(found)) == (
         "Iteration 0 is the best model by score: 60.0 % (55.0 to 65.0), where the start has 20.0 % (15.0 to 25.0); "
         "plain SFT for as many steps has 50.0 % (45.0 to 55.0)."
     )
@@ -130,7 +130,7 @@ def test_without_values_by_prompt_both_figures_stand_and_nothing_is_claimed():
 def test_a_win_rate_is_compared_with_nothing():
     """Each is against another opponent, and the start has none."""
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", metric="win_rate")
-    assert plain(sentence(found)) == "Iteration 0 is the best model by win rate: 80.0 % (70.0 to 90.0)."
+    assert plain(verdict(found)) == "Iteration 0 is the best model by win rate: 80.0 % (70.0 to 90.0)."
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_a_win_rate_is_compared_with_nothing():
     ],
 )  # fmt: skip
 def test_a_run_of_which_little_is_known(found, text):
-    assert plain(sentence(found)) == text
+    assert plain(verdict(found)) == text
 
 
 def test_a_run_that_is_not_finished_says_so_far():
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", planned=3)
-    assert sentence(found).startswith("So far, iteration 0 is the best model")
+    assert verdict(found).startswith("So far, iteration 0 is the best model")
     assert remarks(found) == ["The run is not finished: 1 of 3 iterations played."]
 
 
@@ -176,7 +176,7 @@ def test_a_baseline_that_is_still_missing_is_not_finished():
     found = record(
         stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", settings={"baseline": "sft"}
     )
-    assert sentence(found).startswith("So far, ")
+    assert verdict(found).startswith("So far, ")
 
 
 def test_a_run_that_stopped_says_why_and_is_finished():
@@ -185,7 +185,7 @@ def test_a_run_that_stopped_says_why_and_is_finished():
     found = record(
         stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", planned=5, journal=[gate]
     )
-    assert sentence(found).startswith("Iteration 0 is the best model")
+    assert verdict(found).startswith("Iteration 0 is the best model")
     assert remarks(found) == ["The run ended early: 1 of 5 iterations played.", reason]
 
 
@@ -209,7 +209,7 @@ def test_a_score_that_is_no_share_is_no_percentage():
         stage("iteration-0", figures={"score": 7.0}, values=values[1]),
         best="iteration-0",
     )
-    assert sentence(found) == "Iteration 0 is the best model by score: 7.000, 3.000 above the start (3.000 to 3.000)."
+    assert verdict(found) == "Iteration 0 is the best model by score: 7.000, 3.000 above the start (3.000 to 3.000)."
 
 
 def test_every_verdict_is_one_sentence():
@@ -217,7 +217,7 @@ def test_every_verdict_is_one_sentence():
         stage("start", range(20)), stage("iteration-0", range(60)), stage("baseline/sft/iteration-0", range(60)),
         best="iteration-0",
     )  # fmt: skip
-    text = sentence(found)
+    text = verdict(found)
     assert re.fullmatch(r"[A-Z].*[^.]\.", text)
     assert ". " not in text
     assert "but no better than plain SFT for as many steps" in text

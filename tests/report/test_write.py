@@ -12,7 +12,7 @@ from made_up import key, record, sample, stage, write_run
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.errors import RunDirectoryError
-from spin_trl.report.write import USUAL, gather, read_record, read_samples, write_report
+from spin_trl.report.write import REPORTED_DEFAULTS, gather, read_record, read_samples, write_report
 from spin_trl.run.directory import RunDirectory
 
 STAGES = (
@@ -142,7 +142,7 @@ def test_a_run_from_python_has_a_report(tmp_path):
 
 
 def test_the_defaults_that_it_goes_by_are_those_of_the_settings():
-    assert {name: getattr(SelfPlayConfig(), name) for name in USUAL} == USUAL
+    assert {name: getattr(SelfPlayConfig(), name) for name in REPORTED_DEFAULTS} == REPORTED_DEFAULTS
 
 
 def test_a_metric_that_is_not_named_is_the_likelihood_of_which_less_is_better(tmp_path):

@@ -13,7 +13,14 @@ from peft import LoraConfig
 
 import tiny
 from spin_trl import SPINConfig, SPINTrainer
-from spin_trl.run.checkpoint import MANIFEST, is_of_a_model, kept_files, latest, newest_complete, write_manifest
+from spin_trl.run.checkpoint import (
+    CHECKPOINT_MANIFEST,
+    is_of_a_model,
+    kept_files_of_checkpoint,
+    latest,
+    newest_complete,
+    write_manifest,
+)
 
 
 def checkpoint(folder: Path, step: int, num_processes: int = 1) -> Path:
@@ -42,12 +49,12 @@ def test_there_may_be_none(tmp_path: Path) -> None:
 
 
 def _without_manifest(path: Path) -> None:
-    (path / MANIFEST).unlink()
+    (path / CHECKPOINT_MANIFEST).unlink()
 
 
 def _cut_manifest(path: Path) -> None:
-    whole = (path / MANIFEST).read_bytes()
-    (path / MANIFEST).write_bytes(whole[: len(whole) // 2])
+    whole = (path / CHECKPOINT_MANIFEST).read_bytes()
+    (path / CHECKPOINT_MANIFEST).write_bytes(whole[: len(whole) // 2])
 
 
 def _without_a_file(path: Path) -> None:
@@ -59,11 +66,11 @@ def _cut_file(path: Path) -> None:
 
 
 def _manifest_of_something_else(path: Path) -> None:
-    (path / MANIFEST).write_text(json.dumps({"files": {}}), encoding="utf-8")
+    (path / CHECKPOINT_MANIFEST).write_text(json.dumps({"files": {}}), encoding="utf-8")
 
 
 def _manifest_of_a_list(path: Path) -> None:
-    (path / MANIFEST).write_text("[]", encoding="utf-8")
+    (path / CHECKPOINT_MANIFEST).write_text("[]", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
     """Written again, it does not list itself."""
     path = checkpoint(tmp_path, 3)
     write_manifest(path, 4)
-    assert json.loads((path / MANIFEST).read_text(encoding="utf-8")) == {
+    assert json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8")) == {
         "num_processes": 4,
         "files": {"inner/rng_state.pth": 5, "model.safetensors": 21},
     }
@@ -155,9 +162,9 @@ def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "linked.json").symlink_to(tmp_path / "config.json")
     write_manifest(tmp_path, 1)
-    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files(tmp_path)}
-    assert kept == RESUMED_FROM | {MANIFEST}
-    assert set(json.loads((tmp_path / MANIFEST).read_text(encoding="utf-8"))["files"]) == RESUMED_FROM
+    kept = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_checkpoint(tmp_path)}
+    assert kept == RESUMED_FROM | {CHECKPOINT_MANIFEST}
+    assert set(json.loads((tmp_path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]) == RESUMED_FROM
     assert not any(
         map(is_of_a_model, map(Path, ("a.bin", "a.pt", "a.pth", "a.pkl", "a.pickle", "a.ckpt", "a.npy", "a")))
     )
@@ -166,13 +173,13 @@ def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
 def test_an_earlier_checkpoint_counts_without_the_arguments_that_it_lists(tmp_path: Path) -> None:
     """Version 0.1.0 kept the pickle of Trainer's arguments, and listed it with its size."""
     path = checkpoint(tmp_path, 3)
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    manifest = json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
     manifest["files"]["training_args.bin"] = 6000
-    (path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (path / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     assert latest(tmp_path, 1) == newest_complete(tmp_path) == path
     (path / "training_args.bin").write_bytes(b"another size")
     assert latest(tmp_path, 1) == path
-    assert path / "training_args.bin" not in set(kept_files(path))
+    assert path / "training_args.bin" not in set(kept_files_of_checkpoint(path))
 
 
 class Hostile:
@@ -223,7 +230,7 @@ def test_no_model_and_no_checkpoint_holds_trainers_arguments(name: str, tmp_path
     assert not list(tmp_path.rglob("training_args.bin"))
     pickles = {path.name for path in (tmp_path / name / "checkpoint-2").rglob("*") if not is_of_a_model(path)}
     assert pickles == {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
-    assert set(kept_files(tmp_path / name / "checkpoint-2")) == {
+    assert set(kept_files_of_checkpoint(tmp_path / name / "checkpoint-2")) == {
         path for path in (tmp_path / name / "checkpoint-2").rglob("*") if path.is_file()
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.run.contents import foreign_files, is_kept, is_top_entry, is_written
+from spin_trl.run.contents import foreign_files, is_kept_of_run, is_top_entry, is_written
 
 ARCHIVES = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 
@@ -39,7 +39,7 @@ def test_the_list_has_every_file_of_an_earlier_run(archive: Path) -> None:
     ],
 )
 def test_a_backup_holds_what_a_run_consists_of(name: str, tmp_path: Path) -> None:
-    assert is_kept(name, tmp_path / name)
+    assert is_kept_of_run(name, tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_backup_holds_what_a_run_consists_of(name: str, tmp_path: Path) -> Non
     ],
 )
 def test_a_backup_holds_nothing_else(name: str, tmp_path: Path) -> None:
-    assert not is_kept(name, tmp_path / name)
+    assert not is_kept_of_run(name, tmp_path / name)
 
 
 def test_files_that_no_run_writes_are_found_and_links_are_not_followed(tmp_path: Path) -> None:

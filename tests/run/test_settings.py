@@ -13,7 +13,7 @@ from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.report.write import read_record
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.recipe import read
+from spin_trl.run.recipe import read_recipe
 from spin_trl.run.run import Run
 from spin_trl.run.settings import FREE, differences_from_defaults, freeze, python_settings, renew
 
@@ -303,7 +303,7 @@ def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch:
     begun(Path("runs/my"), **CPU, **named, run_dir="runs/my")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "project").rename("moved")
-    recipe = read(str(Path("moved/runs/my")))
+    recipe = read_recipe(str(Path("moved/runs/my")))
     place = (tmp_path / "moved").resolve()
     assert recipe.model.model_name_or_path == str(place / "model")
     assert recipe.data.dataset_name == str(place / "train.jsonl")
@@ -311,4 +311,4 @@ def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch:
     assert recipe.play.run_dir == str(place / "runs" / "my")
     assert recipe.name == "my"
     monkeypatch.chdir("moved")
-    assert read("runs/my").data.dataset_name == "train.jsonl"
+    assert read_recipe("runs/my").data.dataset_name == "train.jsonl"

@@ -38,7 +38,9 @@ def scores(model: Any) -> torch.Tensor:
 
 def check(policy: list[float], frozen: list[float], tokens: list[int], dtype: torch.dtype = torch.float32) -> None:
     """The check, from plain numbers."""
-    opponent.check(torch.tensor(policy, requires_grad=True), torch.tensor(frozen), torch.tensor(tokens), dtype)
+    opponent.check_starting_point(
+        torch.tensor(policy, requires_grad=True), torch.tensor(frozen), torch.tensor(tokens), dtype
+    )
 
 
 # ---- the check -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from .kept import kept
 from .lines import BadLines, byte_lines, decoded
 
 SEPARATORS = (",", ";", "\t", "|")
-NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected", "real", "generated")
 """Columns that hold text or lists of messages. The first row decides."""
@@ -61,7 +61,7 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     return parse
 
 
-def _truth(*, required: bool) -> Callable[[str], bool | None]:
+def _truth_parser(*, required: bool) -> Callable[[str], bool | None]:
     def parse(cell: str) -> bool | None:
         text = cell.strip().lower()
         if not text and not required:
@@ -74,7 +74,9 @@ def _truth(*, required: bool) -> Callable[[str], bool | None]:
 
 
 _MESSAGES = Parsed(MESSAGES, messages_of, ExactJson())
-_LABEL = Parsed("true or false (or 1 or 0), as in TRL's unpaired preferences", _truth(required=True), Value("bool"))
+_LABEL = Parsed(
+    "true or false (or 1 or 0), as in TRL's unpaired preferences", _truth_parser(required=True), Value("bool")
+)
 PARSED = {
     "messages": _MESSAGES,
     "conversations": _MESSAGES,
@@ -82,7 +84,7 @@ PARSED = {
     "history": Parsed("a list in JSON, or nothing", _json(list), ExactJson()),
     "chat_template_kwargs": Parsed("an object in JSON, or nothing", _json(dict), ExactJson()),
     "weight": Parsed("a number, or nothing", lambda cell: float(cell) if cell.strip() else None, Value("float64")),
-    "train": Parsed("true or false (or 1 or 0), or nothing", _truth(required=False), Value("bool")),
+    "train": Parsed("true or false (or 1 or 0), or nothing", _truth_parser(required=False), Value("bool")),
 }
 """Columns that never hold plain text, by name. `label` is one where there is a `completion`."""
 
@@ -326,7 +328,7 @@ class CsvRows:
         return f"line {first}" if first >= last else f"lines {first} to {last}"
 
     def _count_problem(self, fields: list[str]) -> str:
-        names = NAMES.get(self.separator, repr(self.separator))
+        names = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
         hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
         found = counted(len(fields), "field")
         return f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}"
@@ -341,12 +343,14 @@ class CsvRows:
                 except (ValueError, RecursionError):
                     expected = self.parsed[name].expected
                     raise ValueError(
-                        f"`{name}` is {cell[:60]!r}; expected {expected}.{_hint(self._called[name], cell)}"
+                        f"`{name}` is {cell[:60]!r}; expected {expected}.{_hint_on_cell(self._called[name], cell)}"
                     ) from None
             elif name in self._undecided and holds_messages(cell):
                 raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")
             elif name in self._undecided and holds_printed_messages(cell):
-                raise ValueError(f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint(name, cell)}")
+                raise ValueError(
+                    f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint_on_cell(name, cell)}"
+                )
         return row
 
 
@@ -356,7 +360,7 @@ def _index_names() -> Iterator[str]:
     yield from (f"Unnamed: 0.{number}" for number in itertools.count(1))
 
 
-def _hint(name: str, cell: str) -> str:
+def _hint_on_cell(name: str, cell: str) -> str:
     if name == "label":
         return " If it says something else, map it to another name: `column_mapping: {label: topic}`."
     return advice_on(cell)
@@ -369,7 +373,7 @@ def _reason(error: csv.Error, separator: str) -> str:
         return "a quote is opened here and not closed until the end of the file."
     if "expected after" in text:
         return (
-            f"a quoted field goes on after its closing quote, where {NAMES.get(separator, repr(separator))} must follow. A "
+            f"a quoted field goes on after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} must follow. A "
             'quote inside a quoted field is written twice: "".'
         )
     if "new-line character" in text:

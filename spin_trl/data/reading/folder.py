@@ -123,17 +123,17 @@ def _snapshot(path: Path) -> Path:
     return snapshot if snapshot.is_dir() else path
 
 
-def plain(path: Path) -> Path:
+def plain_path(path: Path) -> Path:
     """A file's path without characters that `datasets` takes for patterns or addresses: a link, if it has some."""
-    return path if _is_plain(path) else link_to(path, "files", f"{_name(path)}{path.suffix}")
+    return path if _is_plain_path(path) else link_to(path, "files", f"{_hash_of_path(path)}{path.suffix}")
 
 
-def _is_plain(path: Path) -> bool:
+def _is_plain_path(path: Path) -> bool:
     text = os.path.abspath(path)
     return glob.escape(text) == text and not any(special in text for special in ("::", "://", "{", "^"))
 
 
-def _name(path: Path) -> str:
+def _hash_of_path(path: Path) -> str:
     return hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -143,14 +143,14 @@ def _mirrored(path: Path) -> Path:
     If it has some, it is a folder of links, since `datasets` follows one to it.
     """
     runs = _runs_in(path)
-    if _is_plain(path.resolve()) and not runs:
+    if _is_plain_path(path.resolve()) and not runs:
         return path
     files = {
         file.relative_to(path): file
         for file in path.rglob("*")
         if file.is_file() and runs.isdisjoint(file.relative_to(path).parents)
     }
-    mirror = link_folder(_name(path))
+    mirror = link_folder(_hash_of_path(path))
     for link in [link for link in mirror.rglob("*") if link.is_symlink()]:
         if link.relative_to(mirror) not in files:
             link.unlink(missing_ok=True)
@@ -174,7 +174,7 @@ def _runs_in(path: Path) -> set[Path]:
     return found
 
 
-def choose(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: str | Path) -> Dataset:
+def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: str | Path) -> Dataset:
     """Load a split, or what is written like `train[:10%]` or `train+test`.
 
     Args:
@@ -215,7 +215,7 @@ def part_of(dataset: Dataset, wanted: str, path: Path) -> Dataset:
     """A dataset that is one split, whatever it is called: as a whole, or the part that is written like `train[:10%]`."""
     if "[" not in wanted:
         return dataset
-    return choose({name: lambda: dataset for name in _names(wanted)}, wanted, path)
+    return choose_split({name: lambda: dataset for name in _names(wanted)}, wanted, path)
 
 
 def _names(wanted: str) -> list[str]:

@@ -20,7 +20,7 @@ from ...errors import DataError
 from ..columns import SFT_COLUMNS
 from .exact_json import ExactJson
 from .json_text import are_messages, loaded
-from .kept import kept, shown
+from .kept import kept, with_progress
 from .lines import BadLines, byte_lines, decoded
 
 ROW_COLUMNS = {*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"}
@@ -32,7 +32,7 @@ _NUMBERS = {"int64", "float64"}
 _INTEGERS = range(-(2**63), 2**63)
 
 
-class Shape:
+class ValueShape:
     """What the values at one place of all rows look like.
 
     Args:
@@ -44,8 +44,8 @@ class Shape:
     def __init__(self, *, is_row: bool = False) -> None:
         self.is_row = is_row
         self.kinds: set[str] = set()
-        self.items: Shape | None = None
-        self.fields: dict[str, Shape] | None = None
+        self.items: ValueShape | None = None
+        self.fields: dict[str, ValueShape] | None = None
         self.differs = False  # not all objects have the same keys
 
     def add(self, value: Any) -> None:
@@ -57,7 +57,7 @@ class Shape:
         elif isinstance(value, dict):
             self.kinds.add("object")
             if self.fields is None:
-                self.fields = {name: Shape() for name in value}
+                self.fields = {name: ValueShape() for name in value}
                 self.differs = any("\0" in name for name in value)  # no name of Arrow's
             elif value.keys() != self.fields.keys():
                 self.differs = True
@@ -65,12 +65,12 @@ class Shape:
                     return
             for name, part in value.items():
                 if name not in self.fields:
-                    self.fields[name] = Shape()
+                    self.fields[name] = ValueShape()
                 self.fields[name].add(part)
         elif isinstance(value, list):
             self.kinds.add("list")
             if self.items is None:
-                self.items = Shape()
+                self.items = ValueShape()
             for part in value:
                 self.items.add(part)
         elif isinstance(value, bool):
@@ -102,7 +102,7 @@ class Shape:
         return Value(kind)
 
 
-def features_of(shape: Shape) -> Features:
+def features_of(shape: ValueShape) -> Features:
     """The features of rows. A column of numbers may hold integers and others; whatever else differs is stored as JSON."""
     features: dict[str, Any] = {}
     for name, column in (shape.fields or {}).items():
@@ -114,7 +114,7 @@ def features_of(shape: Shape) -> Features:
     return Features(features)
 
 
-def read_json(
+def read_json_rows(
     files: Sequence[Path],
     split: str = "train",
     mapping: Mapping[str, str] | None = None,
@@ -139,8 +139,8 @@ def read_json(
             yield from json_rows(file, split, known, bad_as_rows=bad_as_rows)
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
-        shape = Shape(is_row=True)
-        for row in shown(rows(), "Checking rows"):
+        shape = ValueShape(is_row=True)
+        for row in with_progress(rows(), "Checking rows"):
             shape.add(row)
         return features_of(shape), rows()
 
@@ -162,7 +162,7 @@ def json_rows(
         DataError: names the file, and the lines that are not valid JSON or no objects.
     """
     if not _is_lines(path, known | ROW_COLUMNS):
-        yield from _whole(path, split, known | ROW_COLUMNS, bad_as_rows=bad_as_rows)
+        yield from _whole_file(path, split, known | ROW_COLUMNS, bad_as_rows=bad_as_rows)
         return
     bad = BadLines(path, as_rows=bad_as_rows)
     is_alone = sum(1 for _ in itertools.islice(filter(bytes.strip, byte_lines(path)), 2)) == 1
@@ -250,7 +250,9 @@ def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
     }
 
 
-def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_rows: bool) -> Iterator[dict[str, Any]]:
+def _whole_file(
+    path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_rows: bool
+) -> Iterator[dict[str, Any]]:
     try:
         value = _parse(b"".join(byte_lines(path)))
     except json.JSONDecodeError as error:
@@ -262,7 +264,7 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_r
         raise DataError(f"{path} can't be read: {_reason(error)}.") from error
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
-        value = _unwrapped(path, value, split)
+        value = _rows_under_key(path, value, split)
     rows = value if isinstance(value, list) else [value]
     bad = BadLines(path, as_rows=bad_as_rows)
     for number, row in enumerate(rows, start=1):
@@ -274,7 +276,7 @@ def _whole(path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_r
     bad.refuse()
 
 
-def _unwrapped(path: Path, value: dict[str, Any], split: str) -> list[Any]:
+def _rows_under_key(path: Path, value: dict[str, Any], split: str) -> list[Any]:
     """The list of rows under a key."""
     lists = _lists(value)
     if len(lists) == 1:

@@ -30,7 +30,7 @@ from .exact_json import holds_json, with_json
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+READERS_VERSION = 2
 """Of the readers: what an earlier one wrote into the cache is not taken."""
 
 _ROWS_AT_ONCE = 500
@@ -58,7 +58,7 @@ def kept(
     Raises:
         DataError: of `read`; or there are no rows; or the cache can't be written.
     """
-    digest = hashlib.sha256(f"{VERSION} {how}".encode())
+    digest = hashlib.sha256(f"{READERS_VERSION} {how}".encode())
     for file in files:
         try:
             with file.open("rb") as content:
@@ -72,7 +72,7 @@ def kept(
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place.parent}.lock"):
                 if not place.exists():
-                    _write(place, *read(), files, remarks)
+                    _write_rows(place, *read(), files, remarks)
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
@@ -85,7 +85,7 @@ def kept(
     return dataset
 
 
-def _write(
+def _write_rows(
     place: Path,
     features: Features,
     rows: Iterable[dict[str, Any]],
@@ -110,14 +110,14 @@ def _write(
 def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
     schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in features.arrow_schema])
     as_json = {name: feature for name, feature in features.items() if holds_json(feature)}
-    iterator = iter(shown(rows, "Reading rows"))
+    iterator = iter(with_progress(rows, "Reading rows"))
     while batch := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
         if as_json:
             batch = [row | {name: with_json(row.get(name), part) for name, part in as_json.items()} for row in batch]
         yield pa.Table.from_pylist(batch, schema=schema)
 
 
-def shown(rows: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
+def with_progress(rows: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
     """Rows, with a progress bar of `datasets` while they pass."""
     return progress_bar(rows, desc=what, unit=" rows", leave=False, mininterval=1, delay=2)
 

@@ -20,7 +20,7 @@ from ...counts import counted
 from ...errors import DataError
 from ..columns import UNREADABLE
 
-SHOWN = 5
+SHOWN_LINES = 5
 """Bad lines of a file that are shown. All are counted."""
 
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
@@ -58,7 +58,7 @@ class BadLines:
     def add(self, where: str, problem: str) -> None:
         """Note a problem at a place like `line 7`."""
         self.count += 1
-        if len(self.shown) < SHOWN:
+        if len(self.shown) < SHOWN_LINES:
             self.shown.append(f"{where}: {problem}")
 
     def rows(self, where: str, problem: str) -> Iterator[dict[str, Any]]:
@@ -77,7 +77,7 @@ class BadLines:
         if self.count == 1:
             raise DataError(f"{self.path}, {self.shown[0]}")
         if self.count:
-            more = f" The first {SHOWN} of them:" if self.count > SHOWN else ""
+            more = f" The first {SHOWN_LINES} of them:" if self.count > SHOWN_LINES else ""
             raise DataError(
                 f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n" + "\n".join(self.shown)
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _WITHOUT_EFFECT = ("version", "padding", "truncation", "decoder")
 _PROBES = ("Ab 12,  é\n\n\tWörld's (x)", " ﬁ Ⅳ ①  Ÿ ", "don't I'LL", "日本語 🚤 ไทย", "x = [1,2];\r\n\tend")
 """Texts that tell how a tokenizer normalises and splits, where only what it does can be seen."""
@@ -24,7 +24,7 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
         tokenizer: of either kind. One of the `tokenizers` library is described by its parts, another one by its vocabulary
             and by what it makes of a few texts.
     """
-    special = {name: str(token) for name in _SPECIAL if (token := getattr(tokenizer, name, None)) is not None}
+    special = {name: str(token) for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None}
     # `template_kwargs` of a chat template hold these tokens, too.
     identity: dict[str, Any] = {
         "special": special,
@@ -34,9 +34,9 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     identity["texts"] = [_ids(tokenizer, text, with_special) for text in texts for with_special in (True, False)]
     if tokenizer.is_fast:
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
-        identity["parts"] = _hash({name: part for name, part in parts.items() if name not in _WITHOUT_EFFECT})
+        identity["parts"] = _hash_of_value({name: part for name, part in parts.items() if name not in _WITHOUT_EFFECT})
     else:
-        identity["vocabulary"] = _hash(sorted(tokenizer.get_vocab().items()))
+        identity["vocabulary"] = _hash_of_value(sorted(tokenizer.get_vocab().items()))
         identity["added"] = [
             [token, one.content, one.special, one.normalized, one.lstrip, one.rstrip, one.single_word]
             for token, one in sorted(tokenizer.added_tokens_decoder.items())
@@ -48,5 +48,5 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, with_special: bool) -> l
     return list(tokenizer(text, add_special_tokens=with_special)["input_ids"])
 
 
-def _hash(value: Any) -> str:
+def _hash_of_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .markers import ESCAPES, Form, Found, Slot, stripped
+from .markers import ESCAPES, ConversationForm, Found, Slot, stripped
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Kind:
         is_matchable: whether a row differs from the kind's markers in nothing but its texts.
     """
 
-    form: Form
+    form: ConversationForm
     options: dict[str, Any]
     segments: list[str | tuple[int, str] | None]
     end: int

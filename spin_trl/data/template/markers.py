@@ -26,13 +26,13 @@ TEXT, NAME, NUMBER = "text", "name", "number"
 THINKING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 CALL_FIELDS = ("tool_calls", "function_call")
 _THINKING = re.compile(r"(\s*(?:<think>)?\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
-_TELLING = "'\"\n\\é"  # what a repr, JSON and ASCII would not leave as it is
-_NUMBER = 9_100_000_000
+_TELLING_CHARACTERS = "'\"\n\\é"  # what a repr, JSON and ASCII would not leave as it is
+_FIRST_NUMBER = 9_100_000_000
 _MARKER = re.compile(r"Qz(\d{5})zQ|91(\d{8})(?:\.5)?")
 
 
 @dataclass(frozen=True)
-class Form:
+class ConversationForm:
     """A way to write the same conversation down: templates differ in which they understand.
 
     Attributes:
@@ -82,9 +82,9 @@ def own(slot: Slot) -> Any:
 def probe(slot: Slot) -> Any:
     """A mark of its own for every text, which shows what is done to it."""
     if slot.holds == NUMBER:
-        number = _NUMBER + slot.number
+        number = _FIRST_NUMBER + slot.number
         return number + 0.5 if isinstance(slot.value, float) else number
-    return plain(slot.number) + (f"{_TELLING}Qy{slot.number:05d}yQ" if slot.holds == TEXT else "")
+    return plain_marker(slot.number) + (f"{_TELLING_CHARACTERS}Qy{slot.number:05d}yQ" if slot.holds == TEXT else "")
 
 
 def inside(slot: Slot) -> Any:
@@ -92,10 +92,10 @@ def inside(slot: Slot) -> Any:
     if slot.holds != TEXT:
         return slot.value
     middle = len(slot.value) // 2
-    return slot.value[:middle] + plain(slot.number) + slot.value[middle:]
+    return slot.value[:middle] + plain_marker(slot.number) + slot.value[middle:]
 
 
-def plain(number: int) -> str:
+def plain_marker(number: int) -> str:
     """A marker of letters and digits, of the nine characters that some templates demand of a tool call's id."""
     return f"Qz{number:05d}zQ"
 
@@ -119,7 +119,7 @@ class Found:
     escape: str | None
 
 
-def find(rendered: str, slots: Sequence[Slot]) -> list[Found]:
+def find_markers(rendered: str, slots: Sequence[Slot]) -> list[Found]:
     """The markers of [`probe`] in a rendered conversation, in order."""
     found = []
     for match in _MARKER.finditer(rendered):
@@ -129,7 +129,7 @@ def find(rendered: str, slots: Sequence[Slot]) -> list[Found]:
         escape: str | None = "as it is"
         stop = match.end()
         if match[1] and slots[number].holds == TEXT:
-            rests = {name: write(f"{_TELLING}Qy{number:05d}yQ") for name, write in ESCAPES.items()}
+            rests = {name: write(f"{_TELLING_CHARACTERS}Qy{number:05d}yQ") for name, write in ESCAPES.items()}
             known = [name for name, rest in rests.items() if rendered.startswith(rest, stop)]
             escape, stop = (known[0], stop + len(rests[known[0]])) if known else (None, stop)
         found.append(Found(number, match.start(), stop, escape))
@@ -169,7 +169,7 @@ def stripped(text: str, side: str = "both") -> list[str]:
     return list(dict.fromkeys([text, *variants]))
 
 
-def forms(messages: Sequence[Message]) -> Iterator[Form]:
+def forms(messages: Sequence[Message]) -> Iterator[ConversationForm]:
     """The ways to write a conversation down, its own first."""
     kinds = {type(message["content"]).__name__ for message in messages if message.get("content", "") not in ("", None)}
     contents = {frozenset({"str"}): ["own", "parts"], frozenset({"list"}): ["own", "text"]}
@@ -178,10 +178,12 @@ def forms(messages: Sequence[Message]) -> Iterator[Form]:
     for content in contents.get(frozenset(kinds), ["own", "text", "parts"]):
         for arguments in ("object", "string") if has_calls else ("object",):
             for empty in ("own", "text", "none") if has_empty else ("own",):
-                yield Form(content, arguments, empty)
+                yield ConversationForm(content, arguments, empty)
 
 
-def written(messages: Sequence[Message], form: Form, mark: Mark) -> tuple[list[Message], list[Slot]]:
+def written_with_markers(
+    messages: Sequence[Message], form: ConversationForm, mark: Mark
+) -> tuple[list[Message], list[Slot]]:
     """A conversation in a form, with every text marked, and its texts.
 
     Raises:
@@ -192,7 +194,7 @@ def written(messages: Sequence[Message], form: Form, mark: Mark) -> tuple[list[M
 
 
 class _Writer:
-    def __init__(self, form: Form, mark: Mark) -> None:
+    def __init__(self, form: ConversationForm, mark: Mark) -> None:
         self.form, self.mark = form, mark
         self.slots: list[Slot] = []
         self._ids: dict[str, Any] = {}

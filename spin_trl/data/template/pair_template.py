@@ -91,7 +91,7 @@ class PairTemplate:
             self._add_turn_end()
         # What the tokenizer puts before every text, such as BOS.
         with_special, without = (list(tokenizer("x", add_special_tokens=add)["input_ids"]) for add in (True, False))
-        self._prefix = with_special[: max(_find(with_special, without), 0)]
+        self._prefix = with_special[: max(_position_of(with_special, without), 0)]
         # A tokenizer that keeps such a text, but for what its normaliser does, keeps them all: rows need not be decoded.
         ids = self._ids(_SAMPLE)
         self._is_lossless = tokenizer.unk_token_id not in ids and self._text_of(ids) == self._normalised(_SAMPLE)
@@ -257,7 +257,7 @@ class PairTemplate:
             end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
         unknown = self.tokenizer.unk_token_id
         if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
-            found |= {notes.UNKNOWN}
+            found |= {notes.UNKNOWN_IN_TEXT}
         if not text.startswith(decoded) or text[len(decoded) : end].strip():
             found |= self._changes(text, decoded, end)
         return EncodedPair(pair.prompt_ids, pair.real_ids, found)
@@ -269,7 +269,7 @@ class PairTemplate:
         if whole != _letters(text) or _spaces(text[:end]) > _spaces(decoded):
             changed.add(notes.NORMALISED)
         if not whole.startswith(kept) or len(kept) < len(_letters(self._normalised(text[:end]))):
-            changed.add(notes.UNKNOWN)
+            changed.add(notes.UNKNOWN_IN_TEXT)
         return changed
 
     def _normalised(self, text: str) -> str:
@@ -333,7 +333,7 @@ def _parsed(tools: Any) -> Any:
         raise DataError(f"`tools` is not valid JSON ({error}): {tools[:60]!r}") from error
 
 
-def _find(ids: list[int], part: list[int]) -> int:
+def _position_of(ids: list[int], part: list[int]) -> int:
     """Where ids hold a part of them, or -1."""
     return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
 

@@ -36,7 +36,7 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
         places = by_number.get(slot.number, [])
         if not places:
             if slot.field == THINKING and slot.message != last:
-                noticed.add(notes.THINKING)
+                noticed.add(notes.EARLIER_THINKING)
             elif slot.is_required:
                 problems.append(f"leaves out {_described(slot, last)}")
         elif any(not _is_known(one, slot, text) for one in places):

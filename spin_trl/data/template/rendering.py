@@ -26,23 +26,23 @@ from .markers import (
     CONTENT,
     TEXT,
     THINKING_FIELDS,
-    Form,
+    ConversationForm,
     Mark,
     Message,
     Slot,
-    find,
     find_inside,
+    find_markers,
     forms,
     inside,
     own,
-    plain,
+    plain_marker,
     probe,
     without_markers,
-    written,
+    written_with_markers,
 )
 from .proof import FormError, check, is_result
 
-KINDS = 512
+REMEMBERED_KINDS = 512
 """Kinds of conversations that are remembered."""
 
 _FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
@@ -114,7 +114,7 @@ class ConversationRenderer:
         messages = [*prompt, response]
         kind = self._kind_of(messages, options)
         mine = {**options, **kind.options}
-        marked, slots = written(messages, kind.form, own)
+        marked, slots = written_with_markers(messages, kind.form, own)
         text = self.apply(marked, mine)
         matched = match(text, kind, slots) if kind.is_matchable else None
         if matched is None:
@@ -146,7 +146,7 @@ class ConversationRenderer:
     # ---- kinds --------------------------------------------------------------------------------------------------------
 
     def _kind_of(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
-        marked, _ = written(messages, Form(), probe)
+        marked, _ = written_with_markers(messages, ConversationForm(), probe)
         rest = {name: value for name, value in options.items() if name != "tools"}
         name = json.dumps([marked, rest, bool(options.get("tools"))], default=str, sort_keys=True)
         if name in self._kinds:
@@ -156,7 +156,7 @@ class ConversationRenderer:
                 self._kinds[name] = self._prove(messages, options)
             except TemplateError as error:
                 self._kinds[name] = str(error)
-            if len(self._kinds) > KINDS:
+            if len(self._kinds) > REMEMBERED_KINDS:
                 self._kinds.popitem(last=False)
         kind = self._kinds[name]
         if isinstance(kind, str):
@@ -186,7 +186,9 @@ class ConversationRenderer:
         worst = min(refusals, key=lambda refusal: refusal.badness)
         raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
 
-    def _unused_fields(self, messages: list[Message], form: Form, options: Mapping[str, Any], text: str) -> list[str]:
+    def _unused_fields(
+        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], text: str
+    ) -> list[str]:
         """Fields of messages without which a conversation of markers is rendered all the same."""
         names = [
             name
@@ -194,7 +196,7 @@ class ConversationRenderer:
             for name, value in message.items()
             if name not in _FIELDS and value not in ("", [], {}) and (name != "name" or not is_result(message))
         ]
-        marked, _ = written(messages, form, probe)
+        marked, _ = written_with_markers(messages, form, probe)
 
         def is_unused(fields: Sequence[str]) -> bool:
             without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
@@ -212,13 +214,13 @@ class ConversationRenderer:
             return ""
         for number in range(len(messages)):
             try:
-                self.apply(written(messages[: number + 1], Form(), probe)[0], options)
+                self.apply(written_with_markers(messages[: number + 1], ConversationForm(), probe)[0], options)
             except TemplateError:
                 return f" (from message {number} on, role {messages[number].get('role')!r})"
         return ""
 
     def _split_with_or_without_thinking(
-        self, messages: list[Message], form: Form, options: Mapping[str, Any]
+        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any]
     ) -> tuple[Split, dict[str, Any]]:
         """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
         split = self._split(messages, form, options, probe)
@@ -242,15 +244,15 @@ class ConversationRenderer:
 
     # ---- one conversation ---------------------------------------------------------------------------------------------
 
-    def _split(self, messages: list[Message], form: Form, options: Mapping[str, Any], mark: Mark) -> Split:
+    def _split(self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], mark: Mark) -> Split:
         """Render a marked conversation, and find where its answer starts.
 
         Raises:
             FormError: something is missing, or a generation could not start there.
         """
-        marked, slots = written(messages, form, mark)
+        marked, slots = written_with_markers(messages, form, mark)
         text = self.apply(marked, options)
-        found = find(text, slots) if mark is probe else find_inside(text, slots)
+        found = find_markers(text, slots) if mark is probe else find_inside(text, slots)
         expected = [slot for slot in slots if mark is probe or slot.holds == TEXT]
         noticed = check(text, found, expected, messages)
         last = len(messages) - 1
@@ -272,16 +274,16 @@ class ConversationRenderer:
             raise FormError("The chat template writes parts of the prompt behind the answer.", 1)
         return Split(text, found, slots, start, frozenset(noticed))
 
-    def _head(self, marked: list[Message], form: Form, options: Mapping[str, Any]) -> str | None:
+    def _head(self, marked: list[Message], form: ConversationForm, options: Mapping[str, Any]) -> str | None:
         """What stands before an answer that is nothing but text."""
-        content: Any = plain(_ANSWER)
+        content: Any = plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
             content = [{"type": "text", "text": content}]
         try:
             text = self.apply([*marked[:-1], {"role": marked[-1]["role"], "content": content}], options)
         except TemplateError:
             return None
-        head, marker, _ = text.partition(plain(_ANSWER))
+        head, marker, _ = text.partition(plain_marker(_ANSWER))
         return head if marker else None
 
     def _render_by_itself(
@@ -295,7 +297,9 @@ class ConversationRenderer:
                 "seen whether all of it is there."
             )
         start, end = (len(without_markers(split.text[:place])) for place in (split.start, split.end))
-        return Rendered(text, start, end, _own_answer(split.slots), split.notes | (kind.notes - {notes.THINKING}))
+        return Rendered(
+            text, start, end, _own_answer(split.slots), split.notes | (kind.notes - {notes.EARLIER_THINKING})
+        )
 
 
 def _own_answer(slots: Sequence[Slot]) -> tuple[str, ...]:

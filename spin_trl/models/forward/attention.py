@@ -21,7 +21,7 @@ from transformers.masking_utils import flex_attention_mask, sdpa_mask
 
 from .layout import Layout
 
-BLOCK = 128
+ATTENTION_BLOCK = 128
 """Tokens a side of the blocks that FlexAttention computes or skips: its default."""
 
 _KEYWORD = "gathered_rows"
@@ -67,22 +67,26 @@ def block_mask(layout: Layout) -> BlockMask:
     (first, first_end), (second, second_end) = (
         [end.contiguous() for end in range_.T] for range_ in layout.visible.unbind(1)
     )
-    starts = torch.arange(0, tokens, BLOCK, device=device)
+    starts = torch.arange(0, tokens, ATTENTION_BLOCK, device=device)
 
     def overlap(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        return (torch.minimum(end[:, None], starts + BLOCK) - torch.maximum(start[:, None], starts)).clamp(min=0)
+        return (torch.minimum(end[:, None], starts + ATTENTION_BLOCK) - torch.maximum(start[:, None], starts)).clamp(
+            min=0
+        )
 
     seen = overlap(first, first_end) + overlap(second, second_end)  # by token and block of keys
     counts = seen.new_zeros(len(starts), len(starts))
-    counts.index_add_(0, torch.arange(tokens, device=device) // BLOCK, seen)
-    is_full = counts == BLOCK * BLOCK
+    counts.index_add_(0, torch.arange(tokens, device=device) // ATTENTION_BLOCK, seen)
+    is_full = counts == ATTENTION_BLOCK * ATTENTION_BLOCK
     partial, full = _block_lists((counts > 0) & ~is_full), _block_lists(is_full)
 
     def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         in_first = (key >= first[query]) & (key < first_end[query])
         return in_first | ((key >= second[query]) & (key < second_end[query]))
 
-    return BlockMask.from_kv_blocks(*partial, *full, BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(tokens, tokens))
+    return BlockMask.from_kv_blocks(
+        *partial, *full, BLOCK_SIZE=ATTENTION_BLOCK, mask_mod=sees, seq_lengths=(tokens, tokens)
+    )
 
 
 def _block_lists(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

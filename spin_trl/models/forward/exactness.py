@@ -18,7 +18,7 @@ number of tokens, since the errors of tokens are independent. Measured differenc
 
 
 @torch.no_grad()
-def probe(model: Any, forward: Forward, device: torch.device, tolerance: float) -> str | None:
+def why_inexact(model: Any, forward: Forward, device: torch.device, tolerance: float) -> str | None:
     """Run a small pair both ways, as in training: why the results differ, or None.
 
     Args:
@@ -38,19 +38,19 @@ def probe(model: Any, forward: Forward, device: torch.device, tolerance: float) 
     kwargs = {**tokens, "use_cache": False, "fused_lm_head": True}
     with _as_in_training(model, device):
         expected, again = (over_rows(model, forward, kwargs).log_probs for _ in range(2))
-        if _difference(expected, again) > tolerance / 10:
+        if _largest_difference(expected, again) > tolerance / 10:
             return f"{name} draws random numbers in training, and both responses would share their prompt's"
         try:
             found = over_unique_tokens(model, forward, kwargs, lay_out(**tokens, num_pairs=1)).log_probs
         except Exception as error:
             return f"{name} does not run over a row of unique tokens ({error})"
-    difference = _difference(expected, found)
+    difference = _largest_difference(expected, found)
     if difference <= tolerance:
         return None
     return f"{name} gives other log-probabilities over unique tokens (by {difference:.3g} nats a token)"
 
 
-def _difference(one: torch.Tensor | None, other: torch.Tensor | None) -> float:
+def _largest_difference(one: torch.Tensor | None, other: torch.Tensor | None) -> float:
     assert one is not None
     assert other is not None
     return float((one - other).abs().max().nan_to_num(torch.inf))

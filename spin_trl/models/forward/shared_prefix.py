@@ -22,7 +22,7 @@ from accelerate.utils import is_peft_model
 from ...errors import RecipeError
 from . import obstacles
 from .attention import IMPLEMENTATIONS
-from .exactness import NOISE_PER_TOKEN, probe
+from .exactness import NOISE_PER_TOKEN, why_inexact
 from .layout import Layout, lay_out
 from .passes import TOKENS, Forward, over_rows, over_unique_tokens
 
@@ -102,7 +102,7 @@ class SharedPrefix:
             reason = obstacle or obstacles.of_call(others)
             if reason is None and not is_probed:
                 device = kwargs["input_ids"].device
-                reason = obstacle = probe(model, forward, device, self._tolerance)
+                reason = obstacle = why_inexact(model, forward, device, self._tolerance)
                 is_probed = True
             layout = None
             if reason is None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-PREFIX = "proto_"
+PROTO_PREFIX = "proto_"
 """Of the third branch's keys in a batch: `proto_input_ids`, `proto_attention_mask`, `proto_completion_mask`."""
 
 _PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}

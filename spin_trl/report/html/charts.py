@@ -75,7 +75,7 @@ def _of_metric(record: RunRecord) -> list[Chart]:
         _lines(
             record,
             "metric",
-            f"{_capital(name)} by iteration",
+            f"{_capitalised(name)} by iteration",
             f"{direction}; bars are 95 % intervals, the ring marks the model that the run delivers.",
             metric,
             marks_best=True,
@@ -86,7 +86,7 @@ def _of_metric(record: RunRecord) -> list[Chart]:
     for other in known:
         if other != metric and other.startswith(("nll", "score")) and is_figure(other, known):
             better = "Lower is better" if other == "nll" else "Higher is better"
-            heading = f"{_capital(figure_name(other))} by iteration"
+            heading = f"{_capitalised(figure_name(other))} by iteration"
             charts.append(
                 _lines(record, f"metric-{len(charts)}", heading, f"{better}; bars are 95 % intervals.", other)
             )
@@ -112,7 +112,7 @@ def _lead_chart(record: RunRecord) -> Chart | None:
 
 def _of_the_game(record: RunRecord) -> list[Chart]:
     charts = [
-        _apart(record),
+        _real_and_generated(record),
         _ratios(record),
         _lines(
             record,
@@ -136,7 +136,7 @@ def _of_the_game(record: RunRecord) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _apart(record: RunRecord) -> Chart | None:
+def _real_and_generated(record: RunRecord) -> Chart | None:
     """Log-probabilities of real and generated responses, above each other: their scales are often far apart."""
     real, generated = series(record, "logps/real"), series(record, "logps/generated")
     if not real:
@@ -197,7 +197,7 @@ def _histogram(stage: Stage) -> Chart:
 
     return _plot(
         f"histogram-{stage.name}",
-        _capital(stage.label),
+        _capitalised(stage.label),
         "The further real lies to the right of generated, the more was learned.",
         draw,
         "prompts",
@@ -307,5 +307,5 @@ def _plot(
         return Chart(heading, caption, to_svg(figure, f"{heading}. {caption}"))
 
 
-def _capital(text: str) -> str:
+def _capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]

@@ -37,7 +37,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TextComparison:
     """Two texts in parts, those marked that the other has not. Put together again, the parts are the texts.
 
     Attributes:
@@ -50,9 +50,9 @@ class Comparison:
     is_whole: bool = True
 
 
-def compare(one: str, other: str) -> Comparison:
+def compare_texts(one: str, other: str) -> TextComparison:
     """Where two texts differ; white space is not compared."""
-    first, second = _words(one), _words(other)
+    first, second = _word_spans(one), _word_spans(other)
     names = [one[start:end] for start, end in first], [other[start:end] for start, end in second]
     length = _comparable(*names)
     marked: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
@@ -63,7 +63,7 @@ def compare(one: str, other: str) -> Comparison:
                 marked[0].append((first[start][0], first[end - 1][1]))
             if other_start < other_end:
                 marked[1].append((second[other_start][0], second[other_end - 1][1]))
-    return Comparison(_parts(one, marked[0]), _parts(other, marked[1]), max(len(first), len(second)) <= length)
+    return TextComparison(_parts(one, marked[0]), _parts(other, marked[1]), max(len(first), len(second)) <= length)
 
 
 def _comparable(one: Sequence[str], other: Sequence[str]) -> int:
@@ -77,7 +77,7 @@ def _comparable(one: Sequence[str], other: Sequence[str]) -> int:
     return length
 
 
-def _words(text: str) -> list[tuple[int, int]]:
+def _word_spans(text: str) -> list[tuple[int, int]]:
     """Where the words of a text begin and end: one more than are compared, if there are as many."""
     return [word.span() for word in islice(_WORD.finditer(text), MOST_WORDS + 1)]
 

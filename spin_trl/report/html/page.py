@@ -66,7 +66,7 @@ def render(page: Page) -> str:
     """The page as HTML."""
     svgs = {id(chart): Markup(chart.svg) for group in page.groups for chart in group.charts}
     return (
-        _environment()
+        _jinja()
         .get_template("report.html.j2")
         .render(
             page=page,
@@ -77,17 +77,17 @@ def render(page: Page) -> str:
 
 
 @functools.cache
-def _environment() -> Environment:
+def _jinja() -> Environment:
     return Environment(
         loader=PackageLoader("spin_trl.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
 
 
-def _shown(value: Any) -> Any:
+def _finalized(value: Any) -> Any:
     """Whatever the template writes: of texts, no character that can't be seen; escaping follows."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -15,13 +15,13 @@ from typing import Any
 
 from ...counts import counted
 from ..text import cut, visible
-from .diff import Part, compare
+from .diff import Part, compare_texts
 
 FAIR, WON, LOST = 20, 10, 10
 """Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where
 it is worse. Without scores the even ones take all the places."""
 
-LONGEST, LONGEST_OTHER = 3_000, 800
+LONGEST_SHOWN, LONGEST_OTHER = 3_000, 800
 """Characters of a text, and of other models' answers, that are shown."""
 
 BUDGET = 1_500_000
@@ -60,7 +60,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """A model's answer.
 
     Attributes:
@@ -91,10 +91,10 @@ class Sample:
     number: int
     prompt: Sequence[tuple[str, Text]]
     real: Text
-    answer: Answer
+    answer: ShownAnswer
     is_same: bool
     is_marked_whole: bool
-    others: Sequence[Answer] = ()
+    others: Sequence[ShownAnswer] = ()
     others_total: int = 0
 
 
@@ -129,7 +129,7 @@ class Shown:
         return sum(len(section.samples) for section in self.sections)
 
 
-def choose(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Choice]:
+def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Choice]:
     """Choose prompts: evenly from all, and, where there are scores, from those that went better or worse than the
     start's.
 
@@ -178,10 +178,10 @@ def sections(
     for choice in choices:
         samples = []
         for key in choice.keys:
-            sample = lay_out(
+            sample = sample_of(
                 places[key], {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}, shown
             )
-            size = _size(sample)
+            size = _bytes_of_sample(sample)
             if size <= left:
                 left -= size
                 samples.append(sample)
@@ -190,7 +190,7 @@ def sections(
     return found
 
 
-def lay_out(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str) -> Sample:
+def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str) -> Sample:
     """A prompt with its answers.
 
     Args:
@@ -200,19 +200,23 @@ def lay_out(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str)
     """
     row = of_stages[shown]
     whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
-    real, real_left = cut(whole_real, LONGEST)
-    generated, generated_left = cut(whole_generated, LONGEST)
-    compared = compare(real, generated)
+    real, real_left = cut(whole_real, LONGEST_SHOWN)
+    generated, generated_left = cut(whole_generated, LONGEST_SHOWN)
+    compared = compare_texts(real, generated)
     others = [name for name in of_stages if name != shown]
     return Sample(
         number=number,
-        prompt=[(role, _plain(text, LONGEST)) for role, text in _turns(row.get("prompt"))],
+        prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in _turns(row.get("prompt"))],
         real=Text(compared.one, real_left),
-        answer=Answer(shown, Text(compared.other, generated_left), _notes(row)),
+        answer=ShownAnswer(shown, Text(compared.other, generated_left), _notes(row)),
         is_same=whole_real == whole_generated,
         is_marked_whole=compared.is_whole and not real_left and not generated_left,
         others=[
-            Answer(name, _plain(_as_text(of_stages[name].get("generated")), LONGEST_OTHER), _notes(of_stages[name]))
+            ShownAnswer(
+                name,
+                _without_marks(_as_text(of_stages[name].get("generated")), LONGEST_OTHER),
+                _notes(of_stages[name]),
+            )
             for name in evenly(others, MOST_OTHERS)
         ],
         others_total=len(others),
@@ -241,7 +245,7 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
     return notes + ([_ENDED.get(str(reason), str(reason))] if reason is not None else [])
 
 
-def _plain(text: str, length: int) -> Text:
+def _without_marks(text: str, length: int) -> Text:
     start, left_out = cut(text, length)
     return Text([Part(start)], left_out)
 
@@ -256,7 +260,7 @@ def _turns(prompt: Any) -> list[tuple[str, str]]:
             turns.append(("", _as_text(message)))
             continue
         further = {name: value for name, value in message.items() if name not in ("role", "content") and value}
-        text = "\n".join([_content(message.get("content")), *([_as_text(further)] if further else [])])
+        text = "\n".join([_content_as_text(message.get("content")), *([_as_text(further)] if further else [])])
         turns.append((str(message.get("role") or ""), text))
     left_out = len(turns) - _MOST_TURNS
     return turns if left_out <= 0 else [("", f"({counted(left_out, 'earlier turn')} left out)"), *turns[-_MOST_TURNS:]]
@@ -265,7 +269,7 @@ def _turns(prompt: Any) -> list[tuple[str, str]]:
 _MOST_TURNS = 8
 
 
-def _content(content: Any) -> str:
+def _content_as_text(content: Any) -> str:
     if isinstance(content, list):
         return "\n".join(
             str(part["text"]) if isinstance(part, Mapping) and "text" in part else _as_text(part) for part in content
@@ -279,7 +283,7 @@ def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _size(sample: Sample) -> int:
+def _bytes_of_sample(sample: Sample) -> int:
     """About how many bytes of the page a sample takes."""
     texts = [
         sample.real,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...evaluation.intervals import of_mean
-from ..record import SELF_PLAY, START, RunRecord, Stage, arm_name
+from ..record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage, arm_in_words
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
         with_figure = _with(stages, figure)
         if with_figure:
             points = _with(start, figure) + with_figure
-            found[arm_name(arm)] = [_point(record, stage, figure, scale) for stage in points]
+            found[arm_in_words(arm)] = [_point(record, stage, figure, scale) for stage in points]
     return {name: points for name, points in found.items() if points}
 
 
@@ -54,7 +54,7 @@ def leads(record: RunRecord) -> Series:
                 value, low, high = (scale * end for end in (difference.value, difference.low, difference.high))
                 points.append(Point(stage.iteration, value, low, high, came_from=stage.iteration - 1))
         if points:
-            found[f"minus {arm_name(arm)}"] = points
+            found[f"minus {arm_in_words(arm)}"] = points
     return found
 
 
@@ -72,5 +72,9 @@ def _point(record: RunRecord, stage: Stage, figure: str, scale: float) -> Point:
     opponent = record.opponent(stage)
     came_from = stage.iteration - 1 if opponent is None else opponent.iteration
     return Point(
-        stage.iteration, scale * stage.figures[figure], low, high, None if stage.iteration == START else came_from
+        stage.iteration,
+        scale * stage.figures[figure],
+        low,
+        high,
+        None if stage.iteration == ITERATION_OF_START else came_from,
     )

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spin_trl.data.columns import is_sft
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.reading.csv_text import CsvRows
 from spin_trl.errors import DataError
 
@@ -18,7 +18,7 @@ from spin_trl.errors import DataError
 def read(path: Path, content: str | bytes, **options: Any) -> list[dict[str, Any]]:
     """The rows of a CSV file with this content."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(load(str(path), **options))
+    return list(load_rows(str(path), **options))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_label_stays_one_of_unpaired_preferences(path: Path) -> None:
     """So completions that nobody wants are never taken as human responses."""
     for yes, no in (("true", "false"), ("True", "False"), ("1", "0"), ("1.0", "0.0")):
         path.write_text(f"prompt,completion,label\na,b,{yes}\nc,d,{no}\n", encoding="utf-8")
-        rows = load(str(path))
+        rows = load_rows(str(path))
         assert rows["label"][:] == [True, False]
         assert not is_sft(rows)
     with pytest.raises(DataError, match=r"line 2: `label` is 'easy'; expected true or false .*map it to another name"):
@@ -153,9 +153,9 @@ def test_messages_and_tools_are_parsed(path: Path) -> None:
     """From JSON, with text that stays text and without keys that no one wrote; under a mapped name, too."""
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": {"default": None}, "y": 0.6}}}]
     write_rows(path, ["messages", "tools", "weight", "train"], [json.dumps(MESSAGES), json.dumps(tools), "1", ""])
-    assert load(str(path))[0] == {"messages": MESSAGES, "tools": tools, "weight": 1, "train": None}
+    assert load_rows(str(path))[0] == {"messages": MESSAGES, "tools": tools, "weight": 1, "train": None}
     write_rows(path, ["dialog", "tools"], [json.dumps(MESSAGES), ""])
-    assert load(str(path), column_mapping={"dialog": "messages"})[0] == {"messages": MESSAGES, "tools": None}
+    assert load_rows(str(path), column_mapping={"dialog": "messages"})[0] == {"messages": MESSAGES, "tools": None}
 
 
 @pytest.mark.parametrize(
@@ -175,22 +175,22 @@ def test_what_can_not_be_parsed_is_refused_by_line(name: str, cell: str, found: 
     """The cell is shown."""
     write_rows(path, ["id", name], ["1", cell])
     with pytest.raises(DataError, match=rf"rows\.csv, line 2: `{name}` is .*{found}"):
-        load(str(path))
+        load_rows(str(path))
 
 
 def test_the_first_row_says_whether_prompts_are_messages(path: Path) -> None:
     """And the others follow, or are refused by line."""
     prompt, completion = json.dumps(MESSAGES[:1]), json.dumps(MESSAGES[1:])
     write_rows(path, ["prompt", "completion"], [prompt, completion])
-    assert load(str(path))[0] == {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}
+    assert load_rows(str(path))[0] == {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}
     write_rows(path, ["prompt", "completion"], [prompt, completion], ["hello", completion])
     with pytest.raises(DataError, match="line 3: `prompt` is 'hello'; expected a list of messages"):
-        load(str(path))
+        load_rows(str(path))
     write_rows(path, ["prompt", "completion"], ["hello", "[1, 2]"], [prompt, "b"])
     with pytest.raises(DataError, match="line 3: `prompt` is a list of messages, but in the first row it is text"):
-        load(str(path))
+        load_rows(str(path))
     write_rows(path, ["prompt", "completion"], ["hello", "[1, 2]"], ['{"a": 1}', "[]"])
-    assert [row["completion"] for row in load(str(path))] == ["[1, 2]", "[]"]
+    assert [row["completion"] for row in load_rows(str(path))] == ["[1, 2]", "[]"]
 
 
 # ---- refused ------------------------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_files_of_one_split_have_the_same_columns(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"b\.csv has the columns \['prompt', 'answer'\], but .*a\.csv has \['prompt', 'comp"
     ):
-        load(str(tmp_path))
+        load_rows(str(tmp_path))
 
 
 def test_an_index_of_pandas_is_a_column(path: Path) -> None:

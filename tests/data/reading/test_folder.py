@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.errors import DataError
 from spin_trl.run.ownership import Ownership
 
@@ -21,7 +21,7 @@ def line(answer: str) -> str:
 
 def answers(folder: Path, **options: str) -> list[str]:
     """The completions of a folder's rows."""
-    return load(str(folder), **options)["completion"][:]
+    return load_rows(str(folder), **options)["completion"][:]
 
 
 def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / f"{name}.jsonl").write_text(line(name), encoding="utf-8")
     assert answers(tmp_path) == ["a", "b"]
-    assert load(str(tmp_path))[0]["prompt"] == "2024-01-01"
+    assert load_rows(str(tmp_path))[0]["prompt"] == "2024-01-01"
 
 
 def test_a_run_in_the_folder_of_its_data_is_no_data(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_names_of_files_say_the_split(tmp_path: Path) -> None:
     assert answers(tmp_path, split="train[:50%]") == ["a"]
     assert answers(tmp_path, split="train[1:]+validation") == ["b", "c"]
     with pytest.raises(DataError, match=r"has no split 'test'; its splits are \['train', 'validation'\]"):
-        load(str(tmp_path), split="test")
+        load_rows(str(tmp_path), split="test")
     with pytest.raises(DataError, match=r"The split 'train\[:x\]' of .* can't be read"):
-        load(str(tmp_path), split="train[:x]")
+        load_rows(str(tmp_path), split="train[:x]")
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_configurations_are_those_of_the_readme(tmp_path: Path) -> None:
     for folder, content in (("r", "prompt;completion, long\na;1\n"), ("b", "prompt,completion\na,2\n")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "rows.csv").write_text(content, encoding="utf-8")
-    assert load(str(tmp_path), "red")[0] == {"prompt": "a", "completion, long": "1"}
-    assert load(str(tmp_path), "blue")[0] == {"prompt": "a", "completion": "2"}
+    assert load_rows(str(tmp_path), "red")[0] == {"prompt": "a", "completion, long": "1"}
+    assert load_rows(str(tmp_path), "blue")[0] == {"prompt": "a", "completion": "2"}
     with pytest.raises(DataError, match=r"available configs: \['red', 'blue'\] Set `dataset_config`\.$"):
-        load(str(tmp_path))
+        load_rows(str(tmp_path))
 
 
 def test_a_snapshot_of_a_hub_dataset_is_read(tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_a_bad_line_of_a_file_in_a_folder_is_named(tmp_path: Path) -> None:
     """Also where it is compressed."""
     (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress((line("a") + "bad\n").encode()))
     with pytest.raises(DataError, match=r"train\.jsonl\.gz, line 2: not valid JSON"):
-        load(str(tmp_path))
+        load_rows(str(tmp_path))
 
 
 def test_a_folder_of_other_files_is_answered_with_what_is_read(tmp_path: Path) -> None:
     """Text files have no responses."""
     (tmp_path / "a.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(DataError, match=r"holds data files that aren't read \(text\)\. Read are: \.jsonl"):
-        load(str(tmp_path))
+        load_rows(str(tmp_path))
 
 
 def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import tiny
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import load
-from spin_trl.data.reading.json_rows import Shape
+from spin_trl.data.load import load_rows
+from spin_trl.data.reading.json_rows import ValueShape
 from spin_trl.errors import DataError
 
 
@@ -23,7 +23,7 @@ def read(path: Path, *rows: Any, as_lines: bool = True) -> list[Any]:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
         path.write_text(json.dumps(list(rows), indent=1), encoding="utf-8")
-    return list(load(str(path)))
+    return list(load_rows(str(path)))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_numbers_in_objects_of_mixed_shape_stay_what_they_are(path: Path) -> Non
     assert json.dumps(found) == json.dumps(rows)
     texts = [{"prompt": "a", "completion": "b", "call": call} for call in calls]
     read(path, *texts)
-    assert [row["call"] for row in as_conversations(load(str(path)))] == calls
+    assert [row["call"] for row in as_conversations(load_rows(str(path)))] == calls
 
 
 def test_no_keys_are_filled_in_below_a_row(path: Path) -> None:
@@ -69,7 +69,7 @@ def test_as_many_keys_as_rows_take_no_memory(path: Path) -> None:
     """Objects by ids are kept as JSON: the second says so, and no further key is remembered."""
     rows = [{"calls": {f"call-{number}": {"x": number}}} for number in range(1000)]
     assert read(path, *rows) == rows
-    shape = Shape(is_row=True)
+    shape = ValueShape(is_row=True)
     for row in rows:
         shape.add(row)
     assert shape.fields is not None
@@ -98,7 +98,7 @@ def test_text_and_messages_in_one_column_stay_exact_as_conversations(path: Path)
     """Text is put into a message, and what is a message stays one."""
     messages = [{"role": "user", "content": "7", "temperature": 0.123456789012345}]
     read(path, {"prompt": "7", "completion": "null"}, {"prompt": messages, "completion": "true"})
-    assert list(as_conversations(load(str(path)))) == [
+    assert list(as_conversations(load_rows(str(path)))) == [
         {"prompt": [{"role": "user", "content": "7"}], "completion": [{"role": "assistant", "content": "null"}]},
         {"prompt": messages, "completion": [{"role": "assistant", "content": "true"}]},
     ]
@@ -117,7 +117,7 @@ def test_uniform_rows_have_the_same_keys_as_before(path: Path) -> None:
     for kind in ("messages", "multi-turn", "prompt-completion"):
         rows = tiny.sft(4, kind) if kind != "prompt-completion" else tiny.sft(4)
         tiny.write_jsonl(path, rows)
-        assert row_keys(load(str(path))) == row_keys(rows)
+        assert row_keys(load_rows(str(path))) == row_keys(rows)
 
 
 # ---- forms --------------------------------------------------------------------------------------------------------------
@@ -131,35 +131,35 @@ def test_rows_may_lie_in_a_list_or_under_a_key(value: Any, indent: int | None, t
     """On one line or on many, with other things beside them."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
-    assert list(load(str(path))) == [ROW]
+    assert list(load_rows(str(path))) == [ROW]
 
 
 def test_a_row_whose_column_is_a_list_is_a_row(tmp_path: Path) -> None:
     """`messages` is a column, and so is what is mapped to it."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
-    assert load(str(path)).column_names == ["messages"]
+    assert load_rows(str(path)).column_names == ["messages"]
     path.write_text(json.dumps({"dialog": [{"role": "user", "content": "a"}]}), encoding="utf-8")
-    assert load(str(path), column_mapping={"dialog": "messages"}).column_names == ["messages"]
+    assert load_rows(str(path), column_mapping={"dialog": "messages"}).column_names == ["messages"]
 
 
 def test_a_single_line_of_a_file_of_lines_is_a_row(tmp_path: Path) -> None:
     """Whatever its columns are called."""
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"source": "web", "conversation": [{"input": "a", "output": "b"}]}), encoding="utf-8")
-    assert load(str(path)).column_names == ["source", "conversation"]
+    assert load_rows(str(path)).column_names == ["source", "conversation"]
 
 
 def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
     """Or it is said what was found."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
-    assert len(load(str(path))) == 1
-    assert len(load(str(path), split="test")) == 2
+    assert len(load_rows(str(path))) == 1
+    assert len(load_rows(str(path), split="test")) == 2
     with pytest.raises(
         DataError, match=r"one object with lists under \['train', 'test'\]\. .*called like the split, 'dev'"
     ):
-        load(str(path), split="dev")
+        load_rows(str(path), split="dev")
 
 
 def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
@@ -167,14 +167,14 @@ def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
     with pytest.raises(DataError, match=r"holds columns, not rows, as pandas .*orient='records', lines=True"):
-        load(str(path))
+        load_rows(str(path))
     for value in (
         {"prompt": ["a", "b"], "completion": ["c", "d"]},
         {"columns": ["prompt", "completion"], "index": [0], "data": [["a", "b"]]},
     ):
         path.write_text(json.dumps(value), encoding="utf-8")
         with pytest.raises(DataError, match=r"holds columns, not rows\. "):
-            load(str(path))
+            load_rows(str(path))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_malformed_json_names_the_line(content: str, found: str, tmp_path: Path)
     """Or the item, in a list."""
     (tmp_path / "rows.json").write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=f"(?s){found}"):
-        load(str(tmp_path / "rows.json"))
+        load_rows(str(tmp_path / "rows.json"))
 
 
 def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
@@ -214,7 +214,7 @@ def test_what_is_wrong_in_a_line_is_said_with_what_to_do(content: str, found: st
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match=re.escape(found)):
-        load(str(path))
+        load_rows(str(path))
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_is_wrong_in_a_whole_is_said_too(content: str, found: str, tmp_path
     path = tmp_path / "rows.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(found)):
-        load(str(path))
+        load_rows(str(path))
 
 
 def test_nan_is_null(path: Path) -> None:
@@ -238,8 +238,8 @@ def test_nan_is_null(path: Path) -> None:
     path.write_text(
         '{"prompt": "a", "input": NaN, "score": NaN}\n{"prompt": "b", "input": "c", "score": 0.5}\n', encoding="utf-8"
     )
-    assert [row["input"] for row in load(str(path))] == [None, "c"]
-    assert [row["score"] for row in load(str(path))] == [None, 0.5]
+    assert [row["input"] for row in load_rows(str(path))] == [None, "c"]
+    assert [row["score"] for row in load_rows(str(path))] == [None, 0.5]
 
 
 def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
@@ -247,17 +247,17 @@ def test_a_conversation_under_one_key_is_a_row(tmp_path: Path) -> None:
     value = {"Messages": [{"role": "user", "content": "a"}]}
     for name in ("rows.json", "rows.jsonl"):
         (tmp_path / name).write_text(json.dumps(value), encoding="utf-8")
-        assert load(str(tmp_path / name)).column_names == ["Messages"]
+        assert load_rows(str(tmp_path / name)).column_names == ["Messages"]
 
 
 def test_rows_of_lists_are_no_columns(tmp_path: Path) -> None:
     """Where there are several lines."""
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": ["a"], "completion": ["b"]}\n' * 2, encoding="utf-8")
-    assert load(str(path))["prompt"][:] == [["a"], ["a"]]
+    assert load_rows(str(path))["prompt"][:] == [["a"], ["a"]]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 def test_other_unicode_is_read(encoding: str, path: Path) -> None:
     path.write_bytes('{"prompt": "é"}\r\n{"prompt": "b"}\r\n'.encode(encoding))
-    assert load(str(path))["prompt"][:] == ["é", "b"]
+    assert load_rows(str(path))["prompt"][:] == ["é", "b"]

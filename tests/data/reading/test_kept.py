@@ -12,7 +12,7 @@ import tiny
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data.arrow import remapped
 from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.reading.kept import apart
 from spin_trl.data.template.pair_template import PairTemplate
@@ -34,9 +34,9 @@ def saved(tmp_path: Path) -> Path:
 def test_nothing_is_written_beside_a_saved_dataset(saved: Path) -> None:
     """By whatever `datasets` or this package does to it."""
     before = tree(saved)
-    rows = as_conversations(load(str(saved)))
+    rows = as_conversations(load_rows(str(saved)))
     assert len(prepare(rows, PairTemplate(tiny.tokenizer()))) == 6
-    dataset = load(str(saved))
+    dataset = load_rows(str(saved))
     dataset.map(lambda row: {"more": 1}).filter(lambda row: True).sort("prompt")
     dataset.shuffle(seed=0).flatten_indices()
     dataset.select([3, 1]).map(lambda row: {"more": 1}, num_proc=2)
@@ -74,7 +74,7 @@ def test_a_read_only_folder_is_read(saved: Path) -> None:
     """As on a share."""
     for folder in (saved, saved.parent):
         folder.chmod(0o555)
-    assert len(prepare(load(str(saved)), PairTemplate(tiny.tokenizer()))) == 6
+    assert len(prepare(load_rows(str(saved)), PairTemplate(tiny.tokenizer()))) == 6
 
 
 def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_a_dataset_that_was_saved_in_the_cache_is_a_users_too(tmp_path: Path, mo
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     tiny.sft(2).save_to_disk(tmp_path / "saved")
     before = tree(tmp_path / "saved")
-    load(str(tmp_path / "saved")).map(lambda row: {"more": 1})
+    load_rows(str(tmp_path / "saved")).map(lambda row: {"more": 1})
     assert tree(tmp_path / "saved") == before
 
 
@@ -100,7 +100,7 @@ def test_links_hold_the_same_rows(saved: Path) -> None:
 def test_what_has_no_files_of_the_users_stays_as_it_is(tmp_path: Path) -> None:
     """In memory, from the cache, or no dataset at all."""
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
-    found: list[Any] = [tiny.sft(2), load(str(tmp_path / "rows.jsonl")), {"train": 1}, None]
+    found: list[Any] = [tiny.sft(2), load_rows(str(tmp_path / "rows.jsonl")), {"train": 1}, None]
     for dataset in found:
         assert apart(dataset) is dataset
 
@@ -112,11 +112,11 @@ def test_a_cache_that_can_not_be_written_is_replaced(
     (tmp_path / "file").write_text("", encoding="utf-8")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
     before = tree(saved)
-    assert len(load(str(saved)).map(lambda row: {"more": 1})) == 6
+    assert len(load_rows(str(saved)).map(lambda row: {"more": 1})) == 6
     assert tree(saved) == before
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
     with pytest.raises(DataError, match=r"rows\.jsonl can't be read into the cache .*Set HF_DATASETS_CACHE"):
-        load(str(tmp_path / "rows.jsonl"))
+        load_rows(str(tmp_path / "rows.jsonl"))
 
 
 def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_nothing_is_written_beside_files(tmp_path: Path) -> None:
     rows.to_parquet(folder / "c[1].parquet")
     before = tree(folder)
     for file in sorted(folder.iterdir()):
-        assert len(as_conversations(load(str(file)))) == 3
+        assert len(as_conversations(load_rows(str(file)))) == 3
     assert tree(folder) == before
 
 
@@ -139,7 +139,7 @@ def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     path.write_text("prompt,completion\na,b\nc\n", encoding="utf-8")
     for _ in range(2):
         with pytest.raises(DataError, match="line 3"):
-            load(str(path))
+            load_rows(str(path))
     assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "spin_trl").rglob("*.tmp"))
 
 
@@ -147,9 +147,9 @@ def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     """A second run finds them in the cache, under the content's digest."""
     path = tmp_path / "rows.csv"
     path.write_text(f"prompt,completion\na,{tmp_path}\n", encoding="utf-8")
-    first = load(str(path))
+    first = load_rows(str(path))
     path.rename(tmp_path / "moved.csv")
     monkeypatch.setattr("spin_trl.data.reading.csv_text.CsvRows", None)
-    again = load(str(tmp_path / "moved.csv"))
+    again = load_rows(str(tmp_path / "moved.csv"))
     assert again[:] == first[:]
     assert again._fingerprint == first._fingerprint

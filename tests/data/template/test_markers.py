@@ -16,17 +16,17 @@ from spin_trl.data.template.markers import (
     OTHER,
     TEXT,
     THINKING,
-    Form,
-    find,
+    ConversationForm,
     find_inside,
+    find_markers,
     forms,
     inside,
     own,
-    plain,
+    plain_marker,
     probe,
     stripped,
     without_markers,
-    written,
+    written_with_markers,
 )
 from spin_trl.errors import DataError
 
@@ -60,27 +60,27 @@ SLOTS = [  # message, field, what it may hold, the row's own, whether it must be
 
 def test_every_text_of_a_conversation_is_a_slot() -> None:
     """Names and values of arguments, too, and thinking inside an answer; `type`, roles and nulls are none."""
-    _, slots = written(CONVERSATION, Form(), own)
+    _, slots = written_with_markers(CONVERSATION, ConversationForm(), own)
     assert [(slot.message, slot.field, slot.holds, slot.value, slot.is_required) for slot in slots] == SLOTS
     assert [slot.value for slot in slots if slot.is_key] == ["id", "shop", "of"]
     assert [slot.number for slot in slots] == list(range(len(SLOTS)))
 
 
 def test_a_conversation_is_written_as_it_is() -> None:
-    assert written(CONVERSATION, Form(), own)[0] == CONVERSATION
+    assert written_with_markers(CONVERSATION, ConversationForm(), own)[0] == CONVERSATION
 
 
 def test_an_id_has_the_same_marker_wherever_it_stands() -> None:
     """A result names its call by it."""
-    marked, _ = written(CONVERSATION, Form(), probe)
+    marked, _ = written_with_markers(CONVERSATION, ConversationForm(), probe)
     assert marked[1]["tool_calls"][0]["id"] == marked[2]["tool_call_id"] == "Qz00002zQ"
 
 
 def test_markers_are_what_they_stand_for() -> None:
     """Nine letters and digits for a name, a number for a number, with its point, and no marker for white space alone."""
     turn = {"role": "assistant", "content": " \n", "tool_calls": [{"name": "f", "arguments": {"a": 1.5, "b": True}}]}
-    marked, slots = written([turn], Form(), probe)
-    assert len(plain(0)) == len(marked[0]["tool_calls"][0]["name"]) == 9
+    marked, slots = written_with_markers([turn], ConversationForm(), probe)
+    assert len(plain_marker(0)) == len(marked[0]["tool_calls"][0]["name"]) == 9
     assert marked[0]["tool_calls"][0]["arguments"] == {"Qz00001zQ": 9_100_000_002.5, "Qz00003zQ": True}
     assert marked[0]["content"] == " \n"
     assert [slot.value for slot in slots] == ["f", "a", 1.5, "b"]
@@ -100,9 +100,9 @@ def test_markers_are_what_they_stand_for() -> None:
 )
 def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None) -> None:
     """Or found to be changed (None), or not at all. Its place is that of the whole text."""
-    (message,), slots = written([CONVERSATION[0]], Form(), probe)
+    (message,), slots = written_with_markers([CONVERSATION[0]], ConversationForm(), probe)
     rendered = f"<{write(message['content'])}>"
-    found = find(rendered, slots)
+    found = find_markers(rendered, slots)
     if escape == "missing":
         assert found == []
         return
@@ -114,9 +114,9 @@ def test_a_marker_is_found_however_it_is_written(write: Any, escape: str | None)
 
 def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
     """Twice where they stand twice, numbers among them; what looks like one of another conversation is passed over."""
-    _, slots = written(CONVERSATION, Form(), probe)
+    _, slots = written_with_markers(CONVERSATION, ConversationForm(), probe)
     rendered = f"{probe(slots[5])} Qz00099zQ {probe(slots[3])} {probe(slots[5])}"
-    assert [one.number for one in find(rendered, slots)] == [5, 3, 5]
+    assert [one.number for one in find_markers(rendered, slots)] == [5, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_markers_are_found_in_the_order_in_which_they_are_written() -> None:
 def test_a_text_around_its_marker_is_all_there_or_not(write: Any, found: str | None) -> None:
     """Only white space at its ends may go."""
     text = ' Which boat — "é"?\n'
-    (message,), slots = written([{"role": "user", "content": text}], Form(), inside)
+    (message,), slots = written_with_markers([{"role": "user", "content": text}], ConversationForm(), inside)
     assert [one.escape for one in find_inside(f"[{write(message['content'])}]", slots)] == [found]
     assert without_markers(message["content"]) == text
 
@@ -157,28 +157,28 @@ def test_what_may_be_left_of_a_stripped_text(text: str, side: str, expected: set
 def test_forms_are_those_that_make_a_difference() -> None:
     """A conversation's own comes first; arguments only where there are calls, empty contents only beside these."""
     text, parts = {"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "a"}]}
-    assert list(forms([text])) == [Form("own"), Form("parts")]
-    assert list(forms([parts])) == [Form("own"), Form("text")]
-    assert list(forms([text, parts])) == [Form("own"), Form("text"), Form("parts")]
+    assert list(forms([text])) == [ConversationForm("own"), ConversationForm("parts")]
+    assert list(forms([parts])) == [ConversationForm("own"), ConversationForm("text")]
+    assert list(forms([text, parts])) == [ConversationForm("own"), ConversationForm("text"), ConversationForm("parts")]
     calls = list(forms(CONVERSATION))
-    assert calls[0] == Form()
+    assert calls[0] == ConversationForm()
     assert len(calls) == len(set(calls)) == 2 * 2 * 3
 
 
 def test_a_form_changes_how_a_conversation_is_written() -> None:
     """And nothing of what it says."""
-    first, call, _, last = written(CONVERSATION, Form("parts", "string", "text"), own)[0]
+    first, call, _, last = written_with_markers(CONVERSATION, ConversationForm("parts", "string", "text"), own)[0]
     assert first["content"] == [{"type": "text", "text": "What does it cost?"}]
     assert last["content"] == [{"type": "text", "text": "<think>\nSeven.\n</think>\n\nIt costs 7."}]
     assert call["content"] == ""
     assert call["tool_calls"][0]["function"]["arguments"] == '{"id": 3, "shop": "x", "of": null}'
     parts = [{"role": "user", "content": ["a", {"type": "text", "text": "b"}]}]
-    assert written(parts, Form("text"), own)[0] == [{"role": "user", "content": "ab"}]
-    assert written(CONVERSATION, Form(empty="none"), own)[0][1]["content"] is None
+    assert written_with_markers(parts, ConversationForm("text"), own)[0] == [{"role": "user", "content": "ab"}]
+    assert written_with_markers(CONVERSATION, ConversationForm(empty="none"), own)[0][1]["content"] is None
 
 
 @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, 7])
 def test_a_part_that_is_no_text_is_refused(part: Any) -> None:
     """By its message and kind."""
     with pytest.raises(DataError, match=r"message 0 \(role 'user'\) has a content part of type '\w+'"):
-        written([{"role": "user", "content": [part]}], Form(), own)
+        written_with_markers([{"role": "user", "content": [part]}], ConversationForm(), own)

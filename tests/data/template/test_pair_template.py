@@ -19,7 +19,7 @@ import known_models
 import tiny
 from spin_trl.config.iteration import SPINConfig
 from spin_trl.data import notes
-from spin_trl.data.load import load
+from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import EarlyEndError, EncodedPair, PairTemplate, eos_token_ids
 from spin_trl.errors import DataError, TemplateError
@@ -513,12 +513,12 @@ CHANGES = {
     "white space": (lower_case, "ann\n\nann", " red", {notes.NORMALISED}),
     "Unicode form": (compatible, "ﬁ?", " Bob.", {notes.NORMALISED}),
     "an answer with its own EOS, nothing": (letters, "ab", "c<end>", set()),
-    "an unknown word": (lower_case, "ann 日本", " red", {notes.UNKNOWN}),
-    "an unknown letter": (letters, "bécd", "a", {notes.UNKNOWN}),
-    "an unknown letter in the answer": (letters, "abc", "é", {notes.UNKNOWN}),
+    "an unknown word": (lower_case, "ann 日本", " red", {notes.UNKNOWN_IN_TEXT}),
+    "an unknown letter": (letters, "bécd", "a", {notes.UNKNOWN_IN_TEXT}),
+    "an unknown letter in the answer": (letters, "abc", "é", {notes.UNKNOWN_IN_TEXT}),
     "the unknown token in the text": (letters, "ab<unk>", "c", set()),
-    "a letter that is dropped": (lambda: letters(None), "bécd", "a", {notes.UNKNOWN}),
-    "a letter that is dropped from the answer": (lambda: letters(None), "bcd", "aé", {notes.UNKNOWN}),
+    "a letter that is dropped": (lambda: letters(None), "bécd", "a", {notes.UNKNOWN_IN_TEXT}),
+    "a letter that is dropped from the answer": (lambda: letters(None), "bcd", "aé", {notes.UNKNOWN_IN_TEXT}),
 }
 
 
@@ -660,7 +660,7 @@ def test_paths_and_padding_are_not_part_of_the_digest(tmp_path: Path) -> None:
 
 def test_rows_of_another_tokenizer_are_never_taken_from_a_cache(tmp_path: Path) -> None:
     """Two tokenizers that differ in BOS, or in their own EOS, prepare the same file in turn."""
-    rows = load(str(tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(4))))
+    rows = load_rows(str(tiny.write_jsonl(tmp_path / "data.jsonl", tiny.sft(4))))
     texts = []
     for tokenizer in (tiny.tokenizer(), with_bos(tiny.tokenizer()), tiny.tokenizer(eos_token=tiny.END_OF_TEXT)):
         row = prepare(rows, PairTemplate(tokenizer, [0, 2]))[0]

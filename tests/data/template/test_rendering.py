@@ -16,7 +16,7 @@ import tiny
 from spin_trl.data import notes
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template.pair_template import EncodedPair, PairTemplate, eos_token_ids
-from spin_trl.data.template.rendering import KINDS
+from spin_trl.data.template.rendering import REMEMBERED_KINDS
 from spin_trl.errors import DataError, TemplateError
 from trl_templates import CALLS, RESULTS, SHAPES, TEMPLATES, family_tokenizer, generation_config
 
@@ -106,7 +106,7 @@ def test_every_template_of_trls_plays_a_shape_or_refuses_it(shape: str) -> None:
         counts[True] += 1
         whole, last = text_of(template, pair), len(messages) - 1
         for number, text in texts_in(messages):
-            if number >= 0 or number == -last - 1 or notes.THINKING not in pair.notes:
+            if number >= 0 or number == -last - 1 or notes.EARLIER_THINKING not in pair.notes:
                 assert is_in(text, whole), (path.stem, text)
         assert "'type'" not in whole
         assert "{'" not in whole
@@ -306,7 +306,7 @@ def test_outer_space_and_earlier_thinking_are_counted_and_named_once(caplog: pyt
     thinks = [message(U, "Which?"), message(A, "<think>\nHm.\n</think>\n\nA boat."), *plain]
     spaced = [message(U, " Which?\n"), message(A, "A boat.")]
     found = noted([plain, thinks, plain, thinks], template_of(named("qwen3")))
-    assert found == {notes.THINKING: (2, 1)}
+    assert found == {notes.EARLIER_THINKING: (2, 1)}
     assert caplog.messages == [
         "2 real responses of the train dataset (first in row 1): the chat template leaves out the thinking of earlier "
         "answers, as it does at inference."
@@ -357,13 +357,13 @@ def test_a_kind_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kinds_are_bounded_and_do_not_travel_to_other_processes() -> None:
     """A dataset may have as many kinds as rows."""
     template = chatml()
-    for number in range(1, KINDS + 50):
+    for number in range(1, REMEMBERED_KINDS + 50):
         encoded(
             template,
             *[message(U, "a"), message(A, "b")] * number if number < 8 else [message(f"u{number}", "a")],
             message(A, "b"),
         )
-    assert len(template._renderer._kinds) <= KINDS
+    assert len(template._renderer._kinds) <= REMEMBERED_KINDS
     assert not pickle.loads(pickle.dumps(template._renderer))._kinds
 
 
@@ -447,7 +447,7 @@ def test_what_is_in_a_conversation_is_in_its_tokens_or_refused_or_noted(
     last = len(messages) - 1
     for number, text in texts_in(messages):
         is_answers = number in (last, -last - 1)
-        if is_answers or number >= 0 or notes.THINKING not in pair.notes:
+        if is_answers or number >= 0 or notes.EARLIER_THINKING not in pair.notes:
             where = real if is_answers and notes.NO_THINKING not in pair.notes else whole
             assert is_in(text, where), (text, whole)
 

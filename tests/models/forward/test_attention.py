@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import tiny
 from batches import Batch, batches, row_numbers, seen
-from spin_trl.models.forward.attention import BLOCK, IMPLEMENTATIONS, attend, attention_inputs, block_mask
+from spin_trl.models.forward.attention import ATTENTION_BLOCK, IMPLEMENTATIONS, attend, attention_inputs, block_mask
 from spin_trl.models.forward.layout import Layout, lay_out
 
 pytestmark = pytest.mark.numeric
@@ -71,13 +71,16 @@ def assert_mask_is(mask: BlockMask, expected: torch.Tensor) -> None:
     numbers, zero = torch.arange(tokens), torch.tensor(0)
     assert torch.equal(mask.mask_mod(zero, zero, numbers[:, None], numbers[None]), expected)
     assert mask.seq_lengths == (tokens, tokens)
-    assert mask.BLOCK_SIZE == (BLOCK, BLOCK)
+    assert mask.BLOCK_SIZE == (ATTENTION_BLOCK, ATTENTION_BLOCK)
     partial, full = blocks(mask.kv_num_blocks, mask.kv_indices), blocks(mask.full_kv_num_blocks, mask.full_kv_indices)
     assert not partial & full
-    for first in range(-(-tokens // BLOCK)):
-        for second in range(-(-tokens // BLOCK)):
-            part = expected[first * BLOCK : (first + 1) * BLOCK, second * BLOCK : (second + 1) * BLOCK]
-            is_whole = part.shape == (BLOCK, BLOCK) and bool(part.all())
+    for first in range(-(-tokens // ATTENTION_BLOCK)):
+        for second in range(-(-tokens // ATTENTION_BLOCK)):
+            part = expected[
+                first * ATTENTION_BLOCK : (first + 1) * ATTENTION_BLOCK,
+                second * ATTENTION_BLOCK : (second + 1) * ATTENTION_BLOCK,
+            ]
+            is_whole = part.shape == (ATTENTION_BLOCK, ATTENTION_BLOCK) and bool(part.all())
             assert ((first, second) in full) == is_whole
             assert ((first, second) in partial) == (bool(part.any()) and not is_whole)
     # The backward pass goes through the same blocks by their keys.
@@ -101,7 +104,7 @@ def test_long_rows_are_cut_into_blocks(batch: Batch) -> None:
     partial, full = blocks(mask.kv_num_blocks, mask.kv_indices), blocks(mask.full_kv_num_blocks, mask.full_kv_indices)
     assert partial
     assert full
-    assert len(partial) + len(full) < (len(expected) / BLOCK) ** 2 / 2
+    assert len(partial) + len(full) < (len(expected) / ATTENTION_BLOCK) ** 2 / 2
 
 
 class Layer(torch.nn.Module):

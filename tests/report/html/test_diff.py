@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spin_trl.report.html.diff import MOST_WORDS, compare
+from spin_trl.report.html.diff import MOST_WORDS, compare_texts
 
 
 def marked(parts):
@@ -27,14 +27,14 @@ def marked(parts):
     ],
 )
 def test_what_only_one_of_them_has_is_marked(real, generated, only_real, only_generated):
-    found = compare(real, generated)
+    found = compare_texts(real, generated)
     assert (marked(found.one), marked(found.other)) == (only_real, only_generated)
     assert found.is_whole
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_the_parts_are_the_texts(one, other):
-    found = compare(one, other)
+    found = compare_texts(one, other)
     assert "".join(part.text for part in found.one) == one
     assert "".join(part.text for part in found.other) == other
     assert not any(part.text == "" for part in [*found.one, *found.other])
@@ -42,8 +42,8 @@ def test_the_parts_are_the_texts(one, other):
 
 def test_long_texts_are_compared_at_their_beginning_and_that_is_said():
     words = [f"word{number}" for number in range(MOST_WORDS)]
-    assert compare(" ".join(words), " ".join(words)).is_whole
-    longer = compare(" ".join([*words, "end"]), " ".join([*words, "other"]))
+    assert compare_texts(" ".join(words), " ".join(words)).is_whole
+    longer = compare_texts(" ".join([*words, "end"]), " ".join([*words, "other"]))
     assert not longer.is_whole
     assert marked(longer.one) == []
 
@@ -60,5 +60,5 @@ def test_long_texts_are_compared_at_their_beginning_and_that_is_said():
 def test_answers_that_repeat_themselves_take_no_longer(one, other):
     started = time.process_time()
     for _ in range(3):
-        compare(one, other)
+        compare_texts(one, other)
     assert time.process_time() - started < 0.6

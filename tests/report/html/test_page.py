@@ -11,9 +11,9 @@ import pytest
 from made_up import record, sample, stage
 from spin_trl.report.html.charts import all_charts
 from spin_trl.report.html.page import Page, render
-from spin_trl.report.html.samples import Shown, choose, sections
+from spin_trl.report.html.samples import Shown, choose_samples, sections
 from spin_trl.report.tables import costs, facts, figures, standings
-from spin_trl.report.verdict import remarks, sentence
+from spin_trl.report.verdict import remarks, verdict
 
 HOSTILE = (
     "<script>alert(1)</script>", "</style><script>alert(2)</script>", "]]><img src=x onerror=alert(3)>", '"><b onclick="x">',
@@ -68,11 +68,14 @@ def page_of(text: str) -> Page:
         finish_reason=text, score={text: 1.0},
     )  # fmt: skip
     shown = sections(
-        choose([row["key"]], {}, {}), {row["key"]: 1}, {text: {row["key"]: row}, "start": {row["key"]: row}}, text
+        choose_samples([row["key"]], {}, {}),
+        {row["key"]: 1},
+        {text: {row["key"]: row}, "start": {row["key"]: row}},
+        text,
     )
     return Page(
         name=text,
-        verdict=sentence(run),
+        verdict=verdict(run),
         remarks=remarks(run),
         warnings=[text],
         facts=facts(run),
@@ -154,7 +157,7 @@ def test_the_style_knows_dark_rooms_narrow_screens_and_paper():
 def test_a_page_of_a_run_without_anything_is_a_page():
     run = record()
     empty = dataclasses.replace(
-        page_of("harmless"), verdict=sentence(run), standings=standings(run), figures={}, groups=[], shown=None, remarks=[],
+        page_of("harmless"), verdict=verdict(run), standings=standings(run), figures={}, groups=[], shown=None, remarks=[],
         warnings=[], facts={}, costs=costs(run), versions={}, digests={}, period="", devices="",
     )  # fmt: skip
     found = Reader(render(empty))

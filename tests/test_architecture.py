@@ -1,0 +1,156 @@
+"""The plan of the package: which folder may import which, how many there are, and that a name means one thing.
+
+`docs/develop/architecture.md` describes it. Every import counts, also inside functions and for type checkers alone. What is
+named by a text is not an import: the public names of `spin_trl/__init__.py`, which are loaded when they are first used, and
+the functions that a user's setting names as `module:function`.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import spin_trl
+
+PACKAGE = Path(spin_trl.__file__).parent
+
+LEVELS = (
+    {"counts", "errors", "files", "quiet", "sentences"},
+    {"data", "objectives"},
+    {"config", "evaluation", "lineage"},
+    {"models"},
+    {"generation", "run"},
+    {"report", "training"},
+    {"hub", "plan"},
+    {"play"},
+    {"cli"},
+    {"__init__", "__main__"},
+)
+"""Rooms, the lowest first: each imports only what lies below it."""
+
+SHARED_NAMES = {"add", "logger"}
+"""What every command has, to describe its arguments, and every module that logs."""
+
+
+def modules() -> dict[str, Path]:
+    """Files of the package by their dotted names."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports_of(module: str) -> set[str]:
+    """The modules of the package that one imports, wherever in it the import stands."""
+    path, found = MODULES[module], set()
+    package = (
+        module.split(".") if path.name == "__init__.py" and module != "spin_trl.__init__" else module.split(".")[:-1]
+    )
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            inner = {f"{name}.{alias.name}" for alias in node.names}
+            found |= (inner & MODULES.keys()) or {name}
+    return {"spin_trl.__init__" if name == "spin_trl" else name for name in found if name.split(".")[0] == "spin_trl"}
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Nodes that lead back to themselves."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = list(arrows[start])
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting += arrows.get(node, ())
+        return seen
+
+    return [node for node in arrows if node in reached(node)]
+
+
+def test_every_room_has_its_level() -> None:
+    assert {room_of(module) for module in MODULES} == set().union(*LEVELS)
+
+
+def test_imports_lead_downwards_only() -> None:
+    level = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
+    upwards = [
+        f"{module} imports {imported}"
+        for module, every in IMPORTS.items()
+        for imported in every
+        if room_of(imported) != room_of(module) and level[room_of(imported)] >= level[room_of(module)]
+    ]
+    assert upwards == []
+
+
+def test_there_is_no_circle_of_modules_or_of_folders() -> None:
+    assert circles(IMPORTS) == []
+    folders: dict[str, set[str]] = defaultdict(set)
+    for module, every in IMPORTS.items():
+        folders[room_of(module)] |= {room_of(imported) for imported in every} - {room_of(module)}
+    assert circles(folders) == []
+
+
+def test_the_circle_test_finds_circles() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["b", "c"]
+
+
+def test_the_top_of_the_package_stays_small() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()} - {"recipes"}
+    files = {path.name for path in PACKAGE.glob("*.py")}
+    assert len(folders) <= 13, sorted(folders)
+    assert len(files) <= 8, sorted(files)
+    assert len(LEVELS) <= 10
+
+
+def top_level_names(path: Path) -> set[str]:
+    """Functions, classes and constants of a module."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_a_top_level_name_is_defined_once() -> None:
+    """So a search for it finds it. `spin_trl.sentences` keeps the name of its function, which recipes have written down."""
+    defined = defaultdict(list)
+    for module, path in MODULES.items():
+        if path.name not in ("__init__.py", "__main__.py"):
+            for name in top_level_names(path) - SHARED_NAMES:
+                defined[name].append(module)
+    assert {name: where for name, where in defined.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])
+def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
+    """`report` has a test of its own, with a run to show."""
+    code = "import sys\nfrom spin_trl.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+    code += "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\nsys.exit(f'loaded: {heavy}' if heavy else 0)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
