@@ -7,7 +7,10 @@ prints the message without a traceback and exits with `exit_code`: 2 for input t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+Made = TypeVar("Made")
 
 
 class SpinError(Exception):
@@ -78,3 +81,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message on a name that is unknown: `; did you mean 'win_rate'?`, or a full stop if none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
+    """What `make` returns; or None, and why it refuses is added to the reasons, to be said together with others."""
+    try:
+        return make()
+    except SpinError as error:
+        reasons.append(str(error))
+        return None
+
+
+def refuse_unplayable(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
+    """Raise if there are reasons, with all of them.
+
+    Args:
+        reasons: each a sentence or two.
+        kind: of the error.
+    """
+    found = list(dict.fromkeys(reasons))
+    if len(found) == 1:
+        raise kind(found[0])
+    if found:
+        raise kind(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))

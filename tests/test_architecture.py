@@ -150,7 +150,8 @@ def test_a_top_level_name_is_defined_once() -> None:
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
     """`report` has a test of its own, with a run to show."""
     code = "import sys\nfrom spin_trl.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-    code += "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\nsys.exit(f'loaded: {heavy}' if heavy else 0)"
+    code += "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\n"
+    code += "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -21,7 +21,7 @@ from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
 from .reading.exact_json import read_exactly
 from .reading.folder import Folder, choose_split, look_into, part_of, plain_path
-from .reading.hub_csv import fetched
+from .reading.hub_csv import fetched_files
 from .reading.json_rows import read_json_rows
 from .reading.kept import apart
 from .reading.lines import opened
@@ -74,7 +74,7 @@ def load_rows(
             raise DataError(f"{name!r} returned {type(dataset).__name__}; expected a datasets.Dataset.")
     else:
         try:
-            folder = fetched(name, config, revision)
+            folder = fetched_files(name, config, revision)
             if folder is None:
                 dataset = load_dataset(name, config, split=split, revision=revision)
             else:

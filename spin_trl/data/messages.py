@@ -10,7 +10,7 @@ from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
 from .nulls import Keys, without_foreign
-from .reading.json_text import MESSAGES, advice_on, messages_of
+from .reading.json_text import MESSAGE_COLUMNS, advice_on, messages_of
 from .template.pair_template import Message
 
 ROLES = {
@@ -83,7 +83,7 @@ def parsed(value: Any, column: str) -> Any:
     try:
         return messages_of(value)
     except (ValueError, RecursionError):
-        raise DataError(f"`{column}` is {value[:60]!r}; expected {MESSAGES}.{advice_on(value)}") from None
+        raise DataError(f"`{column}` is {value[:60]!r}; expected {MESSAGE_COLUMNS}.{advice_on(value)}") from None
 
 
 def without_empty_system(messages: Any) -> Any:

@@ -16,7 +16,7 @@ UNKNOWN_IN_TEXT = "unknown token"
 CUT = "cut by max_length"
 EARLY_END = "ends early"
 MARKED = "marked turn left out"
-TEMPLATED = "templated before"
+TEMPLATED_BEFORE = "templated before"
 UNANSWERED = "turns behind the last answer left out"
 FIELD = "unused field: "
 """Of messages. The field's name follows."""
@@ -42,7 +42,7 @@ _SENTENCES = {
         "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
         "it to `all`"
     ),
-    TEMPLATED: (
+    TEMPLATED_BEFORE: (
         "their prompts hold what chat templates write before a user's text, such as `<|im_start|>user` or `[INST]`. If they "
         "were templated before, they are so twice: give plain text (without `as_conversations`), or take that out"
     ),

@@ -76,8 +76,8 @@ def not_sft(dataset: Dataset) -> str:
     response = next((column for column in columns if column.lower() in _RESPONSES), None)
     conversation = next((column for column in columns if column.lower() in _CONVERSATION_NAMES), None)
     if conversation is None and prompt is None and response is None:
-        conversation = next((column for column in columns if are_messages(_first(dataset, column))), None)
-    first = None if conversation is None else _first(dataset, conversation)
+        conversation = next((column for column in columns if are_messages(_first_value(dataset, column))), None)
+    first = None if conversation is None else _first_value(dataset, conversation)
     if isinstance(first, str) and not holds_messages(first):
         return said + f"`{conversation}` is text; a conversation is read as a list of messages only."
     if prompt is None and response is None and conversation is None:
@@ -98,7 +98,7 @@ def not_sft(dataset: Dataset) -> str:
     )
 
 
-def _first(dataset: Dataset, column: str) -> Any:
+def _first_value(dataset: Dataset, column: str) -> Any:
     """A column's first value."""
     return dataset[0][column] if len(dataset) else None
 
@@ -116,7 +116,7 @@ def _of_another_form(dataset: Dataset) -> str:
             "`text` holds all of a conversation: divide it into `prompt` and `completion`, which is what is learned."
         )
     for name in dataset.column_names:
-        value = _first(dataset, name)
+        value = _first_value(dataset, name)
         if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
             return (
                 f"`{name}` is a list of texts. If they are turns, write each as a message of `messages`, like "

@@ -20,7 +20,7 @@ from datasets import Dataset, Features, List, Value
 from ..data.conversations import COLUMN, TEMPLATED, TEXT_PROMPT, USER
 from ..generation.store import Generations
 
-MESSAGES, PLAIN, RENDERED = "messages", "text", "rendered"
+MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
 """Forms of a pair: lists of messages, plain text, and text as the chat template made it."""
 
 ROWS_PER_FILE = 50_000
@@ -61,7 +61,7 @@ def form_of(rows: Dataset) -> str:
         return RENDERED
     if set(kinds) == {TEXT_PROMPT}:
         return PLAIN
-    return RENDERED if TEXT_PROMPT in kinds else MESSAGES
+    return RENDERED if TEXT_PROMPT in kinds else MESSAGES_LAYOUT
 
 
 def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: str) -> Iterator[dict[str, Any]]:
@@ -109,7 +109,7 @@ def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str
 def features(form: str) -> Features:
     """Columns of the dataset."""
     message = {"role": Value("string"), "content": Value("string")}
-    of_text: Any = List(message) if form == MESSAGES else Value("string")
+    of_text: Any = List(message) if form == MESSAGES_LAYOUT else Value("string")
     return Features(
         {
             "prompt": of_text,

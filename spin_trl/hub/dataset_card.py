@@ -10,11 +10,11 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..lineage import Origin
 from . import markdown
-from .dataset import MESSAGES, PLAIN, PairsInfo
+from .dataset import MESSAGES_LAYOUT, PLAIN, PairsInfo
 from .model_card import UNKNOWN_LICENSE, environment, linked
 
 _FORMS = {
-    MESSAGES: "lists of messages (`role`, `content`)",
+    MESSAGES_LAYOUT: "lists of messages (`role`, `content`)",
     PLAIN: "text",
 }
 _RENDERED = "text as the chat template made it, special tokens included"

@@ -49,22 +49,22 @@ _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
     """Whether a folder, or a repository of the Hub, holds a PEFT adapter instead of whole weights."""
-    return (fetched(path) / CONFIG).is_file()
+    return (local_folder(path) / CONFIG).is_file()
 
 
-def fetched(path: str | os.PathLike[str]) -> Path:
+def local_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of an adapter: of one on the Hub, where the cache has it. Every other path or name as it is.
 
     Raises:
         DataError: there is such an adapter on the Hub, and not all of it can be fetched.
     """
     if isinstance(path, str) and not os.path.exists(path) and _HUB_NAME.fullmatch(path):
-        return _snapshot(path)
+        return _fetch(path)
     return Path(path)
 
 
 @functools.cache
-def _snapshot(name: str) -> Path:
+def _fetch(name: str) -> Path:
     try:
         config = find_adapter_config_file(name)
     except (OSError, ValueError):  # no such repository, or no way to ask for it: loading the model will say so
@@ -97,7 +97,7 @@ def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
         DataError: it can't be read, or is of a kind that PEFT does not know.
     """
     try:
-        return PeftConfig.from_pretrained(str(fetched(path)))
+        return PeftConfig.from_pretrained(str(local_folder(path)))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{Path(path) / CONFIG} can't be read: {type(error).__name__}: {error}") from error
 
@@ -285,7 +285,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
     """
     found = {}
     try:
-        with safe_open(fetched(path) / WEIGHTS, "pt") as file:
+        with safe_open(local_folder(path) / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (this is no mapping)
                 for what, layer in layers.items():
                     shape = file.get_slice(key).get_shape()

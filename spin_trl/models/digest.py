@@ -48,7 +48,7 @@ def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     low-rank matrices, vectors, copies of whole modules (`modules_to_save`) or of rows of the embeddings.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    wrapped = {name: inside for name, module in base.named_modules() if (inside := _inside(module)) is not None}
+    wrapped = {name: inside for name, module in base.named_modules() if (inside := _inner_name(module)) is not None}
     found = {}
     for name, tensor in base.state_dict().items():
         plain = _without_wrappers(name, wrapped)
@@ -69,7 +69,7 @@ def adapter_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _inside(module: torch.nn.Module) -> str | None:
+def _inner_name(module: torch.nn.Module) -> str | None:
     """Under which name a layer of PEFT holds what it is wrapped around, or None for other layers."""
     if isinstance(module, AuxiliaryTrainingWrapper):
         # The wrapper of single tokens has put a tuner layer of its own around the embeddings.

@@ -20,7 +20,7 @@ from trl.trainer.utils import create_model_from_path
 
 from ..config.iteration import SPINConfig
 from ..errors import DataError
-from .adapters import CONFIG, WEIGHTS, base_of, check_start, fetched, is_adapter, saved_embeddings
+from .adapters import CONFIG, WEIGHTS, base_of, check_start, is_adapter, local_folder, saved_embeddings
 from .eos import add_eos_ids, own_eos_ids
 
 
@@ -61,7 +61,7 @@ def load_policy(
             name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
             base = create_model_from_path(base_of(path), **kwargs)
             name = f"adapter {str(path)!r}"
-            model = _load_adapter(fetched(path), base, trainable)
+            model = _load_adapter(local_folder(path), base, trainable)
         else:
             model = create_model_from_path(str(path), **kwargs)
     except DataError:
@@ -156,7 +156,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrained
     Raises:
         DataError: there is none, or it has neither pad nor EOS token.
     """
-    if is_adapter(path) and not any((fetched(path) / name).is_file() for name in TOKENIZER_FILES):
+    if is_adapter(path) and not any((local_folder(path) / name).is_file() for name in TOKENIZER_FILES):
         path = base_of(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(

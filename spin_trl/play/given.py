@@ -10,13 +10,12 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
-from ..errors import DataError, RecipeError
+from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..models.adapters import output_layer_refusals, second_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.policy import load_policy, load_tokenizer
 from ..run.directory import replace_folder
 from ..training.arguments import unnamed
-from ..training.unplayable import noted, refuse_unplayable
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""

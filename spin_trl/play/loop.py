@@ -25,7 +25,7 @@ from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
-from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError
+from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scorers import Scorer, scorer_of
 from ..files import JOURNAL, definition_of, read_json
 from ..hub.cards import write_cards
@@ -40,7 +40,6 @@ from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..training.supervised import save_model
-from ..training.unplayable import noted, refuse_unplayable
 from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far
 from .gate import Verdict, judge, settle
@@ -136,8 +135,8 @@ class SelfPlay:
                 f"Self-play needs prompts with human responses. {not_sft(rows)} Given pairs (`chosen` and `rejected`) are "
                 "for SPINTrainer: there is nothing to iterate."
             )
-        self.train_dataset = _first(rows, SMOKE_ROWS) if play.smoke else rows
-        self.eval_dataset = _first(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
+        self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
+        self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch
         self.directory = RunDirectory(play.run_dir or args.output_dir)
         model = os.path.expanduser(model) if isinstance(model, str) else model
@@ -365,7 +364,7 @@ def _scorer(scorer: Any) -> Scorer | None:
     return found
 
 
-def _first(dataset: Dataset, count: int) -> Dataset:
+def _first_rows(dataset: Dataset, count: int) -> Dataset:
     return dataset.select(range(min(count, len(dataset))))
 
 

@@ -9,12 +9,11 @@ from transformers import BitsAndBytesConfig
 from trl import get_quantization_config
 
 from ..config.recipe import Recipe
-from ..errors import RecipeError, RunDirectoryError
+from ..errors import RecipeError, RunDirectoryError, refuse_unplayable
 from ..models.policy import load_tokenizer
 from ..run.directory import START, RunDirectory, iteration_stage
 from ..run.recipe import read_recipe
 from ..run.run import Run
-from ..training.unplayable import refuse_unplayable
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
 """Settings that say where and how a model computes: another machine may need others than the run's."""

@@ -16,14 +16,14 @@ from ..data.bad_rows import BadRows
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
-from ..errors import DataError, RecipeError
+from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..files import definition_of
 from ..lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.directory import START
 from ..run.run import DATA, Run
 from ..run.settings import frozen_settings
-from ..training.unplayable import noted, of_lengths, refuse_unplayable
+from ..training.unplayable import of_lengths
 from .rehearse import config_of
 from .start import make_tokenizer
 

@@ -30,7 +30,7 @@ from trl import DPOConfig
 from ..config.iteration import SPINConfig
 from ..config.loop import StartConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
-from ..errors import SpinError
+from ..errors import SpinError, noted
 from ..models.adapters import (
     adapter_refusals,
     base_of,
@@ -44,7 +44,7 @@ from ..run.directory import iteration_stage
 from ..run.run import Run
 from ..training.scratch import build_tokenizer, start_config
 from ..training.trainer import SPINTrainer
-from ..training.unplayable import noted, of_batches, of_positions, of_run, of_settings, refusal_of_trainer
+from ..training.unplayable import of_batches, of_positions, of_run, of_settings, refusal_of_trainer
 from . import given
 from .launch import read_accelerate_config
 

@@ -24,7 +24,8 @@ def _sentence(record: RunRecord) -> str:
         return _unmeasured(record)
     if best is None or not record.iterations:
         (first, *_) = measured
-        return f"So far only the {first.label} has been measured: {_metric_in_words(record)} {_with_interval(record, first)}."
+        value = f"{_metric_in_words(record)} {_with_interval(record, first)}"
+        return f"So far only the {first.label} has been measured: {value}."
     if best.value(record.metric) is None:
         name = figure_name(record.metric)
         return f"{_so_far(record)}{best.label} is what the run delivers, but its {name} was not measured."
@@ -74,7 +75,8 @@ def _of_iteration(record: RunRecord, best: Stage) -> str:
     is_sure = gain is None or record.is_better(gain)
     joint = ", but" if against and not is_sure else "," if against else ""
     return (
-        f"{_so_far(record)}{best.label} {_place(record, bool(is_sure))} by {_metric_in_words(record)}: {_with_interval(record, best)}"
+        f"{_so_far(record)}{best.label} {_place(record, bool(is_sure))} by {_metric_in_words(record)}: "
+        f"{_with_interval(record, best)}"
         f"{joint} {against}".rstrip()
         + f"{_against_baseline(record, best, gain)}."
     )

@@ -21,13 +21,12 @@ from ..config.loop import SelfPlayConfig, StartConfig, iteration_settings
 from ..counts import counted
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
-from ..errors import DataError
+from ..errors import DataError, noted
 from ..evaluation.scorers import Scorer, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
-from ..training.unplayable import noted
 from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
 from .journal import Journal
 from .progress import Progress

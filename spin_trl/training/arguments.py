@@ -206,7 +206,9 @@ def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
         return _made(name, lambda: Dataset(value))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return _of_rows(value, name)
-    raise DataError(f"`{name}` is {kind_of(value)}; expected a datasets.Dataset, or a list of rows.{_advice(value)}")
+    raise DataError(
+        f"`{name}` is {kind_of(value)}; expected a datasets.Dataset, or a list of rows.{_advice_on_kind(value)}"
+    )
 
 
 def as_datasets(value: Any, name: str, *, streams: bool = False) -> Any:
@@ -266,7 +268,7 @@ def _made(name: str, make: Any) -> Dataset:
     return made
 
 
-def _advice(value: Any) -> str:
+def _advice_on_kind(value: Any) -> str:
     if isinstance(value, IterableDataset):
         return (
             " A stream can't be self-played: every prompt is answered before training. `Dataset.from_list(list(it))`?"

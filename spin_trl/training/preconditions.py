@@ -8,12 +8,12 @@ from datasets import IterableDataset
 
 from ..config.iteration import SPINConfig
 from ..data.columns import refuse_media
-from ..errors import DataError
+from ..errors import DataError, noted, refuse_unplayable
 from ..models.adapters import adapter_refusals, second_adapter
 from ..objectives.registry import check_losses
 from .arguments import as_settings, unnamed
 from .collator import DataCollatorForSelfPlay
-from .unplayable import noted, of_settings, refuse_unplayable
+from .unplayable import of_settings
 
 
 def check_self_play(

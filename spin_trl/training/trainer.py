@@ -40,7 +40,7 @@ from ..data.keys import rows_digest
 from ..data.prepare import prepare
 from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
-from ..errors import DataError, GenerationsError, RecipeError
+from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of
 from ..generation.source import GenerationSource, read_generations, read_proto
 from ..generation.store import Generations, GenerationStore
@@ -68,7 +68,7 @@ from .objective_trainer import ObjectiveTrainer, has_streams
 from .own_generations import answer_in_training
 from .pairs import PairCounts, on_disk, pair
 from .preconditions import check_self_play
-from .unplayable import noted, of_batches, of_lengths, of_positions, refuse_unplayable
+from .unplayable import of_batches, of_lengths, of_positions
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -20,10 +20,8 @@ from transformers.utils import is_liger_kernel_available
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..counts import agreeing, counted
-from ..errors import RecipeError, SpinError, nearest
+from ..errors import RecipeError, nearest
 from ..generation.engine import Sampling
-
-Made = TypeVar("Made")
 
 METRICS = (
     "nll", "win_rate", "score", "score_greedy", "gap", "kl", "logps/real", "logps/generated", "length_generated", "empty",
@@ -33,29 +31,6 @@ METRICS = (
 
 _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
-
-
-def refuse_unplayable(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
-    """Raise if there are reasons, with all of them.
-
-    Args:
-        reasons: each a sentence or two.
-        kind: of the error.
-    """
-    found = list(dict.fromkeys(reasons))
-    if len(found) == 1:
-        raise kind(found[0])
-    if found:
-        raise kind(f"{len(found)} settings can't be played:\n" + "\n".join(f"- {reason}" for reason in found))
-
-
-def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
-    """What `make` returns; or None, and why it refuses is added to the reasons, to be said together with others."""
-    try:
-        return make()
-    except SpinError as error:
-        reasons.append(str(error))
-        return None
 
 
 def refusal_of_trainer(error: Exception, peft_config: Any) -> RecipeError:

@@ -33,9 +33,9 @@ def adapter(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     found = hub.repositories["model", "org/sft-adapter"] = Repository()
     found.branches["main"] = runs.contents(folder) | {"checkpoint-5/tokenizer.json": b"{}", "training_args.bin": b"x"}
     found.commit("main", "all")
-    adapters._snapshot.cache_clear()
+    adapters._fetch.cache_clear()
     yield folder
-    adapters._snapshot.cache_clear()
+    adapters._fetch.cache_clear()
 
 
 def test_a_run_starts_from_it_as_from_its_folder(

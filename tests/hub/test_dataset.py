@@ -11,7 +11,7 @@ import tiny
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.generation.store import SCHEMA, Generations
-from spin_trl.hub.dataset import MESSAGES, PLAIN, RENDERED, form_of, info_of, pairs_of, write_pairs
+from spin_trl.hub.dataset import MESSAGES_LAYOUT, PLAIN, RENDERED, form_of, info_of, pairs_of, write_pairs
 
 
 def prepared(rows: Dataset) -> Dataset:
@@ -35,8 +35,8 @@ def answered(rows: Dataset, texts: list[str], reasons: list[str] | None = None, 
 def test_conversations_become_messages() -> None:
     source = tiny.sft(3, "multi-turn")
     rows = prepared(source)
-    assert form_of(rows) == MESSAGES
-    found = list(pairs_of(rows, answered(rows, ["a boat", "a kite", ""]), tiny.tokenizer(), MESSAGES))
+    assert form_of(rows) == MESSAGES_LAYOUT
+    found = list(pairs_of(rows, answered(rows, ["a boat", "a kite", ""]), tiny.tokenizer(), MESSAGES_LAYOUT))
     assert [pair["prompt"] for pair in found] == [row["messages"][:3] for row in source]
     assert [pair["chosen"] for pair in found] == [row["messages"][3:] for row in source]
     assert found[0]["rejected"] == [{"role": "assistant", "content": "a boat"}]

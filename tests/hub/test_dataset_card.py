@@ -6,7 +6,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from hub.server import LocalHub
-from spin_trl.hub.dataset import MESSAGES, PairsInfo
+from spin_trl.hub.dataset import MESSAGES_LAYOUT, PairsInfo
 from spin_trl.hub.dataset_card import DatasetFacts, Generator, dataset_card
 from spin_trl.lineage import Origin
 
@@ -17,8 +17,8 @@ def facts(**changes) -> DatasetFacts:
     usual = {
         "name": "my-run",
         "pairs": [
-            PairsInfo(0, MESSAGES, 1000, {"eos": 900, "length": 100}, 5),
-            PairsInfo(1, MESSAGES, 1000, {"eos": 1000}, 10),
+            PairsInfo(0, MESSAGES_LAYOUT, 1000, {"eos": 900, "length": 100}, 5),
+            PairsInfo(1, MESSAGES_LAYOUT, 1000, {"eos": 1000}, 10),
         ],
         "generators": {
             0: Generator("start", f"org/base@{SHA}", "aabb"),

@@ -11,11 +11,12 @@ from datasets import load_from_disk
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from runs import build, entry, steps, tensors, weights
+from runs import build, entry, logp, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
 from spin_trl.play.baseline import supervised_args
 from spin_trl.run.directory import arm_name
+from spin_trl.training.supervised import Trainer
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
@@ -144,10 +145,8 @@ def test_names_of_arms() -> None:
 
 def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked: worked out by hand."""
-    from runs import logp
-
     losses: list[float] = []
-    original = baseline.Trainer.log
+    original = Trainer.log
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         losses.extend([logs["loss"]] if "loss" in logs else [])
@@ -157,7 +156,7 @@ def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeyp
     run = build(llama_folder, num_iterations=1, baseline="sft", per_device_train_batch_size=12)
     for phase in ("start", "train", "evaluate"):
         run.run_phase(phase, 0)
-    monkeypatch.setattr(baseline.Trainer, "log", log)
+    monkeypatch.setattr(Trainer, "log", log)
     run.run_phase("baseline", 0)
     model, rows = AutoModelForCausalLM.from_pretrained(llama_folder), load_from_disk("run/data/train")
     total = -sum(logp(model, row["prompt_ids"], row["real_ids"]) for row in rows)

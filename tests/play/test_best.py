@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runs import build
+from spin_trl import SelfPlayConfig
 from spin_trl.evaluation.selection import Measured, Metric
 from spin_trl.play import best, loop
 from spin_trl.play.best import best_of
@@ -38,9 +39,7 @@ def played(model: Path, marks: list[float], **settings: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     """`metric_for_best_iteration: score` wants a scorer's name in the settings; these tests pass functions."""
-    from spin_trl.config import loop
-
-    original = loop.SelfPlayConfig.__post_init__
+    original = SelfPlayConfig.__post_init__
 
     def post_init(self: Any) -> None:
         metric, self.metric_for_best_iteration = self.metric_for_best_iteration, "nll"
@@ -49,7 +48,7 @@ def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
         original(self)
         self.metric_for_best_iteration = metric
 
-    monkeypatch.setattr(loop.SelfPlayConfig, "__post_init__", post_init)
+    monkeypatch.setattr(SelfPlayConfig, "__post_init__", post_init)
 
 
 def test_a_worse_iteration_never_takes_the_place_of_a_better_one(

@@ -12,7 +12,8 @@ import tiny
 from runs import build
 from spin_trl.generation.store import STORE_MANIFEST
 from spin_trl.models.digest import digest
-from spin_trl.play.same_start import adapter_configs, base_of, is_same_start, point_adapters_at_start, set_base
+from spin_trl.play.same_start import is_same_start, point_adapters_at_start
+from spin_trl.run.adapter_bases import named_base
 from spin_trl.run.run import Run
 
 
@@ -33,21 +34,6 @@ def begun(model: Path, before: str) -> tuple[Run, Path]:
     return run, written(adapter, before)
 
 
-def test_a_base_is_named_anew_and_all_else_stays(tmp_path: Path) -> None:
-    path = written(tmp_path / "adapter_config.json", "before")
-    set_base(path, "now")
-    assert base_of(path) == "now"
-    assert json.loads(path.read_text(encoding="utf-8")) == {"r": 4, "base_model_name_or_path": "now"}
-
-
-def test_adapters_of_iterations_and_arms_are_found(llama_folder: Path) -> None:
-    """Models without an adapter are passed over."""
-    run, first = begun(llama_folder, "before")
-    arm = written(run.directory.own("baseline/sft/iteration-0") / "model" / "adapter_config.json", "before")
-    (run.directory.own("iteration-1") / "model").mkdir(parents=True)
-    assert sorted(adapter_configs(run.directory)) == sorted([first, arm])
-
-
 @pytest.mark.parametrize(
     ("base", "is_moved"),
     [("before", True), ("another", False), ("org/on-the-hub", False)],
@@ -57,7 +43,7 @@ def test_only_adapters_of_the_start_are_pointed_at_it(base: str, is_moved: bool,
     run, adapter = begun(llama_folder, "before")
     written(adapter, base)
     point_adapters_at_start(run)
-    assert base_of(adapter) == (str(llama_folder) if is_moved else base)
+    assert named_base(adapter) == (str(llama_folder) if is_moved else base)
 
 
 def test_a_base_that_is_there_stays(llama_folder: Path, tmp_path: Path) -> None:
@@ -65,11 +51,11 @@ def test_a_base_that_is_there_stays(llama_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     run, adapter = begun(llama_folder, str(tmp_path / "elsewhere"))
     point_adapters_at_start(run)
-    assert base_of(adapter) == str(tmp_path / "elsewhere")
+    assert named_base(adapter) == str(tmp_path / "elsewhere")
     run.model = "org/model"
     written(adapter, "before")
     point_adapters_at_start(run)
-    assert base_of(adapter) == "before"
+    assert named_base(adapter) == "before"
 
 
 def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path, tmp_path: Path) -> None:

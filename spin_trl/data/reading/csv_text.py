@@ -20,7 +20,7 @@ from ...errors import DataError
 from ..columns import UNREADABLE
 from ..holdings import TRUTHS
 from .exact_json import ExactJson
-from .json_text import MESSAGES, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
+from .json_text import MESSAGE_COLUMNS, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
 from .lines import BadLines, byte_lines, decoded
 
@@ -73,7 +73,7 @@ def _truth_parser(*, required: bool) -> Callable[[str], bool | None]:
     return parse
 
 
-_MESSAGES = Parsed(MESSAGES, messages_of, ExactJson())
+_MESSAGES = Parsed(MESSAGE_COLUMNS, messages_of, ExactJson())
 _LABEL = Parsed(
     "true or false (or 1 or 0), as in TRL's unpaired preferences", _truth_parser(required=True), Value("bool")
 )
@@ -301,7 +301,7 @@ class CsvRows:
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    bad.add(self._where(before, reader.line_num), _reason(error, self.separator))
+                    bad.add(self._where(before, reader.line_num), _reason_of_csv(error, self.separator))
                     before = reader.line_num
                     continue
                 where, before = self._where(before, reader.line_num), reader.line_num
@@ -366,14 +366,15 @@ def _hint_on_cell(name: str, cell: str) -> str:
     return advice_on(cell)
 
 
-def _reason(error: csv.Error, separator: str) -> str:
+def _reason_of_csv(error: csv.Error, separator: str) -> str:
     """What is wrong with a row's quotes, in other words than csv's."""
     text = str(error)
     if "unexpected end of data" in text:
         return "a quote is opened here and not closed until the end of the file."
     if "expected after" in text:
+        expected = SEPARATOR_NAMES.get(separator, repr(separator))
         return (
-            f"a quoted field goes on after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} must follow. A "
+            f"a quoted field goes on after its closing quote, where {expected} must follow. A "
             'quote inside a quoted field is written twice: "".'
         )
     if "new-line character" in text:

@@ -52,7 +52,7 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     Raises:
         DataError: there are none, or there are several configurations and none of them is named.
     """
-    path = _snapshot(path)
+    path = _snapshot_of_hub(path)
     try:
         with quiet("huggingface_hub.repocard"):  # which warns of a README.md that is only there to be read
             builder = load_dataset_builder(str(_mirrored(path)), config)
@@ -114,7 +114,7 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Path]:
     )
 
 
-def _snapshot(path: Path) -> Path:
+def _snapshot_of_hub(path: Path) -> Path:
     """The current snapshot, where a folder is that of a repository in the Hub's cache."""
     current = path / "refs" / "main"
     if not current.is_file():

@@ -15,7 +15,7 @@ from ...errors import DataError
 from .folder import Folder, described_by, format_of, look_into
 
 
-def fetched(name: str, config: str | None, revision: str | None) -> Folder | None:
+def fetched_files(name: str, config: str | None, revision: str | None) -> Folder | None:
     """The files of a dataset on the Hub that consists of CSV; None: it consists of something else.
 
     Where the Hub can't be reached, what was fetched earlier is taken.
@@ -38,11 +38,11 @@ def fetched(name: str, config: str | None, revision: str | None) -> Folder | Non
     files = [file for found in (builder.config.data_files or {}).values() for file in found]
     if format_of(builder) != "csv" or not all(file.startswith("hf://datasets/") for file in files):
         return None
-    inside = [_inside(file, name) for file in files]
+    inside = [_path_in_repository(file, name) for file in files]
     snapshot = Path(
         snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["README.md", *inside])
     )
-    return described_by(builder, lambda file: snapshot / _inside(file, name))
+    return described_by(builder, lambda file: snapshot / _path_in_repository(file, name))
 
 
 def _fetched_earlier(name: str, config: str | None, revision: str | None) -> Folder | None:
@@ -59,6 +59,6 @@ def _fetched_earlier(name: str, config: str | None, revision: str | None) -> Fol
     return folder if folder.format == "csv" else None
 
 
-def _inside(file: str, name: str) -> str:
+def _path_in_repository(file: str, name: str) -> str:
     """A file's path in its repository, of `hf://datasets/NAME@COMMIT/PATH`."""
     return file.removeprefix("hf://datasets/").removeprefix(name).partition("/")[2]

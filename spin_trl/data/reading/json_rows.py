@@ -172,7 +172,7 @@ def json_rows(
         try:
             row = _parse(line)
         except (ValueError, RecursionError) as error:
-            yield from bad.rows(f"line {number}", f"{_reason(error)}: {line[:60]!r}.{_advice(error)}")
+            yield from bad.rows(f"line {number}", f"{_reason_of_json(error)}: {line[:60]!r}.{_advice_on_json(error)}")
             continue
         if number == 1 and is_alone:
             _refuse_columns(path, row)
@@ -189,12 +189,12 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
-def _reason(error: Exception) -> str:
+def _reason_of_json(error: Exception) -> str:
     """Why a line can't be read."""
     return str(error) if str(error).startswith("not UTF-8") else f"not valid JSON ({error})"
 
 
-def _advice(error: Exception) -> str:
+def _advice_on_json(error: Exception) -> str:
     """What to do about a text that is not valid JSON, where that is known."""
     if not isinstance(error, json.JSONDecodeError):
         return ""
@@ -258,10 +258,10 @@ def _whole_file(
     except json.JSONDecodeError as error:
         problem = f"{error.msg}, column {error.colno}"
         raise DataError(
-            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice(error)}"
+            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice_on_json(error)}"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} can't be read: {_reason(error)}.") from error
+        raise DataError(f"{path} can't be read: {_reason_of_json(error)}.") from error
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
         value = _rows_under_key(path, value, split)

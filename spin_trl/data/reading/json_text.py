@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-MESSAGES = "a list of messages in JSON"
+MESSAGE_COLUMNS = "a list of messages in JSON"
 """What a text must hold that stands for a conversation."""
 
 

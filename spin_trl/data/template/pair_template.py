@@ -120,7 +120,7 @@ class PairTemplate:
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = _parsed(tools)
-        found = {notes.TEMPLATED} if is_templated(prompt, self._opening(), self.tokenizer.bos_token) else set()
+        found = {notes.TEMPLATED_BEFORE} if is_templated(prompt, self._opening(), self.tokenizer.bos_token) else set()
         rendered = self._split(prompt, response, options)
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
         end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end

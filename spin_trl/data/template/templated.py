@@ -25,7 +25,7 @@ KNOWN = (
 )
 """What usual templates write before a user's text."""
 
-_TOKEN = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+_MARKER_TOKEN = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 _TEXTS = tuple(f"Qz{number}turnzQ" for number in range(4))
 
 
@@ -64,11 +64,11 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
         return None
     first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
     common = _common_end(first, second)
-    token = _TOKEN.search(common)
-    closing = _TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
+    token = _MARKER_TOKEN.search(common)
+    closing = _MARKER_TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
     ends = [*ends, closing[0]] if closing is not None else ends
     while token is not None and token[0] in ends:
-        token = _TOKEN.search(common, token.end())
+        token = _MARKER_TOKEN.search(common, token.end())
     return None if token is None else Opening(common[token.start() :].strip(), token[0])
 
 

@@ -1,0 +1,33 @@
+"""Errors name the nearest name, and reasons against something are collected and said together."""
+
+import pytest
+
+from spin_trl.errors import DataError, RecipeError, nearest, noted, refuse_unplayable
+
+
+def test_the_nearest_name_ends_a_sentence() -> None:
+    assert nearest("winrate", ["nll", "win_rate"]) == "; did you mean 'win_rate'?"
+    assert nearest("banana", ["nll", "win_rate"]) == "."
+
+
+def test_why_something_is_refused_is_noted_and_nothing_else() -> None:
+    def refuse() -> int:
+        raise DataError("no rows")
+
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    reasons = ["first"]
+    assert noted(reasons, lambda: 7) == 7
+    assert noted(reasons, refuse) is None
+    assert reasons == ["first", "no rows"]
+    with pytest.raises(ZeroDivisionError):
+        noted(reasons, fail)
+
+
+def test_reasons_are_said_once_and_together() -> None:
+    refuse_unplayable([])
+    with pytest.raises(RecipeError, match=r"^one$"):
+        refuse_unplayable(["one", "one"])
+    with pytest.raises(DataError, match=r"^2 settings can't be played:\n- one\n- two$"):
+        refuse_unplayable(iter(["one", "two"]), DataError)
