@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config.iteration import SPINConfig
-    from .config.loop import SelfPlayConfig, StartConfig
+    from .config.loop import SelfPlayConfig
+    from .config.start import StartConfig
     from .play.loop import SelfPlay
     from .training.collator import DataCollatorForSelfPlay
     from .training.trainer import SPINTrainer
@@ -20,7 +21,7 @@ _MODULES = {
     "SPINTrainer": ".training.trainer",
     "SelfPlay": ".play.loop",
     "SelfPlayConfig": ".config.loop",
-    "StartConfig": ".config.loop",
+    "StartConfig": ".config.start",
 }
 
 __all__ = [

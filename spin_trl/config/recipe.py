@@ -26,10 +26,11 @@ from . import credentials, shipped
 from .checks import as_mapping
 from .data import DataConfig
 from .iteration import DPO_ONLY, SPINConfig
-from .loop import PER_ITERATION, SelfPlayConfig, StartConfig
+from .loop import PER_ITERATION, SelfPlayConfig
 from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
 from .plain import differences_from_defaults
+from .start import StartConfig
 
 logger = logging.getLogger(__name__)
 

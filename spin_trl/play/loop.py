@@ -22,7 +22,8 @@ from trl import DPOConfig
 
 from ..config import credentials
 from ..config.iteration import SPINConfig
-from ..config.loop import SelfPlayConfig, StartConfig
+from ..config.loop import SelfPlayConfig
+from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
@@ -41,7 +42,7 @@ from ..run.settings import freeze, python_settings, renew
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..training.supervised import save_model
 from .best import deliver_best, tidy
-from .console import Figures, all_figures, phase_line, show, table_so_far
+from .console import Figures, all_figures, phase_line, show, table_so_far, watched
 from .gate import Verdict, judge, settle
 from .given import keep_adapter, tokenizer_of
 from .phases import Launch, in_this_process, training_plugin
@@ -49,7 +50,6 @@ from .prepare import prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import is_same_start, point_adapters_at_start
 from .trackers import track
-from .watch import watched
 
 logger = logging.getLogger(__name__)
 

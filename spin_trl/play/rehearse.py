@@ -28,8 +28,8 @@ from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
-from ..config.loop import StartConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
+from ..config.start import StartConfig
 from ..errors import SpinError, noted
 from ..models.adapters import (
     adapter_refusals,

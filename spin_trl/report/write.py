@@ -23,13 +23,13 @@ from ..evaluation.degeneration import findings
 from ..files import read_json, write_atomically
 from ..run.directory import START, RunDirectory, baseline_stage, iteration_stage
 from ..run.journal import OF_THE_HUB, Journal
-from .data import remarks_on_data
 from .formats import duration
 from .html.charts import all_charts
 from .html.page import Page, render
 from .html.samples import Shown, choose_samples, sections
 from .record import ITERATION_OF_START as BEFORE_THE_FIRST
 from .record import SELF_PLAY, RunRecord, Stage
+from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict

@@ -17,7 +17,8 @@ from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
-from ..config.loop import SelfPlayConfig, StartConfig, iteration_settings
+from ..config.loop import SelfPlayConfig, iteration_settings
+from ..config.start import StartConfig
 from ..counts import counted
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate

@@ -20,7 +20,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
-from ..config.loop import SelfPlayConfig, StartConfig
+from ..config.loop import SelfPlayConfig
+from ..config.start import StartConfig
 from ..counts import counted, with_article
 from ..data.columns import is_preference, is_sft
 from ..data.unused import not_sft

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import tiny
 from runs import ROWS, build, entry, logp, steps, weights
-from spin_trl.config.loop import StartConfig
+from spin_trl.config.start import StartConfig
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.training.scratch import END, TURN, TURN_END, build_tokenizer

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from spin_trl.report.live import Status, clock, status_line, view
+from spin_trl.report.status import Status, clock, status_line, view
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from runs import build
 from spin_trl import SelfPlay
 from spin_trl.play.console import table_so_far
-from spin_trl.report.live import Status, view
+from spin_trl.report.status import Status, view
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
