@@ -1,14 +1,18 @@
 """Where a run's model and data come from: names on the Hub with their commits, and no path of this machine."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
 
 import tiny
-from spin_trl.lineage import Origin, dataset_origin, model_origin, origin_from
+from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.lineage import Origin, base_model, complete_card, dataset_origin, model_origin, origin_from
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -60,3 +64,98 @@ def test_an_origin_outlives_the_journal() -> None:
     assert origin_from(origin.as_dict()) == origin
     assert origin_from({}) is None
     assert origin_from("org/data") is None
+
+
+# ---- cards and chains of folders ------------------------------------------------------------------------------------
+
+CARD = """---
+library_name: transformers
+base_model: {base}
+---
+# A model
+"""
+
+
+def folder_with(path: Path, *, card: str | None = None, adapter_of: str | None = None) -> Path:
+    """A model folder as far as its lineage goes."""
+    path.mkdir(parents=True)
+    if card is not None:
+        (path / "README.md").write_text(card, encoding="utf-8")
+    if adapter_of is not None:
+        (path / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": adapter_of}), encoding="utf-8"
+        )
+    return path
+
+
+def test_the_root_is_found_through_cards_and_adapters(tmp_path: Path) -> None:
+    """Iteration after iteration, folder by folder, up to a name on the Hub."""
+    first = folder_with(tmp_path / "0", card=CARD.format(base="org/start"))
+    second = folder_with(tmp_path / "1", adapter_of=str(first))
+    third = folder_with(tmp_path / "2", card=CARD.format(base=str(second)))
+    assert base_model(third) == "org/start"
+    assert base_model("org/start") == "org/start"
+
+
+def test_a_root_may_be_unknown(tmp_path: Path) -> None:
+    """No card, a card without a base, a card with broken metadata, a circle of folders: no root, and no endless search."""
+    assert base_model(folder_with(tmp_path / "bare")) is None
+    assert base_model(folder_with(tmp_path / "text", card="# Just text\n")) is None
+    assert base_model(folder_with(tmp_path / "broken", card="---\nbase_model: [\n---\n")) is None
+    circle = folder_with(tmp_path / "circle", card=CARD.format(base=str(tmp_path / "circle")))
+    assert base_model(circle) != "org/start"
+
+
+def test_a_card_may_list_its_bases(tmp_path: Path) -> None:
+    """The Hub allows a list; the first is the one that training started from."""
+    listed = folder_with(tmp_path / "listed", card=CARD.format(base="\n- org/first\n- org/second"))
+    assert base_model(listed) == "org/first"
+
+
+def test_a_card_from_the_hub_is_left_as_it_is(tmp_path: Path) -> None:
+    """TRL knows the base then."""
+    path = tmp_path / "README.md"
+    path.write_text(CARD.format(base="org/start"), encoding="utf-8")
+    before = path.read_bytes()
+    complete_card(path, "org/start")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("base", ["org/start", None])
+@pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
+def test_a_trained_models_card_names_its_origin(base: str | None, peft: bool, tmp_path: Path) -> None:
+    """TRL alone would write "fine-tuned version of None" and lose `base_model`; tags and paper are SPIN's."""
+    start = tiny.save(tmp_path / "start")
+    if base is not None:
+        (start / "README.md").write_text(CARD.format(base=base), encoding="utf-8")
+    args = SPINConfig(
+        "out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, save_strategy="no", max_length=64
+    )
+    trainer = SPINTrainer(
+        str(start),
+        args=args,
+        train_dataset=tiny.sft(2),
+        peft_config=LoraConfig(task_type="CAUSAL_LM") if peft else None,
+    )
+    trainer.create_model_card(model_name="mine")
+    card = ModelCard.load("out/README.md")
+    assert "None" not in card.text
+    assert card.data.base_model == base
+    said = "fine-tuned version of [org/start](https://huggingface.co/org/start)" if base else "trained from scratch"
+    assert said in card.text
+    assert {"trl", "dpo", "spin"} <= set(card.data.tags)
+    assert "2401.01335" in card.text
+    assert str(tmp_path) not in card.content, "no path of this machine"
+
+
+def test_a_card_is_written_with_the_models_of_an_object_too(tmp_path: Path) -> None:
+    """A model object that came from a folder has that folder's lineage."""
+    start = tiny.save(tmp_path / "start")
+    (start / "README.md").write_text(CARD.format(base="org/start"), encoding="utf-8")
+    args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, max_length=64)
+    model = AutoModelForCausalLM.from_pretrained(start)
+    trainer = SPINTrainer(model, args=args, train_dataset=tiny.sft(2), processing_class=tiny.tokenizer())
+    trainer.create_model_card(model_name="mine", dataset_name="org/data")
+    card = ModelCard.load("out/README.md")
+    assert card.data.base_model == "org/start"
+    assert "org/data" in card.content

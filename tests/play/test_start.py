@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from runs import ROWS, build, entry, logp, steps, weights
 from spin_trl.config.start import StartConfig
-from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.training.scratch import END, TURN, TURN_END, build_tokenizer
+from spin_trl.training.scratch import TURN_END
 
 SMALL: dict[str, Any] = {
     "start_hidden_size": 32,
@@ -29,72 +28,6 @@ def from_scratch(run_dir: str = "run", kind: str = "bpe", **settings: Any) -> An
     """A run that builds its start."""
     start = StartConfig(**{**SMALL, "start_tokenizer": kind, **settings.pop("start", {})})
     return build(None, run_dir, start=start, **{"num_iterations": 1, "max_length": 96, **settings})
-
-
-# ---- tokenizers ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["Ann paints a red boat.", "naïve – 日本 🙂\n\ttab  two spaces ", "<|im_start|> no"])
-def test_bytes_encode_any_text(text: str) -> None:
-    """A byte-level vocabulary gives every text back exactly, seen or not."""
-    tokenizer = build_tokenizer(iter(["red boat"] * 9), StartConfig(**SMALL), 64)
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert len(tokenizer) <= 300
-
-
-def characters(*texts: str, chats: bool) -> PreTrainedTokenizerBase:
-    """A `char` tokenizer of these texts."""
-    return build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer="char"), 64, chats=chats)
-
-
-def test_characters_are_one_token_each() -> None:
-    """Those of the data; nothing else is in the vocabulary but the three special tokens."""
-    tokenizer = characters("abc b", "cd", chats=False)
-    assert sorted(set(tokenizer.get_vocab()) - {END, TURN, TURN_END}) == [" ", "a", "b", "c", "d"]
-    ids = tokenizer("dab c")["input_ids"]
-    assert len(ids) == 5
-    assert tokenizer.decode(ids) == "dab c"
-
-
-def test_a_character_that_was_not_seen_does_not_end_the_text() -> None:
-    """It is the unknown token, which is not EOS, and what follows is kept."""
-    tokenizer = characters("abcd", chats=False)
-    ids = tokenizer("b\u00e9cd")["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(ids) == ["b", tokenizer.unk_token, "c", "d"]
-    assert tokenizer.unk_token_id not in (None, tokenizer.eos_token_id)
-
-
-def test_characters_of_plain_text_end_with_eos_alone() -> None:
-    """No response of plain text has the end of a turn, so a sampled one does not end an answer."""
-    tokenizer = characters("abcd", chats=False)
-    assert tokenizer.chat_template is None
-    assert PairTemplate(tokenizer).eos_ids == [tokenizer.convert_tokens_to_ids(END)]
-
-
-def test_characters_of_conversations_have_tokens_for_what_the_template_writes() -> None:
-    """Roles and line breaks, which no message of the data may hold; a turn ends an answer, too."""
-    tokenizer = characters("abcd", chats=True)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "ab"}], tokenize=False, add_generation_prompt=True
-    )
-    assert text == "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert PairTemplate(tokenizer).eos_ids == tokenizer.convert_tokens_to_ids([END, TURN_END])
-
-
-@pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_a_tokenizer_can_end_pad_and_chat(kind: str, tmp_path: Path) -> None:
-    """EOS, padding, and a chat template whose turns are single tokens; all survives saving."""
-    texts = ["user assistant system hello there\n"]
-    build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer=kind), 64).save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    assert tokenizer.eos_token == tokenizer.pad_token == END
-    assert tokenizer.model_max_length == 64
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], add_generation_prompt=True)[
-        "input_ids"
-    ]
-    assert tokenizer.decode(ids) == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
-    assert ids.count(tokenizer.convert_tokens_to_ids(TURN)) == 2
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------
