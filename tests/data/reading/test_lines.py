@@ -71,6 +71,7 @@ def test_lines_are_the_same_however_they_are_stored(way: str, tmp_path: Path) ->
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
         (b"\xff\xfea\x00b", "begins as UTF-16, but goes on as something else"),
     ],
+    ids=["gzip", "lzma", "zip", "two members", "git lfs", "utf-16"],
 )
 def test_a_file_that_is_damaged_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "rows").write_bytes(content)
