@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-numeric test-anywhere lint types format benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere lint types format benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -16,7 +16,10 @@ help:            ## what can be made
 quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
 	$(BIN)/spin-trl run quickstart
 
-test: $(READY)   ## set up, then run every test
+test: $(READY)   ## set up, then test every promise once, in minutes
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY)  ## set up, then run every test: families of models, whole recipes, several processes, kills, too
 	$(BIN)/python -m pytest -n 2
 
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers

@@ -197,6 +197,7 @@ def test_without_a_gpu_real_shapes_are_not_played(tmp_path: Path) -> None:
     assert checks.gpu_or_tiny(dataclasses.replace(real, on_gpu=True)) is None
 
 
+@pytest.mark.slow
 def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
     """The whole script with small shapes: every check ends well, or says why it is not for this device."""
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--minutes", "8", "--out", str(tmp_path)]

@@ -133,6 +133,7 @@ def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
     )
 
 
+@pytest.mark.slow
 def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
     assert main(["run", recipe(), "--learning_rate", "[1e-3,5e-4]", "--smoke"]) == 0
     frozen = yaml.safe_load(Path("runs/my-smoke/recipe.yaml").read_text(encoding="utf-8"))
@@ -362,6 +363,7 @@ def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
     """Ctrl-C, and a scheduler's SIGTERM, as a process sees them."""

@@ -78,6 +78,7 @@ def test_a_model_without_a_config_is_refused(tmp_path, capsys):
     assert "config.json" in message
 
 
+@pytest.mark.slow
 def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
     """With its configuration and tokenizer; the weights beside them are not looked at."""
     import huggingface_hub.constants
@@ -105,6 +106,7 @@ def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
     assert "The run does not fit tiny as it is." in shown
 
 
+@pytest.mark.slow
 def test_advice_is_planned_again(tmp_path):
     """Every change is smaller than the one before it, and the last one fits."""
     config = small(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
@@ -125,6 +127,7 @@ def test_advice_is_planned_again(tmp_path):
     assert peaks[-1] <= limit
 
 
+@pytest.mark.slow
 def test_a_start_from_scratch_is_planned_with_its_own_data(capsys, monkeypatch):
     """The quickstart: its tokenizer is built, its rows are counted, θ_0's training is a phase."""
     monkeypatch.setenv("COLUMNS", "160")

@@ -16,6 +16,7 @@ WRITE = "`.venv/bin/python tests/compatibility/write_table.py` writes the README
 README = block((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_the_readme_shows_what_a_family_does(family: ModelFamily, tmp_path: Path) -> None:
     """Generation, training, sharing, saving, LoRA and 4-bit, each with the reason where it can't be had."""
@@ -72,6 +73,7 @@ def test_answers_that_are_mixed_up_show_and_so_does_training_that_stands_still(
     assert cells["LoRA"] == cells["4-bit"] == "no: training moves nothing"
 
 
+@pytest.mark.slow
 def test_models_that_load_with_other_weights_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is loaded is not what was trained, and the adapter's base is another model."""
     other = tiny.model("llama", seed=1, vocab_size=len(llama().tokenizer()))

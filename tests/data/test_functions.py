@@ -94,6 +94,7 @@ def test_a_function_of_the_users_that_fails_is_named_with_its_line(here: Path) -
             score_of(lambda p, r, g, wrong=wrong: wrong, "", "", "")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_python_m_does_not_take_libraries_from_the_current_folder(here: Path) -> None:
     """`python -m` puts that folder first."""
     for name in ("types", "json", "random", "numpy", "datasets", "argparse"):

@@ -304,6 +304,7 @@ def test_how_many_prompts_are_held_out(prompts: int, fraction: float, most: int,
 # ---- memory -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell memory from mapped files")
 def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows go through Arrow files: 3,000 rows more, of 1,000 tokens each, take less than 12 MB more at the peak.

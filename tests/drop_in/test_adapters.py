@@ -115,6 +115,7 @@ def test_an_adapter_that_was_trained_before_is_its_own_reference(
     assert not any(parameter.requires_grad for name, parameter in spin.model.named_parameters() if sort(name) == "ref")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_config", [True, False], ids=["config", "model"])
 def test_gradient_checkpointing_changes_no_number(as_config: bool, folder: str, llama_folder: Path) -> None:
     """Recomputed activations give the adapter the gradients that kept ones give."""

@@ -58,6 +58,7 @@ LOSS_AT_THE_REFERENCE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_parameter_of_every_architecture_learns(architecture: str, folder: str) -> None:
     """Dense, mixture and hybrid models train from their id, and both classes arrive at the same weights."""
@@ -86,6 +87,7 @@ def test_every_loss_starts_at_its_own_value(loss_type: str, kind: Kind, llama_fo
     assert steps(trainer, "rewards/margins")[0] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", [*LOSS_AT_THE_REFERENCE, "sft"])
 def test_every_loss_trains_alike_away_from_the_reference(loss_type: str, folder: str, llama_folder: Path) -> None:
     """With a reference of other weights every term of a loss is at work; training and evaluation agree throughout."""
@@ -155,6 +157,7 @@ def plain_steps(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) ->
     return steps(trainer) + steps(trainer, "grad_norm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

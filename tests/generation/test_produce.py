@@ -158,6 +158,7 @@ def in_this_process(folder: Path) -> GenerationStore:
     return store
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path):
     """`accelerate launch` with two gloo processes on the CPU: the same tokens, and each made its share."""
     launched = launch(tmp_path, tmp_path / "two", processes=2)
@@ -172,6 +173,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
     assert two.table().equals(one.table())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
     """SIGKILL in the middle: the second call makes the rest, and all together is what an undisturbed run makes."""
     killed, whole = tmp_path / "killed", in_this_process(tmp_path / "whole")

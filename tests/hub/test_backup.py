@@ -212,6 +212,7 @@ def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()
 
 
+@pytest.mark.slow
 def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_data_is_not_made_public_unless_that_is_said(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
@@ -265,6 +267,7 @@ def test_data_is_not_made_public_unless_that_is_said(
     assert BRANCH in hub.model(f"{USER}/public").branches
 
 
+@pytest.mark.slow
 def test_what_another_machine_has_gone_on_to_is_not_replaced(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
@@ -287,6 +290,7 @@ def test_what_another_machine_has_gone_on_to_is_not_replaced(
     assert hub.model(REPO).branches[BRANCH] == ahead
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", ["continue", "overwrite"])
 def test_a_run_that_overwrites_begins_anew(
     existing: str, hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys, monkeypatch

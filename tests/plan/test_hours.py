@@ -76,6 +76,7 @@ def test_a_measured_rate_takes_the_place_of_what_is_assumed(tmp_path):
     assert work[1].seconds["generate"] == pytest.approx(627 * 100 / 500)
 
 
+@pytest.mark.slow
 def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
     """One more forward beside forward, forward again and backward: a quarter of the step."""
     (tmp_path / "b").mkdir()

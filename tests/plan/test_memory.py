@@ -52,6 +52,7 @@ def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
     assert bench.answering().ratio == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.slow
 def test_zephyr_in_eight_shards(tmp_path):
     """ZeRO-3 by hand: 2 bytes a weight, float32 weights and RMSprop's one state, float32 gradients, over 8 GPUs; and as many
     gathered weights as DeepSpeed allows. The cache: 32 layers of 8 heads of 128, keys and values, 2 bytes each.
@@ -77,6 +78,7 @@ def test_zephyr_in_eight_shards(tmp_path):
     assert answering["KV cache"] == pytest.approx(8 * 256 * 32 * 8 * 128 * 2 * 2 * a_layer_twice, rel=0.001)
 
 
+@pytest.mark.slow
 def test_checkpointing_and_smaller_batches_take_less(tmp_path):
     as_is = plan(tmp_path, small(), activation_checkpointing=False, per_device_train_batch_size=8)
     (tmp_path / "b").mkdir()

@@ -51,6 +51,7 @@ def test_an_arm_takes_as_many_steps_from_the_same_start(llama_folder: Path, supe
     assert not list(Path("run/baseline").rglob("train"))
 
 
+@pytest.mark.slow
 def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
     """It lowers the NLL of held-out responses; it has no opponent, so no win rate. Self-play's results don't change."""
     result = build(llama_folder, baseline="sft", num_iterations=1).run()
@@ -61,6 +62,7 @@ def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
     assert weights("alone/iteration-0/model") == weights("run/iteration-0/model")
 
 
+@pytest.mark.slow
 def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
     """A run delivers what self-play made, or the start; the arm is there to compare with."""
     result = build(
@@ -70,6 +72,7 @@ def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
     assert result.best_stage in ("start", "iteration-0")
 
 
+@pytest.mark.slow
 def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
     """With its own name, learning rate and models."""
     build(
@@ -84,6 +87,7 @@ def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervis
     assert weights("run/baseline/sft/iteration-0/model") != weights("run/baseline/sft-smoothing-0.1/iteration-0/model")
 
 
+@pytest.mark.slow
 def test_the_arms_learning_rate_is_the_first_iterations_unless_set(
     llama_folder: Path, supervised: list[dict[str, Any]]
 ) -> None:
@@ -92,6 +96,7 @@ def test_the_arms_learning_rate_is_the_first_iterations_unless_set(
     assert [given["args"].learning_rate for given in supervised] == [1e-2, 1e-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantized", [False, True], ids=["lora", "qlora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_adapters_arm_is_an_adapter(quantized: bool, checkpointing: bool, llama_folder: Path) -> None:
@@ -119,6 +124,7 @@ def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
         run.run_phase("baseline", 0)
 
 
+@pytest.mark.slow
 def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
     """Continuing the run does not train them again."""
     for _ in range(2):
@@ -127,6 +133,7 @@ def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any
     assert steps().count(("train", "baseline/sft/iteration-0")) == 1
 
 
+@pytest.mark.slow
 def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
     """Batch size and seed are self-play's; evaluation, saving and pushing are the loop's business."""
     run = build(
@@ -143,6 +150,7 @@ def test_names_of_arms() -> None:
     assert [arm_name(value) for value in (0.0, 0.1, 0.05)] == ["sft", "sft-smoothing-0.1", "sft-smoothing-0.05"]
 
 
+@pytest.mark.slow
 def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked: worked out by hand."""
     losses: list[float] = []
@@ -164,6 +172,7 @@ def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeyp
     assert math.isfinite(losses[0])
 
 
+@pytest.mark.slow
 def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Path) -> None:
     """At the same point: the difference of their NLL a token, its interval, and both in the table and the plot."""
     result = build(llama_folder, num_iterations=2, baseline="sft").run()

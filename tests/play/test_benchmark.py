@@ -103,6 +103,7 @@ def calls(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "stage"),
     [
@@ -358,6 +359,7 @@ def test_a_prompt_that_leaves_no_room_is_an_error_with_words(fresh, tasks, capsy
     assert "say_colour: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_lora_run_is_evaluated_with_its_adapters(tmp_path, tasks, llama_folder):
     settings = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "num_train_epochs": 6}
     assert main(["run", str(runs.recipe(tmp_path, llama_folder, **settings))]) == 0
@@ -373,6 +375,7 @@ def test_a_lora_run_is_evaluated_with_its_adapters(tmp_path, tasks, llama_folder
             assert [answer[0][0] for answer in sample["resps"]] == pytest.approx(logps, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, llama_folder):
     """A model as an object, a tokenizer of its own, another place."""
     model = tiny.model("llama", seed=3)
@@ -387,6 +390,7 @@ def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, 
         assert samples[0]["resps"][0][0][0] == pytest.approx(expected[0][0], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_was_given_in_python_is_the_runs(tmp_path, tasks, llama_folder):
     """Not the model's own: here they end a turn with other tokens."""
     tokenizer = tiny.tokenizer(eos_token=tiny.END_OF_TEXT, pad_token=tiny.IM_START)
@@ -395,6 +399,7 @@ def test_a_tokenizer_that_was_given_in_python_is_the_runs(tmp_path, tasks, llama
     assert stored(tmp_path / "mine", "start", "pick_colour")["tokenizer_eos_token"][0] == tiny.END_OF_TEXT
 
 
+@pytest.mark.slow
 def test_a_quantised_run_from_python_is_loaded_quantised(tmp_path, tasks, monkeypatch):
     folder = tiny.save(tmp_path / "model", tiny.model("llama"))
     quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
@@ -439,6 +444,7 @@ def test_it_needs_no_data(fresh, tasks):
     evaluate(fresh, tasks)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
     """The same few-shot examples, too, which the harness draws anew for every process if it is left to share."""
     path = tasks / "pick_colour.yaml"

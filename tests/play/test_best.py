@@ -73,6 +73,7 @@ def test_a_worse_iteration_never_takes_the_place_of_a_better_one(
     assert (Path("run/best") / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) -> None:
     """Self-play that only hurts delivers what it began with."""
     result = played(llama_folder, [5.0, 1.0, 2.0]).run()
@@ -81,6 +82,7 @@ def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) 
     assert Path("run/best").resolve() == llama_folder.resolve()
 
 
+@pytest.mark.slow
 def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even for a moment: called again, or with fewer iterations, it does not go through earlier bests."""
     played(llama_folder, [0.0, 1.0, 3.0]).run()
@@ -106,12 +108,14 @@ def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
     assert Path("run/best").resolve() == Path("run/iteration-0/model").resolve()
 
 
+@pytest.mark.slow
 def test_all_models_stay_by_default(llama_folder: Path) -> None:
     """`keep_iterations` is a choice."""
     played(llama_folder, [0.0, 1.0, 2.0]).run()
     assert [Path(f"run/iteration-{t}/model").exists() for t in (0, 1)] == [True, True]
 
 
+@pytest.mark.slow
 def test_the_default_metric_is_the_held_out_nll_and_less_is_better(llama_folder: Path) -> None:
     """Without a scorer the run still knows its best."""
     result = build(llama_folder, num_iterations=2).run()

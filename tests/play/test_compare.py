@@ -55,6 +55,7 @@ def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoo
     assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
 
 
+@pytest.mark.slow
 def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
     """Made once, and the same files: θ_0's answers to training and held-out prompts, and the data."""
     for seed in (42, 1042):
@@ -69,6 +70,7 @@ def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
     objectives = {name: runs.entry("train", "iteration-1", arm(compared, name)) for name in ("sigmoid", "iris")}
     assert objectives["sigmoid"]["objective"] == {"beta": 0.4}
@@ -83,6 +85,7 @@ def test_every_arm_has_its_own_settings_and_no_other(compared: Path) -> None:
     assert (tspin.args.losses, tspin.args.loss_weights) == (["tspin", "sft"], [1.0, 0.1])
 
 
+@pytest.mark.slow
 def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))
     assert found["arms"] == list(ARMS)
@@ -91,6 +94,7 @@ def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
     assert set(map(tuple, steps.values())) == {(3.0, 3.0)}
 
 
+@pytest.mark.slow
 def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     """Worked out anew from what the runs have measured."""
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
@@ -115,6 +119,7 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     assert (compared / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
     """Prompt by prompt with each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
@@ -138,6 +143,7 @@ def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
     assert f"{difference:+.3f} [" in lines[0]
 
 
+@pytest.mark.slow
 def test_the_same_command_plays_nothing_again(compared: Path, llama_folder: Path, capfd: Any) -> None:
     before = runs.contents(compared, ignore=("plot.png",))
     recipe = compared.parent / "small.yaml"
@@ -176,6 +182,7 @@ def test_what_can_not_be_compared_is_refused(
     assert not (tmp_path / "r/run").exists()
 
 
+@pytest.mark.slow
 def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llama_folder: Path) -> None:
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     comparison = Comparison(str(recipe), [], ["sigmoid", "space", "spif"], devices=2)
@@ -193,6 +200,7 @@ def test_an_arm_that_fails_does_not_take_the_others_with_it(tmp_path: Path, llam
     assert "space" not in figures
 
 
+@pytest.mark.slow
 def test_a_run_that_has_begun_is_not_given_another_start(compared: Path, tmp_path: Path) -> None:
     target = RunDirectory(tmp_path / "target")
     target.path.mkdir()
@@ -201,6 +209,7 @@ def test_a_run_that_has_begun_is_not_given_another_start(compared: Path, tmp_pat
     assert [path.name for path in target.path.iterdir()] == ["journal.jsonl"]
 
 
+@pytest.mark.slow
 def test_files_are_copied_where_they_can_not_be_linked(
     compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +235,7 @@ def test_the_losses_of_an_arm_take_their_settings_from_recipe_and_command_line(l
         read_recipe(str(recipe), overrides[3:])
 
 
+@pytest.mark.slow
 def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder: Path, tmp_path: Path) -> None:
     recipe = runs.recipe(tmp_path / "r", llama_folder, run_dir=str(compared), learning_rate=3e-2)
     with pytest.raises(RunDirectoryError, match="belongs to a run with other settings"):
@@ -240,6 +250,7 @@ def is_player(process: psutil.Process, folder: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
     """As a scheduler does it; nothing of it is left running."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
@@ -262,6 +273,7 @@ def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_f
     assert not arm(tmp_path / "r/run", "space").joinpath("output.txt").exists()
 
 
+@pytest.mark.slow
 def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Path, llama_folder: Path) -> None:
     """Nothing that was played is played again: the start is taken from whoever has it, the baseline is added."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
@@ -308,6 +320,7 @@ def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) 
         assert (play.on_regression, play.patience) == ("continue", None)
 
 
+@pytest.mark.slow
 def test_an_arm_whose_training_diverges_ends_and_says_so(
     tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -324,6 +337,7 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
     assert set(figures["space"]) == {"0"}
 
 
+@pytest.mark.slow
 def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
     """`spin-trl eval` writes into the journal, too."""
     directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
@@ -332,6 +346,7 @@ def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tm
     assert _figures_of_arm(directory, "iteration-0", "iris", 0, 42) == [before]
 
 
+@pytest.mark.slow
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
     """Its directory can be the recipe, but not the place."""
     run = arm(compared, "sigmoid")

@@ -16,6 +16,8 @@ from spin_trl.cli import main
 from spin_trl.cli.session import session_of
 from spin_trl.run.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
 import os, sys

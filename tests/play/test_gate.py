@@ -30,6 +30,7 @@ def phases(run_dir: str = "run") -> list[str]:
     return [stage for phase, stage in steps(run_dir) if phase == "train"]
 
 
+@pytest.mark.slow
 def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tiny untrained model's answers are cut; that is said of the start and of every iteration, once."""
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
@@ -64,6 +65,7 @@ def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys:
     assert len(journal()) == count
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     """The thresholds decide how far a run goes, not what comes out: they may change."""
     settings = {"num_iterations": 2, "max_new_tokens": 4}
@@ -119,6 +121,7 @@ def test_a_plateau_is_a_win_rate_of_one_half_that_is_known(
     assert plateau({"win_rate": 0.5, "held_out": 200.0}) is None
 
 
+@pytest.mark.slow
 def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +178,7 @@ def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
     assert weights("run/best") != weights("run/iteration-2/model")
 
 
+@pytest.mark.slow
 def test_a_collapse_is_said_and_goes_on_where_nothing_else_is_asked_for(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +217,7 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
     assert result.best_stage == "iteration-3"
 
 
+@pytest.mark.slow
 def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder: Path) -> None:
     """Every phase by itself, in a session of its own, makes the same models as the loop."""
     settings = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
@@ -227,6 +232,7 @@ def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder:
     assert decisions("parts") == decisions()
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder: Path) -> None:
     """What happens then is no part of what was played: it may change, and the step with it."""
     collapsing(llama_folder, on_regression="stop").run()
@@ -236,6 +242,7 @@ def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder
     assert collapsing(llama_folder, on_regression="fall_back").state.iteration_args(3).learning_rate == 5e-4
 
 
+@pytest.mark.slow
 def test_a_decision_that_was_followed_is_not_rewritten(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Four iterations played with `continue`: that the run would fall back now changes neither journal nor story."""
     collapsing(llama_folder).run()
@@ -258,6 +265,7 @@ def by_hand(model: Path, iteration: int, **settings: Any) -> None:
         collapsing(model, **settings).run_phase(phase, iteration)
 
 
+@pytest.mark.slow
 def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A chain of jobs ends where the loop would have ended, and goes on where the settings let it."""
     for t in range(3):
@@ -275,6 +283,7 @@ def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.Capture
     assert decisions() == ["improved", "improved", "stopped", "fell back", "improved"]
 
 
+@pytest.mark.slow
 def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_folder: Path) -> None:
     """It regressed, too: whoever takes the patience away goes on from the best."""
     for t in range(3):
@@ -289,6 +298,7 @@ def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_fol
     assert made_by[0] == made_by[1]
 
 
+@pytest.mark.slow
 def test_a_regression_at_the_last_iteration_stops_nothing(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,6 +329,7 @@ def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_d
         _check_numbers(call(), Accelerator(cpu=True), [1, 2])
 
 
+@pytest.mark.slow
 def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder: Path) -> None:
     """Once it has begun, its generations are the best's: training from another model would be another game."""
     falls_back = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
@@ -343,6 +354,7 @@ def test_a_run_that_may_fall_back_is_evaluated_before_it_goes_on(llama_folder: P
     collapsing(llama_folder).run_phase("generate", 1)
 
 
+@pytest.mark.slow
 def test_the_start_can_be_what_a_run_falls_back_to(llama_folder: Path) -> None:
     """With LoRA, whose start has no adapter."""
     from peft import LoraConfig
@@ -363,6 +375,7 @@ DIVERGED = {"learning_rate": [2e-3, 1e30, 2e-3]}
 """The second iteration's weights are no numbers any more."""
 
 
+@pytest.mark.slow
 def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_traceback(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,6 +403,7 @@ def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_
     assert steps()[-1] == ("gate", "iteration-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["iris", "tspin"])
 def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_folder: Path, loss: str) -> None:
     """IRIS takes its order from the gap that its opponent has reached, T-SPIN its proto from iteration 0."""
@@ -414,6 +428,7 @@ def test_patience_ends_a_run_that_no_longer_improves(llama_folder: Path, capsys:
     assert on.stopped == "Stopped after iteration 2: 3 iterations without an improvement on start (`patience`)."
 
 
+@pytest.mark.slow
 def test_patience_counts_from_the_best(llama_folder: Path) -> None:
     result = collapsing(llama_folder, patience=1).run()
     assert (
@@ -422,6 +437,7 @@ def test_patience_counts_from_the_best(llama_folder: Path) -> None:
     assert result.best_stage == "iteration-1"
 
 
+@pytest.mark.slow
 def test_an_improvement_that_is_too_small_is_not_delivered(llama_folder: Path) -> None:
     """The iterations gain some tenths of a nat: not ten."""
     short = {"num_iterations": 2, "per_iteration": {"learning_rate": [2e-3, 2e-3]}}

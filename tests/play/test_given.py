@@ -18,6 +18,7 @@ from spin_trl.play.given import keep_adapter
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", "init_lora_weights": False}
 
 
+@pytest.mark.slow
 def test_its_base_may_be_on_no_disk(tmp_path: Path) -> None:
     """It is kept beside the adapter then, and both iterations go on with the adapter."""
     model = get_peft_model(tiny.model(), LoraConfig(**LORA))

@@ -16,6 +16,8 @@ from peft import LoraConfig
 
 from runs import answers, build, steps, weights
 
+pytestmark = pytest.mark.slow
+
 MODULES = [
     "spin_trl.play.loop",
     "spin_trl.training.trainer",

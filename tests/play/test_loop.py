@@ -171,6 +171,7 @@ def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
     assert (played / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After iteration 0 the table ends there; after iteration 1 it has a line more. Each phase says what it did."""
     build(llama_folder).run()
@@ -226,6 +227,7 @@ def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
 # ---- settings of an iteration ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Learning rate, beta, epochs and temperature reach the trainer and the generation of their iteration."""
     from spin_trl.play import train
@@ -266,6 +268,7 @@ def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch
     assert [manifest["iteration"] for manifest in manifests] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: Path) -> None:
     """What has been played can't be changed afterwards; what comes can be added."""
     build(llama_folder, per_iteration={"learning_rate": [1e-2]}, num_iterations=1).run()
@@ -364,6 +367,7 @@ def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) 
 # ---- smoke -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
     """Of any data, with lists cut to fit."""
     build(llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}).run()
@@ -442,6 +446,7 @@ def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], played
     assert contents(played) == before
 
 
+@pytest.mark.slow
 def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
     """Settings that don't decide what comes out may differ when a run goes on."""
     build(llama_folder, num_iterations=1).run()
@@ -479,6 +484,7 @@ def test_changed_data_stops_the_run(llama_folder: Path) -> None:
     assert contents("run") == before
 
 
+@pytest.mark.slow
 def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
     """A model in memory becomes the run's start; another one can't go on with the run."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
@@ -584,6 +590,7 @@ def test_settings_are_checked_where_they_are_made() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while the run goes on: whoever opens it sees the iterations so far, and at the end all of them."""
     pages: list[str] = []

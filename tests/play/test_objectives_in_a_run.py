@@ -34,6 +34,7 @@ def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypa
     assert entry("train", "iteration-2")["objective"] == {"tspin_alpha": 1.0, "tspin_beta": 0.1}
 
 
+@pytest.mark.slow
 def test_a_longer_tspin_run_goes_on_to_the_same_result(llama_folder: Path) -> None:
     """θ_0's responses outlive the process that made them."""
     build(llama_folder, "whole", loss_type="tspin", num_iterations=3).run()
@@ -53,6 +54,7 @@ def test_iris_takes_its_order_from_the_gap_of_the_iteration_before(llama_folder:
     assert 0.5 < orders[1] < 3.0
 
 
+@pytest.mark.slow
 def test_iris_anneals_over_the_iterations_of_the_run(llama_folder: Path) -> None:
     """2.5 to 0.8, so a longer run has other orders and is another run."""
     build(llama_folder, loss_type="iris", iris_schedule="geometric", num_iterations=2).run()
@@ -79,6 +81,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(
     assert not list(Path().glob("run/**/*.parquet"))
 
 
+@pytest.mark.slow
 def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: Path) -> None:
     """Log-ratios from the log-probabilities that both stages have left behind."""
     build(llama_folder, loss_type="space", num_iterations=2).run()

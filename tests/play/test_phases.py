@@ -29,6 +29,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
     """The same models, journal and figures as `run` makes."""
     build(llama_folder, baseline="sft").run()
@@ -136,6 +137,7 @@ def test_other_failures_stay_what_they_are(llama_folder: Path, monkeypatch: pyte
         assert failure.value is error
 
 
+@pytest.mark.slow
 def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is room again.
 

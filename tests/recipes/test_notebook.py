@@ -41,6 +41,7 @@ def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypat
     assert "HF_TOKEN" not in os.environ
 
 
+@pytest.mark.slow
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans, plays all iterations, shows the table and samples, and lets the best model answer."""
     model = small.qwen2(tmp_path / "model")

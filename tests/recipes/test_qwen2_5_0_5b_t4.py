@@ -10,6 +10,8 @@ from safetensors import safe_open
 from recipes import small
 from spin_trl.training.trainer import SPINTrainer
 
+pytestmark = pytest.mark.slow
+
 ALONE = {"push_to_hub": False}
 """The rest is the T4's own, also on a CPU: 4 bits, float16 and its scaler, the paged 8-bit optimiser."""
 

@@ -7,6 +7,8 @@ from safetensors import safe_open
 
 from recipes import small
 
+pytestmark = pytest.mark.slow
+
 ORDERS = [2.5, 1.8, 1.4, 1.2, 0.9]
 
 

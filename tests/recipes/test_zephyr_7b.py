@@ -9,6 +9,8 @@ from transformers import AutoTokenizer
 from recipes import small
 from spin_trl.generation.store import GenerationStore
 
+pytestmark = pytest.mark.slow
+
 
 def test_spin_plays_four_iterations_with_the_history_of_one(tmp_path: Path) -> None:
     """From the second on, the pairs of the iteration before are trained on again; beta is 5 in the last."""

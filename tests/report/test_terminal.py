@@ -120,6 +120,7 @@ def test_a_scorer_whose_name_looks_like_markup_is_shown(
     assert r"\d+[/-]\d+ %" in (tmp_path / "run" / "table.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder: Path) -> None:
     """Its table has ±; data, recipe and the names of files have what people write; files are in UTF-8 everywhere."""
     folder = tmp_path / "Größe ★"

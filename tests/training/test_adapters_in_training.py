@@ -81,6 +81,7 @@ def scores(model: Any) -> torch.Tensor:
         return model(torch.arange(5, 25).unsqueeze(0)).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) -> None:

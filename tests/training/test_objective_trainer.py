@@ -132,6 +132,7 @@ def test_iris_without_accumulation_weighs_a_micro_batch_alone(whole_step: dict[s
     assert any(not torch.allclose(alone[name], change, rtol=1e-2, atol=1e-2) for name, change in whole_step.items())
 
 
+@pytest.mark.slow
 def test_iris_over_two_processes_is_iris_of_the_whole_step(
     whole_step: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from spin_trl.errors import OpponentError
 from spin_trl.models.adapters import is_adapter
 from spin_trl.models.policy import load_policy
 
-pytestmark = pytest.mark.numeric
+pytestmark = [pytest.mark.numeric, pytest.mark.slow]
 
 SCRIPT = """
 import json, os, sys

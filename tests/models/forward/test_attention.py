@@ -293,6 +293,7 @@ def test_flex_attention_computes_in_autocasts_dtype(monkeypatch: pytest.MonkeyPa
     assert torch.allclose(*logits, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention is compiled for a CPU with a C++ compiler")
 @pytest.mark.skipif(
     locale.getpreferredencoding(False).lower() != "utf-8",

@@ -800,6 +800,7 @@ def test_a_batch_with_more_than_tokens_is_run_as_it_is(
     assert "the batch has 'position_ids' beside its tokens" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -968,6 +969,7 @@ def losses_by_sharing(folder: str) -> list[list[list[float]]]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_share_prompts_too(tmp_path: Path) -> None:
     """DDP over gloo: the gradients that are averaged are those of the same losses."""
     script, result = tmp_path / "losses.py", tmp_path / "losses.json"
@@ -1028,6 +1030,7 @@ def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
     return type(model).__name__, float((ours - theirs).abs().max()), max(apart), len(apart)
 
 
+@pytest.mark.slow
 def test_sharded_weights_share_prompts_too(tmp_path: Path) -> None:
     """torch's `fully_shard` over gloo, with and without checkpointing: gathered layer by layer, forward and backward."""
     script, result = tmp_path / "sharded.py", tmp_path / "sharded.json"
