@@ -47,7 +47,18 @@ def test_every_test_of_the_list_is_collected(tmp_path: Path) -> None:
     (tmp_path / "listing.py").write_text(PLUGIN, encoding="utf-8")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "listing", "-p", "no:cacheprovider", str(TESTS)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-p",
+            "listing",
+            "-p",
+            "no:cacheprovider",
+            str(TESTS),
+        ],
         cwd=TESTS.parent,
         env={**os.environ, "PYTHONPATH": path, "COLLECTED": str(tmp_path / "collected.json")},
         capture_output=True,

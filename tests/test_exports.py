@@ -1,6 +1,7 @@
 """The public names, and that they cost nothing until they are used."""
 
 import configparser
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
     """The stack takes seconds; the package and its command line's help take none of them."""
     heavy = ("torch", "transformers", "trl", "datasets", "peft", "accelerate", "matplotlib")
     code = (
-        "import sys, spin_trl, spin_trl.cli.command_line, spin_trl.errors\n"
+        "import sys, spin_trl, spin_trl.cli, spin_trl.errors\n"
         "spin_trl.__version__, spin_trl.__all__, dir(spin_trl)\n"
         f"print([name for name in {heavy} if name in sys.modules])"
     )
@@ -86,3 +87,11 @@ def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
     files = {path for path in top.glob("spin_trl/**/*") if path.is_file() and "__pycache__" not in path.parts}
     assert shipped == {path for path in files if path.suffix != ".py"}
     assert any(path.name == "report.html.j2" for path in shipped)
+
+
+def test_the_command_is_where_scripts_and_notebooks_have_it() -> None:
+    """Whatever file it is written in: `spin_trl.cli:main`, and the same by `python -m spin_trl`."""
+    settings = configparser.ConfigParser()
+    settings.read(Path(spin_trl.__file__).parents[1] / "setup.cfg")
+    assert settings["options.entry_points"]["console_scripts"].split() == ["spin-trl", "=", "spin_trl.cli:main"]
+    assert callable(importlib.import_module("spin_trl.cli").main)
