@@ -18,7 +18,14 @@ import torch
 from trl import DPOConfig
 
 from ..errors import RecipeError
-from . import iris_order, losses
+from . import iris_order
+from .gsil import GSIL_LOSSES, gsil
+from .iris import iris, iris_figures
+from .simpo import simpo
+from .space import space
+from .spif import spif
+from .spin import sigmoid
+from .tspin import tspin
 
 POLICY = ("policy_real_logps", "policy_generated_logps")
 OPPONENT = ("opponent_real_logps", "opponent_generated_logps")
@@ -89,24 +96,24 @@ _GSIL_SETTINGS = {"gsil_scale": 0.1, "gsil_shift": 0.0}
 
 LOSS_TYPES: Mapping[str, LossType] = MappingProxyType(
     {
-        "sigmoid": LossType(losses.sigmoid, settings={"beta": 0.1}, by_trl=True),
-        "space": LossType(losses.space, settings={"space_mu": 1.0}),
+        "sigmoid": LossType(sigmoid, settings={"beta": 0.1}, by_trl=True),
+        "space": LossType(space, settings={"space_mu": 1.0}),
         "tspin": LossType(
-            losses.tspin,
+            tspin,
             POLICY + PROTO,
             {"tspin_alpha": 1.0, "tspin_beta": 0.1},
             without_proto={"tspin_beta": 0.0},
         ),
         # SPIN's scale, and a bound of 1: the paper's own values could not be read.
-        "spif": LossType(losses.spif, settings={"spif_reward_scale": 0.1, "spif_reward_bound": 1.0}),
-        "iris": LossType(losses.iris, settings={"iris_alpha": 3.0}, couples_pairs=True, figures=losses.iris_figures),
-        "simpo": LossType(losses.simpo, POLICY + LENGTHS, {"simpo_beta": 2.0, "simpo_gamma": 0.5}),
+        "spif": LossType(spif, settings={"spif_reward_scale": 0.1, "spif_reward_bound": 1.0}),
+        "iris": LossType(iris, settings={"iris_alpha": 3.0}, couples_pairs=True, figures=iris_figures),
+        "simpo": LossType(simpo, POLICY + LENGTHS, {"simpo_beta": 2.0, "simpo_gamma": 0.5}),
         **{
             f"gsil_{name}": LossType(
-                functools.partial(losses.gsil, divergence=name),
+                functools.partial(gsil, divergence=name),
                 settings=_GSIL_BERNOULLI if name == "bernoulli" else _GSIL_SETTINGS,
             )
-            for name in losses.GSIL_LOSSES
+            for name in GSIL_LOSSES
         },
     }
 )

@@ -22,7 +22,7 @@ from ..models.forward.shared_prefix import SharedPrefix
 from ..models.forward.third_response import PROTO_PREFIX as BRANCH
 from ..models.forward.third_response import third_branch, with_labels
 from ..models.policy import rounds_by_batch
-from ..objectives.losses import logratios
+from ..objectives.base import logratios
 from ..objectives.registry import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
 from ..objectives.terms import ObjectiveTerms
 from . import opponent

@@ -10,7 +10,6 @@ import torch
 
 from spin_trl import SPINConfig
 from spin_trl.errors import RecipeError
-from spin_trl.objectives import losses
 from spin_trl.objectives.registry import (
     LENGTHS,
     LOSS_TYPES,
@@ -24,6 +23,8 @@ from spin_trl.objectives.registry import (
     own_settings,
     resolve_settings,
 )
+from spin_trl.objectives.space import space
+from spin_trl.objectives.tspin import tspin
 from trl_losses import TRLS
 
 GSIL = ("gsil_bernoulli", "gsil_brier", "gsil_hinge", "gsil_kliep", "gsil_lsif")
@@ -144,9 +145,9 @@ def test_figures_are_measured_with_the_same_arguments() -> None:
 
 def test_a_loss_type_says_what_it_needs() -> None:
     """From the names of its inputs."""
-    bare = LossType(losses.space)
+    bare = LossType(space)
     assert (bare.needs_opponent, bare.needs_proto, bare.couples_pairs, bare.by_trl) == (True, False, False, False)
-    triplet = LossType(losses.tspin, POLICY + PROTO, MappingProxyType({"tspin_alpha": 1.0}))
+    triplet = LossType(tspin, POLICY + PROTO, MappingProxyType({"tspin_alpha": 1.0}))
     assert (triplet.needs_opponent, triplet.needs_proto) == (False, True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from spin_trl.objectives.losses import iris
+from spin_trl.objectives.iris import iris
 from spin_trl.objectives.terms import ObjectiveTerms, Others
 
 pytestmark = pytest.mark.numeric

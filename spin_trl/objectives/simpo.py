@@ -1,0 +1,39 @@
+"""S-SimPO: SimPO on self-play pairs, without an opponent (arXiv 2405.14734, 2512.07175)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .base import check_positive, in_single
+
+
+def simpo(
+    policy_real_logps: torch.Tensor,
+    policy_generated_logps: torch.Tensor,
+    real_lengths: torch.Tensor,
+    generated_lengths: torch.Tensor,
+    *,
+    beta: float,
+    gamma: float,
+) -> torch.Tensor:
+    """S-SimPO, a baseline of SPACE's paper (arXiv 2512.07175): SimPO (arXiv 2405.14734, eq. 6) on self-play pairs.
+
+        L = softplus(-(beta * log pi(y|x) / |y| - beta * log pi(y'|x) / |y'| - gamma))
+
+    Args:
+        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
+        real_lengths, generated_lengths: tokens of the responses, shape `(batch,)`. An empty response counts one.
+        beta: scale of the mean log-likelihoods, > 0.
+        gamma: the margin that real must win by.
+
+    Returns:
+        Loss of each pair, shape `(batch,)`.
+
+    Raises:
+        ValueError: `beta` is not positive.
+    """
+    check_positive("beta", beta)
+    real, generated = in_single(policy_real_logps, policy_generated_logps)
+    gap = real / real_lengths.clamp(min=1) - generated / generated_lengths.clamp(min=1)
+    return F.softplus(gamma - beta * gap)

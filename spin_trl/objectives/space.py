@@ -1,0 +1,47 @@
+"""SPACE: noise-contrastive estimation, real and generated each against a fixed point (arXiv 2512.07175)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .base import check_positive, logratios
+
+
+def space(
+    policy_real_logps: torch.Tensor,
+    policy_generated_logps: torch.Tensor,
+    opponent_real_logps: torch.Tensor,
+    opponent_generated_logps: torch.Tensor,
+    *,
+    mu: float = 1.0,
+) -> torch.Tensor:
+    """SPACE (arXiv 2512.07175): noise-contrastive estimation of the real responses against the generated ones.
+
+        L = softplus(log mu - r) + mu * softplus(r' - log mu)
+
+    which is -log sigma_mu(r) - mu * log sigma_{1/mu}(-r') with sigma_mu(z) = 1 / (1 + mu * exp(-z)). The two terms are
+    independent, so the real response's likelihood can't be traded for a wider gap. There is no temperature.
+
+    With K generations a prompt there are K pairs of the same real response. Their mean is the paper's loss of the prompt
+    with mu = K: the real term once (each pair brings 1/K of it), the generated terms summed.
+
+    Args:
+        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
+        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        mu: generated responses per real one (the noise ratio), > 0.
+
+    Returns:
+        Loss of each pair, shape `(batch,)`. Where all log-ratios are 0: log(1 + mu) + mu * log(1 + 1 / mu), which is
+        2 ln 2 for mu = 1.
+
+    Raises:
+        ValueError: if `mu` is not positive.
+    """
+    check_positive("mu", mu)
+    real, generated = logratios(
+        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
+    )
+    return F.softplus(math.log(mu) - real) + mu * F.softplus(generated - math.log(mu))

@@ -1,0 +1,47 @@
+"""SPIF: squared errors of bounded rewards."""
+
+from __future__ import annotations
+
+import torch
+
+from .base import check_positive, logratios
+
+
+def spif(
+    policy_real_logps: torch.Tensor,
+    policy_generated_logps: torch.Tensor,
+    opponent_real_logps: torch.Tensor,
+    opponent_generated_logps: torch.Tensor,
+    *,
+    reward_scale: float,
+    reward_bound: float,
+) -> torch.Tensor:
+    """SPIF (arXiv 2602.01357), **reconstructed**: the paper's own formula could not be read.
+
+    The abstract names a chi^2-divergence objective with bounded rewards; LS-IQ (arXiv 2303.00599), on which it builds,
+    regularises the implicit reward on the mixture of real and generated data. A linear objective with that regulariser,
+    with R = reward_scale * r, R' = reward_scale * r' and c = 1 / reward_bound, is, up to a constant,
+
+        L = (c / 2) * ((R - 1 / c)^2 + (R' + 1 / c)^2)
+
+    so real responses are drawn to the reward +1/c, generated ones to -1/c, and no further.
+
+    Args:
+        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
+        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        reward_scale: reward per nat of log-ratio, > 0.
+        reward_bound: largest reward, 1 / c, > 0.
+
+    Returns:
+        Loss of each pair, shape `(batch,)`; `reward_bound` where all log-ratios are 0.
+
+    Raises:
+        ValueError: a setting is not positive.
+    """
+    check_positive("reward_scale", reward_scale)
+    check_positive("reward_bound", reward_bound)
+    real, generated = logratios(
+        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
+    )
+    real_error, generated_error = reward_scale * real - reward_bound, reward_scale * generated + reward_bound
+    return (real_error.square() + generated_error.square()) / (2 * reward_bound)

@@ -1,0 +1,47 @@
+"""T-SPIN: three responses, without an opponent: real, generated and proto."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .base import check_positive, in_single
+
+
+def tspin(
+    policy_real_logps: torch.Tensor,
+    policy_generated_logps: torch.Tensor,
+    policy_proto_logps: torch.Tensor | None,
+    *,
+    alpha: float,
+    beta: float,
+) -> torch.Tensor:
+    """T-SPIN (arXiv 2601.08198, eq. 7): triplets of real, generated and proto responses, without an opponent.
+
+        L = softplus(-alpha * (log pi(y|x) - log pi(y'|x))) + beta * softplus(-alpha * (log pi(y'|x) - log pi(y0|x)))
+
+    The first term is the current advantage, the second, the historical one, keeps the generated response above that of
+    θ_0. The gradient flows into all three.
+
+    Args:
+        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
+        policy_proto_logps: of θ_0's response y0 under the policy, shape `(batch,)`; None where `beta` is 0, as at
+            iteration 0, whose generated responses are θ_0's own.
+        alpha: scale of the log-likelihoods, > 0.
+        beta: weight of the historical advantage, >= 0.
+
+    Returns:
+        Loss of each triplet, shape `(batch,)`.
+
+    Raises:
+        ValueError: `alpha` is not positive, `beta` is negative, or `beta` is not 0 and there are no proto responses.
+    """
+    check_positive("alpha", alpha)
+    real, generated = in_single(policy_real_logps, policy_generated_logps)
+    loss = F.softplus(-alpha * (real - generated))
+    if beta == 0:
+        return loss
+    if beta < 0 or policy_proto_logps is None:
+        raise ValueError(f"`beta` is {beta}: it must be at least 0, and 0 without proto responses.")
+    (proto,) = in_single(policy_proto_logps)
+    return loss + beta * F.softplus(-alpha * (generated - proto))
