@@ -158,7 +158,7 @@ def refuse_credentials(settings: Any, where: Path | None = None) -> None:
     """Raise if settings hold a credential.
 
     Args:
-        settings: as `find` takes them.
+        settings: as [`find_credentials`] takes them.
         where: the file that they were read from.
 
     Raises:

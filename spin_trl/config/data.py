@@ -83,7 +83,7 @@ class DataConfig:
         """Load the data to train on.
 
         Args:
-            bad_as_rows: as in [`load`].
+            bad_as_rows: as in [`load_rows`].
         """
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
@@ -106,7 +106,7 @@ class DataConfig:
         """Load the data to evaluate on, if it is named.
 
         Args:
-            bad_as_rows: as in [`load`].
+            bad_as_rows: as in [`load_rows`].
         """
         if self.held_out_name is None:
             return None

@@ -253,7 +253,7 @@ class SPINConfig(DPOConfig):
         return values
 
     def iris_order(self, iteration: int, num_iterations: int, gap: float | None) -> float:
-        """The order of IRIS at an iteration (see [`schedule.order`])."""
+        """The order of IRIS at an iteration (see [`iris_order.order`])."""
         return iris_order.order(str(self.order_schedule), self.iris_alpha, iteration, num_iterations, gap)
 
     @property

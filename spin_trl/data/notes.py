@@ -66,7 +66,7 @@ def note_in_words(note: str, count: int, first: int, name: str, max_length: int 
     """What a user is told of a note.
 
     Args:
-        note: one of `NAMES`.
+        note: one of `NOTES`.
         count: how many responses have it.
         first: number of the first row that has it (0-based).
         name: of the dataset.

@@ -1,7 +1,8 @@
 """A step of every kind that a run takes, played on tensors without numbers, to see how much memory it takes at its peak.
 
 The model's own code runs, its backward pass and activation checkpointing included, over the layout that training has
-(`forward/layout.py`); only kernels don't. So what is found holds for any model that runs so, without a formula for each.
+([`models.forward.layout`]); only kernels don't. So what is found holds for any model that runs so, without a formula for
+each.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def _batch(pairs: Sequence[PairLengths], *, shared: bool) -> _Batch:
 
 
 def _log_probs(model: PlannedModel, batch: _Batch, *, on_gpu: bool) -> tuple[torch.Tensor, int]:
-    """Log-probabilities of all responses' tokens, as `forward/passes.py` has them, and the bytes of the head's tile."""
+    """Log-probabilities of all responses' tokens, as [`forward.passes`] has them, and the bytes of the head's tile."""
     inputs: dict[str, Any] = dict(batch.rows)
     if batch.layout is not None:
         inputs = attention_inputs(batch.layout)

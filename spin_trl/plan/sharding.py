@@ -17,7 +17,7 @@ class Sharding:
     """What training's processes share.
 
     Attributes:
-        kind: one of `KINDS`. Generation and evaluation always hold whole replicas.
+        kind: one of `SHARDINGS`. Generation and evaluation always hold whole replicas.
         num_processes: GPUs.
         offloads_optimizer: whether optimiser states are kept in the host's memory.
         offloads_weights: whether weights are, too.

@@ -1,7 +1,7 @@
 """The phases of a run by name, and how one runs in this process.
 
 A phase is a function of the run and its iteration that reads and writes the run directory. So it does the same here and in a
-process of its own ([`launching`]).
+process of its own ([`play.launch`]).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class Stage:
     Attributes:
         name: in the run directory.
         arm: `SELF_PLAY`, or the name of a baseline arm.
-        iteration: 0-based; `START` for the start.
+        iteration: 0-based; `ITERATION_OF_START` for the start.
         figures: of `metrics.json`; empty if it was not measured.
         values: the same prompt by prompt, for those that have it.
         histogram: of the log-ratios (`edges`, `real`, `generated`); may be empty.

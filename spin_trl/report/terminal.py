@@ -40,7 +40,7 @@ def shown_path(path: Path | str) -> str:
 
 
 def show_log_records_plainly() -> None:
-    """Let the warnings of this process that no handler takes be printed as `shown` has them."""
+    """Let the warnings of this process that no handler takes be printed as [`printable`] has them."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_PlainFormatter())
 

@@ -34,7 +34,7 @@ OTHERS = "others_in_step"
 
 
 class ObjectiveTrainer(DPOTrainer):
-    """`DPOTrainer` whose `loss_type` also takes the objectives of [`loss_types`]. Arguments are DPOTrainer's."""
+    """`DPOTrainer` whose `loss_type` also takes the objectives of [`objectives.registry`]. Arguments are DPOTrainer's."""
 
     loss_types: list[str]
     loss_weights: list[float]

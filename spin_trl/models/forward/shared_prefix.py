@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class SharedPrefix:
-    """Wraps the forwards of a trainer's models, so that they run over unique tokens while [`batch`] lasts.
+    """Wraps the forwards of a trainer's models, so that they run over unique tokens while [`SharedPrefix.batch`] lasts.
 
     Args:
         wanted: True: where that can't be exact, raise. None: run as the trainer would, and say why. False: always run as

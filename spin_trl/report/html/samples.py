@@ -168,7 +168,7 @@ def sections(
     """Lay out the chosen prompts, as many as fit.
 
     Args:
-        choices: of [`choose`].
+        choices: of [`choose_samples`].
         places: of the prompts among all, from 1, by key.
         stages: samples by key, by the stages' names in words; the start first.
         shown: the stage whose answers stand beside the real ones.
