@@ -1,7 +1,7 @@
 """What the papers argue about, on held-out prompts: does the real response fall, who drives the gradient, how far is a step.
 
 Everything compares a model θ_{t+1} with its opponent θ_t, on real responses and on the opponent's own. r and r' are the
-log-ratios of the two (see [`objectives.losses`]).
+log-ratios of the two (see [`objectives.base`]).
 """
 
 from __future__ import annotations

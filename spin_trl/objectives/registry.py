@@ -38,7 +38,7 @@ class LossType:
     """An objective as `loss_type` knows it.
 
     Attributes:
-        function: of [`objectives.losses`]; one loss a pair, or one for the batch.
+        function: the objective, of the module of its name; one loss a pair, or one for the batch.
         inputs: names of the tensors that it takes.
         settings: those of `SPINConfig` that are its own, with the published values. Without its prefix, a setting's name
             is the function's argument: `tspin_alpha` is T-SPIN's `alpha`.
