@@ -187,7 +187,7 @@ def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
     """Play in a process of its own, and kill it, without warning, when a checkpoint of iteration 1 is on the Hub."""
     code = (
         "import sys; from spin_trl.hub import push; from spin_trl.cli import main\n"
-        "pushing.KEEPS_EVERY = 0.3\n"
+        "push.KEEPS_EVERY = 0.3\n"
         f"sys.exit(main(['run', {str(recipe)!r}, '--run_dir', {str(run_dir)!r}]))"
     )
     of_the_hub = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
