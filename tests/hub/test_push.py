@@ -2,6 +2,7 @@
 
 import shlex
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,29 @@ def test_a_token_is_no_argument_in_python_either(llama) -> None:
     with pytest.raises(RecipeError, match=r"`model_init_kwargs\.token` can't be a setting") as caught:
         runs.build(llama, model_init_kwargs={"token": TOKEN})
     assert TOKEN not in str(caught.value)
+
+
+def test_a_run_is_kept_every_ten_minutes(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a phase, however long it takes: the thread that pushes waits no longer."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    assert main(["run", str(recipe)]) == 0
+    run = reopen(str(tmp_path / "run"))
+    run.args.push_to_hub, run.args.hub_model_id, run.play.hub_backup = True, "small", True
+    waited: list[float | None] = []
+    wait = threading.Event.wait
+
+    def spy(event: threading.Event, timeout: float | None = None) -> bool:
+        waited.append(timeout)
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", spy)
+    with Pushing(run, Console(quiet=True), active=True):
+        deadline = time.monotonic() + 60
+        while 600.0 not in waited and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert 600.0 in waited
 
 
 def test_an_interrupt_waits_for_no_push(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:

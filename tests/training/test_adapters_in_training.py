@@ -1,5 +1,6 @@
 """Iterations with adapters of every kind: each starts at its opponent, and the base model stays as it is."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.numeric
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 INT8 = BitsAndBytesConfig(load_in_8bit=True)
+BFLOAT16 = {"dtype": "bfloat16"}
 KINDS = {
     "embeddings": LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"], task_type="CAUSAL_LM"),
     "embeddings alone": LoraConfig(r=4, target_modules=["embed_tokens"], task_type="CAUSAL_LM"),
@@ -111,6 +113,21 @@ def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) 
     starts_at_its_opponent(later)
     with in_place_of_the_policy(later.model):
         torch.testing.assert_close(scores(later.model.eval()), trained)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_whole_layers_are_trained_in_float32(precision: str, tmp_path: Path) -> None:
+    """In mixed precision, whatever the base is loaded in: steps that bfloat16 would swallow move them."""
+    folder = tiny.save(tmp_path / "base")
+    settings = {"learning_rate": 1e-6, "output_dir": str(tmp_path / "out"), "model_init_kwargs": BFLOAT16}
+    trainer = build(str(folder), peft_config=copy.copy(KINDS["all whole"]), overrides=settings | {precision: True})
+    trained = {name: value for name, value in trainer.model.named_parameters() if value.requires_grad}
+    whole = {name: value.detach().clone() for name, value in trained.items() if "modules_to_save" in name}
+    assert {name.rpartition(".modules_to_save")[0].rpartition(".")[2] for name in whole} > {"embed_tokens", "lm_head"}
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    if precision == "bf16":  # on a CPU nothing computes in float16
+        trainer.train()
+        assert all(not torch.equal(trained[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
