@@ -78,7 +78,6 @@ def test_a_model_without_a_config_is_refused(tmp_path, capsys):
     assert "config.json" in message
 
 
-@pytest.mark.slow
 def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
     """With its configuration and tokenizer; the weights beside them are not looked at."""
     import huggingface_hub.constants

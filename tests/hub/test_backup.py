@@ -249,7 +249,6 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
-@pytest.mark.slow
 def test_data_is_not_made_public_unless_that_is_said(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:

@@ -77,7 +77,6 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
     assert "very-secret" not in out.out + out.err
 
 
-@pytest.mark.slow
 def test_an_adapter_is_pushed_alone(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
     """Without the frozen opponent, and with no path of this machine as its base."""
     lora = {"use_peft": True, "lora_r": 2}
@@ -160,7 +159,6 @@ def test_the_name_of_the_run_directory_is_the_usual_name(hub: LocalHub, tmp_path
     assert set(hub.model(f"{USER}/my-run").branches) == {"main", "iter-0"}
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_pushes_what_is_missing_only(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
     """And its settings of the Hub may change on the way."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, push_to_hub=True, hub_model_id="small")

@@ -72,7 +72,6 @@ def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
     assert result.best_stage in ("start", "iteration-0")
 
 
-@pytest.mark.slow
 def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
     """With its own name, learning rate and models."""
     build(

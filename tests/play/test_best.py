@@ -96,6 +96,7 @@ def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch
     assert set(seen) == {"iteration-1"}
 
 
+@pytest.mark.slow
 def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
     """The newest and the best stay, and so do the generations and figures of all."""
     played(llama_folder, [0.0, 3.0, 1.0, 1.0, 2.0], keep_iterations=1).run()

@@ -65,7 +65,6 @@ def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys:
     assert len(journal()) == count
 
 
-@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     """The thresholds decide how far a run goes, not what comes out: they may change."""
     settings = {"num_iterations": 2, "max_new_tokens": 4}

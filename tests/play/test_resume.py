@@ -47,6 +47,7 @@ def kill_when(recipe: Path, ready: Callable[[], bool]) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_generation_changes_nothing(tmp_path, llama_folder, undisturbed) -> None:
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
     generations = tmp_path / "run" / "iteration-1" / "generations"
@@ -59,6 +60,7 @@ def test_a_kill_in_the_middle_of_generation_changes_nothing(tmp_path, llama_fold
     assert all((generations / name).read_bytes() == content for name, content in finished.items())
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_training_changes_nothing(tmp_path, llama_folder, undisturbed) -> None:
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
     train = tmp_path / "run" / "iteration-1" / "train"
@@ -69,6 +71,7 @@ def test_a_kill_in_the_middle_of_training_changes_nothing(tmp_path, llama_folder
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder, undisturbed, caplog) -> None:
     """Trainer's own resume would take it and crash."""
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
@@ -82,6 +85,7 @@ def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder,
     assert weights(tmp_path / "run") == weights(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_opponent_of_a_resumed_iteration_is_its_start_and_not_the_checkpoint(
     tmp_path, llama_folder, undisturbed
 ) -> None:

@@ -91,6 +91,7 @@ class Recorded:
         self.calls.append(("finish",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_other_trackers_get_the_same_in_a_run_of_their_own(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -101,6 +101,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS))
 def test_four_iterations_start_at_their_opponents(
     way: str, llama_folder: Path, trainers: list[dict[str, Any]]
@@ -142,6 +143,7 @@ def test_four_iterations_start_at_their_opponents(
     assert len({weights(f"run/iteration-{t}/model") for t in range(ITERATIONS)}) == ITERATIONS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_is_saved_is_the_policy_and_nothing_else(way: str, llama_folder: Path) -> None:
     """Full weights, or the one trained adapter, or merged weights: never the frozen adapter, in models or checkpoints."""
@@ -178,6 +180,7 @@ def test_merged_and_frozen_adapters_begin_alike(llama_folder: Path) -> None:
     torch.testing.assert_close(merged(ids).logits, frozen(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_cards_of_later_iterations_name_the_models_origin(llama_folder: Path, tmp_path: Path) -> None:
     """TRL alone would write that iteration 1 is fine-tuned from None."""
     start = tmp_path / "start"
