@@ -96,7 +96,7 @@ def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
             ['{"prompt": "a", "completion": "b"}', '{"prompt": "a", "completion": " "}'],
             ["Row 1", "completion is empty"],
         ),
-        (['{"text": "a"}'], ["['text']", "`messages`", "column mapping"]),
+        (['{"text": "a"}'], ["['text']", "`messages`", "divide it into `prompt` and `completion`"]),
         (['{"prompt": "a", "chosen": "b", "rejected": "c"}'], ["nothing to iterate", "SPINTrainer"]),
     ],
 )

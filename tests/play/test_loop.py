@@ -540,7 +540,7 @@ def test_data_that_can_not_be_played_is_refused_at_once() -> None:
         (tiny.preference(2), "are for SPINTrainer: there is nothing to iterate"),
         (
             IterableDataset.from_generator(rows.__iter__, features=rows.features),
-            "`train_dataset` is a IterableDataset.*A stream",
+            "`train_dataset` is an IterableDataset.*A stream",
         ),
         (tiny.sft(2, "question-answer"), r"'question', 'answer'.*column mapping"),
     ):
@@ -581,7 +581,7 @@ def test_settings_are_checked_where_they_are_made() -> None:
         SelfPlayConfig(metric_for_best_iteration="score")
     with pytest.raises(RecipeError, match="`temperature` is -1"):
         SPINConfig("out", use_cpu=True, bf16=False, temperature=-1)
-    with pytest.raises(DataError, match="names no function that can be imported"):
+    with pytest.raises(RecipeError, match="names no function that can be imported"):
         SelfPlay(
             "m",
             SPINConfig("out", use_cpu=True, bf16=False),

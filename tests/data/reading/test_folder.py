@@ -49,7 +49,7 @@ def test_a_run_of_version_0_1_0_in_the_folder_of_its_data_is_no_data(tmp_path: P
     """It has no marker. A file of the user's that has the name of its journal is data."""
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "journal.jsonl").write_text(line("a"), encoding="utf-8")
-    with tarfile.open(Path(__file__).parent / "runs-0.1.0" / "full-generated.tar.gz") as archive:
+    with tarfile.open(Path(__file__).parents[1] / "runs-0.1.0" / "full-generated.tar.gz") as archive:
         archive.extractall(tmp_path / "earlier", filter="data")
     for name in ("train.jsonl", "recipe.yaml"):  # what that run was started from
         (tmp_path / "earlier" / name).unlink(missing_ok=True)
