@@ -208,6 +208,7 @@ def test_stored_results_are_shown_again_and_run_once(fresh, tasks, capsys, calls
     assert calls["loglikelihood"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [("--limit", "3"), ("--num_fewshot", "1"), ("--apply_chat_template",), ("--log_samples",), ("--iteration", "1")],

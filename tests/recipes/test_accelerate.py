@@ -112,6 +112,7 @@ def submit(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Path) -> None:
     """One job a phase, in their order, each after the one before; settings reach the first one whole."""
     recipe = runs.recipe(tmp_path, llama_folder)
@@ -132,6 +133,7 @@ def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Pat
     assert settings["per_iteration"]["learning_rate"] == [2e-2]
 
 
+@pytest.mark.slow
 def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
     """A recipe that is not there: the start fails, and nothing else is tried."""
     done = submit("no-such-recipe", str(tmp_path / "run"), "1")

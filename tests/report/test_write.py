@@ -205,6 +205,7 @@ def test_whatever_a_model_answers_is_text_on_the_page(tmp_path, name):
         assert HOSTILE[name] in page
 
 
+@pytest.mark.slow
 def test_ten_thousand_samples_make_a_page_of_less_than_five_megabytes(tmp_path):
     long = "<&\"'> " * 500
     path = write_run(tmp_path / "run", record(*STAGES, best="iteration-1"), {})
