@@ -1,1 +1,1 @@
-"""What a run gives to the Hugging Face Hub: where its models come from, cards, pairs as a dataset, and the pushes."""
+"""What a run gives to the Hugging Face Hub: cards, pairs as a dataset, pushes, and backups of the run directory."""

@@ -1,1 +1,1 @@
-"""The loop: phases that speak to each other only through the run directory, and the journal that remembers them."""
+"""Acts, named as the commands are: the loop, its phases, the gate, comparisons. Phases share the run directory alone."""
