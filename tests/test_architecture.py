@@ -146,6 +146,19 @@ def test_a_top_level_name_is_defined_once() -> None:
     assert {name: where for name, where in defined.items() if len(where) > 1} == {}
 
 
+def test_no_test_module_imports_another() -> None:
+    """What several need stands in a module of helpers. A test's child process may import the test's own module."""
+    tests = Path(__file__).parent
+    found = []
+    for path in tests.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            modules = {name for name in names if name.rpartition(".")[2].startswith("test_")}
+            found += [f"{path.relative_to(tests)}: {name}" for name in modules]
+    assert found == []
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
     """`report` has a test of its own, with a run to show."""
