@@ -271,5 +271,5 @@ def _recorded_check(found: Trajectory) -> Iterator[None]:
         found.excess = float(share.max())
         check(policy, opponent, tokens, dtype)
 
-    with mock.patch.object(opponents, "check", recorded):
+    with mock.patch.object(opponents, "check_starting_point", recorded):
         yield

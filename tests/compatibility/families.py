@@ -65,7 +65,8 @@ class ModelFamily:
         }
         # Whether input and output embeddings are one is the architecture's own default.
         sizes = {name: value for name, value in tiny.sizes().items() if name != "tie_word_embeddings"}
-        text = {**sizes, **ids, **self.config}
+        # Some templates begin with a page of instructions, and a letter is a token here.
+        text = {**sizes, "max_position_embeddings": 2048, **ids, **self.config}
         if self.vision is None:
             config = AutoConfig.for_model(self.architecture, **text)
             kind = transformers.AutoModelForCausalLM

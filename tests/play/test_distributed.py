@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 # Loaded by every process before the command: it writes down how the trainer wraps its model. One of them may be slow.
 SPY = """
 import os, sys
-from spin_trl.trainer import SPINTrainer
+from spin_trl.training.trainer import SPINTrainer
 compute = SPINTrainer._compute_loss
 def spy(self, model, inputs, return_outputs):
     with open(os.environ["SPY"], "a", encoding="utf-8") as file:
