@@ -65,7 +65,7 @@ def check_tokens(
         advice += ", or let EOS fill up rows (`tokenizer.pad_token = tokenizer.eos_token`, saved with the tokenizer)"
     raise DataError(
         f"The tokenizer has {largest + 1} tokens, but {model} has embeddings for {num_embeddings} (ids 0 to "
-        f"{num_embeddings - 1}). Without one are {', '.join(named)}{more}. {advice}."
+        f"{num_embeddings - 1}). There is none for {', '.join(named)}{more}. {advice}."
     )
 
 
