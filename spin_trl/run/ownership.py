@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -208,6 +209,13 @@ class Ownership:
             raise RunDirectoryError(
                 f"{self.path} can't be a run directory: its path is not UTF-8, so a run's files can't name it. Use another "
                 "`run_dir`."
+            ) from None
+        try:
+            os.fsencode(self.path)
+        except UnicodeEncodeError:  # the command restarts in UTF-8; a Python session is the user's
+            raise RunDirectoryError(
+                f"{self.path} can't be a run directory here: file names are {sys.getfilesystemencoding()} in this process. "
+                "Start Python with PYTHONUTF8=1, or use another `run_dir`."
             ) from None
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:

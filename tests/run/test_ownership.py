@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -254,10 +256,31 @@ def test_a_recipe_that_an_earlier_run_has_not_written_stays_the_users(tmp_path: 
 
 @pytest.mark.parametrize("name", ["a [b] *c?", "line\nbreak", "ünï", "{x}"])
 def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """That the process can write down: where file names are ASCII, a way out is named."""
+    if not name.isascii() and sys.getfilesystemencoding() == "ascii":
+        with pytest.raises(RunDirectoryError, match="PYTHONUTF8=1"):
+            claimed(tmp_path / name)
+        return
     directory = claimed(tmp_path / name)
     assert directory.iterations() == [0]
     directory.clear()
     assert [path.name for path in directory.path.iterdir()] == [MARKER]
+
+
+def test_a_name_that_the_process_can_not_write_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """In Python; the command restarts itself in UTF-8 there."""
+    code = "import pathlib, sys\nfrom spin_trl.run.ownership import Ownership\n"
+    code += "try:\n    Ownership(pathlib.Path(sys.argv[1] + chr(252))).claim()\n"
+    code += "except ValueError as error:\n    sys.exit(ascii(str(error)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert "file names are ascii in this process" in done.stderr
+    assert "PYTHONUTF8=1" in done.stderr
 
 
 def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
