@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -232,12 +232,10 @@ class Ownership:
             )
         found = self._in_the_way(recipe)
         if found:
-            names = ", ".join(found[:SHOWN_NAMES]) + (
-                f" and {len(found) - SHOWN_NAMES} more" if len(found) > SHOWN_NAMES else ""
-            )
             raise RunDirectoryError(
-                f"{self.path} holds files that belong to no {self.kind}: {names}. A {self.kind} begins in a folder that is "
-                f"empty, but for its recipe, hidden files and logs. Use another `run_dir`, like {self._free_folder()}."
+                f"{self.path} holds files that belong to no {self.kind}: {_first_names(found)}. "
+                f"A {self.kind} begins in a folder that is empty, but for its recipe, hidden files and logs. "
+                f"Use another `run_dir`, like {self._free_folder()}."
             )
 
     def claim(self, recipe: Path | None = None, earlier: Collection[str] = ()) -> None:
@@ -280,12 +278,10 @@ class Ownership:
         adopted = [marker.entries[name] for name in marker.adopted if name in marker.entries]
         foreign = sorted(foreign_files(self.path, adopted))
         if foreign:
-            names = ", ".join(foreign[:SHOWN_NAMES]) + (
-                f" and {len(foreign) - SHOWN_NAMES} more" if len(foreign) > SHOWN_NAMES else ""
-            )
             raise RunDirectoryError(
-                f"{self.path} holds files in the run's own folders that no run has written: {names}. They would be "
-                f"removed with them. Move them elsewhere, or use another `run_dir`, like {self._free_folder()}."
+                f"{self.path} holds files in the run's own folders that no run has written: "
+                f"{_first_names(foreign)}. They would be removed with them. Move them elsewhere, or use "
+                f"another `run_dir`, like {self._free_folder()}."
             )
         # The journal first: without it nothing has begun, should this be interrupted.
         for name in sorted(marker.entries, key=lambda name: name != JOURNAL):
@@ -423,6 +419,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path)
+
+
+def _first_names(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
