@@ -82,3 +82,8 @@ def duration(seconds: float) -> str:
         return f"{minutes}{_SPACE}min {rest}{_SPACE}s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,}{_SPACE}h {minutes}{_SPACE}min"
+
+
+def capitalised(text: str) -> str:
+    """A text that begins with a capital; the rest stays as it is written."""
+    return text[:1].upper() + text[1:]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from ..counts import counted
 from ..evaluation.intervals import Difference
-from .formats import NumberFormat
+from .formats import NumberFormat, capitalised
 from .record import RunRecord, Stage, arm_in_words, figure_name
 
 
 def verdict(record: RunRecord) -> str:
     """The verdict: which model is the best, how good it is, and how it compares with the start and with a baseline."""
-    return _capital(_sentence(record))
+    return capitalised(_sentence(record))
 
 
 def _sentence(record: RunRecord) -> str:
@@ -49,7 +49,7 @@ def remarks(record: RunRecord) -> list[str]:
         best = record.best_stage
         assert best is not None
         found.append(
-            f"{_capital(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
+            f"{capitalised(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
             f"asks of an improvement, so it did not take the place of {_the(best)}."
         )
     return found
@@ -191,7 +191,3 @@ def _so_far(record: RunRecord) -> str:
 
 def _the(stage: Stage) -> str:
     return f"the {stage.label}" if stage.label == "start" else stage.label
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from spin_trl.evaluation.intervals import Difference
-from spin_trl.report.formats import NumberFormat, duration
+from spin_trl.report.formats import NumberFormat, capitalised, duration
 
 SHARE = NumberFormat(percent=True, digits=1)
 
@@ -36,3 +36,7 @@ SHARE = NumberFormat(percent=True, digits=1)
 )
 def test_a_number_is_written(written, text):
     assert written == text
+
+
+def test_a_capital_changes_nothing_behind_it() -> None:
+    assert [capitalised(text) for text in ("", "the NLL", "θ_0")] == ["", "The NLL", "Θ_0"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...evaluation.degeneration import SIGNS
 from ...evaluation.figures import is_figure
+from ..formats import capitalised
 from ..record import SELF_PLAY, RunRecord, Stage, figure_name
 from .drawing import (
     GENERATED,
@@ -75,7 +76,7 @@ def _of_metric(record: RunRecord) -> list[Chart]:
         _lines(
             record,
             "metric",
-            f"{_capitalised(name)} by iteration",
+            f"{capitalised(name)} by iteration",
             f"{direction}; bars are 95 % intervals, the ring marks the model that the run delivers.",
             metric,
             marks_best=True,
@@ -86,7 +87,7 @@ def _of_metric(record: RunRecord) -> list[Chart]:
     for other in known:
         if other != metric and other.startswith(("nll", "score")) and is_figure(other, known):
             better = "Lower is better" if other == "nll" else "Higher is better"
-            heading = f"{_capitalised(figure_name(other))} by iteration"
+            heading = f"{capitalised(figure_name(other))} by iteration"
             charts.append(
                 _lines(record, f"metric-{len(charts)}", heading, f"{better}; bars are 95 % intervals.", other)
             )
@@ -197,7 +198,7 @@ def _histogram(stage: Stage) -> Chart:
 
     return _plot(
         f"histogram-{stage.name}",
-        _capitalised(stage.label),
+        capitalised(stage.label),
         "The further real lies to the right of generated, the more was learned.",
         draw,
         "prompts",
@@ -305,7 +306,3 @@ def _plot(
         axes.set_ylabel(label_of(y_label))
         legend(figure, axes)
         return Chart(heading, caption, to_svg(figure, f"{heading}. {caption}"))
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
