@@ -52,7 +52,7 @@ class OpponentError(SpinError, RuntimeError):
 
 
 class DivergedError(SpinError, RuntimeError):
-    """A model's probabilities are no numbers any more, so it can't answer."""
+    """A model's logits are NaN: its training has diverged, and it can't answer."""
 
 
 class LaunchError(SpinError, RuntimeError):

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from spin_trl.report.record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage
+from spin_trl.report.record import RunRecord, StageRecord
+from spin_trl.run.stage import SELF_PLAY, Stage
 
 PROMPTS = 100
 
@@ -45,7 +46,7 @@ def scored(right: Iterable[int], prompts: int = PROMPTS) -> dict[str, dict[str, 
     }
 
 
-def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> Stage:
+def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> StageRecord:
     """A stage of a run by its name in the run directory: `start`, `iteration-0`, `baseline/sft/iteration-0`.
 
     Args:
@@ -53,21 +54,19 @@ def stage(name: str, right: Iterable[int] | None = None, **changes: Any) -> Stag
         right: prompts that its model gets right; None: nothing was measured.
         changes: fields of the stage.
     """
-    arm = name.split("/")[1] if name.startswith("baseline/") else SELF_PLAY
-    iteration = ITERATION_OF_START if name == "start" else int(name.rpartition("-")[2])
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"name": Stage(name)}
     if right is not None:
         right = list(right)
         score = len(right) / PROMPTS
         figures = {**MEASURED, "score": score, "score_low": score - 0.05, "score_high": score + 0.05}
-        if arm == SELF_PLAY and iteration != ITERATION_OF_START:
+        if fields["name"].arm == SELF_PLAY and not fields["name"].is_start:
             figures |= PLAYED
             fields["histogram"] = HISTOGRAM
         fields |= {"figures": figures, "values": scored(right)}
-    return Stage(**{"name": name, "arm": arm, "iteration": iteration, **fields, **changes})
+    return StageRecord(**{**fields, **changes})
 
 
-def record(*stages: Stage, best: str | None = None, **changes: Any) -> RunRecord:
+def record(*stages: StageRecord, best: str | None = None, **changes: Any) -> RunRecord:
     """A run of these stages, as many iterations as it was to have, chosen by score."""
     iterations = sum(one.name.startswith("iteration") for one in stages)
     fields = {"name": "made-up", "metric": "score", "greater_is_better": True, "planned": max(iterations, 1)}

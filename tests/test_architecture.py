@@ -23,8 +23,8 @@ PACKAGE = Path(spin_trl.__file__).parent
 LEVELS = (
     {"counts", "errors", "files", "quiet", "sentences"},
     {"data", "objectives"},
-    {"config", "evaluation", "lineage"},
-    {"models"},
+    {"evaluation", "lineage"},
+    {"config", "models"},
     {"generation", "run"},
     {"report", "training"},
     {"hub", "plan"},

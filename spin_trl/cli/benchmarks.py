@@ -102,13 +102,13 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.open import reopen
     from ..report import terminal
     from ..report.benchmarks import suite_table, task_table
-    from ..run.directory import iteration_stage
+    from ..run.stage import Stage
     from ..run.stages import find_stage
 
     run = reopen(options.run, overrides)
     if run.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"
-    stage = find_stage(run, options.stage if options.iteration is None else iteration_stage(options.iteration))
+    stage = find_stage(run, options.stage if options.iteration is None else Stage.of(options.iteration))
     suites = chosen(options.tasks, options.num_fewshot)
     settings = Settings(
         options.batch_size, options.limit, options.apply_chat_template, options.include_path, options.log_samples

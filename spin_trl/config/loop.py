@@ -9,15 +9,14 @@ from typing import Any
 from ..counts import counted
 from ..data.held_out import OVERLAP
 from ..errors import RecipeError
+from ..evaluation.degeneration import SIGNS
+from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from .checks import as_mapping, in_range, one_of, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
 
 ON_REGRESSION = ("continue", "stop", "fall_back")
-
-SIGN_NAMES = ("empty", "truncated", "repetition", "distinct", "short", "long", "odd_characters", "copies")
-"""Of degeneration ([`evaluation.degeneration`]), that have thresholds."""
 
 
 @dataclass
@@ -214,15 +213,15 @@ class SelfPlayConfig:
         for value in self.baseline_label_smoothing:
             in_range("baseline_label_smoothing", value, 0, 1)
         for name in ("degeneration_warn", "degeneration_stop"):
-            setattr(self, name, thresholds(name, getattr(self, name), SIGN_NAMES))
-        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
+            setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
         if self.greater_is_better_iteration is None:
-            self.greater_is_better_iteration = self.metric_for_best_iteration != "nll"
-        if self.metric_for_best_iteration.startswith("score") and self.scorer is None:
+            self.greater_is_better_iteration = figure_of(self.metric_for_best_iteration).greater_is_better
+        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
+        if is_score(self.metric_for_best_iteration) and self.scorer is None:
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
             )
-        by_prompt = self.metric_for_best_iteration.startswith(("nll", "score"))
+        by_prompt = self.metric_for_best_iteration == "nll" or is_score(self.metric_for_best_iteration)
         for name, is_off in (
             ("significant_improvement", not self.significant_improvement),
             ("on_regression", self.on_regression == "continue"),
@@ -232,7 +231,7 @@ class SelfPlayConfig:
                     f"`{name}` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
                     "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."
                 )
-        if self.metric_for_best_iteration.startswith("score_greedy"):
+        if self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
             self.evaluate_greedy = True
 
 

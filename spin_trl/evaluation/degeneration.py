@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-DEGENERATION_PREFIX = "degeneration/"
-"""Of the figures' names."""
+from .figures import DEGENERATION_PREFIX, figure_of
 
 NGRAM = 4
 """Tokens of a phrase that counts as repeated when it comes again within a response."""
@@ -29,14 +28,12 @@ class Sign:
         figure: its name among held-out figures.
         warn: threshold of a warning.
         means: in words, for the warning; `{value}` is the figure.
-        percent: whether the figure is a share.
         low: whether small values are the bad ones.
     """
 
     figure: str
     warn: float
     means: str
-    percent: bool = True
     low: bool = False
 
     def is_beyond(self, value: float, threshold: float) -> bool:
@@ -59,12 +56,9 @@ SIGNS: Mapping[str, Sign] = {
         f"{DEGENERATION_PREFIX}length_ratio",
         0.33,
         "answers are {value} times as long as real responses",
-        percent=False,
         low=True,
     ),
-    "long": Sign(
-        f"{DEGENERATION_PREFIX}length_ratio", 3.0, "answers are {value} times as long as real responses", percent=False
-    ),
+    "long": Sign(f"{DEGENERATION_PREFIX}length_ratio", 3.0, "answers are {value} times as long as real responses"),
     "odd_characters": Sign(
         f"{DEGENERATION_PREFIX}odd_characters",
         0.05,
@@ -195,6 +189,6 @@ def findings(
         thresholds = {"warn": warn.get(name, sign.warn), "stop": stop.get(name)}
         beyond = {kind for kind, limit in thresholds.items() if limit is not None and sign.is_beyond(value, limit)}
         if beyond:
-            text = f"{100 * value:.0f} %" if sign.percent else f"{value:.2g}"
+            text = f"{100 * value:.0f} %" if figure_of(sign.figure).percent else f"{value:.2g}"
             found.append(Finding(name, sign.means.format(value=text), "stop" in beyond))
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..objectives.registry import LENGTHS, LOSS_TYPES, OPPONENT, POLICY, PROTO
-from .figures import HeldOutRow, mean_of
+from .summary import HeldOutRow, mean_of
 
 BINS = 40
 """Of the histograms of log-ratios."""

@@ -1,172 +1,120 @@
-"""Held-out figures as plain arithmetic on what was measured, row by row."""
+"""The held-out figures as people see them: one table for tables, plots, cards, trackers, the gate and comparisons.
+
+A figure that is added here, and measured, shows up wherever figures do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-
-from .intervals import Difference, mean_and_error, of_difference, of_mean
-from .scorers import Score
 
 SUFFIXES = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
 """What follows a figure's name in the names of those that say how sure it is, or how it has changed."""
+
+SCORE, SCORE_GREEDY = "score", "score_greedy"
+"""What a scorer gives for sampled answers, and for those that are decoded greedily; named numbers are `score/NAME`."""
+
+GAME, ANSWERS, SCORES = "The game against the opponent", "The answers", "Scores and likelihood"
+"""Headings of the report's tables."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is measured on held-out prompts.
+
+    Attributes:
+        name: in `metrics.json`.
+        words: what a sentence calls it.
+        table: of the report that it stands in; empty: it is in none.
+        heading: of its column there.
+        column: heading of its column in a terminal, where there is little room; empty: it has none.
+        rank: columns of high rank go first where a terminal is narrow.
+        of_comparisons: whether a terminal shows it only where objectives are compared.
+        unit: of its values.
+        greater_is_better: whether more of it is better.
+        percent: whether it is a share, shown in percent.
+        digits: behind the point, unless it is a share.
+    """
+
+    name: str
+    words: str
+    table: str = ""
+    heading: str = ""
+    column: str = ""
+    rank: int = 0
+    of_comparisons: bool = False
+    unit: str = ""
+    greater_is_better: bool = True
+    percent: bool = False
+    digits: int = 3
+
+
+def _bad_share(
+    name: str, words: str, table: str = "", heading: str = "", column: str = "", rank: int = 2, compared: bool = False
+) -> Figure:
+    """A share of which less is better: of answers or of prompts where something is wrong."""
+    return Figure(name, words, table, heading, column, rank, compared, greater_is_better=False, percent=True)
+
+
+DEGENERATION_PREFIX = "degeneration/"
+"""Begins the names of the figures that say how far answers have gone bad."""
+
+FIGURES: Mapping[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        # Scores come first in a terminal; the report names them after the scorer.
+        Figure(SCORE, "score", column="score %", percent=True),
+        Figure(SCORE_GREEDY, "greedy score", column="greedy %", rank=1, percent=True),
+        Figure("nll", "NLL per token", SCORES, "NLL per token", "NLL/token", greater_is_better=False),
+        Figure("win_rate", "win rate", SCORES, "win rate", "win %", 1, percent=True),
+        Figure("logps/real", "log-probability of real responses", SCORES, "log-prob., real",
+               "logp real", 3, unit="nats", digits=1),
+        Figure("logps/generated", "log-probability of the opponent's responses", GAME, "log-prob., generated",
+               "logp gen.", 3, unit="nats", digits=1),
+        Figure("logratio/real", "log-ratio of real responses", GAME, "log-ratio, real",
+               "r real", 4, True, "nats", digits=2),
+        Figure("logratio/generated", "log-ratio of the opponent's responses", GAME, "log-ratio, generated",
+               "r gen.", 4, True, "nats", digits=2),
+        Figure("gap", "margin", GAME, "margin, nats", unit="nats", digits=2),
+        Figure("kl", "KL divergence from the opponent", GAME, "KL, nats",
+               "KL", 3, True, "nats", greater_is_better=False, digits=2),
+        _bad_share("real_below_generated", "real less likely than generated", GAME, "real below generated",
+                   "real<gen. %", 3, True),
+        _bad_share("reward_without_likelihood", "reward without likelihood"),
+        Figure("length_real", "length of real responses", unit="tokens", digits=1),
+        Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
+        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %"),
+        _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %"),
+        Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
+               "same %", 2, percent=True),
+        _bad_share(f"{DEGENERATION_PREFIX}repetition", "repetition", ANSWERS, "repeated"),
+        Figure(f"{DEGENERATION_PREFIX}distinct", "distinct", ANSWERS, "distinct", percent=True),
+        _bad_share(f"{DEGENERATION_PREFIX}odd_characters", "odd characters", ANSWERS, "odd characters"),
+        _bad_share(f"{DEGENERATION_PREFIX}copies", "copies", ANSWERS, "copied"),
+        Figure(f"{DEGENERATION_PREFIX}length_ratio", "length, by that of real responses"),
+    )
+}  # fmt: skip
+"""Every figure by which models can be compared, in the order of the tables' columns."""
+
+
+def figure_of(name: str) -> Figure:
+    """A figure by its name; of a scorer that returns named numbers, `score/NAME`. What is unknown goes by its name."""
+    known = FIGURES.get(name)
+    if known is not None:
+        return known
+    kind, _, part = name.partition("/")
+    if kind not in (SCORE, SCORE_GREEDY):
+        return Figure(name, name, heading=name, column=name)
+    words = part.replace("_", " ") if kind == SCORE else f"greedy {part.replace('_', ' ')}"
+    return dataclasses.replace(FIGURES[kind], name=name, words=words, column=f"{words} %")
+
+
+def is_score(name: str) -> bool:
+    """Whether a figure is a scorer's."""
+    return name.partition("/")[0] in (SCORE, SCORE_GREEDY)
 
 
 def is_figure(name: str, names: Collection[str]) -> bool:
     """Whether a name, among names, is a figure's own: not one that says something of another figure."""
     return not any(name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in SUFFIXES)
-
-
-ByPrompt = dict[str, dict[str, float]]
-"""Values of figures by the keys of prompts."""
-
-_TOKENS = "real_tokens"
-"""What a prompt's negative log-likelihood is divided by, beside the values."""
-
-
-@dataclass(frozen=True)
-class HeldOutRow:
-    """What is measured on one held-out prompt.
-
-    Attributes:
-        real_logp: log-probability of the real response under the model, in nats, summed over its tokens.
-        real_tokens: tokens of the real response, EOS included.
-        generated_logp: log-probability under the model of what it generated itself, in nats.
-        generated_tokens: tokens of that response.
-        finish_reason: `eos` or `length`.
-        identical: whether the generated response is the real one, token by token.
-        real_logratio: log-probability of the real response, the model's minus its opponent's, in nats; None for a model
-            that has no opponent (the start, a baseline).
-        generated_logratio: the same of the opponent's response.
-        opponent_generated_logp: log-probability under the model of the opponent's response.
-        opponent_generated_tokens: tokens of the opponent's response.
-        score: of the generated response, or None without a scorer.
-        greedy_score: of the response that is decoded greedily, or None.
-    """
-
-    real_logp: float
-    real_tokens: int
-    generated_logp: float
-    generated_tokens: int
-    finish_reason: str
-    identical: bool
-    real_logratio: float | None = None
-    generated_logratio: float | None = None
-    opponent_generated_logp: float | None = None
-    opponent_generated_tokens: int | None = None
-    score: Score | None = None
-    greedy_score: Score | None = None
-
-    @property
-    def margin(self) -> float | None:
-        """By how much the log-ratio prefers real to generated, in nats; None without an opponent."""
-        if self.real_logratio is None or self.generated_logratio is None:
-            return None
-        return self.real_logratio - self.generated_logratio
-
-
-def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
-    """Figures of a model over its held-out prompts.
-
-    Returns:
-        `nll`: negative log-likelihood of the real responses, in nats per token;
-        `logps/real`, `logps/generated`: mean log-probability of a real response, and of the opponent's;
-        `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half;
-        `length_real`, `length_generated`: mean tokens; `empty`, `truncated`, `identical`: shares of generated responses;
-        `score`, `score_greedy`: means of the scorer; of one that returns several numbers `score/NAME` and so on. Means
-        come with their standard error `NAME_se` and the 95 % interval from `NAME_low` to `NAME_high`. Figures that were
-        not measured are absent.
-    """
-    count = len(rows)
-    tokens = [row.real_tokens for row in rows]
-    figures = {
-        "held_out": float(count),
-        **mean_of("nll", [-row.real_logp for row in rows], tokens),
-        "logps/real": sum(row.real_logp for row in rows) / count,
-        "length_real": sum(tokens) / count,
-        "length_generated": sum(row.generated_tokens for row in rows) / count,
-        "empty": sum(row.generated_tokens <= (row.finish_reason == "eos") for row in rows) / count,
-        "truncated": sum(row.finish_reason == "length" for row in rows) / count,
-        "identical": sum(row.identical for row in rows) / count,
-    }
-    opponents = [row.opponent_generated_logp for row in rows if row.opponent_generated_logp is not None]
-    if opponents:
-        figures["logps/generated"] = sum(opponents) / len(opponents)
-    by_prompt = values_of({str(number): row for number, row in enumerate(rows)})
-    for name, values in by_prompt.items():
-        if name not in ("nll", _TOKENS):
-            figures |= mean_of(name, list(values.values()))
-    return figures
-
-
-def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
-    """What a model did on every prompt, for comparisons with others: `nll`, `win_rate` and scores, by figure and key.
-
-    Args:
-        rows: what was measured, by the keys of the prompts. A figure has values for those prompts on which it was.
-    """
-    values: ByPrompt = {
-        "nll": {key: -row.real_logp for key, row in rows.items()},
-        _TOKENS: {key: float(row.real_tokens) for key, row in rows.items()},
-    }
-    for key, row in rows.items():
-        if row.margin is not None:
-            values.setdefault("win_rate", {})[key] = (row.margin > 0) + (row.margin == 0) / 2
-        for figure, score in (("score", row.score), ("score_greedy", row.greedy_score)):
-            named = score if isinstance(score, Mapping) else {"": score}
-            for name, value in named.items():
-                if value is not None:
-                    values.setdefault(f"{figure}/{name}" if name else figure, {})[key] = value
-    return values
-
-
-def difference(name: str, now: ByPrompt, before: ByPrompt) -> Difference | None:
-    """How one figure differs between two models, on the prompts that both have answered.
-
-    Args:
-        name: of the figure. The win rate, each time against another opponent, can't be compared.
-        now, before: of [`values_of`].
-
-    Returns:
-        `now` less `before`, or None where they have no prompt in common.
-    """
-    keys = [key for key in now.get(name, {}) if key in before.get(name, {})]
-    if not keys or name in ("win_rate", _TOKENS):
-        return None
-    weights = [now[_TOKENS][key] for key in keys] if name == "nll" else None
-    return of_difference([now[name][key] for key in keys], [before[name][key] for key in keys], weights)
-
-
-def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
-    """How figures have changed from one model to another, on the prompts that both have answered.
-
-    Args:
-        now, before: of [`values_of`].
-
-    Returns:
-        For every figure that both have: `NAME_change`, its interval `NAME_change_low` and `NAME_change_high`, and
-        `NAME_change_p`, the probability of as large a change between equal models. The win rate is left out.
-    """
-    figures: dict[str, float] = {}
-    for name in now:
-        found = difference(name, now, before)
-        if found is not None:
-            figures |= {
-                f"{name}_change": found.value,
-                f"{name}_change_low": found.low,
-                f"{name}_change_high": found.high,
-                f"{name}_change_p": found.p,
-            }
-    return figures
-
-
-def mean_of(name: str, values: Sequence[float], weights: Sequence[float] | None = None) -> dict[str, float]:
-    """The mean as `name`, its standard error as `name_se`, and its interval as `name_low` and `name_high`.
-
-    Nothing if there are no values.
-    """
-    if not values:
-        return {}
-    mean, error = mean_and_error(values, weights)
-    interval = of_mean(values, weights)
-    return {name: mean, f"{name}_se": error, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from .figures import ByPrompt, difference
+from .summary import ByPrompt, difference
+
+ModelName = TypeVar("ModelName", bound=str)
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Measured:
         values: the same prompt by prompt, for the figures that have it.
     """
 
-    figures: Mapping[str, float]
+    figures: Mapping[str, float] = field(default_factory=dict)
     values: ByPrompt = field(default_factory=dict)
 
     @property
@@ -97,7 +100,18 @@ class Metric:
         return gain.high is not None and gain.high < 0
 
 
-def choose_best(models: Mapping[str, Measured], metric: Metric) -> str | None:
+def best_of(models: Mapping[ModelName, Measured], metric: Metric) -> ModelName:
+    """The best model; if none has the figure, the newest, unless its training has diverged.
+
+    Args:
+        models: by name, in the order in which they were made.
+        metric: by which to choose.
+    """
+    sound = [name for name, model in models.items() if not model.has_diverged]
+    return choose_best(models, metric) or (sound or list(models))[-1]
+
+
+def choose_best(models: Mapping[ModelName, Measured], metric: Metric) -> ModelName | None:
     """The best model; among equals the earliest, which cost least.
 
     Args:
@@ -107,7 +121,7 @@ def choose_best(models: Mapping[str, Measured], metric: Metric) -> str | None:
     Returns:
         Its name, or None if none has the figure.
     """
-    best: str | None = None
+    best: ModelName | None = None
     for name, model in models.items():
         if metric.value(model) is not None and (best is None or metric.improves(model, models[best])):
             best = name

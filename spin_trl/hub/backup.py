@@ -17,8 +17,9 @@ from ..files import JOURNAL
 from ..run import checkpoint
 from ..run.adapter_bases import adapter_configs, named_base, set_base
 from ..run.contents import FILES, FOLDERS, files_in, is_kept_of_run
-from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.directory import RunDirectory
 from ..run.ownership import MARKER, Marker
+from ..run.stage import START, Stage
 from .client import File, Hub
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def kept_files_of_run(directory: RunDirectory) -> Iterator[Path]:
     """
     ownership = directory.ownership
     marker = ownership.marker()
-    for name in (*FILES, *FOLDERS, *map(iteration_stage, directory.iterations())):
+    for name in (*FILES, *FOLDERS, *map(Stage.of, directory.iterations())):
         if name == JOURNAL or (marker is not None and name not in marker.entries):
             continue
         place = ownership.place(name)

@@ -19,11 +19,11 @@ from ..files import home_expanded, read_json, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..lineage import Origin, origin_from
 from ..report.html.samples import evenly
-from ..report.record import ITERATION_OF_START as BEFORE_THE_FIRST
-from ..report.record import SELF_PLAY, RunRecord, Stage
-from ..report.write import digests, made_by, read_record, read_samples
-from ..run.directory import START, RunDirectory, iteration_stage
-from ..run.journal import LICENSES, PUSH
+from ..report.record import RunRecord, StageRecord, read_record
+from ..report.write import digests, made_by, read_samples
+from ..run.directory import RunDirectory
+from ..run.journal import Step, is_of, newest
+from ..run.stage import START, Stage
 from .dataset import PairsInfo, info_of
 from .dataset_card import DatasetFacts, Generator, dataset_card
 from .model_card import SAMPLES, ModelFacts, model_card
@@ -70,29 +70,28 @@ class Names:
     branches: Mapping[str, str] = field(default_factory=dict)
 
 
-def branch_of(stage: Stage) -> str:
+def branch_of(stage: StageRecord) -> str:
     """The branch on which a stage's model is pushed."""
-    return START_BRANCH if stage.iteration == BEFORE_THE_FIRST else f"iter-{stage.iteration}"
+    return START_BRANCH if stage.name.is_start else f"iter-{stage.iteration}"
 
 
-def has_model(directory: RunDirectory, stage: Stage) -> bool:
+def has_model(directory: RunDirectory, stage: StageRecord) -> bool:
     """Whether a stage's model lies in the run directory."""
     return any(directory.model(stage.name).glob("*.safetensors"))
 
 
-def accepted(record: RunRecord) -> list[Stage]:
+def accepted(record: RunRecord) -> list[StageRecord]:
     """The iterations whose models the run stands by: the gate has not fallen back from them, nor have they diverged."""
     return [
         stage
         for stage in record.iterations
-        if record.decision(stage).get("decision") not in (None, "fell back")
-        and not (stage.figures and "nll" not in stage.figures)
+        if record.decision(stage).get("decision") not in (None, "fell back") and not stage.has_diverged
     ]
 
 
 def pushed_names(record: RunRecord) -> Names:
     """Where the run has been pushed, by its journal."""
-    entries = [entry for entry in record.journal if entry.get("phase") == PUSH]
+    entries = [entry for entry in record.journal if is_of(entry, Step.PUSH)]
     models = [entry for entry in entries if entry.get("kind") == "model"]
     datasets = [entry["repository"] for entry in entries if entry.get("kind") == "dataset"]
     repository = models[-1]["repository"] if models else None
@@ -105,7 +104,7 @@ def pushed_names(record: RunRecord) -> Names:
 
 
 def card_of(
-    directory: RunDirectory, record: RunRecord, stage: Stage, names: Names, revision: str | None = None
+    directory: RunDirectory, record: RunRecord, stage: StageRecord, names: Names, revision: str | None = None
 ) -> ModelCard:
     """The card of a stage's model.
 
@@ -120,7 +119,7 @@ def card_of(
     origin = _origin(record)
     license_, source = _license(record, "model", "the base model's")
     has_own = has_model(directory, stage)
-    base_in_run = origin is None and has_model(directory, Stage(START, SELF_PLAY, BEFORE_THE_FIRST))
+    base_in_run = origin is None and has_model(directory, StageRecord(name=START))
     return model_card(
         ModelFacts(
             record=record,
@@ -156,12 +155,12 @@ def card_of_pairs(directory: RunDirectory, record: RunRecord, names: Names) -> t
     if not found:
         raise RunDirectoryError(f"{directory.path} has no generations of a whole iteration yet.")
     license_, source = _license(record, "data", "the source dataset's")
-    manifests = {one.iteration: _manifest(directory.generations(iteration_stage(one.iteration))) for one in found}
+    manifests = {one.iteration: _manifest(directory.generations(Stage.of(one.iteration))) for one in found}
     generators = {}
     for number, manifest in manifests.items():
         stage = record.at(number)
         opponent = record.opponent(stage) if stage is not None else record.at(number - 1)
-        opponent = opponent or Stage(START, SELF_PLAY, BEFORE_THE_FIRST)
+        opponent = opponent or StageRecord(name=START)
         generators[number] = Generator(opponent.label, _where(record, opponent, names), manifest.get("model"))
     facts = DatasetFacts(
         name=record.name,
@@ -182,13 +181,7 @@ def card_of_pairs(directory: RunDirectory, record: RunRecord, names: Names) -> t
 
 def generated_iterations(record: RunRecord) -> list[int]:
     """Iterations whose generations are whole."""
-    return sorted(
-        {
-            int(entry["stage"].rpartition("-")[2])
-            for entry in record.journal
-            if entry.get("phase") == "generate" and str(entry.get("stage")).startswith("iteration-")
-        }
-    )
+    return sorted({Stage(entry["stage"]).iteration for entry in record.journal if is_of(entry, Step.GENERATE)})
 
 
 def pairs_infos(directory: RunDirectory, record: RunRecord) -> list[PairsInfo]:
@@ -203,7 +196,7 @@ def pairs_infos(directory: RunDirectory, record: RunRecord) -> list[PairsInfo]:
 
 def generations_of(directory: RunDirectory, iteration: int) -> Generations:
     """What the opponent of an iteration answered."""
-    return Generations.load({iteration: GenerationStore(directory.generations(iteration_stage(iteration)))})
+    return Generations.load({iteration: GenerationStore(directory.generations(Stage.of(iteration)))})
 
 
 def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
@@ -258,10 +251,10 @@ def _origin(record: RunRecord) -> Origin | None:
 
 def _given(record: RunRecord) -> Origin | None:
     """Where a model that was given as an object comes from, as far as it said."""
-    entries = [entry for entry in record.journal if entry.get("phase") == "given"]
-    if not entries:
+    given = newest(record.journal, Step.GIVEN)
+    if not given:
         return None
-    found = origin_from(entries[-1].get("origin"))
+    found = origin_from(given.get("origin"))
     return Origin("given as an object", base=found.root if found is not None else None)
 
 
@@ -279,17 +272,16 @@ def _license(record: RunRecord, of: str, whose: str) -> tuple[str | None, str]:
     """A licence, and whose it is."""
     if record.settings.get("hub_license"):
         return str(record.settings["hub_license"]), "as set by whoever trained it"
-    asked = [entry for entry in record.journal if entry.get("phase") == LICENSES]
-    found = asked[-1].get(of) if asked else None
+    found = newest(record.journal, Step.LICENSES).get(of)
     return (str(found), whose) if found else (None, "")
 
 
-def _where(record: RunRecord, stage: Stage, names: Names) -> str | None:
+def _where(record: RunRecord, stage: StageRecord, names: Names) -> str | None:
     """Repository and revision of a stage's model."""
     if names.model and stage.name in names.branches:
         return f"{names.model}@{names.branches[stage.name]}"
     origin = _origin(record)
-    if stage.iteration == BEFORE_THE_FIRST and origin is not None and origin.on_hub:
+    if stage.name.is_start and origin is not None and origin.on_hub:
         return f"{origin.name}@{origin.commit}" if origin.commit else origin.name
     return None
 
@@ -299,14 +291,14 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _sampling_of(directory: RunDirectory, stage: Stage) -> dict[str, Any]:
+def _sampling_of(directory: RunDirectory, stage: StageRecord) -> dict[str, Any]:
     """How the opponent of an iteration answered; of the start, how it answered itself."""
-    manifest = _manifest(directory.generations(iteration_stage(max(stage.iteration, 0))))
+    manifest = _manifest(directory.generations(Stage.of(max(stage.iteration, 0))))
     found = dict(manifest.get("sampling") or {})
     return {**found, "engine": manifest["engine"]} if "engine" in manifest else found
 
 
-def _samples(directory: RunDirectory, stage: Stage) -> list[dict[str, Any]]:
+def _samples(directory: RunDirectory, stage: StageRecord) -> list[dict[str, Any]]:
     """A few held-out prompts, spread evenly."""
     path = directory.samples(stage.name)
     wanted = set(evenly([row["key"] for row in read_samples(path)], SAMPLES))

@@ -16,12 +16,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..counts import counted
+from ..evaluation.figures import SCORES, figure_of, is_score
 from ..lineage import Origin
 from ..objectives.methods import methods_of
 from ..report.formats import MISSING
-from ..report.record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage, figure_name
+from ..report.record import RunRecord, StageRecord
 from ..report.tables import costs, devices, figures, standings
 from ..report.verdict import remarks, verdict
+from ..run.journal import Step, is_of
+from ..run.stage import SELF_PLAY
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
@@ -59,7 +62,7 @@ class ModelFacts:
     """
 
     record: RunRecord
-    stage: Stage
+    stage: StageRecord
     origin: Origin | None = None
     data: Origin | None = None
     held_out: Origin | None = None
@@ -166,7 +169,7 @@ def _results(facts: ModelFacts) -> list[EvalResult]:
     found = []
     for name in stage.figures:
         value, interval = stage.value(name), stage.interval(name)
-        is_shown = name == "nll" or name.startswith("score") or name == "win_rate"
+        is_shown = is_score(name) or figure_of(name).table == SCORES
         if not is_shown or value is None or interval is None or not all(map(math.isfinite, (value, *interval))):
             continue
         found.append(
@@ -177,7 +180,7 @@ def _results(facts: ModelFacts) -> list[EvalResult]:
                 dataset_name=f"{record.held_out or 0} held-out prompts",
                 dataset_revision=known.commit if known is not None else None,
                 metric_type=name,
-                metric_name=figure_name(name),
+                metric_name=figure_of(name).words,
                 metric_value=value,
                 metric_args={"interval_95_low": interval[0], "interval_95_high": interval[1]},
             )
@@ -195,11 +198,11 @@ def _origin_sentence(facts: ModelFacts) -> str:
     else:
         come = f", which comes from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
         begin = f"the local model {markdown.code(origin.name)}{come}"
-    if stage.iteration == ITERATION_OF_START:
+    if stage.name.is_start:
         return f"This is the start of the run: {begin}."
     chain: list[str] = []
-    before: Stage | None = stage
-    while before is not None and before.iteration != ITERATION_OF_START:
+    before: StageRecord | None = stage
+    while before is not None and not before.name.is_start:
         chain.insert(0, before.label)
         before = facts.record.opponent(before)
     played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
@@ -248,9 +251,9 @@ def _objective_settings(facts: ModelFacts) -> dict[str, Any]:
     trained = [
         entry["objective"]
         for entry in facts.record.journal
-        if entry.get("phase") == "train"
+        if is_of(entry, Step.TRAIN)
         and isinstance(entry.get("objective"), Mapping)
-        and (entry.get("stage") == facts.stage.name or facts.stage.iteration == ITERATION_OF_START)
+        and (entry.get("stage") == facts.stage.name or facts.stage.name.is_start)
     ]
     return dict(trained[-1]) if trained else {}
 
@@ -278,13 +281,13 @@ def _opponents(facts: ModelFacts) -> str:
     return markdown.rows(["model", "revision", "opponent", "its revision", "decision"], cells) if cells else ""
 
 
-def _revision(facts: ModelFacts, stage: Stage | None) -> str:
+def _revision(facts: ModelFacts, stage: StageRecord | None) -> str:
     if stage is None:
         return MISSING
     branch = facts.branches.get(stage.name)
     if branch is not None:
         return markdown.code(branch)
-    if stage.iteration == ITERATION_OF_START and facts.origin is not None and facts.origin.on_hub:
+    if stage.name.is_start and facts.origin is not None and facts.origin.on_hub:
         at = f"@{facts.origin.commit[:8]}" if facts.origin.commit else ""
         return markdown.code(f"{facts.origin.name}{at}")
     return MISSING

@@ -18,12 +18,12 @@ from typing import Any
 
 from ..errors import HubError
 from ..lineage import origin_from
-from ..report.record import RunRecord, Stage
+from ..report.record import RunRecord, StageRecord
 from ..report.write import read_record
 from ..run.checkpoint import is_of_a_model
-from ..run.directory import START
-from ..run.journal import LICENSES, PUSH
+from ..run.journal import HUB, Step, is_of, newest
 from ..run.run import Run
+from ..run.stage import START
 from .cards import (
     Names,
     accepted,
@@ -161,7 +161,7 @@ class Publisher:
 
     def _ask_for_licenses(self, record: RunRecord) -> None:
         """Ask the Hub once what licences the base model and the data have."""
-        known = [entry for entry in record.journal if entry.get("phase") == LICENSES]
+        known = newest(record.journal, Step.LICENSES)
         if self._asked or known or record.settings.get("hub_license"):
             return
         origins: Mapping[str, Any] = record.prepared.get("origins") or {}
@@ -172,25 +172,27 @@ class Publisher:
         }
         self._asked = True
         if any(found.values()):
-            self._run.journal.append(LICENSES, "hub", **found)
+            self._run.journal.append(Step.LICENSES, HUB, **found)
 
-    def _is_there(self, record: RunRecord, repository: str, stage: Stage, revision: str) -> bool:
+    def _is_there(self, record: RunRecord, repository: str, stage: StageRecord, revision: str) -> bool:
         """Whether a stage's model has been pushed since it was trained."""
         return self._last(record, repository, revision, since=stage).get("stage") == stage.name
 
     def _last(
-        self, record: RunRecord, repository: str, revision: str, since: Stage | None = None
+        self, record: RunRecord, repository: str, revision: str, since: StageRecord | None = None
     ) -> Mapping[str, Any]:
         """The newest push to a branch, since a stage was trained, or nothing."""
         found: Mapping[str, Any] = {}
         for entry in record.journal:
-            if since is not None and entry.get("phase") == "train" and entry.get("stage") == since.name:
+            if since is not None and is_of(entry, Step.TRAIN, since.name):
                 found = {}
-            if (entry.get("phase"), entry.get("repository"), entry.get("revision")) == (PUSH, repository, revision):
+            if is_of(entry, Step.PUSH) and (entry.get("repository"), entry.get("revision")) == (repository, revision):
                 found = entry
         return found
 
-    def _push_model(self, record: RunRecord, stage: Stage, revision: str, names: Names, targets: Targets) -> None:
+    def _push_model(
+        self, record: RunRecord, stage: StageRecord, revision: str, names: Names, targets: Targets
+    ) -> None:
         directory = self._run.directory
         content = str(card_of(directory, record, stage, names, None if revision == MAIN else revision))
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -210,7 +212,7 @@ class Publisher:
         commit = self._hub.push(targets.model, revision, files, f"{record.name}, {stage.label}", outdated=OF_A_MODEL)
         self._remember(stage.name, revision, targets.model, "model", commit, card=digest)
 
-    def _push_best(self, record: RunRecord, best: Stage, names: Names, targets: Targets) -> None:
+    def _push_best(self, record: RunRecord, best: StageRecord, names: Names, targets: Targets) -> None:
         """Let `main` hold the best so far, with a card that knows all iterations."""
         if best not in accepted(record) and best is not record.start:
             return
@@ -225,7 +227,7 @@ class Publisher:
         pushed = {
             entry["stage"]
             for entry in record.journal
-            if entry.get("phase") == PUSH and entry.get("repository") == repository and entry.get("kind") == "dataset"
+            if is_of(entry, Step.PUSH) and entry.get("repository") == repository and entry.get("kind") == "dataset"
         }
         missing = [number for number in generated_iterations(record) if config_name(number) not in pushed]
         if not missing:
@@ -261,7 +263,7 @@ class Publisher:
 
     def _remember(self, stage: str, revision: str, repository: str, kind: str, commit: Commit, **more: Any) -> None:
         self._run.journal.append(
-            PUSH,
+            Step.PUSH,
             stage,
             revision=revision,
             repository=repository,

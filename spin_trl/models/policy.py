@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from trl import DPOConfig
 from trl.trainer.utils import create_model_from_path
 
-from ..config.iteration import SPINConfig
 from ..errors import DataError
 from .adapters import CONFIG, WEIGHTS, base_of, check_start, is_adapter, local_folder, saved_embeddings
 from .eos import add_eos_ids, own_eos_ids
@@ -26,7 +26,7 @@ from .eos import add_eos_ids, own_eos_ids
 
 def load_policy(
     path: str | os.PathLike[str],
-    args: SPINConfig,
+    args: DPOConfig,
     quantization_config: BitsAndBytesConfig | None = None,
     *,
     trainable: bool = False,
@@ -148,7 +148,7 @@ TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model",
 """Files of which a folder with a tokenizer has at least one."""
 
 
-def load_tokenizer(path: str | os.PathLike[str], args: SPINConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | os.PathLike[str], args: DPOConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
 
     Where a folder holds an adapter and no tokenizer, it is the base model's.
@@ -184,7 +184,7 @@ def _untie(base: PreTrainedModel) -> None:
         output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
 
 
-def merge_adapter(folder: Path, args: SPINConfig) -> None:
+def merge_adapter(folder: Path, args: DPOConfig) -> None:
     """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
     adapted = load_policy(folder, args)
     _untie(adapted.get_base_model())

@@ -19,20 +19,21 @@ from transformers import (
 
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
-from ..run.directory import START, arm_name, baseline_stage, iteration_stage
+from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
+from ..run.stage import Stage, arm_name
 from ..training.supervised import save_model, train_supervised
 from .trackers import training_logs
 
 
 def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     """Train a baseline arm for as many steps as iteration `iteration` took, going on from the arm's previous model."""
-    stage = baseline_stage(arm_name(label_smoothing), iteration)
-    if run.done("train", stage):
+    stage = Stage.of(iteration, arm_name(label_smoothing))
+    if run.done(Step.TRAIN, stage):
         return
     started = time.monotonic()
-    previous = START if iteration == 0 else baseline_stage(arm_name(label_smoothing), iteration - 1)
+    previous = stage.before
     path = run.model_of(previous)
     args = supervised_args(run, iteration, label_smoothing)
     # As a trainer would, for a new adapter's weights.
@@ -51,7 +52,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
         save_model(model, tokenizer, run.directory.model(stage))
         shutil.rmtree(args.output_dir, ignore_errors=True)
     state.wait_for_everyone()
-    run.record("train", stage, seconds=since(started), work_seconds=work_seconds, steps=args.max_steps)
+    run.record(Step.TRAIN, stage, seconds=since(started), work_seconds=work_seconds, steps=args.max_steps)
     del model
     free_memory()
 
@@ -59,13 +60,13 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
 def supervised_args(run: Run, iteration: int, label_smoothing: float) -> TrainingArguments:
     """The iteration's settings, for a supervised arm of the same number of steps."""
     args = copy.copy(run.iteration_args(iteration))
-    trained = run.done("train", iteration_stage(iteration))
+    trained = run.done(Step.TRAIN, Stage.of(iteration))
     if trained is None:
         raise RuntimeError(f"Iteration {iteration} has not been trained: its number of gradient steps is not known.")
     args.max_steps = trained["steps"]
     args.learning_rate = run.play.baseline_learning_rate or run.iteration_args(0).learning_rate
     args.label_smoothing_factor = label_smoothing
-    args.run_name = f"{run.tracker_name}-{baseline_stage(arm_name(label_smoothing), iteration).replace('/', '-')}"
-    args.output_dir = str(run.directory.training(baseline_stage(arm_name(label_smoothing), iteration)))
+    args.run_name = f"{run.tracker_name}-{Stage.of(iteration, arm_name(label_smoothing)).replace('/', '-')}"
+    args.output_dir = str(run.directory.training(Stage.of(iteration, arm_name(label_smoothing))))
     args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
     return args

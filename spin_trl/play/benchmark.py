@@ -16,6 +16,7 @@ from ..errors import BenchmarkError, LaunchError, RecipeError
 from ..evaluation.benchmarks import Benchmark, check_tasks, harness_version, scores
 from ..files import read_json, write_json
 from ..models.digest import digest
+from ..run.journal import Step
 from ..run.run import Run, since
 from .generate import at_hand
 from .phases import training_plugin
@@ -179,7 +180,7 @@ def _run(
             record = {
                 name: evaluated[name] for name in ("task", "num_fewshot", "limit", "apply_chat_template", "seconds")
             }
-            run.record("lm-eval", stage, **record, **figures, file=path.name)
+            run.record(Step.BENCHMARK, stage, **record, **figures, file=path.name)
         del harness_model, model
     return failures
 

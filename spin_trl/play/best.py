@@ -4,44 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
-from ..evaluation.selection import Measured, Metric, choose_best
-from ..files import read_json, write_json
-from ..run.directory import START, RunDirectory, iteration_stage
+from ..config.loop import SelfPlayConfig
+from ..evaluation.selection import Metric, best_of
+from ..files import write_json
+from ..report.record import read_record
+from ..run.directory import RunDirectory
+from ..run.journal import Step
 from ..run.run import Run
+from ..run.stage import Stage
 
 
-def measured(run: Run, iteration: int) -> dict[str, Measured]:
-    """What was measured of the start and of the iterations up to this one: the candidates for the best."""
-    stages = [START, *(iteration_stage(t) for t in range(iteration + 1))]
-    return {
-        stage: Measured(read_json(run.directory.metrics(stage)) or {}, read_json(run.directory.values(stage)) or {})
-        for stage in stages
-    }
-
-
-def metric_of(run: Run) -> Metric:
-    """By what the run chooses its best iteration."""
-    play = run.play
+def metric_of(play: SelfPlayConfig) -> Metric:
+    """By what a run with these settings chooses its best iteration."""
     return Metric(
         play.metric_for_best_iteration,
         bool(play.greater_is_better_iteration),
         play.min_improvement,
         play.significant_improvement,
     )
-
-
-def best_of(models: Mapping[str, Measured], metric: Metric) -> str:
-    """The best model; if none has the figure, the newest, unless its training has diverged.
-
-    Args:
-        models: by stage, in the order in which they were made.
-        metric: by which to choose.
-    """
-    sound = [stage for stage, model in models.items() if not model.has_diverged]
-    return choose_best(models, metric) or (sound or list(models))[-1]
 
 
 def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
@@ -55,9 +37,9 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     Returns:
         `stage`, `model` (folder or Hub name), `metric` and `value`.
     """
-    while run.done("train", iteration_stage(iteration + 1)):
+    while run.done(Step.TRAIN, Stage.of(iteration + 1)):
         iteration += 1
-    models, metric = measured(run, iteration), metric_of(run)
+    models, metric = read_record(run.directory).candidates(iteration), metric_of(run.play)
     stage = best_of(models, metric)
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
     best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
@@ -83,9 +65,9 @@ def tidy(run: Run, iteration: int, best_stage: str) -> None:
 
     The best model is kept, and so is the newest, from which the next iteration starts.
     """
-    shutil.rmtree(run.directory.training(iteration_stage(iteration)), ignore_errors=True)
+    shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
     if run.play.keep_iterations is None:
         return
     for old in range(iteration + 1 - run.play.keep_iterations):
-        if iteration_stage(old) != best_stage:
-            shutil.rmtree(run.directory.model(iteration_stage(old)), ignore_errors=True)
+        if Stage.of(old) != best_stage:
+            shutil.rmtree(run.directory.model(Stage.of(old)), ignore_errors=True)

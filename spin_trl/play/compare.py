@@ -21,17 +21,18 @@ from ..config.checks import as_mapping
 from ..config.loop import PER_ITERATION
 from ..config.recipe import Recipe, without_options
 from ..errors import LaunchError, RecipeError, RunDirectoryError
-from ..evaluation.figures import ByPrompt, difference
-from ..files import home_expanded, read_json, write_atomically, write_json
+from ..evaluation.summary import ByPrompt, difference
+from ..files import home_expanded, write_atomically, write_json
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import AGAINST, ArmFigures, comparison_table, plot_comparison, summarise_cells
-from ..run.directory import START, RunDirectory, arm_name, baseline_stage, iteration_stage
-from ..run.journal import MADE, Journal
+from ..report.record import read_record, read_stage
+from ..run.directory import RunDirectory
+from ..run.journal import MADE, Journal, Step, newest
 from ..run.ownership import COMPARISON, Ownership
 from ..run.recipe import read_recipe
-from ..run.run import GATE
 from ..run.settings import freeze, renew
+from ..run.stage import START, Stage, arm_name
 from .processes import Launches
 from .shared_start import share_start
 
@@ -268,7 +269,7 @@ class Comparison:
 
     def _has_start(self, arm: Arm, seed: int) -> bool:
         journal = Journal(RunDirectory(self._folder(arm, seed)).journal)
-        return journal.find("generate", iteration_stage(0)) is not None
+        return journal.find(Step.GENERATE, Stage.of(0)) is not None
 
     def _follow(
         self, leader: Arm, first: Future, arm: Arm, seed: int, free: Queue[int], console: Console
@@ -299,30 +300,24 @@ class Comparison:
 
     def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
         last = self.num_iterations - 1
-        stages = [iteration_stage(last)]
+        stages = [Stage.of(last)]
         if arm == self.arms[0]:
-            stages += [baseline_stage(one.name, last) for one in self.supervised]
-        journal = Journal(directory.journal)
-        if directory.best.exists() and self._why_stopped(journal) is not None:
-            return True
-        return all(journal.find("evaluate", stage) for stage in stages) and directory.best.exists()
+            stages += [Stage.of(last, one.name) for one in self.supervised]
+        if not directory.best.exists():
+            return False
+        record = read_record(directory)
+        return bool(record.stopped) or all(newest(record.journal, Step.EVALUATE, stage) for stage in stages)
 
     @staticmethod
-    def _stage_of(arm: Arm, iteration: int) -> str:
-        return baseline_stage(arm_name(arm.label_smoothing or 0.0), iteration)
+    def _stage_of(arm: Arm, iteration: int) -> Stage:
+        return Stage.of(iteration, arm_name(arm.label_smoothing or 0.0))
 
     def _against(self, arm: Arm, iteration: int, seed: int) -> ByPrompt | None:
         """What the first supervised arm did on every prompt, for a self-play arm to be held against."""
         if not arm.losses or not self.supervised:
             return None
         directory = RunDirectory(self._folder(self.arms[0], seed))
-        return read_json(directory.values(self._stage_of(self.supervised[0], iteration)))
-
-    @staticmethod
-    def _why_stopped(journal: Journal) -> str | None:
-        """Why an arm has ended before its last iteration: of one whose training has diverged there is no next."""
-        decisions = [entry for entry in journal.entries() if entry["phase"] == GATE]
-        return decisions[-1]["reason"] if decisions and decisions[-1]["decision"] == "stopped" else None
+        return read_stage(directory, self._stage_of(self.supervised[0], iteration)).values
 
     # ---- showing ------------------------------------------------------------------------------------------------------
 
@@ -334,9 +329,9 @@ class Comparison:
         console.print(table)
         for seed in self.seeds:
             for arm in self.arms:
-                reason = self._why_stopped(Journal(RunDirectory(self._folder(arm, seed)).journal))
-                if reason is not None:
-                    text = f"{arm.name}, seed {seed}: {reason}"
+                stopped = read_record(RunDirectory(self._folder(arm, seed))).stopped
+                if stopped:
+                    text = f"{arm.name}, seed {seed}: {stopped['reason']}"
                     console.print(text, style="bold", highlight=False, soft_wrap=True)
         wide = comparison_table(summary, self.metric, len(self.seeds), None, baseline)
         write_atomically(self.ownership.own("table.txt"), lambda path: _print_to(path, wide))
@@ -358,27 +353,26 @@ class Comparison:
             owner = arm if arm.losses else self.arms[0]
             directory = RunDirectory(self._folder(owner, seed))
             for t in range(self.num_iterations):
-                stage = iteration_stage(t) if arm.losses else self._stage_of(arm, t)
+                stage = Stage.of(t) if arm.losses else self._stage_of(arm, t)
                 cells += _figures_of_arm(directory, stage, arm.name, t, seed, self._against(arm, t, seed))
         return [*_figures_of_arm(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
 
 
 def _figures_of_arm(
-    directory: RunDirectory, stage: str, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
+    directory: RunDirectory, stage: Stage, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
 ) -> list[ArmFigures]:
     """What was measured at a stage; with its differences from what the supervised arm did, prompt by prompt."""
-    journal = Journal(directory.journal)
-    evaluated = journal.find("evaluate", stage)
-    if evaluated is None:
+    entries = [entry for entry in Journal(directory.journal).entries() if entry["stage"] == stage]
+    if not newest(entries, Step.EVALUATE):
         return []
-    figures = json.loads(directory.metrics(stage).read_text(encoding="utf-8"))
-    values = read_json(directory.values(stage)) or {}
-    for name in values:
-        found = difference(name, values, against or {})
+    measured = read_stage(directory, stage)
+    figures = dict(measured.figures)
+    for name in measured.values:
+        found = difference(name, measured.values, against or {})
         if found is not None:
             name += AGAINST
             figures |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-    entries = [entry for entry in journal.entries() if entry["stage"] == stage and entry["phase"] in MADE]
+    entries = [entry for entry in entries if entry["phase"] in MADE]
     figures["seconds"] = sum(entry.get("seconds", 0.0) for entry in entries)
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))

@@ -20,16 +20,18 @@ from ..counts import counted
 from ..files import read_json, write_atomically
 from ..report import terminal
 from ..report.plot import Points, plot_run
+from ..report.record import read_stage
 from ..report.status import Status, view
 from ..report.terminal_table import run_table
 from ..report.write import write_report
-from ..run.directory import START, baseline_stage, iteration_number, iteration_stage
+from ..run.journal import Step
 from ..run.progress import seconds_left_of_run
 from ..run.run import Run
+from ..run.stage import SELF_PLAY, START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
-Figures = dict[str, dict[str, float]]
+Figures = dict[Stage, dict[str, float]]
 """Held-out figures by stage."""
 
 BESIDE_ROWS = 12
@@ -42,29 +44,19 @@ REFRESHES = 4
 """A second."""
 
 
-def played(run: Run, iteration: int) -> Figures:
-    """Figures of the start and of the iterations up to this one: the candidates for the best."""
-    stages = [START, *(iteration_stage(t) for t in range(iteration + 1))]
-    return {stage: read_json(run.directory.metrics(stage)) or {} for stage in stages}
-
-
 def all_figures(run: Run, iteration: int) -> Figures:
     """Figures of all stages up to an iteration, the baseline arms last."""
-    figures = played(run, iteration)
-    for arm in run.arms:
-        for t in range(iteration + 1):
-            stage = baseline_stage(arm, t)
-            figures[stage] = read_json(run.directory.metrics(stage)) or {}
-    return figures
+    of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
+    return {stage: dict(read_stage(run.directory, stage).figures) for stage in (*up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any]) -> str:
     """What a phase did, in a line, from its record in the journal."""
     seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
-    if entry["phase"] == "generate":
+    if entry["phase"] == Step.GENERATE:
         rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
         return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} a second)"
-    if entry["phase"] == "train" and "pairs" in entry:
+    if entry["phase"] == Step.TRAIN and "pairs" in entry:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
         used = pairs["total"] - pairs["dropped"]
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
@@ -74,8 +66,8 @@ def phase_line(entry: dict[str, Any]) -> str:
             f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, "
             f"margin {last.get('rewards/margins', float('nan')):.3f}"
         )
-    if entry["phase"] == "evaluate":
-        nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "no numbers: its training has diverged,"
+    if entry["phase"] == Step.EVALUATE:
+        nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
     return f"{where}: done in {seconds:.0f} s"
 
@@ -105,9 +97,7 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
     """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
     fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
-    shown = {
-        stage: found for stage, found in figures.items() if stage == START or iteration_number(stage) > iteration - fit
-    }
+    shown = {stage: found for stage, found in figures.items() if stage.is_start or stage.iteration > iteration - fit}
     best = read_json(run.directory.best) or {}
     return _table_of_run(run, iteration, shown, best.get("stage"), width) if shown else None
 
@@ -121,12 +111,10 @@ def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
     """Figures against gradient steps, self-play first, then the baseline arms; all begin at the start."""
     steps = [0.0]
     for t in range(iteration + 1):
-        steps.append(steps[-1] + (run.done("train", iteration_stage(t)) or {}).get("steps", 0))
-    stages = {"self-play": [iteration_stage(t) for t in range(iteration + 1)]}
-    stages |= {arm: [baseline_stage(arm, t) for t in range(iteration + 1)] for arm in run.arms}
+        steps.append(steps[-1] + (run.done(Step.TRAIN, Stage.of(t)) or {}).get("steps", 0))
     return {
-        name: list(zip(steps, [figures[START], *(figures[stage] for stage in of_arm)], strict=True))
-        for name, of_arm in stages.items()
+        arm: [(done, figures[Stage.of(number - 1, arm)]) for number, done in enumerate(steps)]
+        for arm in (SELF_PLAY, *run.arms)
     }
 
 
@@ -167,7 +155,7 @@ def watched(
         since_count = now - progress.started
         return Status(
             phase,
-            START if phase == "start" else iteration_stage(iteration),
+            START if phase == "start" else Stage.of(iteration),
             now - began,
             progress.what,
             progress.done,

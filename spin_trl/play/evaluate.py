@@ -15,13 +15,14 @@ from datasets import Dataset
 from ..errors import DivergedError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.figures import HeldOutRow, changes, summarise, values_of
 from ..evaluation.scorers import Score, score_of
+from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
-from ..run.directory import START
+from ..run.journal import Step
 from ..run.run import Run, since
+from ..run.stage import START
 from .generate import Load, answer_into, at_hand
 
 
@@ -35,7 +36,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
         compared_with: stage of the model that it is compared with, prompt by prompt; None: its opponent, if there is one.
     """
     rows = run.rows(held_out=True)
-    is_done = run.done("evaluate", stage) is not None
+    is_done = run.done(Step.EVALUATE, stage) is not None
     PartialState().wait_for_everyone()  # all have looked before one writes: a diverged model is soon done with
     if is_done or len(rows) == 0:
         return
@@ -52,7 +53,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
         figures, work_seconds = {"held_out": float(len(rows))}, since(started)
         if PartialState().is_main_process:
             write_json(run.directory.metrics(stage), figures)
-    run.record("evaluate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
+    run.record(Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
 
 
 def _figures_of_stage(
@@ -101,7 +102,7 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
 
 def _loss_settings(run: Run, stage: str) -> dict[str, Any]:
     """Settings of the losses that a stage was trained with."""
-    trained = run.done("train", stage) or {}
+    trained = run.done(Step.TRAIN, stage) or {}
     return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from accelerate import PartialState
 
+from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..evaluation.degeneration import findings
-from ..evaluation.selection import Measured, Metric
-from ..run.directory import START, iteration_number, iteration_stage
-from ..run.run import GATE, Run
-from .best import best_of, measured, metric_of
+from ..evaluation.selection import Measured, Metric, best_of
+from ..report.record import RunRecord, StageRecord, read_record
+from ..run.journal import Decisions, Step
+from ..run.run import Run
+from ..run.stage import START, Stage
+from .best import metric_of
 
 WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
@@ -43,8 +45,8 @@ class Verdict:
     """
 
     decision: str
-    best: str
-    opponent: str
+    best: Stage
+    opponent: Stage
     lr_scale: float = 1.0
     reason: str | None = None
     warnings: tuple[str, ...] = ()
@@ -67,47 +69,48 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
     Returns:
         What was decided, and whether that is new.
     """
-    stage, state = iteration_stage(iteration), PartialState()
-    verdict, known, has_begun = judge(run, iteration), run.done(GATE, stage), run.has_begun(iteration + 1)
-    if has_begun:
-        verdict = _as_played(verdict, known, run.opponent_stage(iteration + 1), run.lr_scale(iteration + 1))
-    record = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
-    is_new = not has_begun and (known is None or any(known[name] != value for name, value in record.items()))
+    state, record = PartialState(), read_record(run.directory)
+    verdict, known, has_begun = judge(record, run.play, iteration), record.decisions.after(iteration), False
+    if run.has_begun(iteration + 1):
+        has_begun, verdict = True, as_played(verdict, record.decisions, iteration)
+    entry = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
+    is_new = not has_begun and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
     state.wait_for_everyone()  # all have read the journal before one writes
     if is_new and state.is_main_process:
-        run.journal.append(GATE, stage, **record)
+        run.journal.append(Step.GATE, Stage.of(iteration), **entry)
     state.wait_for_everyone()
     return verdict, is_new
 
 
-def _as_played(verdict: Verdict, known: Mapping[str, Any] | None, opponent: str, lr_scale: float) -> Verdict:
-    """A verdict on an iteration that another one has followed: whether to stop may be decided anew, but not from where."""
-    verdict = dataclasses.replace(verdict, opponent=opponent, lr_scale=lr_scale)
+def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
+    """A verdict on an iteration that another one has followed: whether to stop may be decided again, but not from where."""
+    verdict = dataclasses.replace(
+        verdict, opponent=decisions.opponent(iteration + 1), lr_scale=decisions.lr_scale(iteration + 1)
+    )
     if verdict.decision == "stopped":
         return verdict
-    before = known or {"decision": "continued", "reason": None}
-    if before["decision"] == "stopped":  # and then it went on
-        before = {"decision": "continued", "reason": None}
+    before = decisions.after(iteration)
+    if not before or before["decision"] == "stopped":  # and then it went on
+        return dataclasses.replace(verdict, decision="continued", reason=None)
     return dataclasses.replace(verdict, decision=before["decision"], reason=before["reason"])
 
 
-def judge(run: Run, iteration: int) -> Verdict:
+def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     """Judge an iteration that has been evaluated, and before the first one the start's answers, too.
 
     Args:
-        run: the run.
+        record: of the run.
+        play: settings of its loop.
         iteration: 0-based.
     """
-    play, stage = run.play, iteration_stage(iteration)
-    models = measured(run, iteration)
-    metric = metric_of(run)
+    stage, metric, models = Stage.of(iteration), metric_of(play), record.candidates(iteration)
     best = best_of(models, metric)
-    warnings, reasons = _degeneration(run, iteration, models)
-    opponent, lr_scale = stage, run.lr_scale(iteration)
+    warnings, reasons = _degeneration(play, models, iteration)
+    opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
     decision = "improved" if best == stage and metric.value(models[stage]) is not None else "continued"
     reason = None
     if metric.regresses(models[stage], models[best]):
-        worse = _comparison(metric, models, stage, best)
+        worse = _comparison(metric, models[stage], models[best])
         warnings.append(f"{stage} is worse than {best}: {worse}")
         if play.on_regression == "stop":
             reasons.append(f"it is worse than {best}: {worse} (`on_regression: stop`)")
@@ -116,17 +119,17 @@ def judge(run: Run, iteration: int) -> Verdict:
             reason = f"Back to {best} as the next opponent (`on_regression: fall_back`)" + (
                 f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
             )
-    without = iteration - iteration_number(best)
+    without = iteration - best.iteration
     if play.patience is not None and metric.value(models[best]) is not None and without >= play.patience:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
     over = plateau(models[stage].figures) if play.stop_at_plateau and decision != "fell back" else None
     reasons += [over] if over is not None else []
     if models[stage].has_diverged:
-        warnings.append(f"{stage}: its probabilities are no numbers (NaN): its training has diverged")
+        warnings.append(f"{stage}: the logits are NaN: training diverged")
         if decision != "fell back":
             advice = "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
             reasons.append(
-                "its training has diverged: its probabilities are no numbers, so there is nothing to go on from"
+                "the logits are NaN: training diverged, and there is nothing to go on from"
                 + (f". {advice}" if play.on_regression != "fall_back" else "")
             )
     if reasons:
@@ -154,25 +157,28 @@ def plateau(figures: Mapping[str, float]) -> str | None:
     )
 
 
-def _degeneration(run: Run, iteration: int, models: Mapping[str, Measured]) -> tuple[list[str], list[str]]:
-    """Warnings of answers that have gone bad, and reasons to stop. The start is warned of alone: play is to mend it."""
-    warn, stop = run.play.degeneration_warn, run.play.degeneration_stop
+def _degeneration(
+    play: SelfPlayConfig, models: Mapping[Stage, StageRecord], iteration: int
+) -> tuple[list[str], list[str]]:
+    """Warnings about answers that have gone bad, and reasons to stop. The start is only warned about: play is to mend it."""
+    warn, stop = play.degeneration_warn, play.degeneration_stop
     assert isinstance(warn, dict)
     assert isinstance(stop, dict)
     warnings, reasons = [], []
-    for stage in (START, iteration_stage(0)) if iteration == 0 else (iteration_stage(iteration),):
-        for finding in findings(models[stage].figures, warn, stop):
+    looked_at = [START, Stage.of(0)] if iteration == 0 else [Stage.of(iteration)]
+    for stage in looked_at:
+        for finding in findings(models[stage].figures if stage in models else {}, warn, stop):
             warnings.append(f"{stage}: {finding.message}")
-            if finding.stops and stage != START:
+            if finding.stops and not stage.is_start:
                 reasons.append(f"{finding.message} (`degeneration_stop` {finding.name}: {stop[finding.name]:g})")
     return warnings, reasons
 
 
-def _comparison(metric: Metric, models: Mapping[str, Measured], stage: str, best: str) -> str:
+def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
     """Both figures of a comparison, and the interval of their difference."""
-    values = [metric.value(models[name]) for name in (stage, best)]
+    values = [metric.value(one) for one in (model, other)]
     now, then = ("no number" if value is None else f"{value:.4g}" for value in values)
-    gain = metric.gain(models[stage], models[best])
+    gain = metric.gain(model, other)
     text = f"{metric.name} {now}, against {then}"
     if gain is None or gain.low is None or gain.high is None:
         return text

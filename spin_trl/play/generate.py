@@ -21,8 +21,9 @@ from ..generation.store import GenerationStore
 from ..generation.transformers import TransformersEngine
 from ..models.digest import digest
 from ..models.policy import load_policy
-from ..run.directory import iteration_stage
+from ..run.journal import Step
 from ..run.run import Run, free_memory, since
+from ..run.stage import Stage
 
 Load = Callable[[], tuple[PreTrainedModel, Accelerator]]
 """Gives a model of the run, on this process's device; it is loaded at the first call only."""
@@ -77,7 +78,7 @@ def answer_into(
         Seconds that the generation itself took.
 
     Raises:
-        DivergedError: the model's probabilities are no numbers.
+        DivergedError: the model's logits are NaN.
     """
     store = GenerationStore(folder)
     if store.is_complete():
@@ -118,7 +119,7 @@ def _check_numbers(model: PreTrainedModel, accelerator: Accelerator, prompt: lis
     # Minus infinity is a probability of zero.
     if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
         raise DivergedError(
-            "The model's probabilities are no numbers (NaN), so it can't answer. Its training has diverged: a smaller "
+            "The model's logits are NaN: its training has diverged, and it can't answer. A smaller "
             "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
         )
 
@@ -129,13 +130,13 @@ def generate_iteration(run: Run, iteration: int) -> None:
     Raises:
         GenerationsError: the folder holds generations of something else.
     """
-    stage = iteration_stage(iteration)
-    if run.done("generate", stage):
+    stage = Stage.of(iteration)
+    if run.done(Step.GENERATE, stage):
         return
     started = time.monotonic()
     folder = run.directory.generations(stage)
     description = f"{stage}: answers"
-    with at_hand(run, run.opponent_model(iteration)) as load:
+    with at_hand(run, run.model_of(run.decisions.opponent(iteration))) as load:
         work_seconds = answer_into(run, load, run.rows(), folder, iteration, description)
     tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
-    run.record("generate", stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)
+    run.record(Step.GENERATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)

@@ -34,11 +34,13 @@ from ..hub.push import Pushing
 from ..lineage import model_origin
 from ..models.digest import digest
 from ..report import terminal
+from ..report.record import read_record
 from ..run.contents import TRANSIENT
-from ..run.directory import START, RunDirectory
-from ..run.journal import MADE
+from ..run.directory import RunDirectory
+from ..run.journal import MADE, Step
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
+from ..run.stage import START
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
 from ..training.supervised import save_model
 from .best import deliver_best, tidy
@@ -266,7 +268,7 @@ class SelfPlay:
             show(self.state, iteration, best, None)
             self._write_cards()
         if by_hand and phase == "evaluate":
-            self._say(judge(self.state, iteration), is_news=True, is_last=False)
+            self._say(judge(read_record(self.directory), self.state.play, iteration), is_news=True, is_last=False)
         PartialState().wait_for_everyone()
 
     def _deliver(self, iteration: int) -> str:
@@ -332,7 +334,7 @@ class SelfPlay:
 
     def _keep_model(self, model: PreTrainedModel) -> None:
         """A model that was passed as an object becomes a folder, from which every phase loads."""
-        run, known = self.state, self.state.done("given", START)
+        run, known = self.state, self.state.done(Step.GIVEN, START)
         found = digest(model, definition=definition_of(None if known is None else known["digest"]))
         if known is None:
             tokenizer = run.processing_class or tokenizer_of(model, run.args)
@@ -343,7 +345,7 @@ class SelfPlay:
                 save_model(model, tokenizer, folder)
             name = getattr(model.config, "_name_or_path", "")
             origin = {"origin": model_origin(name).as_dict()} if name else {}
-            run.journal.append("given", START, digest=found, **origin)
+            run.journal.append(Step.GIVEN, START, digest=found, **origin)
         elif known["digest"] != found:
             raise RunDirectoryError(f"{self.directory.path} was started from another model than the one given now.")
 

@@ -11,9 +11,11 @@ from trl import get_quantization_config
 from ..config.recipe import Recipe
 from ..errors import RecipeError, RunDirectoryError, refuse_unplayable
 from ..models.policy import load_tokenizer
-from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.directory import RunDirectory
+from ..run.journal import Step
 from ..run.recipe import read_recipe
 from ..run.run import Run
+from ..run.stage import START, Stage
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
 """Settings that say where and how a model computes: another machine may need others than the run's."""
@@ -65,13 +67,13 @@ def _quantization(recipe: Recipe, objects: dict[str, Any] | None) -> BitsAndByte
 
 def _restore(run: Run) -> None:
     """What was given as an object and not as a name, from what the run has written down."""
-    if run.done("given", START) is not None:
+    if run.done(Step.GIVEN, START) is not None:
         run.model = str(run.directory.model(START))
     dtype = (run.args.model_init_kwargs or {}).get("dtype")
     if isinstance(dtype, str):
         run.args.model_init_kwargs = {**dict(run.args.model_init_kwargs or {}), "dtype": dtype.removeprefix("torch.")}
     # A tokenizer that was passed is not named anywhere, but lies beside every model of the run.
-    models = (run.directory.model(iteration_stage(number)) for number in run.directory.iterations())
+    models = (run.directory.model(Stage.of(number)) for number in run.directory.iterations())
     saved = [model for model in models if (model / "tokenizer_config.json").is_file()]
     if saved:
         run.processing_class = load_tokenizer(saved[0], run.args)

@@ -20,9 +20,10 @@ from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..files import definition_of
 from ..lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
-from ..run.directory import START
-from ..run.run import DATA, Run
+from ..run.journal import DATA, Step
+from ..run.run import Run
 from ..run.settings import frozen_settings
+from ..run.stage import START
 from ..training.unplayable import of_lengths
 from .rehearse import config_of
 from .start import make_tokenizer
@@ -30,7 +31,6 @@ from .start import make_tokenizer
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
-STAGE = DATA
 
 
 def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
@@ -48,7 +48,7 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        known = run.done("prepare", STAGE)
+        known = run.done(Step.PREPARE, DATA)
         definition = definition_of(known["dataset"] if known is not None else None)
         keys = row_keys(train, definition)
         digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
@@ -134,8 +134,8 @@ def _prepare(
     save_rows(_saved(rows), run.directory.train_rows)
     save_rows(_saved(held_out_rows), run.directory.held_out_rows)
     run.journal.append(
-        "prepare",
-        STAGE,
+        Step.PREPARE,
+        DATA,
         **digests,
         template=template.digest(),
         train_rows=len(rows),

@@ -40,8 +40,9 @@ from ..models.adapters import (
     output_layer_refusals,
     without_copies,
 )
-from ..run.directory import iteration_stage
+from ..run.journal import Step
 from ..run.run import Run
+from ..run.stage import Stage
 from ..training.scratch import build_tokenizer, start_config
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_positions, of_run, of_settings, refusal_of_trainer
@@ -80,7 +81,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         rows: of the dataset that it trains on.
         processes: that train together.
     """
-    if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(run.play.num_iterations - 1)):
+    if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(run.play.num_iterations - 1)):
         return run.refused  # it has been trained: there is nothing left that could fail
     found = [
         *run.refused,
@@ -88,7 +89,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         *adapter_refusals(run.peft_config),
         *without_copies(run.peft_config),
     ]
-    if run.play.existing_run != "overwrite" and run.done("train", iteration_stage(0)):
+    if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(0)):
         return found  # what this asks beyond the machine's own packages has been shown to work
     config = config_of(run)
     found += of_run(run.args, run.play)

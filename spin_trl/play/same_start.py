@@ -9,9 +9,11 @@ from ..files import definition_of, home_expanded, read_json
 from ..generation.store import STORE_MANIFEST
 from ..models.digest import digest
 from ..run.adapter_bases import adapter_configs, named_base, set_base
-from ..run.directory import START, RunDirectory, iteration_stage
+from ..run.directory import RunDirectory
+from ..run.journal import DATA, Step
 from ..run.run import Run
 from ..run.settings import frozen_settings
+from ..run.stage import START, Stage
 from .generate import at_hand
 from .phases import training_plugin
 
@@ -24,7 +26,7 @@ def is_same_start(run: Run) -> bool:
     """
     known = _digest_of_start(run.directory)
     if known is None:
-        prepared = run.done("prepare", "data") or {}
+        prepared = run.done(Step.PREPARE, DATA) or {}
         template = prepared.get("template")
         return run.template().digest(definition_of(template)) == template
     if training_plugin() is not None:  # which would load the model in parts
@@ -36,7 +38,7 @@ def is_same_start(run: Run) -> bool:
 
 def _digest_of_start(directory: RunDirectory) -> str | None:
     """The digest of θ_0 beside what it has answered, or None: it has not answered yet."""
-    stores = (directory.held_out(START) / "sampled", directory.generations(iteration_stage(0)))
+    stores = (directory.held_out(START) / "sampled", directory.generations(Stage.of(0)))
     manifests = (read_json(store / STORE_MANIFEST) for store in stores)
     return next((found["model"] for found in manifests if found is not None), None)
 

@@ -8,17 +8,17 @@ import shutil
 from pathlib import Path
 
 from ..files import JOURNAL, write_atomically
-from ..run.directory import START, RunDirectory, iteration_stage
-from ..run.journal import Journal
-from .prepare import STAGE as DATA
+from ..run.directory import RunDirectory
+from ..run.journal import DATA, Journal, Step
+from ..run.stage import START, Stage
 
 SHARED = frozenset(
     {
-        ("prepare", DATA),
-        ("given", START),
-        ("train", START),
-        ("evaluate", START),
-        ("generate", iteration_stage(0)),
+        (Step.PREPARE, DATA),
+        (Step.GIVEN, START),
+        (Step.TRAIN, START),
+        (Step.EVALUATE, START),
+        (Step.GENERATE, Stage.of(0)),
     }
 )
 """Steps, as (phase, stage), that don't depend on the objective."""
@@ -33,7 +33,7 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
     """
     if target.journal.exists():
         return
-    for name in ("data", START, f"{iteration_stage(0)}/generations"):
+    for name in ("data", START, f"{Stage.of(0)}/generations"):
         if source.stage(name).is_dir():
             shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]

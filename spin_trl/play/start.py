@@ -15,9 +15,10 @@ from transformers import (
 )
 
 from ..data.columns import is_text
-from ..run.directory import START
+from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, since
+from ..run.stage import START
 from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import save_model, train_supervised
 from .trackers import training_logs
@@ -39,7 +40,7 @@ def make_tokenizer(run: Run, dataset: Dataset) -> None:
 
 def make_start(run: Run) -> None:
     """Build θ_0 and train it on the run's own rows, once."""
-    if run.done("train", START):
+    if run.done(Step.TRAIN, START):
         return
     started = time.monotonic()
     start, tokenizer = run.start, run.tokenizer()
@@ -56,7 +57,7 @@ def make_start(run: Run) -> None:
         save_model(model, tokenizer, run.directory.model(START))
         shutil.rmtree(run.directory.training(START), ignore_errors=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.record("train", START, seconds=since(started), work_seconds=work_seconds, parameters=parameters)
+    run.record(Step.TRAIN, START, seconds=since(started), work_seconds=work_seconds, parameters=parameters)
 
 
 def _supervised_args(run: Run) -> TrainingArguments:

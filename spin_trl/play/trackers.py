@@ -17,15 +17,14 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from ..files import read_json
-from ..run.directory import START, baseline_stage, iteration_stage
+from ..report.record import read_stage
+from ..run.journal import Step
 from ..run.run import Run
+from ..run.stage import START, Stage
 
 logger = logging.getLogger(__name__)
 
 TRACKER_PREFIX = "held-out"
-TRACK = "track"
-"""Phase under which the journal keeps which trackers have an iteration's figures."""
 
 TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
 """Where transformers' callback writes; by default into the checkpoints' folder, which goes when an iteration is done."""
@@ -65,13 +64,13 @@ def track(run: Run, iteration: int) -> None:
         run: the run.
         iteration: 0-based; it has been evaluated.
     """
-    arms = {f"baseline/{arm}": baseline_stage(arm, iteration) for arm in run.arms}
-    stage = iteration_stage(iteration)
-    known = (run.done(TRACK, stage) or {}).get("to", [])
+    arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
+    stage = Stage.of(iteration)
+    known = (run.done(Step.TRACK, stage) or {}).get("to", [])
     wanted = [name for name in run.args.report_to or [] if name not in known]
     if not wanted or not run.directory.metrics(stage).exists():
         return
-    steps = [(iteration + 1, {TRACKER_PREFIX: iteration_stage(iteration)} | arms)]
+    steps = [(iteration + 1, {TRACKER_PREFIX: Stage.of(iteration)} | arms)]
     if iteration == 0:
         steps.insert(0, (0, {TRACKER_PREFIX: START}))
     values = [(step, _tracked_values(run, stages)) for step, stages in steps]
@@ -91,15 +90,15 @@ def track(run: Run, iteration: int) -> None:
         except Exception as error:  # whatever a tracker's client raises, the run is worth more
             logger.warning("Held-out figures were not reported to %s: %s", name, error)
     if reached != known:
-        run.journal.append(TRACK, stage, to=reached)
+        run.journal.append(Step.TRACK, stage, to=reached)
 
 
-def _tracked_values(run: Run, stages: dict[str, str]) -> dict[str, float]:
+def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
     """Figures of stages, by prefix and name; what is no number is left out."""
     return {
         f"{prefix}/{name}": value
         for prefix, stage in stages.items()
-        for name, value in (read_json(run.directory.metrics(stage)) or {}).items()
+        for name, value in read_stage(run.directory, stage).figures.items()
         if math.isfinite(value)
     }
 

@@ -12,14 +12,16 @@ from transformers import PrinterCallback
 
 from ..config.iteration import SPINConfig
 from ..errors import RunDirectoryError, SpinError
-from ..files import read_json
 from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy, merge_adapter
+from ..report.record import read_stage
 from ..run.checkpoint import latest
-from ..run.directory import START, iteration_stage, replace_folder
+from ..run.directory import replace_folder
+from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
+from ..run.stage import Stage
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import refusal_of_trainer
 from .trackers import training_logs
@@ -34,8 +36,8 @@ def train(run: Run, iteration: int) -> None:
         GenerationsError: the generations belong to another dataset, model or template.
         OpponentError: the policy does not start at its opponent.
     """
-    stage = iteration_stage(iteration)
-    if run.done("train", stage):
+    stage = Stage.of(iteration)
+    if run.done(Step.TRAIN, stage):
         return
     started = time.monotonic()
     args = _with_order(run, iteration, run.iteration_args(iteration))
@@ -51,7 +53,7 @@ def train(run: Run, iteration: int) -> None:
     _save(run, trainer, stage)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     run.record(
-        "train",
+        Step.TRAIN,
         stage,
         seconds=since(started),
         work_seconds=work_seconds,
@@ -68,9 +70,9 @@ def train(run: Run, iteration: int) -> None:
 def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
     """The settings of an iteration, with IRIS's order as its schedule has it there."""
     if "iris" in args.losses:
-        opponent = run.opponent_stage(iteration)
-        gap = (read_json(run.directory.metrics(opponent)) or {}).get("gap")
-        if args.order_schedule == "gap" and opponent != START and gap is None:
+        opponent = run.decisions.opponent(iteration)
+        gap = read_stage(run.directory, opponent).figures.get("gap")
+        if args.order_schedule == "gap" and not opponent.is_start and gap is None:
             raise RunDirectoryError(
                 f"`iris_schedule: gap` needs the gap that {opponent} has reached on held-out prompts, and "
                 f"{run.directory.path} does not have it. Evaluate that iteration first."
@@ -81,10 +83,10 @@ def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
 
 
 def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
-    mixed_in = run.lineage(iteration)[-1 - run.play.history :]
-    stores = {t: GenerationStore(run.directory.generations(iteration_stage(t))) for t in mixed_in}
-    proto = GenerationStore(run.directory.generations(iteration_stage(0))) if iteration and args.needs_proto else None
-    start = run.opponent_model(iteration)
+    mixed_in = run.decisions.lineage(iteration)[-1 - run.play.history :]
+    stores = {t: GenerationStore(run.directory.generations(Stage.of(t))) for t in mixed_in}
+    proto = GenerationStore(run.directory.generations(Stage.of(0))) if iteration and args.needs_proto else None
+    start = run.model_of(run.decisions.opponent(iteration))
     continues_adapter = is_adapter(start)
     try:
         return SPINTrainer(

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from ..evaluation.figures import is_figure
+from ..evaluation.figures import FIGURES, Figure, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
 from ..files import write_atomically
 from .plot import difference_bar, show_names_as_they_are
-from .terminal_table import COLUMNS, Column, column_of, run_table
+from .terminal_table import COLUMNS, Change, run_table
 
 START_ARM = "start"
 
+COSTS = (
+    Figure("steps", "gradient steps", column="steps", digits=0, rank=5),
+    Figure("seconds", "seconds", column="seconds", digits=0, rank=2),
+    Figure("seeds", "seeds", column="seeds", digits=0, rank=5),
+    Figure("generated_tokens", "tokens generated", column="tokens made", digits=0, rank=3),
+)
+"""What an arm took, beside its held-out figures."""
+
 MORE_COLUMNS = (
-    Column("r real", "logratio/real", digits=1, rank=4),
-    Column("r gen.", "logratio/generated", digits=1, rank=4),
-    Column("real<gen. %", "real_below_generated", percent=True, rank=3),
-    Column("KL", "kl", digits=1, rank=3),
-    Column("steps", "steps", digits=0, rank=5),
-    Column("seconds", "seconds", digits=0, rank=2),
-    Column("seeds", "seeds", digits=0, rank=5),
-    Column("tokens made", "generated_tokens", digits=0, rank=3),
+    *(figure for figure in FIGURES.values() if figure.of_comparisons),
+    *COSTS,
 )
 
 AGAINST = "_vs_baseline"
@@ -95,19 +96,18 @@ def comparison_table(
         width: columns of the terminal; None shows everything.
         baseline: name of the supervised arm that the others are held against, or None.
     """
+    costs = {figure.name for figure in COSTS}
     rows = {
         (START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"): {
             # Costs vary with the machine and not with the method: no error is drawn for them.
             name: value
             for name, value in figures.items()
-            if name not in ("seconds_se", "generated_tokens_se", "steps_se")
+            if name.removesuffix("_se") == name or name.removesuffix("_se") not in costs
         }
         for arm, iterations in summary.items()
         for iteration, figures in iterations.items()
     }
-    difference = dataclasses.replace(
-        column_of(metric), heading=f"less {baseline} [95 %]", figure=f"{metric}{AGAINST}", rank=1, is_difference=True
-    )
+    difference = Change.of(metric, f"{metric}{AGAINST}", f"less {baseline} [95 %]")
     over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, of one seed"
     return run_table(
         rows,

@@ -1,4 +1,7 @@
-"""What a report tells of a run: its stages with what was measured of them, and its journal. Nothing here reads a file."""
+"""A run read back from its directory: its stages with what was measured of them, its decisions, its settings.
+
+Whoever asks what a run has found asks here: the gate, the console, trackers, cards and comparisons, too.
+"""
 
 from __future__ import annotations
 
@@ -8,84 +11,52 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..evaluation.figures import ByPrompt, difference
+import yaml
+
+from ..config import credentials
+from ..errors import RunDirectoryError
+from ..evaluation.figures import figure_of, is_score
 from ..evaluation.intervals import Difference
+from ..evaluation.selection import Measured
+from ..evaluation.summary import difference
+from ..files import read_json
+from ..run.directory import RunDirectory
+from ..run.journal import DATA, Decisions, Entry, Journal, Step, newest
+from ..run.stage import SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
-SELF_PLAY = "self-play"
-ITERATION_OF_START = -1
-"""The iteration that the start counts as."""
-
-_PLAIN = "sft"
-_SMOOTHED = "sft-smoothing-"
-
-_SHARES = frozenset(
-    {
-        "win_rate",
-        "empty",
-        "truncated",
-        "identical",
-        "real_below_generated",
-        "degeneration/repetition",
-        "degeneration/distinct",
-        "degeneration/odd_characters",
-        "degeneration/copies",
-    }
-)
-_NAMES = {
-    "nll": "NLL per token",
-    "score": "score",
-    "score_greedy": "greedy score",
-    "win_rate": "win rate",
-    "gap": "margin",
-    "logps/real": "log-probability of real responses",
-    "logps/generated": "log-probability of the opponent's responses",
-    "length_generated": "length",
-}
+REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
+"""Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
 
 
-def figure_name(figure: str) -> str:
-    """A figure's name in words."""
-    for start, words in (("score_greedy/", "greedy "), ("score/", "")):
-        if figure.startswith(start):
-            return words + figure.removeprefix(start).replace("_", " ")
-    return _NAMES.get(figure, figure)
-
-
-def arm_in_words(arm: str) -> str:
-    """A baseline arm's name in words."""
-    if arm.startswith(_SMOOTHED):
-        return f"smoothed SFT ({arm.removeprefix(_SMOOTHED)})"
-    return "plain SFT" if arm == _PLAIN else arm
-
-
-@dataclass(frozen=True)
-class Stage:
+@dataclass(frozen=True, kw_only=True)
+class StageRecord(Measured):
     """A model of the run, and what was measured of it.
 
     Attributes:
-        name: in the run directory.
-        arm: `SELF_PLAY`, or the name of a baseline arm.
-        iteration: 0-based; `ITERATION_OF_START` for the start.
+        name: its stage.
         figures: of `metrics.json`; empty if it was not measured.
         values: the same prompt by prompt, for those that have it.
         histogram: of the log-ratios (`edges`, `real`, `generated`); may be empty.
     """
 
-    name: str
-    arm: str
-    iteration: int
-    figures: Mapping[str, float] = field(default_factory=dict)
-    values: ByPrompt = field(default_factory=dict)
+    name: Stage
     histogram: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @property
+    def arm(self) -> str:
+        """`self-play`, or the name of a baseline arm."""
+        return self.name.arm
+
+    @property
+    def iteration(self) -> int:
+        """0-based; -1 for the start."""
+        return self.name.iteration
 
     @property
     def label(self) -> str:
         """Its name in words."""
-        if self.iteration == ITERATION_OF_START:
-            return "start"
-        of_arm = "" if self.arm == SELF_PLAY else f"{arm_in_words(self.arm)}, "
-        return f"{of_arm}iteration {self.iteration}"
+        return self.name.label
 
     def value(self, figure: str) -> float | None:
         """A figure; None if it was not measured, or is no number."""
@@ -117,61 +88,67 @@ class RunRecord:
     metric: str
     greater_is_better: bool
     planned: int
-    stages: Sequence[Stage] = ()
+    stages: Sequence[StageRecord] = ()
     best: str | None = None
-    journal: Sequence[Mapping[str, Any]] = ()
+    journal: Sequence[Entry] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
-    def self_play(self) -> list[Stage]:
+    def self_play(self) -> list[StageRecord]:
         """The start and the iterations."""
         return [stage for stage in self.stages if stage.arm == SELF_PLAY]
 
     @cached_property
-    def iterations(self) -> list[Stage]:
+    def iterations(self) -> list[StageRecord]:
         """The iterations alone."""
-        return [stage for stage in self.self_play if stage.iteration != ITERATION_OF_START]
+        return [stage for stage in self.self_play if not stage.name.is_start]
 
     @cached_property
-    def start(self) -> Stage | None:
+    def start(self) -> StageRecord | None:
         """The start, if it has been made."""
-        return next((stage for stage in self.self_play if stage.iteration == ITERATION_OF_START), None)
+        return self.stage(START)
 
     @cached_property
-    def arms(self) -> dict[str, list[Stage]]:
+    def arms(self) -> dict[str, list[StageRecord]]:
         """The baseline arms' stages, by arm."""
-        found: dict[str, list[Stage]] = {}
+        found: dict[str, list[StageRecord]] = {}
         for stage in self.stages:
             if stage.arm != SELF_PLAY:
                 found.setdefault(stage.arm, []).append(stage)
         return found
 
     @cached_property
-    def best_stage(self) -> Stage | None:
+    def best_stage(self) -> StageRecord | None:
         """The stage that the run delivers."""
         return self.stage(self.best) if self.best is not None else None
 
-    def stage(self, name: str) -> Stage | None:
+    def stage(self, name: str) -> StageRecord | None:
         """A stage by its name in the run directory."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
-    def at(self, iteration: int) -> Stage | None:
+    def candidates(self, iteration: int) -> dict[Stage, StageRecord]:
+        """The start and the iterations up to this one, by name: one of them is the best."""
+        return {stage.name: stage for stage in self.self_play if stage.iteration <= iteration}
+
+    def at(self, iteration: int) -> StageRecord | None:
         """The start or iteration with this number."""
         return next((stage for stage in self.self_play if stage.iteration == iteration), None)
 
-    def decision(self, stage: Stage) -> Mapping[str, Any]:
-        """What was decided after an iteration: the newest entry of its gate, or nothing."""
-        found = [entry for entry in self.journal if entry["phase"] == "gate" and entry["stage"] == stage.name]
-        return found[-1] if found else {}
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What was decided after the iterations."""
+        return Decisions(self.journal)
 
-    def opponent(self, stage: Stage) -> Stage | None:
+    def decision(self, stage: StageRecord) -> Entry:
+        """What was decided after an iteration, or nothing."""
+        return self.decisions.after(stage.iteration) if stage.arm == SELF_PLAY else {}
+
+    def opponent(self, stage: StageRecord) -> StageRecord | None:
         """The stage whose model an iteration started from and played against: the one before it, unless decided
         otherwise."""
-        if stage.arm != SELF_PLAY or stage.iteration == ITERATION_OF_START:
+        if stage.arm != SELF_PLAY or stage.name.is_start:
             return None
-        before = self.at(stage.iteration - 1)
-        named = self.decision(before).get("opponent") if before is not None else None
-        return (self.stage(named) if named else None) or before
+        return self.stage(self.decisions.opponent(stage.iteration)) or self.at(stage.iteration - 1)
 
     @cached_property
     def held_out(self) -> int | None:
@@ -182,13 +159,12 @@ class RunRecord:
         return self.prepared.get("held_out_rows")
 
     @cached_property
-    def prepared(self) -> Mapping[str, Any]:
+    def prepared(self) -> Entry:
         """The journal's entry on the data, or nothing."""
-        found = [entry for entry in self.journal if entry["phase"] == "prepare"]
-        return found[-1] if found else {}
+        return newest(self.journal, Step.PREPARE, DATA)
 
     @cached_property
-    def stopped(self) -> Mapping[str, Any]:
+    def stopped(self) -> Entry:
         """The gate's entry that ended the run, or nothing: it goes on, or has come to its end."""
         newest = self.decision(self.iterations[-1]) if self.iterations else {}
         return newest if newest.get("decision") == "stopped" else {}
@@ -211,18 +187,15 @@ class RunRecord:
 
     def form(self, figure: str) -> NumberFormat:
         """How a figure is written. Scores are shares where all of them lie between 0 and 1."""
-        if figure in _SHARES:
+        known = figure_of(figure)
+        if not is_score(figure):
+            return NumberFormat(known.percent, 1 if known.percent else known.digits)
+        found = [value for stage in self.stages if (value := stage.value(figure)) is not None]
+        low, high = self._reach.get(figure, (0.0, 0.0))
+        if low >= 0 and high <= 1 and all(0 <= value <= 1 for value in found):
             return NumberFormat(percent=True, digits=1)
-        if figure.startswith("score"):
-            found = [value for stage in self.stages if (value := stage.value(figure)) is not None]
-            low, high = self._reach.get(figure, (0.0, 0.0))
-            if low >= 0 and high <= 1 and all(0 <= value <= 1 for value in found):
-                return NumberFormat(percent=True, digits=1)
-            largest = max(map(abs, found), default=0.0)
-            return NumberFormat(digits=3 if largest < 10 else 2 if largest < 100 else 1)
-        if figure.startswith(("logps/", "length_", "gap", "logratio/", "kl")):
-            return NumberFormat(digits=1 if figure.startswith(("logps/", "length_")) else 2)
-        return NumberFormat()
+        largest = max(map(abs, found), default=0.0)
+        return NumberFormat(digits=3 if largest < 10 else 2 if largest < 100 else 1)
 
     @cached_property
     def _reach(self) -> dict[str, tuple[float, float]]:
@@ -234,7 +207,7 @@ class RunRecord:
                 found[figure] = min([low, *values.values()]), max([high, *values.values()])
         return found
 
-    def difference(self, one: Stage, other: Stage, figure: str) -> Difference | None:
+    def difference(self, one: StageRecord, other: StageRecord, figure: str) -> Difference | None:
         """By how much a figure of one stage is above that of another, on the same prompts; None if that can't be said."""
         found = difference(figure, one.values, other.values)
         # One prompt has a difference, but no interval.
@@ -245,3 +218,54 @@ class RunRecord:
         if found.low <= 0 <= found.high:
             return None
         return (found.value > 0) == self.greater_is_better
+
+
+def read_record(directory: RunDirectory) -> RunRecord:
+    """The figures, decisions and settings of a run.
+
+    Raises:
+        RunDirectoryError: there is no run.
+        ValueError: a file is no JSON, or the recipe no YAML.
+    """
+    settings = _settings(directory)
+    journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
+    made = {entry.get("stage") for entry in journal if entry.get("phase") in (Step.TRAIN, Step.EVALUATE)}
+    metric = str(settings.get("metric_for_best_iteration") or REPORTED_DEFAULTS["metric_for_best_iteration"])
+    greater = settings.get("greater_is_better_iteration")
+    return RunRecord(
+        name=directory.path.resolve().name,
+        metric=metric,
+        greater_is_better=figure_of(metric).greater_is_better if greater is None else bool(greater),
+        planned=int(settings.get("num_iterations") or REPORTED_DEFAULTS["num_iterations"]),
+        stages=[
+            read_stage(directory, name)
+            for name in directory.stages()
+            if name in made or directory.metrics(name).exists()
+        ],
+        best=(read_json(directory.best) or {}).get("stage"),
+        journal=journal,
+        settings=settings,
+    )
+
+
+def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
+    """What was measured of a stage; nothing if it was not."""
+    return StageRecord(
+        read_json(directory.metrics(stage)) or {},
+        read_json(directory.values(stage)) or {},
+        name=stage,
+        histogram=read_json(directory.histograms(stage)) or {},
+    )
+
+
+def _settings(directory: RunDirectory) -> dict[str, Any]:
+    if not directory.recipe.is_file():
+        raise RunDirectoryError(f"{directory.path} is no run directory: there is no {directory.recipe.name} in it.")
+    try:
+        found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
+    if not isinstance(found, dict):
+        raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
+    credentials.refuse_credentials(found, directory.recipe)
+    return found

@@ -8,39 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..counts import counted
-from ..evaluation.figures import is_figure
+from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
+from ..run.journal import Step
+from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
-from .record import SELF_PLAY, RunRecord, Stage, arm_in_words, figure_name
-
-SCORES = "Scores and likelihood"
-
-FIGURES: Mapping[str, Mapping[str, str]] = {
-    SCORES: {"nll": "NLL per token", "logps/real": "log-prob., real", "win_rate": "win rate"},
-    "The game against the opponent": {
-        "logps/generated": "log-prob., generated",
-        "logratio/real": "log-ratio, real",
-        "logratio/generated": "log-ratio, generated",
-        "gap": "margin, nats",
-        "kl": "KL, nats",
-        "real_below_generated": "real below generated",
-    },
-    "The answers": {
-        "length_generated": "length, tokens",
-        "empty": "empty",
-        "truncated": "cut",
-        "identical": "same as real",
-        "degeneration/repetition": "repeated",
-        "degeneration/distinct": "distinct",
-        "degeneration/odd_characters": "odd characters",
-        "degeneration/copies": "copied",
-    },
-}
-"""Figures beside the scores, by the table that they stand in, with their headings."""
+from .record import RunRecord, StageRecord
 
 LONGEST_FACT = 200
 """Characters of what a run was, such as a scorer's pattern."""
 
-COSTED_PHASES = ("generate", "train", "evaluate")
+COSTED_STEPS = (Step.GENERATE, Step.TRAIN, Step.EVALUATE)
 
 
 @dataclass(frozen=True)
@@ -81,7 +58,7 @@ def standings(record: RunRecord) -> Table:
     decided = any(record.decision(stage) for stage in record.iterations)
     headings = [
         "model",
-        figure_name(record.metric),
+        figure_of(record.metric).words,
         "difference",
         "from the start",
         *(["decision"] if decided else []),
@@ -103,12 +80,13 @@ def standings(record: RunRecord) -> Table:
 def figures(record: RunRecord) -> dict[str, Table]:
     """One row a stage, one column a figure, by what the tables are about. What no stage has is left out."""
     known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
-    scores = {name: figure_name(name) for name in known if name.startswith("score") and is_figure(name, known)}
+    scores = {name: figure_of(name).words for name in known if is_score(name) and is_figure(name, known)}
     found = {}
-    for heading, names in FIGURES.items():
-        shown = (scores if heading == SCORES else {}) | {name: words for name, words in names.items() if name in known}
+    for table in (SCORES, GAME, ANSWERS):
+        of_table = {name: one.heading for name, one in FIGURES.items() if one.table == table and name in known}
+        shown = (scores if table == SCORES else {}) | of_table
         if shown:
-            found[heading] = _figures_table(record, shown)
+            found[table] = _figures_table(record, shown)
     return found
 
 
@@ -129,10 +107,10 @@ def _figures_table(record: RunRecord, shown: Mapping[str, str]) -> Table:
 
 def costs(record: RunRecord) -> Table:
     """What every stage took, and what all took together. Work that was done again counts again."""
-    headings = ["stage", *COSTED_PHASES, "together", "tokens generated", "gradient steps", "pairs"]
+    headings = ["stage", *COSTED_STEPS, "together", "tokens generated", "gradient steps", "pairs"]
     rows = []
     # Benchmarks that somebody has asked for afterwards are no cost of the run.
-    everything = [entry for entry in record.journal if entry["phase"] in COSTED_PHASES and "seconds" in entry]
+    everything = [entry for entry in record.journal if entry["phase"] in COSTED_STEPS and "seconds" in entry]
     for stage, opens_group in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
         rows.append(Row(_label(stage), _cost(entries), opens_group=opens_group))
@@ -151,7 +129,7 @@ def devices(record: RunRecord) -> str:
     return ", ".join(found)
 
 
-def _in_groups(record: RunRecord) -> list[tuple[Stage, bool]]:
+def _in_groups(record: RunRecord) -> list[tuple[StageRecord, bool]]:
     """Stages, each with whether a baseline arm begins with it."""
     arms = [stage.arm for stage in record.stages]
     return [
@@ -160,26 +138,26 @@ def _in_groups(record: RunRecord) -> list[tuple[Stage, bool]]:
     ]
 
 
-def _label(stage: Stage) -> str:
+def _label(stage: StageRecord) -> str:
     """A stage's name, broken before "iteration" where it has to be, and not after."""
     return stage.label.replace("iteration ", "iteration\u00a0")
 
 
-def _compared_with(record: RunRecord, stage: Stage) -> Stage | None:
+def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
     """An iteration is compared with its opponent, a baseline with self-play after as many gradient steps."""
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
 
 
-def _shortened(stage: Stage) -> str:
+def _shortened(stage: StageRecord) -> str:
     return f"the {stage.label}" if stage.label == "start" else stage.label
 
 
-def _measured_cell(stage: Stage, figure: str, form: NumberFormat) -> Cell:
+def _measured_cell(stage: StageRecord, figure: str, form: NumberFormat) -> Cell:
     value, interval = stage.value(figure), stage.interval(figure)
     return Cell(form.value(value), form.interval(*interval) if value is not None and interval is not None else "")
 
 
-def _difference_cell(record: RunRecord, stage: Stage, other: Stage | None, words: str = "") -> Cell:
+def _difference_cell(record: RunRecord, stage: StageRecord, other: StageRecord | None, words: str = "") -> Cell:
     found = None if other is None else record.difference(stage, other, record.metric)
     if found is None:
         return Cell()
@@ -188,7 +166,7 @@ def _difference_cell(record: RunRecord, stage: Stage, other: Stage | None, words
     return Cell(form.difference(found.value), f"{interval}\n{words}" if words else interval)
 
 
-def _decision(record: RunRecord, stage: Stage) -> Cell:
+def _decision(record: RunRecord, stage: StageRecord) -> Cell:
     entry = record.decision(stage)
     if not entry:
         return Cell()
@@ -207,7 +185,7 @@ def _cost(entries: Sequence[Mapping[str, Any]], *, with_pairs: bool = True) -> l
     together = [entry["seconds"] for entry in entries]
     tokens, steps = total("tokens"), total("steps")
     return [
-        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in COSTED_PHASES),
+        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in COSTED_STEPS),
         Cell(duration(sum(together))) if together else Cell(),
         Cell() if tokens is None else Cell(f"{tokens:,.0f}"),
         Cell() if steps is None else Cell(f"{steps:,.0f}"),

@@ -2,92 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
-from ..evaluation.figures import is_figure
+from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure, is_score
+from ..evaluation.selection import ModelName
 from . import terminal
 
 
 @dataclass(frozen=True)
-class Column:
-    """A figure in the table.
+class Change(Figure):
+    """The difference of a figure between two models, shown with its sign and its 95 % interval."""
 
-    Attributes:
-        heading: above the column.
-        figure: its name in `metrics.json`.
-        percent: whether it is a share.
-        digits: behind the point, unless it is a share.
-        rank: columns of high rank go first where the terminal is narrow.
-        is_difference: whether it is one of two models, shown with its sign and its 95 % interval.
-    """
-
-    heading: str
-    figure: str
-    percent: bool = False
-    digits: int = 3
-    rank: int = 0
-    is_difference: bool = False
+    @classmethod
+    def of(cls, figure: str, name: str, column: str) -> Change:
+        """The difference `name` of a figure, below the heading `column`."""
+        return cls(**vars(figure_of(figure)) | {"name": name, "column": column, "rank": 1})
 
 
-COLUMNS = (
-    Column("score %", "score", percent=True),
-    Column("greedy %", "score_greedy", percent=True, rank=1),
-    Column("NLL/token", "nll"),
-    Column("win %", "win_rate", percent=True, rank=1),
-    Column("logp real", "logps/real", digits=1, rank=3),
-    Column("logp gen.", "logps/generated", digits=1, rank=3),
-    Column("tokens", "length_generated", digits=1, rank=4),
-    Column("cut %", "truncated", percent=True, rank=2),
-    Column("empty %", "empty", percent=True, rank=2),
-    Column("same %", "identical", percent=True, rank=2),
-)
-
+COLUMNS = [figure for figure in FIGURES.values() if figure.column and not figure.of_comparisons]
+"""What the table of a run has room for."""
 
 CHANGE = "change [95 %]"
 """Heading of the column that compares an iteration with its opponent, and a baseline with self-play after as many steps."""
 
-_NAMED_SCORES = ("score/", "score_greedy/")
-"""How the figures of a scorer begin that returns several numbers."""
 
-
-def column_of(figure: str) -> Column:
-    """The column of a figure, as it is shown everywhere."""
-    known = (column for column in COLUMNS if column.figure == figure)
-    return next(known, None) or (_named_score(figure) if figure.startswith(_NAMED_SCORES) else Column(figure, figure))
-
-
-def _named_score(figure: str) -> Column:
-    kind, _, name = figure.partition("/")
-    heading = name.replace("_", " ")
-    greedy = kind == "score_greedy"
-    return Column(f"greedy {heading} %" if greedy else f"{heading} %", figure, percent=True, rank=int(greedy))
-
-
-def written_figure(figures: Mapping[str, float], column: Column) -> str:
+def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
     """A figure with its standard error, or a difference with its interval; `–` where it was not measured."""
-    if column.is_difference:
-        return _written_difference(figures, column)
-    value = figures.get(column.figure)
-    if value is None or math.isnan(value):
+    scale, digits = (100, 1) if figure.percent else (1, figure.digits)
+    value = figures.get(figure.name, math.nan)
+    if isinstance(figure, Change):
+        low, high = (figures.get(f"{figure.name}{end}", math.nan) for end in ("_low", "_high"))
+        if any(map(math.isnan, (value, low, high))):
+            return "–"
+        value_text, low_text, high_text = (f"{scale * one:+.{digits}f}" for one in (value, low, high))
+        return f"{value_text} [{low_text}, {high_text}]"
+    if math.isnan(value):
         return "–"
-    error = figures.get(f"{column.figure}_se")
-    scale, digits = (100, 1) if column.percent else (1, column.digits)
+    error = figures.get(f"{figure.name}_se", math.nan)
     text = f"{scale * value:.{digits}f}"
-    return text if error is None or math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
-
-
-def _written_difference(figures: Mapping[str, float], column: Column) -> str:
-    names = [f"{column.figure}{end}" for end in ("", "_low", "_high")]
-    if any(math.isnan(figures.get(name, math.nan)) for name in names):
-        return "–"
-    scale, digits = (100, 1) if column.percent else (1, column.digits)
-    value, low, high = (f"{scale * figures[name]:+.{digits}f}" for name in names)
-    return f"{value} [{low}, {high}]"
+    return text if math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
 CAPTION = "± one standard error over the held-out prompts; * the best by the run's metric"
@@ -95,11 +52,11 @@ CHANGE_CAPTION = "; change: of an iteration from its opponent, of a baseline fro
 
 
 def run_table(
-    figures: Mapping[str, Mapping[str, float]],
+    figures: Mapping[ModelName, Mapping[str, float]],
     best: str | None,
     title: str = "",
     width: int | None = None,
-    columns: Sequence[Column] = COLUMNS,
+    columns: Sequence[Figure] = COLUMNS,
     caption: str = CAPTION,
     metric: str | None = None,
 ) -> Table:
@@ -117,17 +74,12 @@ def run_table(
     Returns:
         A table for rich.
     """
-    named = dict.fromkeys(name for found in figures.values() for name in found if name.startswith(_NAMED_SCORES))
-    shown = [
-        *(_named_score(name) for name in named if is_figure(name, named)),
-        *(column for column in columns if any(column.figure in found for found in figures.values())),
-    ]
-    changed = next((column for column in shown if column.figure == metric), None)
-    if changed is not None and any(f"{metric}_change" in found for found in figures.values()):
-        difference = dataclasses.replace(
-            changed, heading=CHANGE, figure=f"{metric}_change", rank=1, is_difference=True
-        )
-        shown.insert(shown.index(changed) + 1, difference)
+    measured = dict.fromkeys(name for found in figures.values() for name in found)
+    named = [name for name in measured if is_score(name) and "/" in name and is_figure(name, measured)]
+    shown = [*map(figure_of, named), *(column for column in columns if column.name in measured)]
+    changed = next((column for column in shown if column.name == metric), None)
+    if changed is not None and f"{metric}_change" in measured:
+        shown.insert(shown.index(changed) + 1, Change.of(changed.name, f"{metric}_change", CHANGE))
         caption += CHANGE_CAPTION
     table = _rich_table(figures, shown, best, title, caption)
     while width is not None and len(shown) > 1 and _width(table) > width:
@@ -138,7 +90,11 @@ def run_table(
 
 
 def _rich_table(
-    figures: Mapping[str, Mapping[str, float]], columns: Sequence[Column], best: str | None, title: str, caption: str
+    figures: Mapping[ModelName, Mapping[str, float]],
+    columns: Sequence[Figure],
+    best: str | None,
+    title: str,
+    caption: str,
 ) -> Table:
     table = Table(
         title=title or None,
@@ -147,7 +103,7 @@ def _rich_table(
     )
     table.add_column("model", no_wrap=True)
     for column in columns:
-        table.add_column(column.heading, justify="right", no_wrap=True)
+        table.add_column(column.column, justify="right", no_wrap=True)
     arm = ""
     for stage, found in figures.items():
         of_arm = stage.rpartition("/")[0]

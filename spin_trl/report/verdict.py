@@ -7,9 +7,11 @@ side of zero.
 from __future__ import annotations
 
 from ..counts import counted
+from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
+from ..run.stage import arm_in_words
 from .formats import NumberFormat, capitalised
-from .record import RunRecord, Stage, arm_in_words, figure_name
+from .record import RunRecord, StageRecord
 
 
 def verdict(record: RunRecord) -> str:
@@ -27,7 +29,7 @@ def _sentence(record: RunRecord) -> str:
         value = f"{_metric_in_words(record)} {_with_interval(record, first)}"
         return f"So far only the {first.label} has been measured: {value}."
     if best.value(record.metric) is None:
-        name = figure_name(record.metric)
+        name = figure_of(record.metric).words
         return f"{_so_far(record)}{best.label} is what the run delivers, but its {name} was not measured."
     return _of_start(record, best) if best is record.start else _of_iteration(record, best)
 
@@ -64,10 +66,10 @@ def _unmeasured(record: RunRecord) -> str:
             f"{_so_far(record)}{newest.label} is the newest of {counted(len(record.iterations), 'iteration')}; no "
             "prompts were held out, so nothing says whether it is better than the start."
         )
-    return f"{newest.label} has been trained, but {figure_name(record.metric)} was not measured of any model."
+    return f"{newest.label} has been trained, but {figure_of(record.metric).words} was not measured of any model."
 
 
-def _of_iteration(record: RunRecord, best: Stage) -> str:
+def _of_iteration(record: RunRecord, best: StageRecord) -> str:
     start, gain, against = record.start, None, ""
     if start is not None and start.value(record.metric) is not None:
         gain = record.difference(best, start, record.metric)
@@ -92,7 +94,7 @@ def _place(record: RunRecord, is_sure: bool) -> str:
     return "is the best model" if count == 1 else f"is the best of {count}"
 
 
-def _of_start(record: RunRecord, start: Stage) -> str:
+def _of_start(record: RunRecord, start: StageRecord) -> str:
     value = _with_interval(record, start)
     text = f"{_so_far(record)}no iteration has done better than the start by {_metric_in_words(record)}: {value}"
     others = [stage for stage in record.iterations if stage.value(record.metric) is not None]
@@ -111,7 +113,9 @@ def _of_start(record: RunRecord, start: Stage) -> str:
     return f"{text}{_against_baseline(record, start, None, record.iterations[-1].iteration)}."
 
 
-def _against_baseline(record: RunRecord, best: Stage, gain: Difference | None, iteration: int | None = None) -> str:
+def _against_baseline(
+    record: RunRecord, best: StageRecord, gain: Difference | None, iteration: int | None = None
+) -> str:
     """How the best compares with the strongest baseline arm that had as many gradient steps."""
     at = best.iteration if iteration is None else iteration
     arms = [
@@ -150,12 +154,12 @@ def _against(record: RunRecord, found: Difference | None, other: str) -> str | N
     return f"{form.size(found.value)} {direction} {other} ({form.size_interval(found)})"
 
 
-def _best_of(record: RunRecord, stages: list[Stage]) -> Stage:
+def _best_of(record: RunRecord, stages: list[StageRecord]) -> StageRecord:
     choose = max if record.greater_is_better else min
     return choose(stages, key=lambda stage: stage.figures[record.metric])
 
 
-def _passed_over(record: RunRecord) -> Stage | None:
+def _passed_over(record: RunRecord) -> StageRecord | None:
     """The iteration with a better figure than the best has, if the gate asked for more than that."""
     best = record.best_stage
     others = [stage for stage in record.self_play if stage.value(record.metric) is not None]
@@ -166,15 +170,15 @@ def _passed_over(record: RunRecord) -> Stage | None:
 
 
 def _metric_in_words(record: RunRecord) -> str:
-    name = figure_name(record.metric)
+    name = figure_of(record.metric).words
     return name if record.greater_is_better else f"{name}, where lower is better"
 
 
-def _value(record: RunRecord, stage: Stage) -> str:
+def _value(record: RunRecord, stage: StageRecord) -> str:
     return record.form(record.metric).value(stage.value(record.metric))
 
 
-def _with_interval(record: RunRecord, stage: Stage) -> str:
+def _with_interval(record: RunRecord, stage: StageRecord) -> str:
     form: NumberFormat = record.form(record.metric)
     interval = stage.interval(record.metric)
     text = form.value(stage.value(record.metric))
@@ -189,5 +193,5 @@ def _so_far(record: RunRecord) -> str:
     return "So far, " if not record.is_finished else ""
 
 
-def _the(stage: Stage) -> str:
+def _the(stage: StageRecord) -> str:
     return f"the {stage.label}" if stage.label == "start" else stage.label

@@ -14,28 +14,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..config import credentials
 from ..counts import counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
+from ..evaluation.figures import SCORE
 from ..files import read_json, write_atomically
-from ..run.directory import START, RunDirectory, baseline_stage, iteration_stage
-from ..run.journal import OF_THE_HUB, Journal
+from ..run.directory import RunDirectory
+from ..run.journal import OF_THE_HUB
+from ..run.stage import SELF_PLAY, Stage
 from .formats import duration
 from .html.charts import all_charts
 from .html.page import Page, render
 from .html.samples import Shown, choose_samples, sections
-from .record import ITERATION_OF_START as BEFORE_THE_FIRST
-from .record import SELF_PLAY, RunRecord, Stage
+from .record import RunRecord, StageRecord, read_record
 from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict
-
-REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
-"""Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
 
 LONGEST_SETTINGS = 100_000
 """Characters of the recipe that are shown."""
@@ -116,49 +111,6 @@ _NOTE = (
 )
 
 
-def read_record(directory: RunDirectory) -> RunRecord:
-    """The figures and the journal of a run.
-
-    Raises:
-        RunDirectoryError: there is no run.
-        ValueError: a file is no JSON, or the recipe no YAML.
-    """
-    settings = _settings(directory)
-    journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
-    known = {entry.get("stage") for entry in journal if entry.get("phase") in ("train", "evaluate")}
-
-    def stage(name: str, arm: str, iteration: int) -> Stage | None:
-        if name not in known and not directory.metrics(name).exists():
-            return None
-        return Stage(
-            name,
-            arm,
-            iteration,
-            read_json(directory.metrics(name)) or {},
-            read_json(directory.values(name)) or {},
-            read_json(directory.histograms(name)) or {},
-        )
-
-    planned = int(settings.get("num_iterations") or REPORTED_DEFAULTS["num_iterations"])
-    numbers = directory.iterations()
-    found = [stage(START, SELF_PLAY, BEFORE_THE_FIRST)]
-    found += [stage(iteration_stage(number), SELF_PLAY, number) for number in numbers]
-    for folder in sorted(directory.baselines.glob("*/")):
-        found += [stage(baseline_stage(folder.name, number), folder.name, number) for number in _iterations(folder)]
-    metric = str(settings.get("metric_for_best_iteration") or REPORTED_DEFAULTS["metric_for_best_iteration"])
-    greater = settings.get("greater_is_better_iteration")
-    return RunRecord(
-        name=directory.path.resolve().name,
-        metric=metric,
-        greater_is_better=metric != "nll" if greater is None else bool(greater),
-        planned=planned,
-        stages=[stage for stage in found if stage is not None],
-        best=(read_json(directory.best) or {}).get("stage"),
-        journal=journal,
-        settings=settings,
-    )
-
-
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Samples of a stage, one after the other; none if there is no file.
 
@@ -176,25 +128,6 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(row, dict) or not isinstance(row.get("key"), str):
                 raise RunDirectoryError(f"{path}, line {number} is no sample: an object with a `key` is expected.")
             yield row
-
-
-def _settings(directory: RunDirectory) -> dict[str, Any]:
-    if not directory.recipe.is_file():
-        raise RunDirectoryError(f"{directory.path} is no run directory: there is no {directory.recipe.name} in it.")
-    try:
-        found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
-    if not isinstance(found, dict):
-        raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
-    credentials.refuse_credentials(found, directory.recipe)
-    return found
-
-
-def _iterations(folder: Path) -> list[int]:
-    """Numbers of the iterations that have a folder."""
-    names = (path.name.removeprefix(iteration_stage(0).removesuffix("0")) for path in folder.glob("iteration-*"))
-    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
@@ -219,16 +152,16 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
     return Shown(stage.label, str(path.relative_to(directory.path)), len(places), shown)
 
 
-def _to_show(directory: RunDirectory, record: RunRecord) -> Stage | None:
+def _to_show(directory: RunDirectory, record: RunRecord) -> StageRecord | None:
     with_samples = [stage for stage in record.self_play if directory.samples(stage.name).exists()]
     if record.best_stage in with_samples and record.best_stage is not record.start:
         return record.best_stage
     return with_samples[-1] if with_samples else None
 
 
-def _scored_by(record: RunRecord, stage: Stage) -> str:
+def _scored_by(record: RunRecord, stage: StageRecord) -> str:
     """The score by which answers are better or worse: the run's metric, or the first that there is. Likelihoods are none."""
-    scores = [name for name in stage.values if name == "score" or name.startswith("score/")]
+    scores = [name for name in stage.values if name.partition("/")[0] == SCORE]
     return record.metric if record.metric in scores else next(iter(scores), "")
 
 
@@ -258,7 +191,7 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
     for stage in record.stages:
         manifest = read_json(directory.held_out(stage.name) / "sampled" / _MANIFEST)
         if manifest is None and stage.arm == SELF_PLAY:
-            manifest = read_json(directory.generations(iteration_stage(stage.iteration + 1)) / _MANIFEST)
+            manifest = read_json(directory.generations(Stage.of(stage.iteration + 1)) / _MANIFEST)
         found[f"model: {stage.label}"] = (manifest or {}).get("model")
     return {name: str(digest) for name, digest in found.items() if digest}
 

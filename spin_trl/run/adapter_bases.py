@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..files import write_atomically
-from .directory import RunDirectory, iteration_stage
+from .directory import RunDirectory
 
 
 def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
     """The configurations of all adapters that a run has trained."""
-    arms = directory.baselines.glob("*/iteration-*")
-    for folder in (*(directory.stage(iteration_stage(number)) for number in directory.iterations()), *arms):
-        path = folder / "model" / "adapter_config.json"
+    for stage in directory.stages()[1:]:
+        path = directory.model(stage) / "adapter_config.json"
         if path.is_file():
             yield path
 

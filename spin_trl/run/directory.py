@@ -11,31 +11,11 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
 from .ownership import RECIPE, Ownership, remove
+from .stage import START, Stage
 
-START = "start"
 LOCK = ".lock"
 PHASE_LOCK = ".phase.lock"
 """Held by whatever runs a phase: a launch of its own outlives a loop that is killed, and must not meet its successor."""
-
-
-def iteration_stage(iteration: int) -> str:
-    """Name of the stage that iteration `iteration` (0-based) is."""
-    return f"iteration-{iteration}"
-
-
-def iteration_number(stage: str) -> int:
-    """The iteration (0-based) that a stage is; of the start -1, which comes before the first."""
-    return -1 if stage == START else int(stage.rpartition("-")[2])
-
-
-def arm_name(label_smoothing: float) -> str:
-    """Name of the arm with this much label smoothing."""
-    return "sft" if label_smoothing == 0 else f"sft-smoothing-{label_smoothing:g}"
-
-
-def baseline_stage(arm: str, iteration: int) -> str:
-    """Name of the stage of a baseline arm that belongs to an iteration."""
-    return f"baseline/{arm}/{iteration_stage(iteration)}"
 
 
 class RunDirectory:
@@ -142,6 +122,15 @@ class RunDirectory:
     def iterations(self) -> list[int]:
         """Numbers of the iterations that have a folder, in order."""
         return list(self.ownership.iterations())
+
+    def stages(self) -> list[Stage]:
+        """The start, then the iterations and the baseline arms that have a folder, each in order."""
+        found = [
+            Stage.of(int(number), path.parent.name)
+            for path in self.baselines.glob("*/iteration-*")
+            if (number := path.name.removeprefix("iteration-")).isdecimal()
+        ]
+        return [START, *map(Stage.of, self.iterations()), *sorted(found, key=lambda one: (one.arm, one.iteration))]
 
     def model(self, stage: str) -> Path:
         """The model that a stage made: the weights, or the adapter."""

@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .directory import iteration_number
 from .journal import MADE
+from .stage import SELF_PLAY, Stage
 
 WRITES_EVERY = 0.5
 """Seconds."""
@@ -134,10 +134,10 @@ def seconds_left_of_run(
     """
     took: dict[str, dict[int, float]] = {}
     for entry in entries:
-        number = iteration_number(entry["stage"]) if "iteration-" in entry["stage"] else -1
-        if number >= 0 and entry["phase"] in MADE:
-            of_phase = took.setdefault("baseline" if "/" in entry["stage"] else entry["phase"], {})
-            of_phase[number] = of_phase.get(number, 0.0) + entry["seconds"]
+        if entry["phase"] not in MADE or (stage := Stage(entry["stage"])).is_start:
+            continue
+        of_phase = took.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
+        of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
     took.get(phase, {}).pop(iteration, None)  # of several arms, some may be done
     last = {name: seconds[max(seconds)] for name, seconds in took.items() if seconds}
     still = [*phases[phases.index(phase) + 1 :], *(num_iterations - iteration - 1) * list(phases)]

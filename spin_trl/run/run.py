@@ -28,18 +28,13 @@ from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
-from .directory import START, RunDirectory, arm_name, iteration_number, iteration_stage
-from .journal import Journal
+from .directory import RunDirectory
+from .journal import DATA, Decisions, Journal, Step
 from .progress import Progress
+from .stage import START, Stage, arm_name
 
 LAUNCHED = "SPIN_TRL_LAUNCHED"
 """Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
-
-DATA = "data"
-"""Stage under which the journal keeps what the run's data is."""
-
-GATE = "gate"
-"""Phase under which the journal keeps what was decided after an iteration."""
 
 
 @dataclass
@@ -109,46 +104,26 @@ class Run:
         """The model that a stage made; of the start, θ_0."""
         return self.start_model if stage == START else str(self.directory.model(stage))
 
-    def opponent_stage(self, iteration: int) -> str:
-        """The stage whose model is θ_t: that of the iteration before, unless the gate has fallen back to another one."""
-        if iteration == 0:
-            return START
-        return self._decided(iteration - 1).get("opponent", iteration_stage(iteration - 1))
-
-    def opponent_model(self, iteration: int) -> str:
-        """θ_t, which answers in iteration t and from which it starts."""
-        return self.model_of(self.opponent_stage(iteration))
-
-    def lineage(self, iteration: int) -> list[int]:
-        """Iterations that have led to θ_{t+1}, oldest first: those that were given up are left out."""
-        found = [iteration]
-        while (stage := self.opponent_stage(found[0])) != START:
-            found.insert(0, iteration_number(stage))
-        return found
-
-    def lr_scale(self, iteration: int) -> float:
-        """What an iteration's learning rate is multiplied by, after the gate has fallen back."""
-        return self._decided(iteration - 1).get("lr_scale", 1.0) if iteration else 1.0
+    @property
+    def decisions(self) -> Decisions:
+        """What was decided so far on how the run goes on."""
+        return Decisions(self.journal.entries())
 
     def has_begun(self, iteration: int) -> bool:
         """Whether anything of an iteration has been made: from then on it is settled what it starts from."""
-        stage = iteration_stage(iteration)
-        made = self.done("generate", stage) or self.done("train", stage)
+        stage = Stage.of(iteration)
+        made = self.done(Step.GENERATE, stage) or self.done(Step.TRAIN, stage)
         return made is not None or self.directory.generations(stage).exists()
-
-    def _decided(self, iteration: int) -> dict[str, Any]:
-        """The gate's record of an iteration; nothing before it was judged."""
-        return self.done(GATE, iteration_stage(iteration)) or {}
 
     def iteration_args(self, iteration: int) -> SPINConfig:
         """Settings of an iteration: its own values of what may differ, its own seed for the order of the data."""
         args = copy.copy(self.args)
         for name, value in iteration_settings(self.play, iteration).items():
             setattr(args, name, value)
-        args.learning_rate *= self.lr_scale(iteration)
+        args.learning_rate *= self.decisions.lr_scale(iteration)
         args.seed = self.args.seed + iteration
-        args.output_dir = str(self.directory.training(iteration_stage(iteration)))
-        args.run_name = f"{self.tracker_name}-{iteration_stage(iteration)}"
+        args.output_dir = str(self.directory.training(Stage.of(iteration)))
+        args.run_name = f"{self.tracker_name}-{Stage.of(iteration)}"
         args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing
         return args
 
@@ -175,7 +150,7 @@ class Run:
     @property
     def definition(self) -> int:
         """The definition of digests by which the run has begun: it is continued by that one."""
-        return definition_of((self.done("prepare", DATA) or {}).get("template"))
+        return definition_of((self.done(Step.PREPARE, DATA) or {}).get("template"))
 
     def eos_ids(self) -> list[int]:
         """Ids that end a response, all that the start's files name."""
@@ -195,16 +170,16 @@ class Run:
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_from_disk(folder)
 
-    def done(self, phase: str, stage: str) -> dict[str, Any] | None:
-        """What the journal says of a finished phase, or None."""
-        return self.journal.find(phase, stage)
+    def done(self, step: Step, stage: str) -> dict[str, Any] | None:
+        """What the journal says of a finished step, or None."""
+        return self.journal.find(step, stage)
 
-    def record(self, phase: str, stage: str, **figures: Any) -> None:
-        """Write a finished phase into the journal, once, and let all processes go on together."""
+    def record(self, step: Step, stage: str, **figures: Any) -> None:
+        """Write a finished step into the journal, once, and let all processes go on together."""
         state = PartialState()
         if state.is_main_process:
             where = {"device": device_name(state.device), "processes": state.num_processes}
-            self.journal.append(phase, stage, **figures, **(where if "seconds" in figures else {}))
+            self.journal.append(step, stage, **figures, **(where if "seconds" in figures else {}))
         state.wait_for_everyone()
 
 

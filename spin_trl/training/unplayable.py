@@ -23,12 +23,6 @@ from ..counts import agreeing, counted
 from ..errors import RecipeError, nearest
 from ..generation.engine import Sampling
 
-METRICS = (
-    "nll", "win_rate", "score", "score_greedy", "gap", "kl", "logps/real", "logps/generated", "length_generated", "empty",
-    "truncated", "identical", "real_below_generated", "reward_without_likelihood",
-)  # fmt: skip
-"""Held-out figures by which the best iteration can be chosen, beside those of degeneration, which have a prefix."""
-
 _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
 
@@ -341,26 +335,23 @@ def _plugins(args: SPINConfig) -> list[str]:
 
 def _unknown_metric(play: SelfPlayConfig) -> list[str]:
     """A figure that no iteration will have."""
-    from ..evaluation.degeneration import DEGENERATION_PREFIX
+    from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
     from ..evaluation.scorers import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer) if play.scorer else None
-    if name.startswith(DEGENERATION_PREFIX):
-        return []
-    if name.startswith("score"):
-        given = None if scores is None else scores + [f"score_greedy{one.removeprefix('score')}" for one in scores]
-        is_score = name in ("score", "score_greedy") or name.startswith(("score/", "score_greedy/"))
-        if is_score and (given is None or name in given):
+    if name.startswith(SCORE):
+        given = None if scores is None else scores + [f"{SCORE_GREEDY}{one.removeprefix(SCORE)}" for one in scores]
+        if is_score(name) and (given is None or name in given):
             return []
-        given = given or ["score", "score_greedy"]
+        given = given or [SCORE, SCORE_GREEDY]
         what = f"the scorer gives {', '.join(given)}" if scores else "no such figure is measured"
         return [f"`metric_for_best_iteration` is {name!r}, but {what}{nearest(name, given)}"]
-    if name in METRICS:
+    if name in FIGURES:
         return []
     return [
-        f"`metric_for_best_iteration` is {name!r}, which is no held-out figure{nearest(name, METRICS)} Known are "
-        f"{', '.join(METRICS)}; of a scorer that returns named numbers, score/NAME."
+        f"`metric_for_best_iteration` is {name!r}, which is no held-out figure{nearest(name, FIGURES)} Known are "
+        f"{', '.join(FIGURES)}; of a scorer that returns named numbers, score/NAME."
     ]
 
 

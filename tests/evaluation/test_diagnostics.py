@@ -5,7 +5,7 @@ import math
 import pytest
 
 from spin_trl.evaluation.diagnostics import game_figures, histograms
-from spin_trl.evaluation.figures import HeldOutRow
+from spin_trl.evaluation.summary import HeldOutRow
 
 
 def row(real: float, generated: float, real_ratio: float | None, generated_ratio: float | None) -> HeldOutRow:

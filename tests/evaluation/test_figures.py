@@ -1,140 +1,64 @@
-"""Held-out figures, against numbers worked out by hand."""
-
-import math
-import random
-import statistics
+"""The table of figures knows every figure that is measured, and says the same of it everywhere."""
 
 import pytest
 
-from spin_trl.evaluation.figures import HeldOutRow, changes, summarise, values_of
+from spin_trl.config.loop import SelfPlayConfig
+from spin_trl.evaluation.degeneration import SIGNS, AnsweredPrompt, measure
+from spin_trl.evaluation.diagnostics import game_figures
+from spin_trl.evaluation.figures import FIGURES, figure_of, is_figure, is_score
+from spin_trl.evaluation.summary import HeldOutRow, summarise
+
+ROW = HeldOutRow(
+    real_logp=-4.0,
+    real_tokens=4,
+    generated_logp=-5.0,
+    generated_tokens=5,
+    finish_reason="eos",
+    identical=False,
+    real_logratio=0.5,
+    generated_logratio=-0.5,
+    opponent_generated_logp=-6.0,
+    opponent_generated_tokens=3,
+    score=1.0,
+    greedy_score=0.0,
+)
+OF_THE_LOSS = ("coefficient/", "pairs_in_play/")
+"""Diagnostics of a loss are in `metrics.json` for whoever looks there, and no figures to choose a model by."""
 
 
-def row(**values):
-    defaults = {
-        "real_logp": -4.0,
-        "real_tokens": 4,
-        "generated_logp": -5.0,
-        "generated_tokens": 5,
-        "finish_reason": "eos",
-        "identical": False,
-    }
-    return HeldOutRow(**{**defaults, **values})
+def test_every_figure_that_is_measured_is_in_the_table() -> None:
+    measured = summarise([ROW, ROW]) | game_figures([ROW, ROW], {"sigmoid": 1.0}, {"beta": 0.1})
+    measured |= measure([AnsweredPrompt([1, 2, 3], [1, 2, 4], "abc", "abd")], ["abd"])
+    names = {name for name in measured if is_figure(name, measured) and not name.startswith(OF_THE_LOSS)}
+    assert names - {"held_out"} == set(FIGURES)
+    assert {sign.figure for sign in SIGNS.values()} <= set(FIGURES)
 
 
-def test_nll_is_per_token_over_all_tokens_not_a_mean_of_rows():
-    figures = summarise([row(real_logp=-2.0, real_tokens=1), row(real_logp=-3.0, real_tokens=9)])
-    assert figures["nll"] == pytest.approx(0.5)  # 5 nats over 10 tokens; the mean of rows would be 1.17
-    assert figures["logps/real"] == pytest.approx(-2.5)
-    assert figures["length_real"] == 5
+@pytest.mark.parametrize(
+    ("name", "words", "column"),
+    [
+        ("score/final_answer", "final answer", "final answer %"),
+        ("score_greedy/final_answer", "greedy final answer", "greedy final answer %"),
+        ("nll", "NLL per token", "NLL/token"),
+        ("somebody/elses", "somebody/elses", "somebody/elses"),
+    ],
+)
+def test_a_named_score_and_an_unknown_figure_have_words_too(name: str, words: str, column: str) -> None:
+    found = figure_of(name)
+    assert (found.name, found.words, found.column) == (name, words, column)
+    assert found.percent is is_score(name)
 
 
-def test_shares_count_cut_empty_and_identical_responses():
-    figures = summarise(
-        [
-            row(finish_reason="length", generated_tokens=8),
-            row(generated_tokens=1),  # nothing but EOS
-            row(generated_tokens=1, finish_reason="length"),  # cut after its first token: not empty
-            row(identical=True),
-        ]
+def test_what_says_how_sure_a_figure_is_is_no_figure() -> None:
+    names = ["nll", "nll_se", "nll_change", "nll_change_low", "b_low"]
+    assert [name for name in names if is_figure(name, names)] == ["nll", "b_low"]
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if not is_score(name)])
+def test_a_run_that_is_chosen_by_a_figure_goes_its_way(name: str) -> None:
+    """Fewer empty answers are better, as less NLL is."""
+    assert (
+        SelfPlayConfig(metric_for_best_iteration=name).greater_is_better_iteration is FIGURES[name].greater_is_better
     )
-    assert figures["truncated"] == 0.5
-    assert figures["empty"] == 0.25
-    assert figures["identical"] == 0.25
-    assert figures["length_generated"] == (8 + 1 + 1 + 5) / 4
-
-
-def test_the_win_rate_counts_a_tie_as_half():
-    figures = summarise([row(real_logratio=margin - 3.0, generated_logratio=-3.0) for margin in (2.0, 0.1, 0.0, -1.0)])
-    assert figures["win_rate"] == pytest.approx(0.625)
-    # Standard error of 1, 1, 0.5, 0: deviations 0.375, 0.375, -0.125, -0.625.
-    assert figures["win_rate_se"] == pytest.approx(math.sqrt((2 * 0.375**2 + 0.125**2 + 0.625**2) / 3 / 4))
-
-
-def test_figures_that_were_not_measured_are_absent():
-    figures = summarise([row(), row()])
-    assert not {"win_rate", "score", "score_greedy", "logps/generated"} & set(figures)
-
-
-def test_scores_are_means_with_standard_errors():
-    figures = summarise([row(score=value, greedy_score=1.0) for value in (1.0, 0.0, 0.0, 1.0)])
-    assert figures["score"] == 0.5
-    assert figures["score_se"] == pytest.approx(math.sqrt(1 / 3) / 2)
-    assert (figures["score_greedy"], figures["score_greedy_se"]) == (1.0, 0.0)
-
-
-def test_one_prompt_has_figures_but_no_standard_error():
-    figures = summarise([row(score=1.0)])
-    assert figures["score"] == 1.0
-    assert math.isnan(figures["score_se"])
-
-
-def test_the_standard_error_of_nll_is_the_spread_of_nll_over_many_samples():
-    """Draw the same held-out set again and again: the spread of the figure is what its standard error says."""
-    rng = random.Random(0)
-
-    def sample():
-        rows = []
-        for _ in range(200):
-            tokens = rng.randint(2, 40)
-            rows.append(row(real_tokens=tokens, real_logp=-tokens * rng.uniform(0.2, 1.0)))
-        return summarise(rows)
-
-    samples = [sample() for _ in range(400)]
-    spread = statistics.stdev(figures["nll"] for figures in samples)
-    claimed = statistics.fmean(figures["nll_se"] for figures in samples)
-    assert claimed == pytest.approx(spread, rel=0.12)
-
-
-def test_named_scores_are_figures_of_their_own_over_the_rows_that_have_them():
-    figures = summarise(
-        [
-            row(score={"right": 1.0, "format": 1.0}, greedy_score={"right": 0.0}),
-            row(score={"right": 0.0, "format": 1.0}, greedy_score={"right": 1.0}),
-            row(score={"right": 0.0}, greedy_score={}),
-        ]
-    )
-    assert figures["score/right"] == pytest.approx(1 / 3)
-    assert figures["score/right_se"] == pytest.approx(1 / 3)  # deviations 2/3, -1/3, -1/3
-    assert (figures["score/format"], figures["score_greedy/right"]) == (1.0, 0.5)
-    assert "score" not in figures
-
-
-def test_means_come_with_the_interval_that_holds_them():
-    figures = summarise(
-        [row(score=value, real_logratio=1.0, generated_logratio=0.0) for value in [1.0] * 8 + [0.0] * 2]
-    )
-    assert (figures["score_low"], figures["score_high"]) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)  # Wilson's
-    assert figures["win_rate_low"] == pytest.approx(0.7224672, abs=1e-6)
-    assert figures["win_rate_high"] == 1.0
-    assert figures["nll_low"] <= figures["nll"] <= figures["nll_high"]
-
-
-def test_values_are_kept_prompt_by_prompt():
-    rows = {
-        "a": row(score={"right": 1.0}, greedy_score=0.5, real_logratio=2.0, generated_logratio=2.0),
-        "b": row(real_logp=-7.0, real_tokens=3),
-    }
-    assert values_of(rows) == {
-        "nll": {"a": 4.0, "b": 7.0},
-        "real_tokens": {"a": 4.0, "b": 3.0},
-        "win_rate": {"a": 0.5},
-        "score/right": {"a": 1.0},
-        "score_greedy": {"a": 0.5},
-    }
-
-
-def test_a_change_is_measured_on_the_prompts_that_both_have():
-    """8 won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that one of the two has not is left out."""
-    marks = [(1.0, 0.0)] * 8 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 20
-    now = {str(number): row(score=one, real_logp=-3.0) for number, (one, _) in enumerate(marks)}
-    before = {str(number): row(score=other, real_logp=-4.0) for number, (_, other) in enumerate(marks)}
-    found = changes(values_of(now | {"new": row(score=0.0)}), values_of(before | {"old": row(score=0.0)}))
-    assert found["score_change"] == pytest.approx(0.2)
-    assert found["score_change_p"] == pytest.approx(2 * 56 / 1024)
-    assert found["score_change_low"] < 0.2 < found["score_change_high"]
-    assert found["nll_change"] == pytest.approx(-0.25)  # a nat less on four tokens each
-    assert not any(name.startswith("win_rate") for name in found)
-
-
-def test_models_that_were_measured_before_values_were_kept_have_no_change():
-    assert changes(values_of({"a": row()}), {}) == {}
+    assert FIGURES["empty"].greater_is_better is FIGURES["nll"].greater_is_better is False
+    assert FIGURES["win_rate"].greater_is_better is True

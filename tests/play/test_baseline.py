@@ -15,7 +15,7 @@ from runs import build, entry, logp, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
 from spin_trl.play.baseline import supervised_args
-from spin_trl.run.directory import arm_name
+from spin_trl.run.stage import arm_name
 from spin_trl.training.supervised import Trainer
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}

@@ -1,9 +1,9 @@
 """What is decided after an iteration: warnings, a run that ends where it is told to, or falls back to its best."""
 
 import contextlib
+import dataclasses
 import json
 import math
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +13,17 @@ import torch
 from datasets import Dataset
 
 import tiny
+from made_up import PROMPTS, key, record, stage
+from messages import names, refused
 from runs import answers, build, entry, journal, steps, weights
 from spin_trl import SelfPlay
+from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
-from spin_trl.play.gate import Verdict, judge, plateau
+from spin_trl.play.gate import Verdict, as_played, judge, plateau
 from spin_trl.play.generate import _check_numbers
+from spin_trl.report.record import RunRecord
+from spin_trl.run.journal import Decisions
+from spin_trl.run.stage import Stage
 
 
 def others(first: int, count: int) -> Dataset:
@@ -27,7 +33,7 @@ def others(first: int, count: int) -> Dataset:
 
 def phases(run_dir: str = "run") -> list[str]:
     """Stages that were trained."""
-    return [stage for phase, stage in steps(run_dir) if phase == "train"]
+    return [name for phase, name in steps(run_dir) if phase == "train"]
 
 
 @pytest.mark.slow
@@ -35,26 +41,18 @@ def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsy
     """A tiny untrained model's answers are cut; that is said of the start and of every iteration, once."""
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
     said = capsys.readouterr().out
-    for stage in ("start", "iteration-0", "iteration-1"):
-        assert said.count(f"{stage}: 100 % of the answers were cut before their end") == 1
+    for name in ("start", "iteration-0", "iteration-1"):
+        assert said.count(f"{name}: 100 % of the answers were cut before their end") == 1
     assert phases() == ["iteration-0", "iteration-1"]
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
     assert "were cut" not in capsys.readouterr().out
-
-
-def test_warnings_can_be_switched_off(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    off = dict.fromkeys(("truncated", "distinct", "odd_characters", "short", "long", "repetition"))
-    build(llama_folder, num_iterations=1, max_new_tokens=4, degeneration_warn=off).run()
-    assert "answers" not in capsys.readouterr().out
 
 
 def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After the iteration, whose model is kept; the best one is delivered, and the same command stops again at once."""
     settings = {"num_iterations": 3, "max_new_tokens": 4}
     result = build(llama_folder, degeneration_stop='{"truncated": 0.9}', **settings).run()
-    assert result.stopped == (
-        "Stopped after iteration 0: 100 % of the answers were cut before their end (`degeneration_stop` truncated: 0.9)."
-    )
+    assert names(str(result.stopped), "iteration 0", 100, "`degeneration_stop`", 0.9)
     assert result.stopped in capsys.readouterr().out
     assert phases() == ["iteration-0"]
     assert list(result.figures) == ["start", "iteration-0"]
@@ -65,6 +63,7 @@ def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys:
     assert len(journal()) == count
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     """The thresholds decide how far a run goes, not what comes out: they may change."""
     settings = {"num_iterations": 2, "max_new_tokens": 4}
@@ -74,29 +73,173 @@ def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
     assert phases() == ["iteration-0", "iteration-1"]
 
 
-def test_a_start_whose_answers_are_bad_does_not_stop_the_run(llama_folder: Path) -> None:
+# ---- the rules, on records of runs that were never played ---------------------------------------------------------------
+
+
+def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:
+    """A run whose start and iterations have these negative log-likelihoods a token.
+
+    Args:
+        nlls: of the start and of each iteration; None: nothing was measured; NaN: the logits were NaN.
+        prompts: held out.
+        spread: by how much one prompt of a model is above its mean, and another below; in another order from model to model.
+        figures: that the newest has beside.
+    """
+    stages = []
+    for number, nll in enumerate(nlls):
+        found = {} if nll is None else {"held_out": float(prompts)}
+        values: dict[str, dict[str, float]] = {}
+        if nll is not None and not math.isnan(nll):
+            found["nll"] = nll
+            signs = [1 if (prompt + number) % 2 else -1 for prompt in range(prompts)]
+            values["nll"] = {key(prompt): 10 * (nll + spread * sign) for prompt, sign in enumerate(signs)}
+            values["real_tokens"] = {key(prompt): 10.0 for prompt in range(prompts)}
+        found |= figures if number == len(nlls) - 1 else {}
+        stages.append(stage(Stage.of(number - 1), figures=found, values=values))
+    return record(*stages, metric="nll", greater_is_better=False)
+
+
+def judged(run: RunRecord, **settings: Any) -> Verdict:
+    """The verdict on the newest iteration."""
+    return judge(run, SelfPlayConfig(**settings), run.iterations[-1].iteration)
+
+
+def test_warnings_can_be_switched_off() -> None:
+    cut = played(2.0, 1.0, truncated=1.0)
+    assert [names(warning, "iteration-0", 100) for warning in judged(cut).warnings] == [True]
+    assert judged(cut, degeneration_warn={"truncated": None}).warnings == ()
+
+
+def test_a_start_whose_answers_are_bad_does_not_stop_the_run() -> None:
     """Self-play is there to mend it: it is warned of, before the first iteration only, and iterations are judged."""
-    run = build(llama_folder, degeneration_stop={"truncated": 0.9}).state
-    for stage, truncated in (("start", 1.0), ("iteration-0", 0.2), ("iteration-1", 0.95)):
-        path = run.directory.metrics(stage)
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"truncated": truncated, "nll": 1.0}), encoding="utf-8")
-    assert judge(run, 0) == Verdict(
-        "continued",
-        best="start",
-        opponent="iteration-0",
-        warnings=("start: 100 % of the answers were cut before their end",),
+    bad, good = {"truncated": 1.0, "nll": 1.0}, {"truncated": 0.2, "nll": 1.0}
+    run = record(
+        stage("start", figures=bad), stage("iteration-0", figures=good), metric="nll", greater_is_better=False
     )
-    second = judge(run, 1)
-    assert second.warnings == ("iteration-1: 95 % of the answers were cut before their end",)
-    assert second.stopped is not None
-    assert "truncated: 0.9" in second.stopped
+    first = judged(run, degeneration_stop={"truncated": 0.9})
+    assert (first.decision, first.best, first.opponent, first.stopped) == ("continued", "start", "iteration-0", None)
+    assert [names(warning, "start", 100) for warning in first.warnings] == [True]
+    run = record(*run.stages, stage("iteration-1", figures=bad), metric="nll", greater_is_better=False)
+    second = judged(run, degeneration_stop={"truncated": 0.9})
+    assert [names(warning, "iteration-1", 100) for warning in second.warnings] == [True]
+    assert names(str(second.stopped), "iteration 1", "`degeneration_stop`", 0.9)
+
+
+def test_a_collapse_is_said_and_goes_on_where_nothing_else_is_asked_for() -> None:
+    """The papers' loops do so; the worse iteration is not delivered all the same."""
+    verdict = judged(played(3.0, 2.0, 1.0, 4.0))
+    assert (verdict.decision, verdict.best, verdict.opponent) == ("continued", "iteration-1", "iteration-2")
+    assert [names(warning, "iteration-2", "iteration-1", "nll", 4, 1) for warning in verdict.warnings] == [True]
+    assert verdict.stopped is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "decision", "opponent", "lr_scale"),
+    [
+        ({"on_regression": "stop"}, "stopped", "iteration-2", 1.0),
+        ({"on_regression": "fall_back"}, "fell back", "iteration-1", 1.0),
+        ({"on_regression": "fall_back", "fall_back_lr_scale": 0.5}, "fell back", "iteration-1", 0.5),
+        ({"on_regression": "fall_back", "patience": 1}, "stopped", "iteration-1", 1.0),
+        ({"on_regression": "fall_back", "patience": 2}, "fell back", "iteration-1", 1.0),
+    ],
+)
+def test_a_regression_is_followed_by_what_the_settings_ask_for(
+    settings: dict[str, Any], decision: str, opponent: str, lr_scale: float
+) -> None:
+    verdict = judged(played(3.0, 2.0, 1.0, 4.0), **settings)
+    assert (verdict.decision, verdict.best) == (decision, "iteration-1")
+    assert (verdict.opponent, verdict.lr_scale) == (opponent, lr_scale)
+    assert names(str(verdict.reason), "iteration-1")
+
+
+def test_a_second_fall_back_makes_the_step_smaller_still() -> None:
+    """A half of the half that the first one left: the journal has it."""
+    fell_back = {
+        "phase": "gate",
+        "stage": "iteration-1",
+        "decision": "fell back",
+        "opponent": "iteration-0",
+        "lr_scale": 0.5,
+    }
+    run = dataclasses.replace(played(2.0, 1.0, 4.0, 4.0), journal=[fell_back])
+    verdict = judged(run, on_regression="fall_back", fall_back_lr_scale=0.5)
+    assert (verdict.opponent, verdict.lr_scale) == ("iteration-0", 0.25)
+
+
+def test_a_diverged_model_ends_a_run_or_is_fallen_back_from() -> None:
+    diverged = played(2.0, 1.0, math.nan)
+    verdict = judged(diverged)
+    assert (verdict.decision, verdict.best) == ("stopped", "iteration-0")
+    assert names(str(verdict.reason), "NaN", "`on_regression: fall_back`", "`fall_back_lr_scale`")
+    assert judged(diverged, on_regression="fall_back").opponent == "iteration-0"
+
+
+def test_patience_ends_a_run_that_no_longer_improves() -> None:
+    """Two iterations without an improvement, and that is enough."""
+    assert judged(played(1.0, 1.0), patience=2).stopped is None
+    verdict = judged(played(1.0, 1.0, 1.0), patience=2)
+    assert names(str(verdict.stopped), "iteration 1", "2 iterations", "start", "`patience`")
+    assert judged(played(1.0, 1.0, 1.0), patience=3).stopped is None
+
+
+def test_patience_counts_from_the_best() -> None:
+    verdict = judged(played(3.0, 2.0, 1.0, 1.5), patience=1)
+    assert names(str(verdict.stopped), "iteration 2", "iteration-1", "`patience`")
+    assert verdict.best == "iteration-1"
+
+
+def test_an_improvement_that_is_too_small_is_not_delivered() -> None:
+    """The iterations gain some tenths of a nat: not ten."""
+    run = played(3.0, 2.8, 2.5)
+    assert judged(run).best == "iteration-1"
+    assert (judged(run, min_improvement=10.0).best, judged(run, min_improvement=10.0).decision) == (
+        "start",
+        "continued",
+    )
+    assert judged(run, significant_improvement=True).best == "iteration-1"
+
+
+def test_an_improvement_that_may_be_luck_is_not_delivered_where_significance_is_asked_for() -> None:
+    """Every prompt is two nats above or below the mean, and the other way round in the next model: a gain of a tenth of a
+    nat is within the interval, four times its size to either side (2 * 2 / sqrt(100), times 1.96)."""
+    run = played(3.0, 2.9, spread=2.0)
+    assert judged(run).best == "iteration-0"
+    assert judged(run, significant_improvement=True).best == "start"
+    assert judged(played(3.0, 2.9, prompts=1), significant_improvement=True).best == "start"
+
+
+def test_a_run_without_held_out_data_has_nothing_to_judge() -> None:
+    verdict = judged(played(None, None, None), on_regression="fall_back", patience=1)
+    assert verdict == Verdict("continued", best=Stage("iteration-1"), opponent=Stage("iteration-1"))
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (
+            {"decision": "fell back", "opponent": "iteration-0", "lr_scale": 0.5, "reason": "worse"},
+            ("fell back", "worse"),
+        ),
+        ({"decision": "stopped", "opponent": "iteration-0", "lr_scale": 0.5, "reason": "worse"}, ("continued", None)),
+        ({"decision": "improved", "opponent": "iteration-1", "lr_scale": 1.0, "reason": None}, ("improved", None)),
+    ],
+)
+def test_a_decision_that_another_iteration_has_followed_is_history(
+    known: dict[str, Any], expected: tuple[str, str | None]
+) -> None:
+    """What is judged now changes neither where the next iteration started nor why; a stop that was passed over is none."""
+    decisions_so_far = Decisions([{"phase": "gate", "stage": "iteration-1", **known}])
+    found = as_played(Verdict("continued", Stage("start"), Stage("iteration-1")), decisions_so_far, 1)
+    assert (found.decision, found.reason) == expected
+    assert (found.opponent, found.lr_scale) == (known["opponent"], known["lr_scale"])
+    stopping = Verdict("stopped", Stage("start"), Stage("iteration-1"), reason="patience")
+    assert as_played(stopping, decisions_so_far, 1).stopped == "patience"
 
 
 def test_thresholds_are_checked_when_the_settings_are_made(llama_folder: Path) -> None:
-    with pytest.raises(RecipeError, match=r"`degeneration_stop` is 'cut'; it must be one of 'empty', 'truncated'"):
+    with refused(RecipeError, "`degeneration_stop`", "'cut'", "'empty', 'truncated'"):
         build(llama_folder, degeneration_stop={"cut": 0.9})
-    with pytest.raises(RecipeError, match=r"`degeneration_warn` has 'much' for 'empty'; expected a number, or null"):
+    with refused(RecipeError, "`degeneration_warn`", "'much'", "'empty'", "null"):
         build(llama_folder, degeneration_warn={"empty": "much"})
 
 
@@ -128,10 +271,7 @@ def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
     rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, 200)}
     settings = {"num_iterations": 2, "learning_rate": 0.0, "max_new_tokens": 2, "generation_batch_size": 200}
     result = build(llama_folder, **rows, **settings).run()
-    assert result.stopped == (
-        "Stopped after iteration 0: the game is over: the policy prefers the real response to its opponent's on 50.0 % "
-        "of the held-out prompts (50.0 to 50.0), as often as not (`stop_at_plateau`)."
-    )
+    assert names(str(result.stopped), "iteration 0", 50.0, "`stop_at_plateau`")
     assert result.stopped in capsys.readouterr().out
     assert phases() == ["iteration-0"]
     on = build(llama_folder, **rows, **settings, stop_at_plateau=False).run()
@@ -163,7 +303,7 @@ def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
     """Byte for byte: it is the model of a run that ends with the second iteration."""
     result = collapsing(llama_folder, on_regression="stop").run()
     assert result.stopped is not None
-    assert result.stopped.startswith("Stopped after iteration 2: it is worse than iteration-1: nll ")
+    assert names(result.stopped, "iteration 2", "iteration-1", "nll")
     said = capsys.readouterr().out
     assert result.stopped in said
     assert "iteration-2 is worse than iteration-1: nll" in said
@@ -177,26 +317,13 @@ def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
     assert weights("run/best") != weights("run/iteration-2/model")
 
 
-@pytest.mark.slow
-def test_a_collapse_is_said_and_goes_on_where_nothing_else_is_asked_for(
-    llama_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The papers' loops do so; the worse iteration is not delivered all the same."""
-    result = collapsing(llama_folder, num_iterations=3, per_iteration={"learning_rate": [2e-3, 2e-3, 0.2]}).run()
-    assert "iteration-2 is worse than iteration-1" in capsys.readouterr().out
-    assert (result.stopped, result.best_stage) == (None, "iteration-1")
-    assert decisions() == ["improved", "improved", "continued"]
-
-
 def test_falling_back_starts_the_next_iteration_from_the_best(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a smaller step. Its opponent answers, it is what the policy starts from, and what it is compared with."""
     result = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).run()
     assert decisions() == ["improved", "improved", "fell back", "improved"]
-    assert "Back to iteration-1 as the next opponent (`on_regression: fall_back`), with 0.5 times the" in (
-        capsys.readouterr().out
-    )
+    assert names(capsys.readouterr().out, "iteration-1", "`on_regression: fall_back`", 0.5)
     made_by = [
         json.loads(Path(f"run/iteration-{t}/generations/generations.json").read_text(encoding="utf-8"))["model"]
         for t in range(4)
@@ -206,7 +333,7 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
     state = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).state
     assert [state.iteration_args(t).learning_rate for t in range(4)] == [2e-3, 2e-3, 0.2, 1e-3]
     # What was given up is in no history: 24 prompts of iteration 3, and as many of iteration 1.
-    assert state.lineage(3) == [0, 1, 3]
+    assert state.decisions.lineage(3) == [0, 1, 3]
     assert entry("train", "iteration-3")["pairs"]["total"] == 48
     # Compared with its opponent, on all prompts.
     change = result.figures["iteration-3"]["nll_change"]
@@ -272,9 +399,7 @@ def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert said.count("iteration-2 is worse than iteration-1") == 1
     assert "Stopped after iteration 2: it is worse than iteration-1" in said
-    with pytest.raises(
-        RunDirectoryError, match=r"run has ended\. Stopped after iteration 2: it is worse than iteration-1"
-    ):
+    with refused(RunDirectoryError, "run", "iteration 2", "iteration-1"):
         collapsing(llama_folder, on_regression="stop").run_phase("generate", 3)
     assert not Path("run/iteration-3").exists()
     by_hand(llama_folder, 3, on_regression="fall_back")
@@ -346,9 +471,7 @@ def test_a_run_that_may_fall_back_is_evaluated_before_it_goes_on(llama_folder: P
     """Phases by hand: generating with a model that was not judged might be generating with the wrong one."""
     for phase in ("start", "generate", "train"):
         collapsing(llama_folder, on_regression="fall_back").run_phase(phase, 0)
-    with pytest.raises(
-        RunDirectoryError, match="generate phase of iteration 1 needs the evaluate phase of iteration-0"
-    ):
+    with refused(RunDirectoryError, "generate", "iteration 1", "evaluate", "iteration-0"):
         collapsing(llama_folder, on_regression="fall_back").run_phase("generate", 1)
     collapsing(llama_folder).run_phase("generate", 1)
 
@@ -382,22 +505,20 @@ def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_tra
     settings = {"num_iterations": 3, "per_iteration": DIVERGED, "baseline": "sft"}
     result = collapsing(llama_folder, **settings).run()
     assert result.stopped is not None
-    assert result.stopped.startswith(
-        "Stopped after iteration 1: its training has diverged: its probabilities are no numbers"
-    )
+    assert names(result.stopped, "iteration 1", "NaN")
     assert result.stopped in capsys.readouterr().out
     assert result.best_stage == "iteration-0"
     assert result.figures["iteration-1"] == {"held_out": HELD_OUT}
     result = collapsing(llama_folder, **settings, on_regression="fall_back").run()
     assert decisions() == ["improved", "stopped", "fell back", "improved"]
-    assert "iteration-1 is worse than iteration-0: nll no number, against" in capsys.readouterr().out
+    assert names(capsys.readouterr().out, "iteration-1", "iteration-0", "nll")
     assert (result.stopped, result.best_stage) == (None, "iteration-2")
 
 
 def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_folder: Path) -> None:
     """Without held-out prompts nobody has seen it: the next iteration says so."""
     settings = {"num_iterations": 3, "per_iteration": DIVERGED, "held_out_fraction": 0.0}
-    with pytest.raises(DivergedError, match="The model's probabilities are no numbers"):
+    with refused(DivergedError, "NaN"):
         build(llama_folder, **settings).run()
     assert steps()[-1] == ("gate", "iteration-1")
 
@@ -415,73 +536,22 @@ def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_fold
     assert entry("train", "iteration-3")["steps"] == entry("train", "iteration-0")["steps"]
 
 
-def test_patience_ends_a_run_that_no_longer_improves(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A step of zero changes nothing: two iterations without an improvement, and that is enough."""
-    rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, HELD_OUT)}
-    settings = {"num_iterations": 4, "learning_rate": 0.0, "max_new_tokens": 2, "stop_at_plateau": False}
-    result = build(llama_folder, **rows, **settings, patience=2).run()
-    assert result.stopped == "Stopped after iteration 1: 2 iterations without an improvement on start (`patience`)."
-    assert result.stopped in capsys.readouterr().out
-    assert (phases(), result.best_stage) == (["iteration-0", "iteration-1"], "start")
-    on = build(llama_folder, **rows, **settings, patience=3).run()
-    assert on.stopped == "Stopped after iteration 2: 3 iterations without an improvement on start (`patience`)."
-
-
-@pytest.mark.slow
-def test_patience_counts_from_the_best(llama_folder: Path) -> None:
-    result = collapsing(llama_folder, patience=1).run()
-    assert (
-        result.stopped == "Stopped after iteration 2: an iteration without an improvement on iteration-1 (`patience`)."
-    )
-    assert result.best_stage == "iteration-1"
-
-
-@pytest.mark.slow
-def test_an_improvement_that_is_too_small_is_not_delivered(llama_folder: Path) -> None:
-    """The iterations gain some tenths of a nat: not ten."""
-    short = {"num_iterations": 2, "per_iteration": {"learning_rate": [2e-3, 2e-3]}}
-    assert collapsing(llama_folder, "any", **short).run().best_stage == "iteration-1"
-    strict = collapsing(llama_folder, "strict", **short, min_improvement=10.0).run()
-    assert strict.best_stage == "start"
-    assert decisions("strict") == ["continued", "continued"]
-    assert collapsing(llama_folder, "sure", **short, significant_improvement=True).run().best_stage == "iteration-1"
-
-
-def test_an_improvement_that_may_be_luck_is_not_delivered_where_significance_is_asked_for(llama_folder: Path) -> None:
-    """One held-out prompt: too few to be sure of anything."""
-    rows = {"train_dataset": tiny.sft(8), "eval_dataset": others(8, 1)}
-    settings = {"num_iterations": 1, "learning_rate": 2e-3}
-    assert build(llama_folder, "any", **rows, **settings).run().best_stage == "iteration-0"
-    result = build(llama_folder, "sure", **rows, **settings, significant_improvement=True).run()
-    assert result.best_stage == "start"
-
-
-def test_a_run_without_held_out_data_has_nothing_to_judge(llama_folder: Path) -> None:
-    result = build(llama_folder, num_iterations=2, held_out_fraction=0.0, on_regression="fall_back", patience=1).run()
-    assert (result.stopped, result.best_stage) == (None, "iteration-1")
-    assert decisions() == ["continued", "continued"]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"on_regression": "fallback"},
-            "`on_regression` is 'fallback'; it must be one of 'continue', 'stop', 'fall_back'",
-        ),
-        ({"patience": 0}, "`patience` is 0; it must be at least 1"),
-        ({"min_improvement": -0.1}, "`min_improvement` is -0.1; it must be at least 0"),
-        ({"fall_back_lr_scale": 0.0}, "`fall_back_lr_scale` is 0.0; it must be above 0 and at most 1"),
+        ({"on_regression": "fallback"}, ("`on_regression`", "'fallback'", "'continue', 'stop', 'fall_back'")),
+        ({"patience": 0}, ("`patience`", 0, 1)),
+        ({"min_improvement": -0.1}, ("`min_improvement`", -0.1, 0)),
+        ({"fall_back_lr_scale": 0.0}, ("`fall_back_lr_scale`", 0.0, 1)),
         (
             {"significant_improvement": True, "metric_for_best_iteration": "win_rate"},
-            "`significant_improvement` compares prompt by prompt, which 'win_rate'",
+            ("`significant_improvement`", "'win_rate'"),
         ),
-        (
-            {"on_regression": "stop", "metric_for_best_iteration": "gap"},
-            "`on_regression` compares prompt by prompt, which 'gap'",
-        ),
+        ({"on_regression": "stop", "metric_for_best_iteration": "gap"}, ("`on_regression`", "'gap'")),
     ],
 )
-def test_settings_of_the_gate_are_checked(llama_folder: Path, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(message)):
+def test_settings_of_the_gate_are_checked(
+    llama_folder: Path, settings: dict[str, Any], message: tuple[Any, ...]
+) -> None:
+    with refused(RecipeError, *message):
         build(llama_folder, **settings)

@@ -58,8 +58,8 @@ def test_the_figures_stand_with_their_intervals_by_what_they_are_about():
     found = figures(RUN)
     assert list(found) == ["Scores and likelihood", "The game against the opponent", "The answers"]
     scores = found["Scores and likelihood"]
-    assert list(scores.headings) == ["model", "score", "NLL per token", "log-prob., real", "win rate"]
-    assert cells(scores)["iteration 0"][1:] == [("0.500", "0.400 to 0.600"), ("−6.0", ""), ("80.0 %", "70.0 to 90.0")]
+    assert list(scores.headings) == ["model", "score", "NLL per token", "win rate", "log-prob., real"]
+    assert cells(scores)["iteration 0"][1:] == [("0.500", "0.400 to 0.600"), ("80.0 %", "70.0 to 90.0"), ("−6.0", "")]
     assert "plain SFT, iteration 0" in cells(scores)
     assert "start" not in cells(found["The game against the opponent"])
     assert figures(record()) == {}

@@ -5,9 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from spin_trl.report.terminal_table import Column, run_table, written_figure
+from spin_trl.evaluation.figures import FIGURES
+from spin_trl.report.terminal_table import run_table, written_figure
 
-FIGURES = {
+RUN = {
     "start": {
         "nll": 0.5,
         "nll_se": 0.01,
@@ -30,19 +31,19 @@ FIGURES = {
 
 def rendered(width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(run_table(FIGURES, "iteration-0", title="a run", width=width))
+    Console(file=file, width=width).print(run_table(RUN, "iteration-0", title="a run", width=width))
     return file.getvalue()
 
 
 @pytest.mark.parametrize(
     ("figures", "column", "text"),
     [
-        ({"score": 0.336, "score_se": 0.0149}, Column("score %", "score", percent=True), "33.6 ±1.5"),
-        ({"nll": 0.07961, "nll_se": 0.00112}, Column("NLL", "nll"), "0.080 ±0.001"),
-        ({"truncated": 0.031}, Column("cut %", "truncated", percent=True), "3.1"),
-        ({}, Column("win %", "win_rate", percent=True), "–"),
-        ({"score": float("nan")}, Column("score %", "score", percent=True), "–"),
-        ({"score": 0.5, "score_se": float("nan")}, Column("score %", "score", percent=True), "50.0"),
+        ({"score": 0.336, "score_se": 0.0149}, FIGURES["score"], "33.6 ±1.5"),
+        ({"nll": 0.07961, "nll_se": 0.00112}, FIGURES["nll"], "0.080 ±0.001"),
+        ({"truncated": 0.031}, FIGURES["truncated"], "3.1"),
+        ({}, FIGURES["win_rate"], "–"),
+        ({"score": float("nan")}, FIGURES["score"], "–"),
+        ({"score": 0.5, "score_se": float("nan")}, FIGURES["score"], "50.0"),
     ],
 )
 def test_a_figure_is_written_with_its_standard_error(figures, column, text):

@@ -12,7 +12,8 @@ from made_up import key, record, sample, stage, write_run
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.errors import RunDirectoryError
-from spin_trl.report.write import REPORTED_DEFAULTS, gather, read_record, read_samples, write_report
+from spin_trl.report.record import REPORTED_DEFAULTS, read_record
+from spin_trl.report.write import gather, read_samples, write_report
 from spin_trl.run.directory import RunDirectory
 
 STAGES = (

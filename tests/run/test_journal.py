@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.run.journal import Journal
+from spin_trl.run.journal import Decisions, Journal, Step, newest
 
 
 @pytest.fixture
@@ -113,3 +113,30 @@ def test_two_processes_may_write_at_the_same_time(journal: Journal) -> None:
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     for name in ("one", "two"):
         assert [entry["number"] for entry in journal.entries() if entry["stage"] == name] == list(range(150))
+
+
+def test_the_newest_entry_of_a_step_is_found_among_entries() -> None:
+    entries = [
+        {"phase": "train", "stage": name, "loss": loss} for name, loss in (("iteration-0", 1), ("iteration-1", 2))
+    ]
+    assert newest(entries, Step.TRAIN)["loss"] == 2
+    assert newest(entries, Step.TRAIN, "iteration-0")["loss"] == 1
+    assert newest(entries, Step.GATE) == newest([], Step.TRAIN) == {}
+
+
+def test_decisions_lead_from_iteration_to_iteration() -> None:
+    """Iteration 1 was given up: iteration 2 started from iteration 0 again, with half the learning rate."""
+
+    def gate(number: int, opponent: str, lr_scale: float) -> dict[str, object]:
+        return {"phase": "gate", "stage": f"iteration-{number}", "opponent": opponent, "lr_scale": lr_scale}
+
+    decisions = Decisions([gate(0, "iteration-0", 1.0), gate(1, "iteration-1", 1.0), gate(1, "iteration-0", 0.5)])
+    assert [decisions.opponent(number) for number in range(4)] == [
+        "start",
+        "iteration-0",
+        "iteration-0",
+        "iteration-2",
+    ]
+    assert [decisions.lr_scale(number) for number in range(4)] == [1.0, 1.0, 0.5, 1.0]
+    assert decisions.lineage(3) == [0, 2, 3]
+    assert decisions.after(3) == {}

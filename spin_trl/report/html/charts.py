@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...evaluation.degeneration import SIGNS
-from ...evaluation.figures import is_figure
+from ...evaluation.figures import figure_of, is_figure, is_score
+from ...run.stage import SELF_PLAY
 from ..formats import capitalised
-from ..record import SELF_PLAY, RunRecord, Stage, figure_name
+from ..record import RunRecord, StageRecord
 from .drawing import (
     GENERATED,
     HEIGHT,
@@ -70,7 +71,7 @@ def all_charts(record: RunRecord) -> list[Group]:
 
 
 def _of_metric(record: RunRecord) -> list[Chart]:
-    metric, name = record.metric, figure_name(record.metric)
+    metric, name = record.metric, figure_of(record.metric).words
     direction = "Higher is better" if record.greater_is_better else "Lower is better"
     charts = [
         _lines(
@@ -85,9 +86,9 @@ def _of_metric(record: RunRecord) -> list[Chart]:
     ]
     known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
     for other in known:
-        if other != metric and other.startswith(("nll", "score")) and is_figure(other, known):
-            better = "Lower is better" if other == "nll" else "Higher is better"
-            heading = f"{capitalised(figure_name(other))} by iteration"
+        if other != metric and (other == "nll" or is_score(other)) and is_figure(other, known):
+            better = "Higher is better" if figure_of(other).greater_is_better else "Lower is better"
+            heading = f"{capitalised(figure_of(other).words)} by iteration"
             charts.append(
                 _lines(record, f"metric-{len(charts)}", heading, f"{better}; bars are 95 % intervals.", other)
             )
@@ -99,7 +100,7 @@ def _lead_chart(record: RunRecord) -> Chart | None:
     if not found:
         return None
     side = "Above" if record.greater_is_better else "Below"
-    unit = "points" if record.form(record.metric).percent else figure_name(record.metric)
+    unit = "points" if record.form(record.metric).percent else figure_of(record.metric).words
     (first, *others) = found
     return _plot(
         "lead",
@@ -123,7 +124,6 @@ def _of_the_game(record: RunRecord) -> list[Chart]:
             "left to learn.",
             "gap",
             zero=0.0,
-            unit="nats",
         ),
         _lines(
             record,
@@ -186,7 +186,7 @@ def _of_log_ratios(record: RunRecord) -> list[Chart]:
     return [_histogram(stage) for stage in stages]
 
 
-def _histogram(stage: Stage) -> Chart:
+def _histogram(stage: StageRecord) -> Chart:
     def draw(axes: Axes) -> None:
         edges = stage.histogram["edges"]
         for name, colour, style in (("real", REAL, "-"), ("generated", GENERATED, "--")):
@@ -216,7 +216,6 @@ def _of_answers(record: RunRecord) -> list[Chart]:
             "Mean tokens of an answer; the line across is the mean of the real responses.",
             "length_generated",
             zero=real[0] if real else None,
-            unit="tokens",
         )
     ]
     for figure, (name, means) in _SIGN_WORDS.items():
@@ -270,7 +269,6 @@ def _lines(
     caption: str,
     figure: str,
     *,
-    unit: str = "",
     zero: float | None = None,
     marks_best: bool = False,
 ) -> Chart | None:
@@ -280,14 +278,14 @@ def _lines(
     if not found:
         return None
     best = record.best_stage.iteration if marks_best and record.best_stage is not None else None
-    unit = "%" if percent else unit
-    label = f"{figure_name(figure)}, {unit}" if unit else figure_name(figure)
+    known = figure_of(figure)
+    unit = "%" if percent else known.unit
     return _plot(
         name,
         heading,
         caption,
         lambda axes: draw_lines(axes, found, zero=zero, best=best),
-        label.removeprefix("degeneration/").replace("_", " "),
+        f"{known.words}, {unit}" if unit else known.words,
     )
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..record import ITERATION_OF_START
 from .drawing import INK, MARKERS, SERIES, label_of
 from .series import Series
 
@@ -77,4 +76,4 @@ def iteration_axis(axes: Axes, iterations: Sequence[int]) -> None:
 
 def iteration_name(iteration: int) -> str:
     """What an iteration is called below an axis."""
-    return "start" if iteration == ITERATION_OF_START else str(iteration)
+    return "start" if iteration < 0 else str(iteration)

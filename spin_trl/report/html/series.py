@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...evaluation.intervals import of_mean
-from ..record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage, arm_in_words
+from ...run.stage import SELF_PLAY, arm_in_words
+from ..record import RunRecord, StageRecord
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Point:
     """A value at an iteration, with its interval where it has one.
 
     Attributes:
-        iteration: 0-based; `START` for the start.
+        iteration: 0-based; -1 for the start.
         came_from: the iteration that it is joined to by a line, or None.
     """
 
@@ -58,11 +59,11 @@ def leads(record: RunRecord) -> Series:
     return found
 
 
-def _with(stages: Sequence[Stage], figure: str) -> list[Stage]:
+def _with(stages: Sequence[StageRecord], figure: str) -> list[StageRecord]:
     return [stage for stage in stages if stage.value(figure) is not None]
 
 
-def _point(record: RunRecord, stage: Stage, figure: str, scale: float) -> Point:
+def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> Point:
     interval = stage.interval(figure)
     if interval is None and figure == "logps/real" and stage.values.get("nll"):
         # The log-probability of a real response, prompt by prompt, is known as its negative.
@@ -76,5 +77,5 @@ def _point(record: RunRecord, stage: Stage, figure: str, scale: float) -> Point:
         scale * stage.figures[figure],
         low,
         high,
-        None if stage.iteration == ITERATION_OF_START else came_from,
+        None if stage.name.is_start else came_from,
     )

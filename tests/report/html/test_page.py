@@ -57,7 +57,7 @@ def page_of(text: str) -> Page:
     run = record(
         stage("start", range(20)),
         stage("iteration-0", figures=figures_of),
-        stage("baseline/sft/iteration-0", range(20), arm=text),
+        stage(f"baseline/{text.replace('/', '')}/iteration-0", range(20)),
         best="iteration-0",
         name=text,
         settings=settings,

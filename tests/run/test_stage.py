@@ -1,0 +1,60 @@
+"""A stage is a value: its own name, and what the name says."""
+
+import copy
+import json
+import pickle
+
+import pytest
+
+from messages import refused
+from spin_trl.run.stage import START, Stage, arm_in_words, arm_name, up_to
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "iteration", "label"),
+    [
+        ("start", "self-play", -1, "start"),
+        ("iteration-0", "self-play", 0, "iteration 0"),
+        ("iteration-12", "self-play", 12, "iteration 12"),
+        ("baseline/sft/iteration-3", "sft", 3, "plain SFT, iteration 3"),
+        ("baseline/sft-smoothing-0.1/iteration-0", "sft-smoothing-0.1", 0, "smoothed SFT (0.1), iteration 0"),
+    ],
+)
+def test_a_name_says_which_model_it_is(name: str, arm: str, iteration: int, label: str) -> None:
+    stage = Stage(name)
+    assert (stage.arm, stage.iteration, stage.label) == (arm, iteration, label)
+    assert stage == name == f"{stage}"
+    assert Stage.of(iteration, arm) == stage
+    assert stage.is_start is (name == "start")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "iteration-", "iteration--1", "baseline/iteration-0", "data", "start/x", "iteration-0 "]
+)
+def test_another_name_is_no_stage(name: str) -> None:
+    with refused(ValueError, repr(name), "stage"):
+        Stage(name)
+
+
+def test_every_arm_begins_at_the_start() -> None:
+    assert Stage.of(0).before is START
+    assert Stage.of(0, "sft").before == "start"
+    assert Stage.of(2, "sft").before == "baseline/sft/iteration-1"
+    assert up_to(1) == ["start", "iteration-0", "iteration-1"]
+    assert up_to(-1) == [START]
+
+
+def test_a_stage_is_written_and_copied_as_its_name() -> None:
+    stage = Stage.of(2, "sft")
+    assert json.dumps({stage: stage}) == '{"baseline/sft/iteration-2": "baseline/sft/iteration-2"}'
+    for twin in (pickle.loads(pickle.dumps(stage)), copy.deepcopy(stage)):
+        assert (twin, twin.arm, twin.iteration) == (stage, "sft", 2)
+
+
+def test_an_arm_is_named_after_its_smoothing() -> None:
+    assert (arm_name(0.0), arm_name(0.05)) == ("sft", "sft-smoothing-0.05")
+    assert [arm_in_words(arm) for arm in ("sft", "sft-smoothing-0.05", "own")] == [
+        "plain SFT",
+        "smoothed SFT (0.05)",
+        "own",
+    ]
