@@ -142,7 +142,7 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
         ),
         ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, r"message 1 \(assistant\) has no content"),
         ({"messages": 3}, r"`messages` is a number \(3\)"),
-        ({"messages": None}, "it has no messages"),
+        ({"messages": None}, "`messages` is null"),
         ({"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]}, "it has both"),
         ({"messages": [HUMAN, GPT], "chat_template_kwargs": "{"}, "`chat_template_kwargs` is not valid JSON"),
         ({"messages": [HUMAN, GPT], "chat_template_kwargs": [1]}, "`chat_template_kwargs` is a list"),
