@@ -124,9 +124,10 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
         )
     taken = [name for name in column_mapping.values() if name in set(dataset.column_names) - set(column_mapping)]
     if taken:
+        column = next(name for name, new in column_mapping.items() if new == taken[0])
         raise DataError(
-            f"A column can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map that one "
-            "to another name, too."
+            f"Column {column!r} can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map "
+            "that one to another name, too."
         )
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 

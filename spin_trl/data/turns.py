@@ -120,7 +120,8 @@ def _conversation(row: Mapping[str, Any], given: Keys) -> Turn | tuple[list[Mess
         return _of_alpaca(row, given)
     found = _messages_of(row)
     if found is None:
-        raise DataError("it has no messages")
+        column = "messages" if "messages" in row else "conversations"
+        raise DataError(f"`{column}` is null; expected a list of messages")
     column, value = found
     value = without_empty_system(parsed(value, column))
     return _put_before([], 0, as_messages(value, column, given), _as_hashed(value), row)

@@ -1,11 +1,13 @@
 """All rows that can't be used are reported together; they end the run, or are left out up to a limit and counted."""
 
+import re
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
 import tiny
+from messages import names, refused
 from spin_trl import SPINConfig
 from spin_trl.data.bad_rows import BadRow, BadRows, left_out
 from spin_trl.data.keys import row_keys
@@ -29,22 +31,16 @@ def prepared(dataset: Dataset, policy: BadRows | None = None, **options):
 
 
 def test_the_first_five_are_shown_and_all_are_counted() -> None:
-    with pytest.raises(DataError) as error:
+    with refused(DataError, "7 of 20", "train", "completion", "2 more", "`bad_rows: skip`") as error:
         prepared(rows(2, 3, 5, 7, 11, 13, 17))
-    assert str(error.value) == (
-        "7 of 20 rows of the train dataset can't be used (numbered from 0):\n"
-        + "".join(f"  row {number}: the completion is empty\n" for number in (2, 3, 5, 7, 11))
-        + "  and 2 more\nCorrect them, or leave them out with `bad_rows: skip`."
-    )
+    assert re.findall(r"(?m)^  row (\d+): ", str(error.value)) == ["2", "3", "5", "7", "11"]
 
 
 def test_one_alone_is_named_in_a_line() -> None:
-    with pytest.raises(
-        DataError,
-        match=r"^Row 4 of the dataset: the completion is empty\nCorrect it, or leave it out with `bad_rows: skip`\.$",
-    ):
+    with refused(DataError, "Row 4", "completion", "`bad_rows: skip`") as error:
         prepared(rows(4))
-    with pytest.raises(DataError, match=r"^Row 4 of the held-out dataset: the completion is empty\nCorrect it, or"):
+    assert len(str(error.value).splitlines()) == 2
+    with refused(DataError, "Row 4", "held-out", "completion", "`bad_rows: skip`"):
         prepared(rows(4), name="held-out")
 
 
@@ -52,7 +48,7 @@ def test_the_kind_of_error_is_the_first_ones() -> None:
     """Whoever catches TemplateError gets what the template has refused."""
     tokenizer = tiny.tokenizer(chat_template="{{ raise_exception('No!') }}")
     conversations = tiny.sft(3, "messages")
-    with pytest.raises(TemplateError, match=r"3 of 3 rows.*\n  row 0: The chat template fails"):
+    with refused(TemplateError, "3 of 3", "row 0", "No!"):
         prepare_and_count(conversations, PairTemplate(tokenizer))
 
 
@@ -61,8 +57,7 @@ def test_skipped_rows_are_left_out_counted_and_said(in_parallel: int | None, cap
     found = prepared(rows(0, 9), SKIP, num_proc=in_parallel)
     assert (len(found.rows), found.skipped, found.too_long) == (18, 2, 0)
     assert all(row["real_ids"] for row in found.rows)
-    assert "2 of 20 rows of the train dataset are left out (`bad_rows: skip`)" in caplog.text
-    assert "row 0: the completion is empty\n  row 9: the completion is empty" in caplog.text
+    assert names(caplog.text, "2 of 20", "train", "`bad_rows: skip`", "row 0", "row 9", "completion")
 
 
 def test_the_first_rows_may_all_be_bad() -> None:
@@ -80,16 +75,16 @@ def test_keys_of_the_rest_stay() -> None:
 
 
 def test_more_than_the_limit_are_refused() -> None:
-    with pytest.raises(DataError, match=r"(?s)3 of 20 rows .* leaves out 2 at most \(`bad_rows_max`: 0.1\).*raise"):
+    with refused(DataError, "3 of 20", "`bad_rows: skip`", "2 at most", "`bad_rows_max`: 0.1"):
         prepared(rows(1, 2, 3), BadRows("skip"))
     assert prepared(rows(1, 2), BadRows("skip")).skipped == 2
     assert prepared(rows(1, 2, 3), BadRows("skip", 3)).skipped == 3
-    with pytest.raises(DataError, match="leaves out 3 at most"):
+    with refused(DataError, "4 of 20", "`bad_rows: skip`", "3 at most", "`bad_rows_max`: 3"):
         prepared(rows(1, 2, 3, 4), BadRows("skip", 3))
 
 
 def test_something_must_be_left() -> None:
-    with pytest.raises(DataError, match="No row of the train dataset is left: 4 can't be used"):
+    with refused(DataError, "No row", "train", 4):
         prepared(rows(*range(4), total=4), BadRows("skip", 4))
 
 
@@ -105,9 +100,9 @@ def test_a_limit_is_a_share_or_a_number(policy: BadRows, total: int, limit: int)
 def test_the_settings_are_checked() -> None:
     args = SPINConfig("out", bad_rows="skip", bad_rows_max=3, use_cpu=True, bf16=False)
     assert (args.bad_rows, args.bad_rows_max) == ("skip", 3)
-    with pytest.raises(RecipeError, match="`bad_rows` is 'ignore'; it must be one of 'refuse', 'skip'"):
+    with refused(RecipeError, "`bad_rows`", "'ignore'", "'refuse'", "'skip'"):
         SPINConfig("out", bad_rows="ignore", use_cpu=True, bf16=False)
-    with pytest.raises(RecipeError, match="`bad_rows_max` is -1"):
+    with refused(RecipeError, "`bad_rows_max`", -1):
         SPINConfig("out", bad_rows_max=-1, use_cpu=True, bf16=False)
 
 
@@ -142,32 +137,31 @@ def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
     """Each with its line; the rows that can be read keep their keys, and nothing of the others is trained on."""
     path = tmp_path / name
     path.write_text("\n".join(LINES[name]), encoding="utf-8")
-    with pytest.raises(DataError, match=rf"(?s)2 rows can't be read.*line {1 + ('csv' in name) + 1}"):
+    first = 2 if name == "rows.jsonl" else 3
+    with refused(DataError, path, "2 rows", f"line {first}"):
         load_rows(str(path))
     rows = load_rows(str(path), bad_as_rows=True)
     template = PairTemplate(tiny.tokenizer())
-    with pytest.raises(DataError, match="3 of 5 rows of the train dataset can't be used"):
+    with refused(DataError, "3 of 5", "train"):
         prepare_and_count(rows, template)
     found = prepare_and_count(rows, template, bad_rows=BadRows("skip", 3))
     assert found.skipped == 3
     assert found.rows["prompt"][:] == ["1?", "5?"]
     whole = Dataset.from_list([{"prompt": f"{i}?", "completion": f"{i}"} for i in (1, 5)])
     assert found.rows["key"][:] == row_keys(whole).keys
-    first = 2 if name == "rows.jsonl" else 3
-    assert f"row 1: {name}, line {first}: " in caplog.text
-    assert f"row 2: {name}, line {first + 1}: " in caplog.text
+    assert names(caplog.text, f"row 1: {name}, line {first}", f"row 2: {name}, line {first + 1}")
 
 
 def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_path: Path) -> None:
     """All that follows would be one cell, and left out as one row."""
     path = tmp_path / "rows.csv"
     path.write_text('prompt,completion\n1?,"1\n2?,2\n3?,3\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"rows\.csv, lines 2 to 4"):
+    with refused(DataError, "rows.csv, lines 2 to 4"):
         load_rows(str(path), bad_as_rows=True)
 
 
 def test_a_single_row_that_is_left_out_is_one() -> None:
-    assert left_out([BadRow(3, "the completion is empty")], 12, "train") == (
-        "1 of 12 rows of the train dataset is left out (`bad_rows: skip`), because it can't be used (numbered from 0):\n"
-        "  row 3: the completion is empty"
-    )
+    reason = "the completion is empty"
+    told = left_out([BadRow(3, reason)], 12, "train")
+    assert names(told, "1 of 12", "train", "`bad_rows: skip`", f"row 3: {reason}")
+    assert len(told.splitlines()) == 2

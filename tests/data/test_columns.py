@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 import tiny
+from messages import refused
 from spin_trl.data.columns import (
     PREPARED_COLUMNS,
     PROMPT_INPUT,
@@ -133,5 +134,5 @@ def test_a_mapping_takes_alpacas_input_along(
 
 @pytest.mark.parametrize("column", ["image", "images"])
 def test_pictures_are_refused(column: str) -> None:
-    with pytest.raises(DataError, match="Self-play on images is not supported"):
+    with refused(DataError, "images", f"`{column}`", "row 0"):
         refuse_media(Dataset.from_dict({"messages": [MESSAGES], column: ["x"]}))

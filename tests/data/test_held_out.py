@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from messages import refused
 from spin_trl.data.held_out import GROUP, group_of, separate, split_held_out
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
@@ -115,7 +116,7 @@ def test_prompts_on_both_sides_are_dropped_from_the_side_that_is_set() -> None:
     assert (kept["prompt"][:], same["prompt"][:], dropped) == (["a?", "d?"], ["B?", "c?", "e?"], 2)
     same, kept, dropped = separate(train, held_out, "drop_held_out")
     assert (same["prompt"][:], kept["prompt"][:], dropped) == (["a?", "b?", "c?", "d?"], ["e?"], 2)
-    with pytest.raises(DataError, match=r"2 held-out prompts are in the training data, too.*The first is 'B\?'"):
+    with refused(DataError, 2, "'B?'", "`held_out_overlap: drop_train`", "`drop_held_out`"):
         separate(train, held_out, "refuse")
 
 
@@ -127,11 +128,11 @@ def test_data_without_overlap_stays_as_it_is(overlap: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlap", "message"),
-    [("drop_train", "nothing is left to train on"), ("drop_held_out", "none is left to evaluate on")],
+    ("overlap", "other"),
+    [("drop_train", "drop_held_out"), ("drop_held_out", "drop_train")],
 )
-def test_a_side_that_loses_everything_is_refused(overlap: str, message: str) -> None:
+def test_a_side_that_loses_everything_is_refused(overlap: str, other: str) -> None:
     """Evaluating on the training file itself."""
     rows = rows_of("a?", "b?")
-    with pytest.raises(DataError, match=message):
+    with refused(DataError, "2 rows", f"`held_out_overlap: {other}`"):
         separate(rows, rows, overlap)

@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 import tiny
+from messages import names, refused
 from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.data import notes
 from spin_trl.data.notes import NOTES, note_in_words
@@ -21,12 +22,10 @@ from spin_trl.run.run import Run
 def test_every_note_is_a_sentence(note: str) -> None:
     """With the count, the dataset and the first row."""
     one = note_in_words(note, 1, 4, "train", 96)
-    assert one.startswith("1 real response of the train dataset (first in row 4): ")
+    assert names(one, 1, "train", "row 4")
     assert one.endswith(".")
     assert "{" not in one.replace("{enable_thinking: false}", "")
-    assert note_in_words(note, 1200, 4, "held-out", 96).startswith(
-        "1,200 real responses of the held-out dataset (first in row 4): "
-    )
+    assert names(note_in_words(note, 1200, 4, "held-out", 96), "1,200", "held-out", "row 4")
 
 
 def lengths(template: PairTemplate, rows: Dataset) -> list[int]:
@@ -43,17 +42,15 @@ def test_answers_that_max_length_cuts_are_counted(caplog: pytest.LogCaptureFixtu
     assert 0 < len(cut) < 8
     assert found.notes == {notes.CUT: (len(cut), cut[0])}
     assert len(found.rows) == 8
-    assert [one for one in caplog.messages if "max_length" in one] == [
-        f"{len(cut)} real response{'s' if len(cut) > 1 else ''} of the train dataset (first in row {cut[0]}): cut by "
-        f"`max_length` ({limit}), so they lose their end and its EOS."
-    ]
+    (told,) = (one for one in caplog.messages if "max_length" in one)
+    assert names(told, len(cut), "train", f"row {cut[0]}", f"`max_length` ({limit})", "EOS")
     assert prepare_and_count(rows, template, max_length=max(sizes)).notes == {}
 
 
 def test_an_answer_that_would_end_early_refuses_its_row() -> None:
     """By its number, with the token."""
     rows = [{"prompt": "Ann?", "completion": " Bob."}, {"prompt": "Ann?", "completion": " Bob.<|im_end|> And Cleo."}]
-    with pytest.raises(DataError, match=r"(?s)ow 1\b.*has '<\|im_end\|>' inside its text"):
+    with refused(DataError, "Row 1", "'<|im_end|>'"):
         prepare_and_count(Dataset.from_list(rows), PairTemplate(tiny.tokenizer()))
 
 
@@ -71,7 +68,7 @@ def test_a_run_says_what_was_noticed_and_keeps_it(tmp_path: Path, caplog: pytest
     rows[3]["completion"] = " It is a boat." * 8
     prepare_data(run, Dataset.from_list(rows), None)
     assert run.done("prepare", "data")["notes"] == {notes.CUT: {"responses": 1, "first_row": 3}}
-    assert sum("(first in row 3): cut by `max_length` (40)" in one for one in caplog.messages) == 1
+    assert sum(names(one, "row 3", "`max_length` (40)") for one in caplog.messages) == 1
 
 
 def with_fields(**fields: object) -> Dataset:
@@ -92,10 +89,9 @@ def test_fields_of_messages_that_the_template_makes_nothing_of_are_named(caplog:
     rows = with_fields(loss=False, context="Boats.", id="7", annotations=[], refusal=None)
     found = prepare_and_count(rows, PairTemplate(tiny.tokenizer()))
     assert found.notes == {f"{notes.FIELD}{name}": (2, 0) for name in ("context", "loss")}
-    assert caplog.messages == [
-        "Fields of messages of the train dataset that the chat template makes nothing of: `context`, `loss` (may "
-        "say whether a turn is trained on: that is read of `train` and `weight`)."
-    ]
+    (told,) = caplog.messages
+    assert names(told, "train", "`context`", "`loss`", "`train`", "`weight`")
+    assert not any(f"`{name}`" in told for name in ("id", "annotations", "refusal"))
 
 
 def test_a_field_that_the_template_shows_is_not_named() -> None:
@@ -118,4 +114,5 @@ def test_turns_that_nothing_answers_are_counted(caplog: pytest.LogCaptureFixture
     for turn in ("last", "all"):
         assert prepare_and_count(rows, template, turn=turn).notes == {notes.UNANSWERED: (1, 1)}
     assert prepare_and_count(rows, template, turn="first").notes == {}
-    assert "with turns that nothing answers, which are left out." in caplog.text
+    assert len(caplog.messages) == 2
+    assert all(names(one, 1, "train", "row 1", "turns") for one in caplog.messages)

@@ -1,13 +1,13 @@
 """What a row says, in whatever columns it says it, stands in prompt and response; and which turns are trained on."""
 
 import json
-import re
 from typing import Any
 
 import pytest
 from datasets import Dataset
 
 import tiny
+from messages import names, refused
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.load import load_rows, rename_columns
 from spin_trl.data.prepare import prepare
@@ -50,14 +50,12 @@ def test_a_system_turn_and_the_same_column_are_one() -> None:
 
 def test_a_system_turn_and_another_column_are_refused() -> None:
     rows = [{"conversations": [SYSTEM, HUMAN, GPT], "system": "Be long."}]
-    with pytest.raises(
-        DataError, match=r"Row 0 of the dataset: it has a system turn \('Be brief.'\) and another text"
-    ):
+    with refused(DataError, "Row 0", "'Be brief.'", "`system`", "'Be long.'"):
         prepared(rows)
 
 
 def test_a_system_prompt_that_is_no_text_is_refused() -> None:
-    with pytest.raises(DataError, match=r"`system` is a number \(3\); expected text"):
+    with refused(DataError, "`system`", 3):
         prepared([{"conversations": [HUMAN, GPT], "system": 3}])
 
 
@@ -100,7 +98,8 @@ def test_alpacas_history_is_earlier_turns() -> None:
 
 @pytest.mark.parametrize("history", [[["a"]], [["a", "b", "c"]], "x", [["a", None]]])
 def test_a_history_that_is_no_pairs_is_refused(history: Any) -> None:
-    with pytest.raises(DataError, match=r"`history` (has|is not valid JSON)"):
+    shown = f"'{history}'" if isinstance(history, str) else json.dumps(history[0])
+    with refused(DataError, "`history`", shown):
         prepared([{**ALPACA, "history": history}])
 
 
@@ -125,32 +124,53 @@ def test_an_input_beside_another_prompt_is_not_appended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "reason"),
+    ("row", "named"),
     [
-        ({**ALPACA, "instruction": "", "input": ""}, "the instruction is empty"),
-        ({**ALPACA, "output": " "}, "the output is empty"),
-        ({**ALPACA, "output": None}, "the output is empty"),
-        ({**ALPACA, "output": 4}, r"`output` is a number \(4\); expected text"),
-        ({**ALPACA, "input": 4}, r"`input` is a number \(4\); expected text"),
-        ({"prompt": None, "completion": "b"}, "the prompt is null"),
-        ({"prompt": 3, "completion": "b"}, r"`prompt` is a number \(3\)"),
-        ({"prompt": "a", "completion": ["b"]}, "`completion` is a list of texts; expected one text"),
-        ({"prompt": "a", "completion": [GPT]}, "both be text or both be messages"),
+        ({**ALPACA, "instruction": "", "input": ""}, ("instruction", "empty")),
+        ({**ALPACA, "output": " "}, ("output", "empty")),
+        ({**ALPACA, "output": None}, ("output", "empty")),
+        ({**ALPACA, "output": 4}, ("`output`", 4)),
+        ({**ALPACA, "input": 4}, ("`input`", 4)),
+        ({"prompt": None, "completion": "b"}, ("prompt", "null")),
+        ({"prompt": 3, "completion": "b"}, ("`prompt`", 3)),
+        ({"prompt": "a", "completion": ["b"]}, ("`completion`", "texts")),
+        ({"prompt": "a", "completion": [GPT]}, ("prompt", "completion", "both")),
         (
             {"prompt": json.dumps([HUMAN]), "completion": json.dumps([GPT])},
-            "`prompt` and `completion` are texts that hold messages in JSON",
+            ("`prompt`", "`completion`", "`json.loads`"),
         ),
-        ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, r"message 1 \(assistant\) has no content"),
-        ({"messages": 3}, r"`messages` is a number \(3\)"),
-        ({"messages": None}, "it has no messages"),
-        ({"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]}, "it has both"),
-        ({"messages": [HUMAN, GPT], "chat_template_kwargs": "{"}, "`chat_template_kwargs` is not valid JSON"),
-        ({"messages": [HUMAN, GPT], "chat_template_kwargs": [1]}, "`chat_template_kwargs` is a list"),
+        ({"messages": [HUMAN, {"from": "gpt", "value": None}, HUMAN, GPT]}, ("message 1", "assistant", "content")),
+        ({"messages": 3}, ("`messages`", 3)),
+        ({"messages": None}, ("`messages`", "null")),
+        (
+            {"messages": [HUMAN, GPT], "conversations": [HUMAN, {**GPT, "value": "x"}]},
+            ("`conversations`", "`messages`"),
+        ),
+        ({"messages": [HUMAN, GPT], "chat_template_kwargs": "{"}, ("`chat_template_kwargs`", "JSON", "'{'")),
+        ({"messages": [HUMAN, GPT], "chat_template_kwargs": [1]}, ("`chat_template_kwargs`", "[1]")),
+    ],
+    ids=[
+        "empty instruction",
+        "blank output",
+        "no output",
+        "a number as output",
+        "a number as input",
+        "no prompt",
+        "a number as prompt",
+        "several completions",
+        "text before messages",
+        "messages in JSON text",
+        "no content",
+        "a number as messages",
+        "no messages",
+        "two conversations",
+        "arguments that are no JSON",
+        "arguments that are a list",
     ],
 )
-def test_a_row_of_the_wrong_kind_is_refused_by_what_is_wrong(row: dict[str, Any], reason: str) -> None:
+def test_a_row_of_the_wrong_kind_is_refused_by_what_is_wrong(row: dict[str, Any], named: tuple[object, ...]) -> None:
     """Never a traceback."""
-    with pytest.raises(DataError, match=f"Row 0 of the dataset: .*{reason}"):
+    with refused(DataError, "Row 0", *named):
         prepared([row])
 
 
@@ -185,22 +205,22 @@ def test_marks_choose_the_turns_that_are_trained_on(
 
 @pytest.mark.parametrize("value", [0.5, 2, -1, "1", "true"])
 def test_other_marks_are_refused(value: Any) -> None:
-    with pytest.raises(DataError, match=r"`weight` of message 1 .*expected 0 or 1, or true or false"):
+    with refused(DataError, "`weight`", "message 1", f"({value!r})"):
         prepared([marked(value, value)])
 
 
 def test_marks_that_leave_nothing_or_ask_for_more_are_refused() -> None:
-    with pytest.raises(DataError, match="all are taken out by their `weight` or `train`"):
+    with refused(DataError, "assistant", "`weight`", "`train`"):
         prepared([marked(0, 0)])
-    with pytest.raises(DataError, match="marked to be trained on, but only an assistant's turns"):
+    with refused(DataError, "message 0", "`conversations`", "human", "assistant's"):
         prepared([{"conversations": [{**HUMAN, "train": True}, GPT]}])
-    with pytest.raises(DataError, match="contradict each other"):
+    with refused(DataError, "message 1", "`conversations`", "`weight`", "`train`"):
         prepared([{"conversations": [HUMAN, {**GPT, "weight": 1, "train": False}]}])
 
 
 def test_a_marked_turn_that_is_not_trained_on_is_named(caplog: pytest.LogCaptureFixture) -> None:
     prepared([marked(None, None), marked(1, 1), marked(1, 1)])
-    assert "2 real responses of the train dataset (first in row 1): their rows mark further turns" in caplog.text
+    assert names(caplog.text, 2, "train", "row 1", "`train_on_turn`", "`all`")
     caplog.clear()
     prepared([marked(1, 1)], turn="all")
     assert caplog.text == ""
@@ -243,7 +263,7 @@ def test_what_has_no_place_in_a_row_of_text_is_refused(tmp_path) -> None:
         '"system": ""}\n{"prompt": "Which?", "completion": "A boat.", "system": "Be brief."}',
         encoding="utf-8",
     )
-    with pytest.raises(DataError, match="Row 1 of the dataset: it has `system`, which has no place in plain text"):
+    with refused(DataError, "Row 1", "`system`", "`as_conversations: true`"):
         prepared(load_rows(str(tmp_path / "mixed.jsonl")))
 
 
@@ -274,19 +294,16 @@ def test_messages_may_be_a_text_of_json(column: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "expected"),
     [
-        (
-            "[{'role': 'user', 'content': 'a'}]",
-            "expected a list of messages in JSON. This is how Python prints it: write",
-        ),
-        ('{"role": "user"}', "expected a list of messages in JSON"),
-        ("", "`messages` is ''; expected a list of messages in JSON"),
-        ('[{"role": "user", "role": "assistant", "content": "a"}]', "expected a list of messages in JSON"),
+        ("[{'role': 'user', 'content': 'a'}]", "`json.dumps`"),
+        ('{"role": "user"}', "JSON"),
+        ("", "JSON"),
+        ('[{"role": "user", "role": "assistant", "content": "a"}]', "JSON"),
     ],
 )
-def test_a_text_that_holds_no_messages_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(DataError, match=re.escape(reason)):
+def test_a_text_that_holds_no_messages_is_refused(text: str, expected: str) -> None:
+    with refused(DataError, "`messages`", repr(text), expected):
         prepared([{"messages": text}])
 
 
@@ -300,5 +317,5 @@ def test_a_system_turn_that_is_null_is_none(empty: dict[str, Any]) -> None:
         [{"conversations": [HUMAN, GPT]}]
     )
     assert prepared(dataset)[0][0].startswith("<|im_start|>system\nBe brief.<|im_end|>")
-    with pytest.raises(DataError, match=r"message 0 .* has no content"):
+    with refused(DataError, "message 0", "content", "`text`"):
         prepared([{"conversations": json.dumps([{**empty, "text": "Be brief."}, HUMAN, GPT])}])

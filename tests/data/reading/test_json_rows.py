@@ -1,7 +1,6 @@
 """JSON: strings stay strings, numbers stay numbers, nothing is filled in; rows lie in lines, in a list or under a key."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from messages import refused
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load_rows
@@ -156,9 +156,7 @@ def test_of_several_lists_the_split_is_taken(tmp_path: Path) -> None:
     path.write_text(json.dumps({"train": [ROW], "test": [ROW, ROW]}), encoding="utf-8")
     assert len(load_rows(str(path))) == 1
     assert len(load_rows(str(path), split="test")) == 2
-    with pytest.raises(
-        DataError, match=r"one object with lists under \['train', 'test'\]\. .*called like the split, 'dev'"
-    ):
+    with refused(DataError, path, "['train', 'test']", "'dev'"):
         load_rows(str(path), split="dev")
 
 
@@ -166,29 +164,29 @@ def test_columns_as_pandas_writes_them_are_refused(tmp_path: Path) -> None:
     """With what to write instead."""
     path = tmp_path / "rows.json"
     path.write_text(json.dumps({"prompt": {"0": "a", "1": "b"}, "completion": {"0": "a", "1": "b"}}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"holds columns, not rows, as pandas .*orient='records', lines=True"):
+    with refused(DataError, path, "columns", "pandas", "orient='records', lines=True"):
         load_rows(str(path))
     for value in (
         {"prompt": ["a", "b"], "completion": ["c", "d"]},
         {"columns": ["prompt", "completion"], "index": [0], "data": [["a", "b"]]},
     ):
         path.write_text(json.dumps(value), encoding="utf-8")
-        with pytest.raises(DataError, match=r"holds columns, not rows\. "):
+        with refused(DataError, path, "columns", "orient='records', lines=True"):
             load_rows(str(path))
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('[{"prompt": "a"},\n{"prompt": }]', r"line 2 is not valid JSON \(Expecting value, column 12\)"),
-        ('["a", {"prompt": "b"}, 7]', '2 rows can\'t be read.\nitem 1: expected an object .*, found "a"\nitem 3'),
-        ('{"prompt": "\\ud83d"}', "line 1: not valid JSON \\(half of a surrogate pair"),
+        ('[{"prompt": "a"},\n{"prompt": }]', ("line 2", "JSON", "column 12")),
+        ('["a", {"prompt": "b"}, 7]', ("2 rows", "item 1", '"a"', "item 3", 7)),
+        ('{"prompt": "\\ud83d"}', ("line 1", "JSON", "surrogate")),
     ],
 )
-def test_malformed_json_names_the_line(content: str, found: str, tmp_path: Path) -> None:
+def test_malformed_json_names_the_line(content: str, found: tuple[object, ...], tmp_path: Path) -> None:
     """Or the item, in a list."""
     (tmp_path / "rows.json").write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=f"(?s){found}"):
+    with refused(DataError, tmp_path / "rows.json", *found):
         load_rows(str(tmp_path / "rows.json"))
 
 
@@ -201,35 +199,35 @@ def test_numbers_and_text_in_one_column_stay_apart(path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('{"prompt": "a"},\n{"prompt": "b"},\n', "A comma stands behind the object: lines have none."),
-        ('{"prompt": "a"}{"prompt": "b"}\n\n', "Another object follows: each must stand on a line of its own"),
-        ("{'prompt': 'a'}\n{'prompt': 'b'}\n", "This is how Python prints it: write it with `json.dumps`."),
-        ('[{"role": "user"}]\n[{"role": "user"}]\n', 'Write it as {"messages": [...]}'),
-        ('{"prompt": "a", "prompt": "b"}\n', "an object has the key 'prompt' twice"),
-        ('{"prompt": "caf\xe9"}\n', "not UTF-8"),
+        ('{"prompt": "a"},\n{"prompt": "b"},\n', "comma"),
+        ('{"prompt": "a"}{"prompt": "b"}\n\n', "Another object"),
+        ("{'prompt': 'a'}\n{'prompt': 'b'}\n", "`json.dumps`"),
+        ('[{"role": "user"}]\n[{"role": "user"}]\n', '{"messages": [...]}'),
+        ('{"prompt": "a", "prompt": "b"}\n', "key 'prompt'"),
+        ('{"prompt": "caf\xe9"}\n', "UTF-8"),
     ],
 )
 def test_what_is_wrong_in_a_line_is_said_with_what_to_do(content: str, found: str, tmp_path: Path) -> None:
     """A key that stands twice would lose a value."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(DataError, match=re.escape(found)):
+    with refused(DataError, path, found):
         load_rows(str(path))
 
 
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        ('{\n"prompt": "a"\n}\n{\n"prompt": "b"\n}\n', "Another object follows: each must stand on a line of its own"),
-        ("[\n{'prompt': 'a'}]", "line 2 is not valid JSON"),
-        ("[{'prompt': 'a'}]", "This is how Python prints it: write it with `json.dumps`."),
-        ('[[{"role": "user"}]]', 'Write it as {"messages": [...]}'),
+        ('{\n"prompt": "a"\n}\n{\n"prompt": "b"\n}\n', "Another object"),
+        ("[\n{'prompt': 'a'}]", "line 2"),
+        ("[{'prompt': 'a'}]", "`json.dumps`"),
+        ('[[{"role": "user"}]]', '{"messages": [...]}'),
     ],
 )
 def test_what_is_wrong_in_a_whole_is_said_too(content: str, found: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=re.escape(found)):
+    with refused(DataError, path, found):
         load_rows(str(path))
 
 

@@ -9,6 +9,7 @@ import pytest
 from datasets import load_from_disk
 
 import tiny
+from messages import refused
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data.arrow import remapped
 from spin_trl.data.as_conversations import as_conversations
@@ -115,7 +116,7 @@ def test_a_cache_that_can_not_be_written_is_replaced(
     assert len(load_rows(str(saved)).map(lambda row: {"more": 1})) == 6
     assert tree(saved) == before
     tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(2))
-    with pytest.raises(DataError, match=r"rows\.jsonl can't be read into the cache .*Set HF_DATASETS_CACHE"):
+    with refused(DataError, tmp_path / "rows.jsonl", tmp_path / "file", "HF_DATASETS_CACHE"):
         load_rows(str(tmp_path / "rows.jsonl"))
 
 
@@ -138,7 +139,7 @@ def test_a_file_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("prompt,completion\na,b\nc\n", encoding="utf-8")
     for _ in range(2):
-        with pytest.raises(DataError, match="line 3"):
+        with refused(DataError, f"{path}, line 3"):
             load_rows(str(path))
     assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "spin_trl").rglob("*.tmp"))
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tiny
+from messages import names, refused
 from spin_trl.data import notes
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template.pair_template import EncodedPair, PairTemplate, eos_token_ids
@@ -112,8 +113,8 @@ def test_every_template_of_trls_plays_a_shape_or_refuses_it(shape: str) -> None:
         assert "{'" not in whole
         real = template.tokenizer.decode(pair.real_ids)
         assert all(is_in(text, real) for number, text in texts_in(messages) if number in (last, -last - 1)), path.stem
-    known = r"message \d \(role '\w+'|fails on this conversation: |another order|starts a gen|inside an answer"
-    assert all(re.search(known, reason) for reason in reasons)
+    message_or_quote = r"message \d\b.*role '\w+'|'[^' ]*<[/|]?\w+"
+    assert all(re.search(message_or_quote, reason) for reason in reasons), reasons
     if shape in PLAY:
         assert counts[True] == PLAY[shape]
 
@@ -146,7 +147,7 @@ def test_text_becomes_parts_where_the_template_wants_parts() -> None:
 def test_parts_that_are_no_text_are_refused_by_their_message() -> None:
     """A picture can't be turned into tokens of text."""
     content = [{"type": "image_url", "image_url": {"url": "x"}}, *parts("Which?")]
-    with pytest.raises(DataError, match=r"message 0 \(role 'user'\) has a content part of type 'image_url'; expected"):
+    with refused(DataError, "message 0", "role 'user'", "content", "'image_url'"):
         encoded(chatml(), message(U, content), message(A, "A boat."))
 
 
@@ -180,9 +181,9 @@ SKIPS_TOOLS = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SKIPPED = {
-    "a tool's result": ([message("tool", "3 found.")], r"the content of message 1 \(role 'tool'\)"),
-    "a call": ([message(A, "", tool_calls=CALLS[:1])], r"a tool call of message 1 \(role 'assistant'\)"),
-    "a role that it does not know": ([message("developer", "No.")], r"the content of message 1 \(role 'developer'\)"),
+    "a tool's result": ([message("tool", "3 found.")], ("content", "message 1", "role 'tool'")),
+    "a call": ([message(A, "", tool_calls=CALLS[:1])], ("tool call", "message 1", "role 'assistant'")),
+    "a role that it does not know": ([message("developer", "No.")], ("content", "message 1", "role 'developer'")),
 }
 
 
@@ -192,51 +193,52 @@ def test_a_turn_that_the_template_skips_refuses_the_row(name: str) -> None:
     skipped, what = SKIPPED[name]
     rows = [[message(U, "Hi."), message(A, "Hi.")], [message(U, "Which?"), *skipped, message(A, "A boat.")]]
     dataset = Dataset.from_list([{"messages": rows[0]}, {"messages": rows[1]}])
-    with pytest.raises(TemplateError, match=rf"^Row 1 of the dataset: The chat template leaves out {what}"):
+    with refused(TemplateError, "Row 1", "leaves out", *what):
         prepare_and_count(dataset, chatml(SKIPS_TOOLS))
 
 
 def test_a_system_message_that_the_template_drops_refuses_the_row() -> None:
-    with pytest.raises(TemplateError, match=r"leaves out the content of message 0 \(role 'system'\)"):
+    with refused(TemplateError, "leaves out", "content", "message 0", "role 'system'"):
         encoded(chatml(SKIPS_TOOLS), message("system", "Be brief."), message(U, "Which?"), message(A, "A boat."))
 
 
 def test_a_text_that_stands_elsewhere_too_does_not_hide_that_it_is_missing() -> None:
     """The prompt says the same word as the turn that is dropped."""
-    with pytest.raises(TemplateError, match="leaves out the content of message 1"):
+    with refused(TemplateError, "leaves out", "content", "message 1"):
         encoded(chatml(SKIPS_TOOLS), message(U, "a boat"), message("tool", "a"), message(A, "a"))
 
 
 @pytest.mark.parametrize(
     ("write", "what"),
     [
-        ("m['content'] | upper", "leaves out"),
-        ("m['content'] | tojson", "does not write the content of message 0 .* as it is"),
-        ("m['content'][:9]", "leaves out|does not write"),
-        ("m['content'] + m['content']", "the answer.* more than once"),
+        ("m['content'] | upper", ("leaves out", "message 0")),
+        ("m['content'] | tojson", ("write", "content", "message 0")),
+        ("m['content'][:9]", ("write", "content", "message 0")),
+        ("m['content'] + m['content']", ("once", "content", "message 1", "the answer")),
     ],
 )
-def test_a_template_that_changes_texts_is_refused(write: str, what: str) -> None:
+def test_a_template_that_changes_texts_is_refused(write: str, what: tuple[str, ...]) -> None:
     """Whether or not a row's own text would show it."""
     source = tiny.CHATML.replace("m['content']", write) if "m['content']" in tiny.CHATML else None
     source = source or (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ " + write + " }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(TemplateError, match=what):
+    with refused(TemplateError, *what):
         encoded(chatml(source), message(U, "7"), message(A, "8"))
 
 
 def test_thinking_of_the_answer_must_not_be_left_out() -> None:
     """It is trained on; only that of earlier answers may go."""
     messages = SHAPES["thinking of the answer"]
-    with pytest.raises(TemplateError, match=r"leaves out the thinking of message 1 \(role 'assistant', the answer\)"):
+    with refused(TemplateError, "leaves out", "thinking", "message 1", "role 'assistant'", "the answer"):
         encoded(chatml(), *messages)
 
 
 def test_where_a_template_begins_to_fail_is_said() -> None:
     """Its own words, and the message with which it fails."""
-    with pytest.raises(TemplateError, match=r"System role not supported \(from message 0 on, role 'system'\)"):
+    complaint = "System role not supported"
+    with refused(TemplateError, complaint, "message 0", "role 'system'"):
         encoded(template_of(named("gemma")), *SHAPES["system"])
 
 
@@ -250,9 +252,7 @@ def test_a_template_that_looks_at_the_text_is_looked_at_by_row() -> None:
     template = chatml(source)
     turns = [message(U, "One?"), message(A, "1."), message(U, "Two?")]
     assert encoded(template, *turns, message(A, "2.")).notes == frozenset()
-    with pytest.raises(
-        TemplateError, match=r"leaves out the content of message 0|renders this conversation in another way"
-    ):
+    with refused(TemplateError, "leaves out", "content", "message 0"):
         encoded(template, message(U, "A secret, a long one."), *turns[1:], message(A, "2."))
 
 
@@ -287,9 +287,7 @@ def test_an_answer_that_thinks_cant_stand_where_thinking_is_turned_off() -> None
     """The two that don't fit together are shown."""
     tokenizer = family_tokenizer(named("qwen3"))
     template = PairTemplate(tokenizer, chat_template_kwargs={"enable_thinking": False})
-    with pytest.raises(
-        TemplateError, match=r"starts a generation with '\\n</think>\\n\\n', but renders .* with '\.\.\."
-    ):
+    with refused(TemplateError, r"'\n</think>\n\n'", r"'...\n</think>\n\n..."):
         encoded(template, *SHAPES["plain"][:1], message(A, "<think>\nHm.\n</think>\n\nA boat."))
 
 
@@ -307,10 +305,8 @@ def test_outer_space_and_earlier_thinking_are_counted_and_named_once(caplog: pyt
     spaced = [message(U, " Which?\n"), message(A, "A boat.")]
     found = noted([plain, thinks, plain, thinks], template_of(named("qwen3")))
     assert found == {notes.EARLIER_THINKING: (2, 1)}
-    assert caplog.messages == [
-        "2 real responses of the train dataset (first in row 1): the chat template leaves out the thinking of earlier "
-        "answers, as it does at inference."
-    ]
+    (told,) = caplog.messages
+    assert names(told, 2, "train", "row 1", "thinking", "earlier answers")
     assert noted([plain, plain, spaced], template_of(named("llama3"))) == {notes.SPACE: (1, 2)}
     assert noted([plain, plain, spaced], chatml()) == {}
 

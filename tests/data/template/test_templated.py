@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 
 import tiny
+from messages import names, refused
 from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.prepare import prepare, prepare_and_count
 from spin_trl.data.template.pair_template import PairTemplate
@@ -24,9 +25,7 @@ def rows(*prompts: str) -> Dataset:
 @pytest.mark.parametrize("prompt", [OPENED, f"\n{OPENED}", f"<|im_start|>system\nBe brief.<|im_end|>\n{OPENED}"])
 def test_text_that_begins_as_the_template_does_is_refused(prompt: str) -> None:
     """With what to do: without `as_conversations`, it is read as it stands."""
-    with pytest.raises(
-        DataError, match=r"Row 1 of the dataset: message 0 \(role 'user'\) begins with .*Leave `as_conv"
-    ):
+    with refused(DataError, "Row 1", "message 0", "role 'user'", "'<|im_start|>", "`as_conversations`"):
         prepare(rows("Which?", prompt), PairTemplate(tiny.tokenizer()))
     plain = Dataset.from_list([{"prompt": prompt, "completion": "A boat."}])
     assert len(prepare(plain, PairTemplate(tiny.tokenizer()))) == 1
@@ -45,8 +44,7 @@ def test_markers_of_templates_in_a_prompt_are_counted_and_named(prompt: str) -> 
     """They may be meant: nothing is refused."""
     found = prepare_and_count(rows("Which?", prompt, prompt), PairTemplate(tiny.tokenizer()))
     assert found.notes["templated before"] == (2, 1)
-    said = "2 real responses of the train dataset (first in row 1): their prompts hold what chat templates write before a "
-    assert found.remarks[0].startswith(said)
+    assert names(found.remarks[0], 2, "train", "row 1", "prompts", "`as_conversations`")
 
 
 def test_usual_text_is_not_named() -> None:
