@@ -122,7 +122,7 @@ def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
     commits = hub.count("/commit/")
     assert "iteration-0: pushed to someone/small, iter-0" in capfd.readouterr().out
     assert main(["push", str(tmp_path / "run")]) == 0
-    assert capfd.readouterr().out == "Everything is there.\n"
+    assert capfd.readouterr().out == f"Everything of {tmp_path / 'run'} is on the Hub.\n"
     assert hub.count("/commit/") == commits
 
 

@@ -784,7 +784,7 @@ def test_rows_filled_up_on_the_left_are_run_as_they_are(
     same(one_step(dpo), one_step(spin))
     assert not any(runs)
     (said,) = warnings()
-    assert "The rows are not filled up on the right" in said
+    assert "`attention_mask` is not filled up on the right" in said
 
 
 def test_a_batch_with_more_than_tokens_is_run_as_it_is(
