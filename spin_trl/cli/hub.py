@@ -73,7 +73,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     except HubError as error:
         raise HubError(f"{error} What was pushed before it is there; the same command goes on.") from error
     if not count:
-        print("Everything is there.")
+        print(f"Everything of {printable(str(run.directory.path))} is on the Hub.")
 
 
 def write(options: argparse.Namespace, overrides: list[str]) -> None:

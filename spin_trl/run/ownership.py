@@ -273,7 +273,9 @@ class Ownership:
             self._adopt()
         marker = self.marker()
         if marker is None:
-            raise RunDirectoryError(f"Nothing says what in {self.path} a run has written, so nothing is removed.")
+            raise RunDirectoryError(
+                f"There is no {MARKER} in {self.path}: what a run has written there is unknown, and nothing is removed."
+            )
         # Somebody may have had a `data` folder before 0.1.0, which looked for nothing of the kind, wrote into it.
         adopted = [marker.entries[name] for name in marker.adopted if name in marker.entries]
         foreign = sorted(foreign_files(self.path, adopted))

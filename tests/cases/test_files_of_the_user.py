@@ -10,6 +10,7 @@ import pytest
 from datasets import load_from_disk
 
 from cases.playing import Command, chats, save_dataset, sides, write_recipe, write_rows
+from messages import names
 from runs import contents, steps
 
 
@@ -26,8 +27,7 @@ def test_overwrite_leaves_files_that_the_run_has_not_written(
     before = contents(".")
     said = command("run", "recipe.yaml", "--run_dir", ".", "--existing_run", "overwrite")
     assert said.code == 2
-    assert "data" in said.text
-    assert "hub" in said.text
+    assert names(said.text, "data/", "hub/", "`run_dir`")
     assert contents(".") == before
 
 
@@ -98,7 +98,7 @@ def test_output_dir_gives_way_to_run_dir_and_to_a_run_that_is_there(command: Com
     assert command("start", write_recipe("my.yaml", llama_folder)).code == 0
     said = command("generate", write_recipe("my.yaml", llama_folder, output_dir="out/exp1"))
     assert said.code == 0
-    assert "runs/my goes on there" in said.text
+    assert names(said.text, "runs/my", "`output_dir`", "out/exp1")
     assert steps("runs/my")[-1] == ("generate", "iteration-0")
     both = write_recipe("other.yaml", llama_folder, output_dir="out/exp1", run_dir="out/exp2")
     assert command("start", both).code == 0
@@ -134,5 +134,5 @@ def test_other_data_by_another_path_does_not_continue_a_run(command: Command, ll
     other = write_rows("other.jsonl", chats(7))
     said = command("start", recipe, "--dataset_name", other)
     assert said.code == 2
-    assert "dataset has changed" in said.text
+    assert names(said.text, "runs/my", "dataset:")
     assert "overwrite" not in said.text

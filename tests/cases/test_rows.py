@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 import tiny
 from cases.playing import Command, Row, chats, conversation, prepared, sides, texts, with_bos, write_recipe, write_rows
+from messages import names
 from runs import entry
 from trl_templates import TEMPLATES
 
@@ -47,9 +48,9 @@ def test_a_system_column_beside_text_is_named(prepare: Command, llama_folder: Pa
     """The same class: text has no system turn, unless it is made a conversation."""
     rows = [{"system": "Be brief.", **row} for row in texts()]
     said = prepare(write_recipe("my.yaml", llama_folder, rows))
-    assert "not used: `system`" in said.text
+    assert names(said.text, "`system`")
     chatting = write_recipe("chat.yaml", llama_folder, rows, as_conversations=True)
-    assert "not used" not in prepare(chatting).text
+    assert not names(prepare(chatting).text, "`system`")
     assert prepared("runs/chat")[0][0] == asked(texts()[0]["prompt"], "Be brief.")
 
 
@@ -67,9 +68,7 @@ def test_without_its_input_alpaca_has_one_prompt_and_nothing_is_held_out(prepare
     rows = [{"question": "Sort these.", "these": f"boat {number}", "answer": "Yes."} for number in range(4)]
     mapping = {"question": "prompt", "answer": "completion"}
     said = prepare(write_recipe("my.yaml", llama_folder, rows, column_mapping=mapping))
-    assert "not used: `these`" in said.text
-    assert "No prompt is held out" in said.text
-    assert "1 distinct prompt" in said.text
+    assert names(said.text, "`these`", "`held_out_name`", "1 distinct prompt")
 
 
 # ---- messages --------------------------------------------------------------------------------------------------------
@@ -118,7 +117,7 @@ def test_a_turn_of_an_unknown_role_refuses_its_row(role: str, command: Command, 
     rows[1]["messages"].insert(1, {"role": role, "content": "Hm."})
     said = command("run", write_recipe("my.yaml", llama_folder, rows))
     assert said.code == 2
-    assert f"Row 1 of the dataset: message 1 of `messages` has the role {role!r}, which is not known" in said.text
+    assert names(said.text, "Row 1", "message 1", "`messages`", "role", repr(role))
 
 
 # ---- held out --------------------------------------------------------------------------------------------------------
@@ -132,13 +131,13 @@ def test_prompts_that_are_held_out_by_name_are_not_trained_on(
     same = write_recipe("same.yaml", llama_folder, write_rows("train.jsonl", rows), held_out_name="train.jsonl")
     said = command("run", same)
     assert said.code == 2
-    assert "`held_out_overlap" in said.text
+    assert names(said.text, "8 rows", "`held_out_name`", "`held_out_overlap: drop_held_out`")
     # Prompts that differ in case and white space are the same, too.
     held_out = [conversation("2 BOATS.  which one?\n", "The blue boat."), *rows[5:], *chats(9)[8:]]
     write_rows("held-out.jsonl", held_out)
     partly = write_recipe("my.yaml", llama_folder, rows, held_out_name="held-out.jsonl")
     said = prepare(partly)
-    assert "4 rows of the training data are left out" in said.text
+    assert names(said.text, "4 rows", "`held_out_overlap: drop_train`")
     assert [prompt[0] for prompt in sides(RUN)[0]] == list("0134")
     assert [prompt[0] for prompt in sides(RUN)[1]] == list("25678")
 
@@ -153,7 +152,7 @@ def test_where_the_overlap_goes_is_a_setting(command: Command, prepare: Command,
     refused = write_recipe("no.yaml", llama_folder, chats(8), **settings, held_out_overlap="refuse")
     said = command("start", refused)
     assert said.code == 2
-    assert "2 " in said.text
+    assert names(said.text, "2 held-out prompts", "`held_out_overlap: drop_train`", "`drop_held_out`")
 
 
 # ---- tokens ----------------------------------------------------------------------------------------------------------
@@ -165,7 +164,7 @@ def test_real_answers_that_max_length_cuts_are_counted(prepare: Command, llama_f
     for number in (1, 4):
         rows[number]["messages"][1]["content"] = "The red boat. " * 40
     said = prepare(write_recipe("my.yaml", llama_folder, rows))
-    assert "2 real responses of the train dataset (first in row 1): cut by `max_length` (64)" in said.text
+    assert names(said.text, "2 real responses", "train", "row 1", "`max_length` (64)")
     assert entry("prepare", "data", RUN)["notes"]["cut by max_length"] == {"responses": 2, "first_row": 1}
 
 
@@ -190,7 +189,7 @@ def test_a_character_without_a_token_does_not_end_an_answer(prepare: Command) ->
     assert len(ids) == len("bécd") + 1
     assert ids.index(tokenizer.eos_token_id) == len("bécd")
     assert tokenizer.decode([ids[0], *ids[2:4]]) == "bcd"
-    assert "1 real response of the held-out dataset (first in row 0): the tokenizer has no token for some" in said.text
+    assert names(said.text, "1 real response", "held-out", "row 0", "tokenizer")
 
 
 # ---- CSV -------------------------------------------------------------------------------------------------------------
@@ -217,7 +216,7 @@ def test_rows_of_csv_with_another_number_of_fields_are_refused_by_line(command: 
     Path("rows.csv").write_text("prompt,completion\nOne?,Yes.\nWell, two?,Yes.\n", encoding="utf-8")
     said = command("run", write_recipe("my.yaml", llama_folder, "rows.csv"))
     assert said.code == 2
-    assert "rows.csv, line 3" in said.text
+    assert names(said.text, "rows.csv", "line 3")
 
 
 def test_a_csv_file_of_unpaired_preferences_is_not_taken_for_answers(command: Command, llama_folder: Path) -> None:
@@ -225,4 +224,4 @@ def test_a_csv_file_of_unpaired_preferences_is_not_taken_for_answers(command: Co
     Path("rows.csv").write_text("prompt,completion,label\nOne?,Yes.,true\nTwo?,No.,false\n", encoding="utf-8")
     said = command("run", write_recipe("my.yaml", llama_folder, "rows.csv"))
     assert said.code == 2
-    assert "label" in said.text
+    assert names(said.text, "label")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from messages import names, refused
 from spin_trl.cli.session import run_dir_of
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
@@ -55,7 +56,7 @@ def test_the_run_of_a_recipe_with_an_output_dir_goes_on_where_it_is(capsys: pyte
     """It did not count in 0.1.0. Another recipe's run is not touched."""
     begun("runs/my", recipe(output_dir="out/exp1"))
     assert place("my.yaml") == "runs/my"
-    assert "`output_dir` (out/exp1) is for a new run" in capsys.readouterr().out
+    assert names(capsys.readouterr().out, "runs/my", "`output_dir`", "out/exp1")
     assert place("my.yaml", "--seed", "7") == "out/exp1"
 
 
@@ -73,10 +74,10 @@ def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
     assert place("my") == "my"
     Path("my").rename("new")
     assert place("new") == "new"
-    with pytest.raises(RunDirectoryError, match="is a run directory, and goes on there"):
+    with refused(RunDirectoryError, "new", "`run_dir`", "other", "new/recipe.yaml"):
         place("new", "--run_dir", "other")
     for existing in ("overwrite", "fail"):
-        with pytest.raises(RunDirectoryError, match=f"`existing_run` is {existing}, .* Name the recipe"):
+        with refused(RunDirectoryError, "new", "`existing_run`", existing, "recipe"):
             place("new", f"--existing_run={existing}")
     assert place("new", "--existing_run", "continue") == "new"
 

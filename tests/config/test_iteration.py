@@ -9,6 +9,7 @@ import torch
 from trl import DPOConfig
 
 import tiny
+from messages import refused
 from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer, StartConfig
 from spin_trl.config.loop import PER_ITERATION, iteration_settings
 from spin_trl.errors import RecipeError
@@ -47,26 +48,26 @@ def test_self_plays_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "said"),
+    ("setting", "value", "parts"),
     [
-        ("temperature", -0.1, "`temperature` is -0.1; it must be at least 0"),
-        ("top_p", 0, "`top_p` is 0; it must be above 0 and at most 1"),
-        ("top_p", 1.5, "`top_p` is 1.5; it must be above 0 and at most 1"),
-        ("top_k", -1, "`top_k` is -1; it must be at least 0"),
-        ("num_generations", 0, "`num_generations` is 0; it must be at least 1"),
-        ("generation_batch_size", 0, "`generation_batch_size` is 0; it must be at least 1"),
-        ("max_new_tokens", 0, "`max_new_tokens` is 0; it must be at least 1"),
-        ("train_on_turn", "middle", "`train_on_turn` is 'middle'; it must be one of 'last', 'first', 'all'"),
-        ("empty_generations", "maybe", "`empty_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
-        ("truncated_generations", "maybe", "`truncated_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
-        ("identical_generations", "maybe", "`identical_generations` is 'maybe'; it must be one of 'keep', 'drop'"),
-        ("chat_template_kwargs", "{nope", "`chat_template_kwargs` is '{nope'; expected a mapping as JSON"),
-        ("chat_template_kwargs", "[1]", r"`chat_template_kwargs` is \[1\]; expected a mapping"),
+        ("temperature", -0.1, ("`temperature`", -0.1, 0)),
+        ("top_p", 0, ("`top_p`", "above 0", 1)),
+        ("top_p", 1.5, ("`top_p`", 1.5, 0, 1)),
+        ("top_k", -1, ("`top_k`", -1, 0)),
+        ("num_generations", 0, ("`num_generations`", 0, 1)),
+        ("generation_batch_size", 0, ("`generation_batch_size`", 0, 1)),
+        ("max_new_tokens", 0, ("`max_new_tokens`", 0, 1)),
+        ("train_on_turn", "middle", ("`train_on_turn`", "'middle'", "'last'", "'first'", "'all'")),
+        ("empty_generations", "maybe", ("`empty_generations`", "'maybe'", "'keep'", "'drop'")),
+        ("truncated_generations", "maybe", ("`truncated_generations`", "'maybe'", "'keep'", "'drop'")),
+        ("identical_generations", "maybe", ("`identical_generations`", "'maybe'", "'keep'", "'drop'")),
+        ("chat_template_kwargs", "{nope", ("`chat_template_kwargs`", "'{nope'", "mapping", "JSON")),
+        ("chat_template_kwargs", "[1]", ("`chat_template_kwargs`", [1], "mapping")),
     ],
 )
-def test_values_out_of_range_are_named(setting: str, value: Any, said: str) -> None:
+def test_values_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
     """With the value and what it may be."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         spin(**{setting: value})
 
 
@@ -90,7 +91,7 @@ def test_values_at_the_edge_of_a_range_are_taken(settings: dict[str, Any]) -> No
 
 def test_not_a_number_is_out_of_range() -> None:
     """NaN compares with nothing."""
-    with pytest.raises(RecipeError, match="`temperature` is nan"):
+    with refused(RecipeError, "`temperature`", "nan"):
         spin(temperature=math.nan)
 
 
@@ -113,7 +114,7 @@ def test_a_response_has_a_bound_even_where_max_length_has_none() -> None:
 @pytest.mark.parametrize("setting", [{"ld_alpha": 0.5}, {"use_weighting": True}], ids=["ld_alpha", "use_weighting"])
 def test_what_has_no_meaning_for_an_objective_is_refused(setting: dict[str, Any]) -> None:
     """Silently ignoring it would be a lie; TRL's own losses keep it."""
-    with pytest.raises(RecipeError, match=f"`{next(iter(setting))}` changes DPO's losses .* 'space'"):
+    with refused(RecipeError, f"`{next(iter(setting))}`", "DPO", "'space'"):
         spin(loss_type="space", **setting)
     with pytest.raises(RecipeError):
         spin(loss_type=["sigmoid", "space"], loss_weights=[1.0, 1.0], **setting)
@@ -131,7 +132,7 @@ def test_an_unknown_loss_falls_through_to_trls_error() -> None:
         train_dataset=tiny.preference(4),
         processing_class=tiny.tokenizer(),
     )
-    with pytest.raises(ValueError, match=r"Unknown loss type: nonsense\. Should be one of \['sigmoid'"):
+    with refused(ValueError, "nonsense", "['sigmoid'"):
         trainer.train()
 
 
@@ -139,28 +140,28 @@ def test_an_unknown_loss_falls_through_to_trls_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "said"),
+    ("setting", "value", "parts"),
     [
-        ("num_iterations", 0, "`num_iterations` is 0; it must be at least 1"),
-        ("history", -1, "`history` is -1; it must be at least 0"),
-        ("held_out_fraction", -0.1, "`held_out_fraction` is -0.1; it must be at least 0 and at most 0.5"),
-        ("held_out_fraction", 0.6, "`held_out_fraction` is 0.6; it must be at least 0 and at most 0.5"),
-        ("held_out_max", 0, "`held_out_max` is 0; it must be at least 1"),
-        ("keep_iterations", 0, "`keep_iterations` is 0; it must be at least 1"),
-        ("existing_run", "ask", "`existing_run` is 'ask'; it must be one of 'continue', 'fail', 'overwrite'"),
-        ("lora_opponent", "both", "`lora_opponent` is 'both'; it must be one of 'adapter', 'merge'"),
-        ("baseline", "dpo", "`baseline` is 'dpo'; it must be one of 'sft'"),
+        ("num_iterations", 0, ("`num_iterations`", 0, 1)),
+        ("history", -1, ("`history`", -1, 0)),
+        ("held_out_fraction", -0.1, ("`held_out_fraction`", -0.1, 0, 0.5)),
+        ("held_out_fraction", 0.6, ("`held_out_fraction`", 0.6, 0, 0.5)),
+        ("held_out_max", 0, ("`held_out_max`", 0, 1)),
+        ("keep_iterations", 0, ("`keep_iterations`", 0, 1)),
+        ("existing_run", "ask", ("`existing_run`", "'ask'", "'continue'", "'fail'", "'overwrite'")),
+        ("lora_opponent", "both", ("`lora_opponent`", "'both'", "'adapter'", "'merge'")),
+        ("baseline", "dpo", ("`baseline`", "'dpo'", "'sft'")),
         (
             "baseline_label_smoothing",
             [0.1, 1.5],
-            "`baseline_label_smoothing` is 1.5; it must be at least 0 and at most 1",
+            ("`baseline_label_smoothing`", 1.5, 0, 1),
         ),
-        ("metric_for_best_iteration", "score", "'score', which needs a `scorer`"),
+        ("metric_for_best_iteration", "score", ("`metric_for_best_iteration`", "'score'", "`scorer`")),
     ],
 )
-def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, said: str) -> None:
+def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
     """With the value and what it may be."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         SelfPlayConfig(**{setting: value})
 
 
@@ -198,27 +199,25 @@ def test_without_lists_no_iteration_differs() -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
     """Too short and too long alike, with both numbers."""
-    with pytest.raises(
-        RecipeError, match=rf"`learning_rate` has {count} values for 3 iterations: \[.*\]\. Give one number"
-    ):
+    with refused(RecipeError, "`learning_rate`", count, 3, [1e-6] * count):
         SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": [1e-6] * count})
 
 
 @pytest.mark.parametrize(
-    ("lists", "said"),
+    ("lists", "parts"),
     [
-        ({"seed": [1, 2]}, "`seed` can't differ by iteration; a list is possible for learning_rate, beta"),
-        ({"beta": 0.1}, "`beta` is 0.1; expected a list with one number an iteration"),
-        ({"beta": "0.1"}, "`beta` is '0.1'; expected a list"),
-        ({"beta": [0.1, "much"]}, r"`beta` is \[0.1, 'much'\]; expected numbers"),
-        ({"beta": [0.1, None]}, r"`beta` is \[0.1, None\]; expected numbers"),
-        ("[1, 2]", "`per_iteration` is .*; expected a mapping"),
+        ({"seed": [1, 2]}, ("`seed`", "iteration", *PER_ITERATION)),
+        ({"beta": 0.1}, ("`beta`", 0.1, "list")),
+        ({"beta": "0.1"}, ("`beta`", "'0.1'", "list")),
+        ({"beta": [0.1, "much"]}, ("`beta`", [0.1, "much"], "numbers")),
+        ({"beta": [0.1, None]}, ("`beta`", [0.1, None], "numbers")),
+        ("[1, 2]", ("`per_iteration`", "[1, 2]", "mapping")),
     ],
     ids=["unknown", "number", "text", "no number", "nothing", "no mapping"],
 )
-def test_lists_that_are_none_are_named(lists: Any, said: str) -> None:
+def test_lists_that_are_none_are_named(lists: Any, parts: tuple[object, ...]) -> None:
     """What may be a list, and of what."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         SelfPlayConfig(num_iterations=2, per_iteration=lists)
 
 
@@ -231,20 +230,20 @@ def test_a_smoke_run_plays_two_iterations_of_any_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "parts"),
     [
-        ({"start_tokenizer": "words"}, "`start_tokenizer` is 'words'; it must be one of 'bpe', 'char'"),
-        ({"start_label_smoothing": -1}, "`start_label_smoothing` is -1"),
+        ({"start_tokenizer": "words"}, ("`start_tokenizer`", "'words'", "'bpe'", "'char'")),
+        ({"start_label_smoothing": -1}, ("`start_label_smoothing`", -1)),
         (
             {"start_hidden_size": 30, "start_num_heads": 4},
-            r"`start_hidden_size` \(30\) must be a multiple of .* \(4\)",
+            ("`start_hidden_size`", 30, "`start_num_heads`", 4),
         ),
     ],
     ids=["tokenizer", "smoothing", "heads"],
 )
-def test_a_start_that_cant_be_built_is_named(settings: dict[str, Any], said: str) -> None:
+def test_a_start_that_cant_be_built_is_named(settings: dict[str, Any], parts: tuple[object, ...]) -> None:
     """Before anything is trained."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         StartConfig(**settings)
 
 

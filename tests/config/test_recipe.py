@@ -10,6 +10,7 @@ import yaml
 from datasets import Dataset
 
 import tiny
+from messages import refused
 from spin_trl.config import recipe, shipped
 from spin_trl.config.recipe import Recipe
 from spin_trl.config.shipped import read_accelerate_config
@@ -136,74 +137,76 @@ def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("text", "overrides", "said"),
+    ("text", "overrides", "parts"),
     [
-        ("learnin_rate: 1", (), r"mine\.yaml: unknown setting 'learnin_rate'; did you mean 'learning_rate'\?"),
-        ("num_iteration: 1", (), r"unknown setting 'num_iteration'; did you mean 'num_iterations'\?"),
-        ("start_hiden_size: 1", (), r"unknown setting 'start_hiden_size'; did you mean 'start_hidden_size'\?"),
-        ("modelname_or_path: x", (), r"unknown setting 'modelname_or_path'; did you mean 'model_name_or_path'\?"),
-        ("zzzz: 1", (), r"unknown setting 'zzzz'\."),
-        ("", ("--learnin_rate", "1"), r"unknown setting '--learnin_rate'; did you mean 'learning_rate'\?"),
-        ("", ("--learnin_rate=1",), r"unknown setting '--learnin_rate'; did you mean 'learning_rate'\?"),
-        ("", ("--num_iter", "1"), r"unknown setting '--num_iter'; did you mean 'num_iterations'\?"),
-        ("", ("stray",), r"unexpected arguments \['stray'\]; settings begin with `--`"),
-        ("", ("--learning_rate",), "learning_rate.*: expected one argument"),
+        ("learnin_rate: 1", (), ("mine.yaml", "'learnin_rate'", "'learning_rate'")),
+        ("num_iteration: 1", (), ("'num_iteration'", "'num_iterations'")),
+        ("start_hiden_size: 1", (), ("'start_hiden_size'", "'start_hidden_size'")),
+        ("modelname_or_path: x", (), ("'modelname_or_path'", "'model_name_or_path'")),
+        ("zzzz: 1", (), ("unknown", "'zzzz'.")),
+        ("", ("--learnin_rate", "1"), ("'--learnin_rate'", "'learning_rate'")),
+        ("", ("--learnin_rate=1",), ("'--learnin_rate'", "'learning_rate'")),
+        ("", ("--num_iter", "1"), ("'--num_iter'", "'num_iterations'")),
+        ("", ("stray",), ("['stray']", "`--`")),
+        ("", ("--learning_rate",), ("--learning_rate", "argument")),
     ],
 )
 def test_unknown_settings_name_the_nearest_known_one(
-    read: Read, text: str, overrides: tuple[str, ...], said: str
+    read: Read, text: str, overrides: tuple[str, ...], parts: tuple[object, ...]
 ) -> None:
     """A typing error is not passed over, and nothing is guessed from half a name."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         read(text, *overrides)
 
 
 @pytest.mark.parametrize(
-    ("text", "overrides", "said"),
+    ("text", "overrides", "parts"),
     [
-        ("max_length: long", (), "`max_length` is 'long'; expected an integer"),
-        ("max_length: 2.5", (), "`max_length` is 2.5; expected an integer"),
-        ("max_length: [1, 2]", (), r"`max_length` is \[1, 2\]; expected an integer"),
-        ("top_p: high", (), "`top_p` is 'high'; expected a number"),
-        ("beta: {a: 1}", (), "`beta` is {'a': 1}; expected a number"),
-        ("beta: true", (), "`beta` is True; expected a number"),
-        ("loss_weights: [1, much]", (), r"`loss_weights` is \[1, 'much'\]; expected a number"),
-        ("smoke: 3", (), "`smoke` is 3; expected true or false"),
-        ("remove_unused_columns: [no]", (), r"`remove_unused_columns` is \[False\]; expected true or false"),
-        ("temperature: -1", (), r"`temperature` is -1\.0; it must be at least 0"),
-        ("train_on_turn: middle", (), "`train_on_turn` is 'middle'; it must be one of 'last'"),
-        ("column_mapping: [a]", (), r"`column_mapping` is \['a'\]; expected a mapping"),
-        ("learning_rate: [1, 2, 3]", (), "`learning_rate` has 3 values for 2 iterations"),
-        ("learning_rate: [1, much]", (), r"`learning_rate` is \[1, 'much'\]; expected numbers"),
-        ("per_iteration: {seed: [1, 2]}", (), "`seed` can't differ by iteration"),
-        ("per_iteration: [1]", (), r"`per_iteration` is \[1\]; expected a mapping"),
-        ("", ("--max_length", "long"), "max_length.*: invalid int value: 'long'"),
-        ("", ("--train_on_turn", "middle"), "train_on_turn.*: invalid choice: 'middle'"),
-        ("", ("--learning_rate", "[1,2,3]"), "`learning_rate` has 3 values for 2 iterations"),
-        ("", ("--learning_rate", "[1,"), r"`--learning_rate` is '\[1,'; expected a list like '\[5e-7,1e-7\]'"),
-        ("", ("--num_iterations", "3", "--beta", "[1,2]"), "`beta` has 2 values for 3 iterations"),
+        ("max_length: long", (), ("`max_length`", "'long'", "integer")),
+        ("max_length: 2.5", (), ("`max_length`", 2.5, "integer")),
+        ("max_length: [1, 2]", (), ("`max_length`", [1, 2], "integer")),
+        ("top_p: high", (), ("`top_p`", "'high'", "number")),
+        ("beta: {a: 1}", (), ("`beta`", {"a": 1}, "number")),
+        ("beta: true", (), ("`beta`", True, "number")),
+        ("loss_weights: [1, much]", (), ("`loss_weights`", [1, "much"], "number")),
+        ("smoke: 3", (), ("`smoke`", 3, "true", "false")),
+        ("remove_unused_columns: [no]", (), ("`remove_unused_columns`", [False], "true", "false")),
+        ("temperature: -1", (), ("`temperature`", -1.0, "at least 0")),
+        ("train_on_turn: middle", (), ("`train_on_turn`", "'middle'", "'last'")),
+        ("column_mapping: [a]", (), ("`column_mapping`", ["a"], "mapping")),
+        ("learning_rate: [1, 2, 3]", (), ("`learning_rate`", 3, 2, "iterations")),
+        ("learning_rate: [1, much]", (), ("`learning_rate`", [1, "much"], "numbers")),
+        ("per_iteration: {seed: [1, 2]}", (), ("`seed`", "iteration")),
+        ("per_iteration: [1]", (), ("`per_iteration`", [1], "mapping")),
+        ("", ("--max_length", "long"), ("--max_length", "int", "'long'")),
+        ("", ("--train_on_turn", "middle"), ("--train_on_turn", "'middle'", "'last'")),
+        ("", ("--learning_rate", "[1,2,3]"), ("`learning_rate`", 3, 2, "iterations")),
+        ("", ("--learning_rate", "[1,"), ("`--learning_rate`", "'[1,'", "list", "'[5e-7,1e-7]'")),
+        ("", ("--num_iterations", "3", "--beta", "[1,2]"), ("`beta`", 2, 3, "iterations")),
     ],
 )
-def test_values_that_do_not_fit_are_named(read: Read, text: str, overrides: tuple[str, ...], said: str) -> None:
+def test_values_that_do_not_fit_are_named(
+    read: Read, text: str, overrides: tuple[str, ...], parts: tuple[object, ...]
+) -> None:
     """With what was expected, wherever they were written."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         read(text, *overrides)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "parts"),
     [
-        ("a: [", "is not valid YAML: while parsing"),
-        ("- a\n- b\n", "must hold `key: value` lines, found list"),
-        ("python: {model: x}\n", "belongs to a run that was started from Python"),
-        ("a: ä\n", "is not valid YAML: 'utf-8' codec can't decode byte 0xe4"),
+        ("a: [", ("YAML", "while parsing")),
+        ("- a\n- b\n", ("`key: value`", "list")),
+        ("python: {model: x}\n", ("Python",)),
+        ("a: ä\n", ("YAML", "'utf-8'", "0xe4")),
     ],
     ids=["broken", "list", "Python", "Latin-1"],
 )
-def test_files_that_are_no_recipes_are_named(content: str, said: str, tmp_path: Path) -> None:
+def test_files_that_are_no_recipes_are_named(content: str, parts: tuple[str, ...], tmp_path: Path) -> None:
     """With their path."""
     (tmp_path / "mine.yaml").write_text(content, encoding="latin-1")
-    with pytest.raises(RecipeError, match=rf"mine\.yaml {said}"):
+    with refused(RecipeError, tmp_path / "mine.yaml", *parts):
         recipe.read_settings(str(tmp_path / "mine.yaml"))
 
 
@@ -234,11 +237,9 @@ def test_every_shipped_recipe_can_be_read(name: str) -> None:
 
 def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> None:
     """And with the nearest name."""
-    with pytest.raises(
-        RecipeError, match=r"no recipe 'quickstrat'; did you mean 'quickstart'\? Shipped are: .*quickstart"
-    ):
+    with refused(RecipeError, "'quickstrat'", "'quickstart'", *shipped.recipes()):
         recipe.find_file("quickstrat")
-    with pytest.raises(RecipeError, match=r"There is no recipe '.*none\.yaml'"):
+    with refused(RecipeError, f"'{tmp_path / 'none.yaml'}'"):
         recipe.find_file(str(tmp_path / "none.yaml"))
 
 
@@ -265,9 +266,9 @@ def test_a_recipes_data_is_loaded_and_cut(read: Read, tmp_path: Path) -> None:
 
 def test_a_recipe_without_data_says_so(read: Read) -> None:
     """Unless the command line names some."""
-    with pytest.raises(RecipeError, match="`dataset_name` is missing"):
+    with refused(RecipeError, "`dataset_name`"):
         read("").data.train()
-    with pytest.raises(DataError, match=r"There is no file none\.jsonl"):
+    with refused(DataError, "none.jsonl"):
         read("", "--dataset_name", "none.jsonl").data.train()
 
 
@@ -311,7 +312,7 @@ def test_an_env_that_is_no_mapping_is_refused_without_its_value(tmp_path: Path) 
     """A token may stand in it."""
     path = tmp_path / "spin.yaml"
     path.write_text("env: [MY_SETTING=hush]\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match="`env` is a list; expected a mapping") as error:
+    with refused(RecipeError, "`env`", "list", "mapping") as error:
         recipe.read_settings(str(path))
     assert "hush" not in str(error.value)
 

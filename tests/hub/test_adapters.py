@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 import runs
 import tiny
 from hub.server import LocalHub, Repository
+from messages import names, refused
 from spin_trl.cli import main
 from spin_trl.errors import RecipeError
 from spin_trl.models import adapters
@@ -45,7 +46,7 @@ def test_a_run_starts_from_it_as_from_its_folder(
     path = runs.recipe(tmp_path / "there", adapter, model_name_or_path="org/sft-adapter", lora_r=8)
     with caplog.at_level(logging.WARNING):
         main(["run", str(path)])
-    assert "`lora_r`: not used, since org/sft-adapter is an adapter already" in caplog.text
+    assert names(caplog.text, "`lora_r`", "org/sft-adapter")
     args = runs.build(adapter, tmp_path / "run").state.args
     assert digest(load_policy("org/sft-adapter", args)) == digest(load_policy(adapter, args))
     run = tmp_path / "there" / "run"
@@ -56,13 +57,13 @@ def test_a_run_starts_from_it_as_from_its_folder(
         assert runs.weights(model) != runs.weights(adapter)
     runs.build(adapter, tmp_path / "run").run()
     assert runs.weights(run / "iteration-1" / "model") == runs.weights(tmp_path / "run" / "iteration-1" / "model")
-    names = {file.name for file in (tmp_path / "cache").rglob("*") if file.is_symlink()}
-    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    fetched = {file.name for file in (tmp_path / "cache").rglob("*") if file.is_symlink()}
+    assert fetched == {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def test_a_revision_beside_it_is_refused_with_a_way_out(adapter: Path, tmp_path: Path) -> None:
     """It would be the base model's, too."""
-    with pytest.raises(RecipeError, match=r"hf download org/sft-adapter --revision v2 --local-dir FOLDER"):
+    with refused(RecipeError, "`model_revision`", "`hf download org/sft-adapter --revision v2 --local-dir FOLDER`"):
         runs.build("org/sft-adapter", tmp_path / "run", model_init_kwargs={"revision": "v2"}).run()
     assert not (tmp_path / "run").exists()
 

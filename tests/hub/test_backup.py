@@ -15,6 +15,7 @@ import yaml
 import made_up
 import runs
 from hub.server import TOKEN, USER, LocalHub
+from messages import names, refused
 from processes import alike
 from spin_trl.cli import main
 from spin_trl.errors import HubError
@@ -226,7 +227,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
     capfd.readouterr()
     assert main(["run", str(recipe), "--run_dir", str(tmp_path / "found")]) == 0
     out = capfd.readouterr().out
-    assert f"{tmp_path / 'found'} goes on from where it was kept: {REPO}, branch run." in out
+    assert names(out, tmp_path / "found", REPO, f"branch {BRANCH}")
     assert "iteration-0: train" not in out, "that was done"
     for stage in STAGES:
         expected = runs.weights(tmp_path / "undisturbed" / "run" / stage / "model")
@@ -245,7 +246,7 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     hub.fail("/refs", times=-1, status=403)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT)
     assert main(["run", str(recipe)]) == 1
-    assert "A run may be kept there (`hub_backup`)" in capsys.readouterr().err
+    assert names(capsys.readouterr().err, REPO, "`hub_backup`", "`--hub_backup false`")
     assert not (tmp_path / "run" / "journal.jsonl").exists()
 
 
@@ -256,7 +257,7 @@ def test_data_is_not_made_public_unless_that_is_said(
     Hub().create(f"{USER}/public", "model", False)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
-    assert "which everybody can read" in capsys.readouterr().out
+    assert names(capsys.readouterr().out, f"{USER}/public", "`hub_model_id`", "`hub_private_repo: false`")
     assert set(hub.model(f"{USER}/public").branches) == {"main"}
     assert set(hub.model(f"{USER}/public").branches["main"]) == {".gitattributes"}
     assert main(["run", str(recipe)]) == 0
@@ -279,13 +280,13 @@ def test_what_another_machine_has_gone_on_to_is_not_replaced(
     assert "iteration-1/metrics.json" in ahead
     capsys.readouterr()
     assert main(["run", str(recipe), "--run_dir", str(first), "--num_iterations", "3"]) == 0
-    assert "holds another run, or has gone on from this one on another machine" in capsys.readouterr().out
+    assert names(capsys.readouterr().out, f"`{BRANCH}`", REPO, first, "`hub_model_id`")
     assert hub.model(REPO).branches[BRANCH] == ahead
     # A run of its own that was begun without the Hub, and then is to be kept under the same name.
     other = tmp_path / "other"
     assert main(["run", str(recipe), "--run_dir", str(other), "--push_to_hub", "false", "--seed", "1"]) == 0
     assert main(["run", str(recipe), "--run_dir", str(other), "--seed", "1"]) == 0
-    assert "holds another run" in capsys.readouterr().out
+    assert names(capsys.readouterr().out, f"`{BRANCH}`", REPO, other, "`hub_model_id`")
     assert hub.model(REPO).branches[BRANCH] == ahead
 
 
@@ -300,7 +301,7 @@ def test_a_run_that_overwrites_begins_anew(
     capsys.readouterr()
     assert main(["run", str(recipe), "--existing_run", existing]) == 0
     out = capsys.readouterr().out
-    assert ("goes on from where it was kept" in out) == (existing == "continue")
+    assert names(out, tmp_path / "run", REPO, f"branch {BRANCH}") == (existing == "continue")
     assert ("iteration-0: train" in out) == (existing == "overwrite")
 
 
@@ -308,5 +309,5 @@ def test_a_branch_that_holds_no_run_is_refused(hub: LocalHub, tmp_path: Path) ->
     api = Hub()
     api.create(REPO, "model", None)
     api.push(REPO, BRANCH, lambda: {"file.txt": b"else"}, "something else")
-    with pytest.raises(HubError, match="holds no run"):
+    with refused(HubError, f"`{BRANCH}`", REPO, "journal.jsonl"):
         restore(RunDirectory(tmp_path), api, REPO)

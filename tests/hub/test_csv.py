@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from hub.server import LocalHub
+from messages import refused
 from spin_trl.data.load import load_rows
 from spin_trl.errors import DataError
 
@@ -38,7 +39,7 @@ def test_cells_are_text_as_in_a_file() -> None:
     assert load_rows(NAME)["completion"][:] == CELLS
     assert load_rows(NAME, split="test").to_list() == [{"prompt": "q", "completion": "0"}]
     assert load_rows(NAME, split="train[:2]")["completion"][:] == CELLS[:2]
-    with pytest.raises(DataError, match=r"someone/table has no split 'dev'; its splits are \['train', 'test'\]"):
+    with refused(DataError, NAME, "'dev'", ["train", "test"], "`dataset_train_split`"):
         load_rows(NAME, split="dev")
 
 
@@ -48,5 +49,5 @@ def test_what_was_fetched_is_read_without_the_hub(table: LocalHub, monkeypatch: 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert load_rows(NAME)["completion"][:] == CELLS
-    with pytest.raises(DataError, match="nor could it be loaded from the Hub"):
+    with refused(DataError, "'someone/other'", "Hub", "OfflineModeIsEnabled"):
         load_rows("someone/other")

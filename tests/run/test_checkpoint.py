@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig
 
 import tiny
+from messages import names, refused
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.run.checkpoint import (
     CHECKPOINT_MANIFEST,
@@ -91,7 +92,8 @@ def test_a_half_written_one_is_passed_over(
     older = checkpoint(tmp_path, 4)
     damage(checkpoint(tmp_path, 5))
     assert latest(tmp_path, 1) == older
-    assert "checkpoint-5 was not written to its end" in caplog.text
+    assert names(caplog.text, "checkpoint-5")
+    assert not names(caplog.text, "processes")
 
 
 def test_another_number_of_processes_starts_from_the_beginning(
@@ -101,7 +103,7 @@ def test_another_number_of_processes_starts_from_the_beginning(
     checkpoint(tmp_path, 5, num_processes=2)
     assert latest(tmp_path, 2) is not None
     assert latest(tmp_path, 1) is None
-    assert "written by 2 processes; with 1, the iteration's training starts from its beginning" in caplog.text
+    assert names(caplog.text, "checkpoint-5", "2 processes", 1)
 
 
 def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_checkpoint_that_was_tampered_with_runs_no_code(name: str, tmp_path: P
     trained(tmp_path / "full", 1)
     folder = tmp_path / "full" / "checkpoint-1"
     torch.save(Hostile(tmp_path / "trace"), folder / name)
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+    with refused(pickle.UnpicklingError, "`weights_only`", "mkdir"):
         trained(tmp_path / "full", 2, resume=str(folder))
     assert not (tmp_path / "trace").exists()
     torch.load(folder / name, weights_only=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from messages import names, refused
 from runs import contents
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
@@ -75,7 +76,7 @@ def test_a_run_begins_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_an_address_is_refused_as_a_run_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would become a folder of that name here, and rows would be saved elsewhere."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunDirectoryError, match="as an address"):
+    with refused(RunDirectoryError, Path(name), "address"):
         Ownership(Path(name)).claim()
     assert not list(tmp_path.iterdir())
 
@@ -89,17 +90,15 @@ def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(name: str, tmp_
     written(run / name)
     written(tmp_path / "my.yaml")
     (tmp_path / "run-2").mkdir()
-    with pytest.raises(RunDirectoryError) as error:
+    with refused(RunDirectoryError, run, name.partition("/")[0], "`run_dir`", tmp_path / "run-3"):
         Ownership(run).claim(tmp_path / "my.yaml")
-    assert name.partition("/")[0] in str(error.value)
-    assert f"like {tmp_path / 'run-3'}." in str(error.value)
     assert list(contents(run)) == [name]
 
 
 def test_a_run_does_not_begin_in_a_folder_of_another_one(tmp_path: Path) -> None:
     """It would be removed with that folder. Beside what a run owns, another one may begin; a comparison holds runs."""
     claimed(tmp_path / "run")
-    with pytest.raises(RunDirectoryError, match=f"lies in a folder of the run in {tmp_path / 'run'}.*run-2"):
+    with refused(RunDirectoryError, tmp_path / "run/iteration-0/a/second", "`run_dir`", tmp_path / "run-2"):
         Ownership(tmp_path / "run" / "iteration-0" / "a" / "second").claim()
     Ownership(tmp_path / "run" / "second").claim()
     comparison = Ownership(tmp_path / "comparison", COMPARISON)
@@ -110,7 +109,7 @@ def test_a_run_does_not_begin_in_a_folder_of_another_one(tmp_path: Path) -> None
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     """A run's files could not name it: they are UTF-8."""
-    with pytest.raises(RunDirectoryError, match="its path is not UTF-8"):
+    with refused(RunDirectoryError, "UTF-8", "`run_dir`"):
         Ownership(tmp_path / os.fsdecode(b"run-\xff")).claim()
     assert not list(tmp_path.iterdir())
 
@@ -124,10 +123,10 @@ def test_a_run_goes_on_whatever_was_added(tmp_path: Path) -> None:
 
 def test_a_comparison_and_a_run_do_not_share_a_folder(tmp_path: Path) -> None:
     Ownership(tmp_path / "c", COMPARISON).claim()
-    with pytest.raises(RunDirectoryError, match=r"holds a comparison\. Use another `run_dir` for the run"):
+    with refused(RunDirectoryError, tmp_path / "c", "comparison", "`run_dir`", tmp_path / "c-2"):
         Ownership(tmp_path / "c").claim()
     claimed(tmp_path / "r")
-    with pytest.raises(RunDirectoryError, match="holds a run"):
+    with refused(RunDirectoryError, tmp_path / "r", "a run", "`run_dir`", tmp_path / "r-2"):
         Ownership(tmp_path / "r", COMPARISON).claim()
 
 
@@ -135,7 +134,7 @@ def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
     """So is one that names what is not in the directory."""
     for text in ("{", "[]", '{"entries": {"data": "../data"}}', '{"entries": {"data": ".."}}'):
         (tmp_path / MARKER).write_text(text, encoding="utf-8")
-        with pytest.raises(RunDirectoryError, match="can't be read"):
+        with refused(RunDirectoryError, tmp_path / MARKER):
             Ownership(tmp_path).claim()
 
 
@@ -209,7 +208,7 @@ def test_a_run_directory_may_be_a_link(tmp_path: Path) -> None:
 def test_without_a_marker_nothing_is_removed(tmp_path: Path) -> None:
     written(tmp_path / "data" / "rows.jsonl")
     written(tmp_path / "journal.jsonl", '{"phase": "train", "stage": "iteration-0"}\n')
-    with pytest.raises(RunDirectoryError, match="nothing is removed"):
+    with refused(RunDirectoryError, f"no {MARKER}", tmp_path):
         RunDirectory(tmp_path).clear()
     assert len(contents(tmp_path)) == 2
 
@@ -234,7 +233,7 @@ def test_an_earlier_run_is_not_removed_with_files_of_the_users(name: str, tmp_pa
     run = earlier(tmp_path)
     written(run / name)
     before = contents(run)
-    with pytest.raises(RunDirectoryError, match=f"no run has written: {name}"):
+    with refused(RunDirectoryError, run, name, "`run_dir`", tmp_path / "run-2"):
         RunDirectory(run).clear()
     assert contents(run, ignore=(MARKER,)) == before
 
@@ -258,7 +257,7 @@ def test_a_recipe_that_an_earlier_run_has_not_written_stays_the_users(tmp_path: 
 def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
     """That the process can write down: where file names are ASCII, a way out is named."""
     if not name.isascii() and sys.getfilesystemencoding() == "ascii":
-        with pytest.raises(RunDirectoryError, match="PYTHONUTF8=1"):
+        with refused(RunDirectoryError, "PYTHONUTF8=1"):
             claimed(tmp_path / name)
         return
     directory = claimed(tmp_path / name)
@@ -279,8 +278,7 @@ def test_a_name_that_the_process_can_not_write_is_refused_with_a_way_out(tmp_pat
         encoding="utf-8",
         check=False,
     )
-    assert "file names are ascii in this process" in done.stderr
-    assert "PYTHONUTF8=1" in done.stderr
+    assert names(done.stderr, "ascii", "PYTHONUTF8=1", "`run_dir`")
 
 
 def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,6 +292,6 @@ def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: 
 def test_a_link_to_what_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     """As for a disk that is not mounted: of the run directory, or of a folder above it. Nothing is created."""
     (tmp_path / Path(name).parts[0]).symlink_to(tmp_path / "not-mounted")
-    with pytest.raises(RunDirectoryError, match=r"is a link to .*not-mounted, which is not there"):
+    with refused(RunDirectoryError, tmp_path / name, "link", tmp_path / "not-mounted", "`run_dir`"):
         Ownership(tmp_path / name).claim()
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]

@@ -107,8 +107,9 @@ def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch
     columns = torch.arange(length, device=device)
     lengths = attention_mask.sum(dim=1)
     is_token = columns < lengths[:, None]
-    if not torch.equal(is_token, attention_mask.bool()):
-        raise ValueError("The rows are not filled up on the right.")
+    wrong = (is_token != attention_mask.bool()).any(dim=1)
+    if wrong.any():
+        raise ValueError(f"Row {int(wrong.nonzero()[0])} of `attention_mask` is not filled up on the right.")
 
     # What the rows of a pair share, and where their rests begin in the row of unique tokens.
     ids, is_token = input_ids.view(by_branch), is_token.view(by_branch)

@@ -4,11 +4,11 @@ import dataclasses
 import pickle
 from collections.abc import Sequence
 
-import pytest
 import torch
 from hypothesis import given, settings
 
 from batches import Batch, batches, numbered, row_numbers, seen
+from messages import refused
 from spin_trl.models.forward.attention import attention_inputs
 from spin_trl.models.forward.layout import Layout, lay_out
 
@@ -153,18 +153,18 @@ def test_a_layout_by_hand() -> None:
 def test_rows_filled_up_on_the_left_are_refused() -> None:
     ids = torch.tensor([[0, 1, 2], [1, 2, 3]])
     mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
-    with pytest.raises(ValueError, match=r"not filled up on the right"):
+    with refused(ValueError, "Row 0", "`attention_mask`"):
         lay_out(ids, mask, ids, num_pairs=1)
 
 
 def test_a_hole_in_a_row_is_refused() -> None:
     ids = torch.tensor([[1, 0, 2], [1, 2, 3]])
     mask = torch.tensor([[1, 0, 1], [1, 1, 1]])
-    with pytest.raises(ValueError, match=r"not filled up on the right"):
+    with refused(ValueError, "Row 0", "`attention_mask`"):
         lay_out(ids, mask, ids, num_pairs=1)
 
 
 def test_rows_that_are_no_branches_are_refused() -> None:
     ids = torch.tensor([[1, 2], [1, 3], [1, 4]])
-    with pytest.raises(ValueError, match=r"3 rows can't be branches of 2 pairs"):
+    with refused(ValueError, "3 rows", "2 pairs"):
         lay_out(ids, torch.ones_like(ids), ids, num_pairs=2)
