@@ -281,7 +281,7 @@ def _advice_on_kind(value: Any) -> str:
     if isinstance(value, str | Path):
         return " Load it first, with `datasets.load_dataset`, or name it as `dataset_name` in a recipe."
     if isinstance(value, Iterable):
-        return " Put its rows into a list."
+        return " Put its rows into a list: `list(rows)`."
     return ""
 
 

@@ -41,8 +41,8 @@ def check_self_play(
     args = as_settings(args) or SPINConfig()
     if isinstance(train_dataset, IterableDataset):
         raise DataError(
-            "An iterable dataset can't be self-played: every prompt is answered before training. Pass a `Dataset`, or "
-            "stream pairs (`prompt`, `chosen`, `rejected`)."
+            "`train_dataset` is an IterableDataset, which can't be self-played: every prompt is answered before training. "
+            "Pass a `Dataset`, or stream pairs (`prompt`, `chosen`, `rejected`)."
         )
     found: list[str] = []
     noted(found, lambda: check_losses(args.losses))

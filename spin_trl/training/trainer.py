@@ -257,7 +257,10 @@ class SPINTrainer(ObjectiveTrainer):
         """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
         if not self._self_play:
             if is_sft(dataset):
-                raise DataError("An evaluation dataset must hold pairs, as the training dataset does.")
+                raise DataError(
+                    "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
+                    "`train_dataset` does."
+                )
             return True
         return is_preference(dataset)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from log_ratios import ORDERS, logps, of
+from messages import refused
 from spin_trl.objectives.base import logratios
 from spin_trl.objectives.gsil import GSIL_LOSSES, gsil
 from spin_trl.objectives.iris import iris
@@ -122,7 +123,7 @@ def test_scales_and_orders_must_be_positive(
     setting: str, function: Callable[[float], torch.Tensor], value: float
 ) -> None:
     """With the argument's name and the value."""
-    with pytest.raises(ValueError, match=f"`{setting}` must be positive, got {value}"):
+    with refused(ValueError, f"`{setting}`", value, "positive"):
         function(value)
 
 

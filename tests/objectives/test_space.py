@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from log_ratios import logps, softplus, space_of
+from messages import refused
 from spin_trl.objectives.space import space
 
 pytestmark = pytest.mark.numeric
@@ -128,7 +129,7 @@ def test_space_stays_finite(dtype: torch.dtype, mu: float) -> None:
 @pytest.mark.parametrize("mu", [0.0, -1.0])
 def test_mu_must_be_positive(mu: float) -> None:
     """It counts responses."""
-    with pytest.raises(ValueError, match=f"must be positive, got {mu}"):
+    with refused(ValueError, "`mu`", mu, "positive"):
         space_of(logps(0.0), logps(0.0), mu)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from log_ratios import gradients, logistic, logps, of
+from messages import refused
 from spin_trl.objectives.spin import sigmoid
 from spin_trl.objectives.tspin import tspin
 
@@ -45,5 +46,5 @@ def test_tspin_without_history_is_spin_without_an_opponent(alpha: float) -> None
 @pytest.mark.parametrize(("proto", "beta"), [(None, 0.1), (logps(-1.0), -0.1), (None, -0.1)])
 def test_a_weight_of_the_history_needs_a_history(proto: torch.Tensor | None, beta: float) -> None:
     """And is not negative."""
-    with pytest.raises(ValueError, match=f"`beta` is {beta}: it must be at least 0, and 0 without proto responses"):
+    with refused(ValueError, "`beta`", beta, 0, "proto"):
         tspin(logps(-1.0), logps(-2.0), proto, alpha=1.0, beta=beta)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from peft import LoraConfig, PeftModel
 
 import tiny
+from messages import names
 from processes import TWO, launched
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.errors import OpponentError
@@ -131,4 +132,4 @@ def test_a_step_on_sharded_weights_is_that_of_whole_ones(kind: str, tmp_path: Pa
     assert found["sharded"][0] == pytest.approx(0.6931472, abs=1e-5)
     assert found["sharded"] == pytest.approx(found["whole"], abs=1e-5)
     assert found["sharded"][1] < 0.69
-    assert "does not start this iteration at its opponent" in found["noticed"]
+    assert names(found["noticed"], "`check_opponent: false`")

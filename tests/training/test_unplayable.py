@@ -10,6 +10,7 @@ from peft import AdaLoraConfig, LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 import tiny
+from messages import names, refused
 from runs import build
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig, SPINTrainer
 from spin_trl.errors import DataError, RecipeError
@@ -25,34 +26,43 @@ def settings(**changes: Any) -> SPINConfig:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        ({"neftune_noise_alpha": 5.0}, "`neftune_noise_alpha` (5) adds noise"),
-        ({"sync_ref_model": True}, "`sync_ref_model` moves the reference"),
-        ({"report_to": "wanb"}, "`report_to` names 'wanb', which is no tracker; did you mean 'wandb'?"),
-        ({"optim": "grokadamw"}, "`optim` is 'grokadamw', which can't be used here"),
-        ({"optim": "galore_adamw", "optim_target_modules": ["q_proj"]}, "`galore_torch`"),
-        ({"lr_scheduler_type": "cosine_with_min_lr"}, "`lr_scheduler_type` is 'cosine_with_min_lr'"),
-        ({"lr_scheduler_kwargs": {"foo": 1}}, "`lr_scheduler_kwargs` {'foo': 1}"),
-        ({"num_train_epochs": 0}, "`num_train_epochs` is 0; it must be above 0"),
-        ({"max_steps": 0}, "`max_steps` is 0"),
-        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size` is 0; it must be at least 1"),
-        ({"learning_rate": -1.0}, "`learning_rate` is -1.0; it must be at least 0"),
-        ({"learning_rate": float("nan")}, "`learning_rate` is nan"),
-        ({"truncation_mode": "keep"}, "`truncation_mode` is 'keep'"),
-        ({"dataloader_persistent_workers": True}, "`dataloader_persistent_workers` needs"),
-        ({"train_sampling_strategy": "group_by_length"}, "a pair has two responses"),
-        ({"model_init_kwargs": {"load_in_4bit": True}}, "In a recipe set `load_in_4bit: true`"),
-        ({"model_init_kwargs": {"dtype": "bfloat"}}, "`dtype` is 'bfloat', which is no format of numbers"),
-        ({"beta": 0.0}, "`beta` is 0; it must be above 0"),
-        ({"beta": -1.0, "loss_type": ["ipo"]}, "`beta` is -1; it must be above 0"),
-        ({"label_smoothing": 0.5}, "`label_smoothing` is 0.5; it must be at least 0 and below 0.5"),
-        ({"activation_offloading": True}, "`activation_offloading` moves activations from a GPU"),
+        ({"neftune_noise_alpha": 5.0}, ("`neftune_noise_alpha`", 5)),
+        ({"sync_ref_model": True}, ("`sync_ref_model`",)),
+        ({"report_to": "wanb"}, ("`report_to`", "'wanb'", "'wandb'")),
+        ({"optim": "grokadamw"}, ("`optim`", "'grokadamw'", "pip install grokadamw")),
+        (
+            {"optim": "galore_adamw", "optim_target_modules": ["q_proj"]},
+            ("`optim`", "'galore_adamw'", "`galore_torch`"),
+        ),
+        (
+            {"lr_scheduler_type": "cosine_with_min_lr"},
+            ("`lr_scheduler_type`", "'cosine_with_min_lr'", "min_lr", "`lr_scheduler_kwargs`"),
+        ),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, ("`lr_scheduler_kwargs`", "{'foo': 1}")),
+        ({"num_train_epochs": 0}, ("`num_train_epochs`", 0)),
+        ({"max_steps": 0}, ("`max_steps`", 0, -1)),
+        ({"per_device_train_batch_size": 0}, ("`per_device_train_batch_size`", 0, 1)),
+        ({"learning_rate": -1.0}, ("`learning_rate`", -1.0, 0)),
+        ({"learning_rate": float("nan")}, ("`learning_rate`", "nan", 0)),
+        ({"truncation_mode": "keep"}, ("`truncation_mode`", "'keep'", "'keep_start'", "'keep_end'")),
+        ({"dataloader_persistent_workers": True}, ("`dataloader_persistent_workers`", "`dataloader_num_workers`", 1)),
+        ({"train_sampling_strategy": "group_by_length"}, ("`train_sampling_strategy: group_by_length`",)),
+        (
+            {"model_init_kwargs": {"load_in_4bit": True}},
+            ("`model_init_kwargs`", "`load_in_4bit: true`", "`quantization_config=BitsAndBytesConfig(...)`"),
+        ),
+        ({"model_init_kwargs": {"dtype": "bfloat"}}, ("`dtype`", "'bfloat'", "'bfloat16'")),
+        ({"beta": 0.0}, ("`beta`", 0)),
+        ({"beta": -1.0, "loss_type": ["ipo"]}, ("`beta`", -1, 0)),
+        ({"label_smoothing": 0.5}, ("`label_smoothing`", 0.5, 0)),
+        ({"activation_offloading": True}, ("`activation_offloading`", "GPU", "CPU")),
     ],
 )
-def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], said: str) -> None:
+def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], parts: tuple[object, ...]) -> None:
     """Each is named with what to do."""
-    assert said in "\n".join(of_settings(settings(**changes)))
+    assert names("\n".join(of_settings(settings(**changes))), *parts)
 
 
 def test_usual_settings_are_played() -> None:
@@ -83,30 +93,28 @@ def test_trackers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        (
-            {"eval_strategy": "steps", "eval_steps": 10},
-            "`eval_strategy: steps`: an iteration's training has no dataset",
-        ),
-        ({"eval_on_start": True}, "`eval_on_start: true`"),
-        ({"load_best_model_at_end": True, **EVERY_NINE}, "delivers the best by `metric_for_best_iteration`"),
-        ({"save_strategy": "best"}, "`save_strategy: best`"),
+        ({"eval_strategy": "steps", "eval_steps": 10}, ("`eval_strategy: steps`",)),
+        ({"eval_on_start": True}, ("`eval_on_start: true`",)),
+        ({"load_best_model_at_end": True, **EVERY_NINE}, ("`eval_strategy: steps`", "`load_best_model_at_end: true`")),
+        ({"save_strategy": "best"}, ("`save_strategy: best`",)),
     ],
 )
-def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], said: str) -> None:
+def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], parts: tuple[str, ...]) -> None:
     """SPINTrainer may have an `eval_dataset`; an iteration of a run has none."""
-    assert said in "\n".join(of_run(settings(**changes), SelfPlayConfig()))
+    found = "\n".join(of_run(settings(**changes), SelfPlayConfig()))
+    assert names(found, "`metric_for_best_iteration`", *parts)
 
 
 @pytest.mark.parametrize(
-    ("metric", "scorer", "said"),
+    ("metric", "scorer", "parts"),
     [
-        ("winrate", None, "did you mean 'win_rate'?"),
-        ("loss", None, "is no held-out figure"),
-        ("score", "gsm8k", "the scorer gives score/exact_match"),
-        ("score/exactmatch", "gsm8k", "did you mean 'score/exact_match'?"),
-        ("score", ["gsm8k", "json"], "score/gsm8k.exact_match"),
+        ("winrate", None, ("'win_rate'",)),
+        ("loss", None, ("win_rate", "score/NAME")),
+        ("score", "gsm8k", ("score/exact_match", "score/format")),
+        ("score/exactmatch", "gsm8k", ("'score/exact_match'",)),
+        ("score", ["gsm8k", "json"], ("score/gsm8k.exact_match", "score/json")),
         ("score/exact_match", "gsm8k", None),
         ("score_greedy/exact_match", "gsm8k", None),
         ("score/json", ["gsm8k", "json"], None),
@@ -116,20 +124,23 @@ def test_evaluation_without_data_is_refused_in_a_run(changes: dict[str, Any], sa
         ("degeneration/repetition", None, None),
     ],
 )
-def test_a_figure_that_there_is_not_is_refused_with_the_nearest(metric: str, scorer: Any, said: str | None) -> None:
+def test_a_figure_that_there_is_not_is_refused_with_the_nearest(
+    metric: str, scorer: Any, parts: tuple[str, ...] | None
+) -> None:
     """It would leave the best iteration to chance, at the end of the run."""
     found = "\n".join(of_run(settings(), SelfPlayConfig(metric_for_best_iteration=metric, scorer=scorer)))
-    assert found == "" if said is None else said in found
+    if parts is None:
+        assert found == ""
+    else:
+        assert names(found, "`metric_for_best_iteration`", repr(metric), *parts)
 
 
 def test_incomplete_batches_that_are_dropped_leave_something() -> None:
     """Over all processes, and with all generations of a prompt."""
     args = settings(dataloader_drop_last=True, per_device_train_batch_size=8)
     assert of_batches(args, 16, 2) == of_batches(settings(), 1, 1) == []
-    assert (
-        "15 pairs at most, fewer than one whole batch (`per_device_train_batch_size`: 8 x 2 processes)"
-        in (of_batches(args, 15, 2)[0])
-    )
+    (found,) = of_batches(args, 15, 2)
+    assert names(found, "`dataloader_drop_last`", "15 pairs", "`per_device_train_batch_size`", "8 x 2 processes")
     assert of_batches(settings(dataloader_drop_last=True, num_generations=4), 2, 1) == []
 
 
@@ -145,7 +156,8 @@ def test_positions_of_a_model() -> None:
         positions(AutoConfig.for_model("bloom")) is positions(AutoConfig.for_model("mamba")) is positions(None) is None
     )
     few = LlamaConfig(max_position_embeddings=64)
-    assert "`max_length` is 65, but m has 64 positions" in of_positions(few, settings(max_length=65), "m")[0]
+    (found,) = of_positions(few, settings(max_length=65), "m")
+    assert names(found, "`max_length`", 65, "m", "64 positions", "`max_position_embeddings`")
     assert of_positions(few, settings(max_length=64), "m") == of_positions(few, settings(max_length=None), "m") == []
 
 
@@ -153,23 +165,23 @@ LONG = "An answer of many words, " * 60
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        ({"max_length": None}, r"The longest row has 1269 tokens, but .* has 512 positions"),
+        ({"max_length": None}, ("1269 tokens", "512 positions", "`max_length`", "`rope_parameters`")),
         ({"max_length": None, "max_new_tokens": 8, "short": True}, None),
         (
             {"max_length": None, "max_new_tokens": 1024, "short": True},
-            r"prompt has 9 tokens and its answer may have 1024 .* to 503 at most",
+            ("9 tokens", 1024, "512 positions", "`max_new_tokens`", 503, "`max_length`"),
         ),
         (
             {"max_length": 64, "truncation_mode": "keep_end", "as_prompt": True},
-            r"The longest prompt has 1261 tokens, but .* Leave out `truncation_mode`",
+            ("1261 tokens", "512 positions", "`truncation_mode`", "`max_length`"),
         ),
         ({"max_length": 64}, None),
     ],
 )
 def test_rows_longer_than_the_model_has_positions_are_refused(
-    llama_folder: Path, changes: dict[str, Any], said: str | None
+    llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...] | None
 ) -> None:
     """As soon as they are prepared: before the start is measured. The trainer says it in its constructor."""
     row = dict(tiny.sft(1)[0])
@@ -182,13 +194,13 @@ def test_rows_longer_than_the_model_has_positions_are_refused(
         args = settings(**{"max_new_tokens": 8, **changes})
         SPINTrainer(str(llama_folder), args=args, train_dataset=rows)
 
-    if said is None:
+    if parts is None:
         trainer()
         session.run()
         return
-    with pytest.raises(DataError, match=said):
+    with refused(DataError, *parts):
         trainer()
-    with pytest.raises(DataError, match=said):
+    with refused(DataError, *parts):
         session.run()
     assert not Path("run/journal.jsonl").exists()
 
@@ -198,9 +210,11 @@ def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder:
     bad = {"neftune_noise_alpha": 5.0, "eval_strategy": "steps", "eval_steps": 9, "max_length": 513}
     session = build(llama_folder, metric_for_best_iteration="winrate", **bad)
     for play in (session.run, lambda: session.run_phase("start", 0)):
-        with pytest.raises(
-            RecipeError, match=r"4 settings can't be played:\n- `neftune.*\n- `eval_.*\n.*win_rate.*\n.*512 pos"
-        ):
+        with refused(
+            RecipeError,
+            "4 settings", "`neftune_noise_alpha`", "`eval_strategy: steps`", "`metric_for_best_iteration`", "'win_rate'",
+            "`max_length`", 513, "512 positions",
+        ):  # fmt: skip
             play()
     assert not Path("run").exists()
 
@@ -218,9 +232,10 @@ def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, t
         model.save_pretrained(tmp_path / "adapter")
         model = tmp_path / "adapter"
     session = build(model, neftune_noise_alpha=5.0, peft_config=config if kind == "new" else None)
-    said = r"^2 settings .*\n- `neftune.*\n- `trainable_token_indices` trains rows" if tied else "^`neftune"
-    with pytest.raises(RecipeError, match=said):
+    of_tokens = ("2 settings", "`trainable_token_indices`", "`modules_to_save`") if tied else ()
+    with refused(RecipeError, "`neftune_noise_alpha`", *of_tokens) as error:
         session.run()
+    assert ("trainable_token_indices" in str(error.value)) is tied
     assert not Path("run").exists()
 
 
@@ -232,7 +247,7 @@ def test_weights_in_few_bits_need_an_adapter(how: str, llama_folder: Path) -> No
         "argument": {"quantization_config": eight},
         "model_init_kwargs": {"model_init_kwargs": {"quantization_config": eight.to_dict()}},
     }[how]
-    with pytest.raises(RecipeError, match=r"are quantised \(bitsandbytes\).*`use_peft: true`"):
+    with refused(RecipeError, "bitsandbytes", "`use_peft: true`", "`peft_config`"):
         build(llama_folder, **changes).run()
     assert not Path("run").exists()
 
@@ -240,7 +255,7 @@ def test_weights_in_few_bits_need_an_adapter(how: str, llama_folder: Path) -> No
 def test_an_adapter_that_can_not_be_copied_is_refused_in_a_run(llama_folder: Path) -> None:
     """One iteration of a trainer needs no copy."""
     config = AdaLoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", total_step=10)
-    with pytest.raises(RecipeError, match="`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model"):
+    with refused(RecipeError, "`peft_config`", "AdaLoraConfig"):
         build(llama_folder, peft_config=config).run()
     assert adapter_refusals(config) == []
 
@@ -261,9 +276,9 @@ def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_fol
     moved = [name for name, value in before.items() if not torch.equal(value, trained[name])]
     assert moved
     assert all("lora_" in name for name in moved)
-    with pytest.raises(RecipeError, match="`model` has an adapter already"):
+    with refused(RecipeError, "`model`", "`peft_config`", "`model.merge_and_unload()`"):
         SPINTrainer(str(tmp_path / "adapter"), peft_config=config, **given)
-    with pytest.raises(RecipeError, match="Pass it as `processing_class`"):
+    with refused(RecipeError, "`model`", "tokenizer", "`processing_class`"):
         SPINTrainer(tiny.model(), **given)
 
 
@@ -271,10 +286,10 @@ def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
     """With all else, before the caller's model is touched."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
-    said = r"^2 settings .*\n- `neftune.*\n- `model` has an adapter already, and `peft_config` asks for another one"
-    with pytest.raises(RecipeError, match=said):
+    parts = ("2 settings", "`neftune_noise_alpha`", "`model`", "`peft_config`", "`model.merge_and_unload()`")
+    with refused(RecipeError, *parts):
         build(model, neftune_noise_alpha=5.0, peft_config=config).run()
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         SPINTrainer(model, args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4), peft_config=config)
     assert not Path("run").exists()
 
@@ -288,36 +303,37 @@ def test_a_new_adapter_for_a_start_that_has_one_is_named(
     build(llama_folder, peft_config=config)
     assert "`peft_config`" not in caplog.text
     build(tmp_path / "adapter", peft_config=config)
-    assert "`peft_config`: not used, since" in caplog.text
+    assert names(caplog.text, "`peft_config`", tmp_path / "adapter")
 
 
 def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) -> None:
     """Its positions, its tokenizer, and what an iteration's trainer would refuse."""
-    with pytest.raises(
-        RecipeError, match=r"(?s)^2 settings .*the model has 512 positions.*Pass it as `processing_class`"
-    ):
+    with refused(RecipeError, "2 settings", "`max_length`", 513, "512 positions", "`model`", "`processing_class`"):
         build(tiny.model(), max_length=513).run()
-    with pytest.raises(RecipeError, match="Unknown f_divergence_type"):
+    with refused(RecipeError, "f_divergence_type", "foo"):
         build(AutoModelForCausalLM.from_pretrained(llama_folder), f_divergence_type="foo").run()
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "parts"),
     [
-        ({"f_divergence_type": "foo"}, "Unknown f_divergence_type"),
-        ({"pad_token": "[X]"}, "pad_token"),
-        ({"router_aux_loss_coef": 0.1}, "router_aux_loss_coef"),
-        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "The model can't be loaded as set"),
-        ({"model_init_kwargs": {"attn_implementation": "foo"}}, "The model can't be loaded as set: .*foo"),
-        ({"dataloader_drop_last": True, "per_device_train_batch_size": 64}, "`dataloader_drop_last` leaves nothing"),
+        ({"f_divergence_type": "foo"}, ("f_divergence_type", "foo")),
+        ({"pad_token": "[X]"}, ("`pad_token`", "'[X]'")),
+        ({"router_aux_loss_coef": 0.1}, ("`router_aux_loss_coef`", 0.1)),
+        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, ("FlashAttention2",)),
+        ({"model_init_kwargs": {"attn_implementation": "foo"}}, ('attn_implementation="foo"',)),
+        (
+            {"dataloader_drop_last": True, "per_device_train_batch_size": 64},
+            ("`dataloader_drop_last`", "15 pairs", "`per_device_train_batch_size`", 64),
+        ),
     ],
 )
 def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
-    llama_folder: Path, changes: dict[str, Any], said: str
+    llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...]
 ) -> None:
     """By making one beforehand, on a model without weights."""
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, *parts):
         build(llama_folder, **changes).run()
     assert not Path("run").exists()
 
@@ -325,23 +341,21 @@ def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
 def test_reasons_that_are_found_when_a_run_is_made_are_said_with_the_others(llama_folder: Path) -> None:
     """An unknown scorer or loss is refused at once, and so is all that would be refused later."""
     bad = {"neftune_noise_alpha": 5.0, "metric_for_best_iteration": "winrate"}
-    said = r"3 settings can't be played:\n- .*'exact'.*known are.*\n- `neftune.*\n- .*win_rate"
-    with pytest.raises(RecipeError, match=said):
+    later = ("`neftune_noise_alpha`", "`metric_for_best_iteration`", "'win_rate'")
+    with refused(RecipeError, "3 settings", "`scorer`", "'exact'", "'exact_match'", *later):
         build(llama_folder, scorer="exact", **bad)
     play = SelfPlayConfig(metric_for_best_iteration="winrate")
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, "3 settings", "`scorer`", "'exact'", "'exact_match'", *later):
         SelfPlay(
             str(llama_folder), settings(neftune_noise_alpha=5.0, max_length=64), play, tiny.sft(8), scorer="exact"
         )
-    with pytest.raises(
-        RecipeError, match=r"4 settings .*\n- .*no_such_module.*\n- .*`loss_type` 'spni'.*\n- `neft.*\n"
-    ):
+    with refused(RecipeError, "4 settings", "'no_such_module:f'", "`loss_type`", "'spni'", *later):
         build(llama_folder, scorer="no_such_module:f", loss_type="spni", **bad)
 
 
 def test_the_trainer_says_it_in_its_constructor(llama_folder: Path) -> None:
     """Before any prompt is answered."""
-    with pytest.raises(RecipeError, match="`neftune_noise_alpha`"):
+    with refused(RecipeError, "`neftune_noise_alpha`", 5):
         SPINTrainer("no/such-model", args=settings(neftune_noise_alpha=5.0), train_dataset=tiny.sft(4))
-    with pytest.raises(RecipeError, match="has 512 positions"):
+    with refused(RecipeError, "`max_length`", 513, "512 positions"):
         SPINTrainer(str(llama_folder), args=settings(max_length=513), train_dataset=tiny.sft(4))
