@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -113,7 +114,7 @@ def peer(
         batch = prompts[start : start + PEER_BATCH_SIZE]
         width = max(len(prompt) for prompt in batch)
         with torch.inference_mode():
-            output = model.generate(
+            output = cast(Any, model).generate(
                 input_ids=torch.tensor([[pad_id] * (width - len(p)) + p for p in batch], device=model.device),
                 attention_mask=torch.tensor(
                     [[0] * (width - len(p)) + [1] * len(p) for p in batch], device=model.device

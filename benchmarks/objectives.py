@@ -51,6 +51,11 @@ class Clock(TrainerCallback):
             self.seconds.append(time.perf_counter() - self.began)
 
 
+def clock_of(trainer: SPINTrainer) -> Clock:
+    """The clock among a trainer's callbacks."""
+    return next(one for one in trainer.callback_handler.callbacks if isinstance(one, Clock))
+
+
 def made_up(count: int) -> tuple[Dataset, Dataset, Dataset]:
     """Prepared rows, and two responses to each: the opponent's, and θ_0's."""
     rng = random.Random(0)
@@ -93,10 +98,10 @@ class Bench:
         )
 
     def train(self, loss_type: str, *, reference: bool = False, proto: bool = False, **settings: Any) -> SPINTrainer:
-        """Train a few steps with an objective. The trainer's `clock` has their seconds."""
+        """Train a few steps with an objective. The trainer's [`Clock`] has their seconds."""
         args = SPINConfig(
             output_dir=str(self.folder / f"{loss_type}-{time.perf_counter_ns()}"),
-            loss_type=loss_type,
+            loss_type=[loss_type],
             use_cpu=not torch.cuda.is_available(),
             bf16=torch.cuda.is_available(),
             activation_checkpointing=False,
@@ -117,17 +122,16 @@ class Bench:
             processing_class=self.tokenizer,
             generations=self.generated,
             proto=self.proto if proto else None,
-            callbacks=[clock := Clock()],
+            callbacks=[Clock()],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.clock = clock
         return trainer
 
     def step(self, loss_type: str, **options: Any) -> float:
         """Median seconds of a step."""
         trainer = self.train(loss_type, **options)
         trainer.train()
-        return statistics.median(trainer.clock.seconds)
+        return statistics.median(clock_of(trainer).seconds)
 
 
 def arithmetic(loss_type: str, batch_size: int) -> float:
@@ -160,7 +164,7 @@ def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
 
     trainer._logratios = timed  # type: ignore[method-assign]
     trainer.train()
-    step = statistics.median(trainer.clock.seconds)
+    step = statistics.median(clock_of(trainer).seconds)
     ahead = statistics.median(spent[2 * accumulation :]) * accumulation
     # Trainer collects the micro-batches, and so passes ahead, before the step begins.
     return step + ahead, ahead

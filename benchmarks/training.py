@@ -134,6 +134,11 @@ class Peer(DPOTrainer):
         return result
 
 
+def clock_of(trainer: DPOTrainer) -> Clock:
+    """The clock among a trainer's callbacks."""
+    return next(one for one in trainer.callback_handler.callbacks if isinstance(one, Clock))
+
+
 @dataclass
 class Times:
     """What an arm took in one round.
@@ -202,18 +207,16 @@ class Bench:
         return self.trained(self.settings(SPINConfig, shared_prefix=True), *rows_for(True, self.pairs))
 
     def trained(self, args: Any, kind: type, dataset: Dataset, more: Mapping[str, Any]) -> Any:
-        clock = Clock()
         trainer = kind(
             model=str(self.folder / "model"),
             args=args,
             train_dataset=dataset,
             processing_class=tokenizer(),
             peft_config=LoraConfig(r=16, target_modules="all-linear") if self.lora else None,
-            callbacks=[clock, *self.callbacks],
+            callbacks=[Clock(), *self.callbacks],
             **more,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.clock = clock
         trainer.train()
         return trainer
 
@@ -223,20 +226,23 @@ class Bench:
         steps = self.options.steps + 1
         if name == "ours":
             trainer = self.ours()
-            return Times(trainer.clock.step, trainer.opponent_seconds / steps, trainer.clock.losses)
+            clock = clock_of(trainer)
+            return Times(clock.step, trainer.opponent_seconds / steps, clock.losses)
         if name == "floor":
             return Times(self.floor(head.CPU_TILE if attention else None))
         with labelled_head() if name == "P" else contextlib.nullcontext():
             peer = self.peer(best=name == "P", attention=attention or "sdpa")
-        return Times(peer.clock.step, peer.pass_seconds / steps, peer.clock.losses)
+        clock = clock_of(peer)
+        return Times(clock.step, peer.pass_seconds / steps, clock.losses)
 
     def floor(self, tile: int | None) -> float:
         """Median seconds of the least that a step must do."""
         with mock.patch.object(SPINTrainer, "train"):
             trainer = self.ours()
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             self.folder / "model", dtype=torch.bfloat16 if ON_GPU else torch.float32
-        ).to(trainer.args.device)
+        )
+        model.to(trainer.args.device)
         add_fused_lm_head(model, outputs=OUTPUTS)
         if self.lora:
             model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
@@ -338,7 +344,7 @@ def save_model(shape: Mapping[str, Any], folder: Path, dtype: torch.dtype | None
     """
     torch.manual_seed(0)
     with torch.device("cuda" if ON_GPU else "cpu"):
-        model = Qwen2ForCausalLM(save_config(shape, folder))
+        model: Any = Qwen2ForCausalLM(save_config(shape, folder))
     model.to(dtype or (torch.bfloat16 if ON_GPU else torch.float32)).save_pretrained(folder / "model")
     return float(sum(parameter.numel() for parameter in model.parameters())) / 1e6
 
@@ -357,7 +363,7 @@ def peak_of(arm: str, size: str, tuning: str, data: str, options: argparse.Names
 
 def own_peak(arm: str, bench: Bench) -> float:
     """MiB that an arm takes in this process, at its peak, above the loaded model."""
-    loaded = AutoModelForCausalLM.from_pretrained(bench.folder / "model")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(bench.folder / "model")
     if ON_GPU:
         loaded.to("cuda")
         allocated = torch.cuda.memory_allocated()

@@ -166,7 +166,8 @@ class Game:
         # The base of an adapter may be in bfloat16, whatever trains it: nothing is rounded from step to step.
         dtype = torch.bfloat16 if self.lora and arm.bf16 else torch.float32
         source = self.folder / "model" if self.lora else self.start(iteration)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(self.device)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model.to(self.device)
         peft_config = None
         if self.lora and iteration:
             model = PeftModel.from_pretrained(model, str(self.start(iteration)), is_trainable=True)

@@ -42,7 +42,8 @@ def run(session: Session) -> None:
     settings = shape(session.tiny)
     training.save_model(settings, session.folder)
     dtype = torch.bfloat16 if session.on_gpu else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(session.folder / "model", dtype=dtype).to(session.device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(session.folder / "model", dtype=dtype)
+    model.to(session.device).eval()
     end_at_random(model, 1 / MEAN)
     rng = random.Random(0)
     limit, whole = (16, 8) if session.tiny else (LIMIT, 256)

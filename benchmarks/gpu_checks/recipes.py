@@ -182,5 +182,6 @@ def build_model(folder: Path, recipe: Recipe, *, tiny: bool, on_gpu: bool) -> No
     """Write random weights in bfloat16 for the configuration that lies there."""
     torch.manual_seed(0)
     with torch.device("cuda" if on_gpu else "cpu"):
-        model = Qwen2ForCausalLM(Qwen2Config.from_pretrained(folder / "model")).to(torch.bfloat16)
+        model: Any = Qwen2ForCausalLM(Qwen2Config.from_pretrained(folder / "model"))
+    model.to(torch.bfloat16)
     model.save_pretrained(folder / "model")

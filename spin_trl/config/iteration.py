@@ -173,6 +173,11 @@ class SPINConfig(DPOConfig):
         """`chat_template_kwargs`, as a mapping."""
         return as_mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
 
+    @property
+    def model_kwargs(self) -> dict[str, Any]:
+        """`model_init_kwargs`, as a mapping."""
+        return as_mapping("model_init_kwargs", self.model_init_kwargs) or {}
+
     def __post_init__(self) -> None:
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         super().__post_init__()

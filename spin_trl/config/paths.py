@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import home_expanded
+
+if TYPE_CHECKING:  # the command line starts without transformers
+    from transformers import TrainingArguments
 
 PATHS = frozenset(
     {
@@ -19,6 +22,12 @@ PATHS = frozenset(
     }
 )
 """Settings that may name a file or a folder."""
+
+
+def output_folder(args: TrainingArguments) -> Path:
+    """`output_dir`, which the settings themselves fill in where it is left out."""
+    assert args.output_dir is not None
+    return Path(args.output_dir)
 
 
 def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import yaml
 from trl import ModelConfig, TrlParser
@@ -31,6 +31,9 @@ from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
 from .plain import differences_from_defaults
 from .start import StartConfig
+
+if TYPE_CHECKING:
+    from trl.scripts._hf_argparser import DataClassType
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +105,15 @@ class Recipe:
         }
         self.args.model_init_kwargs = {
             **{name: value for name, value in known.items() if value is not None},
-            **dict(self.args.model_init_kwargs or {}),
+            **self.args.model_kwargs,
         }
+
+
+_DATACLASSES = [
+    # TRL's parser asks for a type that no class has.
+    cast("DataClassType", one)
+    for one in (DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig)
+]
 
 
 class _Parser(TrlParser):
@@ -156,7 +166,7 @@ def read_settings(
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     for name, value in _environment_of(path, settings.pop("env", None)).items():  # as TRL's recipes do
         os.environ[name] = str(value)
-    parser = _Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig], allow_abbrev=False)
+    parser = _Parser(_DATACLASSES, allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)
     if losses is not None:
         settings, overrides = _with_losses(settings, overrides, losses)
@@ -315,7 +325,7 @@ def _overridden(arguments: Sequence[str]) -> list[str]:
 
 def known_settings() -> frozenset[str]:
     """The names of all settings that a recipe may have."""
-    return frozenset(_known(_Parser([DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig])))
+    return frozenset(_known(_Parser(_DATACLASSES)))
 
 
 def _known(parser: argparse.ArgumentParser) -> list[str]:

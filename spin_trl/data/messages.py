@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from trl.trainer.utils import remove_none_values
 
@@ -164,7 +164,10 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
     if ROLES[role] in ("tool", "ipython") and "content" in found:
         found["content"] = _result(found["content"])
     found = {
-        name: remove_none_values(value) if isinstance(value, list | dict) and name != "tool_calls" else value
+        # TRL takes a list or a mapping; its type variable takes no value that may be either.
+        name: remove_none_values(cast(list, value))
+        if isinstance(value, list | dict) and name != "tool_calls"
+        else value
         for name, value in found.items()
     }
     if role in _CALLS:

@@ -18,6 +18,7 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import BenchmarkError
@@ -44,7 +45,7 @@ class SharedModel(HFLM):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
         batch_size: int | str,
@@ -98,16 +99,16 @@ def on_all(work: Callable[[], T]) -> T:
     Raises:
         BenchmarkError: it failed on a process.
     """
-    result: T | None = None
+    results: list[T] = []
     failure: Exception | None = None
     try:
-        result = work()
+        results.append(work())
     except Exception as error:  # a task is somebody's code: what it may raise is not known
         failure = error
     said = [text for text in gather_object([None if failure is None else _said(failure)]) if text is not None]
     if said:
         raise BenchmarkError(said[0]) from failure
-    return result  # type: ignore[return-value]
+    return results[0]
 
 
 class _Tasks(TaskManager):

@@ -10,13 +10,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 import torch
-from peft import PeftModel
-from transformers import Cache, GenerationConfig, PreTrainedModel
+from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
+from ..models.adapters import Policy, without_adapter
 from .engine import Response, Sampling
+
+if TYPE_CHECKING:
+    from transformers._typing import GenerativePreTrainedModel
 
 
 @dataclass
@@ -32,7 +36,7 @@ class TransformersEngine:
             call `generate` less often.
     """
 
-    model: PreTrainedModel
+    model: Policy
     eos_token_ids: Sequence[int]
     pad_token_id: int
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
@@ -69,11 +73,11 @@ class TransformersEngine:
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))
         sampled: list[list[int]] = [[] for _ in prompts]
+        model = cast("GenerativePreTrainedModel", self.model)  # as every causal language model is
         while alive:
             steps = min(chunk_size, max(limits[row] - len(sampled[row]) for row in alive))
-            output = self.model.generate(
-                input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps
-            )
+            output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps)
+            assert isinstance(output, torch.Tensor)
             fresh = output[:, ids.shape[1] :]
             self.computed_tokens += fresh.numel()
             kept = []
@@ -89,7 +93,8 @@ class TransformersEngine:
                 ids = output[index]
                 if cache is not None and len(kept) < fresh.shape[0]:
                     # The same as batch_select_indices, which layers with a convolution or recurrent state don't have.
-                    cache.reorder_cache(index)
+                    # Its index is typed by its dtype, which torch.tensor's result is not.
+                    cache.reorder_cache(cast(torch.LongTensor, index))
         done = [response for response in responses if response is not None]
         self.useful_tokens += sum(len(response.ids) for response in done)
         return done
@@ -104,7 +109,7 @@ class TransformersEngine:
     def _prepared(self, sampling: Sampling) -> Iterator[None]:
         """The model in evaluation mode, with these settings and none that its own generation config would add."""
         # PEFT hands its generation config to the model inside and would leave it there.
-        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        inner = without_adapter(self.model)
         model, was_training, own_config = self.model, self.model.training, inner.generation_config
         sample = sampling.temperature > 0
         router_logits = getattr(model.config, "output_router_logits", False)

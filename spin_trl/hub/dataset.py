@@ -31,8 +31,8 @@ class Decodes(Protocol):
 
     bos_token: str | None
 
-    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        """Text of token ids."""
+    def decode(self, ids: list[int], /, *, skip_special_tokens: bool) -> str | list[str]:
+        """Text of token ids; of several lists, as transformers' take too, a text for each."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
 
 def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
     if form == RENDERED:
-        prompt = tokenizer.decode(row["prompt_ids"], skip_special_tokens=False)
+        prompt = str(tokenizer.decode(row["prompt_ids"], skip_special_tokens=False))
         # Whoever reads it as text puts the token of the beginning there again.
         prompt = prompt.removeprefix(tokenizer.bos_token or "")
-        real, generated = (tokenizer.decode(part, skip_special_tokens=False) for part in (row["real_ids"], ids))
+        real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in (row["real_ids"], ids))
         return {"prompt": prompt, "chosen": real, "rejected": generated}
-    generated = tokenizer.decode(ids, skip_special_tokens=True)
+    generated = str(tokenizer.decode(ids, skip_special_tokens=True))
     if form == PLAIN:
         return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
     kept = row[COLUMN]

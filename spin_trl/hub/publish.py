@@ -7,6 +7,7 @@ comes next: the run itself, a later one, or `spin-trl push`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -119,15 +120,14 @@ class Publisher:
         self._ask_for_licenses(record)
         record = self._read(upto)
         stages = accepted(record)
-        own_start = record.start is not None and has_model(directory, record.start)
+        own_start = record.start if record.start is not None and has_model(directory, record.start) else None
         known = pushed_names(record)
         branches = dict(known.branches) if known.model == targets.model else {}
         branches |= {one.name: branch_of(one) for one in stages if has_model(directory, one)}
-        if own_start:
-            branches[START] = branch_of(record.start)  # type: ignore[arg-type]
+        if own_start is not None:
+            branches[START] = branch_of(own_start)
         names = Names(targets.model, targets.dataset or known.dataset, branches)
-        for stage in [*([record.start] if own_start else []), *stages]:
-            assert stage is not None
+        for stage in [*([own_start] if own_start is not None else []), *stages]:
             if has_model(directory, stage) and not self._is_there(record, targets.model, stage, branch_of(stage)):
                 self._push_model(record, stage, branch_of(stage), names, targets)
         best = record.best_stage
@@ -247,7 +247,7 @@ class Publisher:
                 commit = self._hub.push(
                     repository,
                     MAIN,
-                    lambda files=files: files,  # type: ignore[misc]
+                    functools.partial(dict, files),
                     f"{record.name}, pairs of iteration {number}",
                     kind="dataset",
                     outdated=(f"{config_name(number)}/*",),

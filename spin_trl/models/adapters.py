@@ -8,16 +8,22 @@ import functools
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeGuard, cast
 
+import torch
+from accelerate.utils import is_peft_model
 from huggingface_hub import snapshot_download
 from peft import AdaLoraConfig, LoraConfig, PeftConfig, PeftModel, PromptLearningConfig
 from peft.utils.other import TrainableTokensWrapper
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config
 
 from ..errors import DataError
+
+Policy: TypeAlias = PreTrainedModel | PeftModel
+"""A model that is trained or answers: its weights alone, or with an adapter around them."""
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -45,6 +51,18 @@ _INITIALISATIONS = {
 
 _OUTPUT_LAYERS = ("lm_head", "embed_out")
 _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
+
+
+def has_adapter(model: object) -> TypeGuard[PeftModel]:
+    """Whether this is a model in memory, with a PEFT adapter; whatever is wrapped around both for training."""
+    return isinstance(model, torch.nn.Module) and bool(is_peft_model(model))
+
+
+def without_adapter(model: Policy) -> PreTrainedModel:
+    """The model that an adapter lies around; one that has none as it is."""
+    if not isinstance(model, PeftModel):
+        return model
+    return cast(PreTrainedModel, model.get_base_model())  # whose type PEFT gives as Module, for it adapts any
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:

@@ -37,7 +37,7 @@ def load_eos_ids(
         definition: of a run's template. Version 0.1.0 (definition 1) looked into `generation_config.json` alone, and not
             into that of a base model.
     """
-    revision = (args.model_init_kwargs or {}).get("revision") or "main"
+    revision = args.model_kwargs.get("revision") or "main"
     if path is None or definition == 1:
         return eos_token_ids(tokenizer, _generation_config(path, revision) if path else None)
     found = set(eos_token_ids(tokenizer))

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head, pad
 
+from .adapters import Policy, without_adapter
 from .forward.shared_prefix import SharedPrefix
 
 
 def response_logps(
-    model: PreTrainedModel,
+    model: Policy,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
     *,
     pad_token_id: int,
@@ -49,14 +49,15 @@ def response_logps(
     return logps
 
 
-def _with_fused_head(model: PreTrainedModel) -> PreTrainedModel:
+def _with_fused_head(model: Policy) -> Policy:
     """The model in evaluation mode, with TRL's head over labelled positions, added once.
 
     It returns log-probabilities instead of logits.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = without_adapter(model)
     if not getattr(inner, "_has_fused_head", False):
         add_fused_lm_head(inner)
         SharedPrefix(wanted=False).wrap(inner)
-        inner._has_fused_head = True
+        # torch types all that a module holds as tensors and modules.
+        inner._has_fused_head = True  # type: ignore[assignment]
     return model.eval()

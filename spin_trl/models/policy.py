@@ -20,7 +20,17 @@ from trl import DPOConfig
 from trl.trainer.utils import create_model_from_path
 
 from ..errors import DataError
-from .adapters import CONFIG, WEIGHTS, base_of, check_start, is_adapter, local_folder, saved_embeddings
+from .adapters import (
+    CONFIG,
+    WEIGHTS,
+    Policy,
+    base_of,
+    check_start,
+    is_adapter,
+    local_folder,
+    saved_embeddings,
+    without_adapter,
+)
 from .eos import add_eos_ids, own_eos_ids
 
 
@@ -30,7 +40,7 @@ def load_policy(
     quantization_config: BitsAndBytesConfig | None = None,
     *,
     trainable: bool = False,
-) -> PreTrainedModel | PeftModel:
+) -> Policy:
     """Load weights, or a base model with the adapter that lies in a folder.
 
     Where an adapter was trained with added tokens, it holds the embeddings, and the base model is resized to their number.
@@ -44,7 +54,7 @@ def load_policy(
     Raises:
         DataError: there is no such model, its weights are not safetensors, or an adapter does not fit its base model.
     """
-    kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **(args.model_init_kwargs or {})}
+    kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **args.model_kwargs}
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
     # One whole replica a process: TRL's default would spread every process's model over all GPUs. Quantised weights can't be
@@ -61,7 +71,7 @@ def load_policy(
             name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
             base = create_model_from_path(base_of(path), **kwargs)
             name = f"adapter {str(path)!r}"
-            model = _load_adapter(local_folder(path), base, trainable)
+            model: Policy = _load_adapter(local_folder(path), base, trainable)
         else:
             model = create_model_from_path(str(path), **kwargs)
     except DataError:
@@ -77,7 +87,9 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
     layers = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
     names = {what: name for name, module in base.named_modules() for what, layer in layers.items() if module is layer}
     sizes = saved_embeddings(path, names) if (path / WEIGHTS).is_file() else {}
-    present = base.get_input_embeddings().weight.shape[0]
+    weight = base.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    present = weight.shape[0]
     if len(set(sizes.values())) > 1:
         described = " and ".join(f"{what} embeddings for {size} tokens" for what, size in sizes.items())
         raise DataError(f"The adapter {str(path)!r} has {described}, while its base model has {present}.")
@@ -140,6 +152,7 @@ def keep_differentiable(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
+            # torch types all that a module holds as tensors and modules.
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             module.state_dict()  # unpacks the weights, if they have been repacked already
 
@@ -162,7 +175,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: DPOConfig) -> PreTrainedT
         tokenizer = AutoTokenizer.from_pretrained(
             str(path),
             trust_remote_code=args.trust_remote_code,
-            revision=(args.model_init_kwargs or {}).get("revision"),
+            revision=args.model_kwargs.get("revision"),
         )
     except (OSError, ValueError) as error:
         raise DataError(f"The tokenizer of {str(path)!r} can't be loaded: {error}") from error
@@ -187,7 +200,8 @@ def _untie(base: PreTrainedModel) -> None:
 def merge_adapter(folder: Path, args: DPOConfig) -> None:
     """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
     adapted = load_policy(folder, args)
-    _untie(adapted.get_base_model())
+    assert isinstance(adapted, PeftModel)
+    _untie(without_adapter(adapted))
     merged = adapted.merge_and_unload()
     weights = [
         getattr(layer, "weight", None) for layer in (merged.get_input_embeddings(), merged.get_output_embeddings())

@@ -47,7 +47,7 @@ def check_tokens(
         for row in dataset.select_columns(["prompt_ids", "real_ids"]):
             for token in {token for ids in row.values() for token in ids if token >= num_embeddings}:
                 rows_with[token] += 1
-                first.setdefault(token, tokenizer.decode([*row["prompt_ids"], *row["real_ids"]])[:60])
+                first.setdefault(token, str(tokenizer.decode([*row["prompt_ids"], *row["real_ids"]]))[:60])
     found = {
         token: f"in {counted(count, 'row')}, the first being {first[token]!r}" for token, count in rows_with.items()
     }
@@ -96,7 +96,7 @@ def load_embeddings_size(path: str | os.PathLike[str], args: DPOConfig) -> int |
     try:
         config = AutoConfig.from_pretrained(
             str(path),
-            revision=(args.model_init_kwargs or {}).get("revision"),
+            revision=args.model_kwargs.get("revision"),
             trust_remote_code=args.trust_remote_code,
         )
     except (OSError, ValueError, KeyError):

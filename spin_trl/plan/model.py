@@ -131,6 +131,7 @@ def _bytes_of_tensor(tensor: torch.Tensor) -> int:
 
 
 def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
+    assert settings.peft is not None
     model = get_peft_model(base, copy.deepcopy(settings.peft))
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -85,7 +85,7 @@ class Setup:
     @property
     def dtype(self) -> torch.dtype:
         """In which weights are loaded."""
-        named = (self.args.model_init_kwargs or {}).get("dtype", "float32")
+        named = self.args.model_kwargs.get("dtype", "float32")
         if named == "auto" or named is None:
             named = getattr(self.config, "dtype", None) or torch.float32
         return getattr(torch, named) if isinstance(named, str) else named
@@ -137,7 +137,7 @@ class Setup:
             self.quantization,
             self.peft,
             precision=self.precision,
-            attention=(self.args.model_init_kwargs or {}).get("attn_implementation") or "sdpa",
+            attention=self.args.model_kwargs.get("attn_implementation") or "sdpa",
             trust_remote_code=self.args.trust_remote_code,
         )
 
@@ -171,7 +171,7 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
         length = recipe.args.max_length or 2048
         config: PretrainedConfig = start_config(recipe.start, vocab_size or recipe.start.start_vocab_size, length)
     else:
-        kwargs = {"revision": (recipe.args.model_init_kwargs or {}).get("revision")}
+        kwargs = {"revision": recipe.args.model_kwargs.get("revision")}
         if is_adapter(name):
             starts_from_adapter, peft = True, load_adapter_config(name)
             peft.inference_mode = False

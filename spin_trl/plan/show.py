@@ -101,6 +101,7 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
     add("tokens trained on", lambda one: one.trained, _many)
     table.add_section()
     for name in names:
+        # mypy knows no type for a lambda with a default.
         add(name, lambda one, name=name: one.seconds.get(name, 0), _hours)  # type: ignore[misc]
     table.add_section()
     add("in all", lambda one: one.total, _hours)

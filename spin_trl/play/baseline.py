@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..config.paths import output_folder
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
 from ..run.journal import Step
@@ -50,7 +51,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     state = PartialState()
     if state.is_main_process:
         save_model(model, tokenizer, run.directory.model(stage))
-        shutil.rmtree(args.output_dir, ignore_errors=True)
+        shutil.rmtree(output_folder(args), ignore_errors=True)
     state.wait_for_everyone()
     run.record(Step.TRAIN, stage, seconds=since(started), work_seconds=work_seconds, steps=args.max_steps)
     del model

@@ -132,7 +132,7 @@ def _run(
             accelerator,
             batch_size,
             chat_template_kwargs=run.args.template_kwargs,
-            disable_tqdm=run.args.disable_tqdm,
+            disable_tqdm=bool(run.args.disable_tqdm),
         )
         model_digest = digest(model)
         for benchmark in benchmarks:

@@ -94,7 +94,7 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     tokenizer = run.tokenizer()
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
     return [
-        AnsweredPrompt(ids, row["real_ids"], tokenizer.decode(ids, skip_special_tokens=True), row["real"])
+        AnsweredPrompt(ids, row["real_ids"], str(tokenizer.decode(ids, skip_special_tokens=True)), row["real"])
         for row in rows
         for ids in [sampled[row["key"], 0, 0]]
     ]
@@ -134,7 +134,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     def score(row: dict, ids: list[int]) -> Score | None:
         if run.scorer is None:
             return None
-        return score_of(run.scorer, row["prompt"], row["real"], tokenizer.decode(ids, skip_special_tokens=True))
+        return score_of(run.scorer, row["prompt"], row["real"], str(tokenizer.decode(ids, skip_special_tokens=True)))
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import PreTrainedModel
 
 from ..data.keys import rows_digest
 from ..errors import DivergedError
@@ -19,22 +18,23 @@ from ..generation.engine import Sampling
 from ..generation.produce import generate
 from ..generation.store import GenerationStore
 from ..generation.transformers import TransformersEngine
+from ..models.adapters import Policy
 from ..models.digest import digest
 from ..models.policy import load_policy
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
 
-Load = Callable[[], tuple[PreTrainedModel, Accelerator]]
+Load = Callable[[], tuple[Policy, Accelerator]]
 """Gives a model of the run, on this process's device; it is loaded at the first call only."""
 
 
 @contextlib.contextmanager
 def at_hand(run: Run, path: str) -> Iterator[Load]:
     """A model of the run, if it is needed, once, for as long as the context lasts."""
-    found: list[tuple[PreTrainedModel, Accelerator]] = []
+    found: list[tuple[Policy, Accelerator]] = []
 
-    def load() -> tuple[PreTrainedModel, Accelerator]:
+    def load() -> tuple[Policy, Accelerator]:
         if not found:
             accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
             model = load_policy(path, run.args, run.quantization_config)
@@ -105,14 +105,14 @@ def answer_into(
         dataset_digest=rows_digest(rows),
         template_digest=template.digest(run.definition),
         model_digest=model_digest,
-        disable_progress=run.args.disable_tqdm,
+        disable_progress=bool(run.args.disable_tqdm),
         description=description,
         on_progress=run.progress.answered,
     )
     return time.monotonic() - started
 
 
-def _check_numbers(model: PreTrainedModel, accelerator: Accelerator, prompt: list[int]) -> None:
+def _check_numbers(model: Policy, accelerator: Accelerator, prompt: list[int]) -> None:
     """Look at one prompt: sampling from what is no number ends a process on a GPU, and with it all that it holds."""
     with torch.inference_mode(), accelerator.autocast():
         logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]

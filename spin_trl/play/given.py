@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
-from ..models.adapters import output_layer_refusals, second_adapter
+from ..models.adapters import output_layer_refusals, second_adapter, without_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.policy import load_policy, load_tokenizer
 from ..run.directory import replace_folder
@@ -85,7 +85,7 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     base = folder.with_name(BASE)
     unfinished = folder.with_name(f".{BASE}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.get_base_model().save_pretrained(unfinished, state_dict=base_tensors(model))
+    without_adapter(model).save_pretrained(unfinished, state_dict=base_tensors(model))
     tokenizer.save_pretrained(unfinished)
     replace_folder(unfinished, base)
     _save_adapter(model, tokenizer, folder, base)
@@ -107,7 +107,7 @@ def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: 
     if base is not None:
         config.base_model_name_or_path = str(base)
     try:
-        model.save_pretrained(unfinished, selected_adapters=["default"])
+        model.save_pretrained(str(unfinished), selected_adapters=["default"])
     finally:
         config.base_model_name_or_path = name
     tokenizer.save_pretrained(unfinished)

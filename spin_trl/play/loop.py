@@ -17,12 +17,13 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from trl import DPOConfig
 
 from ..config import credentials
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
+from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
@@ -32,6 +33,7 @@ from ..files import JOURNAL, definition_of, read_json
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
 from ..lineage import model_origin
+from ..models.adapters import Policy
 from ..models.digest import digest
 from ..report import terminal
 from ..report.record import read_record
@@ -107,7 +109,7 @@ class SelfPlay:
 
     def __init__(
         self,
-        model: str | Path | PreTrainedModel | None,
+        model: str | Path | Policy | None,
         args: SPINConfig | DPOConfig | None = None,
         play: SelfPlayConfig | None = None,
         train_dataset: Dataset | Sequence[Mapping[str, Any]] | None = None,
@@ -125,7 +127,7 @@ class SelfPlay:
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
         check_kinds(settings=settings, sources=sources, quantization_config=quantization_config)
         check_functions(launch=launch)
-        model, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
+        whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
             credentials.refuse_credentials(config)
         if train_dataset is None:
@@ -140,15 +142,15 @@ class SelfPlay:
         self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
         self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch
-        self.directory = RunDirectory(play.run_dir or args.output_dir)
-        model = os.path.expanduser(model) if isinstance(model, str) else model
-        given = None if isinstance(model, str) or model is None else model
+        self.directory = RunDirectory(play.run_dir or output_folder(args))
+        named = os.path.expanduser(whole) if isinstance(whole, str) else None
+        given = None if isinstance(whole, str) else whole
         refused: list[str] = []
         self.state = Run(
             directory=self.directory,
             args=args,
             play=play,
-            model=str(self.directory.model(START)) if given is not None else model,
+            model=str(self.directory.model(START)) if given is not None else named,
             start=start or StartConfig(),
             peft_config=peft_config,
             quantization_config=quantization_config,
@@ -165,7 +167,7 @@ class SelfPlay:
         if settings is None and peft_config is not None and starts_from_adapter(self.state):
             logger.warning(
                 "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
-                model,
+                named,
             )
         if self.state.refused:
             self._check_playable()
@@ -332,7 +334,7 @@ class SelfPlay:
             directory.clear(keep=TRANSIENT)
         directory.own(JOURNAL)
 
-    def _keep_model(self, model: PreTrainedModel) -> None:
+    def _keep_model(self, model: Policy) -> None:
         """A model that was passed as an object becomes a folder, from which every phase loads."""
         run, known = self.state, self.state.done(Step.GIVEN, START)
         found = digest(model, definition=definition_of(None if known is None else known["digest"]))

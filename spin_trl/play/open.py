@@ -69,9 +69,9 @@ def _restore(run: Run) -> None:
     """What was given as an object and not as a name, from what the run has written down."""
     if run.done(Step.GIVEN, START) is not None:
         run.model = str(run.directory.model(START))
-    dtype = (run.args.model_init_kwargs or {}).get("dtype")
+    dtype = run.args.model_kwargs.get("dtype")
     if isinstance(dtype, str):
-        run.args.model_init_kwargs = {**dict(run.args.model_init_kwargs or {}), "dtype": dtype.removeprefix("torch.")}
+        run.args.model_init_kwargs = {**run.args.model_kwargs, "dtype": dtype.removeprefix("torch.")}
     # A tokenizer that was passed is not named anywhere, but lies beside every model of the run.
     models = (run.directory.model(Stage.of(number)) for number in run.directory.iterations())
     saved = [model for model in models if (model / "tokenizer_config.json").is_file()]

@@ -209,7 +209,7 @@ def _saved(rows: Dataset) -> Dataset:
 def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
     """Where model and data come from, as far as that can be known, for the cards."""
     named = run.sources
-    revision = (run.args.model_init_kwargs or {}).get("revision")
+    revision = run.args.model_kwargs.get("revision")
     is_named = run.model is not None and run.model != str(run.directory.model(START))
     found: dict[str, Origin | None] = {
         "model": model_origin(str(run.model), revision) if is_named else None,

@@ -99,7 +99,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:
         found += _single_tokens(run, config)
-        found += hub_revision(run.model or "", (run.args.model_init_kwargs or {}).get("revision"))
+        found += hub_revision(run.model or "", run.args.model_kwargs.get("revision"))
     if run.args.train_on_turn != "all":
         found += of_batches(run.args, rows, processes)
     # Refused for a reason that has a name already, the trainer would only repeat it in other words.
@@ -120,7 +120,7 @@ def config_of(run: Run) -> PretrainedConfig | None:
     if run.given is not None:
         config: PretrainedConfig = run.given.config
         return config
-    options = run.args.model_init_kwargs or {}
+    options = run.args.model_kwargs
     try:
         path, revision = str(run.model), options.get("revision")
         if is_adapter(path):
@@ -146,7 +146,7 @@ def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
     """Weights in few bits that are to be trained themselves."""
     if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
         return []
-    options = run.args.model_init_kwargs or {}
+    options = run.args.model_kwargs
     kinds = [run.quantization_config, options.get("quantization_config"), getattr(config, "quantization_config", None)]
     named = [
         one.get("quant_method") if isinstance(one, Mapping) else getattr(one, "quant_method", "") for one in kinds
@@ -296,7 +296,7 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
 
 def _without_weights(run: Run, config: PretrainedConfig) -> Any:
     """The model that an iteration trains, on the device that has no memory."""
-    options = run.args.model_init_kwargs or {}
+    options = run.args.model_kwargs
     attention = options.get("attn_implementation")
     known = {"attn_implementation": attention} if attention and "/" not in str(attention) else {}
     trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))

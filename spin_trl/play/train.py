@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from pathlib import Path
 
 from accelerate import PartialState
 from transformers import PrinterCallback
 
 from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
 from ..errors import RunDirectoryError, SpinError
 from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
@@ -46,7 +46,7 @@ def train(run: Run, iteration: int) -> None:
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
     trainer.add_callback(ReportSteps(run.progress))
     # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
-    checkpoint = latest(Path(args.output_dir), args.world_size)
+    checkpoint = latest(output_folder(args), args.world_size)
     training_started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
@@ -118,7 +118,7 @@ def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:
     trainer.save_model(str(unfinished))
     trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
     if state.is_main_process:
-        shutil.copyfile(Path(trainer.args.output_dir) / "README.md", unfinished / "README.md")
+        shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
         if run.peft_config is not None and run.play.lora_opponent == "merge":
             merge_adapter(unfinished, run.args)
         replace_folder(unfinished, folder)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from trl import DPOTrainer
+from transformers import PreTrainedModel
+from trl import DPOConfig, DPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from ..config.checks import as_mapping
 from ..config.iteration import SPINConfig
+from ..models.adapters import Policy
 from ..models.forward.obstacles import AUXILIARY_LOSS
 from ..models.forward.shared_prefix import SharedPrefix
 from ..models.forward.third_response import PROTO_PREFIX as BRANCH
@@ -36,10 +39,14 @@ OTHERS = "others_in_step"
 class ObjectiveTrainer(DPOTrainer):
     """`DPOTrainer` whose `loss_type` also takes the objectives of [`objectives.registry`]. Arguments are DPOTrainer's."""
 
+    args: DPOConfig
+    model: Policy
     loss_types: list[str]
     loss_weights: list[float]
     train_dataset: Any
+    eval_dataset: Any
     data_collator: Any
+    _signature_columns: list[str]  # type: ignore[assignment]  # Trainer's type is that of its first value, None
     _shared_prefix: SharedPrefix | None = None
     _lays_out = False
 
@@ -163,11 +170,13 @@ class ObjectiveTrainer(DPOTrainer):
             real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
         else:
             real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
+        policy = cast(PreTrainedModel, self.model)  # TRL asks for no adapter around it, and takes one
+        checkpointing = as_mapping("gradient_checkpointing_kwargs", self.args.gradient_checkpointing_kwargs)
         rows = inputs | with_labels(inputs)
         del rows["completion_mask"]
         with (
             torch.no_grad(),
-            disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs),
+            disable_gradient_checkpointing(policy, checkpointing),
             self.compute_loss_context_manager(),
             self._unique_tokens(everything),
         ):

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners._buffer_dict import BufferDict
 from peft.utils.other import ModulesToSaveWrapper
 from trl.trainer.utils import use_adapter
@@ -100,15 +100,14 @@ def initialised_plainly(model: Any) -> Iterator[None]:
     loaded. A copy of the adapter with the same configuration would take out others.
     """
     config = model.peft_config.get("default") if isinstance(model, PeftModel) else None
-    before = getattr(config, "init_lora_weights", None)
-    if not isinstance(before, str):
+    if not isinstance(config, LoraConfig) or not isinstance(before := config.init_lora_weights, str):
         yield
         return
-    config.init_lora_weights = True  # type: ignore[union-attr]
+    config.init_lora_weights = True
     try:
         yield
     finally:
-        config.init_lora_weights = before  # type: ignore[union-attr]
+        config.init_lora_weights = before
 
 
 def align_frozen_adapter(model: PeftModel) -> None:
@@ -208,7 +207,8 @@ def without_frozen_adapter(model: torch.nn.Module) -> Iterator[None]:
         yield
         return
     others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
-    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=others)
+    # Trainer calls the method, and names no adapters.
+    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=others)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
 from ..data.keys import hash_of, rows_digest
 from ..data.template.pair_template import PairTemplate
 from ..errors import GenerationsError
@@ -53,7 +54,7 @@ def answer_in_training(
         The store. What an interrupted call left is found by a name that is its own for every model and setting.
     """
     sampling = Sampling.from_args(args)
-    folder = Path(args.output_dir) / "generations"
+    folder = output_folder(args) / "generations"
     definitions = (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,)
     for definition in definitions:  # what version 0.1.0 left is found by its own name, too
         digests: dict[str, Any] = {
@@ -74,7 +75,7 @@ def answer_in_training(
             store,
             sampling,
             iteration=0,
-            disable_progress=args.disable_tqdm,
+            disable_progress=bool(args.disable_tqdm),
             description=f"Generating ({name})",
             **digests,
         )

@@ -10,7 +10,6 @@ from typing import Any
 from datasets import Dataset
 from transformers import (
     DataCollatorForSeq2Seq,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
@@ -18,17 +17,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..models.adapters import Policy
 from ..run.directory import replace_folder
 
 
 def train_supervised(
-    model: PreTrainedModel,
+    model: Policy,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     args: TrainingArguments,
     max_length: int | None,
     callbacks: Sequence[TrainerCallback] = (),
-) -> PreTrainedModel:
+) -> Policy:
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
     Args:
@@ -59,10 +59,10 @@ def train_supervised(
     return model
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a model and its tokenizer, whole or not at all."""
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(unfinished)
+    model.save_pretrained(str(unfinished))
     tokenizer.save_pretrained(unfinished)
     replace_folder(unfinished, folder)

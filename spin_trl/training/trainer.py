@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from transformers import (
     BitsAndBytesConfig,
@@ -34,6 +33,7 @@ from trl import DPOConfig
 from trl.trainer.utils import get_config_model_id, hash_module
 
 from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
 from ..data.bad_rows import BadRows
 from ..data.columns import as_preference, is_preference, is_sft
 from ..data.keys import rows_digest
@@ -45,7 +45,7 @@ from ..files import DEFINITION, definition_of
 from ..generation.source import GenerationSource, read_generations, read_proto
 from ..generation.store import Generations, GenerationStore
 from ..lineage import complete_card
-from ..models.adapters import is_adapter, output_layer_refusals
+from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
@@ -103,7 +103,6 @@ class SPINTrainer(ObjectiveTrainer):
     _tag_names = ["trl", "dpo", "spin"]
     _name = "SPIN"
     _ready = False  # the parent's constructor has finished
-    eval_dataset: Any
     _paper = {
         "title": "Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models",
         "id": "2401.01335",
@@ -171,25 +170,26 @@ class SPINTrainer(ObjectiveTrainer):
         """What the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...)."""
         self.opponent_seconds = 0.0
         """Seconds spent on the opponent's log-probabilities, where they are computed once."""
-        continues_adapter = not isinstance(model, str) and is_peft_model(model)
         if self._self_play:
             known = check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
             args = copy.copy(known)
             if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
                 processing_class = processing_class or load_tokenizer(model, args)
                 model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
-                continues_adapter = True
             # For a stream none can be computed beforehand; adapters can do without, and are switched at every step.
-            adapters = peft_config is not None or continues_adapter
+            adapters = peft_config is not None or has_adapter(model)
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
         elif generations is not None or proto is not None:
             raise DataError(
                 "`generations` and `proto` belong to an SFT dataset, but `train_dataset` is not one: its columns are "
                 f"{getattr(train_dataset, 'column_names', None)}."
             )
-        if continues_adapter and ref_model is None:
-            opponent.drop_frozen_adapter(model)
-        unrounded = opponent.trainable_adapters(model) if continues_adapter and self._self_play else {}
+        unrounded: dict[str, torch.Tensor] = {}
+        if has_adapter(model):
+            if ref_model is None:
+                opponent.drop_frozen_adapter(model)
+            if self._self_play:
+                unrounded = opponent.trainable_adapters(model)
         with opponent.initialised_plainly(model):
             super().__init__(
                 model=model,
@@ -206,13 +206,13 @@ class SPINTrainer(ObjectiveTrainer):
                 peft_config=peft_config,
             )
         keep_differentiable(self.model)
-        if is_peft_model(self.model):
+        if has_adapter(self.model):
             refuse_unplayable(output_layer_refusals(self.model))
             opponent.fit_adapters(
                 self.model,
                 in_float32=self.args.fp16 or self._self_play,
                 align=self.ref_model is None,
-                autocast=self.args.fp16 or self.args.bf16,
+                autocast=self.args.fp16 or bool(self.args.bf16),
                 unrounded=unrounded,
             )
             # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
@@ -222,10 +222,10 @@ class SPINTrainer(ObjectiveTrainer):
         self._ready = True
         if self._self_play:
             name = f"the model {get_config_model_id(self.model.config)!r}"
-            rows = len(self.train_dataset) if self.args.train_on_turn != "all" else math.inf
+            rows = len(self.train_dataset) if self._settings.train_on_turn != "all" else math.inf
             processes = self.accelerator.num_processes
             refuse_unplayable(
-                [*of_positions(self.model.config, self.args, name), *of_batches(self.args, rows, processes)]
+                [*of_positions(self.model.config, self._settings, name), *of_batches(self._settings, rows, processes)]
             )
             is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
             lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
@@ -234,6 +234,12 @@ class SPINTrainer(ObjectiveTrainer):
             self._for_each_dataset(self._rows)
             if self._given is not None:
                 self._for_each_dataset(self._with_opponent)
+
+    @property
+    def _settings(self) -> SPINConfig:
+        """`args` of a trainer that self-plays, which has completed TRL's own."""
+        assert isinstance(self.args, SPINConfig)
+        return self.args
 
     # ---- datasets -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +253,7 @@ class SPINTrainer(ObjectiveTrainer):
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._is_given_pairs(dataset) or "sample" in dataset.column_names:
             return super()._precompute_ref_logps(dataset, name, batch_size)
-        if self.is_fsdp_enabled and not self._terms.reference_free and not is_peft_model(self.model):
+        if self.is_fsdp_enabled and not self._terms.reference_free and not has_adapter(self.model):
             # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
             self._check_fsdp_start()
             return self._with_opponent(self._rows(dataset, name), name)
@@ -278,7 +284,9 @@ class SPINTrainer(ObjectiveTrainer):
 
     def _template_by(self, definition: int) -> PairTemplate:
         """The template with the EOS ids that a definition of its digest counts."""
-        return PairTemplate(self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self.args.template_kwargs)
+        return PairTemplate(
+            self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self._settings.template_kwargs
+        )
 
     @functools.cached_property
     def _eos_ids(self) -> dict[int, list[int]]:
@@ -296,7 +304,7 @@ class SPINTrainer(ObjectiveTrainer):
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names):
             return dataset
-        args = self.args
+        args = self._settings
         fits = args.max_length if args.truncation_mode == "keep_start" else None
         with self.accelerator.main_process_first():
             rows = prepare(
@@ -338,11 +346,11 @@ class SPINTrainer(ObjectiveTrainer):
             return rows
         generations = self._generations(rows, name)
         prefix = "" if name == "train" else f"{name}/"
-        pairs, self.pair_counts[name] = pair(rows, generations, self.args, prefix)
+        pairs, self.pair_counts[name] = pair(rows, generations, self._settings, prefix)
         proto = self._proto(rows, name)
         self.data_collator = self_play_collator(self.data_collator, generations, prefix, proto)
         with self.accelerator.main_process_first():
-            pairs = on_disk(pairs, Path(self.args.output_dir) / "pairs")
+            pairs = on_disk(pairs, output_folder(self.args) / "pairs")
         if not (precompute and self.precompute_ref_logps):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
@@ -399,7 +407,7 @@ class SPINTrainer(ObjectiveTrainer):
             self.accelerator.unwrap_model(self.model),
             rows,
             name,
-            args=self.args,
+            args=self._settings,
             template=self.pair_template,
             tokenizer=self._tokenizer,
             accelerator=self.accelerator,
@@ -422,7 +430,7 @@ class SPINTrainer(ObjectiveTrainer):
             self._for_each_dataset(self._with_opponent)
         if resume_from_checkpoint is True:
             # Checkpoints of a trainer that writes no manifests are left to Trainer's own search.
-            found = checkpoint.latest(Path(self.args.output_dir), self.args.world_size)
+            found = checkpoint.latest(output_folder(self.args), self.args.world_size)
             resume_from_checkpoint = str(found) if found is not None else True
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -458,7 +466,7 @@ class SPINTrainer(ObjectiveTrainer):
             and "sample" not in test_dataset.column_names
             and not self._is_given_pairs(test_dataset)
         ):
-            if self._opponent_is_ours and self.state.global_step > 0 and not is_peft_model(self.model):
+            if self._opponent_is_ours and self.state.global_step > 0 and not has_adapter(self.model):
                 raise RecipeError(
                     "Human responses can't be predicted on after training: full fine-tuning keeps no opponent that could "
                     "answer their prompts. Predict before training, or pass the dataset as `eval_dataset` to the "
@@ -472,7 +480,7 @@ class SPINTrainer(ObjectiveTrainer):
         self._adapter_is_new = False
         if self._terms.needs_proto and not self._first_answers:
             self._first_answers = dict(self._answers)
-        if is_peft_model(self.model):
+        if has_adapter(self.model):
             opponent.freeze_adapter(self.model)
         if self.precompute_ref_logps:
             self._precompute_model_hash = hash_module(self.model)
@@ -482,8 +490,8 @@ class SPINTrainer(ObjectiveTrainer):
         return (
             self._opponent_is_ours
             and not self._terms.reference_free
-            and self.args.check_opponent
-            and self.args.disable_dropout
+            and self._settings.check_opponent
+            and self._settings.disable_dropout
             and self.ld_alpha is None
             and self.model.training
             and self.state.global_step == 0
@@ -504,11 +512,11 @@ class SPINTrainer(ObjectiveTrainer):
         ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own
         with opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext():
             super()._save(output_dir, state_dict)
-        if self._self_play and is_peft_model(self.model):
+        if self._self_play and has_adapter(self.model):
             # A folder with an adapter says by itself what ends a response: its base model may name other ids.
             ids = self._eos_ids[2]
             GenerationConfig(eos_token_id=ids, pad_token_id=self._tokenizer.pad_token_id).save_pretrained(
-                output_dir or self.args.output_dir
+                output_dir or output_folder(self.args)
             )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -518,10 +526,10 @@ class SPINTrainer(ObjectiveTrainer):
         if self.accelerator.is_main_process:
             checkpoint.write_manifest(folder, self.args.world_size)
 
-    def create_model_card(
+    def create_model_card(  # type: ignore[override]  # TRL's has these parameters, which aren't Trainer's
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
         """Write the model card; where training started from a local folder, with that folder's own base model."""
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
-            complete_card(Path(self.args.output_dir) / "README.md", get_config_model_id(self.model.config))
+            complete_card(output_folder(self.args) / "README.md", get_config_model_id(self.model.config))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -17,6 +17,7 @@ from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
+from ..config.checks import as_mapping
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..counts import agreeing, counted
@@ -46,7 +47,7 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
         *_noise(args),
         *_ranges(args),
         *_offloading(args),
-        *_loading(args.model_init_kwargs or {}),
+        *_loading(args.model_kwargs),
         *trackers(args.report_to or []),
         *_optimizer(args, model),
         *_scheduler(args),
@@ -278,7 +279,8 @@ def _optimizer(args: SPINConfig, model: torch.nn.Module | None) -> list[str]:
     if model is None and any(part in name for part in _NEEDS_MODEL):
         model = torch.nn.Sequential(torch.nn.Linear(1, 1))  # enough to see whether its package is installed
     try:
-        cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        # Any module does, though its type asks for one of transformers'.
+        cls, options = Trainer.get_optimizer_cls_and_kwargs(args, cast(Any, model))
         if not {"params", "model", "optimizer_dict"} & set(options):
             cls([torch.nn.Parameter(torch.zeros(1))], **options)
     except Exception as error:  # every optimiser's package has its own
@@ -298,7 +300,7 @@ def _scheduler(args: SPINConfig) -> list[str]:
             optimizer=optimizer,
             num_warmup_steps=args.get_warmup_steps(10),
             num_training_steps=10,
-            scheduler_specific_kwargs=dict(options or {}),
+            scheduler_specific_kwargs=as_mapping("lr_scheduler_kwargs", options) or {},
         )
     except Exception as error:
         said = f" with `lr_scheduler_kwargs` {options!r}" if options else ""

@@ -179,7 +179,7 @@ class PairTemplate:
     def _encode_text(self, prompt: str, response: str) -> EncodedPair:
         whole, start = (self._with_special(text) for text in (prompt + response, prompt))
         # Some tokenizers end every text with EOS; a prompt goes on.
-        if start and start[-1] in self.eos_ids and not prompt.endswith(self.tokenizer.decode(start[-1:])):
+        if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
             start = start[:-1]
         real = self._behind(start, whole, response)
         if any(token in self.eos_ids for token in real[:-1]):

@@ -131,10 +131,10 @@ def attend(
 
     kwargs.pop("is_causal", None)
     kwargs.pop("sliding_window", None)
-    trunk = [gather(tokens, layout.trunk) for tokens in (query, key, value)]
+    trunk = gather(query, layout.trunk), gather(key, layout.trunk), gather(value, layout.trunk)
     results = [sdpa_attention_forward(module, *trunk, None, is_causal=True, **kwargs)[0]]
     if layout.queries.numel():
-        branches = [gather(query, layout.queries), gather(key, layout.keys), gather(value, layout.keys)]
+        branches = gather(query, layout.queries), gather(key, layout.keys), gather(value, layout.keys)
         results.append(sdpa_attention_forward(module, *branches, rows.mask, is_causal=False, **kwargs)[0])
     joined = torch.cat([result.flatten(0, 1) for result in results])
     return joined.index_select(0, layout.places)[None], None

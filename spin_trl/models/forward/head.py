@@ -29,8 +29,8 @@ def labelled_positions(backbone: torch.nn.Module, scored: torch.Tensor) -> Itera
     """
 
     def select(module: torch.nn.Module, inputs: object, output: ModelOutput) -> ModelOutput:
-        states = output.last_hidden_state.flatten(0, 1)
-        output.last_hidden_state = states.index_select(0, scored.to(states.device))[None]
+        states = output["last_hidden_state"].flatten(0, 1)
+        output["last_hidden_state"] = states.index_select(0, scored.to(states.device))[None]
         return output
 
     handle = backbone.register_forward_hook(select)
