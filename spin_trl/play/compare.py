@@ -163,10 +163,11 @@ class Comparison:
                     f"`--arm_settings` gives {name!r} a {other[0]!r} of its own. An arm may have its own "
                     f"{', '.join(sorted(OF_AN_ARM | own))}; all else is the same for all arms."
                 )
-            if self.supervised and name == self.arms[0].name and not set(settings) <= own | {"learning_rate"}:
+            stepping = [setting for setting in settings if setting not in own | {"learning_rate"}]
+            if self.supervised and name == self.arms[0].name and stepping:
                 raise RecipeError(
-                    f"The supervised arms step as the first arm does, so {name!r} can't have its own optimiser beside them. "
-                    "Put another arm first."
+                    f"`--arm_settings` gives {name!r} a {stepping[0]!r} of its own, but the supervised arms "
+                    f"({', '.join(arm.name for arm in self.supervised)}) step as the first arm does. Put another arm first."
                 )
 
     def _read(self, arm: Arm, arguments: Sequence[str]) -> Recipe:

@@ -349,7 +349,10 @@ class SelfPlay:
             origin = {"origin": model_origin(name).as_dict()} if name else {}
             run.journal.append(Step.GIVEN, START, digest=found, **origin)
         elif known["digest"] != found:
-            raise RunDirectoryError(f"{self.directory.path} was started from another model than the one given now.")
+            raise RunDirectoryError(
+                f"{self.directory.path} was started from another `model` than the one given now. Pass that one, or use "
+                "another `run_dir`."
+            )
 
 
 def _scorer(scorer: Any) -> Scorer | None:

@@ -21,6 +21,7 @@ sys.path.append(str(ROOT / "benchmarks"))  # behind everything: its files have n
 from gpu_checks import check as checks
 from gpu_checks import runner
 from gpu_checks.check import Check, Session
+from messages import names
 
 
 def measures(value: float) -> Callable[[Session], None]:
@@ -91,8 +92,8 @@ def test_each_check_fails_alone(tmp_path: Path) -> None:
         "gone": "raised",
         "last": "finished",
     }
-    assert ended["killed"]["reason"] == "by SIGKILL"
-    assert re.fullmatch(r"it was ended after [123] s", ended["slow"]["reason"])  # 2 of 92 shares of at most 120 s
+    assert names(ended["killed"]["reason"], "SIGKILL")
+    assert re.search(r"\b[123] s\b", ended["slow"]["reason"])  # 2 of 92 shares of at most 120 s
     assert ended["broken"]["reason"] == "ValueError: the logits are NaN"
     assert "no such recipe" in ended["gone"]["reason"]
     first = lines_of(tmp_path, "first")[0]
@@ -128,9 +129,10 @@ def test_what_a_check_needs_is_named(tmp_path: Path) -> None:
         Check("package", "", measures(1.0), 30, (checks.Package("no_such_package"),)),
     ]
     assert runner.play(chosen, tmp_path, minutes=1, tiny=True)
-    reasons = [line["reason"] for line in results(tmp_path) if "reason" in line]
-    assert reasons == ["there is no GPU", "no_such_package is not installed"]
-    assert "gpu: all of it: not on this device: there is no GPU" in table(tmp_path)
+    gpu, package = (line["reason"] for line in results(tmp_path) if "reason" in line)
+    assert names(gpu, "GPU")
+    assert names(package, "no_such_package")
+    assert f"gpu: all of it: not on this device: {gpu}" in table(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_the_largest_of_values_is_nan_if_one_is(values: list[float], expected: f
 
 def test_without_a_gpu_real_shapes_are_not_played(tmp_path: Path) -> None:
     real = Session("one", tmp_path / "results", tmp_path, tiny=False, on_gpu=False)
-    assert checks.gpu_or_tiny(real) == "there is no GPU (`--tiny` plays small shapes)"
+    assert names(str(checks.gpu_or_tiny(real)), "GPU", "`--tiny`")
     assert checks.gpu_or_tiny(dataclasses.replace(real, tiny=True)) is None
     assert checks.gpu_or_tiny(dataclasses.replace(real, on_gpu=True)) is None
 

@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 
+from messages import refused
 from spin_trl.errors import RecipeError
 from spin_trl.evaluation.benchmarks import SUITES, Benchmark, average, check_tasks, chosen, scores
 
@@ -157,5 +158,5 @@ def test_other_shots_replace_those_of_the_suite():
 
 @pytest.mark.parametrize(("name", "near"), [("gsm9k", "gsm8k"), ("iris_tem", "iris_ten")])
 def test_a_task_that_is_unknown_is_named_with_the_nearest(name, near):
-    with pytest.raises(RecipeError, match=f"no task '{name}'; did you mean '{near}'?"):
+    with refused(RecipeError, "`--tasks`", repr(name), repr(near)):
         check_tasks(["hellaswag", name], ["hellaswag", "gsm8k"])

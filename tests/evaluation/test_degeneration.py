@@ -2,6 +2,7 @@
 
 import pytest
 
+from messages import names
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.evaluation.degeneration import (
     SIGNS,
@@ -100,27 +101,29 @@ def test_healthy_answers_are_not_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("name", "value", "parts"),
     [
-        ("empty", 0.3, "30 % of the answers are empty"),
-        ("truncated", 0.6, "60 % of the answers were cut before their end"),
-        ("repetition", 0.25, "answers repeat themselves: 25 % more of their phrases than in real responses"),
-        ("distinct", 0.4, "answers are alike: 40 % of the variety of real responses"),
-        ("short", 0.2, "answers are 0.2 times as long as real responses"),
-        ("long", 4.2, "answers are 4.2 times as long as real responses"),
-        ("odd_characters", 0.08, "8 % of the answers' characters are far more frequent than in real responses"),
-        ("copies", 0.5, "50 % more of the answers than of the real responses stand in the training data"),
+        ("empty", 0.3, ("30 %", "empty")),
+        ("truncated", 0.6, ("60 %", "cut")),
+        ("repetition", 0.25, ("25 %", "phrases")),
+        ("distinct", 0.4, ("40 %", "variety")),
+        ("short", 0.2, (0.2, "long")),
+        ("long", 4.2, (4.2, "long")),
+        ("odd_characters", 0.08, ("8 %", "characters")),
+        ("copies", 0.5, ("50 %", "training data")),
     ],
 )
 def test_every_sign_warns_beyond_its_threshold_and_stops_beyond_the_other(
-    name: str, value: float, message: str
+    name: str, value: float, parts: tuple[object, ...]
 ) -> None:
     """Alone; not at all where it is switched off, nor where its threshold is moved; and it stops only if so set."""
     figures = {**HEALTHY, SIGNS[name].figure: value}
-    assert findings(figures, {}, {}) == [Finding(name, message, stops=False)]
+    (warning,) = findings(figures, {}, {})
+    assert (warning.name, warning.stops) == (name, False)
+    assert names(warning.message, *parts)
     assert findings(figures, {name: None}, {}) == []
     moved = value - 0.01 if SIGNS[name].low else value + 0.01
     assert findings(figures, {name: moved}, {}) == []
-    assert findings(figures, {}, {name: moved}) == [Finding(name, message, stops=False)]
+    assert findings(figures, {}, {name: moved}) == [warning]
     beyond = value + 0.01 if SIGNS[name].low else value - 0.01
-    assert findings(figures, {name: None}, {name: beyond}) == [Finding(name, message, stops=True)]
+    assert findings(figures, {name: None}, {name: beyond}) == [Finding(name, warning.message, stops=True)]

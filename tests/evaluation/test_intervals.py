@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from messages import refused
 from spin_trl.evaluation.intervals import Difference, Interval, mean_and_error, of_difference, of_mean
 
 SAMPLES = 1000
@@ -52,9 +53,9 @@ def test_other_means_have_students_interval() -> None:
 
 
 def test_no_values_have_no_interval() -> None:
-    with pytest.raises(ValueError, match="no values"):
+    with refused(ValueError, "values"):
         of_mean([])
-    with pytest.raises(ValueError, match="2 values can't be compared with 1"):
+    with refused(ValueError, "2 values", 1):
         of_difference([1.0, 0.0], [1.0])
 
 

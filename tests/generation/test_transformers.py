@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, MambaC
 
 import known_models
 import tiny
+from messages import refused
 from spin_trl.generation.engine import Sampling
 from spin_trl.generation.transformers import TransformersEngine
 
@@ -303,7 +304,7 @@ def test_nothing_changes_when_generation_fails() -> None:
 
     handle = model.model.register_forward_hook(out_of_memory)
     state = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with refused(RuntimeError, "memory"):
         TransformersEngine(model, [1], PAD).generate(prompts(2), SAMPLED, seed=0)
     handle.remove()
     assert model.training

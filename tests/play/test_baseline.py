@@ -11,6 +11,7 @@ from datasets import load_from_disk
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from messages import refused
 from runs import build, entry, logp, steps, tensors, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play import baseline
@@ -119,7 +120,7 @@ def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
     """Asked for before the iteration has been trained, it can't know how many steps to take."""
     run = build(llama_folder, baseline="sft")
     run.run_phase("generate", 0)
-    with pytest.raises(RunDirectoryError, match="needs the train phase of iteration-0"):
+    with refused(RunDirectoryError, "baseline phase", "iteration 0", "train phase", "iteration-0"):
         run.run_phase("baseline", 0)
 
 
@@ -203,7 +204,5 @@ def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: P
     run = build(llama_folder, num_iterations=1, baseline="sft")
     for phase in ("start", "generate", "train"):
         run.run_phase(phase, 0)
-    with pytest.raises(
-        RunDirectoryError, match="baseline phase of iteration 0 needs the evaluate phase of iteration-0"
-    ):
+    with refused(RunDirectoryError, "baseline phase", "iteration 0", "evaluate phase", "iteration-0"):
         run.run_phase("baseline", 0)

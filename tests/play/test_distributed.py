@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 import runs
+from messages import names
 from spin_trl.cli import main
 from spin_trl.cli.session import session_of
 from spin_trl.run.directory import RunDirectory
@@ -148,7 +149,7 @@ def test_a_process_that_dies_ends_the_run_and_nobody_waits_for_it(
     recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
     done = accelerate(tmp_path, "run", str(recipe))  # which waits for seven minutes at most
     assert done.returncode != 0
-    assert said in done.stderr
+    assert names(done.stderr, said)
     assert runs.steps(tmp_path / "run")[-1] == ("generate", "iteration-0")
     if "SIGKILL" in said:
         monkeypatch.delenv("DYING_RANK")
@@ -201,7 +202,7 @@ def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) ->
     session.run()
     said = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
     assert re.search(r"iteration-0: train, [1-9]\d* of 180 steps, [\d.]+/s, 0:\d\d left", said)
-    assert "of 12 generated responses were cut" in said
+    assert names(said, "of 12 generated", "`max_new_tokens`")
     assert "%|" not in said
     assert yaml.safe_load((tmp_path / "run/recipe.yaml").read_text(encoding="utf-8"))["disable_tqdm"] is False
 
@@ -215,8 +216,8 @@ def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_pa
     (generations / "generations.json").write_text("{}", encoding="utf-8")
     assert main(["run", str(recipe), "--accelerate_config", str(config)]) == 1
     errors = capfd.readouterr().err
-    assert "is no manifest of generations" in errors, errors
-    assert "The generate phase of iteration 0 ended with exit code 1" in errors
+    assert names(errors, "generations.json", "manifest"), errors
+    assert names(errors, "generate phase", "iteration 0", "exit code 1"), errors
 
 
 def test_a_third_branch_and_the_weights_of_a_step_are_the_same_under_ddp(tmp_path, llama_folder) -> None:

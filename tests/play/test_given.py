@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import runs
 import tiny
+from messages import refused
 from spin_trl.errors import RecipeError
 from spin_trl.models.adapters import base_of, is_adapter
 from spin_trl.models.digest import digest
@@ -56,5 +57,5 @@ def test_a_base_that_was_changed_in_memory_is_kept_as_it_is(tmp_path: Path) -> N
 
 def test_an_adapter_of_another_name_is_refused(tmp_path: Path) -> None:
     model = get_peft_model(tiny.model(), LoraConfig(**LORA), adapter_name="sft")
-    with pytest.raises(RecipeError, match=r"\['sft'\].*named 'default'"):
+    with refused(RecipeError, "`model`", "['sft']", "'default'"):
         runs.build(model, tmp_path / "run", processing_class=tiny.tokenizer()).run()

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
 
 import tiny
+from messages import names
 from runs import build
 from spin_trl.play.rehearse import OWN, USUAL_SETTINGS, config_of, processes_of, reasons, rehearse
 from spin_trl.run.run import Run
@@ -34,16 +35,16 @@ def said(run: Run) -> str:
 def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) -> None:
     """Of a run that has trained its first iteration, what depends on model and data has been shown to work."""
     run = run_of(llama_folder, neftune_noise_alpha=5.0, max_length=513)
-    assert "neftune" in said(run)
-    assert "513" in said(run)
+    assert names(said(run), "`neftune_noise_alpha`", 5)
+    assert names(said(run), 513)
     run.directory.ownership.claim()
     run.journal.append("train", "iteration-0")
-    assert "neftune" in said(run)
-    assert "513" not in said(run)
+    assert names(said(run), "`neftune_noise_alpha`", 5)
+    assert not names(said(run), 513)
     run.journal.append("train", "iteration-1")
     assert said(run) == ""
     run.play.existing_run = "overwrite"  # it begins anew
-    assert "513" in said(run)
+    assert names(said(run), 513)
 
 
 def test_a_reason_that_has_a_name_is_not_repeated_by_the_trainer(
@@ -52,7 +53,7 @@ def test_a_reason_that_has_a_name_is_not_repeated_by_the_trainer(
     monkeypatch.setattr("spin_trl.play.rehearse.rehearse", lambda *_: ["rehearsed"])
     assert reasons(run_of(llama_folder), ROWS, 1) == ["rehearsed"]
     (reason,) = reasons(run_of(llama_folder, neftune_noise_alpha=5.0), ROWS, 1)
-    assert "neftune" in reason
+    assert names(reason, "`neftune_noise_alpha`", 5)
 
 
 def test_batches_are_counted_over_processes_and_where_rows_are_known(
@@ -62,7 +63,7 @@ def test_batches_are_counted_over_processes_and_where_rows_are_known(
     monkeypatch.setattr("spin_trl.play.rehearse.rehearse", lambda *_: [])
     run = run_of(llama_folder, dataloader_drop_last=True)
     assert reasons(run, 4, 1) == []
-    assert "`dataloader_drop_last` leaves nothing" in reasons(run, 4, 2)[0]
+    assert names(reasons(run, 4, 2)[0], "`dataloader_drop_last`", "4 pairs", "2 processes")
     run.args.train_on_turn = "all"
     assert reasons(run, 4, 2) == []
 
@@ -105,21 +106,21 @@ def test_a_model_without_a_configuration_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "part"),
     [
         ({}, None),
-        ({"pad_token": "[X]"}, "pad_token"),
-        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "The model can't be loaded as set"),
-        ({"peft_config": LoraConfig(r=4, target_modules=["q_prog"], task_type="CAUSAL_LM")}, "q_prog"),
+        ({"pad_token": "[X]"}, "`pad_token`"),
+        ({"model_init_kwargs": {"attn_implementation": "flash_attention_2"}}, "FlashAttention2"),
+        ({"peft_config": LoraConfig(r=4, target_modules=["q_prog"], task_type="CAUSAL_LM")}, "'q_prog'"),
     ],
     ids=["usual", "token", "attention", "layer"],
 )
 def test_what_is_refused_for_a_model_is_known_without_its_weights(
-    settings: dict[str, Any], reason: str | None, llama_folder: Path
+    settings: dict[str, Any], part: str | None, llama_folder: Path
 ) -> None:
     run = run_of(llama_folder, **settings)
     found = rehearse(run, config_of(run))
-    assert found == [] if reason is None else reason in found[0]
+    assert found == [] if part is None else names(found[0], part)
 
 
 def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None:

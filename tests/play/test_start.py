@@ -9,6 +9,7 @@ from datasets import Dataset, load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from messages import refused
 from runs import ROWS, build, entry, logp, steps, weights
 from spin_trl.config.start import StartConfig
 from spin_trl.errors import DataError, RecipeError
@@ -124,16 +125,16 @@ def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     """Width and heads have to go together; the message has both."""
-    with pytest.raises(RecipeError, match=r"`start_hidden_size` \(30\) must be a multiple of `start_num_heads` \(4\)"):
+    with refused(RecipeError, "`start_hidden_size`", 30, "`start_num_heads`", 4):
         StartConfig(start_hidden_size=30, start_num_heads=4)
-    with pytest.raises(RecipeError, match="`start_tokenizer` is 'words'"):
+    with refused(RecipeError, "`start_tokenizer`", "'words'"):
         StartConfig(start_tokenizer="words")
 
 
 def test_data_that_can_not_be_used_leaves_no_start() -> None:
     """The row is named before anything is trained."""
     rows = [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}]
-    with pytest.raises(DataError, match=r"Row 1 .*completion is empty"):
+    with refused(DataError, "Row 1", "completion", "`bad_rows: skip`"):
         from_scratch(train_dataset=Dataset.from_list(rows)).run()
     assert not Path("run/start/model").exists()
     assert not Path("run/journal.jsonl").exists()

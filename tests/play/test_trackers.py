@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from messages import names
 from runs import build, journal
 from spin_trl.play import loop, trackers
 
@@ -130,13 +131,13 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     """Its server may be away for an hour; the run goes on for a week."""
 
     def away(self: Any) -> None:
-        raise ConnectionError("no route to host")
+        raise ConnectionError("10.0.0.1:6006")
 
     monkeypatch.setattr("accelerate.tracking.TensorBoardTracker.start", away)
     with caplog.at_level(logging.WARNING):
         result = build(llama_folder, report_to="tensorboard", num_iterations=1).run()
     assert result.best_stage
-    assert "Held-out figures were not reported to tensorboard: no route to host" in caplog.text
+    assert any(names(message, "tensorboard", "10.0.0.1:6006") for message in caplog.messages)
 
 
 def test_a_tracker_without_a_way_there_is_named(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,7 +146,7 @@ def test_a_tracker_without_a_way_there_is_named(llama_folder: Path, caplog: pyte
     run.state.args.report_to = ["codecarbon"]
     with caplog.at_level(logging.WARNING):
         trackers.track(run.state, 0)
-    assert "Held-out figures can't be reported to codecarbon" in caplog.text
+    assert any(names(message, "codecarbon", "accelerate") for message in caplog.messages)
 
 
 @pytest.mark.parametrize(("name", "closed"), [("run-iteration-0", True), ("somebody else's", False), (None, False)])

@@ -11,6 +11,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 import runs
+from messages import names
 from spin_trl.config import shipped
 
 CONFIGS = shipped.accelerate_configs()
@@ -179,7 +180,7 @@ def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
     """And submits nothing."""
     done = submit()
     assert done.returncode == 2
-    assert "NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS" in done.stderr
+    assert names(done.stderr, "NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS")
     assert not (slurm / "submitted").exists()
 
 

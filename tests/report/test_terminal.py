@@ -12,6 +12,7 @@ from rich.table import Table
 
 import runs
 import spin_trl
+from messages import names
 from spin_trl.cli import main
 from spin_trl.report import terminal
 
@@ -82,7 +83,7 @@ def test_an_error_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / HOSTILE).write_text("a: [", encoding="utf-8")
     assert main(["run", str(tmp_path / HOSTILE)]) == 2
     shown = capsys.readouterr().err
-    assert f"{HARMLESS} is not valid YAML" in shown
+    assert names(shown, HARMLESS, "YAML")
     assert "\x1b" not in shown
 
 

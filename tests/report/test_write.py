@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from made_up import key, record, sample, stage, write_run
+from messages import refused
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.errors import RunDirectoryError
@@ -229,7 +230,7 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0"))
     before = write_report(RunDirectory(path)).read_bytes()
     monkeypatch.setattr("pathlib.Path.write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
-    with pytest.raises(OSError, match="full"):
+    with refused(OSError, "full"):
         write_report(RunDirectory(path))
     assert (path / "report.html").read_bytes() == before
 
@@ -245,20 +246,19 @@ def test_a_run_that_is_overwritten_loses_its_report(tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "parts"),
     [
-        ("recipe.yaml", None, ["is no run directory", "recipe.yaml"]),
-        ("recipe.yaml", "a: [", ["recipe.yaml can't be read"]),
-        ("recipe.yaml", "- a", ["holds no settings"]),
-        ("start/metrics.json", "{", ["a file that can't be read"]),
-        ("start/samples.jsonl", '{"key": "a"}\n{"key"', ["samples.jsonl, line 2", "not valid JSON"]),
-        ("start/samples.jsonl", "[1]\n", ["samples.jsonl, line 1 is no sample"]),
+        ("recipe.yaml", None, ["run directory", "recipe.yaml"]),
+        ("recipe.yaml", "a: [", ["recipe.yaml", "line 1, column 5"]),
+        ("recipe.yaml", "- a", ["recipe.yaml", "settings"]),
+        ("start/metrics.json", "{", ["start/metrics.json", "line 1 column 2"]),
+        ("start/samples.jsonl", '{"key": "a"}\n{"key"', ["start/samples.jsonl, line 2", "JSON"]),
+        ("start/samples.jsonl", "[1]\n", ["start/samples.jsonl, line 1", "`key`"]),
     ],
 )
 def test_a_file_that_can_not_be_read_is_named(tmp_path, file, content, parts):
     path = write_run(tmp_path / "run", record(STAGES[0]))
     (path / file).unlink() if content is None else (path / file).write_text(content, encoding="utf-8")
-    with pytest.raises(RunDirectoryError) as error:
+    with refused(RunDirectoryError, *parts):
         write_report(RunDirectory(path))
-    assert all(part in str(error.value) for part in parts), error.value
 
 
 def test_a_separator_of_lines_within_an_answer_ends_no_line(tmp_path):
