@@ -2,12 +2,72 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from ..errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Between which numbers a setting, or each number of a list, lies.
+
+    It stands in the field's type, as `Annotated[int, Bounds(1)]`: what is in a field's metadata is handed to argparse, which
+    knows no bounds.
+
+    Attributes:
+        low, high: both included.
+        low_open: whether `low` itself is too low.
+    """
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+
+
+def check_fields(settings: Any) -> None:
+    """Every field that declares choices or bounds has a value that fits them, or None.
+
+    Args:
+        settings: a dataclass of this package; what it inherits from others' is not looked at.
+
+    Raises:
+        RecipeError: a value is none of the choices, or out of bounds.
+    """
+    kind: Hashable = type(settings)
+    for name, choices, bounds in _checked_fields(kind):
+        value = getattr(settings, name)
+        for one in value if isinstance(value, list) else () if value is None else (value,):
+            if choices:
+                one_of(name, one, choices)
+            if bounds is not None:
+                in_range(name, one, bounds.low, bounds.high, low_open=bounds.low_open)
+
+
+@functools.lru_cache
+def _checked_fields(kind: type) -> list[tuple[str, Sequence[str], Bounds | None]]:
+    """Name, choices and bounds of the fields that classes of this package declare."""
+    package = __name__.partition(".")[0]
+    ours = {
+        name
+        for base in kind.__mro__
+        if base.__module__.partition(".")[0] == package
+        for name in inspect.get_annotations(base)
+    }
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        (field.name, field.metadata.get("choices", ()), next(iter(bounds), None))
+        for field in dataclasses.fields(kind)
+        if field.name in ours
+        for bounds in [[one for one in getattr(hints[field.name], "__metadata__", ()) if isinstance(one, Bounds)]]
+        if bounds or "choices" in field.metadata
+    ]
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:

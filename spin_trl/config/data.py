@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..data.as_conversations import as_conversations
 from ..data.load import load_rows
 from ..errors import RecipeError
-from .checks import in_range
+from .checks import Bounds, check_fields
 from .credentials import yaml_problem
 
 
@@ -49,7 +49,9 @@ class DataConfig:
             "template is put around them. For chat models."
         },
     )
-    max_rows: int | None = field(default=None, metadata={"help": "Use as many rows only: the first ones."})
+    max_rows: Annotated[int | None, Bounds(1)] = field(
+        default=None, metadata={"help": "Use as many rows only: the first ones."}
+    )
     max_rows_seed: int | None = field(
         default=None,
         metadata={
@@ -68,9 +70,8 @@ class DataConfig:
             raise RecipeError(
                 f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
             )
-        if self.max_rows is not None:
-            in_range("max_rows", self.max_rows, 1)
-        elif self.max_rows_seed is not None:
+        check_fields(self)
+        if self.max_rows is None and self.max_rows_seed is not None:
             raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
 
     def _as_set(self, dataset: Dataset) -> Dataset:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from ..counts import counted
 from ..data.held_out import OVERLAP
 from ..errors import RecipeError
 from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
-from .checks import as_mapping, in_range, one_of, thresholds
+from .checks import Bounds, as_mapping, check_fields, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
-
-ON_REGRESSION = ("continue", "stop", "fall_back")
 
 
 @dataclass
@@ -27,7 +25,9 @@ class SelfPlayConfig:
         RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
     """
 
-    num_iterations: int = field(default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."})
+    num_iterations: Annotated[int, Bounds(1)] = field(
+        default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."}
+    )
     run_dir: str | None = field(
         default=None,
         metadata={
@@ -50,7 +50,7 @@ class SelfPlayConfig:
             "recipe, write the list where the number would stand."
         },
     )
-    history: int = field(
+    history: Annotated[int, Bounds(0)] = field(
         default=0,
         metadata={"help": "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."},
     )
@@ -62,11 +62,13 @@ class SelfPlayConfig:
             "choices": ["adapter", "merge"],
         },
     )
-    held_out_fraction: float = field(
+    held_out_fraction: Annotated[float, Bounds(0, 0.5)] = field(
         default=0.02,
         metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
     )
-    held_out_max: int = field(default=1000, metadata={"help": "Most prompts that are kept for evaluation."})
+    held_out_max: Annotated[int, Bounds(1)] = field(
+        default=1000, metadata={"help": "Most prompts that are kept for evaluation."}
+    )
     held_out_overlap: str = field(
         default="drop_train",
         metadata={
@@ -93,7 +95,7 @@ class SelfPlayConfig:
     greater_is_better_iteration: bool | None = field(
         default=None, metadata={"help": "Whether more of that figure is better. None: known for the names above."}
     )
-    min_improvement: float = field(
+    min_improvement: Annotated[float, Bounds(0)] = field(
         default=0.0,
         metadata={"help": "How much of that figure an iteration must gain on the best so far to take its place."},
     )
@@ -103,7 +105,7 @@ class SelfPlayConfig:
             "help": "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
         },
     )
-    patience: int | None = field(
+    patience: Annotated[int | None, Bounds(1)] = field(
         default=None, metadata={"help": "Stop after as many iterations in a row without an improvement. None: never."}
     )
     on_regression: str = field(
@@ -111,17 +113,17 @@ class SelfPlayConfig:
         metadata={
             "help": "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): "
             "continue from it with a warning, stop, or fall_back: the next iteration starts from the best.",
-            "choices": list(ON_REGRESSION),
+            "choices": ["continue", "stop", "fall_back"],
         },
     )
-    fall_back_lr_scale: float = field(
+    fall_back_lr_scale: Annotated[float, Bounds(0, 1, low_open=True)] = field(
         default=1.0,
         metadata={"help": "What the learning rate is multiplied by each time the run falls back. It stays so."},
     )
     evaluate_greedy: bool = field(
         default=False, metadata={"help": "Also answer the held-out prompts greedily, and score that (score_greedy)."}
     )
-    keep_iterations: int | None = field(
+    keep_iterations: Annotated[int | None, Bounds(1)] = field(
         default=None, metadata={"help": "Models that are kept beside the best one, newest first. None keeps all."}
     )
     degeneration_warn: dict[str, Any] | str | None = field(
@@ -155,7 +157,7 @@ class SelfPlayConfig:
     baseline_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the baseline. None: the first iteration's."}
     )
-    baseline_label_smoothing: list[float] = field(
+    baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
         metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
     )
@@ -194,24 +196,7 @@ class SelfPlayConfig:
             self.num_iterations = min(self.num_iterations, 2)
         if isinstance(self.scorer, str):
             self.scorer = [self.scorer]
-        in_range("num_iterations", self.num_iterations, 1)
-        in_range("history", self.history, 0)
-        in_range("held_out_fraction", self.held_out_fraction, 0, 0.5)
-        in_range("held_out_max", self.held_out_max, 1)
-        one_of("held_out_overlap", self.held_out_overlap, OVERLAP)
-        if self.keep_iterations is not None:
-            in_range("keep_iterations", self.keep_iterations, 1)
-        in_range("min_improvement", self.min_improvement, 0)
-        if self.patience is not None:
-            in_range("patience", self.patience, 1)
-        one_of("on_regression", self.on_regression, ON_REGRESSION)
-        in_range("fall_back_lr_scale", self.fall_back_lr_scale, 0, 1, low_open=True)
-        one_of("existing_run", self.existing_run, ("continue", "fail", "overwrite"))
-        one_of("lora_opponent", self.lora_opponent, ("adapter", "merge"))
-        if self.baseline is not None:
-            one_of("baseline", self.baseline, ("sft",))
-        for value in self.baseline_label_smoothing:
-            in_range("baseline_label_smoothing", value, 0, 1)
+        check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
         if self.greater_is_better_iteration is None:

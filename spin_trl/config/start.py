@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from ..errors import RecipeError
-from .checks import in_range, one_of
+from .checks import Bounds, check_fields
 
 
 @dataclass
@@ -29,11 +30,12 @@ class StartConfig:
     start_num_epochs: float = field(default=3.0, metadata={"help": "Epochs of SFT that make θ_0."})
     start_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of that SFT."})
     start_batch_size: int = field(default=16, metadata={"help": "Batch size of that SFT."})
-    start_label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing of that SFT."})
+    start_label_smoothing: Annotated[float, Bounds(0, 1)] = field(
+        default=0.0, metadata={"help": "Label smoothing of that SFT."}
+    )
 
     def __post_init__(self) -> None:
-        one_of("start_tokenizer", self.start_tokenizer, ("bpe", "char"))
-        in_range("start_label_smoothing", self.start_label_smoothing, 0, 1)
+        check_fields(self)
         if self.start_hidden_size % self.start_num_heads:
             raise RecipeError(
                 f"`start_hidden_size` ({self.start_hidden_size}) must be a multiple of `start_num_heads` "

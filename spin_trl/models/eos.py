@@ -11,7 +11,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrai
 from ..data.template.pair_template import eos_token_ids
 from ..files import DEFINITION
 from .adapters import base_of, is_adapter
-from .settings import ModelSettings
+from .settings import LoadSettings
 
 
 def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -26,7 +26,7 @@ def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def load_eos_ids(
-    path: str | None, args: ModelSettings, tokenizer: PreTrainedTokenizerBase, definition: int = DEFINITION
+    path: str | None, args: LoadSettings, tokenizer: PreTrainedTokenizerBase, definition: int = DEFINITION
 ) -> list[int]:
     """The same for a model that is not loaded: its files say it, and for an adapter also its base model's.
 

@@ -31,12 +31,12 @@ from .adapters import (
     without_adapter,
 )
 from .eos import add_eos_ids, own_eos_ids
-from .settings import ModelSettings
+from .settings import LoadSettings
 
 
 def load_policy(
     path: str | os.PathLike[str],
-    args: ModelSettings,
+    args: LoadSettings,
     quantization_config: BitsAndBytesConfig | None = None,
     *,
     trainable: bool = False,
@@ -161,7 +161,7 @@ TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model",
 """Files of which a folder with a tokenizer has at least one."""
 
 
-def load_tokenizer(path: str | os.PathLike[str], args: ModelSettings) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
 
     Where a folder holds an adapter and no tokenizer, it is the base model's.
@@ -197,7 +197,7 @@ def _untie(base: PreTrainedModel) -> None:
         output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
 
 
-def merge_adapter(folder: Path, args: ModelSettings) -> None:
+def merge_adapter(folder: Path, args: LoadSettings) -> None:
     """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 
-class ModelSettings(Protocol):
+class LoadSettings(Protocol):
     """Settings that say how a model is loaded, as [`SPINConfig`] has them."""
 
     trust_remote_code: bool

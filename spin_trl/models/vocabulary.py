@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from ..counts import counted
 from ..errors import DataError
 from .adapters import base_of, is_adapter, saved_embeddings
-from .settings import ModelSettings
+from .settings import LoadSettings
 
 NAMED = 5
 """Most tokens that a message names."""
@@ -75,7 +75,7 @@ def embeddings_of(model: Any) -> int | None:
     return int(weight.shape[0]) if weight is not None and weight.dim() == 2 and weight.numel() else None
 
 
-def load_embeddings_size(path: str | os.PathLike[str], args: ModelSettings) -> int | None:
+def load_embeddings_size(path: str | os.PathLike[str], args: LoadSettings) -> int | None:
     """The same for a model that is not loaded, from its configuration, or from what an adapter has saved.
 
     Args:

@@ -1,12 +1,19 @@
 """A setting is checked with its name, what was found and what is expected."""
 
+import contextlib
 import math
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import pytest
+from transformers import HfArgumentParser
 
 from messages import names, refused
-from spin_trl.config.checks import as_mapping, in_range, one_of, thresholds
+from spin_trl.config.checks import Bounds, as_mapping, check_fields, in_range, one_of, thresholds
+from spin_trl.config.data import DataConfig
+from spin_trl.config.iteration import SPINConfig
+from spin_trl.config.loop import SelfPlayConfig
+from spin_trl.config.start import StartConfig
 from spin_trl.errors import RecipeError
 
 
@@ -62,3 +69,53 @@ def test_thresholds_are_numbers_by_sign() -> None:
     for wrong in ("high", [1]):
         with refused(RecipeError, "`t`", repr(wrong), "'a'", "number", "null"):
             thresholds("t", {"a": wrong}, ("a",))
+
+
+@dataclass
+class Theirs:
+    """A configuration of another package, which checks its own settings."""
+
+    mode: str = field(default="c", metadata={"choices": ["a", "b"]})
+
+
+@dataclass
+class Knobs(Theirs):
+    """A configuration as this package declares them."""
+
+    kind: str = field(default="a", metadata={"choices": ["a", "b"]})
+    size: Annotated[int | None, Bounds(1)] = None
+    shares: Annotated[list[float], Bounds(0, 0.5, low_open=True)] = field(default_factory=lambda: [0.1])
+
+
+Knobs.__module__ = "spin_trl.config.made_up"
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        ({"kind": "b", "size": 1, "shares": [0.5, 0.1]}, None),
+        ({"kind": "c"}, ("`kind`", "'c'", "'a', 'b'")),
+        ({"size": 0}, ("`size`", 0, 1)),
+        ({"shares": [0.1, 0.0]}, ("`shares`", 0.0, 0.5)),
+        ({"shares": [0.6]}, ("`shares`", 0.6, 0.5)),
+    ],
+)
+def test_what_a_field_declares_is_checked(values: dict[str, Any], parts: tuple[Any, ...] | None) -> None:
+    with refused(RecipeError, *parts) if parts else contextlib.nullcontext():
+        check_fields(Knobs(**values))
+
+
+@pytest.mark.parametrize(
+    ("config", "setting", "value"),
+    [
+        (SPINConfig, "top_p", "0"),
+        (SelfPlayConfig, "num_iterations", "0"),
+        (StartConfig, "start_label_smoothing", "1.5"),
+        (DataConfig, "max_rows", "0"),
+    ],
+)
+def test_the_parser_takes_what_declares_bounds_and_the_bounds_hold(config: Any, setting: str, value: str) -> None:
+    on_a_cpu = ["--bf16", "False"] if config is SPINConfig else []
+    HfArgumentParser(config).parse_args_into_dataclasses(on_a_cpu)
+    with refused(RecipeError, f"`{setting}`"):
+        HfArgumentParser(config).parse_args_into_dataclasses([f"--{setting}", value, *on_a_cpu])
