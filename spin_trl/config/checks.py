@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import json
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -40,7 +39,7 @@ def check_fields(settings: Any) -> None:
     Raises:
         RecipeError: a value is none of the choices, or out of bounds.
     """
-    kind: Hashable = type(settings)
+    kind = type(settings)
     for name, choices, bounds in _checked_fields(kind):
         value = getattr(settings, name)
         for one in value if isinstance(value, list) else () if value is None else (value,):
@@ -50,8 +49,7 @@ def check_fields(settings: Any) -> None:
                 in_range(name, one, bounds.low, bounds.high, low_open=bounds.low_open)
 
 
-@functools.lru_cache
-def _checked_fields(kind: type) -> list[tuple[str, Sequence[str], Bounds | None]]:
+def _checked_fields(kind: type[Any]) -> list[tuple[str, Sequence[str], Bounds | None]]:
     """Name, choices and bounds of the fields that classes of this package declare."""
     package = __name__.partition(".")[0]
     ours = {
