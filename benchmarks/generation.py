@@ -33,9 +33,9 @@ from spin_trl import SPINConfig
 from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
+from spin_trl.generation.answer import micro_batches
 from spin_trl.generation.engine import Response, Sampling, micro_batch_seed
-from spin_trl.generation.produce import micro_batches
-from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.generation.engines.transformers import TransformersEngine
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "gsm8k-cpu" / "spin.yaml"
 COLUMN_MAPPING = {"question": "prompt", "answer": "completion"}

@@ -35,7 +35,7 @@ from spin_trl import SPINTrainer, StartConfig
 from spin_trl.cli.session import quieten
 from spin_trl.config.recipe import Recipe
 from spin_trl.generation.engine import Sampling
-from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.models.policy import load_policy
 from spin_trl.plan.memory import MemoryPlan
 from spin_trl.plan.setup import read_setup

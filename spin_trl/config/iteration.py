@@ -59,6 +59,9 @@ class SPINConfig(DPOConfig):
     generation_batch_size: int = field(
         default=64, metadata={"help": "Prompts that are answered together. A part of what makes a run reproducible."}
     )
+    engine: str = field(
+        default="transformers", metadata={"help": "What generates: transformers, with the weights in memory."}
+    )
     train_on_turn: str = field(
         default="last",
         metadata={

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..config.iteration import SPINConfig
+from ..errors import RecipeError, nearest
+from ..models.adapters import Policy
+from . import engines
 
 FinishReason = Literal["eos", "length"]
 
@@ -80,6 +86,55 @@ class Engine(Protocol):
             seed: of this micro-batch. The same prompts, settings and seed give the same responses.
         """
         ...
+
+
+class MakeEngine(Protocol):
+    """What a module of [`generation.engines`] has as its `ENGINE`."""
+
+    def __call__(
+        self,
+        model: Policy,
+        eos_token_ids: Sequence[int],
+        pad_token_id: int,
+        *,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> Engine:
+        """Return the engine that lets a model answer.
+
+        Args:
+            model: whole, on the device where it is to answer.
+            eos_token_ids: every id that ends a response.
+            pad_token_id: fills up prompts.
+            autocast: context in which the model runs, for mixed precision.
+        """
+        ...
+
+
+def engine_names() -> list[str]:
+    """The names that the setting `engine` may have: the modules of [`generation.engines`]."""
+    return sorted(module.name for module in pkgutil.iter_modules(engines.__path__))
+
+
+def check_engine(name: str) -> None:
+    """Raise if there is no engine of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    known = engine_names()
+    if name not in known:
+        raise RecipeError(f"`engine` is {name!r}; known are {', '.join(known)}{nearest(name, known)}")
+
+
+def engine_of(name: str) -> MakeEngine:
+    """The engine of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    check_engine(name)
+    made: MakeEngine = importlib.import_module(f"{engines.__name__}.{name}").ENGINE
+    return made
 
 
 def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:

@@ -8,18 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ..data.keys import rows_digest
-from ..errors import DivergedError
+from ..generation.answer import Asked, answer
 from ..generation.engine import Sampling
-from ..generation.produce import generate
 from ..generation.store import GenerationStore
-from ..generation.transformers import TransformersEngine
 from ..models.adapters import Policy
-from ..models.digest import digest
 from ..models.policy import load_policy
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
@@ -91,37 +86,24 @@ def answer_into(
         sampling = dataclasses.replace(sampling, num_generations=1)
     template = run.template()
     model, accelerator = load()
-    prompts = rows["prompt_ids"]
-    for prompt in (prompts[0], max(prompts, key=len)):
-        _check_numbers(model, accelerator, prompt)
-    model_digest = digest(model, definition=run.definition)
+    asked = Asked.of(model, rows, template, run.definition)
     started = time.monotonic()
-    generate(
-        TransformersEngine(model, template.eos_ids, run.tokenizer().pad_token_id, autocast=accelerator.autocast),
+    answer(
+        model,
         rows,
         store,
         sampling,
+        asked,
+        engine=run.args.engine,
+        eos_token_ids=template.eos_ids,
+        pad_token_id=run.tokenizer().pad_token_id,
+        accelerator=accelerator,
         iteration=iteration,
-        dataset_digest=rows_digest(rows),
-        template_digest=template.digest(run.definition),
-        model_digest=model_digest,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,
         on_progress=run.progress.answered,
     )
     return time.monotonic() - started
-
-
-def _check_numbers(model: Policy, accelerator: Accelerator, prompt: list[int]) -> None:
-    """Look at one prompt: sampling from what is no number ends a process on a GPU, and with it all that it holds."""
-    with torch.inference_mode(), accelerator.autocast():
-        logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
-    # Minus infinity is a probability of zero.
-    if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
-        raise DivergedError(
-            "The model's logits are NaN: its training has diverged, and it can't answer. A smaller "
-            "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
-        )
 
 
 def generate_iteration(run: Run, iteration: int) -> None:

@@ -13,15 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
-from ..data.keys import hash_of, rows_digest
+from ..data.keys import hash_of
 from ..data.template.pair_template import PairTemplate
 from ..errors import GenerationsError
 from ..files import DEFINITION, definition_of
+from ..generation.answer import Asked, answer
 from ..generation.engine import Sampling
-from ..generation.produce import generate
 from ..generation.store import STORE_MANIFEST, GenerationStore
-from ..generation.transformers import TransformersEngine
-from ..models.digest import digest
 from . import opponent
 
 
@@ -57,27 +55,25 @@ def answer_in_training(
     folder = output_folder(args) / "generations"
     definitions = (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,)
     for definition in definitions:  # what version 0.1.0 left is found by its own name, too
-        digests: dict[str, Any] = {
-            "dataset_digest": rows_digest(rows),
-            "template_digest": template.digest(definition),
-            "model_digest": digest(model, adapter_is_new=adapter_is_new, definition=definition),
-        }
-        store = GenerationStore(folder / f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}")
+        asked = Asked.of(model, rows, template, definition, is_new=adapter_is_new)
+        named = {f"{of}_digest": value for of, value in dataclasses.asdict(asked).items()}
+        store = GenerationStore(folder / f"{name}-{hash_of([named, dataclasses.asdict(sampling)])}")
         if store.folder.exists():
             break
-    engine = TransformersEngine(
-        model.to(accelerator.device), template.eos_ids, tokenizer.pad_token_id, autocast=accelerator.autocast
-    )
     with opponent.in_place_of_the_policy(model) if as_opponent else contextlib.nullcontext():
-        generate(
-            engine,
+        answer(
+            model.to(accelerator.device),
             rows,
             store,
             sampling,
+            asked,
+            engine=args.engine,
+            eos_token_ids=template.eos_ids,
+            pad_token_id=tokenizer.pad_token_id,
+            accelerator=accelerator,
             iteration=0,
             disable_progress=bool(args.disable_tqdm),
             description=f"Generating ({name})",
-            **digests,
         )
     return store
 

@@ -21,8 +21,8 @@ from ..config.checks import as_mapping
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..counts import agreeing, counted
-from ..errors import RecipeError, nearest
-from ..generation.engine import Sampling
+from ..errors import RecipeError, nearest, noted
+from ..generation.engine import Sampling, check_engine
 
 _NEEDS_MODEL = ("galore", "apollo", "lomo")
 """Optimisers that are made from a model's layers."""
@@ -44,6 +44,7 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
         model: what is trained, where it is at hand: some optimisers are made from its layers.
     """
     return [
+        *_unknown_engine(args),
         *_noise(args),
         *_ranges(args),
         *_offloading(args),
@@ -177,6 +178,12 @@ def _is_installed(tracker: str) -> bool:
         return is_available is None or bool(is_available())
     except Exception:  # it is there, and has more to say when it is made
         return True
+
+
+def _unknown_engine(args: SPINConfig) -> list[str]:
+    reasons: list[str] = []
+    noted(reasons, lambda: check_engine(args.engine))
+    return reasons
 
 
 def _noise(args: SPINConfig) -> list[str]:

@@ -23,10 +23,10 @@ from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data import notes
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate, eos_token_ids
+from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.engine import Response, Sampling
-from spin_trl.generation.produce import generate
+from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import Generations, GenerationStore
-from spin_trl.generation.transformers import TransformersEngine
 from spin_trl.models.logps import response_logps
 from spin_trl.models.policy import load_policy
 
@@ -185,9 +185,9 @@ class Trial:
 
     def _sampled(self, engine: TransformersEngine, rows: Dataset, name: str) -> list[list[int]]:
         store = GenerationStore(self.folder / name)
-        digests = {"dataset_digest": "data", "template_digest": "template", "model_digest": "model"}
+        asked = Asked("data", "template", "model")
         sampling = Sampling.from_args(self._settings(name))
-        generate(engine, rows, store, sampling, iteration=0, disable_progress=True, **digests)
+        generate(engine, rows, store, sampling, asked, iteration=0, disable_progress=True)
         generations = Generations.load({0: store})
         return [generations[(key, 0, 0)] for key in rows["key"]]
 

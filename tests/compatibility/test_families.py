@@ -10,7 +10,7 @@ from compatibility.check import COLUMNS, Trial, row
 from compatibility.families import FAMILIES, FOLDER, LEFT_OUT, ModelFamily
 from compatibility.table import ROOT, block, read, rendered
 from spin_trl import SPINConfig
-from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.generation.engines.transformers import TransformersEngine
 
 WRITE = "`.venv/bin/python tests/compatibility/write_table.py` writes the README's table anew"
 README = block((ROOT / "README.md").read_text(encoding="utf-8"))

@@ -1,11 +1,16 @@
 """Sampling settings and seeds, the parts of a run's identity that every engine shares."""
 
+import contextlib
 import dataclasses
 
 import pytest
 
+import tiny
+from messages import refused
 from spin_trl import SPINConfig
-from spin_trl.generation.engine import Sampling, micro_batch_seed
+from spin_trl.errors import RecipeError
+from spin_trl.generation.engine import Sampling, check_engine, engine_names, engine_of, micro_batch_seed
+from spin_trl.generation.engines.transformers import TransformersEngine
 
 
 def sampling(**values):
@@ -42,3 +47,18 @@ def test_every_micro_batch_of_every_iteration_and_seed_has_a_seed_of_its_own():
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Not Python's `hash`, which differs from process to process: the first bytes of sha256("0/0/0").
     assert micro_batch_seed(0, 0, 0) == 23843214755662904
+
+
+def test_an_engine_is_found_by_its_name_and_is_what_its_module_says() -> None:
+    assert engine_names() == ["transformers"]
+    assert engine_of("transformers") is TransformersEngine
+    for name in engine_names():
+        made = engine_of(name)(tiny.model("llama"), [1], 0, autocast=contextlib.nullcontext)
+        assert made.name == name
+
+
+def test_an_unknown_engine_is_answered_with_those_that_there_are() -> None:
+    with refused(RecipeError, "`engine`", "'transformer'", "'transformers'"):
+        check_engine("transformer")
+    with refused(RecipeError, "`engine`", "'vllm'"):
+        engine_of("vllm")

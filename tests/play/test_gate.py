@@ -19,8 +19,8 @@ from runs import answers, build, entry, journal, steps, weights
 from spin_trl import SelfPlay
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
+from spin_trl.generation.answer import check_logits
 from spin_trl.play.gate import Verdict, as_played, judge, plateau
-from spin_trl.play.generate import _check_numbers
 from spin_trl.report.record import RunRecord
 from spin_trl.run.journal import Decisions
 from spin_trl.run.stage import Stage
@@ -450,7 +450,7 @@ def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_d
     seen = torch.tensor([[[0.0, 0.0], logits]])
     call = type("Model", (), {"device": "cpu", "__call__": lambda self, input_ids: SimpleNamespace(logits=seen)})
     with pytest.raises(DivergedError) if has_diverged else contextlib.nullcontext():
-        _check_numbers(call(), Accelerator(cpu=True), [1, 2])
+        check_logits(call(), Accelerator(cpu=True), [1, 2])
 
 
 @pytest.mark.slow

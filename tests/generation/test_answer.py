@@ -17,13 +17,13 @@ from datasets import Dataset
 import tiny
 from messages import refused
 from spin_trl.errors import GenerationsError
+from spin_trl.generation.answer import Asked, generate, micro_batches
 from spin_trl.generation.engine import Response, Sampling
-from spin_trl.generation.produce import generate, micro_batches
+from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.generation.store import Generations, GenerationStore
-from spin_trl.generation.transformers import TransformersEngine
 
 SAMPLING = Sampling(1.0, 1.0, 0, max_new_tokens=8, max_length=None, num_generations=2, batch_size=4, seed=0)
-NAMES = {"iteration": 0, "dataset_digest": "d", "template_digest": "t", "model_digest": "m", "disable_progress": True}
+NAMES = {"asked": Asked("d", "t", "m"), "iteration": 0, "disable_progress": True}
 
 SCRIPT = """
 import os, sys, time
@@ -32,9 +32,9 @@ import tiny, torch
 from datasets import Dataset
 from accelerate import PartialState
 from spin_trl.generation.engine import Sampling
-from spin_trl.generation.produce import generate
+from spin_trl.generation.answer import Asked, generate
 from spin_trl.generation.store import GenerationStore
-from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.generation.engines.transformers import TransformersEngine
 
 torch.set_num_threads(1)
 state = PartialState(cpu=True)
@@ -47,7 +47,7 @@ class Slow(TransformersEngine):
 rows = Dataset.from_dict({{"key": [str(i) for i in range(30)], "prompt_ids": [[5 + i] * (1 + i % 7) for i in range(30)]}})
 sampling = Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
 generate(Slow(tiny.model("llama"), [1], 0), rows, GenerationStore({folder!r}), sampling, iteration=0,
-         dataset_digest="d", template_digest="t", model_digest="m", disable_progress=True)
+         asked=Asked("d", "t", "m"), disable_progress=True)
 line = f"process {{state.process_index}} of {{state.num_processes}} on {{state.backend}}: {{len(calls)}} micro-batches"
 os.write(1, (line + chr(10)).encode())  # at once: the processes share a pipe
 """
@@ -149,7 +149,7 @@ def test_a_store_of_another_model_is_not_filled_up(tmp_path):
     store = GenerationStore(tmp_path / "store")
     generate(Counting(), rows(), store, SAMPLING, **NAMES)
     with refused(GenerationsError, store.folder, "model:", "'other'"):
-        generate(Counting(), rows(), store, SAMPLING, **{**NAMES, "model_digest": "other"})
+        generate(Counting(), rows(), store, SAMPLING, **{**NAMES, "asked": Asked("d", "t", "other")})
 
 
 def in_this_process(folder: Path) -> GenerationStore:

@@ -13,7 +13,7 @@ import known_models
 import tiny
 from messages import refused
 from spin_trl.generation.engine import Sampling
-from spin_trl.generation.transformers import TransformersEngine
+from spin_trl.generation.engines.transformers import TransformersEngine
 
 pytestmark = pytest.mark.numeric
 

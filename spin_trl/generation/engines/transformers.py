@@ -16,8 +16,8 @@ import torch
 from transformers import Cache, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from ..models.adapters import Policy, without_adapter
-from .engine import Response, Sampling
+from ...models.adapters import Policy, without_adapter
+from ..engine import Response, Sampling
 
 if TYPE_CHECKING:
     from transformers._typing import GenerativePreTrainedModel
@@ -149,3 +149,6 @@ def _without_cudnns_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+ENGINE = TransformersEngine

@@ -1,4 +1,5 @@
-"""Answers the prompts of a dataset: fixed micro-batches, shared among processes, resumed where they were interrupted.
+"""Lets a model answer the prompts of a dataset: fixed micro-batches, shared among processes, resumed where they were
+interrupted.
 
 Which rows stand in which micro-batch, and with which seed, depends on the data and the settings alone. So one process and
 eight make the same generations, and so does a run that was killed and started again.
@@ -6,16 +7,23 @@ eight make the same generations, and so does a run that was killed and started a
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from .engine import Engine, Sampling, micro_batch_seed
+from ..data.keys import rows_digest
+from ..data.template.pair_template import PairTemplate
+from ..errors import DivergedError
+from ..files import DEFINITION
+from ..models.adapters import Policy
+from ..models.digest import digest
+from .engine import Engine, Sampling, engine_of, micro_batch_seed
 from .store import GenerationStore, Manifest, describe
 
 SHARD_RESPONSES = 256
@@ -34,6 +42,112 @@ class Task:
 
     row: int
     sample: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What generations belong to: the digests of the data, the template and the model.
+
+    Attributes:
+        dataset, template, model: 16 hexadecimal digits, or two more (see [`files.numbered`]).
+    """
+
+    dataset: str
+    template: str
+    model: str
+
+    @classmethod
+    def of(
+        cls,
+        model: Policy,
+        rows: Dataset,
+        template: PairTemplate,
+        definition: int = DEFINITION,
+        *,
+        is_new: bool = False,
+    ) -> Asked:
+        """The digests of a model that answers prepared rows.
+
+        Args:
+            model: whole, not wrapped.
+            rows: prepared rows.
+            template: of the rows.
+            definition: number of the digests' definition.
+            is_new: whether the model's adapter has not been trained: then it answers as its base model does.
+        """
+        of_model = digest(model, adapter_is_new=is_new, definition=definition)
+        return cls(rows_digest(rows), template.digest(definition), of_model)
+
+
+def answer(
+    model: Policy,
+    rows: Dataset,
+    store: GenerationStore,
+    sampling: Sampling,
+    asked: Asked,
+    *,
+    engine: str,
+    eos_token_ids: Sequence[int],
+    pad_token_id: int,
+    accelerator: Accelerator,
+    iteration: int,
+    disable_progress: bool = False,
+    description: str = "Generating",
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Let a model answer the prompts of `rows` into `store`: what trainer, generate phase and evaluation do.
+
+    Args:
+        model: whole, on its device.
+        rows: prepared rows, with `key` and `prompt_ids`.
+        store: where the responses go; what it holds already is not made again.
+        sampling: how to sample.
+        asked: what the generations belong to.
+        engine: name of what generates.
+        eos_token_ids: every id that ends a response.
+        pad_token_id: fills up prompts.
+        accelerator: whose mixed precision the model runs in.
+        iteration: 0-based; a part of every micro-batch's seed.
+        disable_progress: show no progress bar.
+        description: of the progress bar.
+        on_progress: told how far this process has come.
+
+    Raises:
+        DivergedError: the model's logits are NaN.
+        GenerationsError: the store holds generations of something else.
+        OSError: the disk is full; all finished shards are kept.
+    """
+    prompts = rows["prompt_ids"] if not store.is_complete() else []
+    for prompt in (prompts[0], max(prompts, key=len)) if prompts else ():
+        check_logits(model, accelerator, prompt)
+    made = engine_of(engine)(model, eos_token_ids, pad_token_id, autocast=accelerator.autocast)
+    generate(
+        made,
+        rows,
+        store,
+        sampling,
+        asked,
+        iteration=iteration,
+        disable_progress=disable_progress,
+        description=description,
+        on_progress=on_progress,
+    )
+
+
+def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int]) -> None:
+    """Look at one prompt: sampling from logits that are NaN ends a process on a GPU, and with it all that it holds.
+
+    Raises:
+        DivergedError: the model's logits are NaN.
+    """
+    with torch.inference_mode(), accelerator.autocast():
+        logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
+    # Minus infinity is a probability of zero.
+    if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
+        raise DivergedError(
+            "The model's logits are NaN: its training has diverged, and it can't answer. A smaller "
+            "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
+        )
 
 
 def micro_batches(lengths: Sequence[int], num_generations: int, batch_size: int) -> list[list[Task]]:
@@ -57,11 +171,9 @@ def generate(
     rows: Dataset,
     store: GenerationStore,
     sampling: Sampling,
+    asked: Asked,
     *,
     iteration: int,
-    dataset_digest: str,
-    template_digest: str,
-    model_digest: str,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress | None = None,
@@ -75,8 +187,8 @@ def generate(
         rows: prepared rows, with `key` and `prompt_ids`.
         store: where the responses go.
         sampling: how to sample.
+        asked: what the generations belong to.
         iteration: 0-based; a part of every micro-batch's seed.
-        dataset_digest, template_digest, model_digest: what the generations belong to (see [`Manifest`]).
         disable_progress: show no progress bar.
         description: of the progress bar.
         on_progress: told how far this process has come.
@@ -91,9 +203,7 @@ def generate(
     per_shard = max(min(SHARD_RESPONSES // sampling.batch_size, len(batches) // MIN_SHARDS), 1)
     shards = [batches[start : start + per_shard] for start in range(0, len(batches), per_shard)]
     manifest = Manifest(
-        dataset=dataset_digest,
-        template=template_digest,
-        model=model_digest,
+        **dataclasses.asdict(asked),
         engine=engine.name,
         iteration=iteration,
         sampling=describe(sampling),
