@@ -464,7 +464,7 @@ def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
         check=False,
     )
     assert done.returncode == 1
-    assert sum(names(line, "1 of 3 benchmarks") for line in done.stderr.splitlines()) == 1
+    assert sum(names(line, "spin-trl:", "1 of 3 benchmarks") for line in done.stderr.splitlines()) == 1
     # Every process half of the questions, with all their choices.
     each = {
         int(line.split()[0]): list(map(int, line.split()[1:]))
