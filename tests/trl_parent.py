@@ -1,0 +1,184 @@
+"""What the trainer relies on of its parents, TRL's `DPOTrainer` and transformers' `Trainer`: each name, and what for.
+
+`training/test_parent.py` looks for them in the installed versions, and for names that the package uses and that are missing
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import accelerate
+import datasets.arrow_writer
+import peft
+import transformers
+import trl
+from transformers import Trainer
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from spin_trl.models.digest import FROZEN_ADAPTER
+
+OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
+    "__init__": (
+        ("model", "ref_model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class")
+        + ("compute_metrics", "callbacks", "optimizers", "quantization_config", "peft_config"),
+        "a drop-in takes the same arguments, in the same order",
+    ),
+    "_compute_loss": (("model", "inputs", "return_outputs"), "ours are added to the parent's loss"),
+    "_move_model_to_device": (("model", "device"), "a rehearsed model may have no weights to move"),
+    "_precompute_ref_logps": (
+        ("dataset", "name", "batch_size"),
+        "the opponent's pass: over unique tokens, in batches of its own size, after it has answered",
+    ),
+    "_prepare_dataset": (
+        ("dataset", "processing_class", "args", "dataset_name"),
+        "human responses are left to us; given pairs go through TRL's own preparation",
+    ),
+    "_push_from_checkpoint": (("checkpoint_folder",), "pushes no pickle of the arguments"),
+    "_save": (
+        ("output_dir", "state_dict"),
+        "saves neither the frozen adapter nor a pickle; adds what ends a response",
+    ),
+    "_save_checkpoint": (("model", "trial"), "a manifest says when a checkpoint is whole"),
+    "_set_signature_columns_if_needed": ((), "columns that name a generation reach the collator"),
+    "compute_ref_log_probs": (("model", "inputs"), "the opponent, too, runs over unique tokens"),
+    "create_model_card": (("model_name", "dataset_name", "tags"), "the card names the base model of a local folder"),
+    "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
+    "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
+    "get_eval_dataloader": (("eval_dataset",), "batches are laid out in the data loader's worker"),
+    "get_test_dataloader": (("test_dataset",), "the same"),
+    "get_train_dataloader": ((), "the same"),
+    "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
+    "save_model": (("output_dir", "_internal_call"), "saves no pickle of the arguments"),
+    "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
+}
+"""Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
+
+CALLED: dict[str, tuple[tuple[str, ...], str]] = {
+    "_get_output_dir": (("trial",), "where a checkpoint goes"),
+    "_prepare_inputs": (("inputs",), "a micro-batch that is looked at before its step goes to the device"),
+    "add_callback": (("callback",), "a phase reports its steps"),
+    "compute_loss_context_manager": ((), "that micro-batch is computed in the step's precision"),
+    "is_world_process_zero": ((), "one process completes the card"),
+    "remove_callback": (("callback",), "the loop prints, not Trainer"),
+}
+"""Further methods of the parents that are called: the first parameters, and what for."""
+
+ATTRIBUTES: dict[str, str] = {
+    "_metrics": "where the figures of an objective are logged",
+    "_name": "what the card calls the method",
+    "_paper": "what the card cites",
+    "_precompute_model_hash": "set when the policy becomes the next opponent: by it cached log-probabilities are found",
+    "_signature_columns": "the columns that are kept; ours are added",
+    "_tag_names": "tags of the card and the model",
+    "_tokenizer": "of the processing class",
+    "accelerator": "processes, devices, and what is gathered",
+    "args": "the settings",
+    "aux_loss_enabled": "with it prompts are not shared",
+    "data_collator": "set to ours once there are generations, and while loaders are made that lay out",
+    "eval_dataset": "set when the opponent has answered",
+    "is_deepspeed_enabled": "weights are not whole",
+    "is_fsdp_enabled": "weights are not whole",
+    "ld_alpha": "with it summed log-probabilities are not what the opponent is compared by",
+    "loss_types": "set to TRL's alone, once its constructor is done; ours are added to their loss",
+    "loss_weights": "likewise",
+    "model": "the policy, not wrapped",
+    "model_wrapped": "the policy, as a step runs it",
+    "precompute_ref_logps": "whether the opponent's log-probabilities come with the batch; unset where they can't",
+    "ref_model": "an opponent that is a model of its own",
+    "state": "how many steps have been made, and what was logged",
+    "train_dataset": "set when the opponent has answered",
+}
+"""Attributes of the parents that are read or set, and what for."""
+
+TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
+    (
+        DPOTrainer.__init__,
+        ("_prepare_dataset", "_precompute_ref_logps"),
+        "calls both, ours, before there is a model to prepare for: until `_ready` they return human responses as they are",
+    ),
+    (
+        DPOTrainer.__init__,
+        ("precompute_ref_log_probs", "ref_model", "is_fsdp_enabled"),
+        "loads no reference where `precompute_ref_log_probs` is set: objectives without an opponent set it for that",
+    ),
+    (
+        DPOTrainer.__init__,
+        ("get_config_model_id", "create_model_from_path", "_precompute_ref_logps"),
+        "under FSDP loads the opponent from the start's folder, by the model's own name, for that pass",
+    ),
+    (
+        DPOTrainer.__init__,
+        ("add_adapter", FROZEN_ADAPTER),
+        "adds the frozen copy of an adapter under the name that ours look for, and by the configuration that "
+        "`initialised_plainly` has changed",
+    ),
+    (
+        DPOTrainer.compute_ref_log_probs,
+        ("use_adapter", FROZEN_ADAPTER, "fused_lm_head", "log_probs", "completion_mask"),
+        "switches to the frozen copy, and scores through the forward that we wrap",
+    ),
+    (
+        DPOTrainer._compute_loss,
+        ("loss_types", "loss_weights", "precompute_ref_logps", "ref_chosen_logps", "ref_rejected_logps"),
+        "looks at these in every step: `_without_opponent` sets them for one, and lists are shortened after the constructor",
+    ),
+    (
+        DPOTrainer._compute_loss,
+        ("fused_lm_head", "log_probs", "completion_mask", "_metrics"),
+        "runs one forward for both responses, whose `log_probs` are recorded",
+    ),
+    (
+        DPOTrainer._precompute_ref_logps,
+        ("compute_ref_log_probs", "data_collator", "_precompute_model_hash", "_fingerprint"),
+        "names its cache by the dataset's fingerprint, hence pairs with another one for other generations",
+    ),
+    (DPOTrainer.evaluate, ("_prepare_dataset", "_precompute_ref_logps"), "prepares a dataset that is passed, by ours"),
+    (DPOTrainer._set_signature_columns_if_needed, ("_signature_columns",), "fills a list, to which ours are added"),
+    (
+        Trainer._get_dataloader,
+        ("data_collator",),
+        "takes the collator when a loader is made, which `_laying_out` sets",
+    ),
+    (Trainer._run_epoch, ("get_batch_samples",), "asks for all micro-batches of a step at once"),
+    (
+        Trainer._save,
+        ("save_pretrained", "save", "args"),
+        "pickles its arguments with `torch.save`, which leaves them out",
+    ),
+    (Trainer._push_from_checkpoint, ("save", "args"), "the same"),
+    (Trainer.save_model, ("_save",), "saves by ours, whatever engine trains"),
+    (Trainer._maybe_log_save_evaluate, ("_save_checkpoint",), "writes checkpoints by ours"),
+    (
+        DataCollatorForPreference.torch_call,
+        ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps"),
+        "lays out what ours has put under TRL's names",
+    ),
+]
+"""What a function of the parents names in its body, and how ours depend on it."""
+
+PRIVATE: dict[str, tuple[object, str]] = {
+    "_CHUNKED_LOGPROB_CHUNK_SIZE": ("trl.trainer.utils", "TRL's head computes in smaller pieces on a CPU"),
+    "_VALID_DICT_FIELDS": (trl.DPOConfig, "settings that a command line gives as JSON"),
+    "_attn_implementation": (transformers.PreTrainedConfig, "which attention a model has"),
+    "_buffer_dict": (peft.tuners, "where PEFT keeps adapters that are buffers"),
+    "_data": (datasets.Dataset, "whether rows lie in memory"),
+    "_fingerprint": (datasets.Dataset, "by which TRL finds what it has cached"),
+    "_hf_argparser": (trl.scripts, "a type, for mypy alone"),
+    "_indices": (datasets.Dataset, "whether rows are selected"),
+    "_info": (datasets.Dataset, "a dataset's features, changed in place"),
+    "_is_stateful": (transformers.PreTrainedModel, "whether a state other than a cache of keys and values is kept"),
+    "_name_or_path": (transformers.PreTrainedConfig, "from where a model was loaded"),
+    "_num_examples": (datasets.arrow_writer.ArrowWriter, "whether anything was written"),
+    "_setup_devices": (
+        transformers.TrainingArguments,
+        "the device that settings have found, forgotten in a rehearsal",
+    ),
+    "_shared_state": (accelerate.PartialState, "kept and restored where settings are only looked at"),
+    "_typing": (transformers, "a type, for mypy alone"),
+}
+"""Private names of the libraries that the package uses anywhere: of which class or module, and what for."""
+
+OF_OTHERS = {"_actions", "_cdata", "_has_fused_head", "_xoptions"}
+"""Private names of Python's and torch's objects, and our own mark on a model."""
