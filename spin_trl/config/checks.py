@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from ..errors import RecipeError
@@ -16,9 +17,17 @@ def one_of(name: str, value: str, choices: Sequence[str]) -> None:
         raise RecipeError(f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
 
 
-def in_range(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
-    """`value` lies between `low` and `high`, both included, or not `low`."""
-    if not (low < value if low_open else low <= value) or value > high:
+def check_choices(config: Any, declared_in: type[Any]) -> None:
+    """Every setting that a class declares with choices is one of them, or left out."""
+    for known in fields(declared_in):
+        value, choices = getattr(config, known.name), known.metadata.get("choices")
+        if choices and known.name in declared_in.__annotations__ and value != known.default:
+            one_of(known.name, value, choices)
+
+
+def in_range(name: str, value: float | None, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
+    """`value` lies between `low` and `high`, both included, or not `low`; None is left out."""
+    if value is not None and (not (low < value if low_open else low <= value) or value > high):
         bounds = f"{'above' if low_open else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
         raise RecipeError(f"`{name}` is {value}; it must be {bounds}.")
 
