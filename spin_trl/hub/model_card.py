@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..counts import counted
 from ..lineage import Origin
-from ..objectives.methods import methods_of
+from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.record import ITERATION_OF_START, SELF_PLAY, RunRecord, Stage, figure_name
 from ..report.tables import costs, devices, figures, standings
