@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere lint types format benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere lint types format docs benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,6 +40,9 @@ types: $(READY)  ## check types
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(READY)   ## write what documents take from the code: the table of docs/objectives.md
+	PYTHONPATH=. $(BIN)/python tests/objectives_page.py
 
 benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done

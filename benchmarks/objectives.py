@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 from transformers.utils import logging as transformers_logging
 
 from spin_trl import SPINConfig, SPINTrainer, StartConfig
-from spin_trl.objectives.registry import LOSS_TYPES, OURS
+from spin_trl.objectives.registry import OURS, published
 from spin_trl.objectives.terms import ObjectiveTerms
 from spin_trl.training.scratch import build_tokenizer
 
@@ -136,8 +136,7 @@ class Bench:
 
 def arithmetic(loss_type: str, batch_size: int) -> float:
     """Median seconds that an objective's own arithmetic takes, gradient included, on a batch of log-probabilities."""
-    values = {**LOSS_TYPES[loss_type].settings}
-    terms = ObjectiveTerms([loss_type], [1.0], values)
+    terms = ObjectiveTerms([loss_type], [1.0], published([loss_type]))
     names = ("policy_real", "policy_generated", "opponent_real", "opponent_generated", "policy_proto")
     seconds = []
     for _ in range(200):

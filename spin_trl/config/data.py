@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from datasets import Dataset
 from ..data.as_conversations import as_conversations
 from ..data.load import load_rows
 from ..errors import RecipeError
+from ..objectives.fields import setting
 from .checks import Bounds, check_fields
 from .credentials import yaml_problem
 
@@ -20,43 +21,31 @@ from .credentials import yaml_problem
 class DataConfig:
     """Which data a run learns from."""
 
-    dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSONL, JSON, Parquet, CSV or TSV file, folder of them, `save_to_disk` folder, Hub name, or "
-            "`module:function`."
-        },
+    dataset_name: str | None = setting(
+        None,
+        "JSONL, JSON, Parquet, CSV or TSV file, folder of them, `save_to_disk` folder, Hub name, or `module:function`.",
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub dataset."})
-    dataset_revision: str | None = field(default=None, metadata={"help": "Commit of a Hub dataset."})
-    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    held_out_name: str | None = field(
-        default=None,
-        metadata={"help": "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."},
+    dataset_config: str | None = setting(None, "Configuration of a Hub dataset.")
+    dataset_revision: str | None = setting(None, "Commit of a Hub dataset.")
+    dataset_train_split: str = setting("train", "Split to train on.")
+    held_out_name: str | None = setting(
+        None, "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."
     )
-    held_out_config: str | None = field(
-        default=None,
-        metadata={"help": "Its configuration. None: `dataset_config`, where it is a split of the same dataset."},
+    held_out_config: str | None = setting(
+        None, "Its configuration. None: `dataset_config`, where it is a split of the same dataset."
     )
-    held_out_split: str = field(default="test", metadata={"help": "Its split, where there are several."})
-    column_mapping: dict[str, Any] | str | None = field(
-        default=None, metadata={"help": 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'}
+    held_out_split: str = setting("test", "Its split, where there are several.")
+    column_mapping: dict[str, Any] | str | None = setting(
+        None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
-    as_conversations: bool = field(
-        default=False,
-        metadata={
-            "help": "Take prompts and completions that are text as a user's and an assistant's message, so that the chat "
-            "template is put around them. For chat models."
-        },
+    as_conversations: bool = setting(
+        False,
+        "Take prompts and completions that are text as a user's and an assistant's message, so that the chat template is "
+        "put around them. For chat models.",
     )
-    max_rows: Annotated[int | None, Bounds(1)] = field(
-        default=None, metadata={"help": "Use as many rows only: the first ones."}
-    )
-    max_rows_seed: int | None = field(
-        default=None,
-        metadata={
-            "help": "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
-        },
+    max_rows: Annotated[int | None, Bounds(1)] = setting(None, "Use as many rows only: the first ones.")
+    max_rows_seed: int | None = setting(
+        None, "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
     )
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from ..data.held_out import OVERLAP
 from ..errors import RecipeError
 from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
+from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
@@ -25,171 +26,120 @@ class SelfPlayConfig:
         RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
     """
 
-    num_iterations: Annotated[int, Bounds(1)] = field(
-        default=3, metadata={"help": "Iterations to play. Numbered from 0, as in the papers."}
+    num_iterations: Annotated[int, Bounds(1)] = setting(3, "Iterations to play. Numbered from 0, as in the papers.")
+    run_dir: str | None = setting(
+        None,
+        "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or runs/<name of the recipe>.",
     )
-    run_dir: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or "
-            "runs/<name of the recipe>."
-        },
+    existing_run: str = setting(
+        "continue",
+        "If the run directory holds a run: continue it, fail, or overwrite it (what the run has written, and nothing "
+        "else).",
+        choices=["continue", "fail", "overwrite"],
     )
-    existing_run: str = field(
-        default="continue",
-        metadata={
-            "help": "If the run directory holds a run: continue it, fail, or overwrite it (what the run has written, and "
-            "nothing else).",
-            "choices": ["continue", "fail", "overwrite"],
-        },
+    per_iteration: dict[str, Any] | str | None = setting(
+        None,
+        "Lists of values, one an iteration, for learning_rate, beta, num_train_epochs or temperature. In a recipe, write "
+        "the list where the number would stand.",
     )
-    per_iteration: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Lists of values, one an iteration, for learning_rate, beta, num_train_epochs or temperature. In a "
-            "recipe, write the list where the number would stand."
-        },
+    history: Annotated[int, Bounds(0)] = setting(
+        0, "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."
     )
-    history: Annotated[int, Bounds(0)] = field(
-        default=0,
-        metadata={"help": "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."},
+    lora_opponent: str = setting(
+        "adapter",
+        "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the adapter merged into the base "
+        "model.",
+        choices=["adapter", "merge"],
     )
-    lora_opponent: str = field(
-        default="adapter",
-        metadata={
-            "help": "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the adapter merged "
-            "into the base model.",
-            "choices": ["adapter", "merge"],
-        },
+    held_out_fraction: Annotated[float, Bounds(0, 0.5)] = setting(
+        0.02, "Share of the prompts that is kept for evaluation. Ignored with held-out data."
     )
-    held_out_fraction: Annotated[float, Bounds(0, 0.5)] = field(
-        default=0.02,
-        metadata={"help": "Share of the prompts that is kept for evaluation. Ignored with held-out data."},
+    held_out_max: Annotated[int, Bounds(1)] = setting(1000, "Most prompts that are kept for evaluation.")
+    held_out_overlap: str = setting(
+        "drop_train",
+        "With held-out data of its own: what happens to prompts that are trained on, too (up to case and white space): "
+        "drop_train leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
+        choices=OVERLAP,
     )
-    held_out_max: Annotated[int, Bounds(1)] = field(
-        default=1000, metadata={"help": "Most prompts that are kept for evaluation."}
+    scorer: list[str] | None = setting(
+        None,
+        "Scores a generated response: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, or "
+        "`module:function`, called with the prompt, the real and the generated text, returning a number, or named "
+        "numbers. One, or several. Means over the held-out prompts are reported, as `score` or `score/NAME`.",
     )
-    held_out_overlap: str = field(
-        default="drop_train",
-        metadata={
-            "help": "With held-out data of its own: what happens to prompts that are trained on, too (up to case and white "
-            "space): drop_train leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
-            "choices": list(OVERLAP),
-        },
+    metric_for_best_iteration: str = setting(
+        "nll",
+        "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or win_rate.",
     )
-    scorer: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Scores a generated response: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, or "
-            "`module:function`, called with the prompt, the real and the generated text, returning a number, or named "
-            "numbers. One, or several. Means over the held-out prompts are reported, as `score` or `score/NAME`."
-        },
+    greater_is_better_iteration: bool | None = setting(
+        None, "Whether more of that figure is better. None: known for the names above."
     )
-    metric_for_best_iteration: str = field(
-        default="nll",
-        metadata={
-            "help": "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or "
-            "win_rate."
-        },
+    min_improvement: Annotated[float, Bounds(0)] = setting(
+        0.0, "How much of that figure an iteration must gain on the best so far to take its place."
     )
-    greater_is_better_iteration: bool | None = field(
-        default=None, metadata={"help": "Whether more of that figure is better. None: known for the names above."}
+    significant_improvement: bool = setting(
+        False, "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
     )
-    min_improvement: Annotated[float, Bounds(0)] = field(
-        default=0.0,
-        metadata={"help": "How much of that figure an iteration must gain on the best so far to take its place."},
+    patience: Annotated[int | None, Bounds(1)] = setting(
+        None, "Stop after as many iterations in a row without an improvement. None: never."
     )
-    significant_improvement: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
-        },
+    on_regression: str = setting(
+        "continue",
+        "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): continue "
+        "from it with a warning, stop, or fall_back: the next iteration starts from the best.",
+        choices=["continue", "stop", "fall_back"],
     )
-    patience: Annotated[int | None, Bounds(1)] = field(
-        default=None, metadata={"help": "Stop after as many iterations in a row without an improvement. None: never."}
+    fall_back_lr_scale: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
+        1.0, "What the learning rate is multiplied by each time the run falls back. It stays so."
     )
-    on_regression: str = field(
-        default="continue",
-        metadata={
-            "help": "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): "
-            "continue from it with a warning, stop, or fall_back: the next iteration starts from the best.",
-            "choices": ["continue", "stop", "fall_back"],
-        },
+    evaluate_greedy: bool = setting(False, "Also answer the held-out prompts greedily, and score that (score_greedy).")
+    keep_iterations: Annotated[int | None, Bounds(1)] = setting(
+        None, "Models that are kept beside the best one, newest first. None keeps all."
     )
-    fall_back_lr_scale: Annotated[float, Bounds(0, 1, low_open=True)] = field(
-        default=1.0,
-        metadata={"help": "What the learning rate is multiplied by each time the run falls back. It stays so."},
+    degeneration_warn: dict[str, Any] | str | None = setting(
+        None,
+        "Thresholds beyond which answers are warned of, by sign (JSON): empty, truncated, repetition, distinct, short, "
+        "long, odd_characters, copies. null: never. Signs that are left out keep theirs.",
     )
-    evaluate_greedy: bool = field(
-        default=False, metadata={"help": "Also answer the held-out prompts greedily, and score that (score_greedy)."}
+    degeneration_stop: dict[str, Any] | str | None = setting(
+        None, "Thresholds beyond which the run stops after an iteration, by sign (JSON). None: it goes on."
     )
-    keep_iterations: Annotated[int | None, Bounds(1)] = field(
-        default=None, metadata={"help": "Models that are kept beside the best one, newest first. None keeps all."}
+    stop_at_plateau: bool = setting(
+        True,
+        "Stop when the policy no longer tells real from generated responses on held-out prompts: a win rate that is one "
+        "half, within its 95 % interval. Too few prompts to say so stop nothing.",
     )
-    degeneration_warn: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Thresholds beyond which answers are warned of, by sign (JSON): empty, truncated, repetition, distinct, "
-            "short, long, odd_characters, copies. null: never. Signs that are left out keep theirs."
-        },
+    baseline: str | None = setting(
+        None,
+        "`sft`: also train the start on the real responses alone, for as many gradient steps, and evaluate it at the same "
+        "points.",
+        choices=["sft"],
     )
-    degeneration_stop: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Thresholds beyond which the run stops after an iteration, by sign (JSON). None: it goes on."
-        },
-    )
-    stop_at_plateau: bool = field(
-        default=True,
-        metadata={
-            "help": "Stop when the policy no longer tells real from generated responses on held-out prompts: a win rate "
-            "that is one half, within its 95 % interval. Too few prompts to say so stop nothing."
-        },
-    )
-    baseline: str | None = field(
-        default=None,
-        metadata={
-            "help": "`sft`: also train the start on the real responses alone, for as many gradient steps, and evaluate "
-            "it at the same points.",
-            "choices": ["sft"],
-        },
-    )
-    baseline_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the baseline. None: the first iteration's."}
-    )
+    baseline_learning_rate: float | None = setting(None, "Learning rate of the baseline. None: the first iteration's.")
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
         metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
     )
-    accelerate_config: str | None = field(
-        default=None,
-        metadata={"help": "Launch every phase as a process of its own with `accelerate launch --config_file` this."},
+    accelerate_config: str | None = setting(
+        None, "Launch every phase as a process of its own with `accelerate launch --config_file` this."
     )
-    push_generations: bool = field(
-        default=False,
-        metadata={
-            "help": "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
-            "configuration an iteration."
-        },
+    push_generations: bool = setting(
+        False,
+        "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
+        "configuration an iteration.",
     )
-    hub_dataset_id: str | None = field(
-        default=None, metadata={"help": "Name of that dataset. None: that of the model, with `-pairs`."}
+    hub_dataset_id: str | None = setting(None, "Name of that dataset. None: that of the model, with `-pairs`.")
+    hub_license: str | None = setting(
+        None,
+        "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). None: the base model's, and of the pairs the "
+        "source dataset's, where the Hub knows them.",
     )
-    hub_license: str | None = field(
-        default=None,
-        metadata={
-            "help": "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). None: the base model's, and of the "
-            "pairs the source dataset's, where the Hub knows them."
-        },
+    hub_backup: bool = setting(
+        False,
+        "With `push_to_hub`: also keep the run directory itself, training checkpoints included, on the branch `run` of "
+        "the model's repository. A run that starts without its directory goes on from there.",
     )
-    hub_backup: bool = field(
-        default=False,
-        metadata={
-            "help": "With `push_to_hub`: also keep the run directory itself, training checkpoints included, on the branch "
-            "`run` of the model's repository. A run that starts without its directory goes on from there."
-        },
-    )
-    smoke: bool = field(default=False, metadata={"help": "Play two iterations on eight rows, to see that all fits."})
+    smoke: bool = setting(False, "Play two iterations on eight rows, to see that all fits.")
 
     def __post_init__(self) -> None:
         if self.smoke:
@@ -199,9 +149,9 @@ class SelfPlayConfig:
         check_fields(self)
         for name in ("degeneration_warn", "degeneration_stop"):
             setattr(self, name, thresholds(name, getattr(self, name), list(SIGNS)))
+        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if self.greater_is_better_iteration is None:
             self.greater_is_better_iteration = figure_of(self.metric_for_best_iteration).greater_is_better
-        self.per_iteration = check_per_iteration(as_mapping("per_iteration", self.per_iteration), self)
         if is_score(self.metric_for_best_iteration) and self.scorer is None:
             raise RecipeError(
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."

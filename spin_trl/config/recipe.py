@@ -21,11 +21,11 @@ from trl import ModelConfig, TrlParser
 from ..counts import agreeing, with_article
 from ..errors import RecipeError, nearest
 from ..files import home_expanded
-from ..objectives.registry import OURS, OWN_SETTINGS, own_settings, use_beta
+from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings
 from . import credentials, shipped
 from .checks import as_mapping
 from .data import DataConfig
-from .iteration import DPO_ONLY, SPINConfig
+from .iteration import SPINConfig
 from .loop import PER_ITERATION, SelfPlayConfig
 from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
@@ -219,11 +219,7 @@ def _with_losses(
     settings: dict[str, Any], overrides: Sequence[str], losses: Mapping[str, float]
 ) -> tuple[dict[str, Any], list[str]]:
     """Settings and arguments for other losses: what belongs to none of them goes."""
-    gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses)
-    if OURS & set(losses):
-        gone |= set(DPO_ONLY)
-    if not use_beta(losses):
-        gone |= {"beta", "label_smoothing"}
+    gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses) | meaningless(losses).keys()
     kept = {name: value for name, value in settings.items() if name not in gone}
     lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}
     lists = {name: values for name, values in lists.items() if name not in gone}

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ..objectives.registry import LENGTHS, LOSS_TYPES, OPPONENT, POLICY, PROTO
+from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
+from ..objectives.registry import LOSS_TYPES
 from .summary import HeldOutRow, mean_of
 
 BINS = 40

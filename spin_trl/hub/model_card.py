@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..counts import counted
 from ..evaluation.figures import SCORES, figure_of, is_score
 from ..lineage import Origin
-from ..objectives.methods import methods_of
+from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.record import RunRecord, StageRecord
 from ..report.tables import costs, devices, figures, standings

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
 
 from .base import bounded_exp, logratios
+from .fields import setting
+from .objective import Objective
 
 GSIL_LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = MappingProxyType(
     {
@@ -54,3 +59,37 @@ def gsil(
         policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
     )
     return GSIL_LOSSES[divergence](scale * real + shift, scale * generated + shift)
+
+
+@dataclass
+class GsilSettings:
+    """GSIL's part of `SPINConfig`."""
+
+    gsil_scale: float | None = setting(
+        None, "GSIL: scale of the log-ratios. None: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
+    )
+    gsil_shift: float | None = setting(
+        None, "GSIL: added to the scaled log-ratios. None: 2.0 for gsil_bernoulli, as published, 0 for the others."
+    )
+
+
+def _objective(divergence: str, name: str, equation: str, scale: float = 0.1, shift: float = 0.0) -> Objective:
+    return Objective(
+        f"gsil_{divergence}",
+        f"GSIL ({name})",
+        rf"s = A r + B,\; s' = A r' + B:\quad \ell = {equation}",
+        "2410.10093",
+        is_baseline=True,
+        function=functools.partial(gsil, divergence=divergence),
+        published=GsilSettings(scale, shift),
+        least={"gsil_shift": -math.inf},
+    )
+
+
+# Scale and shift of the authors' script, which has the Bernoulli loss. Of the other losses none are published: SPIN's scale,
+# and no shift (with the script's, hinge would not see real ones).
+GSIL_BERNOULLI = _objective("bernoulli", "Bernoulli", r"\log(1 + e^{-s}) + \log(1 + e^{s'})", scale=0.01, shift=2.0)
+GSIL_BRIER = _objective("brier", "Brier", r"(\sigma(s) - 1)^2 + \sigma(s')^2")
+GSIL_HINGE = _objective("hinge", "hinge", r"\max(0, 1 - s) + \max(0, 1 + s')")
+GSIL_KLIEP = _objective("kliep", "KLIEP", r"-s + e^{s'}")
+GSIL_LSIF = _objective("lsif", "LSIF", r"-e^{s} + \tfrac{1}{2} e^{2 s'}")

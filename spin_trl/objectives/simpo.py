@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
 from .base import check_positive, in_single
+from .fields import setting
+from .objective import Objective
 
 
 def simpo(
@@ -37,3 +42,23 @@ def simpo(
     real, generated = in_single(policy_real_logps, policy_generated_logps)
     gap = real / real_lengths.clamp(min=1) - generated / generated_lengths.clamp(min=1)
     return F.softplus(gamma - beta * gap)
+
+
+@dataclass
+class SimpoSettings:
+    """S-SimPO's part of `SPINConfig`."""
+
+    simpo_beta: float | None = setting(None, "S-SimPO: scale of the mean log-likelihoods. None: 2.0, as published.")
+    simpo_gamma: float | None = setting(None, "S-SimPO: margin that real must win by. None: 0.5, as published.")
+
+
+SIMPO_LOSS = Objective(
+    "simpo",
+    "S-SimPO",
+    r"\ell = \log\left(1 + e^{\gamma - \beta (L / |y| - L' / |y'|)}\right),\quad L = \log \pi",
+    "2405.14734",
+    is_baseline=True,
+    function=simpo,
+    published=SimpoSettings(simpo_beta=2.0, simpo_gamma=0.5),
+    least={"simpo_gamma": -math.inf},
+)

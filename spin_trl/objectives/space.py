@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from .base import check_positive, logratios
+from .fields import setting
+from .objective import NUM_GENERATIONS, Objective
 
 
 def space(
@@ -45,3 +48,22 @@ def space(
         policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
     )
     return F.softplus(math.log(mu) - real) + mu * F.softplus(generated - math.log(mu))
+
+
+@dataclass
+class SpaceSettings:
+    """SPACE's part of `SPINConfig`."""
+
+    space_mu: float | None = setting(
+        None, "SPACE: generated responses per real one (the noise ratio). None: `num_generations`."
+    )
+
+
+SPACE_LOSS = Objective(
+    "space",
+    "SPACE",
+    r"\ell = \log\left(1 + \mu e^{-r}\right) + \mu \log\left(1 + e^{r'} / \mu\right)",
+    "2512.07175",
+    function=space,
+    published=SpaceSettings(space_mu=NUM_GENERATIONS),
+)

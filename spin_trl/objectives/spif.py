@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from .base import check_positive, logratios
+from .fields import setting
+from .objective import Objective
 
 
 def spif(
@@ -45,3 +49,23 @@ def spif(
     )
     real_error, generated_error = reward_scale * real - reward_bound, reward_scale * generated + reward_bound
     return (real_error.square() + generated_error.square()) / (2 * reward_bound)
+
+
+@dataclass
+class SpifSettings:
+    """SPIF's part of `SPINConfig`."""
+
+    spif_reward_scale: float | None = setting(None, "SPIF (reconstructed): reward per nat of log-ratio. None: 0.1.")
+    spif_reward_bound: float | None = setting(None, "SPIF (reconstructed): largest reward. None: 1.0.")
+
+
+SPIF_LOSS = Objective(
+    "spif",
+    "SPIF",
+    r"\ell = \tfrac{c}{2}\left((R - \tfrac{1}{c})^2 + (R' + \tfrac{1}{c})^2\right),\quad R = b r",
+    "2602.01357",
+    "Reconstructed from the paper's abstract: its own formula could not be read.",
+    function=spif,
+    # SPIN's scale, and a bound of 1: the paper's own values could not be read.
+    published=SpifSettings(spif_reward_scale=0.1, spif_reward_bound=1.0),
+)

@@ -1,11 +1,14 @@
-"""SPIN: the logistic loss of the gap between the log-ratios (arXiv 2401.01335)."""
+"""SPIN: the logistic loss of the gap between the log-ratios (arXiv 2401.01335), and other losses that TRL computes."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 
 from .base import logratios
+from .objective import Method, Objective
 
 
 def sigmoid(
@@ -34,3 +37,26 @@ def sigmoid(
         policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
     )
     return F.softplus(-beta * (real - generated))
+
+
+SPIN_LOSS = Objective(
+    "sigmoid",
+    "SPIN",
+    r"\ell = \log\left(1 + e^{-\beta (r - r')}\right)",
+    "2401.01335",
+    guesses=("spin",),
+    function=sigmoid,
+    published=SimpleNamespace(beta=0.1),  # TRL's setting
+    by_trl=True,
+)
+SPIN_HINGE_LOSS = Method("hinge", "SPIN with the hinge loss", r"\ell = \max(0,\, 1 - \beta (r - r'))", "2401.01335")
+IPO_LOSS = Method(
+    "ipo",
+    "S-IPO",
+    r"\ell = \left(\tfrac{r}{|y|} - \tfrac{r'}{|y'|} - \tfrac{1}{2 \beta}\right)^2",
+    "2310.12036",
+    is_baseline=True,
+)
+SFT_LOSS = Method(
+    "sft", "negative log-likelihood of the real response", r"\ell = -\log \pi(y \mid x) / |y|", is_baseline=True
+)

@@ -1,7 +1,7 @@
 """What self-play objectives add to the parent's loss: the arithmetic between a trainer's batch and pure functions.
 
 DPOTrainer computes its own losses; ours are added to its result, from the log-probabilities that the same forwards
-returned. An objective that couples pairs (IRIS) is given all pairs of the optimiser step: those of this micro-batch with
+returned. An objective that couples pairs is given all pairs of the optimiser step: those of this micro-batch with
 their gradient, the others as numbers.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from .registry import LOSS_TYPES, OURS, REFERENCE_FREE, LossType
+from .objective import Objective, Tensors
+from .registry import LOSS_TYPES, OURS, REFERENCE_FREE
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ObjectiveTerms:
     """
 
     def __init__(self, loss_types: Sequence[str], loss_weights: Sequence[float], values: Mapping[str, Any]) -> None:
-        self.weighted: list[tuple[LossType, float]] = [
+        self.weighted: list[tuple[Objective[Any], float]] = [
             (LOSS_TYPES[name], weight) for name, weight in zip(loss_types, loss_weights, strict=True) if name in OURS
         ]
         self.values = dict(values)
@@ -54,16 +55,14 @@ class ObjectiveTerms:
     @property
     def couples_pairs(self) -> bool:
         """Whether an objective is a function of all pairs of the optimiser step."""
-        return any(loss_type.couples_pairs for loss_type, _ in self.weighted)
+        return any(objective.couples_pairs for objective, _ in self.weighted)
 
     @property
     def needs_proto(self) -> bool:
         """Whether an objective takes θ_0's responses."""
-        return any(loss_type.needs_proto for loss_type, _ in self.weighted) and self.values.get("tspin_beta") != 0
+        return any(objective.weighs_proto(self.values) for objective, _ in self.weighted)
 
-    def __call__(
-        self, tensors: Mapping[str, torch.Tensor | None], others: Others | None
-    ) -> tuple[torch.Tensor | float, dict[str, float]]:
+    def __call__(self, tensors: Tensors, others: Others | None) -> tuple[torch.Tensor | float, dict[str, float]]:
         """The weighted sum of the objectives.
 
         Args:
@@ -75,19 +74,19 @@ class ObjectiveTerms:
         """
         total: torch.Tensor | float = 0.0
         metrics: dict[str, float] = {}
-        for loss_type, weight in self.weighted:
-            together = _with_others(tensors, others) if loss_type.couples_pairs and others is not None else tensors
-            loss = loss_type(together, self.values).mean()
-            if loss_type.couples_pairs and others is not None:
+        for objective, weight in self.weighted:
+            together = _with_others(tensors, others) if objective.couples_pairs and others is not None else tensors
+            loss = objective(together, self.values).mean()
+            if objective.couples_pairs and others is not None:
                 # The trainer averages the gradients of all micro-batches; the loss is that of all pairs, not a mean.
                 loss = loss.detach() + others.num_batches * (loss - loss.detach())
             total = total + weight * loss
             with torch.no_grad():
-                metrics |= {name: float(value) for name, value in loss_type.measure(together, self.values).items()}
+                metrics |= {name: float(value) for name, value in objective.measure(together, self.values).items()}
         return total, metrics
 
 
-def _with_others(tensors: Mapping[str, torch.Tensor | None], others: Others) -> dict[str, torch.Tensor | None]:
+def _with_others(tensors: Tensors, others: Others) -> dict[str, torch.Tensor | None]:
     """This micro-batch's pairs and the others, whose log-ratios stand against opponents of 0."""
     together = dict(tensors)
     for kind, logratios in (("real", others.real_logratios), ("generated", others.generated_logratios)):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 
 from .base import check_positive, in_single
+from .fields import setting
+from .objective import Objective
 
 
 def tspin(
@@ -45,3 +49,28 @@ def tspin(
         raise ValueError(f"`beta` is {beta}: it must be at least 0, and 0 without proto responses.")
     (proto,) = in_single(policy_proto_logps)
     return loss + beta * F.softplus(-alpha * (generated - proto))
+
+
+@dataclass
+class TspinSettings:
+    """T-SPIN's part of `SPINConfig`."""
+
+    tspin_alpha: float | None = setting(None, "T-SPIN: scale of the log-likelihoods. None: 1.0, as published.")
+    tspin_beta: float | None = setting(
+        None,
+        "T-SPIN: weight of the historical advantage from iteration 1 on; at iteration 0 it is 0. None: 0.1, as published.",
+    )
+
+
+TSPIN_LOSS = Objective(
+    "tspin",
+    "T-SPIN",
+    r"\ell = \log\left(1 + e^{-\alpha (L - L')}\right) + \beta \log\left(1 + e^{-\alpha (L' - L_0)}\right),"
+    r"\quad L = \log \pi",
+    "2601.08198",
+    "$L_0$ is the log-probability of the start's own answer; at iteration 0 the second term is left out.",
+    function=tspin,
+    published=TspinSettings(tspin_alpha=1.0, tspin_beta=0.1),
+    least={"tspin_beta": 0.0},
+    without_proto={"tspin_beta": 0.0},
+)

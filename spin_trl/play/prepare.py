@@ -63,9 +63,10 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
         if known is not None:
             _check_template(run, known.get("template"))
     state.wait_for_everyone()
-    if run.args.order_schedule == "gap" and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
+    by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
+    if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
         raise RecipeError(
-            "`iris_schedule: gap` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
+            f"`{max(by_gap)}` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."
         )
 

@@ -40,7 +40,7 @@ def train(run: Run, iteration: int) -> None:
     if run.done(Step.TRAIN, stage):
         return
     started = time.monotonic()
-    args = _with_order(run, iteration, run.iteration_args(iteration))
+    args = _at_iteration(run, iteration, run.iteration_args(iteration))
     with training_logs(run, stage):
         trainer = _trainer_of(run, iteration, args)
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
@@ -67,18 +67,19 @@ def train(run: Run, iteration: int) -> None:
     free_memory()
 
 
-def _with_order(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
-    """The settings of an iteration, with IRIS's order as its schedule has it there."""
-    if "iris" in args.losses:
+def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
+    """The settings of an iteration, with those of the objectives that it has for itself."""
+    for objective, settings in args.objectives:
         opponent = run.decisions.opponent(iteration)
         gap = read_stage(run.directory, opponent).figures.get("gap")
-        if args.order_schedule == "gap" and not opponent.is_start and gap is None:
+        by_gap = objective.asks_for_gap(settings)
+        if by_gap and not opponent.is_start and gap is None:
             raise RunDirectoryError(
-                f"`iris_schedule: gap` needs the gap that {opponent} has reached on held-out prompts, and "
+                f"`{by_gap}` needs the gap that {opponent} has reached on held-out prompts, and "
                 f"{run.directory.path} does not have it. Evaluate that iteration first."
             )
-        args.iris_alpha = [args.iris_order(iteration, run.play.num_iterations, gap)]
-        args.iris_schedule = "fixed"
+        for name, value in objective.at(settings, iteration, run.play.num_iterations, gap).items():
+            setattr(args, name, value)
     return args
 
 

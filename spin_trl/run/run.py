@@ -19,7 +19,6 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.start import StartConfig
-from ..counts import counted
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, noted
@@ -86,13 +85,8 @@ class Run:
         args, play, found = self.args, self.play, []
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
             found.append(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
-        orders = args.iris_alpha if args.order_schedule == "fixed" else None
-        is_longer = play.smoke and orders is not None and len(orders) > play.num_iterations
-        if orders is not None and len(orders) not in (1, play.num_iterations) and not is_longer:
-            found.append(
-                f"`iris_alpha` has {counted(len(orders), 'value')} for {counted(play.num_iterations, 'iteration')}: "
-                f"{orders}. Give one order for all iterations, or one for each."
-            )
+        for objective, settings in args.objectives:
+            found += objective.against_length(settings, play.num_iterations, play.smoke)
         return found
 
     @property

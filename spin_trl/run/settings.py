@@ -13,6 +13,7 @@ from ..config.paths import PATHS, is_same_path
 from ..config.plain import differences_from_defaults, plain
 from ..errors import RunDirectoryError
 from ..files import write_atomically
+from ..objectives.registry import LOSS_TYPES
 from .directory import RunDirectory
 from .ownership import RECIPE
 from .run import Run
@@ -146,8 +147,8 @@ def differences(frozen: dict[str, Any], settings: dict[str, Any], paths_from: Pa
         settings: of now.
         paths_from: folder from which relative paths in the frozen settings are seen; None: the current one.
     """
-    # The annealing of IRIS's order ends with the last iteration, so a longer run is another run.
-    free = FREE - ({"num_iterations"} if settings.get("iris_schedule") == "geometric" else set())
+    has_length = any(objective.depends_on_length(objective.own(settings)) for objective in LOSS_TYPES.values())
+    free = FREE - ({"num_iterations"} if has_length else set())
 
     def continues(name: str) -> bool:
         before, now = frozen.get(name), settings.get(name)

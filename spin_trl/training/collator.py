@@ -18,6 +18,7 @@ from ..generation.store import Generations
 from ..models.forward.layout import lay_out
 from ..models.forward.third_response import PROTO_PREFIX as PROTO_PREFIX
 from ..models.forward.third_response import joined, with_labels
+from ..objectives.registry import proto_in_words
 
 LAYOUT = "unique_tokens_layout"
 """Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
@@ -55,8 +56,9 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
     def _proto_pair(self, example: dict[str, Any]) -> dict[str, Any]:
         """The proto response where the chosen one would stand, so that TRL's collator lays it out; nothing beside it."""
         if "key" not in example:
+            takers, without = proto_in_words()
             raise GenerationsError(
-                "A preference pair has no proto response (θ_0's own), which `tspin` takes. `tspin_beta: 0` trains without."
+                f"A preference pair has no proto response (θ_0's own), which {takers} takes. {without} trains without."
             )
         assert self.proto is not None
         proto_ids = self.proto.get((example["key"], 0, example["sample"]))

@@ -26,7 +26,8 @@ from ..models.forward.third_response import PROTO_PREFIX as BRANCH
 from ..models.forward.third_response import third_branch, with_labels
 from ..models.policy import rounds_by_batch
 from ..objectives.base import logratios
-from ..objectives.registry import LENGTHS, OPPONENT, OURS, POLICY, PROTO, published
+from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
+from ..objectives.registry import OURS, published
 from ..objectives.terms import ObjectiveTerms
 from . import opponent
 from .collator import LAYOUT, LayingOut

@@ -50,6 +50,7 @@ from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from ..models.vocabulary import check_tokens, embeddings_of
+from ..objectives.registry import proto_in_words
 from ..run import checkpoint
 from . import opponent
 from .arguments import (
@@ -90,9 +91,9 @@ class SPINTrainer(ObjectiveTrainer):
         generations: the opponent's responses, for an SFT dataset: a folder or store that a generate phase wrote; stores
             by iteration, the newest being the opponent's; or a dataset with `key` and `ids`. None: they are made at the
             start of `train()`, into `args.output_dir`, where a later call finds them.
-        proto: what iteration 0 generated, for `loss_type` `tspin` from iteration 1 on. None: this is iteration 0, whose
-            generations are θ_0's own, so that the historical advantage has the weight 0; or `train()` is called again,
-            and the first call's generations are taken.
+        proto: what iteration 0 generated, for an objective that takes it (T-SPIN) from iteration 1 on. None: this is
+            iteration 0, whose generations are θ_0's own, so that the objective goes without; or `train()` is called
+            again, and the first call's generations are taken.
 
     Raises:
         DataError: the dataset can't be used; the message names the row.
@@ -384,9 +385,10 @@ class SPINTrainer(ObjectiveTrainer):
             definition = definition_of(store.manifest()["model"])
             store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
         if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
+            takers, without = proto_in_words(self._settings.losses)
             raise GenerationsError(
-                f"`tspin` takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
-                f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set `tspin_beta: 0`."
+                f"{takers} takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
+                f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set {without}."
             )
 
     def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
@@ -420,9 +422,9 @@ class SPINTrainer(ObjectiveTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, after the opponent has answered, if it has not yet. Arguments and result are Trainer's.
 
-        Called again, it plays a further iteration, whose opponent is the policy as it is then, with the same settings (the
-        order of IRIS included; `SelfPlay` changes it). `resume_from_checkpoint=True` takes the newest checkpoint that was
-        written to its end.
+        Called again, it plays a further iteration, whose opponent is the policy as it is then, with the same settings,
+        those included that `SelfPlay` changes by iteration. `resume_from_checkpoint=True` takes the newest checkpoint that
+        was written to its end.
         """
         if self._self_play and self._given is None:
             if self.state.global_step > 0 and not resume_from_checkpoint:

@@ -1,8 +1,8 @@
 """All pairs of one optimiser step, before any of them has a gradient.
 
-IRIS weighs every pair by its share in the whole step. Micro-batches come one after the other, so a pass without gradients
-goes ahead: weights don't move within a step, so what it finds is exact. Processes share their log-ratios. Where one
-micro-batch is the whole step, nothing is done.
+An objective may weigh every pair by its share in the whole step. Micro-batches come one after the other, so a pass without
+gradients goes ahead: weights don't move within a step, so what it finds is exact. Processes share their log-ratios. Where
+one micro-batch is the whole step, nothing is done.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ import made_up
 from hub.server import LocalHub, problems_of_card
 from spin_trl.hub.model_card import ModelFacts, model_card
 from spin_trl.lineage import Origin
-from spin_trl.objectives.methods import METHODS, methods_of
-from spin_trl.objectives.registry import LOSS_TYPES
+from spin_trl.objectives.registry import LOSS_TYPES, METHODS, methods_of
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 JOURNAL = [

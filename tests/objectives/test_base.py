@@ -12,7 +12,7 @@ from messages import refused
 from spin_trl.objectives.base import logratios
 from spin_trl.objectives.gsil import GSIL_LOSSES, gsil
 from spin_trl.objectives.iris import iris
-from spin_trl.objectives.registry import LOSS_TYPES
+from spin_trl.objectives.registry import LOSS_TYPES, published
 from spin_trl.objectives.simpo import simpo
 from spin_trl.objectives.space import space
 from spin_trl.objectives.spif import spif
@@ -65,18 +65,30 @@ def tensors_of(real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.T
     }
 
 
+def usual(name: str) -> dict[str, float]:
+    """Published settings, `beta` of SPIN among them."""
+    return vars(LOSS_TYPES[name].published) | published([name])
+
+
+@pytest.mark.parametrize("name", LOSS_TYPES)
+def test_every_objective_agrees_with_finite_differences(name: str) -> None:
+    """With its published settings, for the policy's log-probabilities."""
+    values = torch.tensor([[0.3, -1.0, 2.0], [-0.2, 0.5, 1.0]], dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda both: LOSS_TYPES[name](tensors_of(*both), usual(name)), [values])
+
+
 @pytest.mark.parametrize("name", LOSS_TYPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_every_objective_stays_finite(name: str, dtype: torch.dtype) -> None:
     """With its published settings, at log-ratios of 10,000 nats, in the formats that models train in."""
     values = logps(-1e4, -300.0, -20.0, 0.0, 20.0, 300.0, 1e4, dtype=dtype)
     real, generated = (part.clone().requires_grad_() for part in torch.cartesian_prod(values, values).T)
-    loss = LOSS_TYPES[name](tensors_of(real, generated), LOSS_TYPES[name].settings)
+    loss = LOSS_TYPES[name](tensors_of(real, generated), usual(name))
     up, down = torch.autograd.grad(loss.sum(), [real, generated])
     assert loss.isfinite().all()
     assert up.isfinite().all()
     assert down.isfinite().all()
-    for figure in LOSS_TYPES[name].measure(tensors_of(real, generated), LOSS_TYPES[name].settings).values():
+    for figure in LOSS_TYPES[name].measure(tensors_of(real, generated), usual(name)).values():
         assert figure.isfinite()
 
 
@@ -86,18 +98,19 @@ def test_half_precision_is_computed_in_single(name: str, dtype: torch.dtype) -> 
     """The loss is that of the same numbers in float32, to the last bit."""
     generator = torch.Generator().manual_seed(2)
     real, generated = (30 * torch.randn(2, 16, generator=generator)).to(dtype)
-    loss_type = LOSS_TYPES[name]
-    half = loss_type(tensors_of(real, generated), loss_type.settings)
+    loss_type, values = LOSS_TYPES[name], usual(name)
+    half = loss_type(tensors_of(real, generated), values)
     assert half.dtype == torch.float32
-    assert half.tolist() == loss_type(tensors_of(real.float(), generated.float()), loss_type.settings).tolist()
+    assert half.tolist() == loss_type(tensors_of(real.float(), generated.float()), values).tolist()
 
 
 @pytest.mark.parametrize("name", [name for name, found in LOSS_TYPES.items() if not found.couples_pairs])
 def test_every_objective_but_iris_gives_one_loss_a_pair(name: str) -> None:
     """Every pair has its own, whatever stands beside it."""
     real, generated, loss_type = logps(0.3, -1.0, 2.0), logps(-0.2, 0.5, 1.0), LOSS_TYPES[name]
-    together = loss_type(tensors_of(real, generated), loss_type.settings)
-    alone = [loss_type(tensors_of(real[i : i + 1], generated[i : i + 1]), loss_type.settings).item() for i in range(3)]
+    values = usual(name)
+    together = loss_type(tensors_of(real, generated), values)
+    alone = [loss_type(tensors_of(real[i : i + 1], generated[i : i + 1]), values).item() for i in range(3)]
     assert together.tolist() == pytest.approx(alone, rel=1e-14)
 
 

@@ -1,8 +1,8 @@
 """What `loss_type` can name, and which settings go with it: published values, and errors that name both sides."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,21 +11,20 @@ import torch
 from messages import refused
 from spin_trl import SPINConfig
 from spin_trl.errors import RecipeError
+from spin_trl.objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO, Objective
 from spin_trl.objectives.registry import (
-    LENGTHS,
     LOSS_TYPES,
-    OPPONENT,
+    METHODS,
     OURS,
     OWN_SETTINGS,
-    POLICY,
-    PROTO,
     REFERENCE_FREE,
-    LossType,
+    check_losses,
+    objectives_of,
     own_settings,
-    resolve_settings,
+    proto_in_words,
 )
-from spin_trl.objectives.space import space
-from spin_trl.objectives.tspin import tspin
+from spin_trl.objectives.space import SpaceSettings, space
+from spin_trl.objectives.tspin import TspinSettings, tspin
 from trl_losses import TRLS
 
 GSIL = ("gsil_bernoulli", "gsil_brier", "gsil_hinge", "gsil_kliep", "gsil_lsif")
@@ -41,6 +40,12 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def resolve_settings(losses: list[str], given: Mapping[str, Any], num_generations: int) -> dict[str, Any]:
+    """The settings of the objectives among these losses."""
+    chosen = objectives_of(losses, given, num_generations)
+    return {name: value for _, settings in chosen for name, value in vars(settings).items()}
+
+
 def spin(**settings: Any) -> SPINConfig:
     return SPINConfig(**{"output_dir": "out", "use_cpu": True, "bf16": False, "report_to": "none", **settings})
 
@@ -50,25 +55,24 @@ def spin(**settings: Any) -> SPINConfig:
 
 def test_ten_objectives_are_ours() -> None:
     """And none of TRL's is hidden by them."""
-    assert {"space", "tspin", "spif", "iris", "simpo", *GSIL} == OURS
+    assert {"space", "tspin", "spif", "iris", "simpo", *GSIL} <= OURS
     assert set(LOSS_TYPES) == OURS | {"sigmoid"}
+    assert set(METHODS) >= {*LOSS_TYPES, "hinge", "ipo", "sft"}
     assert OURS.isdisjoint(TRLS)
     assert LOSS_TYPES["sigmoid"].by_trl
 
 
 def test_which_losses_need_no_opponent() -> None:
     """T-SPIN and S-SimPO look at the policy alone, as TRL's SFT does."""
-    assert {"tspin", "simpo", "sft"} == REFERENCE_FREE
-    assert [name for name, found in LOSS_TYPES.items() if found.needs_opponent] == [
-        name for name in LOSS_TYPES if name not in ("tspin", "simpo")
-    ]
+    assert REFERENCE_FREE & {*PUBLISHED, "sigmoid", "sft"} == {"tspin", "simpo", "sft"}
+    assert [name for name in PUBLISHED if LOSS_TYPES[name].needs_opponent] == ["space", "spif", "iris", *GSIL]
 
 
 def test_what_single_objectives_need() -> None:
     """T-SPIN takes θ_0's responses; IRIS is a function of the batch, and has figures."""
-    assert [name for name, found in LOSS_TYPES.items() if found.needs_proto] == ["tspin"]
-    assert [name for name, found in LOSS_TYPES.items() if found.couples_pairs] == ["iris"]
-    assert [name for name, found in LOSS_TYPES.items() if found.figures] == ["iris"]
+    assert [name for name in PUBLISHED if LOSS_TYPES[name].needs_proto] == ["tspin"]
+    assert [name for name in PUBLISHED if LOSS_TYPES[name].couples_pairs] == ["iris"]
+    assert [name for name in PUBLISHED if LOSS_TYPES[name].figures] == ["iris"]
     assert LOSS_TYPES["simpo"].inputs == POLICY + LENGTHS
     assert LOSS_TYPES["tspin"].inputs == POLICY + PROTO
     assert LOSS_TYPES["space"].inputs == POLICY + OPPONENT
@@ -82,12 +86,36 @@ def test_the_table_is_not_changed_by_accident() -> None:
 
 def test_settings_of_the_objectives_are_settings() -> None:
     """Each is a field of `SPINConfig`, left out by default, whose name begins with its objective's."""
-    assert set(OWN_SETTINGS) == {name for values in PUBLISHED.values() for name in values}
+    assert set(OWN_SETTINGS) >= {name for values in PUBLISHED.values() for name in values}
     assert len(OWN_SETTINGS) == len(set(OWN_SETTINGS))
     for name in OWN_SETTINGS:
         assert SPINConfig.__dataclass_fields__[name].default is None, name
     for name in OURS:
-        assert all(setting.split("_")[0] == name.split("_")[0] for setting in LOSS_TYPES[name].settings)
+        assert all(setting.split("_")[0] == name.split("_")[0] for setting in vars(LOSS_TYPES[name].published))
+
+
+def test_settings_stand_in_the_order_of_the_papers() -> None:
+    """Objectives that are not about self-play come last, and TRL's settings and the general ones first."""
+    assert [name for name in LOSS_TYPES if name in {"sigmoid", *PUBLISHED}] == ["sigmoid", *PUBLISHED]
+    names = [known.name for known in dataclasses.fields(SPINConfig)]
+    assert tuple(names[-len(OWN_SETTINGS) :]) == OWN_SETTINGS
+    assert names[-len(OWN_SETTINGS) - 1] == "shared_prefix"
+
+
+def test_settings_are_known_to_be_a_part_of_the_config() -> None:
+    """A function that takes an objective's settings takes all settings, too."""
+    assert all(isinstance(spin(), type(LOSS_TYPES[name].published)) for name in OURS)
+
+
+def test_a_name_that_papers_use_leads_to_the_loss() -> None:
+    """SPIN's loss has the name that TRL gave it; T-SPIN's name would be nearer."""
+    with pytest.raises(RecipeError, match="'spin'; did you mean 'sigmoid'"):
+        check_losses(["spin"])
+
+
+def test_messages_name_what_takes_proto_responses() -> None:
+    assert proto_in_words(PUBLISHED) == ("`tspin`", "`tspin_beta: 0`")
+    assert proto_in_words(["space", "sft"]) == ("", "")
 
 
 BY_HAND: Mapping[str, tuple[Mapping[str, float], float]] = {
@@ -127,7 +155,7 @@ def tensors() -> dict[str, torch.Tensor | None]:
     return {name: torch.tensor([value], dtype=torch.float64) for name, value in one.items()}
 
 
-@pytest.mark.parametrize("name", LOSS_TYPES)
+@pytest.mark.parametrize("name", BY_HAND)
 def test_settings_reach_the_arguments_that_they_mean(name: str) -> None:
     """Among tensors and settings that are none of its business."""
     values, expected = BY_HAND[name]
@@ -145,11 +173,12 @@ def test_figures_are_measured_with_the_same_arguments() -> None:
 
 
 def test_a_loss_type_says_what_it_needs() -> None:
-    """From the names of its inputs."""
-    bare = LossType(space)
+    """From the names of its function's arguments."""
+    bare = Objective("bare", "Bare", function=space, published=SpaceSettings(1.0))
     assert (bare.needs_opponent, bare.needs_proto, bare.couples_pairs, bare.by_trl) == (True, False, False, False)
-    triplet = LossType(tspin, POLICY + PROTO, MappingProxyType({"tspin_alpha": 1.0}))
-    assert (triplet.needs_opponent, triplet.needs_proto) == (False, True)
+    values = {"tspin_alpha": 1.0, "tspin_beta": 0.0}
+    triplet = Objective("three", "Three", function=tspin, published=TspinSettings(**values))
+    assert (triplet.needs_opponent, triplet.needs_proto, triplet.weighs_proto(values)) == (False, True, True)
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------------
@@ -298,17 +327,21 @@ def test_one_order_is_a_list_of_one(alpha: float) -> None:
     config = spin(loss_type="iris", iris_schedule="fixed", iris_alpha=alpha)
     assert config.iris_alpha == [2.0]
     assert isinstance(config.iris_alpha[0], float)
-    assert [config.iris_order(i, 3, 0.4) for i in range(3)] == [2.0] * 3
+    assert [config.objective_values(i, 3, 0.4)["iris_alpha"] for i in range(3)] == [2.0] * 3
     assert config.objective_values()["iris_alpha"] == 2.0
 
 
 def test_the_order_of_an_iteration_is_the_schedules() -> None:
     """The gap by default, with the paper's bounds or the user's."""
-    assert [spin(loss_type="iris").iris_order(i, 3, gap) for i, gap in enumerate((None, 1.0, 9.0))] == [3.0, 1.5, 3.0]
+
+    def orders(config: SPINConfig, *gaps: float | None) -> list[float]:
+        return [config.objective_values(i, 3, gap)["iris_alpha"] for i, gap in enumerate(gaps)]
+
+    assert orders(spin(loss_type="iris"), None, 1.0, 9.0) == [3.0, 1.5, 3.0]
     bounded = spin(loss_type="iris", iris_alpha=[0.9, 1.2])
-    assert [bounded.iris_order(i, 3, gap) for i, gap in enumerate((None, 1.0, -9.0))] == [1.2, 1.2, 0.9]
+    assert orders(bounded, None, 1.0, -9.0) == [1.2, 1.2, 0.9]
     assert bounded.objective_values()["iris_alpha"] == 1.2
-    assert spin(loss_type="iris", iris_schedule="published").iris_order(4, 5, None) == 0.7
+    assert spin(loss_type="iris", iris_schedule="published").objective_values(4, 5)["iris_alpha"] == 0.7
 
 
 DPOS = [

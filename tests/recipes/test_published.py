@@ -105,7 +105,7 @@ def test_the_settings_of_spin_reach_every_iteration() -> None:
 def test_the_orders_of_iris_are_those_of_table_4(name: str) -> None:
     """One for each iteration."""
     args = read_recipe(name, CPU).args
-    assert [args.iris_order(iteration, 5, None) for iteration in range(5)] == ORDERS[name]
+    assert [args.objective_values(iteration, 5)["iris_alpha"] for iteration in range(5)] == ORDERS[name]
 
 
 def test_a_batch_of_256_prompts_is_answered_together() -> None:
@@ -165,4 +165,4 @@ def test_two_iterations_of_any_recipe_show_whether_all_fits(name: str, tmp_path:
         short, long = (iteration_settings(play, iteration) for play in (run.play, whole.play))
         assert short == long
         if "iris" in recipe.args.losses:
-            assert recipe.args.iris_order(iteration, 2, None) == whole.args.iris_order(iteration, 5, None)
+            assert recipe.args.objective_values(iteration, 2) == whole.args.objective_values(iteration, 5)
