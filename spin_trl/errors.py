@@ -77,9 +77,15 @@ class DoesNotFitError(SpinError, RuntimeError):
     """A run needs more memory than the GPU that it was planned for has, or a format that this GPU does not know."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message on a name that is unknown: `; did you mean 'win_rate'?`, or a full stop if none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The end of a message on a name that is unknown: `; did you mean 'win_rate'?`, or a full stop if none is near.
+
+    Args:
+        name: that is unknown.
+        known: names that there are.
+        cutoff: how alike two names must be, from 0 to 1.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else "."
 
 

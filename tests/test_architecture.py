@@ -147,6 +147,16 @@ def test_a_top_level_name_is_defined_once() -> None:
     assert {name: where for name, where in defined.items() if len(where) > 1} == {}
 
 
+def test_the_nearest_name_is_found_in_one_place() -> None:
+    """`nearest` says it in the words of all messages. The report's page compares two recipes line by line."""
+    importing = {
+        module
+        for module, path in MODULES.items()
+        if re.search(r"^\s*(import|from) difflib\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert importing - {"spin_trl.plan.devices"} == {"spin_trl.errors", "spin_trl.report.html.diff"}
+
+
 def imports_in_texts() -> list[tuple[str, str, str]]:
     """File, module and name of what scripts import that stand in tests and benchmarks as text."""
     top = Path(__file__).parents[1]

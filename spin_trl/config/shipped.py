@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib.resources
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RecipeError
+from ..errors import RecipeError, nearest
 from .credentials import yaml_problem
 
 _PACKAGE = Path(__file__).parents[1]
@@ -68,11 +67,9 @@ def accelerate_config_file(name: str) -> Path:
     path, known = Path(os.path.expanduser(name)), accelerate_configs()
     if path.is_file() or name not in known:
         if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise RecipeError(
-                f"`accelerate_config`: there is no file {name!r}, and no such configuration{hint} Shipped are: "
-                f"{', '.join(sorted(known))}."
+                f"`accelerate_config`: there is no file {name!r}, and no such configuration{nearest(name, known)} Shipped "
+                f"are: {', '.join(sorted(known))}."
             )
         return path
     return known[name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import RunDirectoryError
+from ..errors import RunDirectoryError, nearest
 from ..files import read_json
 from .run import Run
 from .stage import Stage
@@ -38,9 +36,9 @@ def find_stage(run: Run, name: str) -> Stage:
     there = f"Stages with a model are {', '.join(known)}." if known else "None has one yet."
     if stage is None:
         raise RunDirectoryError(f"{run.directory.path} has no best iteration yet. {there}")
-    near = difflib.get_close_matches(stage, known, n=1, cutoff=0.8) if not run.directory.stage(stage).exists() else []
-    nearest = f" Did you mean {near[0]!r}?" if near else ""
+    # Stages' names are alike; only a slip of the keys is worth a question.
+    near = "." if run.directory.stage(stage).exists() else nearest(stage, known, cutoff=0.8)
     raise RunDirectoryError(
-        f"The stage {stage!r} of {run.directory.path} has no model: it has not been trained yet, or `keep_iterations` has "
-        f"let it go.{nearest} {there}"
+        f"The stage {stage!r} of {run.directory.path} has no model{near} It has not been trained yet, or `keep_iterations` "
+        f"has let it go. {there}"
     )
