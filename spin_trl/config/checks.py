@@ -22,12 +22,42 @@ class Bounds:
 
     Attributes:
         low, high: both included.
-        low_open: whether `low` itself is too low.
+        low_open, high_open: whether `low` itself is too low, or `high` too high, as infinity may be.
+        why: what is wrong beyond them, for the message.
     """
 
     low: float
     high: float = math.inf
     low_open: bool = False
+    high_open: bool = False
+    why: str = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.low_open else self.low <= value
+        return above and (value < self.high if self.high_open else value <= self.high)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.low_open else 'at least'} {self.low:g}"
+        high = "" if math.isinf(self.high) else f" and {'below' if self.high_open else 'at most'} {self.high:g}"
+        return low + high + (f": {self.why}" if self.why else "")
+
+
+class Choices(tuple[str, ...]):
+    """What a setting may be, as texts."""
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self))}"
+
+
+def check_setting(name: str, value: Any, allowed: Bounds | Choices) -> None:
+    """Raise unless a setting has a value that it may have."""
+    if (reason := problem(name, value, allowed)) is not None:
+        raise RecipeError(reason)
+
+
+def problem(name: str, value: Any, allowed: Bounds | Choices) -> str | None:
+    """What is wrong with the value of a setting, as a sentence; None if it is one that the setting may have."""
+    return None if value in allowed else f"`{name}` is {value!r}; it must be {allowed}."
 
 
 def check_fields(settings: Any) -> None:
@@ -39,46 +69,24 @@ def check_fields(settings: Any) -> None:
     Raises:
         RecipeError: a value is none of the choices, or out of bounds.
     """
-    kind = type(settings)
-    for name, choices, bounds in _checked_fields(kind):
+    for name, allowed in declared(type(settings)).items():
         value = getattr(settings, name)
         for one in value if isinstance(value, list) else () if value is None else (value,):
-            if choices:
-                one_of(name, one, choices)
-            if bounds is not None:
-                in_range(name, one, bounds.low, bounds.high, low_open=bounds.low_open)
+            check_setting(name, one, allowed)
 
 
-def _checked_fields(kind: type[Any]) -> list[tuple[str, Sequence[str], Bounds | None]]:
-    """Name, choices and bounds of the fields that classes of this package declare."""
+def declared(kind: type[Any]) -> dict[str, Bounds | Choices]:
+    """Choices or bounds of the fields that classes of this package declare, by name."""
     package = __name__.partition(".")[0]
-    ours = {
-        name
-        for base in kind.__mro__
-        if base.__module__.partition(".")[0] == package
-        for name in inspect.get_annotations(base)
-    }
+    bases = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
+    ours = {name for base in bases for name in inspect.get_annotations(base)}
     hints = get_type_hints(kind, include_extras=True)
-    return [
-        (field.name, field.metadata.get("choices", ()), next(iter(bounds), None))
-        for field in dataclasses.fields(kind)
-        if field.name in ours
-        for bounds in [[one for one in getattr(hints[field.name], "__metadata__", ()) if isinstance(one, Bounds)]]
-        if bounds or "choices" in field.metadata
-    ]
-
-
-def one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    """`value` is one of `choices`."""
-    if value not in choices:
-        raise RecipeError(f"`{name}` is {value!r}; it must be one of {', '.join(map(repr, choices))}.")
-
-
-def in_range(name: str, value: float, low: float, high: float = math.inf, *, low_open: bool = False) -> None:
-    """`value` lies between `low` and `high`, both included, or not `low`."""
-    if not (low < value if low_open else low <= value) or value > high:
-        bounds = f"{'above' if low_open else 'at least'} {low}" + ("" if math.isinf(high) else f" and at most {high}")
-        raise RecipeError(f"`{name}` is {value}; it must be {bounds}.")
+    found: dict[str, Bounds | Choices] = {}
+    for field in dataclasses.fields(kind):
+        bounds = [one for one in getattr(hints[field.name], "__metadata__", ()) if isinstance(one, Bounds)]
+        if field.name in ours and (bounds or "choices" in field.metadata):
+            found[field.name] = bounds[0] if bounds else Choices(field.metadata["choices"])
+    return found
 
 
 def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
@@ -106,7 +114,7 @@ def thresholds(name: str, value: Any, signs: Sequence[str]) -> dict[str, float |
     """
     checked: dict[str, float | None] = {}
     for sign, threshold in (as_mapping(name, value) or {}).items():
-        one_of(name, sign, signs)
+        check_setting(name, sign, Choices(signs))
         try:
             checked[sign] = None if threshold is None else float(threshold)
         except (TypeError, ValueError):

@@ -28,7 +28,7 @@ class IterationSettings(DPOConfig):
     max_new_tokens: Annotated[int | None, Bounds(1)] = setting(
         None, "Tokens that a generated response may have. None: as many as `max_length` leaves after the prompt."
     )
-    temperature: Annotated[float, Bounds(0)] = setting(
+    temperature: Annotated[float, Bounds(0, high_open=True)] = setting(
         1.0, "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."
     )
     top_p: Annotated[float, Bounds(0, 1, low_open=True)] = setting(

@@ -6,8 +6,6 @@ whatever an iteration's trainer would refuse is asked for beforehand.
 
 from __future__ import annotations
 
-import math
-import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,9 +15,10 @@ from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
-from ..config.checks import as_mapping
+from ..config.checks import as_mapping, declared
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
+from ..config.trl_settings import TRL_SETTINGS, out_of_bounds
 from ..counts import agreeing, counted
 from ..errors import RecipeError, nearest, noted
 from ..generation.engine import Sampling, check_engine
@@ -198,45 +197,11 @@ def _noise(args: SPINConfig) -> list[str]:
     return reasons
 
 
-_AT_LEAST: Mapping[str, float] = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_length": 2,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "dataloader_num_workers": 0,
-    "precompute_ref_batch_size": 1,
-    "dataset_num_proc": 1,
-    "pad_to_multiple_of": 1,
-    "max_grad_norm": 0,
-    "adam_epsilon": 0,
-}
-
-
 def _ranges(args: SPINConfig) -> list[str]:
-    """Numbers with which nothing could be trained."""
-    reasons = [
-        f"`{name}` is {value}; it must be at least {least:g}."
-        for name, least in _AT_LEAST.items()
-        if isinstance(value := getattr(args, name, None), int | float) and not least <= value < math.inf
-    ]
-    if args.uses_beta and not 0 < args.beta < math.inf:
-        reasons.append(
-            f"`beta` is {args.beta:g}; it must be above 0: with 0 nothing is learned, and below it the opposite."
-        )
-    if not 0 <= args.label_smoothing < 0.5:
-        reasons.append(
-            f"`label_smoothing` is {args.label_smoothing:g}; it must be at least 0 and below 0.5: it is the share of pairs "
-            "that are the wrong way round."
-        )
+    """Values with which nothing could be trained."""
+    reasons = out_of_bounds(args)
     if args.max_steps == 0:
         reasons.append("`max_steps` is 0: nothing would be trained. Leave it out (-1) to count epochs.")
-    elif args.max_steps < 0 and not 0 < args.num_train_epochs < math.inf:
-        reasons.append(f"`num_train_epochs` is {args.num_train_epochs:g}; it must be above 0.")
-    if args.truncation_mode not in ("keep_start", "keep_end"):
-        near = nearest(str(args.truncation_mode), ("keep_start", "keep_end"))
-        reasons.append(f"`truncation_mode` is {args.truncation_mode!r}; it must be 'keep_start' or 'keep_end'{near}")
     if args.train_sampling_strategy == "group_by_length":
         reasons.append(
             "`train_sampling_strategy: group_by_length` goes by the length of one text, and a pair has two responses. Leave "
@@ -244,11 +209,6 @@ def _ranges(args: SPINConfig) -> list[str]:
         )
     if args.dataloader_persistent_workers and not args.dataloader_num_workers:
         reasons.append("`dataloader_persistent_workers` needs `dataloader_num_workers` of 1 or more.")
-    context, contexts = args.dataloader_multiprocessing_context, multiprocessing.get_all_start_methods()
-    if isinstance(context, str) and context not in contexts:
-        reasons.append(
-            f"`dataloader_multiprocessing_context` is {context!r}; it must be one of {', '.join(contexts)}."
-        )
     if args.use_liger_kernel and not is_liger_kernel_available():
         reasons.append("`use_liger_kernel` needs the package liger-kernel, which is not installed.")
     return reasons
@@ -365,14 +325,13 @@ def _unknown_metric(play: SelfPlayConfig) -> list[str]:
 
 
 def _per_iteration(play: SelfPlayConfig) -> list[str]:
-    reasons = []
-    for iteration in range(play.num_iterations):
-        for name, value in iteration_settings(play, iteration).items():
-            is_open = name in ("num_train_epochs", "beta")
-            if not math.isfinite(value) or value < 0 or (is_open and value == 0):
-                least = "above 0" if is_open else "at least 0"
-                reasons.append(f"`{name}` is {value:g} in iteration {iteration}; it must be {least}.")
-    return reasons
+    allowed = {**TRL_SETTINGS, **declared(SPINConfig)}
+    return [
+        f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
+        for iteration in range(play.num_iterations)
+        for name, value in iteration_settings(play, iteration).items()
+        if value not in allowed[name]
+    ]
 
 
 def _error_in_words(error: Exception) -> str:

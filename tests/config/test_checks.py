@@ -9,7 +9,7 @@ import pytest
 from transformers import HfArgumentParser
 
 from messages import names, refused
-from spin_trl.config.checks import Bounds, as_mapping, check_fields, in_range, one_of, thresholds
+from spin_trl.config.checks import Bounds, Choices, as_mapping, check_fields, check_setting, thresholds
 from spin_trl.config.data import DataConfig
 from spin_trl.config.iteration import SPINConfig
 from spin_trl.config.loop import SelfPlayConfig
@@ -18,9 +18,9 @@ from spin_trl.errors import RecipeError
 
 
 def test_a_choice_is_one_of_those_that_there_are() -> None:
-    one_of("kind", "a", ("a", "b"))
+    check_setting("kind", "a", Choices("ab"))
     with refused(RecipeError, "`kind`", "'c'", "'a'", "'b'"):
-        one_of("kind", "c", ("a", "b"))
+        check_setting("kind", "c", Choices("ab"))
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,12 @@ def test_a_choice_is_one_of_those_that_there_are() -> None:
 def test_bounds_are_included_but_for_an_open_one(
     value: float, low: float, high: float, low_open: bool, expected: tuple[str, ...] | None
 ) -> None:
+    bounds = Bounds(low, high, low_open)
     if expected is None:
-        in_range("x", value, low, high, low_open=low_open)
+        check_setting("x", value, bounds)
         return
     with refused(RecipeError, "`x`", value, *expected) as error:
-        in_range("x", value, low, high, low_open=low_open)
+        check_setting("x", value, bounds)
     assert names(str(error.value), "at most") == (high < math.inf)
 
 

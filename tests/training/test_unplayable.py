@@ -55,7 +55,7 @@ def settings(**changes: Any) -> SPINConfig:
         ),
         ({"model_init_kwargs": {"dtype": "bfloat"}}, ("`dtype`", "'bfloat'", "'bfloat16'")),
         ({"beta": 0.0}, ("`beta`", 0)),
-        ({"beta": -1.0, "loss_type": ["ipo"]}, ("`beta`", -1, 0)),
+        ({"beta": -1.0, "loss_type": ["ipo"]}, ("`beta`", -1.0, 0)),
         ({"label_smoothing": 0.5}, ("`label_smoothing`", 0.5, 0)),
         ({"activation_offloading": True}, ("`activation_offloading`", "GPU", "CPU")),
     ],
