@@ -17,71 +17,21 @@ import yaml
 
 from ..errors import RecipeError
 
-HUB_NAMES = frozenset(
-    {
-        "hf_api_key",
-        "hf_api_token",
-        "hf_hub_token",
-        "hf_token",
-        "hub_token",
-        "huggingface_api_key",
-        "huggingface_hub_token",
-        "huggingface_token",
-        "huggingfacehub_api_token",
-        "hugging_face_hub_token",
-        "push_to_hub_token",
-        "token",
-        "use_auth_token",
-    }
+_ENDINGS = r"(?:access|api|secret)_key|(?:access|api|auth)_token|client_secret|password"
+"""What such names are, or end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`. They are compared whole and
+without case; `hub-token` and `hubToken` are `hub_token`.
+"""
+
+_HUB_NAMES = (
+    r"token|use_auth_token|(?:push_to_)?hub_token|(?:hf|hugging_?face(?:hub)?)_(?:(?:(?:api|hub)_)?token|api_key)"
 )
 """Settings and environment variables that hold a token of the Hugging Face Hub."""
 
-OTHER_NAMES = frozenset(
-    {
-        "access_key",
-        "access_token",
-        "api_key",
-        "api_token",
-        "apikey",
-        "auth_token",
-        "authorization",
-        "aws_access_key_id",
-        "aws_session_token",
-        "bearer_token",
-        "client_secret",
-        "dvc_studio_token",
-        "gh_token",
-        "github_token",
-        "gitlab_token",
-        "id_token",
-        "kaggle_key",
-        "mlflow_tracking_token",
-        "mysql_pwd",
-        "password",
-        "passwd",
-        "pgpassword",
-        "private_key",
-        "refresh_token",
-        "secret",
-        "secret_key",
-        "session_token",
-    }
+_OTHER_NAMES = (
+    r"(?:bearer|dvc_studio|gh|github|gitlab|id|mlflow_tracking|refresh|(?:aws_)?session)_token|aws_access_key_id|apikey|"
+    r"(?:kaggle|private)_key|authorization|mysql_pwd|passwd|pgpassword|secret"
 )
-"""Those that hold one of somebody else's. Names are compared whole and without case; `hub-token` and `hubToken` are
-`hub_token`.
-"""
-
-_ENDINGS = (
-    "access_key",
-    "access_token",
-    "api_key",
-    "api_token",
-    "auth_token",
-    "client_secret",
-    "password",
-    "secret_key",
-)
-"""What the names of such environment variables end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`."""
+"""Those that hold something of somebody else's."""
 
 _ENDINGS_OF_VARIABLES = ("_token", "_secret", "_passwd")
 """What else only the names of environment variables end in: no model has a `SLACK_TOKEN`, as it has a `pad_token`."""
@@ -109,10 +59,10 @@ _SIGNATURE = re.compile(
 )
 """The part of an address that lets whoever has it read what is there."""
 
+_NAME = re.compile(rf"(?:.*_)?(?:{_ENDINGS})|{_HUB_NAMES}|{_OTHER_NAMES}", re.DOTALL)
 _NAMED = re.compile(
-    r"(?i)((?<![a-z0-9_])[\"']?(?:"
-    + "|".join(sorted((*HUB_NAMES, *OTHER_NAMES), key=len, reverse=True)).replace("_", "[-_]")
-    + rf"|[a-z0-9_]+_(?:{'|'.join(_ENDINGS)})"
+    rf"(?i)((?<![a-z0-9_])[\"']?(?:[a-z0-9_]+_(?:{_ENDINGS})|"
+    + f"{_ENDINGS}|{_HUB_NAMES}|{_OTHER_NAMES}".replace("_", "[-_]")
     + r")[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,}\]\"']+)"
 )
 """A credential by its name, in a text that could not be parsed."""
@@ -144,14 +94,27 @@ class Credential:
     remedy: str
 
 
-def find_credentials(settings: Any, place: str = "") -> Iterator[Credential]:
+def find_credentials(settings: Any, place: str = "", seen: frozenset[int] = frozenset()) -> Iterator[Credential]:
     """Yield the credentials that settings hold, at any depth: by their names, and by what they look like.
 
     Args:
         settings: mappings, sequences, dataclasses and values; text that is JSON or YAML is searched, too.
         place: where they stand.
+        seen: ids of what they stand in: YAML's aliases may run in a circle.
     """
-    yield from _find_in(settings, place, set())
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        fields = dataclasses.fields(settings)
+        settings = {field.name: getattr(settings, field.name) for field in fields if hasattr(settings, field.name)}
+    if isinstance(settings, str):
+        yield from _in_text(settings, place, seen)
+    elif isinstance(settings, Mapping | list | tuple | set | frozenset) and id(settings) not in seen:
+        seen |= {id(settings)}
+        if isinstance(settings, Mapping):
+            for key, part in settings.items():
+                yield from _in_entry(str(key), part, place, seen)
+        else:
+            for number, part in enumerate(settings):
+                yield from find_credentials(part, f"{place}[{number}]", seen)
 
 
 def refuse_credentials(settings: Any, where: Path | None = None) -> None:
@@ -220,9 +183,7 @@ def hide(text: str) -> str:
 
     It is for what has not been parsed: messages of other libraries, and files that are no YAML.
     """
-    for pattern in (_TOKEN, _LOGIN):
-        text = pattern.sub(_HIDDEN, text)
-    return _SIGNATURE.sub(rf"\1{_HIDDEN}", text)
+    return _SIGNATURE.sub(rf"\1{_HIDDEN}", _LOGIN.sub(_HIDDEN, _TOKEN.sub(_HIDDEN, text)))
 
 
 def hide_named(text: str) -> str:
@@ -262,29 +223,10 @@ def hidden(settings: Any) -> Any:
 
 def is_name(name: str) -> bool:
     """Whether a setting or an environment variable of this name holds a credential."""
-    name = _normal(name)
-    return name in HUB_NAMES or name in OTHER_NAMES or any(name.endswith(f"_{ending}") for ending in _ENDINGS)
+    return _NAME.fullmatch(_normal(name)) is not None
 
 
-def _find_in(value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.fields(value)
-        value = {field.name: getattr(value, field.name) for field in fields if hasattr(value, field.name)}
-    if isinstance(value, Mapping | list | tuple | set | frozenset):
-        if id(value) in seen:  # YAML's aliases may run in a circle
-            return
-        seen = seen | {id(value)}
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _in_entry(str(key), part, place, seen)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for number, part in enumerate(value):
-            yield from _find_in(part, f"{place}[{number}]", seen)
-    elif isinstance(value, str):
-        yield from _in_text(value, place, seen)
-
-
-def _in_entry(key: str, value: Any, place: str, seen: set[int]) -> Iterator[Credential]:
+def _in_entry(key: str, value: Any, place: str, seen: frozenset[int]) -> Iterator[Credential]:
     if list(_in_text(key, place, seen)):
         yield Credential(place or "a key", "a credential", _remedy(key, place))
         return
@@ -294,10 +236,10 @@ def _in_entry(key: str, value: Any, place: str, seen: set[int]) -> Iterator[Cred
     if named and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
         yield Credential(inner, _kind(key), _remedy(key, place))
     else:
-        yield from _find_in(value, inner, seen)
+        yield from find_credentials(value, inner, seen)
 
 
-def _in_text(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
+def _in_text(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential]:
     token = _TOKEN.search(text)
     if token:
         ours = re.match(_HUB_TOKEN, token[0]) is not None
@@ -312,7 +254,7 @@ def _in_text(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
         yield from _in_structure(text, place, seen)
 
 
-def _in_structure(text: str, place: str, seen: set[int]) -> Iterator[Credential]:
+def _in_structure(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential]:
     """What JSON or YAML on a command line, or inside a file, holds; if it is neither, what can be seen of it."""
     try:
         parsed = yaml.safe_load(text)
@@ -323,7 +265,7 @@ def _in_structure(text: str, place: str, seen: set[int]) -> Iterator[Credential]
             yield Credential(f"{place}.{name}", _kind(name), _remedy(name, place))
         return
     if not isinstance(parsed, str):
-        yield from _find_in(parsed, place, seen)
+        yield from find_credentials(parsed, place, seen)
 
 
 def _is_secret(value: Any) -> bool:
@@ -339,11 +281,11 @@ def _kind(name: str) -> str:
     name = _normal(name)
     if "passw" in name:
         return "a password"
-    return "a token" if name in HUB_NAMES or "token" in name else "a key"
+    return "a token" if "token" in name or re.fullmatch(_HUB_NAMES, name) else "a key"
 
 
 def _remedy(name: str, place: str) -> str:
-    if _normal(name) in HUB_NAMES:
+    if re.fullmatch(_HUB_NAMES, _normal(name)):
         return _FOR_THE_HUB
     variable = f"`{name}`" if name and (place == "env" or name.isupper()) else "it"
     return f"Set {variable} in the environment that the command is started from, or log in with the service's own command."
