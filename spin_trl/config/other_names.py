@@ -6,54 +6,41 @@ something close is refused with the name here, and what is different.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-SAME: Mapping[str, str] = {
-    "base_model": "model_name_or_path",
-    "bnb_4bit_use_double_quant": "use_bnb_nested_quant",
-    "cutoff_len": "max_length",
-    "data_path": "dataset_name",
-    "dataset_config_name": "dataset_config",
-    "dataset_name_or_path": "dataset_name",
-    "dataset_path": "dataset_name",
-    "dataset_processes": "dataset_num_proc",
-    "dataset_split": "dataset_train_split",
-    "dpo_beta": "beta",
-    "epochs": "num_train_epochs",
-    "evaluation_strategy": "eval_strategy",
-    "hub_private": "hub_private_repo",
-    "lora_modules": "lora_target_modules",
-    "lora_rank": "lora_r",
-    "lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "max_seq_len": "max_length",
-    "max_seq_length": "max_length",
-    "micro_batch_size": "per_device_train_batch_size",
-    "model_id": "model_name_or_path",
-    "model_name": "model_name_or_path",
-    "model_path": "model_name_or_path",
-    "modules_to_save": "lora_modules_to_save",
-    "no_cuda": "use_cpu",
-    "num_epochs": "num_train_epochs",
-    "num_return_sequences": "num_generations",
-    "optimizer": "optim",
-    "peft_use_dora": "use_dora",
-    "peft_use_rslora": "use_rslora",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "pref_beta": "beta",
-    "preprocessing_num_workers": "dataset_num_proc",
-    "push_to_hub_model_id": "hub_model_id",
-    "revision": "model_revision",
-    "revision_of_model": "model_revision",
-    "sequence_len": "max_length",
-    "target_modules": "lora_target_modules",
-    "torch_dtype": "dtype",
-    "train_file": "dataset_name",
+_SAME: Mapping[str, str] = {
+    "beta": "dpo_beta pref_beta",
+    "dataset_config": "dataset_config_name",
+    "dataset_name": "data_path dataset_name_or_path dataset_path train_file",
+    "dataset_num_proc": "dataset_processes preprocessing_num_workers",
+    "dataset_train_split": "dataset_split",
+    "dtype": "torch_dtype",
+    "eval_strategy": "evaluation_strategy",
+    "hub_model_id": "push_to_hub_model_id",
+    "hub_private_repo": "hub_private",
+    "learning_rate": "lr",
+    "lora_modules_to_save": "modules_to_save",
+    "lora_r": "lora_rank",
+    "lora_target_modules": "lora_modules target_modules",
+    "lr_scheduler_type": "lr_scheduler",
+    "max_length": "cutoff_len max_seq_len max_seq_length sequence_len",
+    "model_name_or_path": "base_model model_id model_name model_path",
+    "model_revision": "revision revision_of_model",
+    "num_generations": "num_return_sequences",
+    "num_train_epochs": "epochs num_epochs",
+    "optim": "optimizer",
+    "per_device_eval_batch_size": "per_gpu_eval_batch_size",
+    "per_device_train_batch_size": "micro_batch_size per_gpu_train_batch_size",
+    "use_bnb_nested_quant": "bnb_4bit_use_double_quant",
+    "use_cpu": "no_cuda",
+    "use_dora": "peft_use_dora",
+    "use_rslora": "peft_use_rslora",
 }
-"""Names that mean the same as one here, value for value."""
+"""By a setting's name: names that mean the same elsewhere, value for value."""
+
+SAME: Mapping[str, str] = {other: ours for ours, others in _SAME.items() for other in others.split()}
+"""By the name elsewhere: the setting's name."""
 
 _ADAPTERS: Mapping[Any, Mapping[str, Any]] = {
     "lora": {"use_peft": True},
@@ -74,76 +61,73 @@ BY_VALUE: Mapping[str, tuple[str, Mapping[Any, Mapping[str, Any]]]] = {
 }
 """Names that mean a setting here by their value: the setting's name, and what each value sets."""
 
-CLOSE: Mapping[str, tuple[str, str]] = {
-    "batch_size": ("per_device_train_batch_size", "that of one process; `gradient_accumulation_steps` multiplies it"),
-    "bnb_4bit_compute_dtype": ("dtype", "quantised weights are computed with in that"),
-    "chat_template": ("chat_template_kwargs", "the template is the tokenizer's own; save it there"),
-    "chat_template_path": ("chat_template_kwargs", "the template is the tokenizer's own; save it there"),
-    "dataset": ("dataset_name", "a file, a folder, a Hub name, or `module:function`"),
-    "dataset_mixture": ("dataset_name", "one dataset; mix several before, into one file"),
-    "dataset_mixer": ("dataset_name", "one dataset; mix several before, into one file"),
-    "dataset_splits": ("dataset_train_split", "and `held_out_split`"),
-    "dataset_text_field": ("column_mapping", "{your column: prompt, another: completion}"),
-    "datasets": ("dataset_name", "one dataset; mix several before, into one file"),
-    "do_sample": ("temperature", "0 decodes greedily"),
-    "early_stopping_patience": ("patience", "in iterations"),
-    "eval_batch_size": ("per_device_eval_batch_size", "that of one process"),
-    "eval_dataset": ("held_out_name", "with `held_out_split`"),
-    "eval_dataset_name": ("held_out_name", "with `held_out_split`"),
-    "eval_split": ("held_out_split", "with `held_out_name`"),
-    "flash_attn": ("attn_implementation", "flash_attention_2, sdpa or eager"),
-    "gradient_accumulation": ("gradient_accumulation_steps", ""),
-    "group_by_length": ("train_sampling_strategy", "pairs are shuffled"),
-    "iterations": ("num_iterations", ""),
-    "load_best_model": ("metric_for_best_iteration", "the best iteration is what a run delivers"),
-    "logging_dir": ("report_to", "TensorBoard's curves lie in the run directory"),
-    "lora_target": ("lora_target_modules", "a list of layers, or all-linear"),
-    "loss": ("loss_type", ""),
-    "max_completion_length": ("max_new_tokens", "of generated answers; `max_length` cuts what is trained on"),
-    "max_model_len": ("max_length", "of prompt and response together"),
-    "max_prompt_length": ("max_length", "of prompt and response together; a prompt is never cut"),
-    "max_target_length": ("max_new_tokens", "of generated answers; `max_length` cuts what is trained on"),
-    "max_tokens": ("max_new_tokens", "of generated answers; `max_length` cuts what is trained on"),
-    "mixed_precision": ("bf16", "or `fp16`"),
-    "model": ("model_name_or_path", "a folder or a Hub name"),
-    "model_max_length": ("max_length", "of prompt and response together"),
-    "n_epochs": ("num_train_epochs", ""),
-    "num_rounds": ("num_iterations", ""),
-    "overwrite_output_dir": ("existing_run", "`overwrite` deletes the run that is there"),
-    "packing": ("shared_prefix", "prompts are shared by their responses without it"),
-    "pref_loss": ("loss_type", ""),
-    "quantization": ("load_in_4bit", "or `load_in_8bit`"),
-    "quantization_bit": ("load_in_4bit", "or `load_in_8bit`"),
-    "ref_model": ("model_name_or_path", "the reference of an iteration is the model that it starts from"),
-    "ref_model_name_or_path": ("model_name_or_path", "the reference of an iteration is the model that it starts from"),
-    "rl": ("loss_type", ""),
-    "rl_beta": ("beta", ""),
-    "roles_to_train": ("train_on_turn", "only assistant turns are trained on"),
-    "sample_packing": ("shared_prefix", "prompts are shared by their responses without it"),
-    "save_safetensors": ("save_strategy", "weights are always saved in safetensors"),
-    "sdp_attention": ("attn_implementation", "sdpa"),
-    "split": ("dataset_train_split", ""),
-    "template": ("chat_template_kwargs", "the template is the tokenizer's own; save it there"),
-    "test_datasets": ("held_out_name", "with `held_out_split`"),
-    "test_size": ("held_out_fraction", "a share of the prompts, of 0.5 at most"),
-    "train_batch_size": (
+_CLOSE: Sequence[tuple[str, str, str]] = (
+    ("attn_implementation", "flash_attention_2, sdpa or eager", "flash_attn"),
+    ("attn_implementation", "sdpa", "sdp_attention xformers_attention"),
+    ("beta", "", "rl_beta"),
+    ("bf16", "or `fp16`", "mixed_precision"),
+    (
+        "chat_template_kwargs",
+        "the template is the tokenizer's own; save it there",
+        "chat_template chat_template_path template",
+    ),
+    ("column_mapping", "{your column: prompt, another: completion}", "dataset_text_field"),
+    ("dataset_name", "a file, a folder, a Hub name, or `module:function`", "dataset train_dataset"),
+    ("dataset_name", "one dataset; mix several before, into one file", "dataset_mixture dataset_mixer datasets"),
+    ("dataset_train_split", "", "split"),
+    ("dataset_train_split", "and `held_out_split`", "dataset_splits"),
+    ("dtype", "quantised weights are computed with in that", "bnb_4bit_compute_dtype"),
+    ("existing_run", "`overwrite` deletes the run that is there", "overwrite_output_dir"),
+    ("generation_batch_size", "answers are generated by transformers", "use_vllm"),
+    ("gradient_accumulation_steps", "", "gradient_accumulation"),
+    ("held_out_fraction", "a share of the prompts, of 0.5 at most", "test_size val_set_size val_size"),
+    ("held_out_name", "a file, a folder, a Hub name, or `module:function`", "validation_file"),
+    ("held_out_name", "with `held_out_split`", "eval_dataset eval_dataset_name test_datasets"),
+    ("held_out_split", "with `held_out_name`", "eval_split"),
+    ("load_in_4bit", "or `load_in_8bit`", "quantization quantization_bit"),
+    ("lora_target_modules", "a list of layers, or all-linear", "lora_target"),
+    ("loss_type", "", "loss pref_loss rl"),
+    ("max_length", "of prompt and response together", "max_model_len model_max_length"),
+    ("max_length", "of prompt and response together; a prompt is never cut", "max_prompt_length"),
+    (
+        "max_new_tokens",
+        "of generated answers; `max_length` cuts what is trained on",
+        "max_completion_length max_target_length max_tokens",
+    ),
+    ("metric_for_best_iteration", "the best iteration is what a run delivers", "load_best_model"),
+    ("model_name_or_path", "a folder or a Hub name", "model"),
+    (
+        "model_name_or_path",
+        "the reference of an iteration is the model that it starts from",
+        "ref_model ref_model_name_or_path",
+    ),
+    ("num_iterations", "", "iterations num_rounds"),
+    ("num_train_epochs", "", "n_epochs"),
+    ("patience", "in iterations", "early_stopping_patience"),
+    ("per_device_eval_batch_size", "that of one process", "eval_batch_size"),
+    (
         "per_device_train_batch_size",
         "that of one process; `gradient_accumulation_steps` multiplies it",
+        "batch_size train_batch_size",
     ),
-    "train_dataset": ("dataset_name", "a file, a folder, a Hub name, or `module:function`"),
-    "train_on_inputs": ("train_on_turn", "only assistant turns are trained on"),
-    "use_lora": ("use_peft", ""),
-    "use_vllm": ("generation_batch_size", "answers are generated by transformers"),
-    "use_wandb": ("report_to", "wandb"),
-    "val_set_size": ("held_out_fraction", "a share of the prompts, of 0.5 at most"),
-    "val_size": ("held_out_fraction", "a share of the prompts, of 0.5 at most"),
-    "validation_file": ("held_out_name", "a file, a folder, a Hub name, or `module:function`"),
-    "wandb_name": ("run_name", ""),
-    "wandb_project": ("report_to", "wandb; its project is `env: {WANDB_PROJECT: ...}`"),
-    "warmup_ratio": ("warmup_steps", "1 or more are steps, less is a share of them"),
-    "xformers_attention": ("attn_implementation", "sdpa"),
+    ("report_to", "TensorBoard's curves lie in the run directory", "logging_dir"),
+    ("report_to", "wandb", "use_wandb"),
+    ("report_to", "wandb; its project is `env: {WANDB_PROJECT: ...}`", "wandb_project"),
+    ("run_name", "", "wandb_name"),
+    ("save_strategy", "weights are always saved in safetensors", "save_safetensors"),
+    ("shared_prefix", "prompts are shared by their responses without it", "packing sample_packing"),
+    ("temperature", "0 decodes greedily", "do_sample"),
+    ("train_on_turn", "only assistant turns are trained on", "roles_to_train train_on_inputs"),
+    ("train_sampling_strategy", "pairs are shuffled", "group_by_length"),
+    ("use_peft", "", "use_lora"),
+    ("warmup_steps", "1 or more are steps, less is a share of them", "warmup_ratio"),
+)
+"""A setting's name, what it is, and names that mean something close elsewhere."""
+
+CLOSE: Mapping[str, tuple[str, str]] = {
+    other: (ours, what) for ours, what, others in _CLOSE for other in others.split()
 }
-"""Names that mean something close: the name here, and what it is."""
+"""By the name elsewhere: the setting's name, and what it is."""
 
 
 _SHARE = "warmup_ratio"
@@ -163,11 +147,9 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
         share = _as_number(value)
         return {"warmup_steps": value} if share is not None and 0 <= share < 1 else None
     if name in BY_VALUE:
-        known = BY_VALUE[name][1]
-        value = (
-            {"true": True, "false": False, "none": None}.get(value.lower(), value) if isinstance(value, str) else value
-        )
-        found = known.get(value) if isinstance(value, str | bool | None) else None
+        if isinstance(value, str):
+            value = {"true": True, "false": False, "none": None}.get(value.lower(), value)
+        found = BY_VALUE[name][1].get(value) if isinstance(value, str | bool | None) else None
         return None if found is None else dict(found)
     return None
 
@@ -182,14 +164,16 @@ def _as_number(value: Any) -> float | None:
 
 def said_of(name: str) -> str | None:
     """What to say of a setting that is called otherwise here, as the end of a message; None if no such name is known."""
+    ours, what = CLOSE.get(name, (SAME.get(name), ""))
     if name in BY_VALUE:
-        return f"; here it is {BY_VALUE[name][0]!r}."
-    if name in SAME:
-        return f"; here it is {SAME[name]!r}."
-    if name in CLOSE:
-        ours, what = CLOSE[name]
-        return f"; here it is {ours!r}{f' ({what})' if what else ''}."
-    return None
+        ours = BY_VALUE[name][0]
+    return f"; here it is {ours!r}{f' ({what})' if what else ''}." if ours else None
+
+
+def _in_words(name: str, ours: Mapping[str, Any]) -> str:
+    """What a renamed setting is now."""
+    now = SAME.get(name) or ", ".join(f"{other}: {value}" for other, value in ours.items()) or "not needed"
+    return f"{name} is {now}"
 
 
 def translate(settings: Mapping[str, Any], known: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
@@ -216,12 +200,8 @@ def translate(settings: Mapping[str, Any], known: Callable[[str], bool]) -> tupl
             if other in found and found[other] != becomes:
                 raise ValueError(f"`{name}` is `{other}` here, which is there, too: {becomes!r} and {found[other]!r}.")
             found[other] = becomes
-        what = SAME.get(name) or ", ".join(f"{other}: {becomes}" for other, becomes in ours.items()) or "not needed"
-        renamed.append(f"{name} is {what}")
+        renamed.append(_in_words(name, ours))
     return found, renamed
-
-
-_OPTION = re.compile(r"--(\w+)(?:=(.*))?", re.DOTALL)
 
 
 def translate_arguments(arguments: list[str], known: Callable[[str], bool]) -> tuple[list[str], list[str]]:
@@ -231,23 +211,18 @@ def translate_arguments(arguments: list[str], known: Callable[[str], bool]) -> t
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        option = _OPTION.fullmatch(argument)
-        name = option[1] if option else ""
-        if not option or known(name) or name not in (*SAME, *BY_VALUE, _SHARE):
-            found.append(argument)
-            continue
-        if name in SAME:
-            found.append(f"--{SAME[name]}" + ("" if option[2] is None else f"={option[2]}"))
-            renamed.append(f"{name} is {SAME[name]}")
-            continue
-        has_value = option[2] is not None or (bool(rest) and not rest[0].startswith("--"))
-        value = option[2] if option[2] is not None else rest[0] if has_value else "true"
-        ours = translated(name, value)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        is_known = not argument.startswith("--") or known(name)
+        is_behind = not equals and bool(rest) and not rest[0].startswith("--")
+        ours = None if is_known else translated(name, value if equals else rest[0] if is_behind else "true")
         if ours is None:
             found.append(argument)
             continue
-        if has_value and option[2] is None:
-            rest.pop(0)
+        renamed.append(_in_words(name, ours))
+        if name in SAME:  # as many values may follow as its setting takes
+            found.append(f"--{SAME[name]}{equals}{value}")
+            continue
         found += [f"--{other}={becomes}" for other, becomes in ours.items()]
-        renamed.append(f"{name} is {', '.join(f'{o}: {b}' for o, b in ours.items()) or 'not needed'}")
+        if is_behind:
+            rest.pop(0)
     return found, renamed
