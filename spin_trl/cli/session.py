@@ -73,7 +73,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     Raises:
         RunDirectoryError: a run directory is given, and another one is set, or that it is not to go on.
     """
-    from ..config.recipe import is_overridden
+    from ..config.arguments import is_overridden
     from ..run.directory import RunDirectory
     from ..run.settings import differences, frozen_settings
 

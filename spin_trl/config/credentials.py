@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from ..errors import RecipeError
+from .arguments import options_of
 
 _ENDINGS = r"(?:access|api|secret)_key|(?:access|api|auth)_token|client_secret|password"
 """What such names are, or end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`. They are compared whole and
@@ -165,17 +166,9 @@ def refuse_in_arguments(arguments: Sequence[str]) -> None:
     Raises:
         RecipeError: one is. What it is is not repeated.
     """
-    options: list[dict[str, list[str]]] = [{}]
-    name = ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.removeprefix("--").partition("=")
-            options.append({name: [value] if equals else []})
-        else:
-            options[-1].setdefault(name, []).append(argument)
-    for option in options:
+    for option in options_of(arguments):
         # A single value is not an item of a list.
-        refuse_credentials({name: values[0] if len(values) == 1 else values for name, values in option.items()})
+        refuse_credentials({option.name: option.values[0] if len(option.values) == 1 else option.values})
 
 
 def hide(text: str) -> str:

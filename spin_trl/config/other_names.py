@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .arguments import options_of
+
 _SAME: Mapping[str, str] = {
     "beta": "dpo_beta pref_beta",
     "dataset_config": "dataset_config_name",
@@ -208,21 +210,16 @@ def translate_arguments(arguments: list[str], known: Callable[[str], bool]) -> t
     """Command-line arguments with the names that their settings have here, and what was renamed."""
     found: list[str] = []
     renamed: list[str] = []
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        name, equals, value = argument.removeprefix("--").partition("=")
-        is_known = not argument.startswith("--") or known(name)
-        is_behind = not equals and bool(rest) and not rest[0].startswith("--")
-        ours = None if is_known else translated(name, value if equals else rest[0] if is_behind else "true")
+    for option in options_of(arguments):
+        value, *more = option.values or ["true"]
+        ours = None if known(option.name) else translated(option.name, value)
         if ours is None:
-            found.append(argument)
+            found += option.arguments
             continue
-        renamed.append(_in_words(name, ours))
-        if name in SAME:  # as many values may follow as its setting takes
-            found.append(f"--{SAME[name]}{equals}{value}")
-            continue
-        found += [f"--{other}={becomes}" for other, becomes in ours.items()]
-        if is_behind:
-            rest.pop(0)
+        if option.name in SAME:  # which may take several values
+            name, *behind = option.arguments
+            found += [name.replace(option.name, SAME[option.name], 1), *behind]
+        else:
+            found += [*(f"--{other}={becomes}" for other, becomes in ours.items()), *more]
+        renamed.append(_in_words(option.name, ours))
     return found, renamed

@@ -23,6 +23,7 @@ from ..errors import RecipeError, nearest
 from ..files import home_expanded
 from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings
 from . import credentials, shipped
+from .arguments import is_overridden, options_of, without_options
 from .checks import as_mapping
 from .data import DataConfig
 from .iteration import SPINConfig
@@ -31,6 +32,7 @@ from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
 from .plain import differences_from_defaults
 from .start import StartConfig
+from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from trl.scripts._hf_argparser import DataClassType
@@ -98,15 +100,14 @@ class Recipe:
         """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
         if self.model.model_name_or_path is None:
             return
+        model = self.model
         known = {
-            "revision": self.model.model_revision,
-            "attn_implementation": self.model.attn_implementation,
-            "dtype": self.model.dtype,
+            "revision": model.model_revision,
+            "attn_implementation": model.attn_implementation,
+            "dtype": model.dtype,
         }
-        self.args.model_init_kwargs = {
-            **{name: value for name, value in known.items() if value is not None},
-            **self.args.model_kwargs,
-        }
+        set_there = {name: value for name, value in known.items() if value is not None}
+        self.args.model_init_kwargs = set_there | self.args.model_kwargs
 
 
 _DATACLASSES = [
@@ -147,16 +148,9 @@ def read_settings(
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
     """
     path = find_file(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text) or {}
-    except (yaml.YAMLError, UnicodeError) as error:
-        # Without its cause: YAML's error quotes the line, and a token may stand in it.
-        raise RecipeError(f"{path} is not valid YAML: {credentials.yaml_problem(error)}") from None
-    if not isinstance(settings, dict):
-        raise RecipeError(f"{path} must hold `key: value` lines, found {type(settings).__name__}.")
+    settings = read_yaml(path)
     credentials.refuse_credentials(settings, path)
-    credentials.refuse_in_text(text, path)
+    credentials.refuse_in_text(path.read_text(encoding="utf-8"), path)
     credentials.refuse_in_arguments(overrides)
     if paths_from is not None:
         settings = found_from(paths_from, settings)
@@ -173,8 +167,7 @@ def read_settings(
     lists = {name: settings.pop(name) for name in PER_ITERATION if isinstance(settings.get(name), list)}
     arguments, more = _split_lists(overrides)
     lists = {**(as_mapping("per_iteration", settings.pop("per_iteration", None)) or {}), **lists, **more}
-    for name in _overridden(arguments):
-        lists.pop(name, None)
+    lists = {name: values for name, values in lists.items() if not is_overridden(name, arguments)}
     unknown = [key for key in settings if key not in _known(parser)]
     if unknown:
         raise RecipeError(
@@ -185,18 +178,15 @@ def read_settings(
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
         parsed = parser.parse_args_into_dataclasses(args=list(arguments))
-    except (argparse.ArgumentError, TypeError) as error:
-        raise RecipeError(f"{path}: {error}") from error
-    except ValueError as error:
-        if isinstance(error, RecipeError):
-            raise
+    except RecipeError:
+        raise
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
         raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
-    recipe = Recipe(name or _name_of_run(path), *parsed)
+    recipe = Recipe(name or _name_of_run(path), *parsed, python=python, file=path)
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
-    recipe.python, recipe.file = python, path
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None
     return recipe
 
@@ -210,11 +200,6 @@ def _environment_of(path: Path, value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
-def is_overridden(name: str, overrides: Iterable[str]) -> bool:
-    """Whether command-line arguments give a setting a value."""
-    return any(argument.partition("=")[0] == f"--{name}" for argument in overrides)
-
-
 def _with_losses(
     settings: dict[str, Any], overrides: Sequence[str], losses: Mapping[str, float]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -225,19 +210,6 @@ def _with_losses(
     lists = {name: values for name, values in lists.items() if name not in gone}
     chosen = {"loss_type": list(losses), "loss_weights": list(losses.values())}
     return kept | chosen | ({"per_iteration": lists} if lists else {}), without_options(overrides, gone)
-
-
-def without_options(arguments: Sequence[str], names: Iterable[str]) -> list[str]:
-    """Command-line arguments without these options and their values."""
-    gone = {f"--{name}" for name in names}
-    kept: list[str] = []
-    keep = True
-    for argument in arguments:
-        if argument.startswith("--"):
-            keep = argument.partition("=")[0] not in gone
-        if keep:
-            kept.append(argument)
-    return kept
 
 
 def find_file(source: str) -> Path:
@@ -295,28 +267,20 @@ _TYPES: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """By the parser's name of a type: what to call it, and what converts a value of YAML."""
 
 
-def _split_lists(overrides: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
     """Take `--learning_rate '[5e-7,1e-7]'` out of the arguments."""
     rest, lists = [], {}
-    arguments = list(overrides)
-    while arguments:
-        argument = arguments.pop(0)
-        name, equals, value = argument.partition("=")
-        value = value if equals else next(iter(arguments), "")
-        if name.removeprefix("--") in PER_ITERATION and value.startswith("["):
-            if not equals:
-                arguments.pop(0)
-            try:
-                lists[name.removeprefix("--")] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise RecipeError(f"`{name}` is {value!r}; expected a list like '[5e-7,1e-7]'.") from error
-        else:
-            rest.append(argument)
+    for option in options_of(overrides):
+        value, *more = option.values or [""]
+        if option.name not in PER_ITERATION or not value.startswith("["):
+            rest += option.arguments
+            continue
+        rest += more
+        try:
+            lists[option.name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"`--{option.name}` is {value!r}; expected a list like '[5e-7,1e-7]'.") from error
     return rest, lists
-
-
-def _overridden(arguments: Sequence[str]) -> list[str]:
-    return [name for name in PER_ITERATION for argument in arguments if argument.partition("=")[0] == f"--{name}"]
 
 
 def known_settings() -> frozenset[str]:

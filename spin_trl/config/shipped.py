@@ -8,10 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import RecipeError, nearest
-from .credentials import yaml_problem
+from .yaml_files import read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -47,11 +45,8 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
         RecipeError: there is none, it is no mapping, or it is for several machines.
     """
     path = accelerate_config_file(name)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"`accelerate_config`: {path} can't be read: {yaml_problem(error)}") from None
-    if not isinstance(config, dict):
+    config = read_yaml(path, f"`accelerate_config`: {path}")
+    if not config:
         raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
     if config.get("num_machines", 1) > 1:
         raise RecipeError(
@@ -65,14 +60,14 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
 def accelerate_config_file(name: str) -> Path:
     """The file that a name means."""
     path, known = Path(os.path.expanduser(name)), accelerate_configs()
-    if path.is_file() or name not in known:
-        if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
-            raise RecipeError(
-                f"`accelerate_config`: there is no file {name!r}, and no such configuration{nearest(name, known)} Shipped "
-                f"are: {', '.join(sorted(known))}."
-            )
-        return path
-    return known[name]
+    if name in known and not path.is_file():
+        return known[name]
+    if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
+        raise RecipeError(
+            f"`accelerate_config`: there is no file {name!r}, and no such configuration{nearest(name, known)} Shipped are: "
+            f"{', '.join(sorted(known))}."
+        )
+    return path
 
 
 def _folders() -> list[Path]:

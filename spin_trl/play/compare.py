@@ -17,9 +17,10 @@ from typing import Any
 
 from rich.console import Console
 
+from ..config.arguments import without_options
 from ..config.checks import as_mapping
 from ..config.loop import PER_ITERATION
-from ..config.recipe import Recipe, without_options
+from ..config.recipe import Recipe
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_atomically, write_json

@@ -11,6 +11,7 @@ import yaml
 from ..config import credentials
 from ..config.paths import PATHS, is_same_path
 from ..config.plain import differences_from_defaults, plain
+from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
 from ..files import write_atomically
 from ..objectives.registry import LOSS_TYPES
@@ -127,14 +128,7 @@ def frozen_settings(directory: RunDirectory) -> dict[str, Any]:
         RunDirectoryError: they can't be read.
     """
     path = directory.recipe
-    try:
-        frozen = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunDirectoryError(
-            f"{path}, the settings of the run that is there, can't be read: {credentials.yaml_problem(error)}"
-        ) from None
-    if not isinstance(frozen, dict):
-        raise RunDirectoryError(f"{path} holds no settings of a run.")
+    frozen = read_yaml(path, f"{path}, the settings of the run that is there,", RunDirectoryError)
     credentials.refuse_credentials(frozen, path)
     return frozen
 
