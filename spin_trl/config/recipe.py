@@ -184,7 +184,8 @@ def read_settings(
         raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
     except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
         raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
-    recipe = Recipe(name or _name_of_run(path), *parsed, python=python, file=path)
+    recipe = Recipe(name or _name_of_run(path), *parsed)
+    recipe.python, recipe.file = python, path
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
     recipe.output_dir = recipe.args.output_dir if sets_output_dir else None

@@ -21,6 +21,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from trl import ModelConfig, get_peft_config
 
 from ..errors import DataError
+from .loading import loading
 
 Policy: TypeAlias = PreTrainedModel | PeftModel
 """A model that is trained or answers: its weights alone, or with an adapter around them."""
@@ -89,10 +90,8 @@ def _fetch(name: str) -> Path:
         config = None
     if config is None:
         return Path(name)
-    try:
+    with loading(f"The adapter {name!r}", "fetched from the Hub"):
         return Path(snapshot_download(name, revision=Path(config).parent.name, allow_patterns=_FETCHED))
-    except (OSError, ValueError) as error:
-        raise DataError(f"The adapter {name!r} can't be fetched from the Hub: {error}") from error
 
 
 def hub_revision(path: str, revision: str | None) -> list[str]:
@@ -114,10 +113,8 @@ def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
     Raises:
         DataError: it can't be read, or is of a kind that PEFT does not know.
     """
-    try:
+    with loading(str(Path(path) / CONFIG), "read"):
         return PeftConfig.from_pretrained(str(local_folder(path)))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{Path(path) / CONFIG} can't be read: {type(error).__name__}: {error}") from error
 
 
 def base_of(path: str | os.PathLike[str]) -> str:

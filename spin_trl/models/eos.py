@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data.template.pair_template import eos_token_ids
 from ..files import DEFINITION
 from .adapters import base_of, is_adapter
+from .loading import model_config_of
 from .settings import LoadSettings
 
 
@@ -21,8 +22,8 @@ def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         model: a causal language model, or a PEFT model around one.
         tokenizer: of the model.
     """
-    configurations = (getattr(model, "generation_config", None), getattr(model, "config", None))
-    return sorted({*eos_token_ids(tokenizer), *_declared(configurations)})
+    known = _declared([getattr(model, name, None) for name in ("generation_config", "config")])
+    return sorted({*eos_token_ids(tokenizer), *known})
 
 
 def load_eos_ids(
@@ -42,8 +43,7 @@ def load_eos_ids(
         return eos_token_ids(tokenizer, _generation_config(path, revision) if path else None)
     found = set(eos_token_ids(tokenizer))
     for place in [path, base_of(path)] if is_adapter(path) else [path]:
-        known = _generation_config(place, revision), _config_of(place, revision, args.trust_remote_code)
-        found.update(_declared(known))
+        found.update(_declared([_generation_config(place, revision), model_config_of(place, args)]))
     return sorted(found)
 
 
@@ -77,10 +77,3 @@ def _generation_config(path: str, revision: str) -> GenerationConfig | None:
         return GenerationConfig.from_pretrained(path, revision=revision)
     except OSError:
         return None  # a model may come without one
-
-
-def _config_of(path: str, revision: str, trust_remote_code: bool) -> PreTrainedConfig | None:
-    try:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError):
-        return None  # a folder with an adapter has none; whatever else is wrong is said when the model is loaded

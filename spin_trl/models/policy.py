@@ -9,13 +9,7 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
-from transformers import (
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
 from ..errors import DataError
@@ -31,6 +25,7 @@ from .adapters import (
     without_adapter,
 )
 from .eos import add_eos_ids, own_eos_ids
+from .loading import loading
 from .settings import LoadSettings
 
 
@@ -62,22 +57,17 @@ def load_policy(
     device = PartialState().device
     where = {"": torch.device("cpu") if device.type == "mps" else device}
     kwargs.setdefault("device_map", where if quantization_config is not None else None)
-    name = f"model {str(path)!r}"
-    try:
+    with loading(f"The model {str(path)!r}"):
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
-        if is_adapter(path):
-            check_start(path)
-            name = f"base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"
-            base = create_model_from_path(base_of(path), **kwargs)
-            name = f"adapter {str(path)!r}"
-            model: Policy = _load_adapter(local_folder(path), base, trainable)
+        if not is_adapter(path):
+            model: Policy = create_model_from_path(str(path), **kwargs)
         else:
-            model = create_model_from_path(str(path), **kwargs)
-    except DataError:
-        raise
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
-        raise DataError(f"The {name} can't be loaded: {error}") from error
+            check_start(path)
+            with loading(f"The base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"):
+                base = create_model_from_path(base_of(path), **kwargs)
+            with loading(f"The adapter {str(path)!r}"):
+                model = _load_adapter(local_folder(path), base, trainable)
     keep_differentiable(model)
     return model
 
@@ -89,11 +79,11 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
     sizes = saved_embeddings(path, names) if (path / WEIGHTS).is_file() else {}
     weight = base.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
-    present = weight.shape[0]
-    if len(set(sizes.values())) > 1:
+    present, needed = weight.shape[0], set(sizes.values())
+    if len(needed) > 1:
         described = " and ".join(f"{what} embeddings for {size} tokens" for what, size in sizes.items())
         raise DataError(f"The adapter {str(path)!r} has {described}, while its base model has {present}.")
-    for size in set(sizes.values()) - {present}:
+    for size in needed - {present}:
         missing = set(names) - set(sizes) if layers["output"] is not None else set()
         if missing and getattr(layers["output"], "weight", None) is not layers["input"].weight:
             what = missing.pop()
@@ -171,14 +161,11 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     """
     if is_adapter(path) and not any((local_folder(path) / name).is_file() for name in TOKENIZER_FILES):
         path = base_of(path)
-    try:
+    revision = args.model_kwargs.get("revision")
+    with loading(f"The tokenizer of {str(path)!r}"):
         tokenizer = AutoTokenizer.from_pretrained(
-            str(path),
-            trust_remote_code=args.trust_remote_code,
-            revision=args.model_kwargs.get("revision"),
+            str(path), trust_remote_code=args.trust_remote_code, revision=revision
         )
-    except (OSError, ValueError) as error:
-        raise DataError(f"The tokenizer of {str(path)!r} can't be loaded: {error}") from error
     if tokenizer.eos_token is None:
         raise DataError(
             f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."
@@ -203,12 +190,10 @@ def merge_adapter(folder: Path, args: LoadSettings) -> None:
     assert isinstance(adapted, PeftModel)
     _untie(without_adapter(adapted))
     merged = adapted.merge_and_unload()
-    weights = [
-        getattr(layer, "weight", None) for layer in (merged.get_input_embeddings(), merged.get_output_embeddings())
-    ]
-    if weights[0] is not weights[1]:
+    layers = merged.get_input_embeddings(), merged.get_output_embeddings()
+    if getattr(layers[0], "weight", None) is not getattr(layers[1], "weight", None):
         for config in (merged.config, merged.config.get_text_config()):
             config.tie_word_embeddings = False
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in (CONFIG, WEIGHTS):
         (folder / name).unlink()
     merged.save_pretrained(folder)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..counts import counted
 from ..errors import DataError
 from .adapters import base_of, is_adapter, saved_embeddings
+from .loading import model_config_of
 from .settings import LoadSettings
 
 NAMED = 5
@@ -86,19 +88,9 @@ def load_embeddings_size(path: str | os.PathLike[str], args: LoadSettings) -> in
         None if that can't be known.
     """
     if is_adapter(path):
-        try:
-            saved = saved_embeddings(path, LAYERS)
-        except OSError:
-            saved = {}
-        if saved:
-            return max(saved.values())
+        with contextlib.suppress(OSError):
+            if saved := saved_embeddings(path, LAYERS):
+                return max(saved.values())
         path = base_of(path)
-    try:
-        config = AutoConfig.from_pretrained(
-            str(path),
-            revision=args.model_kwargs.get("revision"),
-            trust_remote_code=args.trust_remote_code,
-        )
-    except (OSError, ValueError, KeyError):
-        return None
-    return getattr(config.get_text_config(), "vocab_size", None)
+    config = model_config_of(str(path), args)
+    return None if config is None else getattr(config.get_text_config(), "vocab_size", None)
