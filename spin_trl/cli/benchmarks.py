@@ -11,18 +11,19 @@ from ..counts import counted
 from ..errors import BenchmarkError, RecipeError
 from ..evaluation.benchmarks import SUITES, chosen, harness_version
 from ..report.terminal import shown_path
+from .commands import add_command
 from .session import quieten
 
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "eval",
-        help="run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
+        run_suites,
+        "run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
         description="Run benchmarks on a model of a run. What has been run is shown again, not run twice.",
         epilog=f"Suites:\n{_suites()}\n",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("run", nargs="?", help="run directory")
     parser.add_argument(
@@ -53,7 +54,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--apply_chat_template", action="store_true", help="ask in the model's chat template")
     parser.add_argument("--log_samples", action="store_true", help="keep every question with its answer, too")
     parser.add_argument("--again", action="store_true", help="run what has been run before, too")
-    parser.set_defaults(function=run_suites)
 
 
 def _suites() -> str:
@@ -125,8 +125,5 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
         print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
     if outcome.failures:
         of = f"of {counted(len(everything), 'benchmark')}"
-        raise BenchmarkError(
-            "\n".join(
-                [f"{len(outcome.failures)} {of} could not be run. The others are kept.", *outcome.failures],
-            )
-        )
+        said = f"{len(outcome.failures)} {of} could not be run. The others are kept."
+        raise BenchmarkError("\n".join([said, *outcome.failures]))

@@ -18,7 +18,7 @@ from ..config.credentials import refuse_in_arguments
 from ..errors import SpinError
 from ..report.terminal import accept_every_character, printable, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
-from .run import EPILOG
+from .commands import RECIPES
 
 INTERRUPTED = 130
 
@@ -84,11 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spin-trl",
         description="Self-play fine-tuning for TRL.",
-        epilog=EPILOG,
+        epilog=RECIPES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(takes_settings=True)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .run import EPILOG
+from .commands import RECIPES, add_command
 from .session import quieten
 
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    parser = commands.add_parser(
-        "compare", help="play several objectives side by side", epilog=EPILOG, allow_abbrev=False
-    )
+    parser = add_command(commands, "compare", play_comparison, "play several objectives side by side", epilog=RECIPES)
     parser.add_argument("recipe")
     parser.add_argument(
         "--arms",
@@ -27,7 +25,6 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
     )
-    parser.set_defaults(function=play_comparison)
 
 
 def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -6,33 +6,31 @@ import argparse
 import sys
 from typing import Any
 
-from ..errors import HubError, RecipeError, RunDirectoryError
+from ..errors import HubError, RecipeError
 from ..quiet import quiet
 from ..report.terminal import printable, shown_path
+from .commands import add_command
 from .session import quieten
+
+_DESCRIPTION_OF_PUSH = """\
+Push every accepted iteration to a branch, and the best to main. The token is that of `HF_TOKEN` or of the login. What is
+left out here is as the run has it set.
+"""
 
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    push = commands.add_parser(
-        "push",
-        help="push a run to the Hub, as far as it is not there",
-        description="Push every accepted iteration to a branch, and the best to main. The token is that of `HF_TOKEN` or "
-        "of the login. What is left out here is as the run has it set.",
-        allow_abbrev=False,
-    )
+    what = "push a run to the Hub, as far as it is not there"
+    push = add_command(commands, "push", push_run, what, description=_DESCRIPTION_OF_PUSH)
     push.add_argument("run", help="run directory")
     push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
     push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="make repositories private")
     push.add_argument("--push_generations", type=_as_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
     push.add_argument("--hub_dataset_id", metavar="NAME", help="repository of the pairs")
     push.add_argument("--hub_license", metavar="LICENCE", help="licence, as the Hub calls it")
-    push.set_defaults(function=push_run)
-    card = commands.add_parser(
-        "card", help="write the cards of a run's models and pairs, as the run stands", allow_abbrev=False
-    )
+    what = "write the cards of a run's models and pairs, as the run stands"
+    card = add_command(commands, "card", write, what, takes_settings=False)
     card.add_argument("run", help="run directory")
-    card.set_defaults(function=write, takes_settings=False)
 
 
 def _as_truth(text: str) -> bool:
@@ -52,19 +50,15 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
 
     # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
     run = reopen(options.run, ["--use_cpu", "true"])
-    for name in ("hub_model_id", "hub_private_repo"):
-        if getattr(options, name) is not None:
-            setattr(run.args, name, getattr(options, name))
-    for name in ("push_generations", "hub_dataset_id", "hub_license"):
-        if getattr(options, name) is not None:
-            setattr(run.play, name, getattr(options, name))
+    for name in ("hub_model_id", "hub_private_repo", "push_generations", "hub_dataset_id", "hub_license"):
+        if (value := getattr(options, name)) is not None:
+            setattr(run.args if hasattr(run.args, name) else run.play, name, value)
     hub = Hub(on_pause=lambda text: print(printable(text), file=sys.stderr))
     hub.check_token()
-    count = 0
+    pushed: list[str] = []
 
     def say(text: str) -> None:
-        nonlocal count
-        count += 1
+        pushed.append(text)
         print(printable(text))
 
     try:
@@ -72,7 +66,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
             Publisher(run, hub, say).push_missing()
     except HubError as error:
         raise HubError(f"{error} What was pushed before it is there; the same command goes on.") from error
-    if not count:
+    if not pushed:
         print(f"Everything of {printable(str(run.directory.path))} is on the Hub.")
 
 
@@ -82,10 +76,7 @@ def write(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..hub.cards import write_cards
     from ..run.directory import RunDirectory
 
-    try:
-        written = write_cards(RunDirectory(options.run))
-    except PermissionError as error:
-        raise RunDirectoryError(f"The cards of {options.run} can't be written: {error}") from error
+    written = write_cards(RunDirectory(options.run))
     for path in written:
         print(shown_path(path))
     if not written:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import DoesNotFitError
 from ..quiet import quiet
-from .run import EPILOG
+from .commands import RECIPES, add_command
 from .session import quieten
 
 _DESCRIPTION = """\
@@ -19,14 +19,8 @@ Exit codes: 0 it fits, or no GPU is named; 1 it does not fit the GPU that is nam
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    parser = commands.add_parser(
-        "plan",
-        help="say what a run will take: memory, hours, disk",
-        description=_DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    what = "say what a run will take: memory, hours, disk"
+    parser = add_command(commands, "plan", plan, what, description=_DESCRIPTION, epilog=RECIPES)
     parser.add_argument("recipe")
     parser.add_argument(
         "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ...; default: the GPU here, else all known"
@@ -42,7 +36,6 @@ def add(commands: Any) -> None:
             metavar="N",
             help=f"{what} tokens a second on one device, as measured",
         )
-    parser.set_defaults(function=plan)
 
 
 def plan(options: argparse.Namespace, overrides: list[str]) -> None:

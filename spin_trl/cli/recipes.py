@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 from ..config import shipped
+from .commands import add_command
 
 
 def add(commands: Any) -> None:
     """Add the command; it has no arguments."""
-    parser = commands.add_parser("recipes", help="list the recipes that ship with the package")
-    parser.set_defaults(function=list_recipes, takes_settings=False)
+    add_command(commands, "recipes", list_recipes, "list the recipes that ship with the package", takes_settings=False)
 
 
 def list_recipes(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..errors import RunDirectoryError
 from ..report.terminal import shown_path
+from .commands import add_command
 
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    parser = commands.add_parser("report", help="write report.html of a run, as it stands", allow_abbrev=False)
+    what = "write report.html of a run, as it stands"
+    parser = add_command(commands, "report", report, what, takes_settings=False)
     parser.add_argument("run", help="run directory")
-    parser.set_defaults(function=report, takes_settings=False)
 
 
 def report(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -21,7 +21,4 @@ def report(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..report.write import write_report
     from ..run.directory import RunDirectory
 
-    try:
-        print(shown_path(write_report(RunDirectory(options.run))))
-    except PermissionError as error:
-        raise RunDirectoryError(f"The report of {options.run} can't be written: {error}") from error
+    print(shown_path(write_report(RunDirectory(options.run))))

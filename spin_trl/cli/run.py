@@ -8,12 +8,8 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..report.terminal import shown_path
+from .commands import RECIPES, add_command
 from .session import session_of
-
-EPILOG = """\
-A recipe is a YAML file, a folder with spin.yaml, a run directory, or the name of a recipe that ships with the package.
-Every setting of a recipe can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
-"""
 
 PHASE_COMMANDS = {
     "generate": "let the opponent of an iteration answer the prompts",
@@ -26,16 +22,12 @@ PHASE_COMMANDS = {
 
 def add(commands: Any) -> None:
     """Add the arguments of `run` and of the phases."""
-    run = commands.add_parser(
-        "run", help="play all iterations, or go on with a run", epilog=EPILOG, allow_abbrev=False
-    )
+    run = add_command(commands, "run", play, "play all iterations, or go on with a run", epilog=RECIPES)
     run.add_argument("recipe")
-    run.set_defaults(function=play)
     for name, what in PHASE_COMMANDS.items():
-        phase = commands.add_parser(name, help=what, epilog=EPILOG, allow_abbrev=False)
+        phase = add_command(commands, name, play_phase, what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe, or run directory")
         phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
-        phase.set_defaults(function=play_phase)
 
 
 def play(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -80,30 +80,20 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     play = recipe.play
     own = RunDirectory(source)
     if own.ownership.holds_run() and own.recipe.is_file():
-        if (
-            is_overridden("run_dir", overrides)
-            and RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
-        ):
-            raise RunDirectoryError(
-                f"{source} is a run directory, and goes on there; `run_dir` is {play.run_dir}. For a new run with its "
-                f"settings, name the recipe: {own.recipe}."
-            )
-        if is_overridden("existing_run", overrides) and play.existing_run != "continue":
-            raise RunDirectoryError(
-                f"{source} is a run directory, and goes on there; `existing_run` is {play.existing_run}, which is for a "
-                "recipe that is played there. Name the recipe."
-            )
+        elsewhere = RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
+        for name, is_other in (("run_dir", elsewhere), ("existing_run", play.existing_run != "continue")):
+            if is_other and is_overridden(name, overrides):
+                raise RunDirectoryError(
+                    f"{source} is a run directory, and goes on there; `{name}` is {getattr(play, name)}. For a new run with "
+                    f"its settings, name the recipe: {own.recipe}."
+                )
         play.existing_run = "continue"
         return str(own.path)
     if play.run_dir:
         return play.run_dir
     suffix = "-smoke" if play.smoke else ""
     usual = Path("runs") / (recipe.name + suffix)
-    if (
-        recipe.file is not None
-        and recipe.file == Path("recipe.yaml")
-        and RunDirectory("runs").ownership.is_earlier_run()
-    ):
+    if recipe.file == Path("recipe.yaml") and RunDirectory("runs").ownership.is_earlier_run():
         usual = Path("runs")  # version 0.1.0 had no other name for it
     if recipe.output_dir is None:
         return str(usual)
