@@ -13,7 +13,7 @@ from ..data.as_conversations import as_conversations
 from ..data.load import load_rows
 from ..errors import RecipeError
 from ..objectives.fields import setting
-from .checks import Bounds, check_fields
+from .checks import Bounds, as_mapping, check_fields
 from .credentials import yaml_problem
 
 
@@ -55,19 +55,17 @@ class DataConfig:
                 self.column_mapping = yaml.safe_load(self.column_mapping)
             except yaml.YAMLError as error:
                 raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
-        if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
-            raise RecipeError(
-                f"`column_mapping` is {self.column_mapping!r}; expected a mapping like {{question: prompt}}."
-            )
+        self.column_mapping = as_mapping("column_mapping", self.column_mapping)
         check_fields(self)
         if self.max_rows is None and self.max_rows_seed is not None:
             raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
 
+    def _load(self, name: str, config: str | None, split: str, revision: str | None, bad_as_rows: bool) -> Dataset:
+        mapping = as_mapping("column_mapping", self.column_mapping)
+        return load_rows(name, config, split, mapping, revision, bad_as_rows=bad_as_rows)
+
     def _as_set(self, dataset: Dataset) -> Dataset:
         return as_conversations(dataset) if self.as_conversations else dataset
-
-    def _mapping(self) -> dict[str, str] | None:
-        return self.column_mapping if isinstance(self.column_mapping, dict) else None
 
     def train(self, *, bad_as_rows: bool = False) -> Dataset:
         """Load the data to train on.
@@ -77,14 +75,8 @@ class DataConfig:
         """
         if self.dataset_name is None:
             raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
-        dataset = load_rows(
-            self.dataset_name,
-            self.dataset_config,
-            self.dataset_train_split,
-            self._mapping(),
-            self.dataset_revision,
-            bad_as_rows=bad_as_rows,
-        )
+        split, revision = self.dataset_train_split, self.dataset_revision
+        dataset = self._load(self.dataset_name, self.dataset_config, split, revision, bad_as_rows)
         if self.max_rows is not None:
             order = np.arange(len(dataset))
             if self.max_rows_seed is not None:
@@ -103,5 +95,4 @@ class DataConfig:
         is_same = self.held_out_name == self.dataset_name
         config = self.held_out_config or (self.dataset_config if is_same else None)
         revision = self.dataset_revision if is_same else None
-        mapping, split = self._mapping(), self.held_out_split
-        return self._as_set(load_rows(self.held_out_name, config, split, mapping, revision, bad_as_rows=bad_as_rows))
+        return self._as_set(self._load(self.held_out_name, config, self.held_out_split, revision, bad_as_rows))

@@ -98,11 +98,7 @@ _CLOSE: Sequence[tuple[str, str, str]] = (
     ),
     ("metric_for_best_iteration", "the best iteration is what a run delivers", "load_best_model"),
     ("model_name_or_path", "a folder or a Hub name", "model"),
-    (
-        "model_name_or_path",
-        "the reference of an iteration is the model that it starts from",
-        "ref_model ref_model_name_or_path",
-    ),
+    ("model_name_or_path", "the reference is what an iteration starts from", "ref_model ref_model_name_or_path"),
     ("num_iterations", "", "iterations num_rounds"),
     ("num_train_epochs", "", "n_epochs"),
     ("patience", "in iterations", "early_stopping_patience"),

@@ -11,6 +11,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..errors import DataError
 from .settings import LoadSettings
 
+RAISED = (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError)
+"""What these libraries raise where a file is missing, damaged or another one's."""
+
 
 @contextlib.contextmanager
 def loading(what: str, done: str = "loaded") -> Iterator[None]:
@@ -23,7 +26,7 @@ def loading(what: str, done: str = "loaded") -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+    except RAISED as error:
         kind = "" if type(error) in (OSError, ValueError) else f"{type(error).__name__}: "
         raise DataError(f"{what} can't be {done}: {kind}{error}") from error
 
@@ -35,8 +38,9 @@ def model_config_of(path: str, args: LoadSettings) -> PreTrainedConfig | None:
         path: local folder or Hub name; a folder with an adapter has none.
         args: the revision in `model_init_kwargs` is used.
     """
-    revision = args.model_kwargs.get("revision")
+    options = {"trust_remote_code": args.trust_remote_code, **args.model_kwargs}
+    known = {name: options.get(name) for name in ("trust_remote_code", "revision")}
     try:
-        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=args.trust_remote_code)
-    except (OSError, ValueError, KeyError):
+        return AutoConfig.from_pretrained(path, **known)
+    except RAISED:
         return None

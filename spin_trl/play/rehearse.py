@@ -23,14 +23,14 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, IntervalStrategy, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, IntervalStrategy, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.trainer_utils import SaveStrategy
 from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.start import StartConfig
-from ..errors import SpinError, noted
+from ..errors import DataError, SpinError, noted
 from ..models.adapters import (
     adapter_refusals,
     base_of,
@@ -40,6 +40,7 @@ from ..models.adapters import (
     output_layer_refusals,
     without_copies,
 )
+from ..models.loading import model_config_of
 from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import Stage
@@ -120,17 +121,10 @@ def config_of(run: Run) -> PretrainedConfig | None:
     if run.given is not None:
         config: PretrainedConfig = run.given.config
         return config
-    options = run.args.model_kwargs
-    try:
-        path, revision = str(run.model), options.get("revision")
-        if is_adapter(path):
-            path, revision = base_of(path), None
-        trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
-        found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=trusts)
-    except Exception as error:  # the Hub's, or a folder's that holds no model
-        logger.debug("No configuration of %s: %s", run.model, error)
-        return None
-    return found
+    with contextlib.suppress(DataError):
+        path = str(run.model)
+        return model_config_of(base_of(path) if is_adapter(path) else path, run.args)
+    return None
 
 
 def model_name(run: Run) -> str:
