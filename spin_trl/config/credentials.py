@@ -28,7 +28,7 @@ _HUB_NAMES = (
 )
 """Settings and environment variables that hold a token of the Hugging Face Hub."""
 
-_OTHER_NAMES = (
+_NAMES_ELSEWHERE = (
     r"(?:bearer|dvc_studio|gh|github|gitlab|id|mlflow_tracking|refresh|(?:aws_)?session)_token|aws_access_key_id|apikey|"
     r"(?:kaggle|private)_key|authorization|mysql_pwd|passwd|pgpassword|secret"
 )
@@ -60,10 +60,10 @@ _SIGNATURE = re.compile(
 )
 """The part of an address that lets whoever has it read what is there."""
 
-_NAME = re.compile(rf"(?:.*_)?(?:{_ENDINGS})|{_HUB_NAMES}|{_OTHER_NAMES}", re.DOTALL)
+_CREDENTIAL = re.compile(rf"(?:.*_)?(?:{_ENDINGS})|{_HUB_NAMES}|{_NAMES_ELSEWHERE}", re.DOTALL)
 _NAMED = re.compile(
     rf"(?i)((?<![a-z0-9_])[\"']?(?:[a-z0-9_]+_(?:{_ENDINGS})|"
-    + f"{_ENDINGS}|{_HUB_NAMES}|{_OTHER_NAMES}".replace("_", "[-_]")
+    + f"{_ENDINGS}|{_HUB_NAMES}|{_NAMES_ELSEWHERE}".replace("_", "[-_]")
     + r")[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,}\]\"']+)"
 )
 """A credential by its name, in a text that could not be parsed."""
@@ -216,7 +216,7 @@ def hidden(settings: Any) -> Any:
 
 def is_name(name: str) -> bool:
     """Whether a setting or an environment variable of this name holds a credential."""
-    return _NAME.fullmatch(_normal(name)) is not None
+    return _CREDENTIAL.fullmatch(_normal(name)) is not None
 
 
 def _in_entry(key: str, value: Any, place: str, seen: frozenset[int]) -> Iterator[Credential]:
