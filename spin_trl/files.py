@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,44 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; what a link points to stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Give a folder beside `folder` to fill, and put it into `folder`'s place when it is complete.
+
+    If filling it fails, nothing is left behind. Of a link that stands in its place, what it points to stays.
+
+    Args:
+        folder: where others look for it.
+        is_main: whether this process moves folders; of several that fill it together, one does.
+        wait: returns when all of them have come as far.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    if is_main:
+        shutil.rmtree(unfinished, ignore_errors=True)  # what an interrupt has left there
+    wait()
+    try:
+        yield unfinished
+        if is_main:
+            remove(folder)
+            unfinished.rename(folder)
+    except BaseException:
+        if is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    wait()
 
 
 def write_json(path: Path, value: Any) -> None:
