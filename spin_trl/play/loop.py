@@ -28,7 +28,7 @@ from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
-from ..evaluation.scorers import Scorer, scorer_of
+from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL, definition_of, read_json
 from ..hub.cards import write_cards
 from ..hub.push import Pushing

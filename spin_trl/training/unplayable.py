@@ -345,7 +345,7 @@ def _plugins(args: SPINConfig) -> list[str]:
 def _unknown_metric(play: SelfPlayConfig) -> list[str]:
     """A figure that no iteration will have."""
     from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
-    from ..evaluation.scorers import figures_of
+    from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer) if play.scorer else None
