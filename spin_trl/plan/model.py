@@ -7,6 +7,7 @@ counted on the real thing: which layers are quantised, what an adapter adds, whi
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,13 @@ class PlannedModel:
         if settings.attention in IMPLEMENTATIONS:
             self.base.set_attn_implementation(IMPLEMENTATIONS[settings.attention])
 
+    @functools.cached_property
+    def layers(self) -> torch.nn.ModuleList | None:
+        """The model's layers, where they are alike in all but their number; else None."""
+        count = getattr(self.base.config.get_text_config(), "num_hidden_layers", 0)
+        lists = [part for part in self.base.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == count]
+        return lists[0] if len(lists) == 1 and len({_description(layer) for layer in lists[0]}) == 1 else None
+
     @property
     def trainable(self) -> list[torch.nn.Parameter]:
         """Parameters that an optimiser is given."""
@@ -128,6 +136,24 @@ class PlannedModel:
 
 def _bytes_of_tensor(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
+
+
+def _description(layer: torch.nn.Module) -> str:
+    """All that two layers of a model may differ in: parts, settings, and parameters with their shapes and dtypes."""
+    parts = [
+        (
+            name,
+            type(part),
+            [(key, value) for key, value in vars(part).items() if key != "layer_idx" and _is_plain(value)],
+        )
+        for name, part in layer.named_modules()
+    ]
+    tensors = [*layer.named_parameters(), *layer.named_buffers()]
+    return repr((parts, [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]))
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:

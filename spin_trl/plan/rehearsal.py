@@ -22,7 +22,7 @@ from ..models.forward import obstacles
 from ..models.forward.attention import attention_inputs
 from ..models.forward.head import CPU_TILE
 from ..models.forward.layout import Layout, lay_out
-from .live import LiveTensors
+from .live import PLAYED_LAYERS, LiveTensors
 from .model import PlannedModel
 
 GPU_TILE = 32768
@@ -159,14 +159,15 @@ def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
     ids = torch.zeros(num_prompts, length, dtype=torch.long)
     with _fake_tensors(model) as live, torch.inference_mode(), _autocast(model):
         output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1)
-        kept = sum(_bytes_of(tensor) for tensor in tree_leaves(_cached(output.past_key_values)))
-        return Peak(live.peak, 0, kept)
+        played = PLAYED_LAYERS if live.left_out else None
+        kept = sum(_bytes_of(tensor) for tensor in tree_leaves(_cached(output.past_key_values, played)))
+        return Peak(live.peak, 0, kept + kept * live.left_out // PLAYED_LAYERS)
 
 
-def _cached(cache: Any) -> list[torch.Tensor]:
-    """All tensors of a cache, whatever its layers hold."""
+def _cached(cache: Any, played: int | None) -> list[torch.Tensor]:
+    """All tensors of a cache's first layers, whatever they hold."""
     found: list[torch.Tensor] = []
-    for layer in getattr(cache, "layers", []):
+    for layer in getattr(cache, "layers", [])[:played]:
         found += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
     return found
 
@@ -267,28 +268,38 @@ def _fake_tensors(
     """
     base = model.base
     model.model.train(backward)
-    hook = None
-    if checkpointing:
-        base.activation_checkpointing_enable()
-        if isinstance(model.model, PeftModel):
-            hook = base.get_input_embeddings().register_forward_hook(_require_gradient)
-    live = LiveTensors()
-    live.ignore(*model.model.parameters(), *model.model.buffers())
-    try:
-        with model.fake, live:
-            yield live
-    except (RuntimeError, NotImplementedError) as error:
-        raise PlanError(
-            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
-            "It may be with `dtype: bfloat16`, or another `attn_implementation`."
-        ) from error
-    finally:
+    with contextlib.ExitStack() as after:
+        live = LiveTensors([*model.model.parameters(), *model.model.buffers()], _leave_layers_out(model, after))
         if checkpointing:
-            base.activation_checkpointing_disable()
-        if hook is not None:
-            hook.remove()
-        for parameter in model.model.parameters():
-            parameter.grad = None
+            base.activation_checkpointing_enable()
+            after.callback(base.activation_checkpointing_disable)
+            if isinstance(model.model, PeftModel):
+                after.enter_context(base.get_input_embeddings().register_forward_hook(_require_gradient))
+        if live.left_out:
+            for layer in model.layers:
+                after.enter_context(layer.register_forward_pre_hook(live.enter_layer, with_kwargs=True))
+        try:
+            with model.fake, live:
+                yield live
+        except (RuntimeError, NotImplementedError) as error:
+            raise PlanError(
+                f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
+                "It may be with `dtype: bfloat16`, or another `attn_implementation`."
+            ) from error
+        finally:
+            for parameter in model.model.parameters():
+                parameter.grad = None
+
+
+def _leave_layers_out(model: PlannedModel, after: contextlib.ExitStack) -> int:
+    """Let the first layers of many that are alike stand for all of them; returns how many are left out."""
+    layers = model.layers
+    if layers is None or len(layers) <= PLAYED_LAYERS:
+        return 0
+    every = layers._modules
+    after.callback(setattr, layers, "_modules", every)
+    layers._modules = dict(list(every.items())[:PLAYED_LAYERS])
+    return len(every) - PLAYED_LAYERS
 
 
 @contextlib.contextmanager
