@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.files import DEFINITION, definition_of, numbered, read_json, write_atomically, write_json
+from spin_trl.files import DEFINITION, definition_of, numbered, read_json, short_digest, write_atomically, write_json
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -87,3 +87,9 @@ def test_a_digest_says_by_which_definition_it_was_computed() -> None:
         12,
         DEFINITION,
     ]
+
+
+def test_a_short_digest_is_the_beginning_of_the_sha_256() -> None:
+    """FIPS 180-2 gives that of `abc`."""
+    assert short_digest("abc") == short_digest(b"abc") == "ba7816bf8f01cfea"
+    assert short_digest("abc", 8) == "ba7816bf"
