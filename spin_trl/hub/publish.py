@@ -8,7 +8,6 @@ comes next: the run itself, a later one, or `spin-trl push`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 import tempfile
@@ -17,7 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitInfo
+
 from ..errors import HubError
+from ..files import short_digest
 from ..lineage import origin_from
 from ..report.record import RunRecord, StageRecord
 from ..report.write import read_record
@@ -36,7 +38,7 @@ from .cards import (
     has_model,
     pushed_names,
 )
-from .client import Commit, File, Hub
+from .client import File, Hub
 from .dataset import write_pairs
 from .dataset_card import config_name
 
@@ -195,7 +197,7 @@ class Publisher:
     ) -> None:
         directory = self._run.directory
         content = str(card_of(directory, record, stage, names, None if revision == MAIN else revision))
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        digest = short_digest(content)
         has_weights = has_model(directory, stage)
 
         def files() -> dict[str, File | None]:
@@ -217,7 +219,7 @@ class Publisher:
         if best not in accepted(record) and best is not record.start:
             return
         content = str(card_of(self._run.directory, record, best, names))
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        digest = short_digest(content)
         last = self._last(record, targets.model, MAIN, since=best)
         if last.get("stage") != best.name or last.get("card") != digest:
             self._push_model(record, best, MAIN, names, targets)
@@ -261,7 +263,9 @@ class Publisher:
         origin = origin_from((record.prepared.get("origins") or {}).get("model"))
         return (origin.name, None) if origin is not None else None
 
-    def _remember(self, stage: str, revision: str, repository: str, kind: str, commit: Commit, **more: Any) -> None:
+    def _remember(
+        self, stage: str, revision: str, repository: str, kind: str, commit: CommitInfo, **more: Any
+    ) -> None:
         self._run.journal.append(
             Step.PUSH,
             stage,
@@ -269,7 +273,7 @@ class Publisher:
             repository=repository,
             kind=kind,
             commit=commit.oid,
-            url=commit.url,
+            url=commit.commit_url,
             **more,
         )
         what = f"pairs of {stage}" if kind == "dataset" else stage
