@@ -19,23 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import (
-    CommitInfo,
-    CommitOperationAdd,
-    CommitOperationDelete,
-    DatasetInfo,
-    HfApi,
-    ModelInfo,
-    get_token,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, errors, get_token
 from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import HubError
@@ -47,6 +31,9 @@ PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
 
 HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
 """Answers of a server that another attempt does not change."""
+
+FOR_GOOD = (errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled, ValueError, TypeError, KeyError)
+"""What another attempt does not change, either: settings of this machine, and mistakes in what was to be sent."""
 
 FILES_OF_THE_HUB = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
@@ -73,13 +60,16 @@ class Hub:
         self._api = HfApi(library_name="spin_trl")
         self._stopped = stopped or threading.Event()
         self._on_pause = on_pause or (lambda text: None)
+        self._made: set[tuple[str, str]] = set()
 
-    def check_token(self) -> None:
-        """See to it that there is a token.
+    def check_access(self) -> None:
+        """See to it that there is a token, and that the Hub may be asked.
 
         Raises:
-            HubError: there is none.
+            HubError: there is none, or it may not.
         """
+        if constants.is_offline_mode():
+            raise HubError("`HF_HUB_OFFLINE` is set.")
         if get_token() is None:
             raise HubError(f"There is no token for the Hub. {LOG_IN}")
 
@@ -90,19 +80,27 @@ class Hub:
         return f"{self._patiently('ask who is logged in', lambda: self._api.whoami(cache=True))['name']}/{name}"
 
     def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, unless it is there.
+        """Make a repository, or see that one which is there is as private as it is to be.
 
         Args:
             repository: its full name.
             kind: `model` or `dataset`.
             private: None: as is usual for its owner.
+
+        Raises:
+            HubError: it can't be made, or everybody can read it, and nobody has said that this is wanted.
         """
+        if (repository, kind) in self._made:
+            return
         make = functools.partial(self._api.create_repo, repository, repo_type=kind, private=private, exist_ok=True)
         self._patiently(f"create {repository}", make)
-
-    def is_private(self, repository: str, kind: str) -> bool:
-        """Whether a repository can be read by its owner alone."""
-        return bool(self._patiently(f"look into {repository}", lambda: self._info(repository, kind)).private)
+        look = self._api.model_info if kind == "model" else self._api.dataset_info
+        if private and not self._patiently(f"look into {repository}", lambda: look(repository)).private:
+            raise HubError(
+                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
+                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+            )
+        self._made.add((repository, kind))
 
     def head(self, repository: str, branch: str) -> str | None:
         """The newest commit of a branch of a model's repository, or None if there is no such branch or repository."""
@@ -110,7 +108,7 @@ class Hub:
         def look() -> str | None:
             try:
                 return self._api.model_info(repository, revision=branch, expand=["sha"]).sha
-            except (RepositoryNotFoundError, RevisionNotFoundError):
+            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
                 return None
 
         return self._patiently(f"look into {repository}", look)
@@ -122,7 +120,7 @@ class Hub:
             with tempfile.TemporaryDirectory(prefix="spin-trl-") as place:
                 try:
                     found = self._api.hf_hub_download(repository, path, revision=revision, local_dir=place)
-                except EntryNotFoundError:
+                except errors.EntryNotFoundError:
                     return None
                 return Path(found).read_bytes()
 
@@ -189,8 +187,9 @@ class Hub:
 
         def look() -> str | None:
             try:
-                data = self._info(name, kind).card_data
-            except HfHubHTTPError as error:
+                look_up = self._api.model_info if kind == "model" else self._api.dataset_info
+                data = look_up(name).card_data
+            except errors.HfHubHTTPError as error:
                 if _status(error) not in HOPELESS:
                     raise
                 return None
@@ -199,9 +198,6 @@ class Hub:
             return found if isinstance(found, str) else None
 
         return self._patiently(f"ask for the licence of {name}", look)
-
-    def _info(self, name: str, kind: str) -> ModelInfo | DatasetInfo:
-        return self._api.model_info(name) if kind == "model" else self._api.dataset_info(name)
 
     def _patiently(self, what: str, function: Callable[[], Returned]) -> Returned:
         """Call a function, again after a pause where that may help."""
@@ -226,26 +222,26 @@ LOG_IN = "Set `HF_TOKEN`, or log in once with `hf auth login`, with a token that
 def may_pass(error: BaseException) -> bool:
     """Whether what went wrong may be otherwise in a while: a server's or a network's trouble."""
     error = _cause(error)
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         return _status(error) not in HOPELESS
     if isinstance(error, json.JSONDecodeError):  # a server in trouble answers with a page
         return True
-    return not isinstance(error, LocalTokenNotFoundError | OfflineModeIsEnabled | ValueError | TypeError | KeyError)
+    return not isinstance(error, FOR_GOOD)
 
 
 def explain(error: BaseException) -> str:
     """What went wrong and what to do, in one line without secrets."""
     error = _cause(error)
     status = _status(error)
-    if isinstance(error, LocalTokenNotFoundError):
+    if isinstance(error, errors.LocalTokenNotFoundError):
         return f"there is no token. {LOG_IN}"
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
         return "`HF_HUB_OFFLINE` forbids it. Unset it."
     if status == 401:
         return f"the token is not accepted (401). {LOG_IN}"
     if status == 403:
         return f"the token may not write there (403). Check `hub_model_id`. {LOG_IN}"
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return f"there is no such repository, or the token may not see it (404). Check `hub_model_id`. {LOG_IN}"
     return f"{type(error).__name__}: {harmless(str(error))}"
 

@@ -10,14 +10,14 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from . import markdown
 from .dataset import MESSAGES_LAYOUT, PLAIN, RENDERED, PairsInfo
-from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, environment, linked
+from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, environment
 
 _FORMS = {
     MESSAGES_LAYOUT: "lists of messages (`role`, `content`)",
     PLAIN: "text",
     RENDERED: "text as the chat template made it, special tokens included",
 }
-_ENDED = {"eos": "by themselves", "length": "cut at the limit"}
+_HOW_ENDED = {"eos": "by themselves", "length": "cut at the limit"}
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,13 @@ def config_name(iteration: int) -> str:
 
 def dataset_card(facts: DatasetFacts) -> DatasetCard:
     """The card of the pairs."""
-    run, prepared = facts.run, facts.run.record.prepared
+    run = facts.run
     last = max((one.iteration for one in facts.pairs), default=0)
-    title = f"Self-play pairs of {run.record.name}"
-    license_, license_source = run.license_of("data")
     data = DatasetCardData(
         annotations_creators=["no-annotation"],
         language_creators=["machine-generated"],
-        license=license_ or UNKNOWN_LICENSE,
-        pretty_name=title,
+        license=run.license_of("data")[0] or UNKNOWN_LICENSE,
+        pretty_name=f"Self-play pairs of {run.record.name}",
         size_categories=[_size_category(sum(one.rows for one in facts.pairs))],
         source_datasets=[run.data.name] if run.data is not None and run.data.on_hub else None,
         task_categories=["text-generation"],
@@ -89,22 +87,14 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
         .get_template("dataset_card.md.j2")
         .render(
             facts=facts,
-            title=markdown.escaped(title),
-            data=linked(run.data, "dataset") if run.data is not None else "a dataset that was given as an object",
             iterations=markdown.rows(
                 ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"],
                 [_iteration(facts, one) for one in facts.pairs],
             ),
             sampling=_sampling_table(facts),
             forms=sorted({_FORMS[one.form] for one in facts.pairs}),
-            identical=sum(one.identical for one in facts.pairs),
-            rows=sum(one.rows for one in facts.pairs),
-            name=run.names.dataset or PLACEHOLDER,
+            placeholder=PLACEHOLDER,
             config=config_name(last),
-            template=prepared.get("template"),
-            versions=markdown.named_values(prepared.get("versions") or {}),
-            license=license_,
-            license_source=license_source,
         )
     )
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
@@ -114,7 +104,7 @@ def _iteration(facts: DatasetFacts, one: PairsInfo) -> list[str]:
     generator = facts.generators.get(one.iteration, UNKNOWN)
     total = max(sum(one.finish_reasons.values()), 1)
     shares = ", ".join(
-        f"{100 * count / total:.1f} % {_ENDED.get(reason, markdown.escaped(reason) or 'unknown')}"
+        f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason, markdown.escaped(reason) or 'unknown')}"
         for reason, count in sorted(one.finish_reasons.items())
     )
     return [

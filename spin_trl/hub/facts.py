@@ -158,18 +158,15 @@ class RunFacts:
         recipe = yaml.safe_dump(self._recipe(), sort_keys=True, allow_unicode=True).strip()
         return {
             "record": record,
-            "verdict": markdown.escaped(verdict(record)),
-            "remarks": [markdown.escaped(one) for one in remarks(record)],
-            "datasets": self._dataset_lines(),
+            "verdict": verdict(record),
+            "remarks": remarks(record),
             "methods": methods_of(self.losses),
             "weights": weights if has_weights else [],
             "standings": markdown.table(standings(record)),
             "figures": {name: markdown.table(found) for name, found in figures(record).items()},
             "opponents": self._opponents_table(),
             "costs": markdown.table(costs(record)),
-            "devices": markdown.escaped(devices(record)),
-            "versions": markdown.named_values(record.prepared.get("versions") or {}),
-            "digests": markdown.named_values(self.digests),
+            "devices": devices(record),
             "recipe": markdown.fenced(recipe, 8_000).replace("text\n", "yaml\n", 1),
         }
 
@@ -183,23 +180,6 @@ class RunFacts:
             if origin is not None and origin.on_hub and origin.commit:
                 kept.setdefault(name, origin.commit)
         return kept
-
-    def _dataset_lines(self) -> list[str]:
-        record, prepared = self.record, self.record.prepared
-        name = linked(self.data, "dataset") if self.data is not None else "a dataset that was given as an object"
-        lines = [f"Human responses: {name}"]
-        if "train_rows" in prepared:
-            lines[0] += f", {counted(prepared['train_rows'], 'row')} to train on"
-        if long := prepared.get("left_out"):
-            are = counted(long, "left out because its prompt is", "left out because their prompts are")
-            lines[0] += f", {are} too long"
-        if bad := prepared.get("bad_rows"):
-            lines[0] += f", {counted(bad, 'left out because it', 'left out because they')} can't be used"
-        lines[0] += "."
-        if record.held_out:
-            of = f", from {linked(self.held_out, 'dataset')}" if self.held_out is not None else ", none trained on"
-            lines.append(f"Held out: {counted(record.held_out, 'prompt')}{of}.")
-        return lines
 
     def _opponents_table(self) -> str:
         """Every iteration with its opponent, and the revisions that have both."""
@@ -225,8 +205,10 @@ class RunFacts:
         return MISSING
 
 
-def linked(origin: Origin, kind: str = "model") -> str:
+def linked(origin: Origin | None, kind: str = "model") -> str:
     """A name on the Hub as a link, with the commit if it is known; of others the name."""
+    if origin is None:
+        return f"a {kind} that was given as an object"
     if not origin.on_hub:
         return f"{markdown.code(origin.name)} (local)"
     url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{origin.name}"
@@ -241,8 +223,8 @@ def at_commit(origin: Origin, digits: int | None = None) -> str:
 
 @functools.cache
 def environment() -> Environment:
-    """The environment of the templates. Nothing is escaped there: what needs it has been, by what it is to stand in."""
-    return Environment(
+    """The environment of the templates. Nothing is escaped by itself: how depends on what it is to stand in."""
+    made = Environment(
         loader=PackageLoader("spin_trl.hub"),
         autoescape=False,
         undefined=StrictUndefined,
@@ -250,6 +232,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    made.globals |= {"counted": counted}
+    made.filters |= {
+        "code": markdown.code,
+        "escaped": markdown.escaped,
+        "linked": linked,
+        "named": markdown.named_values,
+    }
+    return made
 
 
 def _is_path(name: str) -> bool:

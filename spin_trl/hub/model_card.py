@@ -22,7 +22,7 @@ from .facts import PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, environ
 
 TAGS = ("trl", "dpo", "spin", "self-play")
 SAMPLES = 3
-_ENDED = {"eos": "ended by itself", "length": "cut at the length limit"}
+_NOTES_ON_END = {"eos": "ended by itself", "length": "cut at the length limit"}
 
 
 @dataclass(frozen=True)
@@ -50,29 +50,22 @@ class ModelFacts:
 
 def model_card(facts: ModelFacts) -> ModelCard:
     """The card of a stage's model."""
-    run, stage = facts.run, facts.stage
-    license_, license_source = run.license_of("model")
-    sampling = [[markdown.code(name), markdown.code(str(value))] for name, value in facts.sampling.items()]
     text = (
         environment()
         .get_template("model_card.md.j2")
         .render(
-            run.shared,
+            facts.run.shared,
             facts=facts,
-            title=markdown.escaped(f"{run.record.name}, {stage.label}"),
             origin=_origin_sentence(facts),
-            sampling=markdown.rows(["setting", "value"], sampling),
             samples=[_sample(row) for row in facts.samples[:SAMPLES]],
             usage=_usage(facts),
             own=_objective_settings(facts),
-            license=license_,
-            license_source=license_source,
         )
     )
-    return ModelCard(f"---\n{_metadata(facts, license_).to_yaml()}\n---\n\n{text}")
+    return ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{text}")
 
 
-def _metadata(facts: ModelFacts, license_: str | None) -> ModelCardData:
+def _metadata(facts: ModelFacts) -> ModelCardData:
     run = facts.run
     base = run.origin.root if run.origin is not None else None
     results = _results(facts)
@@ -86,7 +79,7 @@ def _metadata(facts: ModelFacts, license_: str | None) -> ModelCardData:
         model_name=name if results else None,
         eval_results=results or None,
         library_name="peft" if facts.is_adapter else "transformers",
-        license=license_ or UNKNOWN_LICENSE,
+        license=run.license_of("model")[0] or UNKNOWN_LICENSE,
         pipeline_tag="text-generation",
         tags=list(dict.fromkeys([*TAGS, *run.losses])),
         **{key: value for key, value in data.items() if value is not None},
@@ -153,7 +146,7 @@ def _objective_settings(facts: ModelFacts) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, str]:
-    score, ended = row.get("score"), _ENDED.get(str(row.get("finish_reason")))
+    score, ended = row.get("score"), _NOTES_ON_END.get(str(row.get("finish_reason")))
     notes = [f"score {score:.4g}"] if isinstance(score, int | float) and math.isfinite(score) else []
     notes += [ended] if ended else []
     texts = {name: row.get(name) for name in ("prompt", "real", "generated")}

@@ -79,9 +79,7 @@ def targets_of(run: Run, hub: Hub) -> Targets:
         HubError: a name is to be that of the account, and the Hub can't be asked for it.
     """
     model = hub.full_name(run.args.hub_model_id or _as_name(run.directory.path.resolve().name))
-    dataset = None
-    if run.play.push_generations:
-        dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs")
+    dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs") if run.play.push_generations else None
     private = run.args.hub_private_repo
     # A directory that is kept holds the data itself, which nobody should make public without having said so.
     return Targets(model, dataset, True if private is None and run.play.hub_backup else private)
@@ -103,7 +101,6 @@ class Publisher:
 
     def __init__(self, run: Run, hub: Hub, say: Say) -> None:
         self._run, self._hub, self._say = run, hub, say
-        self._made: set[str] = set()
         self._asked = False
 
     def push_missing(self, upto: int | None = None) -> None:
@@ -140,22 +137,6 @@ class Publisher:
         if targets.dataset is not None:
             self._push_pairs(run, targets.dataset, targets.private)
 
-    def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, once, or see that one which is there is as private as it is to be.
-
-        Raises:
-            HubError: everybody can read it, and nobody has said that this is wanted.
-        """
-        if repository in self._made:
-            return
-        self._hub.create(repository, kind, private)
-        if private and not self._hub.is_private(repository, kind):
-            raise HubError(
-                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
-                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
-            )
-        self._made.add(repository)
-
     def _read(self, upto: int | None) -> RunRecord:
         """The run's record, with the settings that hold here."""
         record = read_record(self._run.directory)
@@ -188,7 +169,7 @@ class Publisher:
                 raise HubError(f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more.")
             return {**found, "README.md": card.encode()}
 
-        self.create(targets.model, "model", targets.private)
+        self._hub.create(targets.model, "model", targets.private)
         message = f"{run.record.name}, {stage.label}"
         commit = self._hub.push(targets.model, revision, files, message, outdated=OF_A_MODEL)
         self._remember(stage.name, revision, targets.model, "model", commit, card=short_digest(card))
@@ -201,7 +182,7 @@ class Publisher:
         if not missing:
             return
         card = str(card_of_pairs(directory, run)).encode()
-        self.create(repository, "dataset", private)
+        self._hub.create(repository, "dataset", private)
         for number in missing:
             name = config_name(number)
             with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
@@ -280,12 +261,11 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
 def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
     """A configuration without the paths of this machine."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    name = config.get("base_model_name_or_path")
-    if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
-        config["base_model_name_or_path"], revision = base or (Path(name).name, None)
-        if revision is not None:
-            config["revision"] = revision
-    own = config.get("_name_or_path")
-    if isinstance(own, str) and (Path(own).is_absolute() or Path(own).exists()):
-        config["_name_or_path"] = Path(own).name
+    for setting in ("base_model_name_or_path", "_name_or_path"):
+        name = config.get(setting)
+        if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
+            config[setting] = Path(name).name
+            if setting == "base_model_name_or_path" and base is not None:
+                config[setting], revision = base
+                config |= {"revision": revision} if revision is not None else {}
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()

@@ -6,6 +6,7 @@ line, and tried again when something else has finished; at the end of the run it
 
 from __future__ import annotations
 
+import functools
 import shlex
 import threading
 import warnings
@@ -13,12 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from huggingface_hub import close_session, constants
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub import close_session
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.console import Console
 
 from ..errors import HubError
@@ -126,9 +123,7 @@ class Pushing:
         if not self._active:
             return False
         try:
-            if constants.is_offline_mode():
-                raise HubError("`HF_HUB_OFFLINE` is set.")
-            self._hub.check_token()
+            self._hub.check_access()
         except HubError as error:
             self._active = False
             self._warn(f"Nothing will be pushed to the Hub: {error} The run plays on. {self._again}")
@@ -147,7 +142,7 @@ class Pushing:
     def _pass(self) -> None:
         """Push what is missing, and keep the run directory; each is tried whatever became of the other."""
         failures = []
-        for push in (self._push, self._keep):
+        for push in (functools.partial(self._publisher.push_missing, self._upto), self._keep):
             try:
                 push()
             except HubError as error:
@@ -159,14 +154,11 @@ class Pushing:
             self._warn(f"{harmless(found)} It is tried again when something else has finished.")
         self._failure = found
 
-    def _push(self) -> None:
-        self._publisher.push_missing(self._upto)
-
     def _keep(self) -> None:
         if self._keeper is None or not self._run.directory.journal.exists():
             return
         targets = targets_of(self._run, self._hub)
-        self._publisher.create(targets.model, "model", targets.private)
+        self._hub.create(targets.model, "model", targets.private)
         self._keeper.send(targets.model)
 
     def _wait(self) -> None:
@@ -187,8 +179,8 @@ class Pushing:
         self._wake.set()
         close_session()
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, soft_wrap=True)
 
     def _warn(self, text: str) -> None:
-        self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self._say(text, "yellow")

@@ -145,7 +145,7 @@ def test_what_there_is_no_more_is_not_attempted_again(hub: LocalHub) -> None:
 def test_without_a_token_the_message_says_where_it_comes_from(hub: LocalHub, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with refused(HubError, "no token", "`HF_TOKEN`", "`hf auth login`"):
-        Hub().check_token()
+        Hub().check_access()
 
 
 def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:
