@@ -45,16 +45,13 @@ def accepted(record: RunRecord) -> list[StageRecord]:
 
 def pushed_names(record: RunRecord) -> Names:
     """Where the run has been pushed, by its journal."""
-    entries = [entry for entry in record.journal if is_of(entry, Step.PUSH)]
-    models = [entry for entry in entries if entry.get("kind") == "model"]
-    datasets = [entry["repository"] for entry in entries if entry.get("kind") == "dataset"]
-    repository = models[-1]["repository"] if models else None
-    branches = {
-        entry["stage"]: entry["revision"]
-        for entry in models
-        if entry["repository"] == repository and entry["revision"] != "main"
-    }
-    return Names(repository, datasets[-1] if datasets else None, branches)
+    pushes = [entry for entry in record.journal if is_of(entry, Step.PUSH)]
+    newest = {entry.get("kind"): entry["repository"] for entry in pushes}
+    to_models = [
+        entry for entry in pushes if (entry.get("kind"), entry["repository"]) == ("model", newest.get("model"))
+    ]
+    branches = {entry["stage"]: entry["revision"] for entry in to_models if entry["revision"] != "main"}
+    return Names(newest.get("model"), newest.get("dataset"), branches)
 
 
 def run_facts(directory: RunDirectory, record: RunRecord, names: Names) -> RunFacts:

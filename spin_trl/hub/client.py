@@ -232,11 +232,11 @@ def may_pass(error: BaseException) -> bool:
 def explain(error: BaseException) -> str:
     """What went wrong and what to do, in one line without secrets."""
     error = _cause(error)
-    status = _status(error)
     if isinstance(error, errors.LocalTokenNotFoundError):
         return f"there is no token. {LOG_IN}"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "`HF_HUB_OFFLINE` forbids it. Unset it."
+    status = _status(error)
     if status == 401:
         return f"the token is not accepted (401). {LOG_IN}"
     if status == 403:

@@ -11,16 +11,12 @@ import functools
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import CommitInfo
 
 from ..errors import HubError
 from ..files import short_digest
-from ..lineage import origin_from
 from ..report.record import RunRecord, StageRecord
 from ..report.write import read_record
 from ..run.checkpoint import is_of_a_model
@@ -57,32 +53,22 @@ OF_A_MODEL = (
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Where a run is pushed.
-
-    Attributes:
-        model: repository of the models, with its owner.
-        dataset: repository of the pairs, or None: they are not pushed.
-        private: whether repositories that are made are private; None: as is usual for their owner.
-    """
-
-    model: str
-    dataset: str | None
-    private: bool | None
-
-
-def targets_of(run: Run, hub: Hub) -> Targets:
-    """Where a run's settings say that it is pushed.
+def targets_of(run: Run, hub: Hub) -> Names:
+    """Where a run's settings say that it is pushed; no dataset: the pairs are not.
 
     Raises:
         HubError: a name is to be that of the account, and the Hub can't be asked for it.
     """
     model = hub.full_name(run.args.hub_model_id or _as_name(run.directory.path.resolve().name))
-    dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs") if run.play.push_generations else None
+    pairs = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs") if run.play.push_generations else None
+    return Names(model, pairs)
+
+
+def privacy_of(run: Run) -> bool | None:
+    """Whether repositories that are made for a run are private; None: as is usual for their owner."""
     private = run.args.hub_private_repo
     # A directory that is kept holds the data itself, which nobody should make public without having said so.
-    return Targets(model, dataset, True if private is None and run.play.hub_backup else private)
+    return True if private is None and run.play.hub_backup else private
 
 
 def _as_name(text: str) -> str:
@@ -128,14 +114,13 @@ class Publisher:
         pushed = newest_pushes(record, targets.model)
         for stage in models:
             if pushed.get(branch_of(stage), {}).get("stage") != stage.name:
-                card = str(card_of(directory, run, stage, branch_of(stage)))
-                self._push_model(run, stage, branch_of(stage), targets, card)
+                self._push_model(run, stage, branch_of(stage), str(card_of(directory, run, stage, branch_of(stage))))
         if best is not None and record.iterations and (best in stands_by or best is start):
             last, card = pushed.get(MAIN, {}), str(card_of(directory, run, best))
             if (last.get("stage"), last.get("card")) != (best.name, short_digest(card)):
-                self._push_model(run, best, MAIN, targets, card)
+                self._push_model(run, best, MAIN, card)
         if targets.dataset is not None:
-            self._push_pairs(run, targets.dataset, targets.private)
+            self._push_pairs(run, targets.dataset)
 
     def _read(self, upto: int | None) -> RunRecord:
         """The run's record, with the settings that hold here."""
@@ -148,8 +133,7 @@ class Publisher:
         """Ask the Hub once what licences the base model and the data have. Returns whether it has told any."""
         if self._asked or newest(record.journal, Step.LICENSES) or record.settings.get("hub_license"):
             return False
-        origins: Mapping[str, Any] = record.prepared.get("origins") or {}
-        model, data = origin_from(origins.get("model")), origin_from(origins.get("data"))
+        model, data = RunFacts(record).start, RunFacts(record).data
         found = {
             "model": self._hub.license_of(model.root, "model") if model is not None and model.root else None,
             "data": self._hub.license_of(data.name, "dataset") if data is not None and data.on_hub else None,
@@ -159,49 +143,45 @@ class Publisher:
             self._run.journal.append(Step.LICENSES, HUB, **found)
         return any(found.values())
 
-    def _push_model(self, run: RunFacts, stage: StageRecord, revision: str, targets: Targets, card: str) -> None:
-        directory = self._run.directory
-        has_weights = has_model(directory, stage)
+    def _push_model(self, run: RunFacts, stage: StageRecord, revision: str, card: str) -> None:
+        folder, has_weights = self._run.directory.model(stage.name), has_model(self._run.directory, stage)
 
         def files() -> dict[str, File | None]:
-            found = model_files(directory.model(stage.name), _base(run)) if has_weights else {}
+            found = model_files(folder, _base(run)) if has_weights else {}
             if has_weights and not any(name.endswith(".safetensors") for name in found):
                 raise HubError(f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more.")
             return {**found, "README.md": card.encode()}
 
-        self._hub.create(targets.model, "model", targets.private)
-        message = f"{run.record.name}, {stage.label}"
-        commit = self._hub.push(targets.model, revision, files, message, outdated=OF_A_MODEL)
-        self._remember(stage.name, revision, targets.model, "model", commit, card=short_digest(card))
-        self._say(f"{stage.name}: pushed to {targets.model}, {revision}")
+        where = {"repository": str(run.names.model), "revision": revision, "kind": "model"}
+        self._push(stage.name, where, files, f"{run.record.name}, {stage.label}", OF_A_MODEL, card=short_digest(card))
+        self._say(f"{stage.name}: pushed to {run.names.model}, {revision}")
 
-    def _push_pairs(self, run: RunFacts, repository: str, private: bool | None) -> None:
-        directory = self._run.directory
+    def _push_pairs(self, run: RunFacts, repository: str) -> None:
+        directory, where = self._run.directory, {"repository": repository, "revision": MAIN, "kind": "dataset"}
         pushed = {entry["stage"] for entry in run.record.journal if _is_push(entry, repository, "dataset")}
-        missing = [number for number in generated_iterations(run.record) if config_name(number) not in pushed]
-        if not missing:
-            return
-        card = str(card_of_pairs(directory, run)).encode()
-        self._hub.create(repository, "dataset", private)
-        for number in missing:
-            name = config_name(number)
+        missing = {name: n for n in generated_iterations(run.record) if (name := config_name(n)) not in pushed}
+        card = str(card_of_pairs(directory, run)).encode() if missing else b""
+        for name, number in missing.items():
             with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
                 generations = generations_of(directory, number)
                 paths = write_pairs(Path(place), self._run.rows(), generations, self._run.tokenizer())
-                files: dict[str, File | None] = {f"{name}/{path.name}": path for path in paths}
-                files["README.md"] = card
-                message = f"{run.record.name}, pairs of iteration {number}"
-                outdated = (f"{name}/*",)
-                commit = self._hub.push(
-                    repository, MAIN, functools.partial(dict, files), message, kind="dataset", outdated=outdated
-                )
-            self._remember(name, MAIN, repository, "dataset", commit)
+                files: dict[str, File | None] = {f"{name}/{path.name}": path for path in paths} | {"README.md": card}
+                again = functools.partial(dict[str, File | None], files)
+                self._push(name, where, again, f"{run.record.name}, pairs of iteration {number}", (f"{name}/*",))
             self._say(f"pairs of {name}: pushed to {repository}")
 
-    def _remember(
-        self, stage: str, revision: str, repository: str, kind: str, commit: CommitInfo, **more: str
+    def _push(
+        self,
+        stage: str,
+        where: Mapping[str, str],
+        files: Callable[[], Mapping[str, File | None]],
+        message: str,
+        outdated: Sequence[str],
+        **more: str,
     ) -> None:
-        where = {"revision": revision, "repository": repository, "kind": kind}
+        """Push files, and remember in the journal what was pushed where (`repository`, `revision` and `kind`)."""
+        self._hub.create(where["repository"], where["kind"], privacy_of(self._run))
+        commit = self._hub.push(**where, files=files, message=message, outdated=outdated)
         self._run.journal.append(Step.PUSH, stage, **where, commit=commit.oid, url=commit.commit_url, **more)
 
 
@@ -209,15 +189,14 @@ def _base(run: RunFacts) -> tuple[str, str | None] | None:
     """What an adapter's configuration names as its base, where that is a folder: repository and branch."""
     if START in run.names.branches and run.names.model:
         return run.names.model, run.names.branches[START]
-    origin = origin_from((run.record.prepared.get("origins") or {}).get("model"))
-    return (origin.name, None) if origin is not None else None
+    return (run.start.name, None) if run.start is not None else None
 
 
-def _is_push(entry: Entry, repository: str, kind: str) -> bool:
+def _is_push(entry: Entry, repository: str | None, kind: str) -> bool:
     return is_of(entry, Step.PUSH) and (entry.get("repository"), entry.get("kind")) == (repository, kind)
 
 
-def newest_pushes(record: RunRecord, repository: str) -> dict[str, Entry]:
+def newest_pushes(record: RunRecord, repository: str | None) -> dict[str, Entry]:
     """The newest push to every branch of a model's repository, but for those of models that were trained again later."""
     found: dict[str, Entry] = {}
     for entry in record.journal:

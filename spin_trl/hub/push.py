@@ -11,7 +11,6 @@ import shlex
 import threading
 import warnings
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from huggingface_hub import close_session
@@ -23,7 +22,7 @@ from ..quiet import quiet
 from ..run.run import Run
 from .backup import BRANCH, Keeper, restore
 from .client import TALKATIVE, Hub, explain, harmless
-from .publish import Publisher, targets_of
+from .publish import Publisher, privacy_of, targets_of
 
 KEEPS_EVERY = 600.0
 """Seconds between two states of a run directory that are kept while a phase runs (`hub_backup`)."""
@@ -64,7 +63,7 @@ class Pushing:
         if directory.journal.exists() or self._run.play.existing_run == "overwrite":
             return
         try:
-            repository = targets_of(self._run, self._hub).model
+            repository = str(targets_of(self._run, self._hub).model)
             if restore(directory, self._hub, repository):
                 self._say(f"{directory.path} goes on from where it was kept: {repository}, branch {BRANCH}.")
                 self._check_start()
@@ -97,9 +96,7 @@ class Pushing:
         self._upto = self._upto if upto is None else upto
         self._wake.set()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._thread.is_alive():
             return
         try:
@@ -157,9 +154,9 @@ class Pushing:
     def _keep(self) -> None:
         if self._keeper is None or not self._run.directory.journal.exists():
             return
-        targets = targets_of(self._run, self._hub)
-        self._hub.create(targets.model, "model", targets.private)
-        self._keeper.send(targets.model)
+        repository = str(targets_of(self._run, self._hub).model)
+        self._hub.create(repository, "model", privacy_of(self._run))
+        self._keeper.send(repository)
 
     def _wait(self) -> None:
         """Wait until the thread has looked once more, and has pushed what it found, or given up."""
