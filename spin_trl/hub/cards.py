@@ -19,7 +19,7 @@ from ..run.directory import RunDirectory
 from ..run.journal import Step, is_of
 from ..run.stage import START, Stage
 from .dataset import PairsInfo, info_of
-from .dataset_card import DatasetFacts, Generator, dataset_card
+from .dataset_card import Generator, dataset_card
 from .facts import START_BRANCH, Names, RunFacts, at_commit
 from .model_card import SAMPLES, ModelFacts, model_card
 
@@ -96,14 +96,14 @@ def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
     pairs = pairs_infos(directory, record)
     if not pairs:
         raise RunDirectoryError(f"{directory.path} has no generations of a whole iteration yet.")
-    generators = {}
-    for number in (one.iteration for one in pairs):
-        manifest, stage = _manifest(directory, number), record.at(number)
-        opponent = record.opponent(stage) if stage is not None else record.at(number - 1)
+    answered = []
+    for one in pairs:
+        manifest, stage = _manifest(directory, one.iteration), record.at(one.iteration)
+        opponent = record.opponent(stage) if stage is not None else record.at(one.iteration - 1)
         opponent = opponent or StageRecord(name=START)
         found = manifest.get("model"), manifest.get("sampling", {})
-        generators[number] = Generator(opponent.label, _where(run, opponent), *found)
-    return dataset_card(DatasetFacts(run, pairs, generators))
+        answered.append((one, Generator(opponent.label, _where(run, opponent), *found)))
+    return dataset_card(run, answered)
 
 
 def generated_iterations(record: RunRecord) -> dict[int, float]:

@@ -37,39 +37,26 @@ class Generator:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
-UNKNOWN = Generator("unknown")
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a card says of a run's pairs.
-
-    Attributes:
-        run: what all cards of the run say.
-        pairs: of the iterations, in order.
-        generators: who answered, by iteration.
-    """
-
-    run: RunFacts
-    pairs: Sequence[PairsInfo]
-    generators: Mapping[int, Generator] = field(default_factory=dict)
-
-
 def config_name(iteration: int) -> str:
     """The configuration of an iteration, and the folder that has its files."""
     return f"iteration-{iteration}"
 
 
-def dataset_card(facts: DatasetFacts) -> DatasetCard:
-    """The card of the pairs."""
-    run = facts.run
-    last = max((one.iteration for one in facts.pairs), default=0)
+def dataset_card(run: RunFacts, answered: Sequence[tuple[PairsInfo, Generator]]) -> DatasetCard:
+    """The card of the pairs.
+
+    Args:
+        run: what all cards of the run say.
+        answered: the pairs of every iteration, in order, and who answered.
+    """
+    pairs = [one for one, _ in answered]
+    last = max((one.iteration for one in pairs), default=0)
     data = DatasetCardData(
         annotations_creators=["no-annotation"],
         language_creators=["machine-generated"],
         license=run.license_of("data")[0] or UNKNOWN_LICENSE,
         pretty_name=f"Self-play pairs of {run.record.name}",
-        size_categories=[_size_category(sum(one.rows for one in facts.pairs))],
+        size_categories=[_size_category(sum(one.rows for one in pairs))],
         source_datasets=[run.data.name] if run.data is not None and run.data.on_hub else None,
         task_categories=["text-generation"],
         tags=["synthetic", "preference", "self-play", "spin", "trl", "dpo"],
@@ -79,20 +66,21 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
                 "data_files": [{"split": "train", "path": f"{config_name(one.iteration)}/*.parquet"}],
                 **({"default": True} if one.iteration == last else {}),
             }
-            for one in facts.pairs
+            for one in pairs
         ],
     )
     text = (
         environment()
         .get_template("dataset_card.md.j2")
         .render(
-            facts=facts,
+            run=run,
+            pairs=pairs,
             iterations=markdown.rows(
                 ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"],
-                [_iteration(facts, one) for one in facts.pairs],
+                [_iteration(*of) for of in answered],
             ),
-            sampling=_sampling_table(facts),
-            forms=sorted({_FORMS[one.form] for one in facts.pairs}),
+            sampling=_sampling_table(answered),
+            forms=sorted({_FORMS[one.form] for one in pairs}),
             placeholder=PLACEHOLDER,
             config=config_name(last),
         )
@@ -100,8 +88,7 @@ def dataset_card(facts: DatasetFacts) -> DatasetCard:
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
-def _iteration(facts: DatasetFacts, one: PairsInfo) -> list[str]:
-    generator = facts.generators.get(one.iteration, UNKNOWN)
+def _iteration(one: PairsInfo, generator: Generator) -> list[str]:
     total = max(sum(one.finish_reasons.values()), 1)
     shares = ", ".join(
         f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason, markdown.escaped(reason) or 'unknown')}"
@@ -117,13 +104,12 @@ def _iteration(facts: DatasetFacts, one: PairsInfo) -> list[str]:
     ]
 
 
-def _sampling_table(facts: DatasetFacts) -> str:
+def _sampling_table(answered: Sequence[tuple[PairsInfo, Generator]]) -> str:
     """Settings with the values that they had in each iteration."""
-    columns = {one.iteration: facts.generators.get(one.iteration, UNKNOWN).sampling for one in facts.pairs}
-    names = dict.fromkeys(name for values in columns.values() for name in values)
+    names = dict.fromkeys(name for _, generator in answered for name in generator.sampling)
     return markdown.rows(
-        ["setting", *(markdown.code(config_name(number)) for number in columns)],
-        [[markdown.code(n), *(markdown.code(str(of.get(n))) for of in columns.values())] for n in names],
+        ["setting", *(markdown.code(config_name(one.iteration)) for one, _ in answered)],
+        [[markdown.code(n), *(markdown.code(str(by.sampling.get(n))) for _, by in answered)] for n in names],
     )
 
 
