@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -102,6 +103,11 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def short_digest(content: str | bytes, digits: int = 16) -> str:
+    """The first hexadecimal digits of a content's SHA-256; text is hashed as UTF-8."""
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:digits]
 
 
 DEFINITION = 2

@@ -13,6 +13,7 @@ from spin_trl.files import (
     definition_of,
     numbered,
     read_json,
+    short_digest,
     whole_folder,
     write_atomically,
     write_json,
@@ -142,3 +143,9 @@ def test_of_several_processes_one_moves_the_folder_and_all_wait(tmp_path: Path) 
     assert len(waited) == 2
     assert unfinished.exists()
     assert not (tmp_path / "model").exists()
+
+
+def test_a_short_digest_is_the_beginning_of_the_sha_256() -> None:
+    """FIPS 180-2 gives that of `abc`."""
+    assert short_digest("abc") == short_digest(b"abc") == "ba7816bf8f01cfea"
+    assert short_digest("abc", 8) == "ba7816bf"

@@ -59,7 +59,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
         if getattr(options, name) is not None:
             setattr(run.play, name, getattr(options, name))
     hub = Hub(on_pause=lambda text: print(printable(text), file=sys.stderr))
-    hub.check_token()
+    hub.check_access()
     count = 0
 
     def say(text: str) -> None:

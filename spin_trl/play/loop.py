@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,8 +197,8 @@ class SelfPlay:
                 self._claim_directory()
             pushing.restore()
             self._set_up()
-            with pushing:
-                return self._play_all(pushing)
+            with pushing, ThreadPoolExecutor(max_workers=1) as background:
+                return self._play_all(pushing, background)
 
     def _check_playable(self) -> None:
         """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
@@ -208,17 +209,20 @@ class SelfPlay:
                 reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config))
             )
 
-    def _play_all(self, pushing: Pushing) -> RunResult:
-        """All iterations, one after the other; `pushing` is told what has finished."""
+    def _play_all(self, pushing: Pushing, background: ThreadPoolExecutor) -> RunResult:
+        """All iterations, one after the other; `pushing` is told what has finished, and `background` writes the cards."""
         run, main = self.state, PartialState().is_main_process
         self._play("start", 0)
         pushing.finished()
         stopped = None
+        cards: Future[None] | None = None
         for iteration in range(run.play.num_iterations):
             news = []
             for phase in self._phases:
                 news.append(self._play(phase, iteration))
                 pushing.finished()
+            if cards is not None:
+                cards.result()  # models that are given up go with their cards
             best = self._deliver(iteration) if main else None
             PartialState().wait_for_everyone()
             if main:
@@ -232,7 +236,7 @@ class SelfPlay:
             if main:
                 self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
             if main and (any(news) or is_new or is_last):
-                self._write_cards()
+                cards = background.submit(self._write_cards)
             pushing.finished(iteration)
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
