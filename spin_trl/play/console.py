@@ -19,15 +19,15 @@ from transformers.utils import logging as transformers_logging
 from ..counts import counted
 from ..files import read_json, write_atomically
 from ..report import terminal
-from ..report.plot import Points, plot_run
-from ..report.record import read_stage
+from ..report.charts import plot_run
+from ..report.record import read_record, read_stage
 from ..report.status import Status, view
 from ..report.terminal_table import run_table
 from ..report.write import write_report
 from ..run.journal import Step
 from ..run.progress import seconds_left_of_run
 from ..run.run import Run
-from ..run.stage import SELF_PLAY, START, Stage, up_to
+from ..run.stage import START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +73,22 @@ def phase_line(entry: dict[str, Any]) -> str:
 
 
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
-    """Keep table, plot and report in the run directory, and print the table, if there is a console."""
+    """Keep table, plot and report in the run directory, and print the table, if there is a console.
+
+    A run goes on without its plot and its report.
+    """
     figures = all_figures(run, iteration)
     if console is not None:
         console.print(_table_of_run(run, iteration, figures, best, console.width))
     file = io.StringIO()
     terminal.console(file, FILE_WIDTH).print(_table_of_run(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
-    plot_run(run.directory.own("plot.png"), curves(run, iteration, figures), run.play.metric_for_best_iteration)
     try:
-        write_report(run.directory)
-    except Exception as error:  # it shows what is there anyway: no reason to lose a run
-        logger.warning("report.html was not written: %s: %s", type(error).__name__, error)
+        record = read_record(run.directory)
+        plot_run(run.directory.own("plot.png"), record)
+        write_report(run.directory, record)
+    except Exception as error:
+        logger.warning("plot.png or report.html was not written: %s: %s", type(error).__name__, error)
 
 
 def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
@@ -105,17 +109,6 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
 def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
     title = f"{run.directory.path.name}, iterations 0 to {iteration}"
     return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
-
-
-def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
-    """Figures against gradient steps, self-play first, then the baseline arms; all begin at the start."""
-    steps = [0.0]
-    for t in range(iteration + 1):
-        steps.append(steps[-1] + (run.done(Step.TRAIN, Stage.of(t)) or {}).get("steps", 0))
-    return {
-        arm: [(done, figures[Stage.of(number - 1, arm)]) for number, done in enumerate(steps)]
-        for arm in (SELF_PLAY, *run.arms)
-    }
 
 
 @contextlib.contextmanager

@@ -22,10 +22,10 @@ from ..files import read_json, write_atomically
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
+from .charts import all_charts
 from .formats import duration
-from .html.charts import all_charts
 from .html.page import Page, render
-from .html.samples import Shown, choose_samples, sections
+from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
 from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
@@ -38,11 +38,12 @@ LONGEST_SETTINGS = 100_000
 _MANIFEST = "generations.json"
 
 
-def write_report(directory: RunDirectory) -> Path:
+def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Path:
     """Write the report of a run as it stands, in place of the one before.
 
     Args:
         directory: of the run.
+        record: of the run, if it has been read.
 
     Returns:
         Path of the report.
@@ -50,7 +51,7 @@ def write_report(directory: RunDirectory) -> Path:
     Raises:
         RunDirectoryError: there is no run, or one of its files can't be read.
     """
-    page = render(gather(directory))
+    page = render(gather(directory, record))
     if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
         raise RunDirectoryError(
             f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
@@ -60,14 +61,18 @@ def write_report(directory: RunDirectory) -> Path:
     return report
 
 
-def gather(directory: RunDirectory) -> Page:
+def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
     """What the report of a run says.
+
+    Args:
+        directory: of the run.
+        record: of the run, if it has been read.
 
     Raises:
         RunDirectoryError: there is no run, or one of its files can't be read.
     """
     try:
-        record = read_record(directory)
+        record = record or read_record(directory)
         shown = _shown_samples(directory, record)
         settings = directory.recipe.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
@@ -144,11 +149,14 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
         ours, starts = _negative(ours), _negative(starts)
     choices = choose_samples(list(places), ours, starts)
     wanted = {key for choice in choices for key in choice.keys}
+    others = [one for one in record.stages if one is not stage and directory.samples(one.name).exists()]
+    # No more are shown, and every stage of a long run has answers to all prompts.
+    read = evenly(others, MOST_OTHERS)
     samples = {
-        other.label: {row["key"]: row for row in read_samples(directory.samples(other.name)) if row["key"] in wanted}
-        for other in record.stages
+        one.label: {row["key"]: row for row in read_samples(directory.samples(one.name)) if row["key"] in wanted}
+        for one in (stage, *read)
     }
-    shown = sections(choices, places, samples, stage.label)
+    shown = sections(choices, places, samples, stage.label, unread=len(others) - len(read))
     return Shown(stage.label, str(path.relative_to(directory.path)), len(places), shown)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..charts import Group
 from ..tables import Table
 from ..text import visible
-from .charts import Group
 from .samples import Shown, summary
 
 

@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 from ...counts import counted
 from ..text import cut, visible
 from .diff import Part, compare_texts
+
+Item = TypeVar("Item")
 
 FAIR, WON, LOST = 20, 10, 10
 """Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where
@@ -152,7 +154,7 @@ def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mappi
     return [choice for choice in choices if choice.keys]
 
 
-def evenly(items: Sequence[str], count: int) -> list[str]:
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """So many items, evenly spread; all, if there are no more."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
@@ -164,6 +166,7 @@ def sections(
     stages: Mapping[str, Mapping[str, Mapping[str, Any]]],
     shown: str,
     budget: int = BUDGET,
+    unread: int = 0,
 ) -> list[Section]:
     """Lay out the chosen prompts, as many as fit.
 
@@ -173,14 +176,14 @@ def sections(
         stages: samples by key, by the stages' names in words; the start first.
         shown: the stage whose answers stand beside the real ones.
         budget: bytes that the samples may take.
+        unread: further models with answers, of which none are shown.
     """
     found, left = [], budget
     for choice in choices:
         samples = []
         for key in choice.keys:
-            sample = sample_of(
-                places[key], {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}, shown
-            )
+            answers = {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}
+            sample = sample_of(places[key], answers, shown, unread)
             size = _bytes_of_sample(sample)
             if size <= left:
                 left -= size
@@ -190,13 +193,14 @@ def sections(
     return found
 
 
-def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str) -> Sample:
+def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str, unread: int = 0) -> Sample:
     """A prompt with its answers.
 
     Args:
         number: its place among all, from 1.
         of_stages: lines of `samples.jsonl`, by the stages' names in words.
         shown: the stage whose answer stands beside the real one.
+        unread: further models with answers, of which none are shown.
     """
     row = of_stages[shown]
     whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
@@ -219,7 +223,7 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
             )
             for name in evenly(others, MOST_OTHERS)
         ],
-        others_total=len(others),
+        others_total=len(others) + unread,
     )
 
 

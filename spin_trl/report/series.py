@@ -1,33 +1,13 @@
-"""What a plot by iteration is drawn from: points of self-play and of every baseline arm."""
+"""The points that plots by iteration are drawn from: of self-play, and of every baseline arm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from ...evaluation.intervals import of_mean
-from ...run.stage import SELF_PLAY, arm_in_words
-from ..record import RunRecord, StageRecord
-
-
-@dataclass(frozen=True)
-class Point:
-    """A value at an iteration, with its interval where it has one.
-
-    Attributes:
-        iteration: 0-based; -1 for the start.
-        came_from: the iteration that it is joined to by a line, or None.
-    """
-
-    iteration: int
-    value: float
-    low: float | None = None
-    high: float | None = None
-    came_from: int | None = None
-
-
-Series = dict[str, list[Point]]
-"""Points by what they belong to; self-play first."""
+from ..evaluation.intervals import of_mean
+from ..run.stage import SELF_PLAY, arm_in_words
+from .drawing import Point, Series
+from .record import RunRecord, StageRecord
 
 
 def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
