@@ -12,7 +12,7 @@ from typing import Any
 
 import datasets
 from rich.console import Console
-from rich.live import Live
+from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
@@ -21,7 +21,7 @@ from ..files import read_json, write_atomically
 from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import read_record, read_stage
-from ..report.status import Status, view
+from ..report.status import PhaseProgress
 from ..report.terminal_table import run_table
 from ..report.write import write_report
 from ..run.journal import Step
@@ -39,9 +39,6 @@ BESIDE_ROWS = 12
 
 FILE_WIDTH = 160
 """Columns of the table that is kept as a file."""
-
-REFRESHES = 4
-"""A second."""
 
 
 def all_figures(run: Run, iteration: int) -> Figures:
@@ -133,59 +130,48 @@ def watched(
         table: of what has been measured, or None.
         elsewhere: whether it runs in processes of its own, which say in a file how far they are.
     """
-    run.progress.begin()
+    progress = run.progress
+    progress.begin()
     run.directory.progress.unlink(missing_ok=True)
-    began, entries = time.monotonic(), run.journal.entries()
+    entries = run.journal.entries()
 
-    def status() -> Status:
-        now, progress = time.monotonic(), run.progress
+    def renew(task: Task) -> None:
         if elsewhere:
             progress.read(run.directory.progress)
-        left = progress.seconds_left(now)
-        of_run = None
+        now, of_run = time.monotonic(), None
+        left, since_count = progress.seconds_left(now), now - progress.started
         if phase in phases:
             of_run = seconds_left_of_run(entries, phases, phase, iteration, run.play.num_iterations, left)
-        since_count = now - progress.started
-        return Status(
-            phase,
-            START if phase == "start" else Stage.of(iteration),
-            now - began,
-            progress.what,
-            progress.done,
-            progress.total,
-            progress.rate(now),
-            progress.tokens / since_count if progress.tokens and since_count else None,
-            left,
-            of_run,
-        )
+        task.completed, task.total = progress.done, progress.total or None
+        task.fields |= {
+            "what": progress.what,
+            "rate": progress.rate(now),
+            "token_rate": progress.tokens / since_count if progress.tokens and since_count else None,
+            "seconds_left": left,
+            "run_seconds_left": of_run,
+        }
 
-    live = Live(
-        get_renderable=lambda: view(status(), table), console=console, refresh_per_second=REFRESHES, transient=True
-    )
-    with _no_bars(run), live:
+    stage = START if phase == "start" else Stage.of(iteration)
+    with _no_bars(run), PhaseProgress(console, f"{stage}: {phase}", table, renew):
         yield
 
 
 @contextlib.contextmanager
 def _no_bars(run: Run) -> Iterator[None]:
     """Progress bars off, and as they were afterwards."""
-    shown = {
-        "datasets": not datasets.are_progress_bars_disabled(),
-        "transformers": transformers_logging.is_progress_bar_enabled(),
-    }
-    ours, of_tqdm = run.args.disable_tqdm, os.environ.get("TQDM_DISABLE")
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()
-    run.args.disable_tqdm, os.environ["TQDM_DISABLE"] = True, "1"  # TRL's own bars ask for the latter
-    try:
+    with contextlib.ExitStack() as afterwards:
+        if not datasets.are_progress_bars_disabled():
+            afterwards.callback(datasets.enable_progress_bars)
+        if transformers_logging.is_progress_bar_enabled():
+            afterwards.callback(transformers_logging.enable_progress_bar)
+        afterwards.callback(setattr, run.args, "disable_tqdm", run.args.disable_tqdm)
+        afterwards.callback(os.environ.update, {name: value for name, value in os.environ.items() if name == _TQDM})
+        afterwards.callback(os.environ.pop, _TQDM)
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+        run.args.disable_tqdm, os.environ[_TQDM] = True, "1"
         yield
-    finally:
-        run.args.disable_tqdm = ours
-        if of_tqdm is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = of_tqdm
-        if shown["datasets"]:
-            datasets.enable_progress_bars()
-        if shown["transformers"]:
-            transformers_logging.enable_progress_bar()
+
+
+_TQDM = "TQDM_DISABLE"
+"""TRL's own bars ask for this variable."""

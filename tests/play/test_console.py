@@ -8,12 +8,13 @@ from pathlib import Path
 import datasets
 import pytest
 from rich.console import Console
+from rich.progress import Task
 from transformers.utils import logging as transformers_logging
 
 from runs import build
 from spin_trl import SelfPlay
 from spin_trl.play.console import table_so_far
-from spin_trl.report.status import Status, view
+from spin_trl.report.status import PhaseProgress
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
@@ -102,10 +103,16 @@ def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
             '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}',
             encoding="utf-8",
         )
+
+    def renew(task: Task) -> None:
+        task.completed, task.total, task.fields = 1, 2, {"what": "steps"}
+
     table = table_so_far(run, iterations - 1, 80, height)
-    file = io.StringIO()
-    Console(file=file, width=80).print(view(Status("train", "iteration-9", 1.0, "steps", 1, 2), table))
-    lines = file.getvalue().splitlines()
+    console = Console(file=io.StringIO(), width=80)
+    progress = PhaseProgress(console, "iteration-9: train", table, renew)
+    with console.capture() as capture:
+        console.print(progress.get_renderable())
+    lines = capture.get().splitlines()
     assert "iteration-9: train, 1 of 2 steps" in lines[0]
     shown = "\n".join(lines[:height])
     assert "start" in shown
