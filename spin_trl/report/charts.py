@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,47 +23,39 @@ MOST_HISTOGRAMS = 8
 """Iterations whose log-ratios are drawn: of more, the newest, the first, and some between."""
 
 _SIGN_WORDS = {
-    "empty": ("Empty answers", "Share of answers that end before they begin.", 0.0),
-    "truncated": ("Answers that were cut", "Share of answers that reached the length limit before their end.", 0.0),
-    "identical": (
-        "Answers that are the real one",
-        "Share of answers that match the real response token by token.",
-        0.0,
-    ),
+    "empty": ("Empty answers", "Share of answers that end before they begin."),
+    "truncated": ("Answers that were cut", "Share of answers that reached the length limit before their end."),
+    "identical": ("Answers that are the real one", "Share of answers that match the real response token by token."),
     SIGNS["repetition"].figure: (
         "Repetition",
         "Phrases that come again within an answer, less those in real responses.",
-        0.0,
     ),
     SIGNS["distinct"].figure: (
         "Variety",
         "Distinct pairs of tokens, by those of as much real text: far below 100 %, answers are alike.",
-        100.0,
     ),
     SIGNS["odd_characters"].figure: (
         "Odd characters",
         "Share of characters that are far more frequent than in real ones.",
-        0.0,
     ),
-    SIGNS["copies"].figure: ("Copies", "Answers that stand in the training data, less real responses that do.", 0.0),
+    SIGNS["copies"].figure: ("Copies", "Answers that stand in the training data, less real responses that do."),
 }
-"""Signs of degeneration by figure: what they are called, what they mean, and where a line is drawn across."""
+"""Signs of degeneration by figure: what they are called, and what they mean."""
 
-_WORDS = {
+_GAME_WORDS = {
     "gap": (
         "Margins",
         "How many nats the log-ratio prefers a real response to the opponent's by: towards zero, there is less left to "
         "learn.",
-        0.0,
     ),
     "win_rate": (
         "Win rate against the opponent",
         "How often the log-ratio prefers the real response: at 50 % the two can't be told apart, and the game is over.",
-        50.0,
     ),
-    **_SIGN_WORDS,
 }
-"""The same of every figure whose plot is not of a score."""
+
+_ZEROS = {"win_rate": 50.0, SIGNS["distinct"].figure: 100.0}
+"""Where a line is drawn across, if not at zero."""
 
 
 @dataclass(frozen=True)
@@ -78,22 +70,21 @@ class Group:
 def all_charts(record: RunRecord) -> list[Group]:
     """Every plot that there is something to draw in, by group."""
     known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
-    further = [name for name in known if (name == "nll" or is_score(name)) and is_figure(name, known)]
-    of_metric = [_of_score(record, name) for name in further if name != record.metric]
-    signs = [name for name in _SIGN_WORDS if any(stage.value(name) for stage in record.stages)]
-    absent = [words.lower() for name, (words, *_) in _SIGN_WORDS.items() if name in known and name not in signs]
-    of_game = [_of_figure(record, name) for name in ("gap", "win_rate")]
+    scores = [name for name in known if (name == "nll" or is_score(name)) and is_figure(name, known)]
+    further = [_of_score(record, name) for name in scores if name != record.metric]
+    signs = {name: of for name, of in _SIGN_WORDS.items() if any(stage.value(name) for stage in record.stages)}
+    absent = [words.lower() for name, (words, _) in _SIGN_WORDS.items() if name in known and name not in signs]
+    of_game = [_of_figure(record, *one) for one in _GAME_WORDS.items()]
+    of_answers = [_of_figure(record, *one) for one in signs.items()]
+    note = f"Looked for and found in no model: {', '.join(absent)}." if absent else ""
     groups = [
-        Group("The metric", _drawn(_of_score(record, record.metric), _lead(record), *of_metric)),
-        Group("Real and generated responses", _drawn(_real_and_generated(record), _ratios(record), *of_game)),
+        Group("The metric", [_of_score(record, record.metric), _lead(record), *further]),
+        Group("Real and generated responses", [_real_and_generated(record), _ratios(record), *of_game]),
         Group("Log-ratios of held-out responses", _histograms(record)),
-        Group(
-            "The answers",
-            _drawn(_lengths(record), *(_of_figure(record, name) for name in signs)),
-            f"Looked for and found in no model: {', '.join(absent)}." if absent else "",
-        ),
+        Group("The answers", [_lengths(record), *of_answers], note),
     ]
-    return [group for group in groups if group.charts]
+    drawn = [replace(group, charts=[chart for chart in group.charts if chart.panels]) for group in groups]
+    return [group for group in drawn if group.charts]
 
 
 def plot_run(path: Path, record: RunRecord) -> None:
@@ -102,26 +93,24 @@ def plot_run(path: Path, record: RunRecord) -> None:
     Raises:
         OSError: the file can't be written; the one before stays.
     """
-    write_picture(path, _drawn(_of_score(record, record.metric), _real_and_generated(record), _lead(record)))
+    write_picture(path, [_of_score(record, record.metric), _real_and_generated(record), _lead(record)])
 
 
-def _of_score(record: RunRecord, figure: str) -> Chart | None:
-    """A score or a likelihood by iteration; of the run's metric with the model that it delivers."""
-    is_metric = figure == record.metric
-    greater = record.greater_is_better if is_metric else figure_of(figure).greater_is_better
-    heading = f"{capitalised(figure_of(figure).words)} by iteration"
-    caption = f"{'Higher' if greater else 'Lower'} is better; bars are 95 % intervals"
-    if is_metric:
-        caption += ", the ring marks the model that the run delivers"
+def _of_score(record: RunRecord, figure: str) -> Chart:
+    """A score or a likelihood by iteration; of the run's metric with the model that the run delivers."""
+    known, is_metric = figure_of(figure), figure == record.metric
+    greater = record.greater_is_better if is_metric else known.greater_is_better
+    ring = ", the ring marks the model that the run delivers" if is_metric else ""
+    caption = f"{'Higher' if greater else 'Lower'} is better; bars are 95 % intervals{ring}."
     best = record.best_stage.iteration if is_metric and record.best_stage is not None else None
-    return _by_iteration(record, figure, heading, f"{caption}.", best=best)
+    return _by_iteration(record, figure, f"{capitalised(known.words)} by iteration", caption, best=best)
 
 
-def _of_figure(record: RunRecord, figure: str) -> Chart | None:
-    return _by_iteration(record, figure, *_WORDS[figure])
+def _of_figure(record: RunRecord, figure: str, words: tuple[str, str]) -> Chart:
+    return _by_iteration(record, figure, *words, _ZEROS.get(figure, 0.0))
 
 
-def _lengths(record: RunRecord) -> Chart | None:
+def _lengths(record: RunRecord) -> Chart:
     real = next((stage.figures["length_real"] for stage in record.stages if "length_real" in stage.figures), None)
     caption = "Mean tokens of an answer; the line across is the mean of the real responses."
     return _by_iteration(record, "length_generated", "Length of answers", caption, real)
@@ -129,16 +118,15 @@ def _lengths(record: RunRecord) -> Chart | None:
 
 def _by_iteration(
     record: RunRecord, figure: str, heading: str, caption: str, zero: float | None = None, best: int | None = None
-) -> Chart | None:
-    """A figure by iteration, every arm a line; None where nothing was measured."""
+) -> Chart:
+    """A figure by iteration, every arm a line; empty where nothing was measured."""
     percent, known = record.form(figure).percent, figure_of(figure)
-    unit = "%" if percent else known.unit
+    label = ", ".join(filter(None, (known.words, "%" if percent else known.unit)))
     found = series(record, figure, 100.0 if percent else 1.0)
-    label = f"{known.words}, {unit}" if unit else known.words
     return lines_chart(figure, heading, caption, {label: found}, partial(draw_lines, zero=zero, best=best))
 
 
-def _lead(record: RunRecord) -> Chart | None:
+def _lead(record: RunRecord) -> Chart:
     found = leads(record)
     side = "Above" if record.greater_is_better else "Below"
     unit = "points" if record.form(record.metric).percent else figure_of(record.metric).words
@@ -154,7 +142,7 @@ def _lead(record: RunRecord) -> Chart | None:
     )
 
 
-def _real_and_generated(record: RunRecord) -> Chart | None:
+def _real_and_generated(record: RunRecord) -> Chart:
     return lines_chart(
         "logps",
         "Log-probabilities, apart",
@@ -164,7 +152,7 @@ def _real_and_generated(record: RunRecord) -> Chart | None:
     )
 
 
-def _ratios(record: RunRecord) -> Chart | None:
+def _ratios(record: RunRecord) -> Chart:
     found = {kind: series(record, f"logratio/{kind}").get(SELF_PLAY, []) for kind in ("real", "generated")}
     return lines_chart(
         "log-ratios",
@@ -184,13 +172,9 @@ def _histograms(record: RunRecord) -> list[Chart]:
     caption = "The further real lies to the right of generated, the more was learned."
     return [
         Chart(
-            f"histogram-{stage.name}",
-            capitalised(stage.label),
-            caption,
-            {"prompts": partial(_draw_histogram, stage)},
-            height=2.5,
+            f"histogram-{one.name}", capitalised(one.label), caption, {"prompts": partial(_draw_histogram, one)}, 2.5
         )
-        for stage in stages
+        for one in stages
     ]
 
 
@@ -201,8 +185,3 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
         axes.stairs(stage.histogram[name], edges, color=colour, linewidth=1.4, label=name, linestyle=style)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("log-ratio to the opponent, nats")
-
-
-def _drawn(*charts: Chart | None) -> list[Chart]:
-    """Those charts for which something was measured."""
-    return [chart for chart in charts if chart is not None]

@@ -25,10 +25,7 @@ COSTS = (
 )
 """What an arm took, beside its held-out figures."""
 
-MORE_COLUMNS = (
-    *(figure for figure in FIGURES.values() if figure.of_comparisons),
-    *COSTS,
-)
+MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons), *COSTS)
 
 AGAINST = "_vs_baseline"
 """Ends the name of a figure's difference from the supervised arm at the same point, less than zero where that has more."""
@@ -145,7 +142,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
             partial(draw, zero=0.0),
         ),
     ]
-    write_picture(path, [chart for chart in charts if chart is not None])
+    write_picture(path, charts)
 
 
 def _points(summary: Summary, figure: str) -> Series:

@@ -129,7 +129,8 @@ class Chart:
         name: unique on a page, and so are the ids that the plot's elements get from it.
         heading: what it shows.
         caption: what to look for, in a sentence.
-        panels: what draws them, by the label of their y axis; one above the other, where their scales are far apart.
+        panels: what draws them, by the label of their y axis; one above the other, where
+            their scales are far apart. Empty: nothing was measured.
         height: in inches, on the page, with one panel.
     """
 
@@ -176,7 +177,7 @@ class Chart:
 
 
 def write_picture(path: Path, charts: Sequence[Chart]) -> None:
-    """Draw charts beside each other into a PNG file, which is empty where there are none.
+    """Draw charts beside each other into a PNG file, which is empty where nothing was measured.
 
     Raises:
         OSError: the file can't be written; the one before stays.
@@ -186,10 +187,11 @@ def write_picture(path: Path, charts: Sequence[Chart]) -> None:
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        columns = max(len(charts), 1)
+        measured = [chart for chart in charts if chart.panels]
+        columns = max(len(measured), 1)
         figure = Figure(figsize=(PICTURE_WIDTH * columns, PICTURE_HEIGHT), layout="constrained")
         FigureCanvasAgg(figure)
-        for part, chart in zip(figure.subfigures(1, columns, squeeze=False)[0], charts, strict=False):
+        for part, chart in zip(figure.subfigures(1, columns, squeeze=False)[0], measured, strict=False):
             chart.draw(part).set_title(visible(chart.heading))
         write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=PICTURE_DPI, format="png"))
 
@@ -200,8 +202,8 @@ def lines_chart(
     caption: str,
     panels: Mapping[str, Series],
     draw: Callable[[Series, Axes], None] | None = None,
-) -> Chart | None:
-    """A chart of lines by iteration; None if there are no points.
+) -> Chart:
+    """A chart of lines by iteration, without panels if there are no points.
 
     Args:
         name, heading, caption: of the chart.
@@ -209,7 +211,7 @@ def lines_chart(
         draw: draws a panel; None: [`draw_lines`] as it is.
     """
     drawn = {label: partial(draw or draw_lines, found) for label, found in panels.items() if any(found.values())}
-    return Chart(name, heading, caption, drawn) if drawn else None
+    return Chart(name, heading, caption, drawn)
 
 
 def draw_lines(
@@ -231,46 +233,31 @@ def draw_lines(
         best: iteration of the first line to mark.
         dashed: whether all lines but the first are dashed.
     """
+    from matplotlib.collections import LineCollection
+
     if zero is not None:
         axes.axhline(zero, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     iterations = [point.iteration for points in found.values() for point in points]
     dodge = min(_DODGE * max(max(iterations) - min(iterations), 4), _WIDEST / len(found))
     for number, (name, points) in enumerate(found.items()):
-        if not points:
-            continue
         colour, marker = colours[number % len(colours)], _MARKERS[number % len(_MARKERS)]
-        values = {point.iteration: point.value for point in points}
-        place = {iteration: iteration + (number - (len(found) - 1) / 2) * dodge for iteration in values}
-        joined = [
-            end
-            for point in points
-            if point.came_from in values
-            for end in ((place[point.came_from], values[point.came_from]), (place[point.iteration], point.value), _GAP)
-        ]
-        if joined:
-            axes.plot(*zip(*joined, strict=True), color=colour, linestyle="--" if dashed and number else "-")
+        shift = (number - (len(found) - 1) / 2) * dodge
+        ends = {point.iteration: (point.iteration + shift, point.value) for point in points}
+        joined = [(ends[point.came_from], ends[point.iteration]) for point in points if point.came_from in ends]
+        style = "--" if dashed and number else "-"
+        axes.add_collection(LineCollection(joined, colors=colour, linestyles=style))
         sure = [
-            (place[point.iteration], point.low, point.high)
+            [(point.iteration + shift, end) for end in (point.low, point.high)]
             for point in points
-            if point.low is not None and point.high is not None
+            if point.low is not None
         ]
-        if sure:
-            axes.vlines(*zip(*sure, strict=True), color=colour, linewidth=1.4)
-        axes.plot(
-            list(place.values()),
-            list(values.values()),
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            label=visible(name),
-        )
-        if number == 0 and best in values:
-            axes.plot(place[best], values[best], "o", markersize=11, fillstyle="none", color=colour)
+        axes.add_collection(LineCollection(sure, colors=colour, linewidths=1.4))
+        if points:
+            places, values = zip(*ends.values(), strict=True)
+            axes.plot(places, values, color=colour, marker=marker, linestyle="none", label=visible(name))
+        if number == 0 and best in ends:
+            axes.plot(*ends[best], "o", markersize=11, fillstyle="none", color=colour)
     _name_iterations(axes, min(iterations), max(iterations))
-
-
-_GAP = (math.nan, math.nan)
-"""Ends a line, so that the next point begins another one."""
 
 
 def _name_iterations(axes: Axes, first: int, last: int) -> None:

@@ -13,6 +13,7 @@ from ..run.journal import Step
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
+from .verdict import with_article
 
 LONGEST_FACT = 200
 """Characters of what a run was, such as a scorer's pattern."""
@@ -68,7 +69,7 @@ def standings(record: RunRecord) -> Table:
         other = _compared_with(record, stage)
         cells = [
             _measured_cell(stage, record.metric, record.form(record.metric)),
-            Cell() if other is None else _difference_cell(record, stage, other, f"from {_shortened(other)}"),
+            Cell() if other is None else _difference_cell(record, stage, other, f"from {with_article(other)}"),
             Cell() if stage is record.start else _difference_cell(record, stage, record.start),
         ]
         if decided:
@@ -146,10 +147,6 @@ def _label(stage: StageRecord) -> str:
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
     """An iteration is compared with its opponent, a baseline with self-play after as many gradient steps."""
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
-
-
-def _shortened(stage: StageRecord) -> str:
-    return f"the {stage.label}" if stage.label == "start" else stage.label
 
 
 def _measured_cell(stage: StageRecord, figure: str, form: NumberFormat) -> Cell:

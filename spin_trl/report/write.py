@@ -146,7 +146,7 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
     ours = stage.values.get(figure, {})
     starts = record.start.values.get(figure, {}) if record.start is not None and stage is not record.start else {}
     if not record.greater_is_better and figure == record.metric:
-        ours, starts = _negative(ours), _negative(starts)
+        ours, starts = starts, ours
     choices = choose_samples(list(places), ours, starts)
     wanted = {key for choice in choices for key in choice.keys}
     others = [one for one in record.stages if one is not stage and directory.samples(one.name).exists()]
@@ -171,10 +171,6 @@ def _scored_by(record: RunRecord, stage: StageRecord) -> str:
     """The score by which answers are better or worse: the run's metric, or the first that there is. Likelihoods are none."""
     scores = [name for name in stage.values if name.partition("/")[0] == SCORE]
     return record.metric if record.metric in scores else next(iter(scores), "")
-
-
-def _negative(values: Mapping[str, float]) -> dict[str, float]:
-    return {key: -value for key, value in values.items()}
 
 
 def _warnings(record: RunRecord) -> list[str]:

@@ -289,13 +289,8 @@ def _as_text(value: Any) -> str:
 
 def _bytes_of_sample(sample: Sample) -> int:
     """About how many bytes of the page a sample takes."""
-    texts = [
-        sample.real,
-        sample.answer.text,
-        *(text for _, text in sample.prompt),
-        *(other.text for other in sample.others),
-    ]
-    parts = [part for text in texts for part in text.parts]
+    texts = [text for _, text in sample.prompt] + [answer.text for answer in (sample.answer, *sample.others)]
+    parts = [part for text in (sample.real, *texts) for part in text.parts]
     written = sum(len(escape(visible(part.text)).encode()) for part in parts)
     # Half a kilobyte of what surrounds a sample, and as much for an answer.
     return written + _MARKUP * len(parts) + 500 * (1 + len(sample.others))
