@@ -59,10 +59,8 @@ def phase_line(entry: dict[str, Any]) -> str:
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
         if not last:  # fewer steps than `logging_steps`
             return line
-        return (
-            f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, "
-            f"margin {last.get('rewards/margins', float('nan')):.3f}"
-        )
+        margin = last.get("rewards/margins", float("nan"))
+        return f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, margin {margin:.3f}"
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"

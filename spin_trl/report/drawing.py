@@ -247,9 +247,9 @@ def draw_lines(
         style = "--" if dashed and number else "-"
         axes.add_collection(LineCollection(joined, colors=colour, linestyles=style))
         sure = [
-            [(point.iteration + shift, end) for end in (point.low, point.high)]
+            ((point.iteration + shift, point.low), (point.iteration + shift, point.high))
             for point in points
-            if point.low is not None
+            if point.low is not None and point.high is not None
         ]
         axes.add_collection(LineCollection(sure, colors=colour, linewidths=1.4))
         if points:

@@ -177,8 +177,7 @@ def _warnings(record: RunRecord) -> list[str]:
     """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
     thresholds = record.settings.get("degeneration_warn")
     warn = thresholds if isinstance(thresholds, Mapping) else {}
-    looked_at = [record.best_stage, record.iterations[-1] if record.iterations else None]
-    stages = list({stage.name: stage for stage in looked_at if stage is not None}.values())
+    stages = [stage for stage in (record.best_stage, *record.iterations[-1:]) if stage is not None]
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
     return [*remarks_on_data(record.prepared), *answers]

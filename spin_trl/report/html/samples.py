@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from typing import Any, TypeVar
 
@@ -123,7 +123,7 @@ class Shown:
     model: str
     path: str
     total: int
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[Section] = ()
 
     @property
     def count(self) -> int:
@@ -207,7 +207,7 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
     real, real_left = cut(whole_real, LONGEST_SHOWN)
     generated, generated_left = cut(whole_generated, LONGEST_SHOWN)
     compared = compare_texts(real, generated)
-    others = [name for name in of_stages if name != shown]
+    others = [(name, other) for name, other in of_stages.items() if name != shown]
     return Sample(
         number=number,
         prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in _turns(row.get("prompt"))],
@@ -216,12 +216,8 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
         is_same=whole_real == whole_generated,
         is_marked_whole=compared.is_whole and not real_left and not generated_left,
         others=[
-            ShownAnswer(
-                name,
-                _without_marks(_as_text(of_stages[name].get("generated")), LONGEST_OTHER),
-                _notes(of_stages[name]),
-            )
-            for name in evenly(others, MOST_OTHERS)
+            ShownAnswer(name, _without_marks(_as_text(other.get("generated")), LONGEST_OTHER), _notes(other))
+            for name, other in evenly(others, MOST_OTHERS)
         ],
         others_total=len(others) + unread,
     )
