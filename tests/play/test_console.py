@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import Task
 from transformers.utils import logging as transformers_logging
 
+from messages import names
 from runs import build
 from spin_trl import SelfPlay
-from spin_trl.play.console import table_so_far
+from spin_trl.play.console import show, table_so_far
 from spin_trl.report.status import PhaseProgress
+from spin_trl.run.stage import START
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
@@ -79,6 +81,20 @@ def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytes
     for name in ("progress_bars", "progress_bar"):
         assert calls.count(f"disable {name}") == 4
         assert calls.count(f"enable {name}") == (4 if shown else 0)
+
+
+def test_a_plot_that_fails_does_not_end_the_run(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = build(llama_folder).state
+    metrics = run.directory.metrics(START)
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"nll": 1.0}', encoding="utf-8")
+    run.directory.recipe.write_text("num_iterations: 1", encoding="utf-8")
+    monkeypatch.setattr("spin_trl.play.console.plot_run", lambda *_: 1 / 0)
+    show(run, 0, START, None)
+    assert (run.directory.path / "table.txt").is_file()
+    assert any(names(message, "plot.png", "ZeroDivisionError") for message in caplog.messages)
 
 
 @pytest.mark.parametrize(
