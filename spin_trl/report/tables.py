@@ -13,7 +13,7 @@ from ..run.journal import Step
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
-from .verdict import with_article
+from .verdict import the_stage
 
 LONGEST_FACT = 200
 """Characters of what a run was, such as a scorer's pattern."""
@@ -64,7 +64,7 @@ def standings(record: RunRecord) -> Table:
         other = _compared_with(record, stage)
         cells = [
             _measured_cell(stage, record.metric, record.form(record.metric)),
-            Cell() if other is None else _difference_cell(record, stage, other, f"from {with_article(other)}"),
+            Cell() if other is None else _difference_cell(record, stage, other, f"from {the_stage(other)}"),
             Cell() if stage is record.start else _difference_cell(record, stage, record.start),
         ]
         if decided:

@@ -54,7 +54,7 @@ def remarks(record: RunRecord) -> list[str]:
         assert best is not None
         found.append(
             f"{capitalised(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
-            f"asks of an improvement, so it did not take the place of {with_article(best)}."
+            f"asks of an improvement, so it did not take the place of {the_stage(best)}."
         )
     return found
 
@@ -133,7 +133,7 @@ def _against_baseline(
     is_gain = gain is not None and record.is_better(gain)
     is_lead = found is not None and record.is_better(found)
     joint = "and" if bool(is_gain) == bool(is_lead) else "but"
-    return f", {joint} {against}" if iteration is None else f"; {with_article(best)} is {against}"
+    return f", {joint} {against}" if iteration is None else f"; {the_stage(best)} is {against}"
 
 
 def _against(record: RunRecord, found: Difference | None, other: str) -> str | None:
@@ -193,6 +193,6 @@ def _so_far(record: RunRecord) -> str:
     return "So far, " if not record.is_finished else ""
 
 
-def with_article(stage: StageRecord) -> str:
+def the_stage(stage: StageRecord) -> str:
     """A stage's name as it stands within a sentence."""
     return f"the {stage.label}" if stage.name.is_start else stage.label
