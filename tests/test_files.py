@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.files import DEFINITION, definition_of, numbered, read_json, write_atomically, write_json
+from spin_trl.files import (
+    DEFINITION,
+    definition_of,
+    json_digest,
+    numbered,
+    parts_digest,
+    read_json,
+    short_digest,
+    write_atomically,
+    write_json,
+)
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -87,3 +97,11 @@ def test_a_digest_says_by_which_definition_it_was_computed() -> None:
         12,
         DEFINITION,
     ]
+
+
+def test_a_digest_is_that_of_sha256sum() -> None:
+    """Worked out with `sha256sum` of `boat`, and of `{"a": 1}`; parts are one content."""
+    digest = "25cdb46d8d2115a24eb15c3c58f34f3330cfca4fec249ff70b7cad2bb560a0dd"
+    assert short_digest("boat") == short_digest(b"boat") == parts_digest(["bo", b"at"]) == digest[:16]
+    assert short_digest("boat", 64) == digest
+    assert json_digest({"a": 1}, 20) == "f9d86028c6e0d64e2251"

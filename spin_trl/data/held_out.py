@@ -5,13 +5,12 @@ Prompts that differ in case and white space alone are one prompt to a model: the
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..counts import agreeing, counted
 from ..errors import DataError
+from ..files import json_digest
 
 if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
     from datasets import Dataset
@@ -36,8 +35,7 @@ def group_of(prompt: str | list[dict[str, Any]]) -> str:
         messages = [{**message, "content": _text_of_content(message.get("content"))} for message in prompt]
         alone = messages[0] if len(messages) == 1 else None
         prompt = alone["content"] if alone is not None and alone.get("role") == "user" else messages
-    plain = json.dumps(_folded(prompt), sort_keys=True, default=str)
-    return hashlib.sha256(plain.encode()).hexdigest()[:20]
+    return json_digest(_folded(prompt), 20)
 
 
 def _text_of_content(content: Any) -> Any:

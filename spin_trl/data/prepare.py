@@ -7,7 +7,6 @@ tokenises them. Everything streams through Arrow files, so memory does not grow 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from trl.trainer.utils import remove_none_values
 
 from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
+from ..files import json_digest, short_digest
 from .arrow import remapped
 from .bad_rows import BadRow, BadRows, left_out, refusal_of_rows
 from .columns import PREPARED_COLUMNS, UNREADABLE, is_sft, read_columns, refuse_media
@@ -132,7 +132,7 @@ def prepare_and_count(
         num_proc=num_proc,
         remove_columns=read,
         features=_FEATURES,
-        new_fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest()[:16],
+        new_fingerprint=short_digest(repr(identity)),
         desc="Preparing prompts and real responses",
     )
     prepared = _counted(rows, len(dataset), name, max_length, bad_rows or BadRows())
@@ -224,7 +224,7 @@ def _encode_row(
     for number, found in enumerate(turns_of(row, turn, given)):
         prompt, response = found.prompt, found.response
         # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
-        conversation, group = conversation or _prompt_hash(found.hashed), group or group_of(prompt)
+        conversation, group = conversation or json_digest(found.hashed, 20), group or group_of(prompt)
         encoded = template.encode(prompt, response, **options)
         if not encoded.prompt_ids:
             raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
@@ -256,8 +256,3 @@ def _has_structs(feature: Any) -> bool:
     """Whether Arrow keeps a column's objects as structs, in which it fills in the keys of other rows."""
     element = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
     return isinstance(element, Mapping)
-
-
-def _prompt_hash(prompt: Any) -> str:
-    """A prompt's identity, from the text or messages as version 0.1.0 read them."""
-    return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
-from ..data.keys import hash_of, rows_digest
+from ..data.keys import rows_digest
 from ..data.template.pair_template import PairTemplate
 from ..errors import GenerationsError
-from ..files import DEFINITION, definition_of
+from ..files import DEFINITION, definition_of, json_digest
 from ..generation.engine import Sampling
 from ..generation.produce import generate
 from ..generation.store import STORE_MANIFEST, GenerationStore
@@ -62,7 +62,7 @@ def answer_in_training(
             "template_digest": template.digest(definition),
             "model_digest": digest(model, adapter_is_new=adapter_is_new, definition=definition),
         }
-        store = GenerationStore(folder / f"{name}-{hash_of([digests, dataclasses.asdict(sampling)])}")
+        store = GenerationStore(folder / f"{name}-{json_digest([digests, dataclasses.asdict(sampling)])}")
         if store.folder.exists():
             break
     engine = TransformersEngine(

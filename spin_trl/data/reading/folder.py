@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
 from ...errors import DataError
-from ...files import JOURNAL, RUN_MARKER, says_prepared
+from ...files import JOURNAL, RUN_MARKER, says_prepared, short_digest
 from ...quiet import quiet
 from .kept import link_folder, link_to
 from .local import DESCRIPTION, FORMATS, extension
@@ -134,7 +133,7 @@ def _is_plain_path(path: Path) -> bool:
 
 
 def _hash_of_path(path: Path) -> str:
-    return hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:16]
+    return short_digest(os.fsencode(os.path.abspath(path)))
 
 
 def _mirrored(path: Path) -> Path:

@@ -25,7 +25,7 @@ from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
 from ...errors import DataError
-from ...files import write_atomically
+from ...files import short_digest, write_atomically
 from .exact_json import holds_json, with_json
 
 logger = logging.getLogger(__name__)
@@ -58,14 +58,14 @@ def kept(
     Raises:
         DataError: of `read`; or there are no rows; or the cache can't be written.
     """
-    digest = hashlib.sha256(f"{READERS_VERSION} {how}".encode())
+    named = f"{READERS_VERSION} {how}".encode()
     for file in files:
         try:
             with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+                named += hashlib.file_digest(content, "sha256").digest()
         except OSError as error:
             raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
-    name = digest.hexdigest()[:32]
+    name = short_digest(named, 32)
     place = _cache() / name / "rows.arrow"
     if not place.exists():
         try:
@@ -165,7 +165,7 @@ def _linked(table: Table) -> Table:
 
 
 def _linked_file(file: Path) -> Path:
-    folder = hashlib.sha256(str(file.parent).encode(errors="surrogateescape")).hexdigest()[:16]
+    folder = short_digest(os.fsencode(file.parent))
     return link_to(file, folder, file.name)
 
 

@@ -15,9 +15,8 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ...errors import DataError, TemplateError
-from ...files import numbered
+from ...files import json_digest, numbered
 from .. import notes
-from ..keys import hash_of
 from .identity import tokenizer_identity
 from .markers import Message
 from .rendering import ConversationRenderer, Rendered
@@ -151,12 +150,12 @@ class PairTemplate:
                 # Normalisation and pre-tokenisation show in what they make of a text.
                 self._ids("Ab 12,  é\n\n\tWörld's (x)"),
             ]
-            return numbered(1, hash_of(identity))
+            return numbered(1, json_digest(identity))
         if definition != 2:
             raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
         ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
         return numbered(
-            2, hash_of([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
+            2, json_digest([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
         )
 
     def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
