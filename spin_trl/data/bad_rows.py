@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from ..counts import agreeing, counted
 
-REFUSE_BAD_ROWS, SKIP = "refuse", "skip"
-BAD_ROWS = (REFUSE_BAD_ROWS, SKIP)
+REFUSE_BAD_ROWS, SKIP = BAD_ROWS = ("refuse", "skip")
 
 MOST = 0.1
 """Share of the rows that `bad_rows: skip` may leave out, unless another is set."""
@@ -68,21 +67,16 @@ def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRow
         )
     if len(bad) == 1:
         which = "dataset" if name == "train" else f"{name} dataset"
-        return (
-            f"Row {bad[0].number} of the {which}: {bad[0].problem}\nCorrect it, or leave it out with `bad_rows: skip`."
-        )
-    return (
-        f"{_share(bad, total)} of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
-        "Correct them, or leave them out with `bad_rows: skip`."
-    )
+        return f"Row {bad[0].number} of the {which}: {bad[0].problem}\nCorrect it, or skip it with `bad_rows: skip`."
+    which = f"{_share(bad, total)} of the {name} dataset can't be used (numbered from 0):{_list(bad)}"
+    return f"{which}\nCorrect them, or leave them out with `bad_rows: skip`."
 
 
 def left_out(bad: Sequence[BadRow], total: int, name: str) -> str:
     """What a user is told whose rows are left out."""
     return (
         f"{_share(bad, total)} of the {name} dataset {agreeing(len(bad), 'is', 'are')} left out (`bad_rows: skip`), because "
-        f"{agreeing(len(bad), 'it', 'they')} can't be used "
-        f"(numbered from 0):{_list(bad)}"
+        f"{agreeing(len(bad), 'it', 'they')} can't be used (numbered from 0):{_list(bad)}"
     )
 
 

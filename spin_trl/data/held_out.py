@@ -21,6 +21,17 @@ GROUP = "prompt_group"
 DROP_TRAIN, DROP_HELD_OUT, REFUSE_OVERLAP = OVERLAP = "drop_train", "drop_held_out", "refuse"
 """What to do with prompts of a held-out dataset that are trained on, too."""
 
+_NOTHING_LEFT = {
+    DROP_TRAIN: (
+        "Every prompt of the training data is held out ({rows}), so nothing is left to train on. Name other held-out data, "
+        "leave `held_out_name` out (a share of the prompts is held out then), or set `held_out_overlap: drop_held_out`."
+    ),
+    DROP_HELD_OUT: (
+        "Every held-out prompt is in the training data, too ({rows}), so none is left to evaluate on. Name other held-out "
+        "data, or set `held_out_overlap: drop_train`."
+    ),
+}
+
 
 def group_of(prompt: str | list[dict[str, Any]]) -> str:
     """Hash of a prompt's text, equal for prompts that differ in case and white space alone.
@@ -118,19 +129,9 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
             f"and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
             f"{agreeing(len(shared), 'it', 'them')}, or set `held_out_overlap: drop_train` or `drop_held_out`."
         )
-    if overlap == DROP_TRAIN:
-        kept = [index for index, group in enumerate(train_groups) if group not in shared]
-        if not kept:
-            raise DataError(
-                f"Every prompt of the training data is held out ({counted(len(rows), 'row')}), so nothing is left to train "
-                "on. Name other held-out data, leave `held_out_name` out (a share of the prompts is held out then), or set "
-                "`held_out_overlap: drop_held_out`."
-            )
-        return rows.select(kept), held_out, len(rows) - len(kept)
-    kept = [index for index, group in enumerate(held_out_groups) if group not in shared]
+    side, groups = (rows, train_groups) if overlap == DROP_TRAIN else (held_out, held_out_groups)
+    kept = [index for index, group in enumerate(groups) if group not in shared]
     if not kept:
-        raise DataError(
-            f"Every held-out prompt is in the training data, too ({counted(len(held_out), 'row')}), so none is left to "
-            "evaluate on. Name other held-out data, or set `held_out_overlap: drop_train`."
-        )
-    return rows, held_out.select(kept), len(held_out) - len(kept)
+        raise DataError(_NOTHING_LEFT[overlap].format(rows=counted(len(side), "row")))
+    left, dropped = side.select(kept), len(side) - len(kept)
+    return (left, held_out, dropped) if overlap == DROP_TRAIN else (rows, left, dropped)

@@ -8,6 +8,7 @@ JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections import defaultdict
@@ -31,9 +32,7 @@ def given_arguments(dataset: Dataset) -> Keys:
 
     What stays in doubt is said: an argument that a function is given in some rows and is null in others.
     """
-    columns = [
-        name for name in _MESSAGE_COLUMNS if name in dataset.column_names and _has_struct(dataset.features[name])
-    ]
+    columns = [name for name in _MESSAGE_COLUMNS if _has_struct(dataset.features.get(name))]
     if not columns:
         return {}
     found: dict[str, set[str]] = defaultdict(set)
@@ -67,11 +66,9 @@ def _has_struct(feature: Any) -> bool:
     """Whether a column's messages have tool calls with arguments as a struct."""
     message = _element(feature)
     call = _element(message.get("tool_calls")) if isinstance(message, dict) else None
-    if not isinstance(call, dict):
-        return False
-    function = call.get("function")
-    arguments = function.get("arguments") if isinstance(function, dict) else call.get("arguments")
-    return isinstance(arguments, dict)
+    function = call.get("function") if isinstance(call, dict) else None
+    holder = function if isinstance(function, dict) else call
+    return isinstance(holder, dict) and isinstance(holder.get("arguments"), dict)
 
 
 def _element(feature: Any) -> Any:
@@ -86,9 +83,7 @@ def _calls(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
                 function = (call or {}).get("function") or call or {}
                 arguments = function.get("arguments")
                 if isinstance(arguments, str):
-                    try:
+                    with contextlib.suppress(ValueError):  # the row will say so
                         arguments = json.loads(arguments)
-                    except ValueError:
-                        continue  # the row will say so
                 if isinstance(arguments, Mapping):
                     yield str(function.get("name")), arguments

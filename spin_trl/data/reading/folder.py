@@ -144,14 +144,11 @@ def _mirrored(path: Path) -> Path:
     runs = _runs_in(path)
     if _is_plain_path(path.resolve()) and not runs:
         return path
-    files = {
-        file.relative_to(path): file
-        for file in path.rglob("*")
-        if file.is_file() and runs.isdisjoint(file.relative_to(path).parents)
-    }
+    inside = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    files = {name: file for name, file in inside.items() if runs.isdisjoint(name.parents)}
     mirror = link_folder(_hash_of_path(path))
-    for link in [link for link in mirror.rglob("*") if link.is_symlink()]:
-        if link.relative_to(mirror) not in files:
+    for link in list(mirror.rglob("*")):
+        if link.is_symlink() and link.relative_to(mirror) not in files:
             link.unlink(missing_ok=True)
     for name, file in files.items():
         link_to(file, mirror.name, name)
@@ -187,25 +184,20 @@ def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path:
     if wanted in splits:
         return splits[wanted]()
     named = _names(wanted)
-    for name in named:
-        if name not in splits:
-            raise DataError(
-                f"{path} has no split {name!r}; its splits are {list(splits)}. Set `dataset_train_split`, or "
-                "`held_out_split`."
-            )
+    missing = next((name for name in named if name not in splits), None)
+    if missing is not None:
+        raise DataError(
+            f"{path} has no split {missing!r}; there are {list(splits)}. Set `dataset_train_split`, or `held_out_split`."
+        )
     loaded = {name: splits[name]() for name in set(named)}
     try:
         ranges = ReadInstruction.from_spec(wanted).to_absolute({name: len(rows) for name, rows in loaded.items()})
     except (ValueError, AssertionError) as error:
         raise DataError(f"The split {wanted!r} of {path} can't be read: {error}") from error
-    parts = [
-        loaded[part.splitname].select(
-            range(part.from_ or 0, len(loaded[part.splitname]) if part.to is None else part.to)
-        )
-        for part in ranges
-    ]
     try:
-        return concatenate_datasets(parts)
+        return concatenate_datasets(
+            [loaded[one.splitname].select(range(len(loaded[one.splitname]))[one.from_ : one.to]) for one in ranges]
+        )
     except ValueError as error:
         raise DataError(f"The splits {wanted!r} of {path} hold different columns: {error}") from error
 

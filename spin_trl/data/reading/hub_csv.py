@@ -39,9 +39,8 @@ def fetched_files(name: str, config: str | None, revision: str | None) -> Folder
     if format_of(builder) != "csv" or not all(file.startswith("hf://datasets/") for file in files):
         return None
     inside = [_path_in_repository(file, name) for file in files]
-    snapshot = Path(
-        snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["README.md", *inside])
-    )
+    wanted = ["README.md", *inside]
+    snapshot = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted))
     return described_by(builder, lambda file: snapshot / _path_in_repository(file, name))
 
 

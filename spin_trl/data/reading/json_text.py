@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ...errors import DataError
+
 MESSAGE_COLUMNS = "a list of messages in JSON"
 """What a text must hold that stands for a conversation."""
 
@@ -26,6 +28,23 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"an object has the key {next(name for name in names if names.count(name) > 1)!r} twice")
     return found
+
+
+def value_in(text: str, what: str, blank: Any = None) -> Any:
+    """The value that a text of a row holds as JSON.
+
+    Args:
+        text: of the row.
+        what: it is, with its verb, for the message: `the tools are`.
+        blank: what a text without anything but white space stands for.
+
+    Raises:
+        DataError: the text is not valid JSON.
+    """
+    try:
+        return json.loads(text) if text.strip() else blank
+    except ValueError as error:
+        raise DataError(f"{what} not valid JSON ({error}): {text[:60]!r}") from error
 
 
 def messages_of(text: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from ...errors import TemplateError
@@ -26,14 +27,11 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
         FormError: a text is missing, is written in another way, or stands in another place.
     """
     slots = {slot.number: slot for slot in expected}
-    by_number: dict[int, list[Found]] = {}
-    for one in found:
-        by_number.setdefault(one.number, []).append(one)
     last = len(messages) - 1
     noticed: set[str] = set()
     problems: list[str] = []
     for slot in expected:
-        places = by_number.get(slot.number, [])
+        places = [one for one in found if one.number == slot.number]
         if not places:
             if slot.field == THINKING and slot.message != last:
                 noticed.add(notes.EARLIER_THINKING)
@@ -50,8 +48,9 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
     if not problems and order != sorted(order):
         problems.append("writes the messages in another order")
     if problems:
+        seen = "would not see it" if problems[0].startswith("leaves out") else "would see something else"
         raise FormError(
-            f"The chat template {problems[0]}, so {_lost(problems[0])}. Use another chat template, or leave such rows out.",
+            f"The chat template {problems[0]}, so the model {seen}. Use another chat template, or leave such rows out.",
             len(problems),
         )
     return noticed
@@ -63,10 +62,8 @@ def is_result(message: Message) -> bool:
 
 def _groups(messages: Sequence[Message]) -> list[int]:
     """The number of every message's turn: tools answer within the turn that calls them, before or after its text."""
-    groups: list[int] = []
-    for message in messages:
-        groups.append((groups[-1] if groups else 0) + (not (is_result(message) and groups)))
-    return groups
+    begins = [number == 0 or not is_result(message) for number, message in enumerate(messages)]
+    return list(itertools.accumulate(map(int, begins)))
 
 
 def _is_known(one: Found, slot: Slot, text: str) -> bool:
@@ -83,7 +80,3 @@ def _is_known(one: Found, slot: Slot, text: str) -> bool:
 def _described(slot: Slot, last: int) -> str:
     what = {CONTENT: "the content", THINKING: "the thinking", CALL: "a tool call"}.get(slot.field, f"`{slot.field}`")
     return f"{what} of message {slot.message} (role {slot.role!r}{', the answer' if slot.message == last else ''})"
-
-
-def _lost(problem: str) -> str:
-    return "the model would not see it" if problem.startswith("leaves out") else "the model would see something else"

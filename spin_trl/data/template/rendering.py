@@ -8,9 +8,10 @@ looks at the texts themselves, the row is rendered a second time, with a marker 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,27 +20,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import DataError, TemplateError
 from .. import notes
+from . import markers
 from .answer_start import start_of_answer
 from .kinds import Kind, Split, match, segments_of
-from .markers import (
-    CALL_FIELDS,
-    CONTENT,
-    TEXT,
-    THINKING_FIELDS,
-    ConversationForm,
-    Mark,
-    Message,
-    Slot,
-    find_inside,
-    find_markers,
-    forms,
-    inside,
-    own,
-    plain_marker,
-    probe,
-    without_markers,
-    written_with_markers,
-)
+from .markers import CALL_FIELDS, CONTENT, TEXT, THINKING_FIELDS, ConversationForm, Mark, Message, Slot
 from .proof import FormError, check, is_result
 
 REMEMBERED_KINDS = 512
@@ -49,20 +33,10 @@ _FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIEL
 """Of messages: what must be shown, and ids, which may be left out."""
 _ANSWER = 99_999  # number of the marker that stands for a plain answer
 _TOOL = "Qz99998zQ"
-_PROBE_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": _TOOL,
-            "description": "Finds a boat.",
-            "parameters": {
-                "type": "object",
-                "properties": {"colour": {"type": "string", "description": "Of the boat."}},
-                "required": ["colour"],
-            },
-        },
-    }
-]
+_ARGUMENT = {"type": "string", "description": "Of the boat."}
+_ARGUMENTS = {"type": "object", "properties": {"colour": _ARGUMENT}, "required": ["colour"]}
+_FUNCTION = {"name": _TOOL, "description": "Finds a boat.", "parameters": _ARGUMENTS}
+_PROBE_TOOLS = [{"type": "function", "function": _FUNCTION}]
 
 
 @dataclass(frozen=True)
@@ -114,7 +88,7 @@ class ConversationRenderer:
         messages = [*prompt, response]
         kind = self._kind_of(messages, options)
         mine = {**options, **kind.options}
-        marked, slots = written_with_markers(messages, kind.form, own)
+        marked, slots = markers.written_with_markers(messages, kind.form, markers.own)
         text = self.apply(marked, mine)
         matched = match(text, kind, slots) if kind.is_matchable else None
         if matched is None:
@@ -135,10 +109,9 @@ class ConversationRenderer:
                 "The data is conversational, but the tokenizer has no chat template. Set `tokenizer.chat_template`, use "
                 "the tokenizer of a chat model, or give plain `prompt` and `completion` text."
             )
+        options = {**options, "tokenize": False, "add_generation_prompt": generate}
         try:
-            return str(
-                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **options)
-            )
+            return str(self.tokenizer.apply_chat_template(messages, **options))
         except Exception as error:  # a template is a program: it raises what it likes
             badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
             raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
@@ -146,7 +119,7 @@ class ConversationRenderer:
     # ---- kinds --------------------------------------------------------------------------------------------------------
 
     def _kind_of(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
-        marked, _ = written_with_markers(messages, ConversationForm(), probe)
+        marked, _ = markers.written_with_markers(messages, ConversationForm(), markers.probe)
         rest = {name: value for name, value in options.items() if name != "tools"}
         name = json.dumps([marked, rest, bool(options.get("tools"))], default=str, sort_keys=True)
         if name in self._kinds:
@@ -167,22 +140,21 @@ class ConversationRenderer:
         """The first form of a conversation in which the template writes all of it."""
         tools = {"tools": _PROBE_TOOLS if options.get("tools") else None}
         refusals: list[FormError] = []
-        for form in forms(messages):
+        for form in markers.forms(messages):
             try:
                 split, more = self._split_with_or_without_thinking(messages, form, {**options, **tools})
             except FormError as refusal:
                 refusals.append(refusal)
                 continue
-            found = set(split.notes)
             has_tools = tools["tools"] is not None and _TOOL in split.text
-            if tools["tools"] is not None and not has_tools:
-                found.add(notes.TOOLS)
-            if more:
-                found.add(notes.NO_THINKING)
             unused = self._unused_fields(messages, form, {**options, **tools, **more}, split.text)
-            found |= {notes.FIELD + name for name in unused}
-            segments, end = segments_of(split)
-            return Kind(form, more, segments, end, frozenset(found), not has_tools)
+            found = {
+                *split.notes,
+                *([notes.TOOLS] if tools["tools"] is not None and not has_tools else []),
+                *([notes.NO_THINKING] if more else []),
+                *(notes.FIELD + name for name in unused),
+            }
+            return Kind(form, more, *segments_of(split), frozenset(found), not has_tools)
         worst = min(refusals, key=lambda refusal: refusal.badness)
         raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
 
@@ -190,23 +162,22 @@ class ConversationRenderer:
         self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], text: str
     ) -> list[str]:
         """Fields of messages without which a conversation of markers is rendered all the same."""
-        names = [
+        names = {
             name
             for message in messages
             for name, value in message.items()
             if name not in _FIELDS and value not in ("", [], {}) and (name != "name" or not is_result(message))
-        ]
-        marked, _ = written_with_markers(messages, form, probe)
+        }
+        marked, _ = markers.written_with_markers(messages, form, markers.probe)
 
-        def is_unused(fields: Sequence[str]) -> bool:
+        def is_unused(fields: Collection[str]) -> bool:
             without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
             try:
                 return self.apply(without, options) == text
             except TemplateError:
                 return False
 
-        names = sorted(set(names))
-        return names if not names or is_unused(names) else [name for name in names if is_unused([name])]
+        return sorted(names if not names or is_unused(names) else filter(lambda name: is_unused([name]), names))
 
     def _where_it_fails(self, messages: list[Message], options: Mapping[str, Any], refusal: FormError) -> str:
         """The message with which a template begins to fail, if it is one that can be told."""
@@ -214,7 +185,8 @@ class ConversationRenderer:
             return ""
         for number in range(len(messages)):
             try:
-                self.apply(written_with_markers(messages[: number + 1], ConversationForm(), probe)[0], options)
+                marked, _ = markers.written_with_markers(messages[: number + 1], ConversationForm(), markers.probe)
+                self.apply(marked, options)
             except TemplateError:
                 return f" (from message {number} on, role {messages[number].get('role')!r})"
         return ""
@@ -223,15 +195,14 @@ class ConversationRenderer:
         self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any]
     ) -> tuple[Split, dict[str, Any]]:
         """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
-        split = self._split(messages, form, options, probe)
+        split = self._split(messages, form, options, markers.probe)
         if notes.RECORDED_START not in split.notes or options.get("enable_thinking") is False:
             return split, {}
         more = {"enable_thinking": False}
-        try:
-            without = self._split(messages, form, {**options, **more}, probe)
-        except TemplateError:
-            return split, {}
-        if notes.RECORDED_START in without.notes:
+        without = None
+        with contextlib.suppress(TemplateError):
+            without = self._split(messages, form, {**options, **more}, markers.probe)
+        if without is None or notes.RECORDED_START in without.notes:
             return split, {}
         if options.get("enable_thinking"):
             raise FormError(
@@ -250,10 +221,10 @@ class ConversationRenderer:
         Raises:
             FormError: something is missing, or a generation could not start there.
         """
-        marked, slots = written_with_markers(messages, form, mark)
+        marked, slots = markers.written_with_markers(messages, form, mark)
         text = self.apply(marked, options)
-        found = find_markers(text, slots) if mark is probe else find_inside(text, slots)
-        expected = [slot for slot in slots if mark is probe or slot.holds == TEXT]
+        found = markers.find_markers(text, slots) if mark is markers.probe else markers.find_inside(text, slots)
+        expected = [slot for slot in slots if mark is markers.probe or slot.holds == TEXT]
         noticed = check(text, found, expected, messages)
         last = len(messages) - 1
         answer = [one for one in found if slots[one.number].message == last]
@@ -276,30 +247,29 @@ class ConversationRenderer:
 
     def _head(self, marked: list[Message], form: ConversationForm, options: Mapping[str, Any]) -> str | None:
         """What stands before an answer that is nothing but text."""
-        content: Any = plain_marker(_ANSWER)
+        content: Any = markers.plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
             content = [{"type": "text", "text": content}]
         try:
             text = self.apply([*marked[:-1], {"role": marked[-1]["role"], "content": content}], options)
         except TemplateError:
             return None
-        head, marker, _ = text.partition(plain_marker(_ANSWER))
+        head, marker, _ = text.partition(markers.plain_marker(_ANSWER))
         return head if marker else None
 
     def _render_by_itself(
         self, messages: list[Message], text: str, kind: Kind, options: Mapping[str, Any]
     ) -> Rendered:
         """A row whose texts, or tools, change what the template writes around them."""
-        split = self._split(messages, kind.form, options, inside)
-        if without_markers(split.text) != text:
+        split = self._split(messages, kind.form, options, markers.inside)
+        if markers.without_markers(split.text) != text:
             raise TemplateError(
                 "The chat template renders this conversation in another way as soon as a word of it changes, so it can't be "
                 "seen whether all of it is there."
             )
-        start, end = (len(without_markers(split.text[:place])) for place in (split.start, split.end))
-        return Rendered(
-            text, start, end, _own_answer(split.slots), split.notes | (kind.notes - {notes.EARLIER_THINKING})
-        )
+        start, end = (len(markers.without_markers(split.text[:place])) for place in (split.start, split.end))
+        found = split.notes | (kind.notes - {notes.EARLIER_THINKING})
+        return Rendered(text, start, end, _own_answer(split.slots), found)
 
 
 def _own_answer(slots: Sequence[Slot]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import DataError, TemplateError
+from .answer_start import size_alike
 from .markers import Message
 
 KNOWN = (
@@ -63,19 +64,13 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
     else:
         return None
     first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
-    common = _common_end(first, second)
+    common = first[len(first) - size_alike(first[::-1], second[::-1]) :]  # what both end with
     token = _MARKER_TOKEN.search(common)
     closing = _MARKER_TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
     ends = [*ends, closing[0]] if closing is not None else ends
     while token is not None and token[0] in ends:
         token = _MARKER_TOKEN.search(common, token.end())
     return None if token is None else Opening(common[token.start() :].strip(), token[0])
-
-
-def _common_end(one: str, other: str) -> str:
-    """What two texts end with alike."""
-    size = next((i for i, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), None)
-    return min(one, other, key=len) if size is None else one[len(one) - size :]
 
 
 def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None) -> bool:
