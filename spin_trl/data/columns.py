@@ -58,9 +58,8 @@ def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
     label = (dataset.features or {}).get("label")
     if label is None or "completion" not in column_names(dataset):
         return False
-    if getattr(label, "dtype", None) == "bool":
-        return True
-    return isinstance(dataset, Dataset) and says_true_or_false(dataset, "label")
+    is_stated = getattr(label, "dtype", None) == "bool"
+    return is_stated or (isinstance(dataset, Dataset) and says_true_or_false(dataset, "label"))
 
 
 def is_text(dataset: Dataset | IterableDataset) -> bool:

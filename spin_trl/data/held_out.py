@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..counts import agreeing, counted
 from ..errors import DataError
 from ..files import json_digest
+from .template.markers import text_of
 
 if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
     from datasets import Dataset
@@ -42,20 +43,15 @@ def group_of(prompt: str | list[dict[str, Any]]) -> str:
     Args:
         prompt: text, or the messages before the response.
     """
+    content: Any = prompt
     if not isinstance(prompt, str):
-        messages = [{**message, "content": _text_of_content(message.get("content"))} for message in prompt]
-        alone = messages[0] if len(messages) == 1 else None
-        prompt = alone["content"] if alone is not None and alone.get("role") == "user" else messages
-    return json_digest(_folded(prompt), 20)
-
-
-def _text_of_content(content: Any) -> Any:
-    """Content as text, if it is text or parts of text."""
-    if isinstance(content, list) and all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
-    ):
-        return "".join(part["text"] for part in content)
-    return content
+        messages = [dict(message) for message in prompt]
+        for message in messages:
+            if isinstance(message.get("content"), list):
+                message["content"] = text_of(message["content"])
+        is_question = len(messages) == 1 and messages[0].get("role") == "user"
+        content = messages[0].get("content") if is_question else messages
+    return json_digest(_folded(content), 20)
 
 
 def _folded(value: Any) -> Any:

@@ -31,6 +31,9 @@ Case does not matter ([`folded`])."""
 SHAREGPT = (("from", "role"), ("value", "content"))
 """Fields of ShareGPT's messages, and what they are called here."""
 
+_OLD_ROLES = {"human": "user", "gpt": "assistant"}
+"""All roles that version 0.1.0 had other names for."""
+
 _FLAGS = ("weight", "train")
 """Fields of a turn that say whether it is trained on."""
 
@@ -103,13 +106,6 @@ def without_flag(message: Message) -> Message:
     return {name: value for name, value in message.items() if name not in _FLAGS}
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content: text, parts that are text, or nothing."""
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content)
-    return content or ""
-
-
 def described(value: Any) -> str:
     """A value, and what kind it is of, for messages."""
     if value is None:
@@ -122,6 +118,18 @@ def described(value: Any) -> str:
 def unexpected(what: str, value: Any, expected: str) -> DataError:
     """The error for a value of another kind than the expected one. `what` it is ends with the verb."""
     return DataError(f"{what} {described(value)}; expected {expected}")
+
+
+def as_hashed(messages: list[Any]) -> list[Message]:
+    """Messages as version 0.1.0 read them."""
+    found: list[Message] = []
+    for message in remove_none_values(messages):
+        for other, name in SHAREGPT:
+            if other in message:
+                message[name] = message.pop(other)
+        role = folded(message.get("role"))
+        found.append({**message, "role": _OLD_ROLES.get(role, role)})
+    return found
 
 
 def as_text(value: Any, column: str) -> str:
@@ -211,7 +219,7 @@ def _part(part: Any, where: str) -> dict[str, Any]:
 
 def _parsed_calls(content: Any, where: str) -> list[Any]:
     """The tool calls of a turn that consists of them, as JSON."""
-    calls = value_in(content, f"{where} is", []) if isinstance(content, str) else content
+    calls = value_in(content, f"{where} is", [])
     calls = calls if isinstance(calls, list) else [calls]
     if not calls:
         raise DataError(f"{where} has no tool call")
@@ -219,8 +227,7 @@ def _parsed_calls(content: Any, where: str) -> list[Any]:
 
 
 def _tool_calls(calls: Any, where: str, given: Keys) -> list[dict[str, Any]]:
-    if isinstance(calls, str):
-        calls = value_in(calls, f"the tool calls of {where} are")
+    calls = value_in(calls, f"the tool calls of {where} are")
     if not isinstance(calls, list):
         raise unexpected(f"the tool calls of {where} are", calls, "a list")
     return [_tool_call(call, f"tool call {i} of {where}", given) for i, call in enumerate(calls)]

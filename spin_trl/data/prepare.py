@@ -26,11 +26,12 @@ from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
-from .messages import text_of, unexpected
+from .messages import unexpected
 from .notes import CUT, EARLY_END, FIELD, note_in_words, sentence_on_fields
 from .nulls import Keys, given_arguments
 from .reading.json_text import value_in
 from .reading.kept import apart
+from .template.markers import text_of
 from .template.pair_template import EarlyEndError, PairTemplate
 from .turns import tools_of, turns_of
 from .unused import naming, not_sft
@@ -237,7 +238,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
 
 def _template_kwargs(value: Any) -> dict[str, Any]:
     """A row's arguments for the chat template, as a mapping or as JSON."""
-    value = value_in(value, "`chat_template_kwargs` is", {}) if isinstance(value, str) else value or {}
+    value = value_in(value, "`chat_template_kwargs` is") or {}
     if not isinstance(value, Mapping):
         raise unexpected("`chat_template_kwargs` is", value, "a mapping")
     return dict(remove_none_values(value))

@@ -10,27 +10,14 @@ from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
 from .columns import PROMPT_INPUT
-from .messages import (
-    SHAREGPT,
-    as_messages,
-    as_text,
-    flag_of,
-    folded,
-    parsed,
-    text_of,
-    unexpected,
-    without_empty_system,
-    without_flag,
-)
+from .messages import as_hashed, as_messages, as_text, flag_of, parsed, unexpected, without_empty_system, without_flag
 from .notes import MARKED, UNANSWERED
 from .nulls import Keys
 from .reading.json_text import holds_messages, value_in
-from .template.pair_template import Message
+from .template.markers import Message, text_of
 
 Conversation = tuple[list[Message], list[Message], int]
 """A row's messages, the same as they are hashed, and the number of the first that may be trained on."""
-
-_OLD_ROLES = {"human": "user", "gpt": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -100,11 +87,9 @@ def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
     Raises:
         DataError: they are something else.
     """
-    tools: Any = row.get("tools")
-    if isinstance(tools, str):
-        tools = value_in(tools, "`tools` is")
+    tools = value_in(row.get("tools"), "`tools` is")
     if isinstance(tools, list):
-        tools = [value_in(tool, "`tools` is") if isinstance(tool, str) else tool for tool in tools]
+        tools = [value_in(tool, "`tools` is") for tool in tools]
     if not tools:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
@@ -123,7 +108,7 @@ def _conversation(row: Mapping[str, Any], given: Keys) -> Turn | Conversation:
         raise DataError(f"`{column}` is null; expected a list of messages")
     column, value = found
     value = without_empty_system(parsed(value, column))
-    return _with_system(row, as_messages(value, column, given), _as_hashed(value), 0)
+    return _with_system(row, as_messages(value, column, given), as_hashed(value), 0)
 
 
 def _messages_of(row: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -155,14 +140,14 @@ def _of_prompt(row: Mapping[str, Any], given: Keys) -> Turn | Conversation:
         text = _joined(prompt, more)
         return Turn(text, completion, text)
     start, end = as_messages(prompt, "prompt", given), as_messages(completion, "completion", given)
-    hashed = _as_hashed(prompt)
+    hashed = as_hashed(prompt)
     if more.strip():
         if not start or start[-1]["role"] != "user" or not isinstance(start[-1].get("content"), str):
             raise DataError(f"`{PROMPT_INPUT}` belongs behind a user's text, but that is not how the prompt ends")
         text = _joined(start[-1]["content"], more)
         start, hashed = [*start[:-1], {**start[-1], "content": text}], [*hashed[:-1], {**hashed[-1], "content": text}]
     start, hashed = [*(earlier := _history(row, given)), *start], [*earlier, *hashed]
-    return _with_system(row, [*start, *end], [*hashed, *_as_hashed(completion)], len(start))
+    return _with_system(row, [*start, *end], [*hashed, *as_hashed(completion)], len(start))
 
 
 def _of_alpaca(row: Mapping[str, Any], given: Keys) -> Conversation:
@@ -193,9 +178,7 @@ def _with_system(row: Mapping[str, Any], messages: list[Message], hashed: list[M
 
 def _history(row: Mapping[str, Any], given: Keys) -> list[Message]:
     """Earlier turns: pairs of a user's and an assistant's text."""
-    history: Any = row.get("history")
-    if isinstance(history, str):
-        history = value_in(history, "`history` is")
+    history = value_in(row.get("history"), "`history` is")
     if not history:
         return []
     if isinstance(history, list) and all(isinstance(turn, Mapping) for turn in history):
@@ -220,15 +203,3 @@ def _refuse_beside_text(row: Mapping[str, Any]) -> None:
 def _joined(prompt: str, more: str) -> str:
     """A prompt, a blank line, and what belongs behind it, as Alpaca's format has it."""
     return "\n\n".join(text for text in (prompt, more) if text.strip()) if more.strip() else prompt
-
-
-def _as_hashed(messages: list[Any]) -> list[Message]:
-    """Messages as version 0.1.0 read them."""
-    found: list[Message] = []
-    for message in remove_none_values(messages):
-        for other, name in SHAREGPT:
-            if other in message:
-                message[name] = message.pop(other)
-        role = folded(message.get("role"))
-        found.append({**message, "role": _OLD_ROLES.get(role, role)})
-    return found

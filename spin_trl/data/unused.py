@@ -31,12 +31,15 @@ _TOOLS = ("tools", "functions", "function", "tool_definitions")
 _CONVERSATION_NAMES = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns")
 
 
+_GRADES = ("label", "rejected", "score", "rating", "reward", "preference")
+_WEIGHTS = ("weight", "train", "loss_weight")
+_REASONING = ("thinking", "reasoning", "reasoning_content", "rationale", "thought")
+
+_OF_TEMPLATES = "what a chat template takes is read with `as_conversations: true`, or beside `messages`"
 _HINTS_ON_TEXT = {
     _SYSTEMS: "may be a system prompt: it is read with `as_conversations: true`{mapped}, or as a turn of `messages`",
-    _TOOLS: "tools have no place in plain text: they are read with `as_conversations: true`, or beside `messages`",
-    ("chat_template_kwargs",): (
-        "plain text has no chat template: it is read with `as_conversations: true`, or beside `messages`"
-    ),
+    _TOOLS: f"tools have no place in plain text: {_OF_TEMPLATES}",
+    ("chat_template_kwargs",): f"plain text has no chat template: {_OF_TEMPLATES}",
     ("history",): "may be earlier turns: they are read with `as_conversations: true`",
 }
 _HINTS_ON_MESSAGES = {
@@ -44,7 +47,7 @@ _HINTS_ON_MESSAGES = {
     _TOOLS: "may be tools: `column_mapping: {{{column}: tools}}` reads them",
     ("history",): "may be earlier turns: they are read as pairs of texts, beside `prompt` or `instruction`",
 }
-_HINTS_ON_PROMPTS = {
+_HINTS_ON_PROMPTS: dict[tuple[str, ...], str] = {
     _CONTEXTS: f"may belong to the prompt: `column_mapping: {{{{{{column}}: {PROMPT_INPUT}}}}}` puts it behind the prompt"
 }
 _HINTS_ON_ALL = {
@@ -53,15 +56,9 @@ _HINTS_ON_ALL = {
     ("prompt", *_PROMPTS): "may be a prompt: {instead}",
     _CONVERSATION_NAMES: "may be a conversation: {instead}",
     ("text", "content"): "may be a whole conversation as text: {instead}",
-    ("label", "rejected", "score", "rating", "reward", "preference"): (
-        "may say how good a response is: all rows are taken as good"
-    ),
-    ("weight", "train", "loss_weight"): (
-        "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs"
-    ),
-    ("thinking", "reasoning", "reasoning_content", "rationale", "thought"): (
-        "may be reasoning: it is read as part of a message only"
-    ),
+    _GRADES: "may say how good a response is: all rows are taken as good",
+    _WEIGHTS: "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs",
+    _REASONING: "may be reasoning: it is read as part of a message only",
 }
 """What a column might be that is not used, by its name in lower case, and how it would be read. Of the tables that a dataset
 has part in (of plain text, of messages; with prompts), the first that knows the name counts."""

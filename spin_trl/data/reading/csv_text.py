@@ -104,18 +104,17 @@ def read_csv(
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
         tables[:] = [CsvRows(file, separator, mapping, bad_as_rows=bad_as_rows) for file in files]
-        for table in tables:
-            if table.features != tables[0].features:
-                raise DataError(
-                    f"{table.path} has the columns {table.header}, but {tables[0].path} has {tables[0].header}. Files "
-                    "of one split must have the same columns, with the same kind of content."
-                )
-        return tables[0].features, itertools.chain.from_iterable(tables)
+        first = tables[0]
+        other = next((table for table in tables if table.features != first.features), None)
+        if other is not None:
+            raise DataError(
+                f"{other.path} has the columns {other.header}, but {first.path} has {first.header}. Files of one split must "
+                "have the same columns, with the same kind of content."
+            )
+        return first.features, itertools.chain.from_iterable(tables)
 
-    def remarks() -> list[str]:
-        return [remark for table in tables for remark in table.remarks()]
-
-    return kept(files, f"csv {separator!r} {sorted(mapping.items())} {bad_as_rows}", read, remarks)
+    how = f"csv {separator!r} {sorted(mapping.items())} {bad_as_rows}"
+    return kept(files, how, read, lambda: [remark for table in tables for remark in table.remarks()])
 
 
 class CsvRows:
@@ -217,21 +216,19 @@ class CsvRows:
         """The separator that makes the most columns with known names of the header; a comma, if there is none."""
         is_tsv = ".tsv" in (suffix.lower() for suffix in self.path.suffixes)
         usual = dict.fromkeys(["\t", *SEPARATOR_NAMES] if is_tsv else SEPARATOR_NAMES)
-        found: dict[str, list[str]] = {}
+        found: list[tuple[str, list[str]]] = []
         for candidate in usual if separator is None else [separator]:
             with contextlib.suppress(csv.Error):
-                found[candidate] = next(csv.reader(start, delimiter=candidate, strict=True))
+                found.append((candidate, next(csv.reader(start, delimiter=candidate, strict=True))))
         if not found:
             raise DataError(f"{self._header_line}: the header can't be read: {start[0][:80]!r}")
         known = {*PARSED, *TEXT_OR_MESSAGES, "label", *self._mapping}
 
-        def fits(candidate: str) -> tuple[bool, int, bool, int]:
-            names = found[candidate]
-            is_first = candidate == next(iter(found)) and len(names) > 1
-            return len(names) > 1, len(known & set(names)), is_first, len(names)
+        def fit(one: tuple[str, list[str]]) -> tuple[bool, int, bool, int]:
+            names = one[1]
+            return len(names) > 1, len(known & set(names)), one is found[0] and len(names) > 1, len(names)
 
-        chosen = max(found, key=fits)
-        return chosen, found[chosen]
+        return max(found, key=fit)
 
     def _check_header(self) -> None:
         if len(self.header) > 1 and not self.header[0].strip():
@@ -250,9 +247,8 @@ class CsvRows:
     def _parsed(self) -> dict[str, Parsed]:
         """The columns that are not read as text."""
         self._called = called = {name: self._mapping.get(name, name) for name in self.header}
-        parsed = {name: PARSED[known] for name, known in called.items() if known in PARSED}
-        if "completion" in called.values():
-            parsed |= {name: _LABEL for name, known in called.items() if known == "label"}
+        by_name = PARSED | ({"label": _LABEL} if "completion" in called.values() else {})
+        parsed = {name: by_name[known] for name, known in called.items() if known in by_name}
         self._undecided = [name for name, known in called.items() if known in TEXT_OR_MESSAGES]
         first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == self._width), [])
         for name, cell in zip(self.header, self._named(first), strict=False):

@@ -57,7 +57,7 @@ def look_into(path: Path, config: str | None = None) -> Folder:
             builder = load_dataset_builder(str(_mirrored(path)), config)
     except (EmptyDatasetError, DataFilesNotFoundError) as error:
         raise DataError(
-            f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote, and it holds no data files ({DESCRIPTION})."
+            f"{path} holds neither data files ({DESCRIPTION}) nor what `Dataset.save_to_disk` wrote."
         ) from error
     except ValueError as error:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
@@ -66,12 +66,9 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     found = described_by(builder, Path)
     unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:
-        logger.warning(
-            "%s holds data files that are not read: %s. Of a folder, files of one format are read, and only those whose "
-            "names say the split, if some do.",
-            path,
-            unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more",
-        )
+        named = unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more"
+        advice = "Of a folder, files of one format are read, and only those whose names say the split, if some do."
+        logger.warning("%s holds data files that are not read: %s. %s", path, named, advice)
     return found
 
 

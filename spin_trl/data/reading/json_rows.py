@@ -119,8 +119,7 @@ def read_json_rows(files: Sequence[Path], split: str, mapping: Mapping[str, str]
     known = frozenset(mapping)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for file in files:
-            yield from json_rows(file, split, known, bad_as_rows=bad_as_rows)
+        return itertools.chain.from_iterable(json_rows(one, split, known, bad_as_rows=bad_as_rows) for one in files)
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
         shape = ValueShape(is_row=True)

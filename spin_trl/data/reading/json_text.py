@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -30,21 +31,23 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def value_in(text: str, what: str, blank: Any = None) -> Any:
-    """The value that a text of a row holds as JSON.
+def value_in(value: Any, what: str, blank: Any = None) -> Any:
+    """What a value of a row holds as JSON, if it is text. Anything else as it is.
 
     Args:
-        text: of the row.
+        value: of the row.
         what: it is, with its verb, for the message: `the tools are`.
         blank: what a text without anything but white space stands for.
 
     Raises:
         DataError: the text is not valid JSON.
     """
+    if not isinstance(value, str):
+        return value
     try:
-        return json.loads(text) if text.strip() else blank
+        return json.loads(value) if value.strip() else blank
     except ValueError as error:
-        raise DataError(f"{what} not valid JSON ({error}): {text[:60]!r}") from error
+        raise DataError(f"{what} not valid JSON ({error}): {value[:60]!r}") from error
 
 
 def messages_of(text: str) -> list[Any]:
@@ -63,11 +66,9 @@ def holds_messages(text: str) -> bool:
     """Whether a text holds messages in JSON: objects that say who speaks."""
     if not text.lstrip().startswith("["):
         return False
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return are_messages(value)
+    with contextlib.suppress(ValueError, RecursionError):
+        return are_messages(json.loads(text))
+    return False
 
 
 def holds_printed_messages(text: str) -> bool:

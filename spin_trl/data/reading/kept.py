@@ -180,10 +180,8 @@ def link_folder(name: str) -> Path:
     """A folder for links, which is made: in the cache, or in a temporary one if that can't be written."""
     for root in (_cache, _temporary):
         folder = root() / "links" / name
-        try:
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
         if os.access(folder, os.W_OK):
             break
     return folder

@@ -105,6 +105,4 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool]
 
 def _variants(slot: Slot, write: Callable[[str], str]) -> list[str]:
     """What may stand for a slot's text."""
-    if isinstance(slot.value, str):
-        return [write(one) for one in stripped(slot.value)]
-    return [json.dumps(slot.value)]
+    return [write(one) for one in stripped(slot.value)] if isinstance(slot.value, str) else [json.dumps(slot.value)]

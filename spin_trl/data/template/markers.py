@@ -31,6 +31,13 @@ _FIRST_NUMBER = 9_100_000_000
 _MARKER = re.compile(r"Qz(\d{5})zQ|91(\d{8})(?:\.5)?")
 
 
+def text_of(content: Any) -> str:
+    """The text of a message's content: text, parts that are text, or nothing."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 @dataclass(frozen=True)
 class ConversationForm:
     """A way to write the same conversation down: templates differ in which they understand.

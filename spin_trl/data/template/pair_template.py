@@ -6,6 +6,7 @@ generation does. Otherwise the policy learns to tell the two apart by the templa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,7 +117,7 @@ class PairTemplate:
         if not isinstance(prompt, list) or not isinstance(response, dict):
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
-        options["tools"] = (value_in(tools, "`tools` is") if isinstance(tools, str) else tools) or None
+        options["tools"] = value_in(tools, "`tools` is") or None
         found = {notes.TEMPLATED_BEFORE} if is_templated(prompt, self._opening, self.tokenizer.bos_token) else set()
         rendered = self._renderer.render(prompt, response, options)
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
@@ -302,12 +303,10 @@ class PairTemplate:
 
     def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
         """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
-        try:
-            whole = self._plainly([*conversation, conversation[0]])
-        except TemplateError:
-            return None
-        ids = self._ids(whole.rsplit(_PROBE, 2)[1])
-        return ids[0] if ids and ids[0] in self.eos_ids else None
+        with contextlib.suppress(TemplateError):
+            ids = self._ids(self._plainly([*conversation, conversation[0]]).rsplit(_PROBE, 2)[1])
+            return ids[0] if ids and ids[0] in self.eos_ids else None
+        return None
 
     def _is_added(self, token: int) -> bool:
         added = self.tokenizer.added_tokens_decoder.get(token)

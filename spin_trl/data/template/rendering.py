@@ -109,9 +109,9 @@ class ConversationRenderer:
                 "The data is conversational, but the tokenizer has no chat template. Set `tokenizer.chat_template`, use "
                 "the tokenizer of a chat model, or give plain `prompt` and `completion` text."
             )
-        options = {**options, "tokenize": False, "add_generation_prompt": generate}
+        apply = self.tokenizer.apply_chat_template
         try:
-            return str(self.tokenizer.apply_chat_template(messages, **options))
+            return str(apply(messages, tokenize=False, add_generation_prompt=generate, **options))
         except Exception as error:  # a template is a program: it raises what it likes
             badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
             raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
@@ -172,10 +172,9 @@ class ConversationRenderer:
 
         def is_unused(fields: Collection[str]) -> bool:
             without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
-            try:
+            with contextlib.suppress(TemplateError):
                 return self.apply(without, options) == text
-            except TemplateError:
-                return False
+            return False
 
         return sorted(names if not names or is_unused(names) else filter(lambda name: is_unused([name]), names))
 
@@ -250,12 +249,11 @@ class ConversationRenderer:
         content: Any = markers.plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
             content = [{"type": "text", "text": content}]
-        try:
+        with contextlib.suppress(TemplateError):
             text = self.apply([*marked[:-1], {"role": marked[-1]["role"], "content": content}], options)
-        except TemplateError:
-            return None
-        head, marker, _ = text.partition(markers.plain_marker(_ANSWER))
-        return head if marker else None
+            head, marker, _ = text.partition(markers.plain_marker(_ANSWER))
+            return head if marker else None
+        return None
 
     def _render_by_itself(
         self, messages: list[Message], text: str, kind: Kind, options: Mapping[str, Any]
