@@ -59,11 +59,10 @@ def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRow
         policy: that does not allow as many.
     """
     if policy.action == SKIP:
-        limit = policy.limit(total)
         return (
-            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {limit} at most "
-            f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect "
-            f"{agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
+            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {policy.limit(total)} "
+            f"at most (`bad_rows_max`: {policy.most:g}):{_list(bad)}\n"
+            f"Correct {agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
         )
     if len(bad) == 1:
         which = "dataset" if name == "train" else f"{name} dataset"

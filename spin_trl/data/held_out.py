@@ -28,8 +28,7 @@ _NOTHING_LEFT = {
         "leave `held_out_name` out (a share of the prompts is held out then), or set `held_out_overlap: drop_held_out`."
     ),
     DROP_HELD_OUT: (
-        "Every held-out prompt is in the training data, too ({rows}), so none is left to evaluate on. Name other held-out "
-        "data, or set `held_out_overlap: drop_train`."
+        "Every held-out prompt is trained on, too ({rows}). Name other held-out data, or set `held_out_overlap: drop_train`."
     ),
 }
 
@@ -94,10 +93,8 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     if not held_out and count and len(prompts) > 1:
         smallest = min(in_order, key=lambda group: len(prompts[group]))
         held_out = {smallest} if len(prompts[smallest]) <= most else set()
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, group in enumerate(groups):
-        sides[group in held_out].append(index)
-    return rows.select(sides[0]), rows.select(sides[1])
+    train, out = ([i for i, group in enumerate(groups) if (group in held_out) is side] for side in (False, True))
+    return rows.select(train), rows.select(out)
 
 
 def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, Dataset, int]:

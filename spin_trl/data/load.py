@@ -59,7 +59,7 @@ def load_rows(
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
     path = home_expanded(name)
-    read = partial(_read, mapping=column_mapping or {}, bad_as_rows=bad_as_rows)
+    read = partial(_read, column_mapping or {}, bad_as_rows)
     if os.path.isdir(path):
         dataset = _load_folder(path, config, split, read)
     elif os.path.isfile(path):
@@ -138,7 +138,7 @@ def _load_file(path: Path, split: str, read: Read) -> Dataset:
     form = FORMATS.get(extension(path))
     if form is None:
         raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
-    return part_of(read(form, [path], split.partition("[")[0]), split, path)
+    return part_of(read(form, [path], split.partition("[")[0], None), split, path)
 
 
 def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Dataset:
@@ -158,20 +158,16 @@ def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Data
 
 def _load_splits(folder: Folder, split: str, path: str | Path, read: Read) -> Dataset:
     options = folder.options
-    read = partial(read, separator=options.get("sep") or options.get("delimiter"))
-    splits = folder.splits.items()
-    readers = {name: partial(read, folder.format, files, options.get("field") or name) for name, files in splits}
+    separator = options.get("sep") or options.get("delimiter")
+    readers = {
+        name: partial(read, folder.format, files, options.get("field") or name, separator)
+        for name, files in folder.splits.items()
+    }
     return choose_split(readers, split, path)
 
 
 def _read(
-    form: str,
-    files: Sequence[Path],
-    split: str,
-    separator: str | None = None,
-    *,
-    mapping: Mapping[str, str],
-    bad_as_rows: bool,
+    mapping: Mapping[str, str], bad_as_rows: bool, form: str, files: Sequence[Path], split: str, separator: str | None
 ) -> Dataset:
     """The rows of files of one format, one file after the other."""
     if form == "json":

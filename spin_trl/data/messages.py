@@ -39,10 +39,8 @@ _FLAGS = ("weight", "train")
 
 _TEXT_PART = '{"type": "text", "text": ...}'
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_OTHER_PARTS = (
-    *("image", "image_url", "input_image", "audio", "audio_url", "input_audio"),
-    *("video", "video_url", "file", "input_file", "refusal"),
-)
+_MEDIA_PARTS = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url")
+_OTHER_PARTS = (*_MEDIA_PARTS, "file", "input_file", "refusal")
 """Kinds of content parts: text, and what self-play can't read."""
 
 
@@ -138,11 +136,9 @@ def as_text(value: Any, column: str) -> str:
     Raises:
         DataError: the value is something else.
     """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise unexpected(f"`{column}` is", value, "text")
-    return value
+    return value or ""
 
 
 def _as_message(message: Any, where: str, given: Keys) -> Message:
@@ -165,11 +161,11 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
         if isinstance(value, list | dict) and name != "tool_calls":
             # TRL takes a list or a mapping; its type variable takes no value that may be either.
             found[name] = remove_none_values(cast(list, value))
-    if role in _CALLS:
-        found["tool_calls"] = _parsed_calls(found.pop("content", None), where)
-    if "function_call" in found:  # what OpenAI's `tool_calls` were before
-        found["tool_calls"] = [found.pop("function_call")]
     calls = found.pop("tool_calls", None)
+    if role in _CALLS:
+        calls = _parsed_calls(found.pop("content", None), where)
+    if "function_call" in found:  # what OpenAI's `tool_calls` were before
+        calls = [found.pop("function_call")]
     if calls:
         found["tool_calls"] = _tool_calls(calls, where, given)
     found["role"] = ROLES[role]
@@ -187,12 +183,13 @@ def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
 
 def _result(content: Any) -> Any:
     """A tool's result: text or parts as they are, anything else as JSON, as chat templates write it."""
-    kinds = (*_TEXT_PARTS, *_OTHER_PARTS)
-    are_parts = isinstance(content, list) and all(
-        isinstance(part, Mapping) and {"type", "text"} & set(part) and part.get("type", "text") in kinds
-        for part in content
-    )
+    are_parts = isinstance(content, list) and all(map(_is_part, content))
     return content if are_parts or isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _is_part(value: Any) -> bool:
+    kinds = (*_TEXT_PARTS, *_OTHER_PARTS)
+    return isinstance(value, Mapping) and bool({"type", "text"} & set(value)) and value.get("type", "text") in kinds
 
 
 def _content_of(content: Any, where: str) -> str | list[dict[str, Any]]:

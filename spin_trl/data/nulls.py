@@ -9,7 +9,6 @@ JSON.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..errors import DataError
 from .arrow import rows_of
+from .reading.json_text import value_in
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,7 @@ def _calls(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for message in messages or []:
             for call in (message or {}).get("tool_calls") or []:
                 function = (call or {}).get("function") or call or {}
-                arguments = function.get("arguments")
-                if isinstance(arguments, str):
-                    with contextlib.suppress(ValueError):  # the row will say so
-                        arguments = json.loads(arguments)
-                if isinstance(arguments, Mapping):
-                    yield str(function.get("name")), arguments
+                with contextlib.suppress(DataError):  # which the row will raise again
+                    arguments = value_in(function.get("arguments"), "")
+                    if isinstance(arguments, Mapping):
+                        yield str(function.get("name")), arguments

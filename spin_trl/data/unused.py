@@ -99,8 +99,7 @@ def _way_to_sft(dataset: Dataset) -> str:
     if is_unpaired(dataset):
         return (
             "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
-            "keep the rows that are desirable, and remove the column. If it says something else, map it to another name: "
-            "`column_mapping: {label: topic}`."
+            "keep the desirable rows, and remove the column. If it says something else: `column_mapping: {label: topic}`."
         )
     padded = next((column for column in dataset.column_names if column != column.strip()), None)
     if padded is not None:

@@ -114,7 +114,7 @@ def read_csv(
         return first.features, itertools.chain.from_iterable(tables)
 
     how = f"csv {separator!r} {sorted(mapping.items())} {bad_as_rows}"
-    return kept(files, how, read, lambda: [remark for table in tables for remark in table.remarks()])
+    return kept(files, how, read, lambda: [remark for table in tables for remark in table.remarks])
 
 
 class CsvRows:
@@ -130,8 +130,7 @@ class CsvRows:
         header: names of the columns, as they are written.
         separator: of fields.
         features: of the columns, by name.
-        num_empty_at_end: rows at the end of the file whose cells are all empty, which are left out. It is known once the
-            file is read.
+        remarks: what there is to say of the file, once it is read.
 
     Raises:
         DataError: the file is empty, a column has no name, or two have the same.
@@ -139,7 +138,7 @@ class CsvRows:
 
     def __init__(self, path: Path, separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool) -> None:
         self.path, self._mapping, self._bad_as_rows = path, mapping, bad_as_rows
-        self._skipped = self.num_empty_at_end = 0
+        self._skipped, self.remarks = 0, list[str]()
         start = self._start()
         if not start:
             raise DataError(f"{path} has no rows.")
@@ -160,15 +159,10 @@ class CsvRows:
             for record in (*empty, (where, fields)):
                 yield from self._rows(*record, bad)
             empty.clear()
-        self.num_empty_at_end = len(empty)
+        if empty:
+            rows = counted(len(empty), "row whose cells are all empty is", "rows whose cells are all empty are")
+            self.remarks = [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
         bad.refuse()
-
-    def remarks(self) -> list[str]:
-        """What there is to say of the file, once it is read."""
-        if not self.num_empty_at_end:
-            return []
-        rows = counted(self.num_empty_at_end, "row whose cells are all empty is", "rows whose cells are all empty are")
-        return [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
 
     def _rows(self, where: str, fields: list[str], bad: BadLines) -> Iterator[dict[str, Any]]:
         """The row that a record is; or none, or one that stands for it, if it can't be used."""
@@ -266,25 +260,24 @@ class CsvRows:
                 yield line
 
         reader = csv.reader(lines(), delimiter=self.separator, strict=True)
-        before = 0
         limit = csv.field_size_limit(_LONGEST_CELL)  # of all readers: a cell may be longer than 128 KiB
         try:
             for number in itertools.count():
                 read.clear()
+                before, problem, fields = reader.line_num, "", []
                 try:
                     fields = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    bad.add(self._where(before, reader.line_num), _reason_of_csv(error, self.separator))
-                    before = reader.line_num
-                    continue
-                where, before = self._where(before, reader.line_num), reader.line_num
+                    problem = _reason_of_csv(error, self.separator)
                 if self._has_quotes_behind_space(fields, read):
-                    bad.add(where, "a quote behind a space would be part of the text: take the space out.")
-                    continue
+                    problem = "a quote behind a space would be part of the text: take the space out."
+                where = self._where(before, reader.line_num)
                 is_blank = not fields or (len(fields) == 1 < self._width and not fields[0].strip())
-                if number > 0 and not is_blank:
+                if problem:
+                    bad.add(where, problem)
+                elif number > 0 and not is_blank:
                     yield where, fields
         finally:
             csv.field_size_limit(limit)

@@ -237,13 +237,11 @@ def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[s
     """The place of each item of a file that is one value, the item, and, if it is no row, its beginning."""
     try:
         value = _parse(b"".join(byte_lines(path)))
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg}, column {error.colno}"
-        raise DataError(
-            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice_on_json(error)}"
-        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} can't be read: {_reason_of_json(error)}.") from error
+        reason = _reason_of_json(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"line {error.lineno} is not valid JSON ({error.msg}, column {error.colno})"
+        raise DataError(f"{path} can't be read: {reason}.{_advice_on_json(error)}") from error
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
         value = _rows_under_key(path, value, split)

@@ -42,9 +42,8 @@ def start_of_answer(text: str, before: str, head: str | None, *, is_behind_resul
     rendered = text if head is None else head
     common = _common(before, rendered)
     raise FormError(
-        f"The chat template starts a generation with {_shown(before[common:])!r}, but renders a recorded answer with "
-        f"{_shown(rendered[common:])!r} in its place, so a real response can't stand where a generated one does. Use "
-        "another chat template, or plain `prompt` and `completion` text.",
+        f"The chat template starts a generation with {_shown(before[common:])!r}, but a recorded answer with "
+        f"{_shown(rendered[common:])!r}. Use another chat template, or plain `prompt` and `completion` text.",
         0.75,
     )
 

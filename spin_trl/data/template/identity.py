@@ -27,10 +27,8 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """
     special = {name: str(token) for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None}
     # `template_kwargs` of a chat template hold these tokens, too.
-    identity: dict[str, Any] = {
-        "special": special,
-        "splits_special": bool(getattr(tokenizer, "split_special_tokens", 0)),
-    }
+    identity: dict[str, Any] = {"special": special}
+    identity["splits_special"] = bool(getattr(tokenizer, "split_special_tokens", 0))
     texts = [*_PROBES, *(f"a{token} b" for token in special.values())]
     identity["texts"] = [_ids(tokenizer, text, with_special) for text in texts for with_special in (True, False)]
     if tokenizer.is_fast:

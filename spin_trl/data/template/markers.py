@@ -255,10 +255,8 @@ class _Writer:
         text = part.get("text") if isinstance(part, dict) else None
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if not isinstance(text, str) or kind not in (None, "text", "input_text", "output_text"):
-            raise DataError(
-                f"message {self._number} (role {self._role!r}) has a content part of type {kind!r}; expected parts of "
-                'text, like {"type": "text", "text": ...}'
-            )
+            where = f"message {self._number} (role {self._role!r})"
+            raise DataError(f'{where} has a content part of type {kind!r}; expected {{"type": "text", "text": ...}}')
         return text
 
     def _with_thinking(self, text: str) -> str:

@@ -215,14 +215,13 @@ class PairTemplate:
             return
         token = self._text_of(ids[end : end + 1])
         before = self._text_of(ids[:end])[-40:]
+        lost = f"behind {before!r}: it ends a response, so all that follows would be lost"
         if any(self._count_ends(self._continuation(text)) for text in texts):
             raise EarlyEndError(
-                f"the real response has {token!r} inside its text, behind {before!r}: it ends a response, so all that "
-                "follows would be lost. Take it out, or write it in another way."
+                f"the real response has {token!r} inside its text, {lost}. Take it out, or rewrite it."
             )
         raise TemplateError(
-            f"The chat template writes {token!r} inside an answer, behind {before!r}: it ends a response, so all that "
-            "follows would be lost. Use another chat template, or leave such rows out."
+            f"The chat template writes {token!r} inside an answer, {lost}. Use another template, or leave such rows out."
         )
 
     def _count_ends(self, ids: list[int]) -> int:
@@ -294,7 +293,8 @@ class PairTemplate:
             if _PROBE not in tail:
                 continue
             ids = self._ids(tail[tail.rfind(_PROBE) + len(_PROBE) :])
-            special = [token for token in ids if token in self.tokenizer.all_special_ids or self._is_added(token)]
+            added = [token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special]
+            special = [token for token in ids if token in (*self.tokenizer.all_special_ids, *added)]
             if special and not set(ids) & set(self.eos_ids):
                 self.eos_ids = [*self.eos_ids, special[0]]
             if not special:
@@ -307,10 +307,6 @@ class PairTemplate:
             ids = self._ids(self._plainly([*conversation, conversation[0]]).rsplit(_PROBE, 2)[1])
             return ids[0] if ids and ids[0] in self.eos_ids else None
         return None
-
-    def _is_added(self, token: int) -> bool:
-        added = self.tokenizer.added_tokens_decoder.get(token)
-        return added is not None and added.special
 
 
 def _position_of(ids: list[int], part: list[int]) -> int:

@@ -43,7 +43,10 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
             problems.append(f"writes {_described(slot, last)} more than once")
     # Templates that put the system's message before all others, or before the last, do so at inference, too.
     order = [slots[one.number].message for one in found if one.number in slots and slots[one.number].is_required]
-    groups = _groups(messages)
+    # Tools answer within the turn that calls them, before or after its text.
+    groups = list(
+        itertools.accumulate(number == 0 or not is_result(message) for number, message in enumerate(messages))
+    )
     order = [groups[number] for number in order if messages[number].get("role") not in ("system", "developer")]
     if not problems and order != sorted(order):
         problems.append("writes the messages in another order")
@@ -58,12 +61,6 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
 
 def is_result(message: Message) -> bool:
     return message.get("role") in _RESULT_ROLES
-
-
-def _groups(messages: Sequence[Message]) -> list[int]:
-    """The number of every message's turn: tools answer within the turn that calls them, before or after its text."""
-    begins = [number == 0 or not is_result(message) for number, message in enumerate(messages)]
-    return list(itertools.accumulate(map(int, begins)))
 
 
 def _is_known(one: Found, slot: Slot, text: str) -> bool:

@@ -29,6 +29,9 @@ from .proof import FormError, check, is_result
 REMEMBERED_KINDS = 512
 """Kinds of conversations that are remembered."""
 
+Options = Mapping[str, Any]
+"""`tools`, and other arguments of a chat template."""
+
 _FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
 """Of messages: what must be shown, and ids, which may be left out."""
 _ANSWER = 99_999  # number of the marker that stands for a plain answer
@@ -72,7 +75,7 @@ class ConversationRenderer:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kinds": OrderedDict()}
 
-    def render(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
+    def render(self, prompt: list[Message], response: Message, options: Options) -> Rendered:
         """Render a prompt and its answer.
 
         Args:
@@ -97,7 +100,7 @@ class ConversationRenderer:
         found = kind.notes | {notes.SPACE} if is_stripped else kind.notes
         return Rendered(text, start, end, _own_answer(slots), found)
 
-    def apply(self, messages: list[Message], options: Mapping[str, Any], *, generate: bool = False) -> str:
+    def apply(self, messages: list[Message], options: Options, *, generate: bool = False) -> str:
         """What the template makes of messages, as they are.
 
         Raises:
@@ -118,7 +121,7 @@ class ConversationRenderer:
 
     # ---- kinds --------------------------------------------------------------------------------------------------------
 
-    def _kind_of(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
+    def _kind_of(self, messages: list[Message], options: Options) -> Kind:
         marked, _ = markers.written_with_markers(messages, ConversationForm(), markers.probe)
         rest = {name: value for name, value in options.items() if name != "tools"}
         name = json.dumps([marked, rest, bool(options.get("tools"))], default=str, sort_keys=True)
@@ -136,7 +139,7 @@ class ConversationRenderer:
             raise TemplateError(kind)
         return kind
 
-    def _prove(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
+    def _prove(self, messages: list[Message], options: Options) -> Kind:
         """The first form of a conversation in which the template writes all of it."""
         tools = {"tools": _PROBE_TOOLS if options.get("tools") else None}
         refusals: list[FormError] = []
@@ -148,18 +151,15 @@ class ConversationRenderer:
                 continue
             has_tools = tools["tools"] is not None and _TOOL in split.text
             unused = self._unused_fields(messages, form, {**options, **tools, **more}, split.text)
-            found = {
-                *split.notes,
-                *([notes.TOOLS] if tools["tools"] is not None and not has_tools else []),
-                *([notes.NO_THINKING] if more else []),
-                *(notes.FIELD + name for name in unused),
-            }
-            return Kind(form, more, *segments_of(split), frozenset(found), not has_tools)
+            found = split.notes.union(notes.FIELD + name for name in unused)
+            found |= {notes.TOOLS} if tools["tools"] is not None and not has_tools else set()
+            found |= {notes.NO_THINKING} if more else set()
+            return Kind(form, more, *segments_of(split), found, not has_tools)
         worst = min(refusals, key=lambda refusal: refusal.badness)
         raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
 
     def _unused_fields(
-        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], text: str
+        self, messages: list[Message], form: ConversationForm, options: Options, text: str
     ) -> list[str]:
         """Fields of messages without which a conversation of markers is rendered all the same."""
         names = {
@@ -178,7 +178,7 @@ class ConversationRenderer:
 
         return sorted(names if not names or is_unused(names) else filter(lambda name: is_unused([name]), names))
 
-    def _where_it_fails(self, messages: list[Message], options: Mapping[str, Any], refusal: FormError) -> str:
+    def _where_it_fails(self, messages: list[Message], options: Options, refusal: FormError) -> str:
         """The message with which a template begins to fail, if it is one that can be told."""
         if "fails on this conversation" not in str(refusal):
             return ""
@@ -191,30 +191,29 @@ class ConversationRenderer:
         return ""
 
     def _split_with_or_without_thinking(
-        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any]
+        self, messages: list[Message], form: ConversationForm, options: Options
     ) -> tuple[Split, dict[str, Any]]:
         """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
         split = self._split(messages, form, options, markers.probe)
         if notes.RECORDED_START not in split.notes or options.get("enable_thinking") is False:
             return split, {}
         more = {"enable_thinking": False}
-        without = None
+        without = split
         with contextlib.suppress(TemplateError):
             without = self._split(messages, form, {**options, **more}, markers.probe)
-        if without is None or notes.RECORDED_START in without.notes:
+        if notes.RECORDED_START in without.notes:
             return split, {}
         if options.get("enable_thinking"):
             raise FormError(
-                "The chat template opens a thinking block where a generation starts, and this answer has none, so a real "
-                "response can't stand where a generated one does. Set `chat_template_kwargs: {enable_thinking: false}`, "
-                "with which this template works.",
+                "The chat template opens a thinking block where a generation starts, and this answer has none. Set "
+                "`chat_template_kwargs: {enable_thinking: false}`, with which this template works.",
                 0.5,
             )
         return without, more
 
     # ---- one conversation ---------------------------------------------------------------------------------------------
 
-    def _split(self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], mark: Mark) -> Split:
+    def _split(self, messages: list[Message], form: ConversationForm, options: Options, mark: Mark) -> Split:
         """Render a marked conversation, and find where its answer starts.
 
         Raises:
@@ -244,7 +243,7 @@ class ConversationRenderer:
             raise FormError("The chat template writes parts of the prompt behind the answer.", 1)
         return Split(text, found, slots, start, frozenset(noticed))
 
-    def _head(self, marked: list[Message], form: ConversationForm, options: Mapping[str, Any]) -> str | None:
+    def _head(self, marked: list[Message], form: ConversationForm, options: Options) -> str | None:
         """What stands before an answer that is nothing but text."""
         content: Any = markers.plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
@@ -255,15 +254,12 @@ class ConversationRenderer:
             return head if marker else None
         return None
 
-    def _render_by_itself(
-        self, messages: list[Message], text: str, kind: Kind, options: Mapping[str, Any]
-    ) -> Rendered:
+    def _render_by_itself(self, messages: list[Message], text: str, kind: Kind, options: Options) -> Rendered:
         """A row whose texts, or tools, change what the template writes around them."""
         split = self._split(messages, kind.form, options, markers.inside)
         if markers.without_markers(split.text) != text:
             raise TemplateError(
-                "The chat template renders this conversation in another way as soon as a word of it changes, so it can't be "
-                "seen whether all of it is there."
+                "The chat template renders this conversation otherwise as soon as a word changes, so it can't be proved."
             )
         start, end = (len(markers.without_markers(split.text[:place])) for place in (split.start, split.end))
         found = split.notes | (kind.notes - {notes.EARLIER_THINKING})
