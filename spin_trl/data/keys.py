@@ -34,9 +34,8 @@ def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
         definition: of the digest. 1: version 0.1.0's columns; 2: also others that are read (`system`, `instruction`, ...).
     """
     columns = [column for column in SFT_COLUMNS if column in dataset.column_names]
-    more: list[str] = []
-    if definition > 1 and is_sft(dataset):
-        more = [column for column in read_columns(dataset) if column not in SFT_COLUMNS]
+    read = read_columns(dataset) if definition > 1 and is_sft(dataset) else []
+    more = [column for column in read if column not in SFT_COLUMNS]
     seen: dict[str, int] = {}
     keys: list[str] = []
     for row in rows_of(dataset.select_columns([*columns, *more])):

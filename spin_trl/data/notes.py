@@ -17,8 +17,7 @@ def _note(name: str, sentence: str) -> str:
 
 SPACE = _note("outer space stripped", "the chat template strips white space around their texts")
 EARLIER_THINKING = _note(
-    "earlier thinking left out",
-    "the chat template leaves out the thinking of earlier answers, as it does at inference",
+    "earlier thinking left out", "the chat template leaves out the thinking of earlier answers, as at inference"
 )
 TOOLS = _note("tools left out", "the chat template shows no tools, so theirs are left out of the prompts")
 NO_THINKING = _note(

@@ -113,8 +113,7 @@ def prepare_and_count(
     keys = keys or row_keys(dataset)
     read = read_columns(dataset)
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
-    given = given_arguments(dataset.select_columns(read))
-    encoder = _Encoder(template, turn, max_length, given, tools_are_structs)
+    encoder = _Encoder(template, turn, max_length, given_arguments(dataset.select_columns(read)), tools_are_structs)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
     identity = (keys.digest, template.digest(), max_length, turn, read, 8)
 
@@ -175,9 +174,8 @@ class _Encoder:
     def _encoded(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         if row.get(UNREADABLE):
             raise DataError(row[UNREADABLE])
-        tools = tools_of(row, is_struct=self.tools_are_structs)
         options: dict[str, Any] = {
-            "tools": tools,
+            "tools": tools_of(row, is_struct=self.tools_are_structs),
             "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),
         }
         conversation = group = ""

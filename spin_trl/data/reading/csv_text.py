@@ -138,7 +138,8 @@ class CsvRows:
 
     def __init__(self, path: Path, separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool) -> None:
         self.path, self._mapping, self._bad_as_rows = path, mapping, bad_as_rows
-        self._skipped, self.remarks = 0, list[str]()
+        self._skipped = 0
+        self.remarks: list[str] = []
         start = self._start()
         if not start:
             raise DataError(f"{path} has no rows.")

@@ -150,7 +150,7 @@ def json_rows(path: Path, split: str, known: frozenset[str], *, bad_as_rows: boo
         elif isinstance(value, Exception):
             yield from bad.rows(where, f"{_reason_of_json(value)}: {shown}.{_advice_on_json(value)}")
         else:
-            # A conversation without a column's name
+            # A list of messages is a conversation that lacks its column's name.
             advice = '. Write it as {"messages": [...]}' if are_messages(value) else ""
             yield from bad.rows(where, f"expected an object like {{...}}, found {shown}{advice}")
     bad.refuse()
