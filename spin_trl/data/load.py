@@ -127,9 +127,7 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
     for column, name in column_mapping.items():
         if name in others:
             known = f"there is one already, among {dataset.column_names}"
-            raise DataError(
-                f"Column {column!r} can't be renamed to {name!r}: {known}. Map that one to another name, too."
-            )
+            raise DataError(f"Column {column!r} can't be renamed to {name!r}: {known}. Rename that one, too.")
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 

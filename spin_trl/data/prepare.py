@@ -174,10 +174,8 @@ class _Encoder:
     def _encoded(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         if row.get(UNREADABLE):
             raise DataError(row[UNREADABLE])
-        options: dict[str, Any] = {
-            "tools": tools_of(row, is_struct=self.tools_are_structs),
-            "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),
-        }
+        options: dict[str, Any] = {"tools": tools_of(row, is_struct=self.tools_are_structs)}
+        options["chat_template_kwargs"] = _template_kwargs(row.get("chat_template_kwargs"))
         conversation = group = ""
         for number, found in enumerate(turns_of(row, self.turn, self.given)):
             prompt, response = found.prompt, found.response

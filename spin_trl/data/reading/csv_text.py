@@ -236,7 +236,7 @@ class CsvRows:
         twice = next((name for name in self.header if self.header.count(name) > 1), None)
         if twice is not None:
             raise DataError(
-                f"{self._header_line}: the header has two columns {twice!r}: {self.header}. Rename one, or remove it."
+                f"{self._header_line}: the header has {twice!r} twice: {self.header}. Rename or remove one."
             )
 
     def _parsed(self) -> dict[str, Parsed]:

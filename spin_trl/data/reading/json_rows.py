@@ -20,7 +20,7 @@ from datasets import Dataset, Features, List, Value
 from ...errors import DataError
 from ..columns import SFT_COLUMNS
 from .exact_json import ExactJson
-from .json_text import are_messages, loaded
+from .json_text import are_messages, are_objects, loaded
 from .kept import kept, with_progress
 from .lines import BadLines, byte_lines, decoded
 
@@ -226,11 +226,7 @@ def _is_lines(path: Path, known: frozenset[str]) -> bool:
 
 def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
     """The lists of rows in an object. A list of messages is none: the object is a row then."""
-    return {
-        name: part
-        for name, part in value.items()
-        if isinstance(part, list) and part and all(isinstance(row, dict) for row in part) and not are_messages(part)
-    }
+    return {name: part for name, part in value.items() if are_objects(part) and not are_messages(part)}
 
 
 def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[str, Any, str]]:

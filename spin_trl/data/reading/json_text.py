@@ -57,7 +57,7 @@ def messages_of(text: str) -> list[Any]:
         ValueError: it holds something else.
     """
     value = loaded(text)
-    if not _are_objects(value):
+    if not are_objects(value):
         raise ValueError("it holds something else")
     return list(value)
 
@@ -84,7 +84,7 @@ def holds_printed_messages(text: str) -> bool:
 
 def are_messages(value: Any) -> bool:
     """Whether a value is a list of objects that say who speaks."""
-    return _are_objects(value) and all({"role", "from"} & set(part) for part in value)
+    return are_objects(value) and all({"role", "from"} & set(part) for part in value)
 
 
 def advice_on(text: str) -> str:
@@ -94,5 +94,6 @@ def advice_on(text: str) -> str:
     return ""
 
 
-def _are_objects(value: Any) -> bool:
+def are_objects(value: Any) -> bool:
+    """Whether a value is a list of objects, at least one."""
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)

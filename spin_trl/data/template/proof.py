@@ -52,10 +52,8 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
         problems.append("writes the messages in another order")
     if problems:
         seen = "would not see it" if problems[0].startswith("leaves out") else "would see something else"
-        raise FormError(
-            f"The chat template {problems[0]}, so the model {seen}. Use another chat template, or leave such rows out.",
-            len(problems),
-        )
+        advice = "Use another chat template, or leave such rows out."
+        raise FormError(f"The chat template {problems[0]}, so the model {seen}. {advice}", len(problems))
     return noticed
 
 

@@ -204,11 +204,9 @@ class ConversationRenderer:
         if notes.RECORDED_START in without.notes:
             return split, {}
         if options.get("enable_thinking"):
-            raise FormError(
-                "The chat template opens a thinking block where a generation starts, and this answer has none. Set "
-                "`chat_template_kwargs: {enable_thinking: false}`, with which this template works.",
-                0.5,
-            )
+            opened = "The chat template opens a thinking block where a generation starts, and this answer has none"
+            advice = "Set `chat_template_kwargs: {enable_thinking: false}`, with which this template works"
+            raise FormError(f"{opened}. {advice}.", 0.5)
         return without, more
 
     # ---- one conversation ---------------------------------------------------------------------------------------------
