@@ -20,7 +20,7 @@ from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
 from ..files import json_digest, short_digest
 from .arrow import remapped
-from .bad_rows import BadRow, BadRows, left_out, refusal_of_rows
+from .bad_rows import BadRows, left_out, refusal_of_rows
 from .columns import PREPARED_COLUMNS, UNREADABLE, is_prepared, is_sft, read_columns, refuse_media
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
@@ -202,7 +202,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     outcomes = rows[_OUTCOME][:]
     bad = [index for index, outcome in enumerate(outcomes) if outcome in (BAD, BAD_TEMPLATE)]
     chosen = rows.select(bad)
-    found = [BadRow(*row) for row in zip(chosen[_ROW], chosen[_PROBLEM], strict=True)]
+    found = list(zip(chosen[_ROW], chosen[_PROBLEM], strict=True))
     if len(bad) > policy.limit(total):
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
         raise error(refusal_of_rows(found, total, name, policy))
