@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,25 +106,34 @@ def read_json(path: Path) -> Any:
 
 
 def short_digest(content: str | bytes, digits: int = 16) -> str:
-    """The first hexadecimal digits of a content's SHA-256; text is hashed as UTF-8."""
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:digits]
+    """The first hexadecimal digits of the SHA-256 of a content; a text is taken as UTF-8."""
+    return parts_digest([content], digits)
 
 
-DEFINITION = 2
-"""Number of the definition by which new digests of datasets, templates and models are computed."""
+def parts_digest(parts: Iterable[str | bytes], digits: int = 16) -> str:
+    """The same of a content that comes in parts, which never are in memory together."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(part.encode() if isinstance(part, str) else part)
+    return hasher.hexdigest()[:digits]
 
 
-def numbered(definition: int, hexdigest: str) -> str:
+def json_digest(value: Any, digits: int = 16) -> str:
+    """The same of a value as JSON, whatever the order of its keys. What JSON can't hold is taken as text."""
+    return short_digest(json.dumps(value, sort_keys=True, default=str), digits)
+
+
+def numbered(definition: int, digest: str) -> str:
     """A digest that says by which definition it was computed.
 
     Args:
         definition: its number. Digests of definition 1 (version 0.1.0) carry none.
-        hexdigest: at least 16 hexadecimal digits, of which 16 are kept.
+        digest: at least 16 hexadecimal digits, of which 16 are kept.
 
     Returns:
         `89abcdef01234567` by definition 1, and `0289abcdef01234567`, two digits longer, by definition 2.
     """
-    return hexdigest[:16] if definition == 1 else f"{definition:02d}{hexdigest[:16]}"
+    return digest[:16] if definition == 1 else f"{definition:02d}{digest[:16]}"
 
 
 def definition_of(digest: str | None) -> int:

@@ -11,7 +11,9 @@ from messages import refused
 from spin_trl.files import (
     DEFINITION,
     definition_of,
+    json_digest,
     numbered,
+    parts_digest,
     read_json,
     short_digest,
     whole_folder,
@@ -149,3 +151,11 @@ def test_a_short_digest_is_the_beginning_of_the_sha_256() -> None:
     """FIPS 180-2 gives that of `abc`."""
     assert short_digest("abc") == short_digest(b"abc") == "ba7816bf8f01cfea"
     assert short_digest("abc", 8) == "ba7816bf"
+
+
+def test_a_digest_is_that_of_sha256sum() -> None:
+    """Worked out with `sha256sum` of `boat`, and of `{"a": 1}`; parts are one content."""
+    digest = "25cdb46d8d2115a24eb15c3c58f34f3330cfca4fec249ff70b7cad2bb560a0dd"
+    assert short_digest("boat") == short_digest(b"boat") == parts_digest(["bo", b"at"]) == digest[:16]
+    assert short_digest("boat", 64) == digest
+    assert json_digest({"a": 1}, 20) == "f9d86028c6e0d64e2251"

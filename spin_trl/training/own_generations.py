@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
-from ..data.keys import hash_of
 from ..data.template.pair_template import PairTemplate
 from ..errors import GenerationsError
-from ..files import DEFINITION, definition_of
+from ..files import DEFINITION, definition_of, json_digest
 from ..generation.answer import Asked, answer
 from ..generation.engine import Sampling
 from ..generation.store import STORE_MANIFEST, GenerationStore
@@ -57,7 +56,7 @@ def answer_in_training(
     for definition in definitions:  # what version 0.1.0 left is found by its own name, too
         asked = Asked.of(model, rows, template, definition, is_new=adapter_is_new)
         named = {f"{of}_digest": value for of, value in dataclasses.asdict(asked).items()}
-        store = GenerationStore(folder / f"{name}-{hash_of([named, dataclasses.asdict(sampling)])}")
+        store = GenerationStore(folder / f"{name}-{json_digest([named, dataclasses.asdict(sampling)])}")
         if store.folder.exists():
             break
     with opponent.in_place_of_the_policy(model) if as_opponent else contextlib.nullcontext():

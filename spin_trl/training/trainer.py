@@ -35,13 +35,13 @@ from trl.trainer.utils import get_config_model_id, hash_module
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.bad_rows import BadRows
-from ..data.columns import as_preference, is_preference, is_sft
+from ..data.columns import as_preference, is_preference, is_prepared, is_sft
 from ..data.keys import rows_digest
 from ..data.prepare import prepare
 from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
 from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
-from ..files import DEFINITION, definition_of
+from ..files import definition_of
 from ..generation.source import GenerationSource, read_generations, read_proto
 from ..generation.store import Generations, GenerationStore
 from ..lineage import complete_card
@@ -281,13 +281,13 @@ class SPINTrainer(ObjectiveTrainer):
     @functools.cached_property
     def pair_template(self) -> PairTemplate:
         """What turns prompts and real responses into tokens."""
-        return self._template_by(DEFINITION)
+        return PairTemplate(self._tokenizer, self._eos_ids[2], self._settings.template_kwargs)
 
     def _template_by(self, definition: int) -> PairTemplate:
         """The template with the EOS ids that a definition of its digest counts."""
-        return PairTemplate(
-            self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self._settings.template_kwargs
-        )
+        if definition != 1:
+            return self.pair_template
+        return PairTemplate(self._tokenizer, self._eos_ids[1], self._settings.template_kwargs)
 
     @functools.cached_property
     def _eos_ids(self) -> dict[int, list[int]]:
@@ -305,18 +305,18 @@ class SPINTrainer(ObjectiveTrainer):
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names):
             return dataset
-        args = self._settings
-        fits = args.max_length if args.truncation_mode == "keep_start" else None
-        with self.accelerator.main_process_first():
-            rows = prepare(
-                dataset,
-                self.pair_template,
-                max_length=fits,
-                turn=args.train_on_turn,
-                num_proc=args.dataset_num_proc,
-                name=name,
-                bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
-            )
+        args, rows = self._settings, dataset
+        if not is_prepared(dataset):  # a run's rows are
+            with self.accelerator.main_process_first():
+                rows = prepare(
+                    dataset,
+                    self.pair_template,
+                    max_length=args.max_length if args.truncation_mode == "keep_start" else None,
+                    turn=args.train_on_turn,
+                    num_proc=args.dataset_num_proc,
+                    name=name,
+                    bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
+                )
         found: list[str] = []
         noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))
         found += of_lengths(self.model.config, args, "the model", [rows], answers=self._given is None)
