@@ -26,6 +26,7 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
         "a drop-in takes the same arguments, in the same order",
     ),
     "_compute_loss": (("model", "inputs", "return_outputs"), "ours are added to the parent's loss"),
+    "_get_dataloader": (("dataset",), "batches are laid out in the data loader's worker"),
     "_move_model_to_device": (("model", "device"), "a rehearsed model may have no weights to move"),
     "_precompute_ref_logps": (
         ("dataset", "name", "batch_size"),
@@ -46,9 +47,6 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     "create_model_card": (("model_name", "dataset_name", "tags"), "the card names the base model of a local folder"),
     "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
     "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
-    "get_eval_dataloader": (("eval_dataset",), "batches are laid out in the data loader's worker"),
-    "get_test_dataloader": (("test_dataset",), "the same"),
-    "get_train_dataloader": ((), "the same"),
     "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
     "save_model": (("output_dir", "_internal_call"), "saves no pickle of the arguments"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),

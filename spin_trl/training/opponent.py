@@ -21,30 +21,6 @@ from ..models.digest import FROZEN_ADAPTER
 from ..models.forward.exactness import NOISE_PER_TOKEN
 
 
-@contextlib.contextmanager
-def recorded_logps(*models: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
-    """Take down the per-token log-probabilities that models return while the context lasts, in the order of the calls.
-
-    So an objective can use what the parent's loss computes, without a second forward and without a copy of its code: the
-    policy's log-probs come first, the opponent's (if it runs) second. Nothing stays on the models.
-
-    Args:
-        models: the policy, and the opponent if it is a model of its own.
-    """
-    records: list[torch.Tensor] = []
-
-    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if getattr(output, "log_probs", None) is not None:
-            records.append(output.log_probs)
-
-    handles = [model.register_forward_hook(note) for model in models if model is not None]
-    try:
-        yield records
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def check_starting_point(
     policy_logps: torch.Tensor, opponent_logps: torch.Tensor, num_tokens: torch.Tensor, dtype: torch.dtype
 ) -> None:
