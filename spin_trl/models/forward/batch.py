@@ -1,14 +1,14 @@
 """The only interception of a model's forward: what a batch runs over, and what it returned.
 
-`DPOTrainer` runs every prompt twice, fills up every row to the longest, and knows two responses. It stays as it is, and hands
-a model the batch that it always had. Here the model runs once over a row in which every token of the batch is there once
-(prefix sharing, arXiv 2410.20305), a third response among them where an objective takes one. The trainer finds its results
-where it looks for them, and the rest is noted for our objectives. Loss, metrics and gradients are the same up to
-floating-point noise; where they would not be, the forward runs over rows, and a warning says why, once.
+`DPOTrainer` runs every prompt twice, fills up every row to the longest, and knows two responses. It stays as it is. The
+model runs once over a row in which every token of the batch is there once (prefix sharing, arXiv 2410.20305), and a third
+response goes along where an objective takes one. The trainer finds its results where it looks for them, and log-probabilities
+are noted for our objectives. Loss, metrics and gradients are the same up to floating-point noise; where they would not be,
+the forward runs over rows, and a warning says why, once.
 
-There are two places to take hold of it. What a model runs over is decided in its own `forward`, below PEFT's, accelerate's
-and FSDP's, which take rows. What goes in and comes out is seen by hooks, above them: FSDP may round what a forward returns,
-and our objectives must see what the parent's losses see.
+There are two places to take hold of a forward. What a model runs over is decided in its own `forward`: those of PEFT,
+accelerate and FSDP around it take rows. What goes in and comes out is seen by hooks around all of them: FSDP rounds what a
+forward returns in mixed precision, and our objectives must see what the parent's losses see.
 """
 
 from __future__ import annotations
