@@ -48,7 +48,6 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
     "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
     "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
-    "save_model": (("output_dir", "_internal_call"), "saves no pickle of the arguments"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
 }
 """Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
@@ -60,6 +59,7 @@ CALLED: dict[str, tuple[tuple[str, ...], str]] = {
     "compute_loss_context_manager": ((), "that micro-batch is computed in the step's precision"),
     "is_world_process_zero": ((), "one process completes the card"),
     "remove_callback": (("callback",), "the loop prints, not Trainer"),
+    "save_model": (("output_dir", "_internal_call"), "a phase saves the model when it is trained"),
 }
 """Further methods of the parents that are called: the first parameters, and what for."""
 

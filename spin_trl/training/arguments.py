@@ -27,8 +27,8 @@ from ..data.columns import is_preference, is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, RecipeError
 
-Named = Mapping[str, Dataset | IterableDataset]
-"""Several datasets, by name."""
+EvalDatasets = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
+"""What to evaluate on: one dataset, or several by name."""
 
 
 def kind_of(value: Any) -> str:

@@ -48,9 +48,8 @@ class ObjectiveTrainer(DPOTrainer):
     data_collator: Any
     _signature_columns: list[str]  # type: ignore[assignment]  # Trainer's type is that of its first value, None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"), kwargs.get("eval_dataset"))
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.precompute_ref_logps &= not self._terms.reference_free
         weighted = zip(self.loss_types, self.loss_weights, strict=True)
         theirs = [(name, weight) for name, weight in weighted if name not in OURS]

@@ -2,7 +2,7 @@
 
 `DPOTrainer` runs every prompt twice, fills up every row to the longest, and knows two responses. It stays as it is. The
 model runs once over a row in which every token of the batch is there once (prefix sharing, arXiv 2410.20305), and a third
-response goes along where an objective takes one. The trainer finds its results where it looks for them, and log-probabilities
+response goes along where an objective takes one. The trainer finds its results where it looks for them, and log-probs
 are noted for our objectives. Loss, metrics and gradients are the same up to floating-point noise; where they would not be,
 the forward runs over rows, and a warning says why, once.
 
