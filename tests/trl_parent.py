@@ -113,6 +113,16 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
         "`initialised_plainly` has changed",
     ),
     (
+        DPOTrainer.__init__,
+        ("bfloat16", "requires_grad", "lora_magnitude_vector"),
+        "rounds adapters on quantised weights to bfloat16: `trainable_adapters` keeps them, `fit_adapters` puts them back",
+    ),
+    (
+        DPOTrainer.__init__,
+        ("create_model_from_path", "model_init_kwargs", "quantization_config"),
+        "loads a name as a whole model, so a folder with an adapter is loaded before it",
+    ),
+    (
         DPOTrainer.compute_ref_log_probs,
         ("use_adapter", FROZEN_ADAPTER, "fused_lm_head", "log_probs", "completion_mask"),
         "switches to the frozen copy, and scores through the forward that we wrap",
@@ -120,7 +130,8 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
     (
         DPOTrainer._compute_loss,
         ("loss_types", "loss_weights", "precompute_ref_logps", "ref_chosen_logps", "ref_rejected_logps"),
-        "looks at these in every step: `_without_opponent` sets them for one, and lists are shortened after the constructor",
+        "looks at these in every step: `_without_opponent` sets them for one; the constructor checks lists of losses, which "
+        "are shortened after it",
     ),
     (
         DPOTrainer._compute_loss,

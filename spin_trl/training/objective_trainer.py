@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
+from unittest import mock
 
 import torch
 from datasets import Dataset
@@ -116,16 +117,13 @@ class ObjectiveTrainer(DPOTrainer):
         with self._laying_out(dataset):
             return super()._get_dataloader(dataset, *args, **kwargs)
 
-    @contextlib.contextmanager
-    def _laying_out(self, dataset: Any) -> Iterator[None]:
-        """Let data loaders be made with a collator that also lays out."""
-        collator = self.data_collator
-        if self._forwards.shares and isinstance(dataset, Dataset):  # a stream's batches are cut up between processes
-            self.data_collator = functools.partial(laid_out, collator)
-        try:
-            yield
-        finally:
-            self.data_collator = collator
+    def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
+        """Let data loaders be made with a collator that also lays out. The parents take the trainer's when they make one."""
+        if not self._forwards.shares or not isinstance(
+            dataset, Dataset
+        ):  # a stream's batches are cut up between processes
+            return contextlib.nullcontext()
+        return mock.patch.object(self, "data_collator", functools.partial(laid_out, self.data_collator))
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
@@ -190,16 +188,11 @@ class ObjectiveTrainer(DPOTrainer):
         more = self._added(tensors, everything.get(OTHERS))
         return (result[0] + more, result[1]) if return_outputs else result + more
 
-    @contextlib.contextmanager
-    def _without_opponent(self, inputs: dict[str, Any]) -> Iterator[None]:
+    def _without_opponent(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[object]:
         """Let the parent compute its metrics against log-probabilities of 0, and run no reference."""
         zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
         inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
-        self.precompute_ref_logps = True
-        try:
-            yield
-        finally:
-            self.precompute_ref_logps = False
+        return mock.patch.object(self, "precompute_ref_logps", True)
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
         """What our objectives add to the loss of a micro-batch; their figures are logged."""

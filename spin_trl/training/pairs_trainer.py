@@ -5,6 +5,8 @@ Given pairs go through `DPOTrainer`'s own preparation. `SPINTrainer` stands on t
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -18,22 +20,24 @@ from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.bad_rows import BadRows
 from ..data.columns import as_preference, is_preference, is_sft
-from ..data.keys import rows_digest
+from ..data.keys import hash_of, rows_digest
 from ..data.prepare import prepare
 from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
 from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of
+from ..generation.answer import Asked, answer
+from ..generation.engine import Sampling
 from ..generation.source import GenerationSource, read_generations, read_proto
-from ..generation.store import Generations, GenerationStore
+from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..models.adapters import has_adapter
 from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of
 from ..models.vocabulary import check_tokens, embeddings_of
 from ..objectives.registry import proto_in_words
+from . import opponent
 from .collator import self_play_collator
 from .objective_trainer import ObjectiveTrainer
-from .own_generations import answer_in_training
 from .pairs import PairCounts, on_disk, pair
 from .unplayable import of_lengths
 
@@ -220,20 +224,46 @@ class PairsTrainer(ObjectiveTrainer):
             store.check({"dataset": rows_digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
-        """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter."""
+        """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter.
+
+        What an interrupted call has left is found by a name that is its own for every model and setting.
+        """
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise RecipeError(
                 "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
                 "`spin-trl generate` without them, and pass its folder as `generations`."
             )
-        return answer_in_training(
-            self.accelerator.unwrap_model(self.model),
-            rows,
-            name,
-            args=self._settings,
-            template=self.pair_template,
-            tokenizer=self._tokenizer,
-            accelerator=self.accelerator,
-            adapter_is_new=self._adapter_is_new,
-            as_opponent=self._opponent_is_ours,
-        )
+        model, args = self.accelerator.unwrap_model(self.model), self._settings
+        sampling, folder = Sampling.from_args(args), output_folder(args) / "generations"
+        # What version 0.1.0 left is found by its own name, too.
+        for definition in (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,):
+            asked = Asked.of(model, rows, self.pair_template, definition, is_new=self._adapter_is_new)
+            named = {f"{of}_digest": value for of, value in dataclasses.asdict(asked).items()}
+            store = GenerationStore(folder / f"{name}-{hash_of([named, dataclasses.asdict(sampling)])}")
+            if store.folder.exists():
+                break
+        with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
+            answer(
+                model.to(self.accelerator.device),
+                rows,
+                store,
+                sampling,
+                asked,
+                engine=args.engine,
+                eos_token_ids=self.pair_template.eos_ids,
+                pad_token_id=self._tokenizer.pad_token_id,
+                accelerator=self.accelerator,
+                iteration=0,
+                disable_progress=bool(args.disable_tqdm),
+                description=f"Generating ({name})",
+            )
+        return store
+
+
+def _has_store_of(folder: Path, name: str, definition: int) -> bool:
+    """Whether answers to a dataset are there whose model was named by a definition of digests."""
+    for manifest in folder.glob(f"{name}-*/{STORE_MANIFEST}"):
+        with contextlib.suppress(GenerationsError):
+            if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:
+                return True
+    return False

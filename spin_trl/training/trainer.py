@@ -46,7 +46,6 @@ from .arguments import (
     as_datasets,
     as_model,
     as_settings,
-    check_functions,
     check_kinds,
     human_responses,
     of_pairs,
@@ -124,10 +123,8 @@ class SPINTrainer(PairsTrainer):
             train_dataset, eval_dataset = rows, as_datasets(eval_dataset, "eval_dataset", streams=True)
         else:  # DPOTrainer checks the rest, with its own messages
             train_dataset, eval_dataset = without_format(train_dataset), of_pairs(eval_dataset)
-        check_kinds(
-            ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks, optimizers=optimizers
-        )
-        check_functions(data_collator=data_collator, compute_metrics=compute_metrics)
+        check_kinds(ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks)
+        check_kinds(optimizers=optimizers, data_collator=data_collator, compute_metrics=compute_metrics)
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 import trl.trainer.utils
@@ -97,16 +98,10 @@ def spread(output: FusedCausalLMOutput, scatter: Callable[[torch.Tensor], torch.
     return output
 
 
-@contextlib.contextmanager
-def _tile(columns: int) -> Iterator[None]:
+def _tile(columns: int) -> contextlib.AbstractContextManager[object]:
     """Let TRL's head compute so many columns of the vocabulary at once. It has no argument for that."""
     name = "_CHUNKED_LOGPROB_CHUNK_SIZE"
     before = getattr(trl.trainer.utils, name, None)
     if before is None:  # another version of TRL: slower, and the same numbers
-        yield
-        return
-    setattr(trl.trainer.utils, name, min(before, columns))
-    try:
-        yield
-    finally:
-        setattr(trl.trainer.utils, name, before)
+        return contextlib.nullcontext()
+    return mock.patch.object(trl.trainer.utils, name, min(before, columns))
