@@ -105,6 +105,10 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
+DEFINITION = 2
+"""Number of the definition by which new digests of datasets, templates and models are computed."""
+
+
 def short_digest(content: str | bytes, digits: int = 16) -> str:
     """The first hexadecimal digits of the SHA-256 of a content; a text is taken as UTF-8."""
     return parts_digest([content], digits)

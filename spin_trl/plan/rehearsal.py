@@ -154,7 +154,7 @@ class _Batch:
 
 
 def _log_probs(model: PlannedModel, batch: _Batch) -> tuple[torch.Tensor, int]:
-    """Log-probabilities of all responses' tokens, as [`forward.passes`] has them, and the bytes of the head's tile."""
+    """Log-probabilities of all responses' tokens, as [`forward.head`] has them, and the bytes of the head's tile."""
     inputs: dict[str, Any] = dict(batch.rows)
     if batch.layout is not None:
         inputs = attention_inputs(batch.layout)

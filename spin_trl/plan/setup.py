@@ -18,8 +18,8 @@ from ..counts import counted
 from ..errors import PlanError
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
 from ..objectives.terms import ObjectiveTerms
+from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
-from ..training.trainer import OPPONENT_BATCH_FACTOR
 from .model import ModelSettings
 
 SHARDINGS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")

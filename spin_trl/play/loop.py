@@ -44,7 +44,7 @@ from ..run.journal import MADE, Step
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START
-from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
+from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from ..training.supervised import save_model
 from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far, watched
@@ -126,8 +126,7 @@ class SelfPlay:
         recipe: str | os.PathLike[str] | None = None,
     ) -> None:
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
-        check_kinds(settings=settings, sources=sources, quantization_config=quantization_config)
-        check_functions(launch=launch)
+        check_kinds(settings=settings, sources=sources, quantization_config=quantization_config, launch=launch)
         whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
             credentials.refuse_credentials(config)
@@ -370,7 +369,7 @@ def _scorer(scorer: Any) -> Scorer | None:
                 f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function."
             )
         return scorer_of(scorer)
-    check_functions(scorer=scorer)
+    check_kinds(scorer=scorer)
     found: Scorer | None = scorer
     return found
 

@@ -43,8 +43,10 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
         args: its settings.
         model: what is trained, where it is at hand: some optimisers are made from its layers.
     """
+    unknown: list[str] = []
+    noted(unknown, lambda: check_engine(args.engine))
     return [
-        *_unknown_engine(args),
+        *unknown,
         *_noise(args),
         *_ranges(args),
         *_offloading(args),
@@ -180,12 +182,6 @@ def _is_installed(tracker: str) -> bool:
         return True
 
 
-def _unknown_engine(args: SPINConfig) -> list[str]:
-    reasons: list[str] = []
-    noted(reasons, lambda: check_engine(args.engine))
-    return reasons
-
-
 def _noise(args: SPINConfig) -> list[str]:
     reasons = []
     if args.neftune_noise_alpha:
@@ -310,8 +306,8 @@ def _scheduler(args: SPINConfig) -> list[str]:
             scheduler_specific_kwargs=as_mapping("lr_scheduler_kwargs", options) or {},
         )
     except Exception as error:
-        said = f" with `lr_scheduler_kwargs` {options!r}" if options else ""
-        return [f"`lr_scheduler_type` is {name!r}, which can't be used{said}: {_error_in_words(error)}"]
+        given = f" with `lr_scheduler_kwargs` {options!r}" if options else ""
+        return [f"`lr_scheduler_type` is {name!r}, which can't be used{given}: {_error_in_words(error)}"]
     return []
 
 
@@ -365,14 +361,13 @@ def _unknown_metric(play: SelfPlayConfig) -> list[str]:
 
 
 def _per_iteration(play: SelfPlayConfig) -> list[str]:
-    reasons = []
-    for iteration in range(play.num_iterations):
-        for name, value in iteration_settings(play, iteration).items():
-            is_open = name in ("num_train_epochs", "beta")
-            if not math.isfinite(value) or value < 0 or (is_open and value == 0):
-                least = "above 0" if is_open else "at least 0"
-                reasons.append(f"`{name}` is {value:g} in iteration {iteration}; it must be {least}.")
-    return reasons
+    is_open = {"num_train_epochs", "beta"}
+    return [
+        f"`{name}` is {value:g} in iteration {iteration}; it must be {'above' if name in is_open else 'at least'} 0."
+        for iteration in range(play.num_iterations)
+        for name, value in iteration_settings(play, iteration).items()
+        if not math.isfinite(value) or value < 0 or (name in is_open and value == 0)
+    ]
 
 
 def _error_in_words(error: Exception) -> str:

@@ -224,11 +224,11 @@ CHECKED = [2, 2, 1]
 
 
 def forwards(model: Any) -> list[int]:
-    """Rows of every forward, but those of generation, that the model's layers see from now on."""
+    """Rows of every forward of training, those of generation aside, that the model's layers see from now on."""
     rows: list[int] = []
 
     def note(module: Any, inputs: Any, kwargs: dict[str, Any]) -> None:
-        if not kwargs.get("use_cache"):
+        if kwargs.get("use_cache") is False:
             rows.append(len(kwargs["input_ids"]))
 
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
