@@ -38,8 +38,7 @@ from spin_trl.generation.engine import Sampling
 from spin_trl.generation.engines.transformers import TransformersEngine
 from spin_trl.models.policy import load_policy
 from spin_trl.plan.memory import MemoryPlan
-from spin_trl.plan.setup import read_setup
-from spin_trl.plan.sharding import Sharding
+from spin_trl.plan.setup import Setup, Sharding
 from spin_trl.plan.tokens import Lengths
 from spin_trl.run.recipe import read_recipe
 from spin_trl.training.scratch import build_tokenizer
@@ -169,7 +168,7 @@ class Bench:
     def plan(self) -> MemoryPlan:
         """What is foreseen, from the configuration and the lengths alone."""
         recipe, case = self.recipe(), self.case
-        setup = read_setup(recipe, Sharding(), on_gpu=False)
+        setup = Setup(recipe, Sharding(), on_gpu=False)
         # Real and generated responses differ in length; the plan is told both.
         lengths = _AsMade([(case.prompt, case.real)], self.pairs, 0, Sampling.from_args(recipe.args), "made up")
         return MemoryPlan(setup, lengths)

@@ -48,7 +48,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from spin_trl import SPINConfig, SPINTrainer, StartConfig
 from spin_trl.models.forward import head
-from spin_trl.training.collator import LAYOUT
+from spin_trl.models.forward.batch import LAYOUT
 from spin_trl.training.scratch import build_tokenizer
 
 SIZES: dict[str, dict[str, Any]] = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,44 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         raise
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; what a link points to stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Give a folder beside `folder` to fill, and put it into `folder`'s place when it is complete.
+
+    If filling it fails, nothing is left behind. Of a link that stands in its place, what it points to stays.
+
+    Args:
+        folder: where others look for it.
+        is_main: whether this process moves folders; of several that fill it together, one does.
+        wait: returns when all of them have come as far.
+
+    Raises:
+        OSError: the disk is full, or the folder can't be written.
+    """
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    if is_main:
+        shutil.rmtree(unfinished, ignore_errors=True)  # what an interrupt has left there
+    wait()
+    try:
+        yield unfinished
+        if is_main:
+            remove(folder)
+            unfinished.rename(folder)
+    except BaseException:
+        if is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    wait()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
     write_atomically(
@@ -68,17 +109,35 @@ DEFINITION = 2
 """Number of the definition by which new digests of datasets, templates and models are computed."""
 
 
-def numbered(definition: int, hexdigest: str) -> str:
+def short_digest(content: str | bytes, digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of a content; a text is taken as UTF-8."""
+    return parts_digest([content], digits)
+
+
+def parts_digest(parts: Iterable[str | bytes], digits: int = 16) -> str:
+    """The same of a content that comes in parts, which never are in memory together."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(part.encode() if isinstance(part, str) else part)
+    return hasher.hexdigest()[:digits]
+
+
+def json_digest(value: Any, digits: int = 16) -> str:
+    """The same of a value as JSON, whatever the order of its keys. What JSON can't hold is taken as text."""
+    return short_digest(json.dumps(value, sort_keys=True, default=str), digits)
+
+
+def numbered(definition: int, digest: str) -> str:
     """A digest that says by which definition it was computed.
 
     Args:
         definition: its number. Digests of definition 1 (version 0.1.0) carry none.
-        hexdigest: at least 16 hexadecimal digits, of which 16 are kept.
+        digest: at least 16 hexadecimal digits, of which 16 are kept.
 
     Returns:
         `89abcdef01234567` by definition 1, and `0289abcdef01234567`, two digits longer, by definition 2.
     """
-    return hexdigest[:16] if definition == 1 else f"{definition:02d}{hexdigest[:16]}"
+    return digest[:16] if definition == 1 else f"{definition:02d}{digest[:16]}"
 
 
 def definition_of(digest: str | None) -> int:

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from spin_trl.files import DEFINITION, definition_of, numbered, read_json, write_atomically, write_json
+from messages import refused
+from spin_trl.files import (
+    DEFINITION,
+    definition_of,
+    json_digest,
+    numbered,
+    parts_digest,
+    read_json,
+    short_digest,
+    whole_folder,
+    write_atomically,
+    write_json,
+)
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -87,3 +99,63 @@ def test_a_digest_says_by_which_definition_it_was_computed() -> None:
         12,
         DEFINITION,
     ]
+
+
+def test_a_folder_takes_its_place_when_it_is_complete(tmp_path: Path) -> None:
+    """What stood there before is gone, and so is what an interrupt had left beside it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    (tmp_path / ".model.tmp").mkdir()
+    (tmp_path / ".model.tmp" / "half").touch()
+    with whole_folder(tmp_path / "model") as unfinished:
+        assert not unfinished.exists()
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+        assert [path.name for path in (tmp_path / "model").iterdir()] == ["old"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_could_not_be_filled_leaves_the_old_one_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    with refused(OSError, "full"), whole_folder(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "half").touch()
+        raise OSError("full")
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["model", "model/old"]
+
+
+def test_of_a_link_in_its_place_what_it_points_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs").touch()
+    (tmp_path / "model").symlink_to("elsewhere")
+    with whole_folder(tmp_path / "model") as unfinished:
+        unfinished.mkdir()
+    assert (tmp_path / "elsewhere" / "theirs").exists()
+    assert (tmp_path / "model").is_dir()
+    assert not (tmp_path / "model").is_symlink()
+
+
+def test_of_several_processes_one_moves_the_folder_and_all_wait(tmp_path: Path) -> None:
+    waited: list[bool] = []
+    with whole_folder(tmp_path / "model", is_main=False, wait=lambda: waited.append(True)) as unfinished:
+        unfinished.mkdir()
+        assert len(waited) == 1
+    assert len(waited) == 2
+    assert unfinished.exists()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_short_digest_is_the_beginning_of_the_sha_256() -> None:
+    """FIPS 180-2 gives that of `abc`."""
+    assert short_digest("abc") == short_digest(b"abc") == "ba7816bf8f01cfea"
+    assert short_digest("abc", 8) == "ba7816bf"
+
+
+def test_a_digest_is_that_of_sha256sum() -> None:
+    """Worked out with `sha256sum` of `boat`, and of `{"a": 1}`; parts are one content."""
+    digest = "25cdb46d8d2115a24eb15c3c58f34f3330cfca4fec249ff70b7cad2bb560a0dd"
+    assert short_digest("boat") == short_digest(b"boat") == parts_digest(["bo", b"at"]) == digest[:16]
+    assert short_digest("boat", 64) == digest
+    assert json_digest({"a": 1}, 20) == "f9d86028c6e0d64e2251"

@@ -26,6 +26,7 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
         "a drop-in takes the same arguments, in the same order",
     ),
     "_compute_loss": (("model", "inputs", "return_outputs"), "ours are added to the parent's loss"),
+    "_get_dataloader": (("dataset",), "batches are laid out in the data loader's worker"),
     "_move_model_to_device": (("model", "device"), "a rehearsed model may have no weights to move"),
     "_precompute_ref_logps": (
         ("dataset", "name", "batch_size"),
@@ -46,11 +47,7 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     "create_model_card": (("model_name", "dataset_name", "tags"), "the card names the base model of a local folder"),
     "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
     "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
-    "get_eval_dataloader": (("eval_dataset",), "batches are laid out in the data loader's worker"),
-    "get_test_dataloader": (("test_dataset",), "the same"),
-    "get_train_dataloader": ((), "the same"),
     "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
-    "save_model": (("output_dir", "_internal_call"), "saves no pickle of the arguments"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
 }
 """Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
@@ -62,6 +59,7 @@ CALLED: dict[str, tuple[tuple[str, ...], str]] = {
     "compute_loss_context_manager": ((), "that micro-batch is computed in the step's precision"),
     "is_world_process_zero": ((), "one process completes the card"),
     "remove_callback": (("callback",), "the loop prints, not Trainer"),
+    "save_model": (("output_dir", "_internal_call"), "a phase saves the model when it is trained"),
 }
 """Further methods of the parents that are called: the first parameters, and what for."""
 
@@ -115,6 +113,16 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
         "`initialised_plainly` has changed",
     ),
     (
+        DPOTrainer.__init__,
+        ("bfloat16", "requires_grad", "lora_magnitude_vector"),
+        "rounds adapters on quantised weights to bfloat16: `trainable_adapters` keeps them, `fit_adapters` puts them back",
+    ),
+    (
+        DPOTrainer.__init__,
+        ("create_model_from_path", "model_init_kwargs", "quantization_config"),
+        "loads a name as a whole model, so a folder with an adapter is loaded before it",
+    ),
+    (
         DPOTrainer.compute_ref_log_probs,
         ("use_adapter", FROZEN_ADAPTER, "fused_lm_head", "log_probs", "completion_mask"),
         "switches to the frozen copy, and scores through the forward that we wrap",
@@ -122,7 +130,8 @@ TRICKS: list[tuple[Callable[..., object], tuple[str, ...], str]] = [
     (
         DPOTrainer._compute_loss,
         ("loss_types", "loss_weights", "precompute_ref_logps", "ref_chosen_logps", "ref_rejected_logps"),
-        "looks at these in every step: `_without_opponent` sets them for one, and lists are shortened after the constructor",
+        "looks at these in every step: `_without_opponent` sets them for one; the constructor checks lists of losses, which "
+        "are shortened after it",
     ),
     (
         DPOTrainer._compute_loss,

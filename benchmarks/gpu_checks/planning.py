@@ -11,13 +11,11 @@ import yaml
 import training
 from spin_trl.generation.engine import Sampling
 from spin_trl.plan import devices
-from spin_trl.plan.devices import Device
-from spin_trl.plan.hours import plan_hours
+from spin_trl.plan.costs import Hours
+from spin_trl.plan.devices import Device, speed_of
 from spin_trl.plan.memory import MemoryPlan
 from spin_trl.plan.planning import Wishes, make_plan, planned_recipe
-from spin_trl.plan.setup import read_setup
-from spin_trl.plan.sharding import Sharding
-from spin_trl.plan.speed import speed_of
+from spin_trl.plan.setup import Setup, Sharding
 from spin_trl.plan.tokens import Lengths
 
 from . import recipes, training_steps
@@ -57,7 +55,7 @@ def _training(session: Session, case: training_steps.Case, device: Device | None
     pairs = training.pairs_of(case.data, chosen, shape["vocab_size"])
     rows = [(len(prompt), len(real)) for prompt, real, _ in pairs]
     lengths = Lengths(rows, len(rows), 0, Sampling.from_args(recipe.args), "made up")
-    setup = read_setup(recipe, Sharding(), on_gpu=True)
+    setup = Setup(recipe, Sharding(), on_gpu=True)
     memory = MemoryPlan(setup, lengths)
     planned = max(phase.total - _outside(phase.parts) for phase in memory.phases(only=("train", "opponent's pass")))
     measured = session.reported("training").get(f"{name}: ours: peak")
@@ -66,7 +64,7 @@ def _training(session: Session, case: training_steps.Case, device: Device | None
     if device is None or step is None or session.tiny:
         return
     speed = speed_of(device, setup, memory.replica)
-    iteration = plan_hours(setup, lengths, memory, speed)[1]
+    iteration = Hours(memory).work(speed)[1]
     assumed, took = iteration.seconds["train"] / iteration.steps, step / 1000
     session.figure(f"{name}: a step, planned over measured", assumed / took)
     share = speed.flops / (device.tflops * 1e12)

@@ -54,7 +54,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
         if (value := getattr(options, name)) is not None:
             setattr(run.args if hasattr(run.args, name) else run.play, name, value)
     hub = Hub(on_pause=lambda text: print(printable(text), file=sys.stderr))
-    hub.check_token()
+    hub.check_access()
     pushed: list[str] = []
 
     def say(text: str) -> None:

@@ -47,8 +47,7 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def _show(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..plan import devices, show
-    from ..plan.advice import advise
-    from ..plan.planning import Wishes, make_plan, uses_cpu
+    from ..plan.planning import Wishes, advise, make_plan, uses_cpu
     from ..report import terminal
 
     on_cpu = options.gpu is None and uses_cpu(options.recipe, overrides)

@@ -36,9 +36,6 @@ def as_conversations(dataset: Dataset) -> Dataset:
         # As JSON already, which `datasets` leaves as it is. What it writes itself has ten digits of a number.
         return messages | {name: ExactJson().encode_example(messages[name]) for name in mixed}
 
-    features = None
-    if mixed:
-        message = [{"role": "user", "content": ""}]
-        of_text = Dataset.from_dict({name: [message] for name in text}).features if text else {}
-        features = Features({**dataset.features, **of_text})
+    of_text = Dataset.from_dict({name: [[{"role": "user", "content": ""}]] for name in text}).features
+    features = Features({**dataset.features, **of_text})
     return apart(dataset).map(as_messages, features=features, desc="Writing text as conversations")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from ..counts import agreeing, counted
 
-REFUSE_BAD_ROWS, SKIP = "refuse", "skip"
-BAD_ROWS = (REFUSE_BAD_ROWS, SKIP)
+REFUSE_BAD_ROWS, SKIP = BAD_ROWS = ("refuse", "skip")
 
 MOST = 0.1
 """Share of the rows that `bad_rows: skip` may leave out, unless another is set."""
@@ -18,17 +17,8 @@ SHOWN_ROWS = 5
 """Rows that a message shows, of all that can't be used."""
 
 
-@dataclass(frozen=True)
-class BadRow:
-    """A row that can't be used.
-
-    Attributes:
-        number: of the row, from 0.
-        problem: what is wrong with it.
-    """
-
-    number: int
-    problem: str
+BadRow = tuple[int, str]
+"""A row that can't be used: its number, from 0, and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +50,23 @@ def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRow
         policy: that does not allow as many.
     """
     if policy.action == SKIP:
-        limit = policy.limit(total)
         return (
-            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {limit} at most "
-            f"(`bad_rows_max`: {policy.most:g}):{_list(bad)}\nCorrect "
-            f"{agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
+            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {policy.limit(total)} "
+            f"at most (`bad_rows_max`: {policy.most:g}):{_list(bad)}\n"
+            f"Correct {agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
         )
     if len(bad) == 1:
-        which = "dataset" if name == "train" else f"{name} dataset"
-        return (
-            f"Row {bad[0].number} of the {which}: {bad[0].problem}\nCorrect it, or leave it out with `bad_rows: skip`."
-        )
-    return (
-        f"{_share(bad, total)} of the {name} dataset can't be used (numbered from 0):{_list(bad)}\n"
-        "Correct them, or leave them out with `bad_rows: skip`."
-    )
+        [(number, problem)], which = bad, "dataset" if name == "train" else f"{name} dataset"
+        return f"Row {number} of the {which}: {problem}\nCorrect it, or skip it with `bad_rows: skip`."
+    which = f"{_share(bad, total)} of the {name} dataset can't be used (numbered from 0):{_list(bad)}"
+    return f"{which}\nCorrect them, or leave them out with `bad_rows: skip`."
 
 
 def left_out(bad: Sequence[BadRow], total: int, name: str) -> str:
     """What a user is told whose rows are left out."""
     return (
         f"{_share(bad, total)} of the {name} dataset {agreeing(len(bad), 'is', 'are')} left out (`bad_rows: skip`), because "
-        f"{agreeing(len(bad), 'it', 'they')} can't be used "
-        f"(numbered from 0):{_list(bad)}"
+        f"{agreeing(len(bad), 'it', 'they')} can't be used (numbered from 0):{_list(bad)}"
     )
 
 
@@ -91,5 +75,5 @@ def _share(bad: Sequence[BadRow], total: int) -> str:
 
 
 def _list(bad: Sequence[BadRow]) -> str:
-    lines = [f"\n  row {row.number}: {row.problem}" for row in bad[:SHOWN_ROWS]]
+    lines = [f"\n  row {number}: {problem}" for number, problem in bad[:SHOWN_ROWS]]
     return "".join(lines) + (f"\n  and {len(bad) - SHOWN_ROWS} more" if len(bad) > SHOWN_ROWS else "")

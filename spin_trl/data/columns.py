@@ -16,6 +16,9 @@ else has to be known to write the prompt down again stands beside them ([`conver
 SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
 """Columns that decide a row's key, whether or not they are read. Version 0.1.0 read no others."""
 
+_FORMS_OF_SFT = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
+"""Columns that hold prompts and responses."""
+
 PROMPT_INPUT = "prompt_input"
 """Text that goes behind the prompt: what Alpaca's `input` is called where `instruction` was mapped to `prompt`."""
 
@@ -24,11 +27,8 @@ UNREADABLE = "unreadable_line"
 
 ALPACA_COLUMNS = ("instruction", "input", "output")
 
-MEDIA = {
-    **dict.fromkeys(("image", "images"), "images"),
-    **dict.fromkeys(("video", "videos"), "videos"),
-    **dict.fromkeys(("audio", "audios"), "sound"),
-}
+_MEDIA = {"images": "images", "videos": "videos", "audios": "sound"}
+MEDIA = _MEDIA | {name.removesuffix("s"): what for name, what in _MEDIA.items()}
 """Columns that hold what a text model does not see, and what that is."""
 
 
@@ -41,14 +41,13 @@ def is_preference(dataset: Dataset | IterableDataset) -> bool:
 def is_sft(dataset: Dataset | IterableDataset) -> bool:
     """Whether the rows are prompts with a human response, or prepared from such rows."""
     columns = set(column_names(dataset))
-    known = (
-        {"messages"},
-        {"conversations"},
-        {"prompt", "completion"},
-        {"instruction", "output"},
-        set(PREPARED_COLUMNS),
-    )
-    return not is_preference(dataset) and not is_unpaired(dataset) and any(names <= columns for names in known)
+    is_known = is_prepared(dataset) or any(columns.issuperset(names) for names in _FORMS_OF_SFT)
+    return is_known and not is_preference(dataset) and not is_unpaired(dataset)
+
+
+def is_prepared(dataset: Dataset | IterableDataset) -> bool:
+    """Whether the rows are tokens already ([`prepare.prepare`]), which nothing prepares again."""
+    return set(PREPARED_COLUMNS) <= set(column_names(dataset))
 
 
 def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
@@ -59,9 +58,8 @@ def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
     label = (dataset.features or {}).get("label")
     if label is None or "completion" not in column_names(dataset):
         return False
-    if getattr(label, "dtype", None) == "bool":
-        return True
-    return isinstance(dataset, Dataset) and says_true_or_false(dataset, "label")
+    is_stated = getattr(label, "dtype", None) == "bool"
+    return is_stated or (isinstance(dataset, Dataset) and says_true_or_false(dataset, "label"))
 
 
 def is_text(dataset: Dataset | IterableDataset) -> bool:
@@ -121,10 +119,8 @@ def refuse_media(dataset: Dataset) -> None:
         row = first_filled(dataset, column) if column in MEDIA else None
         if row is not None:
             pairs = ", or pass pairs (`images`, `prompt`, `chosen`, `rejected`)" if MEDIA[column] == "images" else ""
-            raise DataError(
-                f"Self-play on {MEDIA[column]} is not supported: the column `{column}` holds some, first in row {row} of "
-                f"the dataset. Leave such rows out{pairs}."
-            )
+            where = f"the column `{column}` holds some, first in row {row} of the dataset"
+            raise DataError(f"Self-play on {MEDIA[column]} is not supported: {where}. Leave such rows out{pairs}.")
 
 
 def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:

@@ -33,21 +33,11 @@ def resolve_function(name: str) -> Callable[..., Any]:
         with current_folder_last():
             module = importlib.import_module(module_name)
             function = functools.reduce(getattr, path.split("."), module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _broken(name, error) from error
-        raise DataError(
-            f"{name!r} names no function that can be imported: {error}. Modules are looked for among what is installed, and "
-            f"in {Path.cwd()}."
-        ) from error
-    except AttributeError as error:
-        if module_name not in sys.modules:  # raised by the module's own code
-            raise _broken(name, error) from error
-        raise DataError(
-            f"{name!r} names no function that can be imported: {error}.{_shadowed(module_name, sys.modules[module_name])}"
-        ) from error
     except (Exception, SystemExit) as error:  # a script that parses arguments, or whatever the user's code does
-        raise _broken(name, error) from error
+        hint = _hint_on_missing(module_name, error)
+        if hint is None:
+            raise _broken(name, error) from error
+        raise DataError(f"{name!r} names no function that can be imported: {error}.{hint}") from error
     if not callable(function):
         raise DataError(f"{name!r} is not a function, but {type(function).__name__}.")
     folder = Path.cwd()
@@ -84,10 +74,8 @@ def current_folder_last(other: Path | None = None) -> Iterator[None]:
         yield
     finally:
         sys.dont_write_bytecode = writes_nothing
-        for index in range(len(sys.path) - 1, -1, -1):  # the imported module may have changed the path, too
-            if sys.path[index] == folder:
-                del sys.path[index]
-                break
+        if folder in sys.path:  # the imported module may have changed the path, too
+            del sys.path[-1 - sys.path[::-1].index(folder)]
 
 
 def place_of(error: BaseException) -> str:
@@ -101,32 +89,33 @@ def place_of(error: BaseException) -> str:
 
 def _is_theirs(filename: str) -> bool:
     installed = [
-        Path(__file__).parents[1],
-        *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")),
+        str(Path(__file__).parents[1]),
+        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
     ]
     return not any(Path(filename).is_relative_to(folder) for folder in installed)
 
 
+def _hint_on_missing(module_name: str, error: BaseException) -> str | None:
+    """What to say where there is no such module or function; None: something else has failed, in the module's own code."""
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+        return f" Modules are looked for among what is installed, and in {Path.cwd()}."
+    if isinstance(error, AttributeError) and module_name in sys.modules:
+        return _shadowed(module_name, sys.modules[module_name])
+    return None
+
+
 def _broken(name: str, error: BaseException) -> DataError:
     """What to say of a module that can't be imported, whatever it has raised."""
+    reason = f"{type(error).__name__}: {error}"
     if isinstance(error, SystemExit):
-        reason = (
-            f"it ends the process (SystemExit: {error.code}). What a script does belongs under `if __name__ == ...`"
-        )
-    else:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"it ends the process ({reason}). What a script does belongs under `if __name__ == ...`"
     return DataError(f"The module of {name!r} can't be imported: {reason}{place_of(error)}")
 
 
 def _as_module(module_name: str, path: str) -> str:
     """The name that a user meant who has written a file's path."""
     meant = Path(module_name.removesuffix(".py"))
-    if (
-        meant.parts
-        and path.isidentifier()
-        and not meant.is_absolute()
-        and all(part.isidentifier() for part in meant.parts)
-    ):
+    if meant.parts and all(part.isidentifier() for part in (*meant.parts, path)):  # the root of a path is none
         return f" A file is named as a module is: '{'.'.join(meant.parts)}:{path}'."
     return ""
 

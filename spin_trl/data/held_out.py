@@ -5,13 +5,13 @@ Prompts that differ in case and white space alone are one prompt to a model: the
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..counts import agreeing, counted
 from ..errors import DataError
+from ..files import json_digest
+from .template.markers import text_of
 
 if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
     from datasets import Dataset
@@ -21,6 +21,16 @@ GROUP = "prompt_group"
 
 DROP_TRAIN, DROP_HELD_OUT, REFUSE_OVERLAP = OVERLAP = "drop_train", "drop_held_out", "refuse"
 """What to do with prompts of a held-out dataset that are trained on, too."""
+
+_NOTHING_LEFT = {
+    DROP_TRAIN: (
+        "Every prompt of the training data is held out ({rows}), so nothing is left to train on. Name other held-out data, "
+        "leave `held_out_name` out (a share of the prompts is held out then), or set `held_out_overlap: drop_held_out`."
+    ),
+    DROP_HELD_OUT: (
+        "Every held-out prompt is trained on, too ({rows}). Name other held-out data, or set `held_out_overlap: drop_train`."
+    ),
+}
 
 
 def group_of(prompt: str | list[dict[str, Any]]) -> str:
@@ -32,21 +42,15 @@ def group_of(prompt: str | list[dict[str, Any]]) -> str:
     Args:
         prompt: text, or the messages before the response.
     """
+    content: Any = prompt
     if not isinstance(prompt, str):
-        messages = [{**message, "content": _text_of_content(message.get("content"))} for message in prompt]
-        alone = messages[0] if len(messages) == 1 else None
-        prompt = alone["content"] if alone is not None and alone.get("role") == "user" else messages
-    plain = json.dumps(_folded(prompt), sort_keys=True, default=str)
-    return hashlib.sha256(plain.encode()).hexdigest()[:20]
-
-
-def _text_of_content(content: Any) -> Any:
-    """Content as text, if it is text or parts of text."""
-    if isinstance(content, list) and all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
-    ):
-        return "".join(part["text"] for part in content)
-    return content
+        messages = [dict(message) for message in prompt]
+        for message in messages:
+            if isinstance(message.get("content"), list):
+                message["content"] = text_of(message["content"])
+        is_question = len(messages) == 1 and messages[0].get("role") == "user"
+        content = messages[0].get("content") if is_question else messages
+    return json_digest(_folded(content), 20)
 
 
 def _folded(value: Any) -> Any:
@@ -89,10 +93,8 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     if not held_out and count and len(prompts) > 1:
         smallest = min(in_order, key=lambda group: len(prompts[group]))
         held_out = {smallest} if len(prompts[smallest]) <= most else set()
-    sides: tuple[list[int], list[int]] = ([], [])
-    for index, group in enumerate(groups):
-        sides[group in held_out].append(index)
-    return rows.select(sides[0]), rows.select(sides[1])
+    train, out = ([i for i, group in enumerate(groups) if (group in held_out) is side] for side in (False, True))
+    return rows.select(train), rows.select(out)
 
 
 def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, Dataset, int]:
@@ -120,19 +122,9 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
             f"and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
             f"{agreeing(len(shared), 'it', 'them')}, or set `held_out_overlap: drop_train` or `drop_held_out`."
         )
-    if overlap == DROP_TRAIN:
-        kept = [index for index, group in enumerate(train_groups) if group not in shared]
-        if not kept:
-            raise DataError(
-                f"Every prompt of the training data is held out ({counted(len(rows), 'row')}), so nothing is left to train "
-                "on. Name other held-out data, leave `held_out_name` out (a share of the prompts is held out then), or set "
-                "`held_out_overlap: drop_held_out`."
-            )
-        return rows.select(kept), held_out, len(rows) - len(kept)
-    kept = [index for index, group in enumerate(held_out_groups) if group not in shared]
+    side, groups = (rows, train_groups) if overlap == DROP_TRAIN else (held_out, held_out_groups)
+    kept = [index for index, group in enumerate(groups) if group not in shared]
     if not kept:
-        raise DataError(
-            f"Every held-out prompt is in the training data, too ({counted(len(held_out), 'row')}), so none is left to "
-            "evaluate on. Name other held-out data, or set `held_out_overlap: drop_train`."
-        )
-    return rows, held_out.select(kept), len(held_out) - len(kept)
+        raise DataError(_NOTHING_LEFT[overlap].format(rows=counted(len(side), "row")))
+    left, dropped = side.select(kept), len(side) - len(kept)
+    return (left, held_out, dropped) if overlap == DROP_TRAIN else (rows, left, dropped)

@@ -46,13 +46,12 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_simple(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_boolean(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_floating(kind)
-        or pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-    )
+    kinds = pa.types
+    return _is_text(kind) or any(is_it(kind) for is_it in (kinds.is_boolean, kinds.is_integer, kinds.is_floating))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -60,9 +59,9 @@ def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     is_json = isinstance(column.type, pa.BaseExtensionType)
     column = _stored(column)
     kind = column.type
-    if is_json and (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    if is_json and _is_text(kind):
         filled = pc.invert(pc.is_in(column, value_set=pa.array(_NOTHING, kind)))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif _is_text(kind):
         filled = pc.greater(pc.binary_length(column), 0)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
         filled = pc.greater(pc.list_value_length(column), 0)

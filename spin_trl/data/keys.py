@@ -6,14 +6,11 @@ by the second, 16 hex digits alone by the first. A run is compared by the defini
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import Dataset
 
-from ..files import DEFINITION, numbered
+from ..files import DEFINITION, json_digest, numbered, parts_digest
 from .arrow import rows_of
 from .columns import SFT_COLUMNS, is_sft, read_columns
 
@@ -37,29 +34,19 @@ def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
         definition: of the digest. 1: version 0.1.0's columns; 2: also others that are read (`system`, `instruction`, ...).
     """
     columns = [column for column in SFT_COLUMNS if column in dataset.column_names]
-    more: list[str] = []
-    if definition > 1 and is_sft(dataset):
-        more = [column for column in read_columns(dataset) if column not in SFT_COLUMNS]
+    read = read_columns(dataset) if definition > 1 and is_sft(dataset) else []
+    more = [column for column in read if column not in SFT_COLUMNS]
     seen: dict[str, int] = {}
     keys: list[str] = []
-    digest = hashlib.sha256()
     for row in rows_of(dataset.select_columns([*columns, *more])):
         content = {name: value for name, value in row.items() if name in columns or value is not None}
-        key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:20]
+        key = json_digest(content, 20)
         count = seen[key] = seen.get(key, 0) + 1
         keys.append(key if count == 1 else f"{key}-{count}")
-        digest.update(keys[-1].encode())
-    return RowKeys(keys, numbered(definition, digest.hexdigest()))
+    return RowKeys(keys, numbered(definition, parts_digest(keys)))
 
 
 def rows_digest(rows: Dataset) -> str:
     """Hash of the keys of prepared rows, in order: equal for the same rows of the same data."""
-    hasher = hashlib.sha256()
-    for batch in rows.select_columns("key").iter(batch_size=1000):
-        hasher.update("\n".join(batch["key"]).encode())
-    return hasher.hexdigest()[:16]
-
-
-def hash_of(value: Any) -> str:
-    """Hash of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    batches = rows.select_columns("key").iter(batch_size=1000)
+    return parts_digest("\n".join(batch["key"]) for batch in batches)

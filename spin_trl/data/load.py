@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from .reading.lines import opened
 from .reading.local import DESCRIPTION, FORMATS, extension, is_local
 
 logger = logging.getLogger(__name__)
+
+Read = Callable[..., Dataset]
+"""Reads files of one format, which may hold one split of several: [`_read`] with what holds for all files."""
 
 
 def load_rows(
@@ -56,14 +59,13 @@ def load_rows(
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
     path = home_expanded(name)
+    read = partial(_read, column_mapping or {}, bad_as_rows)
     if os.path.isdir(path):
-        dataset = _load_folder(path, config, split, column_mapping, bad_as_rows=bad_as_rows)
+        dataset = _load_folder(path, config, split, read)
     elif os.path.isfile(path):
-        dataset = _load_file(path, split, column_mapping, bad_as_rows=bad_as_rows)
+        dataset = _load_file(path, split, read)
     elif "://" in name:
-        raise DataError(
-            f"{name} is an address, and isn't fetched. Name a Hub dataset, or a file or folder that is here."
-        )
+        raise DataError(f"{name} is an address, and isn't fetched. Name a Hub dataset, or a local file or folder.")
     elif is_local(name):
         what = "file" if extension(name) in FORMATS else "file or folder"
         hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
@@ -75,16 +77,15 @@ def load_rows(
     else:
         try:
             folder = fetched_files(name, config, revision)
-            if folder is None:
-                dataset = load_dataset(name, config, split=split, revision=revision)
+            if folder is not None:
+                dataset = _load_splits(folder, split, name, read)
             else:
-                dataset = _load_splits(folder, split, name, column_mapping, bad_as_rows=bad_as_rows)
+                dataset = load_dataset(name, config, split=split, revision=revision)
         except DataError:
             raise
         except Exception as error:  # the Hub has many ways to say no
             raise DataError(
-                f"The dataset {name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the "
-                f"Hub: {error}"
+                f"{name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the Hub: {error}"
             ) from error
     if dataset.format["type"] not in (None, "custom"):  # a `save_to_disk` folder keeps that of tensors, too
         dataset = dataset.with_format(None)
@@ -122,28 +123,23 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
             f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}. Correct `column_mapping`, "
             "or leave every name as it is with `column_mapping: {}`."
         )
-    taken = [name for name in column_mapping.values() if name in set(dataset.column_names) - set(column_mapping)]
-    if taken:
-        column = next(name for name, new in column_mapping.items() if new == taken[0])
-        raise DataError(
-            f"Column {column!r} can't be renamed to {taken[0]!r}: there is one already, among {dataset.column_names}. Map "
-            "that one to another name, too."
-        )
+    others = set(dataset.column_names) - set(column_mapping)
+    for column, name in column_mapping.items():
+        if name in others:
+            known = f"there is one already, among {dataset.column_names}"
+            raise DataError(f"Column {column!r} can't be renamed to {name!r}: {known}. Rename that one, too.")
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 
-def _load_file(path: Path, split: str, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool) -> Dataset:
+def _load_file(path: Path, split: str, read: Read) -> Dataset:
     """Any file is one split: it is taken whatever `split` says, but where a JSON file holds several lists."""
     form = FORMATS.get(extension(path))
     if form is None:
         raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
-    rows = _read(form, [path], split.partition("[")[0], column_mapping, bad_as_rows=bad_as_rows)
-    return part_of(rows, split, path)
+    return part_of(read(form, [path], split.partition("[")[0], None), split, path)
 
 
-def _load_folder(
-    path: Path, config: str | None, split: str, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool
-) -> Dataset:
+def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Dataset:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         try:
             loaded = load_from_disk(str(path))
@@ -155,45 +151,27 @@ def _load_folder(
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
         raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
-    return _load_splits(folder, split, path, column_mapping, bad_as_rows=bad_as_rows)
+    return _load_splits(folder, split, path, read)
 
 
-def _load_splits(
-    folder: Folder, split: str, path: str | Path, column_mapping: Mapping[str, str] | None, *, bad_as_rows: bool
-) -> Dataset:
-    separator = folder.options.get("sep") or folder.options.get("delimiter")
-    return choose_split(
-        {
-            name: partial(
-                _read,
-                folder.format,
-                files,
-                folder.options.get("field") or name,
-                column_mapping,
-                separator=separator,
-                bad_as_rows=bad_as_rows,
-            )
-            for name, files in folder.splits.items()
-        },
-        split,
-        path,
-    )
+def _load_splits(folder: Folder, split: str, path: str | Path, read: Read) -> Dataset:
+    options = folder.options
+    separator = options.get("sep") or options.get("delimiter")
+    readers = {
+        name: partial(read, folder.format, files, options.get("field") or name, separator)
+        for name, files in folder.splits.items()
+    }
+    return choose_split(readers, split, path)
 
 
 def _read(
-    form: str,
-    files: Sequence[Path],
-    split: str,
-    column_mapping: Mapping[str, str] | None,
-    *,
-    separator: str | None = None,
-    bad_as_rows: bool = False,
+    mapping: Mapping[str, str], bad_as_rows: bool, form: str, files: Sequence[Path], split: str, separator: str | None
 ) -> Dataset:
     """The rows of files of one format, one file after the other."""
     if form == "json":
-        return read_json_rows(files, split, column_mapping, bad_as_rows=bad_as_rows)
+        return read_json_rows(files, split, mapping, bad_as_rows=bad_as_rows)
     if form == "csv":
-        return read_csv(files, separator, column_mapping, bad_as_rows=bad_as_rows)
+        return read_csv(files, separator, mapping, bad_as_rows=bad_as_rows)
     for file in files:
         with opened(file):  # it is there, and not only a pointer to it
             pass
@@ -202,7 +180,7 @@ def _read(
     except (DatasetGenerationError, ValueError, OSError) as error:
         raise DataError(f"{files[0]} can't be read: {error.__cause__ or error}") from error
     except StopIteration:  # what `datasets` says to a file without content
-        raise DataError(f"{files[0]} has no rows.") from None
-    if len(dataset) == 0:
+        dataset = None
+    if not dataset:
         raise DataError(f"{files[0]} has no rows.")
     return dataset

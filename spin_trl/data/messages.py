@@ -10,46 +10,37 @@ from trl.trainer.utils import remove_none_values
 
 from ..errors import DataError
 from .nulls import Keys, without_foreign
-from .reading.json_text import MESSAGE_COLUMNS, advice_on, messages_of
+from .reading.json_text import MESSAGE_COLUMNS, advice_on, messages_of, value_in
 from .template.pair_template import Message
-
-ROLES = {
-    "system": "system",
-    "developer": "developer",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "ai": "assistant",
-    "bot": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "observation": "tool",
-    "function": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
-    "ipython": "ipython",
-}
-"""Roles that are known, OpenAI's and ShareGPT's, and what they are called here. Llama's templates call a tool `ipython`.
-Case does not matter ([`folded`])."""
 
 _CALLS = ("function_call", "tool_call")
 """Roles of turns whose text is a tool call, as JSON."""
 
+_NAMES_OF_ROLES = {
+    "system": ("system",),
+    "developer": ("developer",),
+    "user": ("user", "human", "prompter"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bing", "bard", "model", "ai", "bot", *_CALLS),
+    "tool": ("tool", "observation", "function", "function_response", "tool_response"),
+    "ipython": ("ipython",),
+}
+ROLES = {name: role for role, names in _NAMES_OF_ROLES.items() for name in names}
+"""Roles that are known, OpenAI's and ShareGPT's, and what they are called here. Llama's templates call a tool `ipython`.
+Case does not matter ([`folded`])."""
+
+SHAREGPT = (("from", "role"), ("value", "content"))
+"""Fields of ShareGPT's messages, and what they are called here."""
+
+_OLD_ROLES = {"human": "user", "gpt": "assistant"}
+"""All roles that version 0.1.0 had other names for."""
+
 _FLAGS = ("weight", "train")
 """Fields of a turn that say whether it is trained on."""
 
+_TEXT_PART = '{"type": "text", "text": ...}'
 _TEXT_PARTS = ("text", "input_text", "output_text")
-_OTHER_PARTS = (
-    *("image", "image_url", "input_image", "audio", "audio_url", "input_audio"),
-    *("video", "video_url", "file", "input_file", "refusal"),
-)
+_MEDIA_PARTS = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url")
+_OTHER_PARTS = (*_MEDIA_PARTS, "file", "input_file", "refusal")
 """Kinds of content parts: text, and what self-play can't read."""
 
 
@@ -68,7 +59,7 @@ def as_messages(value: Any, column: str, given: Keys) -> list[Message]:
             text nor parts that are text.
     """
     if not isinstance(value, list):
-        raise DataError(f"`{column}` is {described(value)}; expected a list of messages")
+        raise unexpected(f"`{column}` is", value, "a list of messages")
     return [_as_message(message, f"message {i} of `{column}`", given) for i, message in enumerate(value)]
 
 
@@ -113,13 +104,6 @@ def without_flag(message: Message) -> Message:
     return {name: value for name, value in message.items() if name not in _FLAGS}
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content: text, parts that are text, or nothing."""
-    if isinstance(content, list):
-        return "".join(part["text"] for part in content)
-    return content or ""
-
-
 def described(value: Any) -> str:
     """A value, and what kind it is of, for messages."""
     if value is None:
@@ -129,52 +113,59 @@ def described(value: Any) -> str:
     return f"{kinds.get(type(value), type(value).__name__)} ({shown})"
 
 
+def unexpected(what: str, value: Any, expected: str) -> DataError:
+    """The error for a value of another kind than the expected one. `what` it is ends with the verb."""
+    return DataError(f"{what} {described(value)}; expected {expected}")
+
+
+def as_hashed(messages: list[Any]) -> list[Message]:
+    """Messages as version 0.1.0 read them."""
+    found: list[Message] = []
+    for message in remove_none_values(messages):
+        for other, name in SHAREGPT:
+            if other in message:
+                message[name] = message.pop(other)
+        role = folded(message.get("role"))
+        found.append({**message, "role": _OLD_ROLES.get(role, role)})
+    return found
+
+
 def as_text(value: Any, column: str) -> str:
     """Text, where nothing else will do; null is no text.
 
     Raises:
         DataError: the value is something else.
     """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise DataError(f"`{column}` is {described(value)}; expected text")
-    return value
+    if value is not None and not isinstance(value, str):
+        raise unexpected(f"`{column}` is", value, "text")
+    return value or ""
 
 
 def _as_message(message: Any, where: str, given: Keys) -> Message:
     if not isinstance(message, Mapping):
-        advice = (
-            ', like {"role": "user", "content": ...}; who speaks is not guessed' if isinstance(message, str) else ""
-        )
-        raise DataError(f"{where} is {described(message)}; expected an object with a role and content{advice}")
-    found = {name: value for name, value in message.items() if value is not None}
-    for other, name in (("from", "role"), ("value", "content")):  # ShareGPT's names
+        like = ', like {"role": "user", "content": ...}; who speaks is not guessed' if isinstance(message, str) else ""
+        raise unexpected(f"{where} is", message, f"an object with a role and content{like}")
+    found = _without_nulls(message)
+    for other, name in SHAREGPT:
         if other in found:
-            found.setdefault(name, found[other])
-            del found[other]
+            found.setdefault(name, found.pop(other))
     role = found.get("role")
     if not isinstance(role, str):
         raise DataError(f"{where} has no role: {described(dict(message))}")
     if folded(role) not in ROLES:
-        raise DataError(
-            f"{where} has the role {role!r}, which is not known. Known are {', '.join(ROLES)}; rename it, or remove the row"
-        )
+        raise DataError(f"{where} has the unknown role {role!r}. Known are {', '.join(ROLES)}; rename it")
     where, role = f"{where} ({role})", folded(role)
     if ROLES[role] in ("tool", "ipython") and "content" in found:
         found["content"] = _result(found["content"])
-    found = {
-        # TRL takes a list or a mapping; its type variable takes no value that may be either.
-        name: remove_none_values(cast(list, value))
-        if isinstance(value, list | dict) and name != "tool_calls"
-        else value
-        for name, value in found.items()
-    }
-    if role in _CALLS:
-        found["tool_calls"] = _parsed_calls(found.pop("content", None), where)
-    if "function_call" in found:  # what OpenAI's `tool_calls` were before
-        found["tool_calls"] = [found.pop("function_call")]
+    for name, value in found.items():
+        if isinstance(value, list | dict) and name != "tool_calls":
+            # TRL takes a list or a mapping; its type variable takes no value that may be either.
+            found[name] = remove_none_values(cast(list, value))
     calls = found.pop("tool_calls", None)
+    if role in _CALLS:
+        calls = _parsed_calls(found.pop("content", None), where)
+    if "function_call" in found:  # what OpenAI's `tool_calls` were before
+        calls = [found.pop("function_call")]
     if calls:
         found["tool_calls"] = _tool_calls(calls, where, given)
     found["role"] = ROLES[role]
@@ -186,39 +177,37 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
     return found
 
 
+def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in value.items() if part is not None}
+
+
 def _result(content: Any) -> Any:
     """A tool's result: text or parts as they are, anything else as JSON, as chat templates write it."""
-    kinds = (*_TEXT_PARTS, *_OTHER_PARTS)
-    are_parts = isinstance(content, list) and all(
-        isinstance(part, Mapping) and {"type", "text"} & set(part) and part.get("type", "text") in kinds
-        for part in content
-    )
+    are_parts = isinstance(content, list) and all(map(_is_part, content))
     return content if are_parts or isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+
+
+def _is_part(value: Any) -> bool:
+    kinds = (*_TEXT_PARTS, *_OTHER_PARTS)
+    return isinstance(value, Mapping) and bool({"type", "text"} & set(value)) and value.get("type", "text") in kinds
 
 
 def _content_of(content: Any, where: str) -> str | list[dict[str, Any]]:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise DataError(
-            f"the content of {where} is {described(content)}; expected text, or a list of parts like "
-            '{"type": "text", "text": ...}'
-        )
+        raise unexpected(f"the content of {where} is", content, f"text, or a list of parts like {_TEXT_PART}")
     return [_part(part, where) for part in content]
 
 
 def _part(part: Any, where: str) -> dict[str, Any]:
     if not isinstance(part, Mapping):
-        raise DataError(
-            f'a part of the content of {where} is {described(part)}; expected {{"type": "text", "text": ...}}'
-        )
+        raise unexpected(f"a part of the content of {where} is", part, _TEXT_PART)
     kind = part.get("type", "text")
     if kind not in _TEXT_PARTS:
-        raise DataError(
-            f"{where} has a part of the type {kind!r}: self-play is on text alone, so only `text` can be read"
-        )
+        raise DataError(f"{where} has a part of type {kind!r}: self-play is on text alone, so only `text` is read")
     if not isinstance(part.get("text"), str):
-        raise DataError(f"a part of the content of {where} is {described(dict(part))}; expected text as its `text`")
+        raise unexpected(f"a part of the content of {where} is", dict(part), "text as its `text`")
     others = [name for name in part if name not in ("type", "text", "annotations", "cache_control")]
     if others:
         raise DataError(f"a part of the content of {where} has {', '.join(map(repr, others))} beside its text")
@@ -227,10 +216,7 @@ def _part(part: Any, where: str) -> dict[str, Any]:
 
 def _parsed_calls(content: Any, where: str) -> list[Any]:
     """The tool calls of a turn that consists of them, as JSON."""
-    try:
-        calls = json.loads(content) if isinstance(content, str) else content
-    except ValueError as error:
-        raise DataError(f"{where} is not valid JSON ({error}): {content[:60]!r}") from error
+    calls = value_in(content, f"{where} is", [])
     calls = calls if isinstance(calls, list) else [calls]
     if not calls:
         raise DataError(f"{where} has no tool call")
@@ -238,57 +224,42 @@ def _parsed_calls(content: Any, where: str) -> list[Any]:
 
 
 def _tool_calls(calls: Any, where: str, given: Keys) -> list[dict[str, Any]]:
-    if isinstance(calls, str):
-        try:
-            calls = json.loads(calls)
-        except ValueError as error:
-            raise DataError(f"the tool calls of {where} are not valid JSON ({error}): {calls[:60]!r}") from error
+    calls = value_in(calls, f"the tool calls of {where} are")
     if not isinstance(calls, list):
-        raise DataError(f"the tool calls of {where} are {described(calls)}; expected a list")
+        raise unexpected(f"the tool calls of {where} are", calls, "a list")
     return [_tool_call(call, f"tool call {i} of {where}", given) for i, call in enumerate(calls)]
 
 
 def _tool_call(call: Any, where: str, given: Keys) -> dict[str, Any]:
     """A call as `{"type": "function", "function": {"name": ..., "arguments": {...}}}`."""
-    found = {name: value for name, value in call.items() if value is not None} if isinstance(call, Mapping) else {}
+    found = _without_nulls(call) if isinstance(call, Mapping) else {}
     if "function" not in found:
-        found = {
-            **{name: value for name, value in found.items() if name not in ("name", "arguments", "parameters")},
-            "type": "function",
-            "function": {name: found[name] for name in ("name", "arguments", "parameters") if name in found},
-        }
+        inside = {name: found.pop(name) for name in ("name", "arguments", "parameters") if name in found}
+        found |= {"type": "function", "function": inside}
     function = found["function"]
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise DataError(
-            f'{where} is {described(call)}; expected a function like {{"name": ..., "arguments": {{...}}}}'
-        )
-    function = {name: value for name, value in function.items() if value is not None}
+        raise unexpected(f"{where} is", call, 'a function like {"name": ..., "arguments": {...}}')
+    function = _without_nulls(function)
     if "parameters" in function:  # Llama's word
         function.setdefault("arguments", function.pop("parameters"))
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments) if arguments.strip() else {}
-        except ValueError as error:
-            raise DataError(f"the arguments of {where} are not valid JSON ({error}): {arguments[:60]!r}") from error
+        arguments = value_in(arguments, f"the arguments of {where} are", {})
     elif isinstance(arguments, Mapping):
         arguments = without_foreign(arguments, function["name"], given)
     if not isinstance(arguments, Mapping):
-        raise DataError(f"the arguments of {where} are {described(arguments)}; expected an object")
+        raise unexpected(f"the arguments of {where} are", arguments, "an object")
     return {**found, "function": {**function, "arguments": dict(arguments)}}
 
 
 def _check_flags(message: Message, where: str) -> None:
     """Make a turn's `weight` and `train` booleans."""
-    values: set[bool] = set()
-    for name in _FLAGS:
-        if name not in message:
-            continue
-        value = message[name]
+    flags = {name: message[name] for name in _FLAGS if name in message}
+    for name, value in flags.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
-            raise DataError(f"`{name}` of {where} is {described(value)}; expected 0 or 1, or true or false")
+            raise unexpected(f"`{name}` of {where} is", value, "0 or 1, or true or false")
         message[name] = bool(value)
-        values.add(message[name])
+    values = set(map(bool, flags.values()))
     if len(values) > 1:
         raise DataError(f"`weight` and `train` of {where} contradict each other")
     if True in values and message["role"] != "assistant":

@@ -6,48 +6,54 @@ from collections.abc import Sequence
 
 from ..counts import counted
 
-SPACE = "outer space stripped"
-EARLIER_THINKING = "earlier thinking left out"
-TOOLS = "tools left out"
-NO_THINKING = "rendered without thinking"
-RECORDED_START = "generation starts as recorded answers do"
-NORMALISED = "normalised"
-UNKNOWN_IN_TEXT = "unknown token"
-CUT = "cut by max_length"
-EARLY_END = "ends early"
-MARKED = "marked turn left out"
-TEMPLATED_BEFORE = "templated before"
-UNANSWERED = "turns behind the last answer left out"
+_SENTENCES: dict[str, str] = {}
+
+
+def _note(name: str, sentence: str) -> str:
+    """A note by its name, and what a user is told about the responses that have it."""
+    _SENTENCES[name] = sentence
+    return name
+
+
+SPACE = _note("outer space stripped", "the chat template strips white space around their texts")
+EARLIER_THINKING = _note(
+    "earlier thinking left out", "the chat template leaves out the thinking of earlier answers, as at inference"
+)
+TOOLS = _note("tools left out", "the chat template shows no tools, so theirs are left out of the prompts")
+NO_THINKING = _note(
+    "rendered without thinking",
+    "the chat template opens a thinking block where a generation starts, and these have none, so they are rendered with "
+    "`enable_thinking: false`. Do the same at inference, and set `chat_template_kwargs: {{enable_thinking: false}}` to "
+    "say so",
+)
+RECORDED_START = _note(
+    "generation starts as recorded answers do",
+    "the chat template starts a generation in another way than it writes a recorded answer (with a thinking block that "
+    "these don't have, say), so their prompts end where recorded answers begin, for generation and training alike",
+)
+NORMALISED = _note("normalised", "the tokenizer changes their text (Unicode form, letter case or white space)")
+UNKNOWN_IN_TEXT = _note(
+    "unknown token",
+    "the tokenizer has no token for some of their characters, which become its unknown token or are lost",
+)
+CUT = _note("cut by max_length", "cut by `max_length` ({max_length}), so they lose their end and its EOS")
+EARLY_END = _note("ends early", "an EOS token inside their own text would end them early")
+MARKED = _note(
+    "marked turn left out",
+    "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
+    "it to `all`",
+)
+TEMPLATED_BEFORE = _note(
+    "templated before",
+    "their prompts hold what chat templates write before a user's text, such as `<|im_start|>user` or `[INST]`. If they "
+    "were templated before, they are so twice: give plain text (without `as_conversations`), or take that out",
+)
+UNANSWERED = _note(
+    "turns behind the last answer left out",
+    "their conversations go on behind them, with turns that nothing answers, which are left out",
+)
 FIELD = "unused field: "
 """Of messages. The field's name follows."""
-
-_SENTENCES = {
-    SPACE: "the chat template strips white space around their texts",
-    EARLIER_THINKING: "the chat template leaves out the thinking of earlier answers, as it does at inference",
-    TOOLS: "the chat template shows no tools, so theirs are left out of the prompts",
-    NO_THINKING: (
-        "the chat template opens a thinking block where a generation starts, and these have none, so they are rendered with "
-        "`enable_thinking: false`. Do the same at inference, and set `chat_template_kwargs: {{enable_thinking: false}}` to "
-        "say so"
-    ),
-    RECORDED_START: (
-        "the chat template starts a generation in another way than it writes a recorded answer (with a thinking block that "
-        "these don't have, say), so their prompts end where recorded answers begin, for generation and training alike"
-    ),
-    NORMALISED: "the tokenizer changes their text (Unicode form, letter case or white space)",
-    UNKNOWN_IN_TEXT: "the tokenizer has no token for some of their characters, which become its unknown token or are lost",
-    CUT: "cut by `max_length` ({max_length}), so they lose their end and its EOS",
-    EARLY_END: "an EOS token inside their own text would end them early",
-    MARKED: (
-        "their rows mark further turns that are not trained on, because `train_on_turn` takes one of a conversation; set "
-        "it to `all`"
-    ),
-    TEMPLATED_BEFORE: (
-        "their prompts hold what chat templates write before a user's text, such as `<|im_start|>user` or `[INST]`. If they "
-        "were templated before, they are so twice: give plain text (without `as_conversations`), or take that out"
-    ),
-    UNANSWERED: "their conversations go on behind them, with turns that nothing answers, which are left out",
-}
 
 _TRAINED = ("loss", "mask", "masked", "loss_mask", "training", "trainable", "trained", "train_on", "train_detail")
 _THOUGHTS = ("thought", "thoughts", "reasoning_text", "rationale", "cot", "think")

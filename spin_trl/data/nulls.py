@@ -8,7 +8,7 @@ JSON.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,9 @@ from typing import Any
 
 from datasets import Dataset
 
+from ..errors import DataError
 from .arrow import rows_of
+from .reading.json_text import value_in
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +33,7 @@ def given_arguments(dataset: Dataset) -> Keys:
 
     What stays in doubt is said: an argument that a function is given in some rows and is null in others.
     """
-    columns = [
-        name for name in _MESSAGE_COLUMNS if name in dataset.column_names and _has_struct(dataset.features[name])
-    ]
+    columns = [name for name in _MESSAGE_COLUMNS if _has_struct(dataset.features.get(name))]
     if not columns:
         return {}
     found: dict[str, set[str]] = defaultdict(set)
@@ -67,11 +67,9 @@ def _has_struct(feature: Any) -> bool:
     """Whether a column's messages have tool calls with arguments as a struct."""
     message = _element(feature)
     call = _element(message.get("tool_calls")) if isinstance(message, dict) else None
-    if not isinstance(call, dict):
-        return False
-    function = call.get("function")
-    arguments = function.get("arguments") if isinstance(function, dict) else call.get("arguments")
-    return isinstance(arguments, dict)
+    function = call.get("function") if isinstance(call, dict) else None
+    holder = function if isinstance(function, dict) else call
+    return isinstance(holder, dict) and isinstance(holder.get("arguments"), dict)
 
 
 def _element(feature: Any) -> Any:
@@ -84,11 +82,7 @@ def _calls(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for message in messages or []:
             for call in (message or {}).get("tool_calls") or []:
                 function = (call or {}).get("function") or call or {}
-                arguments = function.get("arguments")
-                if isinstance(arguments, str):
-                    try:
-                        arguments = json.loads(arguments)
-                    except ValueError:
-                        continue  # the row will say so
-                if isinstance(arguments, Mapping):
-                    yield str(function.get("name")), arguments
+                with contextlib.suppress(DataError):  # which the row will raise again
+                    arguments = value_in(function.get("arguments"), "")
+                    if isinstance(arguments, Mapping):
+                        yield str(function.get("name")), arguments

@@ -7,9 +7,8 @@ tokenises them. Everything streams through Arrow files, so memory does not grow 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,17 +18,20 @@ from trl.trainer.utils import remove_none_values
 
 from ..counts import agreeing, counted
 from ..errors import DataError, TemplateError
+from ..files import json_digest, short_digest
 from .arrow import remapped
-from .bad_rows import BadRow, BadRows, left_out, refusal_of_rows
-from .columns import PREPARED_COLUMNS, UNREADABLE, is_sft, read_columns, refuse_media
+from .bad_rows import BadRows, left_out, refusal_of_rows
+from .columns import PREPARED_COLUMNS, UNREADABLE, is_prepared, is_sft, read_columns, refuse_media
 from .conversations import COLUMN as CONVERSATION
 from .conversations import kept_of
 from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
-from .messages import described, text_of
+from .messages import unexpected
 from .notes import CUT, EARLY_END, FIELD, note_in_words, sentence_on_fields
 from .nulls import Keys, given_arguments
+from .reading.json_text import value_in
 from .reading.kept import apart
+from .template.markers import text_of
 from .template.pair_template import EarlyEndError, PairTemplate
 from .turns import tools_of, turns_of
 from .unused import naming, not_sft
@@ -100,7 +102,7 @@ def prepare_and_count(
     Raises:
         DataError: rows can't be used, with their numbers (0-based) and what is wrong with them; or no row is left.
     """
-    if set(PREPARED_COLUMNS) <= set(dataset.column_names):
+    if is_prepared(dataset):
         return Prepared(dataset)
     if not is_sft(dataset):
         raise DataError(not_sft(dataset))
@@ -110,19 +112,18 @@ def prepare_and_count(
     unused = naming(dataset, name)
     keys = keys or row_keys(dataset)
     read = read_columns(dataset)
-    given = given_arguments(dataset.select_columns(read))
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
+    encoder = _Encoder(template, turn, max_length, given_arguments(dataset.select_columns(read)), tools_are_structs)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
     identity = (keys.digest, template.digest(), max_length, turn, read, 8)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        prepared: dict[str, list[Any]] = {column: [] for column in _FEATURES}
-        for values, index in zip(zip(*batch.values(), strict=True), indices, strict=True):
-            row = dict(zip(batch, values, strict=True))
-            for encoded in _encoded(row, keys.keys[index], template, turn, max_length, given, tools_are_structs):
-                for column, value in (encoded | {_ROW: index}).items():
-                    prepared[column].append(value)
-        return prepared
+        found = [
+            encoded | {_ROW: index}
+            for index, *values in zip(indices, *batch.values(), strict=True)
+            for encoded in encoder.responses(dict(zip(batch, values, strict=True)), keys.keys[index])
+        ]
+        return {column: [one[column] for one in found] for column in _FEATURES}
 
     rows = remapped(apart(dataset).select_columns(read)).map(
         encode,
@@ -132,7 +133,7 @@ def prepare_and_count(
         num_proc=num_proc,
         remove_columns=read,
         features=_FEATURES,
-        new_fingerprint=hashlib.sha256(repr(identity).encode()).hexdigest()[:16],
+        new_fingerprint=short_digest(repr(identity)),
         desc="Preparing prompts and real responses",
     )
     prepared = _counted(rows, len(dataset), name, max_length, bad_rows or BadRows())
@@ -142,31 +143,58 @@ def prepare_and_count(
     return prepared
 
 
-def _encoded(
-    row: dict[str, Any],
-    key: str,
-    template: PairTemplate,
-    turn: str,
-    max_length: int | None,
-    given: Keys,
-    tools_are_structs: bool,
-) -> Iterator[dict[str, Any]]:
-    """A row's responses, each with what becomes of it; one that can't be used is a row without tokens, and the reason."""
-    nothing: dict[str, Any] = dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION, GROUP), "") | {
-        "prompt_ids": [],
-        "real_ids": [],
-    }
-    try:
-        for encoded in list(_encode_row(row, key, template, turn, given, tools_are_structs)):
-            is_too_long = max_length is not None and len(encoded["prompt_ids"]) >= max_length
-            if max_length is not None and len(encoded["prompt_ids"]) + len(encoded["real_ids"]) > max_length:
-                encoded[_NOTES].append(CUT)
-            said = {_OUTCOME: TOO_LONG if is_too_long else KEPT, _PROBLEM: ""}
-            yield (nothing | {_NOTES: []} if is_too_long else encoded) | said
-    except DataError as error:
-        outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
-        found = [EARLY_END] if isinstance(error, EarlyEndError) else []
-        yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
+@dataclass(frozen=True)
+class _Encoder:
+    """Makes tokens of a row, with what [`prepare_and_count`] was told and has found out about the dataset."""
+
+    template: PairTemplate
+    turn: str
+    max_length: int | None
+    given: Keys
+    tools_are_structs: bool
+
+    def responses(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+        """A row's responses, each with what becomes of it; one that can't be used has no tokens, but the reason."""
+        nothing = {**dict.fromkeys(_FEATURES, ""), "prompt_ids": [], "real_ids": [], _NOTES: []}
+        most = math.inf if self.max_length is None else self.max_length
+        try:
+            for encoded in list(self._encoded(row, key)):
+                length = len(encoded["prompt_ids"])
+                if length >= most:
+                    yield nothing | {_OUTCOME: TOO_LONG}
+                    continue
+                if length + len(encoded["real_ids"]) > most:
+                    encoded[_NOTES].append(CUT)
+                yield encoded | {_OUTCOME: KEPT, _PROBLEM: ""}
+        except DataError as error:
+            outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
+            found = [EARLY_END] if isinstance(error, EarlyEndError) else []
+            yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
+
+    def _encoded(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
+        if row.get(UNREADABLE):
+            raise DataError(row[UNREADABLE])
+        options: dict[str, Any] = {"tools": tools_of(row, is_struct=self.tools_are_structs)}
+        options["chat_template_kwargs"] = _template_kwargs(row.get("chat_template_kwargs"))
+        conversation = group = ""
+        for number, found in enumerate(turns_of(row, self.turn, self.given)):
+            prompt, response = found.prompt, found.response
+            # All turns of a conversation have the hash of its first prompt: they are held out together or not at all.
+            conversation, group = conversation or json_digest(found.hashed, 20), group or group_of(prompt)
+            encoded = self.template.encode(prompt, response, **options)
+            if not encoded.prompt_ids:
+                raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
+            yield {
+                "key": key if self.turn != "all" else f"{key}.{number}",
+                "prompt_hash": conversation,
+                "prompt_ids": encoded.prompt_ids,
+                "real_ids": encoded.real_ids,
+                "prompt": prompt if isinstance(prompt, str) else text_of(prompt[-1].get("content")),
+                "real": response if isinstance(response, str) else text_of(response.get("content")),
+                CONVERSATION: kept_of(prompt, response, options),
+                GROUP: group,
+                _NOTES: [*found.notes, *sorted(encoded.notes)],
+            }
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:
@@ -174,20 +202,16 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     outcomes = rows[_OUTCOME][:]
     bad = [index for index, outcome in enumerate(outcomes) if outcome in (BAD, BAD_TEMPLATE)]
     chosen = rows.select(bad)
-    found = [BadRow(*row) for row in zip(chosen[_ROW], chosen[_PROBLEM], strict=True)]
+    found = list(zip(chosen[_ROW], chosen[_PROBLEM], strict=True))
     if len(bad) > policy.limit(total):
         error = TemplateError if outcomes[bad[0]] == BAD_TEMPLATE else DataError
         raise error(refusal_of_rows(found, total, name, policy))
     remarks = [left_out(found, total, name)] if bad else []
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
-        raise DataError(
-            f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the prompts of all others are too long."
-        )
+        raise DataError(f"No row of the {name} dataset is left: {len(bad):,} can't be used, the others are too long.")
     if not kept:
-        raise DataError(
-            f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more: none is left."
-        )
+        raise DataError(f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more.")
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})
     if too_long:
         remarks.append(
@@ -203,52 +227,16 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
             notes[note] = (count + 1, first)
     fields = [note.removeprefix(FIELD) for note in notes if note.startswith(FIELD)]
     remarks += [sentence_on_fields(fields, name)] if fields else []
-    remarks += [
-        note_in_words(note, count, first, name, max_length)
-        for note, (count, first) in notes.items()
-        if not note.startswith(FIELD)
-    ]
+    others = {note: seen for note, seen in notes.items() if not note.startswith(FIELD)}
+    remarks += [note_in_words(note, *seen, name, max_length) for note, seen in others.items()]
     return Prepared(rows.remove_columns([_ROW, _OUTCOME, _PROBLEM, _NOTES]), too_long, len(bad), notes, remarks)
-
-
-def _encode_row(
-    row: dict[str, Any], key: str, template: PairTemplate, turn: str, given: Keys, tools_are_structs: bool
-) -> Iterator[dict[str, Any]]:
-    if row.get(UNREADABLE):
-        raise DataError(row[UNREADABLE])
-    options: dict[str, Any] = {
-        "tools": tools_of(row, is_struct=tools_are_structs),
-        "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),
-    }
-    conversation = group = ""
-    for number, found in enumerate(turns_of(row, turn, given)):
-        prompt, response = found.prompt, found.response
-        # All turns of a conversation have the hash of its first prompt, so that they are held out together or not at all.
-        conversation, group = conversation or _prompt_hash(found.hashed), group or group_of(prompt)
-        encoded = template.encode(prompt, response, **options)
-        if not encoded.prompt_ids:
-            raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
-        yield {
-            "key": key if turn != "all" else f"{key}.{number}",
-            "prompt_hash": conversation,
-            "prompt_ids": encoded.prompt_ids,
-            "real_ids": encoded.real_ids,
-            "prompt": prompt if isinstance(prompt, str) else text_of(prompt[-1].get("content")),
-            "real": response if isinstance(response, str) else text_of(response.get("content")),
-            CONVERSATION: kept_of(prompt, response, options),
-            GROUP: group,
-            _NOTES: [*found.notes, *sorted(encoded.notes)],
-        }
 
 
 def _template_kwargs(value: Any) -> dict[str, Any]:
     """A row's arguments for the chat template, as a mapping or as JSON."""
-    try:
-        value = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
-    except ValueError as error:
-        raise DataError(f"`chat_template_kwargs` is not valid JSON ({error}): {value[:60]!r}") from error
+    value = value_in(value, "`chat_template_kwargs` is") or {}
     if not isinstance(value, Mapping):
-        raise DataError(f"`chat_template_kwargs` is {described(value)}; expected a mapping")
+        raise unexpected("`chat_template_kwargs` is", value, "a mapping")
     return dict(remove_none_values(value))
 
 
@@ -256,8 +244,3 @@ def _has_structs(feature: Any) -> bool:
     """Whether Arrow keeps a column's objects as structs, in which it fills in the keys of other rows."""
     element = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
     return isinstance(element, Mapping)
-
-
-def _prompt_hash(prompt: Any) -> str:
-    """A prompt's identity, from the text or messages as version 0.1.0 read them."""
-    return hashlib.sha256(json.dumps(prompt, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .intervals import Difference, mean_and_error, of_difference, of_mean
-from .scorers import Score
+from .scoring import Score
 
 ByPrompt = dict[str, dict[str, float]]
 """Values of figures by the keys of prompts."""

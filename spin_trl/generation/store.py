@@ -8,7 +8,6 @@ store that was made from something else is refused instead of being trained on.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from datasets import Dataset
 
 from ..counts import agreeing
 from ..errors import GenerationsError
-from ..files import write_atomically, write_json
+from ..files import parts_digest, short_digest, write_atomically, write_json
 from .engine import Response, Sampling
 
 STORE_MANIFEST = "generations.json"
@@ -187,7 +186,6 @@ class Generations(Mapping[Name, list[int]]):
     def __init__(self, tables: Mapping[int, pa.Table]) -> None:
         self._index: dict[Name, tuple[pa.Array, int]] = {}
         self.finish_reasons: dict[Name, str] = {}
-        digest = hashlib.sha256()
         for iteration, table in sorted(tables.items()):
             ids = pa.concat_arrays(table["ids"].chunks) if table.num_rows else pa.array([], SCHEMA.field("ids").type)
             keys, samples = table["key"].to_pylist(), table["sample"].to_pylist()
@@ -202,8 +200,7 @@ class Generations(Mapping[Name, list[int]]):
                 self._index[name] = (ids, row)
                 if reasons is not None:
                     self.finish_reasons[name] = reasons[row]
-                digest.update(f"{name}{self[name]}".encode())
-        self.digest = digest.hexdigest()[:16]
+        self.digest = parts_digest(f"{name}{ids}" for name, ids in self.items())
         """Hash of the content: part of the fingerprint under which the opponent's log-probs are cached."""
 
     @classmethod
@@ -244,7 +241,7 @@ class Generations(Mapping[Name, list[int]]):
         both._index = self._index | {
             (prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()
         }
-        both.digest = hashlib.sha256(f"{self.digest}{prefix}{other.digest}".encode()).hexdigest()[:16]
+        both.digest = short_digest(f"{self.digest}{prefix}{other.digest}")
         return both
 
     def __getitem__(self, name: Name) -> list[int]:

@@ -31,8 +31,8 @@ RESTORING = ".restoring.tmp"
 SMALL = 1_000_000
 """Bytes up to which a file is read when it is listed: many small ones grow, and would be others when they are sent."""
 
-State = dict[str, tuple[int, int]]
-"""Size and time of every file that has been sent, by its path."""
+State = tuple[bytes, dict[str, tuple[int, int]]]
+"""The journal, and the size and time of every other file, by its path."""
 
 
 class Keeper:
@@ -46,8 +46,8 @@ class Keeper:
 
     def __init__(self, directory: RunDirectory, hub: Hub, *, replaces: bool = False) -> None:
         self._directory, self._hub, self._replaces = directory, hub, replaces
-        self._sent: State = {}
-        self._journal = b""
+        self._sent: State = (b"", {})
+        self._found: State = self._sent
         self._head: str | None = None
 
     def send(self, repository: str) -> bool:
@@ -64,21 +64,12 @@ class Keeper:
         """
         if not self._directory.journal.exists():
             return False
-        state: State = {}
-        journal = b""
-        found: dict[str, File | None] = {}
-
-        def files() -> dict[str, File | None]:
-            nonlocal state, journal, found
-            journal, state, found = self._files()
-            return found
-
-        files()
-        if journal == self._journal and state == self._sent:
+        self._files()
+        if self._found == self._sent:
             return False
-        self._check_kept(repository, journal)
-        self._head = self._hub.push(repository, BRANCH, files, "The run as it is", outdated=("*",)).oid
-        self._journal, self._sent, self._replaces = journal, state, False
+        self._check_kept(repository, self._found[0])
+        self._head = self._hub.push(repository, BRANCH, self._files, "The run as it is", outdated=("*",)).oid
+        self._sent, self._replaces = self._found, False
         return True
 
     def _check_kept(self, repository: str, journal: bytes) -> None:
@@ -97,29 +88,25 @@ class Keeper:
                 "both, name another `hub_model_id`; to keep this one instead, delete that branch."
             )
 
-    def _files(self) -> tuple[bytes, State, dict[str, File | None]]:
-        """The journal first, then all files; None for those that have been sent as they are."""
+    def _files(self) -> dict[str, File | None]:
+        """Look at the journal first, then at all files; None stands for those that have been sent as they are."""
         journal = self._directory.journal.read_bytes()
         journal = journal[: journal.rfind(b"\n") + 1]
-        state: State = {}
-        found: dict[str, File | None] = {}
+        state, found = {}, dict[str, File | None]()
         for path in kept_files_of_run(self._directory):
             name = self._directory.ownership.usual_name(path)
             try:
                 seen = path.stat()
+                grows = name.startswith("tensorboard/") or seen.st_size <= SMALL
+                is_sent = self._sent[1].get(name) == (seen.st_size, seen.st_mtime_ns)
+                found[name] = None if is_sent else path.read_bytes() if grows else path
                 state[name] = (seen.st_size, seen.st_mtime_ns)
-                if self._sent.get(name) == state[name]:
-                    found[name] = None
-                else:
-                    grows = name.startswith("tensorboard/")
-                    found[name] = path.read_bytes() if grows or seen.st_size <= SMALL else path
             except FileNotFoundError:  # it has gone since
-                state.pop(name, None)
-                found.pop(name, None)
+                continue
         if self._directory.ownership.marker() is not None:
             found[MARKER] = _marker_of((*found, JOURNAL))
-        found[JOURNAL] = journal
-        return journal, state, found
+        self._found = (journal, state)
+        return {**found, JOURNAL: journal}
 
 
 def kept_files_of_run(directory: RunDirectory) -> Iterator[Path]:
@@ -167,7 +154,7 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
     Raises:
         HubError: the Hub could not be asked, or the download broke off.
     """
-    if not hub.has_branch(repository, BRANCH):
+    if hub.head(repository, BRANCH) is None:
         return False
     place = directory.own(RESTORING)
     hub.download(repository, BRANCH, place)

@@ -1,37 +1,26 @@
 """The Hub as a run uses it: repositories, commits that replace what a revision has, and patience with a server.
 
-All of it goes through `huggingface_hub`, which finds the token itself (`HF_TOKEN`, or the login) and repeats single requests
-on its own. What is added here: a whole push is repeated with growing pauses while that can help, and what went wrong is said
-in one line, without tokens or signed addresses.
+All of it goes through `huggingface_hub`, which finds the token itself (`HF_TOKEN`, or the login) and repeats single
+uploads for some seconds. What is added here: a whole push is repeated with growing pauses while that can help, and what went
+wrong is said in one line, without tokens or signed addresses.
+
+`upload_folder` is not used: it splits a large folder into several commits, and a branch must never hold half of a model, or
+a journal without the files that it names. `create_commit` makes one.
 """
 
 from __future__ import annotations
 
-import fnmatch
+import functools
 import json
 import re
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    get_token,
-    snapshot_download,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.hf_api import RepoFile
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, errors, get_token
+from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import HubError
 
@@ -42,6 +31,9 @@ PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
 
 HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
 """Answers of a server that another attempt does not change."""
+
+FOR_GOOD = (errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled, ValueError, TypeError, KeyError)
+"""What another attempt does not change, either: settings of this machine, and mistakes in what was to be sent."""
 
 FILES_OF_THE_HUB = (".gitattributes",)
 """Files of a repository that are the Hub's own."""
@@ -56,14 +48,6 @@ File = bytes | Path
 """Content of a file, or where it lies."""
 
 
-@dataclass(frozen=True)
-class Commit:
-    """A commit on the Hub."""
-
-    oid: str
-    url: str
-
-
 class Hub:
     """What a run does on the Hub.
 
@@ -76,13 +60,16 @@ class Hub:
         self._api = HfApi(library_name="spin_trl")
         self._stopped = stopped or threading.Event()
         self._on_pause = on_pause or (lambda text: None)
+        self._made: set[tuple[str, str]] = set()
 
-    def check_token(self) -> None:
-        """See to it that there is a token.
+    def check_access(self) -> None:
+        """See to it that there is a token, and that the Hub may be asked.
 
         Raises:
-            HubError: there is none.
+            HubError: there is none, or it may not.
         """
+        if constants.is_offline_mode():
+            raise HubError("`HF_HUB_OFFLINE` is set.")
         if get_token() is None:
             raise HubError(f"There is no token for the Hub. {LOG_IN}")
 
@@ -93,29 +80,36 @@ class Hub:
         return f"{self._patiently('ask who is logged in', lambda: self._api.whoami(cache=True))['name']}/{name}"
 
     def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, unless it is there.
+        """Make a repository, or see that one which is there is as private as it is to be.
 
         Args:
             repository: its full name.
             kind: `model` or `dataset`.
             private: None: as is usual for its owner.
-        """
-        self._patiently(
-            f"create {repository}",
-            lambda: self._api.create_repo(repository, repo_type=kind, private=private, exist_ok=True),
-        )
 
-    def is_private(self, repository: str, kind: str) -> bool:
-        """Whether a repository can be read by its owner alone."""
+        Raises:
+            HubError: it can't be made, or everybody can read it, and nobody has said that this is wanted.
+        """
+        if (repository, kind) in self._made:
+            return
+        make = functools.partial(self._api.create_repo, repository, repo_type=kind, private=private, exist_ok=True)
+        self._patiently(f"create {repository}", make)
         look = self._api.model_info if kind == "model" else self._api.dataset_info
-        return bool(self._patiently(f"look into {repository}", lambda: look(repository)).private)
+        if private and not self._patiently(f"look into {repository}", lambda: look(repository)).private:
+            raise HubError(
+                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
+                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+            )
+        self._made.add((repository, kind))
 
     def head(self, repository: str, branch: str) -> str | None:
-        """The newest commit of a branch of a model's repository, or None: there is no such branch."""
+        """The newest commit of a branch of a model's repository, or None if there is no such branch or repository."""
 
         def look() -> str | None:
-            refs = self._api.list_repo_refs(repository)
-            return next((found.target_commit for found in refs.branches if found.name == branch), None)
+            try:
+                return self._api.model_info(repository, revision=branch, expand=["sha"]).sha
+            except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
+                return None
 
         return self._patiently(f"look into {repository}", look)
 
@@ -126,23 +120,11 @@ class Hub:
             with tempfile.TemporaryDirectory(prefix="spin-trl-") as place:
                 try:
                     found = self._api.hf_hub_download(repository, path, revision=revision, local_dir=place)
-                except EntryNotFoundError:
+                except errors.EntryNotFoundError:
                     return None
                 return Path(found).read_bytes()
 
         return self._patiently(f"read {path} of {repository}", fetch)
-
-    def has_branch(self, repository: str, branch: str) -> bool:
-        """Whether a model's repository is there and has a branch."""
-
-        def look() -> bool:
-            try:
-                refs = self._api.list_repo_refs(repository)
-            except RepositoryNotFoundError:
-                return False
-            return any(found.name == branch for found in refs.branches)
-
-        return self._patiently(f"look into {repository}", look)
 
     def push(
         self,
@@ -153,7 +135,7 @@ class Hub:
         *,
         kind: str = "model",
         outdated: Sequence[str] = (),
-    ) -> Commit:
+    ) -> CommitInfo:
         """Commit files to a branch, which is made if it is not there, all at once or not at all.
 
         Args:
@@ -169,47 +151,27 @@ class Hub:
             HubError: it could not be done, after several attempts where those can help.
         """
 
-        def attempt() -> Commit:
+        def attempt() -> CommitInfo:
             if revision != "main":
                 self._api.create_branch(repository, branch=revision, repo_type=kind, exist_ok=True)
             found = files()
+            there = self._api.list_repo_files(repository, revision=revision, repo_type=kind) if outdated else []
+            matching = filter_repo_objects(there, allow_patterns=list(outdated))
+            gone = [path for path in matching if path not in found and path not in FILES_OF_THE_HUB]
             try:
-                return self._commit(repository, revision, found, message, kind, outdated)
+                operations: list[CommitOperationAdd | CommitOperationDelete] = [
+                    CommitOperationAdd(path, content) for path, content in found.items() if content is not None
+                ]
+                operations += map(CommitOperationDelete, gone)
+                return self._api.create_commit(
+                    repository, operations, commit_message=message, repo_type=kind, revision=revision
+                )
             except Exception as error:
                 if any(isinstance(path, Path) and not path.is_file() for path in found.values()):
-                    raise VanishedError("a file has gone while it was uploaded") from error
+                    raise FileNotFoundError("a file has gone while it was uploaded") from error
                 raise
 
         return self._patiently(f"push {revision} to {repository}", attempt)
-
-    def _commit(
-        self,
-        repository: str,
-        revision: str,
-        files: Mapping[str, File | None],
-        message: str,
-        kind: str,
-        outdated: Sequence[str],
-    ) -> Commit:
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(path, content if isinstance(content, bytes) else str(content))
-            for path, content in files.items()
-            if content is not None
-        ]
-        if outdated:
-            there = self._api.list_repo_tree(repository, recursive=True, revision=revision, repo_type=kind)
-            operations += [
-                CommitOperationDelete(entry.path)
-                for entry in there
-                if isinstance(entry, RepoFile)
-                and entry.path not in files
-                and entry.path not in FILES_OF_THE_HUB
-                and any(fnmatch.fnmatch(entry.path, pattern) for pattern in outdated)
-            ]
-        info = self._api.create_commit(
-            repository, operations, commit_message=message, repo_type=kind, revision=revision
-        )
-        return Commit(info.oid, info.commit_url)
 
     def download(self, repository: str, branch: str, folder: Path) -> None:
         """Download all files of a branch into a folder; what an interrupted call has left there is not downloaded again.
@@ -217,28 +179,25 @@ class Hub:
         Raises:
             HubError: it could not be done.
         """
-        self._patiently(
-            f"download {branch} of {repository}",
-            lambda: snapshot_download(repository, revision=branch, local_dir=folder, library_name="spin_trl"),
-        )
+        fetch = functools.partial(self._api.snapshot_download, repository, revision=branch, local_dir=folder)
+        self._patiently(f"download {branch} of {repository}", fetch)
 
     def license_of(self, name: str, kind: str) -> str | None:
         """The licence that the Hub has for a model or a dataset, or None: it knows none, or must not say."""
 
-        def look() -> Any:
+        def look() -> str | None:
             try:
-                return self._api.model_info(name) if kind == "model" else self._api.dataset_info(name)
-            except HfHubHTTPError as error:
-                if _status(error) in HOPELESS:
-                    return None
-                raise
+                look_up = self._api.model_info if kind == "model" else self._api.dataset_info
+                data = look_up(name).card_data
+            except errors.HfHubHTTPError as error:
+                if _status(error) not in HOPELESS:
+                    raise
+                return None
+            found = data.get("license") if data is not None else None
+            found = found[0] if isinstance(found, list) and found else found
+            return found if isinstance(found, str) else None
 
-        info = self._patiently(f"ask for the licence of {name}", look)
-        if info is None:
-            return None
-        found = info.card_data.get("license") if info.card_data is not None else None
-        found = found[0] if isinstance(found, list) and found else found
-        return found if isinstance(found, str) else None
+        return self._patiently(f"ask for the licence of {name}", look)
 
     def _patiently(self, what: str, function: Callable[[], Returned]) -> Returned:
         """Call a function, again after a pause where that may help."""
@@ -260,33 +219,29 @@ class Hub:
 LOG_IN = "Set `HF_TOKEN`, or log in once with `hf auth login`, with a token that may write."
 
 
-class VanishedError(Exception):
-    """A file has gone between its listing and its upload: the list has to be made anew."""
-
-
 def may_pass(error: BaseException) -> bool:
     """Whether what went wrong may be otherwise in a while: a server's or a network's trouble."""
     error = _cause(error)
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         return _status(error) not in HOPELESS
     if isinstance(error, json.JSONDecodeError):  # a server in trouble answers with a page
         return True
-    return not isinstance(error, LocalTokenNotFoundError | OfflineModeIsEnabled | ValueError | TypeError | KeyError)
+    return not isinstance(error, FOR_GOOD)
 
 
 def explain(error: BaseException) -> str:
     """What went wrong and what to do, in one line without secrets."""
     error = _cause(error)
-    status = _status(error)
-    if isinstance(error, LocalTokenNotFoundError):
+    if isinstance(error, errors.LocalTokenNotFoundError):
         return f"there is no token. {LOG_IN}"
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
         return "`HF_HUB_OFFLINE` forbids it. Unset it."
+    status = _status(error)
     if status == 401:
         return f"the token is not accepted (401). {LOG_IN}"
     if status == 403:
         return f"the token may not write there (403). Check `hub_model_id`. {LOG_IN}"
-    if isinstance(error, RepositoryNotFoundError) or status == 404:
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
         return f"there is no such repository, or the token may not see it (404). Check `hub_model_id`. {LOG_IN}"
     return f"{type(error).__name__}: {harmless(str(error))}"
 

@@ -73,11 +73,9 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
         tokenizer: of the run.
         form: of [`form_of`].
     """
-    names: dict[str, list[tuple[str, int, int]]] = {}
-    for name in generations:
-        names.setdefault(name[0], []).append(name)
+    names = {key: list(of) for key, of in itertools.groupby(sorted(generations), key=lambda name: name[0])}
     for row in rows:
-        for name in sorted(names.get(row["key"], [])):
+        for name in names.get(row["key"], []):
             ids = generations[name]
             yield {
                 **_texts(row, ids, tokenizer, form),
@@ -90,11 +88,10 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
 
 def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
     if form == RENDERED:
-        prompt = str(tokenizer.decode(row["prompt_ids"], skip_special_tokens=False))
-        # Whoever reads it as text puts the token of the beginning there again.
-        prompt = prompt.removeprefix(tokenizer.bos_token or "")
-        real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in (row["real_ids"], ids))
-        return {"prompt": prompt, "chosen": real, "rejected": generated}
+        all_ids = (row["prompt_ids"], row["real_ids"], ids)
+        prompt, real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in all_ids)
+        # Whoever reads the prompt as text puts the token of the beginning there again.
+        return {"prompt": prompt.removeprefix(tokenizer.bos_token or ""), "chosen": real, "rejected": generated}
     generated = str(tokenizer.decode(ids, skip_special_tokens=True))
     if form == PLAIN:
         return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
@@ -109,12 +106,10 @@ def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str
 def features(form: str) -> Features:
     """Columns of the dataset."""
     message = {"role": Value("string"), "content": Value("string")}
-    of_text: Any = List(message) if form == MESSAGES_LAYOUT else Value("string")
+    of_text = List(message) if form == MESSAGES_LAYOUT else Value("string")
     return Features(
         {
-            "prompt": of_text,
-            "chosen": of_text,
-            "rejected": of_text,
+            **dict.fromkeys(("prompt", "chosen", "rejected"), of_text),
             "key": Value("string"),
             "sample": Value("int32"),
             "finish_reason": Value("string"),

@@ -44,14 +44,12 @@ def named_values(values: Mapping[str, object]) -> str:
 
 def table(found: Table) -> str:
     """A table; the row that is marked stands in bold, and what is in small print behind a line break."""
-    lines = [_row([_cell(heading) for heading in found.headings]), _row(["---"] * len(found.headings))]
+    cells = []
     for row in found.rows:
-        cells = [_cell(row.label)] + [
-            _cell(cell.text) + (f"<br><small>{_cell(cell.detail)}</small>" if cell.detail else "")
-            for cell in row.cells
-        ]
-        lines.append(_row([f"**{cell}**" if row.is_best and n == 0 else cell for n, cell in enumerate(cells)]))
-    return "\n".join(lines)
+        label = f"**{_cell(row.label)}**" if row.is_best else _cell(row.label)
+        small = [f"<br><small>{_cell(cell.detail)}</small>" if cell.detail else "" for cell in row.cells]
+        cells.append([label, *(_cell(cell.text) + more for cell, more in zip(row.cells, small, strict=True))])
+    return rows([_cell(heading) for heading in found.headings], cells)
 
 
 def rows(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

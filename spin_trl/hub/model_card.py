@@ -5,91 +5,47 @@ Cells and sentences come from the run's record, as in the report; here they beco
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..counts import counted
 from ..evaluation.figures import SCORES, figure_of, is_score
 from ..lineage import Origin
-from ..objectives.registry import methods_of
-from ..report.formats import MISSING
-from ..report.record import RunRecord, StageRecord
-from ..report.tables import costs, devices, figures, standings
-from ..report.verdict import remarks, verdict
+from ..report.record import StageRecord
 from ..run.journal import Step, is_of
 from ..run.stage import SELF_PLAY
 from . import markdown
-
-PLACEHOLDER = "path/to/this/folder"
-"""Stands for the model's name while it has none on the Hub."""
-
-UNKNOWN_LICENSE = "unknown"
-"""The Hub's word for it."""
+from .facts import PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, environment, linked
 
 TAGS = ("trl", "dpo", "spin", "self-play")
 SAMPLES = 3
+_NOTES_ON_END = {"eos": "ended by itself", "length": "cut at the length limit"}
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card says, beside the run's record.
+    """What a card says of its model alone.
 
     Attributes:
-        record: of the run.
+        run: what all cards of the run say.
         stage: whose model it is.
-        origin: of θ_0, or None: it was built from scratch, or given as an object.
-        data, held_out: where the human responses come from, or None where nobody knows.
         is_adapter: whether the model is an adapter.
-        branches: on the Hub, by stage; empty for a run that is not pushed.
-        repository: name on the Hub, or None.
         revision: branch that the card lies on; None: the main one, or none yet.
-        base_repository: of an adapter whose base is the run's own start, the repository and branch that have it.
         sampling: settings with which the opponents answered.
-        digests: hashes of data, template and models, by what they belong to.
         samples: lines of `samples.jsonl`.
-        recipe: settings to play it again, without what belongs to one machine.
-        license: of the model, or None: unknown.
-        license_source: whose it is, in words.
         has_weights: whether the model lies beside the card; else the start is the best, and elsewhere.
-        made_by: name and version of this package.
     """
 
-    record: RunRecord
+    run: RunFacts
     stage: StageRecord
-    origin: Origin | None = None
-    data: Origin | None = None
-    held_out: Origin | None = None
     is_adapter: bool = False
-    branches: Mapping[str, str] = field(default_factory=dict)
-    repository: str | None = None
     revision: str | None = None
-    base_repository: tuple[str, str] | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    digests: Mapping[str, str] = field(default_factory=dict)
     samples: Sequence[Mapping[str, Any]] = ()
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    license: str | None = None
-    license_source: str = ""
     has_weights: bool = True
-    made_by: str = "spin_trl"
-
-    @property
-    def losses(self) -> list[str]:
-        """Names of the objectives."""
-        found = self.record.settings.get("loss_type") or "sigmoid"
-        return [str(loss) for loss in found] if isinstance(found, list) else [str(found)]
-
-    @property
-    def base_model(self) -> str | None:
-        """The name on the Hub that the model comes from, through the whole chain."""
-        return self.origin.root if self.origin is not None else None
 
 
 def model_card(facts: ModelFacts) -> ModelCard:
@@ -98,79 +54,46 @@ def model_card(facts: ModelFacts) -> ModelCard:
         environment()
         .get_template("model_card.md.j2")
         .render(
+            facts.run.shared,
             facts=facts,
-            record=facts.record,
-            stage=facts.stage,
-            title=markdown.escaped(f"{facts.record.name}, {facts.stage.label}"),
-            verdict=markdown.escaped(verdict(facts.record)),
-            remarks=[markdown.escaped(one) for one in remarks(facts.record)],
             origin=_origin_sentence(facts),
-            datasets=_dataset_lines(facts),
-            methods=methods_of(facts.losses),
-            weights=_weights(facts),
-            standings=markdown.table(standings(facts.record)),
-            figures={name: markdown.table(found) for name, found in figures(facts.record).items()},
-            opponents=_opponents(facts),
-            costs=markdown.table(costs(facts.record)),
-            devices=markdown.escaped(devices(facts.record)),
-            sampling=markdown.rows(
-                ["setting", "value"], [[markdown.code(n), markdown.code(str(v))] for n, v in facts.sampling.items()]
-            ),
-            versions=markdown.named_values(facts.record.prepared.get("versions") or {}),
-            digests=markdown.named_values(facts.digests),
             samples=[_sample(row) for row in facts.samples[:SAMPLES]],
-            recipe=markdown.fenced(
-                yaml.safe_dump(dict(facts.recipe), sort_keys=True, allow_unicode=True).strip(), 8_000
-            ).replace("text\n", "yaml\n", 1),
             usage=_usage(facts),
-            counted_prompts=facts.record.held_out,
-            own=_own_settings(facts),
+            own=_objective_settings(facts),
         )
     )
     return ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{text}")
 
 
-@functools.cache
-def environment() -> Environment:
-    """Of the templates. Nothing is escaped there: what needs it has been, by what it is to stand in."""
-    return Environment(
-        loader=PackageLoader("spin_trl.hub"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-
-
 def _metadata(facts: ModelFacts) -> ModelCardData:
-    name = facts.repository.split("/")[-1] if facts.repository else facts.record.name
-    data: dict[str, Any] = {
-        "base_model": facts.base_model,
-        "base_model_relation": ("adapter" if facts.is_adapter else "finetune") if facts.base_model else None,
-        "datasets": [facts.data.name] if facts.data is not None and facts.data.on_hub else None,
-        "library_name": "peft" if facts.is_adapter else "transformers",
-        "license": facts.license or UNKNOWN_LICENSE,
-        "pipeline_tag": "text-generation",
-        "tags": [*TAGS, *(loss for loss in facts.losses if loss not in TAGS)],
-    }
+    run = facts.run
+    base = run.origin.root if run.origin is not None else None
     results = _results(facts)
+    name = (run.names.model or run.record.name).split("/")[-1]
+    data: dict[str, Any] = {
+        "base_model": base,
+        "base_model_relation": ("adapter" if facts.is_adapter else "finetune") if base else None,
+        "datasets": [run.data.name] if run.data is not None and run.data.on_hub else None,
+    }
     return ModelCardData(
         model_name=name if results else None,
         eval_results=results or None,
+        library_name="peft" if facts.is_adapter else "transformers",
+        license=run.license_of("model")[0] or UNKNOWN_LICENSE,
+        pipeline_tag="text-generation",
+        tags=list(dict.fromkeys([*TAGS, *run.losses])),
         **{key: value for key, value in data.items() if value is not None},
     )
 
 
 def _results(facts: ModelFacts) -> list[EvalResult]:
     """The held-out figures that have an interval, for the metadata."""
-    record, stage = facts.record, facts.stage
-    known = facts.held_out or facts.data
+    record, stage = facts.run.record, facts.stage
+    known = facts.run.held_out or facts.run.data
     found = []
     for name in stage.figures:
         value, interval = stage.value(name), stage.interval(name)
-        is_shown = is_score(name) or figure_of(name).table == SCORES
-        if not is_shown or value is None or interval is None or not all(map(math.isfinite, (value, *interval))):
+        if value is None or interval is None or not (is_score(name) or figure_of(name).table == SCORES):
             continue
         found.append(
             EvalResult(
@@ -190,7 +113,7 @@ def _results(facts: ModelFacts) -> list[EvalResult]:
 
 def _origin_sentence(facts: ModelFacts) -> str:
     """Where the model comes from, root and chain, in a sentence."""
-    origin, stage = facts.origin, facts.stage
+    origin, stage = facts.run.origin, facts.stage
     if origin is None:
         begin = "a model that was built and trained from scratch"
     elif origin.on_hub:
@@ -204,122 +127,43 @@ def _origin_sentence(facts: ModelFacts) -> str:
     before: StageRecord | None = stage
     while before is not None and not before.name.is_start:
         chain.insert(0, before.label)
-        before = facts.record.opponent(before)
+        before = facts.run.opponents.get(before.name)
     played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
     return f"{what} made from {begin} by {'self-play' if stage.arm == SELF_PLAY else 'supervised training'}{played}."
 
 
-def linked(origin: Origin, kind: str = "model") -> str:
-    """A name on the Hub as a link, with the commit if it is known; of others the name."""
-    if not origin.on_hub:
-        return f"{markdown.code(origin.name)} (local)"
-    place = "datasets/" if kind == "dataset" else ""
-    url = f"https://huggingface.co/{place}{origin.name}"
-    at = ""
-    if origin.commit:
-        at = f" at commit [{origin.commit[:8]}]({url}/tree/{origin.commit})"
-    return f"[{markdown.escaped(origin.name)}]({url}){at}"
-
-
-def _dataset_lines(facts: ModelFacts) -> list[str]:
-    prepared, record = facts.record.prepared, facts.record
-    name = linked(facts.data, "dataset") if facts.data is not None else "a dataset that was given as an object"
-    details = [
-        f"{counted(prepared['train_rows'], 'row')} to train on" if "train_rows" in prepared else "",
-        f"{counted(prepared['left_out'], 'left out because its prompt is', 'left out because their prompts are')} too long"
-        if prepared.get("left_out")
-        else "",
-        f"{counted(prepared['bad_rows'], 'left out because it', 'left out because they')} can't be used"
-        if prepared.get("bad_rows")
-        else "",
-    ]
-    lines = [f"Human responses: {name}" + "".join(f", {one}" for one in details if one) + "."]
-    if record.held_out:
-        of = f", from {linked(facts.held_out, 'dataset')}" if facts.held_out is not None else ", none trained on"
-        lines.append(f"Held out: {counted(record.held_out, 'prompt')}{of}.")
-    return lines
-
-
-def _weights(facts: ModelFacts) -> list[Any]:
-    weights = facts.record.settings.get("loss_weights")
-    return list(weights) if isinstance(weights, list) and len(weights) == len(facts.losses) > 1 else []
-
-
-def _objective_settings(facts: ModelFacts) -> dict[str, Any]:
-    """What the stage was trained with, or else the newest that was trained."""
-    trained = [
+def _objective_settings(facts: ModelFacts) -> str:
+    """The objective's settings in a line: those that the stage was trained with, or else the newest that was trained."""
+    trained: list[Mapping[str, Any]] = [
         entry["objective"]
-        for entry in facts.record.journal
-        if is_of(entry, Step.TRAIN)
+        for entry in facts.run.record.journal
+        if is_of(entry, Step.TRAIN, None if facts.stage.name.is_start else facts.stage.name)
         and isinstance(entry.get("objective"), Mapping)
-        and (entry.get("stage") == facts.stage.name or facts.stage.name.is_start)
     ]
-    return dict(trained[-1]) if trained else {}
-
-
-def _own_settings(facts: ModelFacts) -> str:
-    """The objective's settings in a line."""
-    return ", ".join(f"`{name}` {value}" for name, value in _objective_settings(facts).items() if value is not None)
-
-
-def _opponents(facts: ModelFacts) -> str:
-    """Every iteration with its opponent, and the revisions that have both."""
-    record = facts.record
-    cells = []
-    for stage in record.iterations:
-        opponent = record.opponent(stage)
-        cells.append(
-            [
-                stage.label,
-                _revision(facts, stage),
-                opponent.label if opponent is not None else MISSING,
-                _revision(facts, opponent),
-                record.decision(stage).get("decision", MISSING),
-            ]
-        )
-    return markdown.rows(["model", "revision", "opponent", "its revision", "decision"], cells) if cells else ""
-
-
-def _revision(facts: ModelFacts, stage: StageRecord | None) -> str:
-    if stage is None:
-        return MISSING
-    branch = facts.branches.get(stage.name)
-    if branch is not None:
-        return markdown.code(branch)
-    if stage.name.is_start and facts.origin is not None and facts.origin.on_hub:
-        at = f"@{facts.origin.commit[:8]}" if facts.origin.commit else ""
-        return markdown.code(f"{facts.origin.name}{at}")
-    return MISSING
+    found = trained[-1].items() if trained else ()
+    return ", ".join(f"`{name}` {value}" for name, value in found if value is not None)
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, str]:
-    def text(name: str) -> str:
-        value = row.get(name)
-        return markdown.fenced(value if isinstance(value, str) else str(value if value is not None else ""))
-
-    ended = {"eos": "ended by itself", "length": "cut at the length limit"}.get(str(row.get("finish_reason")), "")
-    score = row.get("score")
+    score, ended = row.get("score"), _NOTES_ON_END.get(str(row.get("finish_reason")))
     notes = [f"score {score:.4g}"] if isinstance(score, int | float) and math.isfinite(score) else []
     notes += [ended] if ended else []
-    return {
-        "prompt": text("prompt"),
-        "real": text("real"),
-        "generated": text("generated"),
-        "notes": f" ({', '.join(notes)})" if notes else "",
-    }
+    texts = {name: row.get(name) for name in ("prompt", "real", "generated")}
+    found = {name: markdown.fenced("" if text is None else str(text)) for name, text in texts.items()}
+    return {**found, "notes": f" ({', '.join(notes)})" if notes else ""}
 
 
-def _usage(facts: ModelFacts) -> dict[str, Any]:
+def _usage(facts: ModelFacts) -> dict[str, str | None]:
     """What the code of the card needs to name."""
-    name = facts.repository or PLACEHOLDER
-    branch = facts.revision if facts.repository else None
-    base = facts.base_model or PLACEHOLDER.replace("this/folder", "the/base")
-    base_revision = facts.origin.commit if facts.origin is not None and facts.origin.on_hub else None
-    if facts.base_repository is not None:
-        base, base_revision = facts.base_repository
-    elif facts.origin is not None and not facts.origin.on_hub:
-        base = f"path/to/{facts.origin.name}"
+    origin, repository = facts.run.origin, facts.run.names.model
+    base, base_revision = PLACEHOLDER.replace("this/folder", "the/base"), None
+    if facts.run.start is None and facts.run.has_own_start and repository:
+        base, base_revision = repository, START_BRANCH
+    elif origin is not None:
+        base = origin.name if origin.on_hub else f"path/to/{origin.name}"
+        base_revision = origin.commit if origin.on_hub else None
     if not facts.has_weights:
-        name, branch = base, base_revision
-    return {"name": name, "revision": branch, "base": base, "base_revision": base_revision}
+        return {"name": base, "revision": base_revision, "base": base, "base_revision": base_revision}
+    revision = facts.revision if repository else None
+    return {"name": repository or PLACEHOLDER, "revision": revision, "base": base, "base_revision": base_revision}

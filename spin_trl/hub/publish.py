@@ -8,25 +8,21 @@ comes next: the run itself, a later one, or `spin-trl push`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..errors import HubError
-from ..lineage import origin_from
-from ..report.record import RunRecord, StageRecord
-from ..report.write import read_record
+from ..files import short_digest
+from ..report.record import RunRecord, StageRecord, read_record
 from ..run.checkpoint import is_of_a_model
-from ..run.journal import HUB, Step, is_of, newest
+from ..run.journal import HUB, Entry, Step, is_of, newest
 from ..run.run import Run
 from ..run.stage import START
 from .cards import (
-    Names,
     accepted,
     branch_of,
     card_of,
@@ -35,10 +31,12 @@ from .cards import (
     generations_of,
     has_model,
     pushed_names,
+    run_facts,
 )
-from .client import Commit, File, Hub
+from .client import File, Hub
 from .dataset import write_pairs
 from .dataset_card import config_name
+from .facts import Names, RunFacts
 
 MAIN = "main"
 
@@ -54,34 +52,22 @@ OF_A_MODEL = (
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Where a run is pushed.
-
-    Attributes:
-        model: repository of the models, with its owner.
-        dataset: repository of the pairs, or None: they are not pushed.
-        private: whether repositories that are made are private; None: as is usual for their owner.
-    """
-
-    model: str
-    dataset: str | None
-    private: bool | None
-
-
-def targets_of(run: Run, hub: Hub) -> Targets:
-    """Where a run's settings say that it is pushed.
+def targets_of(run: Run, hub: Hub) -> Names:
+    """Where a run's settings say that it is pushed; no dataset: the pairs are not.
 
     Raises:
         HubError: a name is to be that of the account, and the Hub can't be asked for it.
     """
     model = hub.full_name(run.args.hub_model_id or _as_name(run.directory.path.resolve().name))
-    dataset = None
-    if run.play.push_generations:
-        dataset = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs")
+    pairs = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs") if run.play.push_generations else None
+    return Names(model, pairs)
+
+
+def privacy_of(run: Run) -> bool | None:
+    """Whether repositories that are made for a run are private; None: as is usual for their owner."""
     private = run.args.hub_private_repo
     # A directory that is kept holds the data itself, which nobody should make public without having said so.
-    return Targets(model, dataset, True if private is None and run.play.hub_backup else private)
+    return True if private is None and run.play.hub_backup else private
 
 
 def _as_name(text: str) -> str:
@@ -100,7 +86,6 @@ class Publisher:
 
     def __init__(self, run: Run, hub: Hub, say: Say) -> None:
         self._run, self._hub, self._say = run, hub, say
-        self._made: set[str] = set()
         self._asked = False
 
     def push_missing(self, upto: int | None = None) -> None:
@@ -117,40 +102,24 @@ class Publisher:
         if record.start is None and not record.iterations:
             return
         targets = targets_of(self._run, self._hub)
-        self._ask_for_licenses(record)
-        record = self._read(upto)
-        stages = accepted(record)
-        own_start = record.start if record.start is not None and has_model(directory, record.start) else None
+        if self._ask_for_licenses(record):
+            record = self._read(upto)
+        start, best, stands_by = record.start, record.best_stage, accepted(record)
+        models = [one for one in (start, *stands_by) if one is not None and has_model(directory, one)]
         known = pushed_names(record)
         branches = dict(known.branches) if known.model == targets.model else {}
-        branches |= {one.name: branch_of(one) for one in stages if has_model(directory, one)}
-        if own_start is not None:
-            branches[START] = branch_of(own_start)
-        names = Names(targets.model, targets.dataset or known.dataset, branches)
-        for stage in [*([own_start] if own_start is not None else []), *stages]:
-            if has_model(directory, stage) and not self._is_there(record, targets.model, stage, branch_of(stage)):
-                self._push_model(record, stage, branch_of(stage), names, targets)
-        best = record.best_stage
-        if best is not None and record.iterations:
-            self._push_best(record, best, names, targets)
+        branches |= {one.name: branch_of(one) for one in models}
+        run = run_facts(directory, record, Names(targets.model, targets.dataset or known.dataset, branches))
+        pushed = newest_pushes(record, targets.model)
+        for stage in models:
+            if pushed.get(branch_of(stage), {}).get("stage") != stage.name:
+                self._push_model(run, stage, branch_of(stage), str(card_of(directory, run, stage, branch_of(stage))))
+        if best is not None and record.iterations and (best in stands_by or best is start):
+            last, card = pushed.get(MAIN, {}), str(card_of(directory, run, best))
+            if (last.get("stage"), last.get("card")) != (best.name, short_digest(card)):
+                self._push_model(run, best, MAIN, card)
         if targets.dataset is not None:
-            self._push_pairs(record, names, targets)
-
-    def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, once, or see that one which is there is as private as it is to be.
-
-        Raises:
-            HubError: everybody can read it, and nobody has said that this is wanted.
-        """
-        if repository in self._made:
-            return
-        self._hub.create(repository, kind, private)
-        if private and not self._hub.is_private(repository, kind):
-            raise HubError(
-                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
-                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
-            )
-        self._made.add(repository)
+            self._push_pairs(run, targets.dataset)
 
     def _read(self, upto: int | None) -> RunRecord:
         """The run's record, with the settings that hold here."""
@@ -159,13 +128,11 @@ class Publisher:
         set_here = {"hub_license": self._run.play.hub_license} if self._run.play.hub_license else {}
         return replace(record, settings={**record.settings, **set_here})
 
-    def _ask_for_licenses(self, record: RunRecord) -> None:
-        """Ask the Hub once what licences the base model and the data have."""
-        known = newest(record.journal, Step.LICENSES)
-        if self._asked or known or record.settings.get("hub_license"):
-            return
-        origins: Mapping[str, Any] = record.prepared.get("origins") or {}
-        model, data = origin_from(origins.get("model")), origin_from(origins.get("data"))
+    def _ask_for_licenses(self, record: RunRecord) -> bool:
+        """Ask the Hub once what licences the base model and the data have. Returns whether it has told any."""
+        if self._asked or newest(record.journal, Step.LICENSES) or record.settings.get("hub_license"):
+            return False
+        model, data = RunFacts(record).start, RunFacts(record).data
         found = {
             "model": self._hub.license_of(model.root, "model") if model is not None and model.root else None,
             "data": self._hub.license_of(data.name, "dataset") if data is not None and data.on_hub else None,
@@ -173,107 +140,70 @@ class Publisher:
         self._asked = True
         if any(found.values()):
             self._run.journal.append(Step.LICENSES, HUB, **found)
+        return any(found.values())
 
-    def _is_there(self, record: RunRecord, repository: str, stage: StageRecord, revision: str) -> bool:
-        """Whether a stage's model has been pushed since it was trained."""
-        return self._last(record, repository, revision, since=stage).get("stage") == stage.name
-
-    def _last(
-        self, record: RunRecord, repository: str, revision: str, since: StageRecord | None = None
-    ) -> Mapping[str, Any]:
-        """The newest push to a branch, since a stage was trained, or nothing."""
-        found: Mapping[str, Any] = {}
-        for entry in record.journal:
-            if since is not None and is_of(entry, Step.TRAIN, since.name):
-                found = {}
-            if is_of(entry, Step.PUSH) and (entry.get("repository"), entry.get("revision")) == (repository, revision):
-                found = entry
-        return found
-
-    def _push_model(
-        self, record: RunRecord, stage: StageRecord, revision: str, names: Names, targets: Targets
-    ) -> None:
-        directory = self._run.directory
-        content = str(card_of(directory, record, stage, names, None if revision == MAIN else revision))
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        has_weights = has_model(directory, stage)
+    def _push_model(self, run: RunFacts, stage: StageRecord, revision: str, card: str) -> None:
+        folder, has_weights = self._run.directory.model(stage.name), has_model(self._run.directory, stage)
 
         def files() -> dict[str, File | None]:
-            found: dict[str, File | None] = {}
-            if has_weights:
-                found |= model_files(directory.model(stage.name), self._base(record, names))
-                if not any(name.endswith(".safetensors") for name in found):
-                    raise HubError(
-                        f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more."
-                    )
-            return found | {"README.md": content.encode()}
+            found = model_files(folder, _base(run)) if has_weights else {}
+            if has_weights and not any(name.endswith(".safetensors") for name in found):
+                raise HubError(f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more.")
+            return {**found, "README.md": card.encode()}
 
-        self.create(targets.model, "model", targets.private)
-        commit = self._hub.push(targets.model, revision, files, f"{record.name}, {stage.label}", outdated=OF_A_MODEL)
-        self._remember(stage.name, revision, targets.model, "model", commit, card=digest)
+        where = {"repository": str(run.names.model), "revision": revision, "kind": "model"}
+        self._push(stage.name, where, files, f"{run.record.name}, {stage.label}", OF_A_MODEL, card=short_digest(card))
+        self._say(f"{stage.name}: pushed to {run.names.model}, {revision}")
 
-    def _push_best(self, record: RunRecord, best: StageRecord, names: Names, targets: Targets) -> None:
-        """Let `main` hold the best so far, with a card that knows all iterations."""
-        if best not in accepted(record) and best is not record.start:
-            return
-        content = str(card_of(self._run.directory, record, best, names))
-        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        last = self._last(record, targets.model, MAIN, since=best)
-        if last.get("stage") != best.name or last.get("card") != digest:
-            self._push_model(record, best, MAIN, names, targets)
+    def _push_pairs(self, run: RunFacts, repository: str) -> None:
+        directory, where = self._run.directory, {"repository": repository, "revision": MAIN, "kind": "dataset"}
+        pushed = {entry["stage"] for entry in run.record.journal if _is_push(entry, repository, "dataset")}
+        missing = {name: n for n in generated_iterations(run.record) if (name := config_name(n)) not in pushed}
+        card = str(card_of_pairs(directory, run)).encode() if missing else b""
+        for name, number in missing.items():
+            with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
+                generations = generations_of(directory, number)
+                paths = write_pairs(Path(place), self._run.rows(), generations, self._run.tokenizer())
+                files: dict[str, File | None] = {f"{name}/{path.name}": path for path in paths} | {"README.md": card}
+                again = functools.partial(dict[str, File | None], files)
+                self._push(name, where, again, f"{run.record.name}, pairs of iteration {number}", (f"{name}/*",))
+            self._say(f"pairs of {name}: pushed to {repository}")
 
-    def _push_pairs(self, record: RunRecord, names: Names, targets: Targets) -> None:
-        directory, repository = self._run.directory, str(targets.dataset)
-        pushed = {
-            entry["stage"]
-            for entry in record.journal
-            if is_of(entry, Step.PUSH) and entry.get("repository") == repository and entry.get("kind") == "dataset"
-        }
-        missing = [number for number in generated_iterations(record) if config_name(number) not in pushed]
-        if not missing:
-            return
-        content = str(card_of_pairs(directory, record, replace(names, dataset=repository))[0])
-        self.create(repository, "dataset", targets.private)
-        with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
-            for number in missing:
-                paths = write_pairs(
-                    Path(place) / config_name(number),
-                    self._run.rows(),
-                    generations_of(directory, number),
-                    self._run.tokenizer(),
-                )
-                files: dict[str, File | None] = {f"{config_name(number)}/{path.name}": path for path in paths}
-                files["README.md"] = content.encode()
-                commit = self._hub.push(
-                    repository,
-                    MAIN,
-                    functools.partial(dict, files),
-                    f"{record.name}, pairs of iteration {number}",
-                    kind="dataset",
-                    outdated=(f"{config_name(number)}/*",),
-                )
-                self._remember(config_name(number), MAIN, repository, "dataset", commit)
+    def _push(
+        self,
+        stage: str,
+        where: Mapping[str, str],
+        files: Callable[[], Mapping[str, File | None]],
+        message: str,
+        outdated: Sequence[str],
+        **more: str,
+    ) -> None:
+        """Push files, and remember in the journal what was pushed where (`repository`, `revision` and `kind`)."""
+        self._hub.create(where["repository"], where["kind"], privacy_of(self._run))
+        commit = self._hub.push(**where, files=files, message=message, outdated=outdated)
+        self._run.journal.append(Step.PUSH, stage, **where, commit=commit.oid, url=commit.commit_url, **more)
 
-    def _base(self, record: RunRecord, names: Names) -> tuple[str, str | None] | None:
-        """What an adapter's configuration names as its base, where that is a folder: repository and branch."""
-        if START in names.branches and names.model:
-            return names.model, names.branches[START]
-        origin = origin_from((record.prepared.get("origins") or {}).get("model"))
-        return (origin.name, None) if origin is not None else None
 
-    def _remember(self, stage: str, revision: str, repository: str, kind: str, commit: Commit, **more: Any) -> None:
-        self._run.journal.append(
-            Step.PUSH,
-            stage,
-            revision=revision,
-            repository=repository,
-            kind=kind,
-            commit=commit.oid,
-            url=commit.url,
-            **more,
-        )
-        what = f"pairs of {stage}" if kind == "dataset" else stage
-        self._say(f"{what}: pushed to {repository}" + ("" if kind == "dataset" else f", {revision}"))
+def _base(run: RunFacts) -> tuple[str, str | None] | None:
+    """What an adapter's configuration names as its base, where that is a folder: repository and branch."""
+    if START in run.names.branches and run.names.model:
+        return run.names.model, run.names.branches[START]
+    return (run.start.name, None) if run.start is not None else None
+
+
+def _is_push(entry: Entry, repository: str | None, kind: str) -> bool:
+    return is_of(entry, Step.PUSH) and (entry.get("repository"), entry.get("kind")) == (repository, kind)
+
+
+def newest_pushes(record: RunRecord, repository: str | None) -> dict[str, Entry]:
+    """The newest push to every branch of a model's repository, but for those of models that were trained again later."""
+    found: dict[str, Entry] = {}
+    for entry in record.journal:
+        if is_of(entry, Step.TRAIN):
+            found = {branch: push for branch, push in found.items() if push["stage"] != entry["stage"]}
+        elif _is_push(entry, repository, "model"):
+            found[entry["revision"]] = entry
+    return found
 
 
 def until(record: RunRecord, iteration: int) -> RunRecord:
@@ -297,26 +227,23 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
         folder: of the model.
         base: what the configuration of an adapter names as its base instead of a folder of this machine, and its revision.
     """
-    found: dict[str, File | None] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or not is_of_a_model(path):
-            continue
-        if path.name in ("adapter_config.json", "config.json"):
-            found[path.name] = _for_others(path, base)
-        else:
-            found[path.name] = path
-    return found
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_of_a_model(path)]
+    configs = ("adapter_config.json", "config.json")
+    return {
+        path.name: _for_others(path, base) if path.name in configs else path
+        for path in files
+        if not path.name.startswith(".")
+    }
 
 
 def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
     """A configuration without the paths of this machine."""
     config = json.loads(path.read_text(encoding="utf-8"))
-    name = config.get("base_model_name_or_path")
-    if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
-        config["base_model_name_or_path"], revision = base or (Path(name).name, None)
-        if revision is not None:
-            config["revision"] = revision
-    own = config.get("_name_or_path")
-    if isinstance(own, str) and (Path(own).is_absolute() or Path(own).exists()):
-        config["_name_or_path"] = Path(own).name
+    for setting in ("base_model_name_or_path", "_name_or_path"):
+        name = config.get(setting)
+        if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):
+            config[setting] = Path(name).name
+            if setting == "base_model_name_or_path" and base is not None:
+                config[setting], revision = base
+                config |= {"revision": revision} if revision is not None else {}
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()

@@ -6,19 +6,15 @@ line, and tried again when something else has finished; at the end of the run it
 
 from __future__ import annotations
 
+import functools
 import shlex
 import threading
 import warnings
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from huggingface_hub import close_session, constants
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
+from huggingface_hub import close_session
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.console import Console
 
 from ..errors import HubError
@@ -26,7 +22,7 @@ from ..quiet import quiet
 from ..run.run import Run
 from .backup import BRANCH, Keeper, restore
 from .client import TALKATIVE, Hub, explain, harmless
-from .publish import Publisher, targets_of
+from .publish import Publisher, privacy_of, targets_of
 
 KEEPS_EVERY = 600.0
 """Seconds between two states of a run directory that are kept while a phase runs (`hub_backup`)."""
@@ -67,7 +63,7 @@ class Pushing:
         if directory.journal.exists() or self._run.play.existing_run == "overwrite":
             return
         try:
-            repository = targets_of(self._run, self._hub).model
+            repository = str(targets_of(self._run, self._hub).model)
             if restore(directory, self._hub, repository):
                 self._say(f"{directory.path} goes on from where it was kept: {repository}, branch {BRANCH}.")
                 self._check_start()
@@ -100,9 +96,7 @@ class Pushing:
         self._upto = self._upto if upto is None else upto
         self._wake.set()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._thread.is_alive():
             return
         try:
@@ -126,9 +120,7 @@ class Pushing:
         if not self._active:
             return False
         try:
-            if constants.is_offline_mode():
-                raise HubError("`HF_HUB_OFFLINE` is set.")
-            self._hub.check_token()
+            self._hub.check_access()
         except HubError as error:
             self._active = False
             self._warn(f"Nothing will be pushed to the Hub: {error} The run plays on. {self._again}")
@@ -147,7 +139,7 @@ class Pushing:
     def _pass(self) -> None:
         """Push what is missing, and keep the run directory; each is tried whatever became of the other."""
         failures = []
-        for push in (self._push, self._keep):
+        for push in (functools.partial(self._publisher.push_missing, self._upto), self._keep):
             try:
                 push()
             except HubError as error:
@@ -159,15 +151,12 @@ class Pushing:
             self._warn(f"{harmless(found)} It is tried again when something else has finished.")
         self._failure = found
 
-    def _push(self) -> None:
-        self._publisher.push_missing(self._upto)
-
     def _keep(self) -> None:
         if self._keeper is None or not self._run.directory.journal.exists():
             return
-        targets = targets_of(self._run, self._hub)
-        self._publisher.create(targets.model, "model", targets.private)
-        self._keeper.send(targets.model)
+        repository = str(targets_of(self._run, self._hub).model)
+        self._hub.create(repository, "model", privacy_of(self._run))
+        self._keeper.send(repository)
 
     def _wait(self) -> None:
         """Wait until the thread has looked once more, and has pushed what it found, or given up."""
@@ -187,8 +176,8 @@ class Pushing:
         self._wake.set()
         close_session()
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+    def _say(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, style=style, highlight=False, soft_wrap=True)
 
     def _warn(self, text: str) -> None:
-        self._console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self._say(text, "yellow")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
-from ..files import DEFINITION, numbered
+from ..files import DEFINITION, numbered, parts_digest, short_digest
 
 FROZEN_ADAPTER = "ref"
 """TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""
@@ -38,7 +37,7 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: 
         return base
     adapters = {} if adapter_is_new else adapter_tensors(model)
     found = _of_tensors([*adapters.items()]) if adapters else ""
-    return numbered(definition, hashlib.sha256(f"{base}{found}".encode()).hexdigest())
+    return numbered(definition, short_digest(f"{base}{found}"))
 
 
 def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -93,15 +92,17 @@ def _without_wrappers(name: str, wrapped: Mapping[str, str]) -> str | None:
 
 
 def _of_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    hasher = hashlib.sha256()
+    return parts_digest(_names_and_bytes(named))
+
+
+def _names_and_bytes(named: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str | bytes]:
     for name, value in sorted(named, key=lambda one: one[0]):
         tensor = value.detach()
         if tensor.is_floating_point():
             # bfloat16 is the coarsest format that weights are loaded in; the sign of zero means nothing.
             tensor = (tensor.to(torch.bfloat16) + 0.0).view(torch.int16)
-        hasher.update(name.encode())
-        hasher.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()[:16]
+        yield name
+        yield tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _unprefixed(name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from trl.trainer.utils import add_fused_lm_head, pad
 
 from .adapters import Policy, without_adapter
-from .forward.shared_prefix import SharedPrefix
+from .forward.batch import Forwards
 
 
 def response_logps(
@@ -57,7 +57,7 @@ def _with_fused_head(model: Policy) -> Policy:
     inner = without_adapter(model)
     if not getattr(inner, "_has_fused_head", False):
         add_fused_lm_head(inner)
-        SharedPrefix(wanted=False).wrap(inner)
+        Forwards(wanted=False).wrap(inner)
         # torch types all that a module holds as tensors and modules.
         inner._has_fused_head = True  # type: ignore[assignment]
     return model.eval()

@@ -5,8 +5,8 @@ response under the policy, and what else it needs (the same under the opponent, 
 `(batch,)`, in nats, summed over a response's tokens. With the log-ratios r = log pi(y|x) - log pi_t(y|x) of the real
 response and r' of the generated one, every iteration starts at r = r' = 0, so every loss has a known value there.
 
-Which setting goes to which argument, and the published defaults: `registry.py`. Half-precision inputs are computed in
-float32, in which everything stays finite for log-ratios up to 1e4.
+What describes an objective is in `objective.py`. Half-precision inputs are computed in float32, in which everything stays
+finite for log-ratios up to 1e4.
 """
 
 from __future__ import annotations

@@ -9,14 +9,16 @@ is a frozen copy of it. The shares of sharded training are those of DeepSpeed's 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from .model import ModelSettings, PlannedModel
-from .optimizers import kept_by, state_bytes, step_bytes
-from .rehearsal import PairLengths, Peak, prefill, scoring, shares_prompts, supervised, training
+import torch
+
+from ..models.forward import obstacles
+from .model import PlannedModel, bytes_of
+from .rehearsal import Peak, prefill, scoring, supervised, training
 from .setup import Setup
-from .tokens import Lengths
+from .tokens import Lengths, PairLengths
 
 PARTS = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "KV cache", "reserve")
 """Of memory, in the order in which they are shown."""
@@ -39,6 +41,13 @@ FILTERED_SAMPLING = 46
 `top_k` also the sorted logits with their indices, and sums."""
 
 
+_BLOCK = 256
+"""Values that share a scale in bitsandbytes' 8-bit states: a float32 each."""
+
+_SMALLEST = 4096
+"""Tensors with fewer values keep float32 states there."""
+
+
 @dataclass(frozen=True)
 class Phase:
     """What a phase needs on one device at its peak.
@@ -57,18 +66,97 @@ class Phase:
         return sum(self.parts.values())
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What an optimiser keeps.
+
+    Attributes:
+        states: tensors of the parameter's size.
+        bits: 8, or 0 for the parameter's own dtype, or 32.
+        works_on_copies: whether a step on a GPU makes a copy of all states at once (PyTorch's `foreach` loops).
+    """
+
+    states: float
+    bits: int = 0
+    works_on_copies: bool = False
+
+
+STATES_KEPT = {
+    name: kept
+    for kept, names in (
+        (Kept(2, works_on_copies=True), "adamw_torch"),
+        (Kept(2), "adamw_torch_fused adamw_apex_fused"),
+        (Kept(2, 8), "adamw_8bit adamw_bnb_8bit adamw_torch_8bit paged_adamw_8bit"),
+        (Kept(2, 32), "paged_adamw_32bit"),
+        (Kept(3, 8), "ademamix_8bit paged_ademamix_8bit"),
+        (Kept(3, 32), "ademamix paged_ademamix_32bit"),
+        (Kept(1, 8), "lion_8bit paged_lion_8bit rmsprop_bnb_8bit"),
+        (Kept(1, 32), "lion_32bit paged_lion_32bit rmsprop_bnb rmsprop_bnb_32bit"),
+        (Kept(1, works_on_copies=True), "rmsprop adagrad"),
+        (Kept(0), "sgd adafactor"),
+    )
+    for name in names.split()
+}
+"""By name in the settings."""
+
+
+def kept_by(optim: str) -> Kept:
+    """What an optimiser keeps; one that is not known is taken for AdamW."""
+    return STATES_KEPT.get(optim, Kept(2))
+
+
+def state_bytes(optim: str, parameters: Sequence[torch.Tensor], embeddings: torch.Tensor | None = None) -> int:
+    """Bytes of an optimiser's states.
+
+    Args:
+        optim: as in the settings.
+        parameters: that are trained.
+        embeddings: those of them that Trainer lets bitsandbytes keep 32-bit states of.
+    """
+    kept = kept_by(optim)
+    total = 0.0
+    for parameter in parameters:
+        count = parameter.numel()
+        if optim == "adafactor":  # a row and a column of every matrix, in float32
+            total += 4 * (sum(count // size for size in parameter.shape[-2:]) if parameter.dim() > 1 else count)
+        elif kept.bits == 8 and count >= _SMALLEST and parameter is not embeddings:
+            total += kept.states * (count + 4 * -(-count // _BLOCK))
+        else:
+            total += kept.states * count * (4 if kept.bits else parameter.element_size())
+    return round(total)
+
+
+def _step_bytes(optim: str, parameters: Sequence[torch.Tensor], *, on_gpu: bool) -> int:
+    """Bytes that a step takes besides weights, gradients and states."""
+    sizes = [bytes_of(parameter) for parameter in parameters]
+    if not sizes or not kept_by(optim).works_on_copies:
+        return 0
+    return sum(sizes) if on_gpu else 2 * max(sizes)
+
+
 class MemoryPlan:
     """The phases of a run, each with its peak. Models are built once, and a rehearsal is played once.
 
     Args:
         setup: of the run.
         lengths: of its prompts and responses.
+
+    Attributes:
+        policy: the model as training has it.
+        replica: the model as generation has it.
+        cache_bytes_per_token: bytes that a token of one row takes in the key-value cache.
+
+    Raises:
+        PlanError: the model can't be built, or followed.
     """
 
     def __init__(self, setup: Setup, lengths: Lengths) -> None:
-        self.setup = setup
-        self.lengths = lengths
-        self._models: dict[str, PlannedModel] = {}
+        self.setup, self.lengths = setup, lengths
+        self.policy = PlannedModel(setup.trained())
+        replica = setup.loaded()
+        self.replica = self.policy if replica == self.policy.settings else PlannedModel(replica)
+        self.cache_bytes_per_token = prefill(self.replica, 1, 64).kept / 64
+        self._answer = functools.cache(self._answer_of)
 
     def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
         """All phases that the run has, in the order in which they are played.
@@ -80,100 +168,58 @@ class MemoryPlan:
         Raises:
             PlanError: the model can't be followed.
         """
-        setup = self.setup
-        found: list[tuple[str, Callable[[bool], dict[str, int]]]] = []
-        if setup.is_from_scratch:
-            found.append(("start", self._start))
-        found.append(("generate", self._generate))
-        if setup.opponent_is_precomputed:
-            found.append(("opponent's pass", self._opponent))
-        found.append(("train", self._train))
-        if self.lengths.num_held_out:
-            found.append(("evaluate", self._evaluate))
-        if setup.play.baseline:
-            found.append(("baseline", self._baseline))
-        wanted = [(name, parts) for name, parts in found if only is None or name in only]
-        return [Phase(name, self._with_reserve(name, parts(longest))) for name, parts in wanted]
-
-    @property
-    def policy(self) -> PlannedModel:
-        """The model as training has it."""
-        return self._model("trained", self.setup.trained())
-
-    @property
-    def replica(self) -> PlannedModel:
-        """The model as generation has it."""
-        return self._model("loaded", self.setup.loaded())
-
-    def _model(self, name: str, settings: ModelSettings) -> PlannedModel:
-        if name not in self._models:
-            self._models[name] = PlannedModel(settings)
-        return self._models[name]
-
-    @functools.cached_property
-    def cache_bytes_per_token(self) -> float:
-        """Bytes that a token of one row takes in the key-value cache."""
-        return prefill(self.replica, 1, 64).kept / 64
+        setup, args = self.setup, self.setup.args
+        size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+        start = setup.recipe.start.start_batch_size
+        found: dict[str, tuple[bool, Callable[[], dict[str, int]]]] = {
+            "start": (setup.is_from_scratch, lambda: self._supervised(longest, start, 1)),
+            "generate": (True, lambda: self._answer(self.lengths.num_rows * args.num_generations)),
+            "opponent's pass": (setup.opponent_is_precomputed, lambda: self._opponent(longest)),
+            "train": (True, lambda: self._train(longest)),
+            "evaluate": (self.lengths.num_held_out > 0, lambda: self._evaluate(longest)),
+            "baseline": (bool(setup.play.baseline), lambda: self._supervised(longest, size, accumulation)),
+        }
+        return [
+            Phase(name, self._with_reserve(name, parts()))
+            for name, (is_played, parts) in found.items()
+            if is_played and (only is None or name in only)
+        ]
 
     def shares_prompts(self, *, longest: bool = False) -> bool:
-        """Whether training runs over unique tokens."""
-        pairs = self._micro_batch(1, longest=longest)
-        return shares_prompts(self.policy, self.setup.args.shared_prefix, max(pair.longest for pair in pairs))
+        """Whether training runs over unique tokens: where that is exact, unless it is not wanted."""
+        if self.setup.args.shared_prefix is False or obstacles.of_model(self.policy.model) is not None:
+            return False
+        row = max(pair.longest for pair in self._micro_batch(1, longest=longest))
+        return obstacles.of_length(self.policy.base.config, row) is None
 
     # ---- phases -------------------------------------------------------------------------------------------------------
 
     def _train(self, longest: bool) -> dict[str, int]:
         args = self.setup.args
         pairs = self._micro_batch(args.per_device_train_batch_size, longest=longest)
-        play = functools.partial(
-            training,
-            self.policy,
-            pairs,
-            shared=self.shares_prompts(longest=longest),
-            checkpointing=self.setup.checkpointing,
-            on_gpu=self.setup.on_gpu,
-        )
-        return self._stepped(lambda keep: play(keep_gradients=keep), args.gradient_accumulation_steps)
-
-    def _baseline(self, longest: bool) -> dict[str, int]:
-        args = self.setup.args
-        return self._supervised(longest, args.per_device_train_batch_size, args.gradient_accumulation_steps)
-
-    def _start(self, longest: bool) -> dict[str, int]:
-        return self._supervised(longest, self.setup.recipe.start.start_batch_size, 1)
+        play = functools.partial(training, self.policy, pairs, shared=self.shares_prompts(longest=longest))
+        return self._stepped(play, args.gradient_accumulation_steps)
 
     def _supervised(self, longest: bool, batch_size: int, accumulation: int) -> dict[str, int]:
-        pairs = self._micro_batch(batch_size, longest=longest)
+        rows = [pair.prompt + pair.responses[0] for pair in self._micro_batch(batch_size, longest=longest)]
         smoothings = [self.setup.recipe.start.start_label_smoothing, *self.setup.play.baseline_label_smoothing]
-        rows = [pair.prompt + pair.responses[0] for pair in pairs]
-
-        play = functools.partial(
-            supervised, self.policy, rows, checkpointing=self.setup.checkpointing, smoothing=any(smoothings)
-        )
-        return self._stepped(lambda keep: play(keep_gradients=keep), accumulation, frozen=False)
+        play = functools.partial(supervised, self.policy, rows, smoothing=any(smoothings))
+        return self._stepped(play, accumulation, frozen=False)
 
     def _opponent(self, longest: bool) -> dict[str, int]:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)
-        peak = scoring(self.policy, pairs, shared=self.shares_prompts(longest=longest), on_gpu=self.setup.on_gpu)
+        peak = scoring(self.policy, pairs, shared=self.shares_prompts(longest=longest))
         parts = self._static(frozen=True)
         if self.setup.sharding.kind == "FSDP":  # the opponent is loaded beside the policy, and freed
             parts["weights"] += self._sharded_weights()
-        return _add(parts, peak)
-
-    def _generate(self, longest: bool) -> dict[str, int]:
-        return self._answer(min(self.setup.args.generation_batch_size, self._responses(self.lengths.num_rows)))
+        return parts | _by_part(peak)
 
     def _evaluate(self, longest: bool) -> dict[str, int]:
         args, count = self.setup.args, max(self.lengths.num_held_out // self.setup.num_processes, 1)
         rows = self._micro_batch(min(args.per_device_eval_batch_size, count), branches=2, longest=longest)
-        peak = scoring(
-            self.replica,
-            [PairLengths(pair.prompt, (max(pair.responses),)) for pair in rows],
-            shared=False,
-            on_gpu=self.setup.on_gpu,
-        )
-        scored = _add(self._replica(), peak)
-        answered = self._answer(min(args.generation_batch_size, self.lengths.num_held_out))
+        alone = [PairLengths(pair.prompt, (max(pair.responses),)) for pair in rows]
+        scored = self._replica() | _by_part(scoring(self.replica, alone, shared=False))
+        answered = self._answer(self.lengths.num_held_out)
         return max(scored, answered, key=lambda parts: sum(parts.values()))
 
     # ---- what they are made of ----------------------------------------------------------------------------------------
@@ -181,30 +227,27 @@ class MemoryPlan:
     def _micro_batch(self, size: int, branches: int | None = None, *, longest: bool) -> list[PairLengths]:
         return self.lengths.micro_batch(size, branches or self.setup.branches, longest=longest)
 
-    def _responses(self, rows: int) -> int:
-        return max(rows * self.setup.args.num_generations, 1)
-
     def _replica(self) -> dict[str, int]:
         model = self.replica
         return {"weights": model.weight_bytes, "adapters": model.adapter_bytes}
 
-    def _answer(self, num_prompts: int) -> dict[str, int]:
+    def _answer_of(self, responses: int) -> dict[str, int]:
         """Answering a micro-batch: its prompts at once, or its last token, whichever takes more."""
-        lengths, model = self.lengths, self.replica
+        lengths, model, args = self.lengths, self.replica, self.setup.args
+        num_prompts = max(min(args.generation_batch_size, responses), 1)
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)
         cache = round(self.cache_bytes_per_token * num_prompts * lengths.longest_answer)
-        layers = max(getattr(model.base.config.get_text_config(), "num_hidden_layers", 1), 1)
-        args = self.setup.args
         filters = args.temperature > 0 and (args.top_p < 1 or args.top_k > 0)
         logits = num_prompts * vocabulary * (FILTERED_SAMPLING if filters else SAMPLING)
         # While a row is lengthened or dropped, one layer's cache exists twice.
-        at_the_end = {"KV cache": cache + cache // layers, "logits": logits}
+        at_the_end = {"KV cache": cache + cache // model.num_layers, "logits": logits}
         at_once = {"KV cache": first.kept, "activations": first.bytes - first.kept, "logits": 0}
         width = self.setup.dtype.itemsize if self.setup.precision == "no" else 2
         looked_at = lengths.longest_prompt * vocabulary * width
         alone = {"logits": looked_at, "activations": (first.bytes - first.kept) // num_prompts}
-        return self._replica() | max(at_the_end, at_once, alone, key=lambda parts: sum(parts.values()))
+        most = max(at_the_end, at_once, alone, key=lambda parts: sum(parts.values()))
+        return self._replica() | most
 
     def _static(self, *, frozen: bool) -> dict[str, int]:
         """Weights and adapters of training, on one device."""
@@ -233,39 +276,36 @@ class MemoryPlan:
         if sharding.kind == "ZeRO-3":
             return width * min(LIVE_PARAMETERS, policy.num_parameters)
         if sharding.kind == "FSDP":  # the layer that computes, the next one, and what stands outside of layers
-            layers = max(getattr(policy.base.config.get_text_config(), "num_hidden_layers", 1), 1)
             outside = policy.num_embeddings * (1 if policy.is_tied else 2)
-            return width * (outside + 2 * (policy.num_parameters - outside) // layers)
+            return width * (outside + 2 * (policy.num_parameters - outside) // policy.num_layers)
         return 0
 
-    def _stepped(self, play: Callable[[bool], Peak], accumulation: int, *, frozen: bool = True) -> dict[str, int]:
+    def _stepped(self, play: Callable[..., Peak], accumulation: int, *, frozen: bool = True) -> dict[str, int]:
         """Parts of an optimiser step's peak.
 
         Args:
-            play: plays a micro-batch; given whether its gradients are kept.
+            play: plays a micro-batch; takes `keep_gradients`.
             accumulation: micro-batches of the step.
             frozen: whether the frozen adapter is there.
         """
         policy, setup = self.policy, self.setup
         trained, optim = policy.trainable, setup.optim
-        embeddings = [policy.base.get_input_embeddings().weight]
         parts = self._static(frozen=frozen)
-        gradients = sum(parameter.numel() * parameter.element_size() for parameter in trained)
         if setup.sharding.is_sharded:
-            return _add(parts | self._sharded_states(optim, policy.num_trainable), play(False))
-        step = step_bytes(optim, trained, on_gpu=setup.on_gpu)
-        parts["optimiser"] = state_bytes(optim, trained, embeddings)
+            return parts | self._sharded_states(optim, policy.num_trainable) | _by_part(play(keep_gradients=False))
+        gradients = sum(map(bytes_of, trained))
+        step = _step_bytes(optim, trained, on_gpu=setup.on_gpu)
+        parts["optimiser"] = state_bytes(optim, trained, policy.base.get_input_embeddings().weight)
         if accumulation == 1 and setup.sharding.kind == "NO":
-            peak = play(True)
+            peak = play(keep_gradients=True)
             parts["gradients"] = gradients
-            beside = max(peak.bytes - gradients, step, 0)
+            others = max(peak.bytes - gradients, step, 0)
         else:
             # Gradients are there before a micro-batch begins; DDP sends them in buckets, which hold them once more.
-            peak = play(False)
-            beside = max(peak.bytes, step)
+            peak = play(keep_gradients=False)
+            others = max(peak.bytes, step)
             parts["gradients"] = gradients * (2 if setup.sharding.kind == "DDP" else 1)
-        head = min(peak.head, beside)
-        return parts | {"logits": head, "activations": beside - head}
+        return parts | _by_part(Peak(others, min(peak.head, others)))
 
     def _sharded_states(self, optim: str, count: int) -> dict[str, int]:
         """Gradients and optimiser of a process, with float32 weights among the latter under DeepSpeed."""
@@ -287,5 +327,5 @@ class MemoryPlan:
         return {part: parts[part] for part in PARTS if parts.get(part)}
 
 
-def _add(parts: dict[str, int], peak: Peak) -> dict[str, int]:
-    return parts | {"logits": peak.head, "activations": peak.bytes - peak.head}
+def _by_part(peak: Peak) -> dict[str, int]:
+    return {"logits": peak.head, "activations": peak.bytes - peak.head}

@@ -7,6 +7,7 @@ counted on the real thing: which layers are quantised, what an adapter adds, whi
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,8 @@ class ModelSettings:
         attention: transformers' name of the implementation.
         trust_remote_code: run a model's own code.
         disable_dropout: as in TRL's trainer.
+        checkpointing: whether activations are computed again in a backward pass.
+        on_gpu: whether TRL's head runs as it does there.
     """
 
     config: PretrainedConfig
@@ -55,6 +58,8 @@ class ModelSettings:
     attention: str = "sdpa"
     trust_remote_code: bool = False
     disable_dropout: bool = True
+    checkpointing: bool = False
+    on_gpu: bool = False
 
 
 class PlannedModel:
@@ -65,7 +70,14 @@ class PlannedModel:
 
     Attributes:
         fake: the mode in which tensors are fake; operations on the model run in it.
-        model: transformers' model, with the adapter if there is one.
+        base: transformers' model.
+        model: the same, or the adapter around it if there is one.
+        num_parameters, num_embeddings, num_layers: of the base.
+        is_tied: whether its head is its embedding.
+        trainable, num_trainable: parameters that an optimiser is given, and how many numbers they have.
+        weight_bytes: of the base alone, quantised as it is, its buffers included.
+        adapter_bytes: of all adapters together.
+        alike_layers: the base's layers, if they are alike in all but their number; else none.
 
     Raises:
         PlanError: transformers can't build the model from its configuration.
@@ -88,6 +100,7 @@ class PlannedModel:
         self.num_parameters = sum(parameter.numel() for parameter in self.base.parameters())
         embeddings = self.base.get_input_embeddings().weight
         self.num_embeddings = embeddings.numel()
+        self.num_layers = max(getattr(self.base.config.get_text_config(), "num_hidden_layers", 1), 1)
         self.is_tied = self.base.get_output_embeddings().weight is embeddings
         if settings.quantization is not None:
             _quantise(self.base, settings.quantization)
@@ -102,32 +115,35 @@ class PlannedModel:
             self.base.tie_weights()
         if settings.attention in IMPLEMENTATIONS:
             self.base.set_attn_implementation(IMPLEMENTATIONS[settings.attention])
-
-    @property
-    def trainable(self) -> list[torch.nn.Parameter]:
-        """Parameters that an optimiser is given."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-
-    @property
-    def weight_bytes(self) -> int:
-        """Of the model alone, quantised as it is, its buffers included."""
-        return sum(_bytes_of_tensor(tensor) for name, tensor in self._tensors() if "lora_" not in name)
-
-    @property
-    def adapter_bytes(self) -> int:
-        """Of all adapters together."""
-        return sum(_bytes_of_tensor(tensor) for name, tensor in self._tensors() if "lora_" in name)
-
-    @property
-    def num_trainable(self) -> int:
-        return sum(parameter.numel() for parameter in self.trainable)
-
-    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
-        return [*self.model.named_parameters(), *self.model.named_buffers()]
+        tensors = _tensors(self.model)
+        self.adapter_bytes = sum(bytes_of(tensor) for name, tensor in tensors if "lora_" in name)
+        self.weight_bytes = sum(bytes_of(tensor) for _, tensor in tensors) - self.adapter_bytes
+        self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.num_trainable = sum(parameter.numel() for parameter in self.trainable)
+        found = [part for part in self.base.modules() if isinstance(part, torch.nn.ModuleList)]
+        lists = [layers for layers in found if len(layers) == self.num_layers]
+        is_alike = len(lists) == 1 and len(set(map(_description, lists[0]))) == 1
+        self.alike_layers = lists[0] if is_alike else torch.nn.ModuleList()
 
 
-def _bytes_of_tensor(tensor: torch.Tensor) -> int:
+def bytes_of(tensor: torch.Tensor) -> int:
+    """Bytes of all of a tensor's values."""
     return tensor.numel() * tensor.element_size()
+
+
+def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _description(layer: torch.nn.Module) -> str:
+    """All that two layers of a model may differ in: parts, settings, and parameters with their shapes and dtypes."""
+    found: list[Any] = [(n, t.shape, t.dtype, t.requires_grad) for n, t in _tensors(layer)]
+    for name, part in layer.named_modules():
+        settings = {
+            key: value for key, value in vars(part).items() if isinstance(value, (int, float, str, type(None)))
+        }
+        found.append((name, type(part), settings | {"layer_idx": None}))
+    return repr(found)
 
 
 def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
@@ -147,48 +163,42 @@ def _quantise(model: Any, how: BitsAndBytesConfig) -> None:
     replace_with_bnb_linear(model, modules_to_not_convert=list(kept), quantization_config=how)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
-            _as_4bit(module, nested=how.bnb_4bit_use_double_quant)
+            old: Any = module.weight
+            count = old.numel()
+            scales = -(-count // QUANTIZATION_BLOCK)
+            size = scales + 4 * -(-scales // NESTED_BLOCK) if how.bnb_4bit_use_double_quant else 4 * scales
+            _replace(module, ((count + 1) // 2, 1), size, _Linear4bit)
+            vars(module.weight).update(compress_statistics=old.compress_statistics, quant_type=old.quant_type)
         elif isinstance(module, bnb.nn.Linear8bitLt):
-            _as_8bit(module)
+            _replace(module, module.weight.shape, 4 * module.out_features, _Linear8bit)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = how.load_in_4bit, how.load_in_8bit
     model.requires_grad_(False)
 
 
-def _as_4bit(module: Any, *, nested: bool) -> None:
-    count, old = module.weight.numel(), module.weight
-    module.weight = torch.nn.Parameter(torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device="meta"), False)
-    module.weight.compress_statistics, module.weight.quant_type = old.compress_statistics, old.quant_type
-    scales = -(-count // QUANTIZATION_BLOCK)
-    sizes = scales + 4 * -(-scales // NESTED_BLOCK) if nested else 4 * scales
-    module.register_buffer("scales", torch.empty(sizes, dtype=torch.uint8, device="meta"), persistent=False)
-    module.__class__ = _Linear4bit
-
-
-def _as_8bit(module: Any) -> None:
-    module.weight = torch.nn.Parameter(torch.empty(module.weight.shape, dtype=torch.int8, device="meta"), False)
-    module.register_buffer("scales", torch.empty(module.out_features, device="meta"), persistent=False)
-    module.__class__ = _Linear8bit
+def _replace(module: Any, shape: Sequence[int], scales: int, kind: type) -> None:
+    """Give a layer weights of a byte each, and as many bytes of scales."""
+    module.weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.uint8, device="meta"), False)
+    module.register_buffer("scales", torch.empty(scales, dtype=torch.uint8, device="meta"), persistent=False)
+    module.__class__ = kind
 
 
 class _Linear4bit(bnb.nn.Linear4bit):
     """bitsandbytes' layer as far as memory goes: weights are unpacked for every use, and nothing of that is kept."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inside = x.to(self.compute_dtype) if self.compute_dtype is not None else x
-        result = _Unpacked.apply(inside, self.out_features, False)
-        if self.bias is not None:
-            result = result + self.bias.to(result.dtype)
-        return result.to(x.dtype)
+        return _product(self, x.to(self.compute_dtype or x.dtype), keep_input=False).to(x.dtype)
 
 
 class _Linear8bit(bnb.nn.Linear8bitLt):
     """The same for eight bits, which keep their input for the backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result = _Unpacked.apply(x.to(torch.float16), self.out_features, True)
-        if self.bias is not None:
-            result = result + self.bias.to(result.dtype)
-        return result.to(x.dtype)
+        return _product(self, x.to(torch.float16), keep_input=True).to(x.dtype)
+
+
+def _product(layer: torch.nn.Linear, x: torch.Tensor, *, keep_input: bool) -> torch.Tensor:
+    result = _Unpacked.apply(x, layer.out_features, keep_input)
+    return result if layer.bias is None else result + layer.bias.to(result.dtype)
 
 
 class _Unpacked(torch.autograd.Function):

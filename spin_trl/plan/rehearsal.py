@@ -2,28 +2,32 @@
 
 The model's own code runs, its backward pass and activation checkpointing included, over the layout that training has
 ([`models.forward.layout`]); only kernels don't. So what is found holds for any model that runs so, without a formula for
-each.
+each. Of many layers that are alike, a few are played ([`LiveTensors`]).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from trl.kernels import ChunkedLogProbFunction
 
 from ..errors import PlanError
-from ..models.forward import obstacles
 from ..models.forward.attention import attention_inputs
 from ..models.forward.head import CPU_TILE
 from ..models.forward.layout import Layout, lay_out
-from .live import LiveTensors
-from .model import PlannedModel
+from .model import PlannedModel, bytes_of
+from .tokens import PairLengths
+
+PLAYED_LAYERS = 4
+"""Layers that are played of many that are alike: a first, a last, and two between them, which stand for all others."""
 
 GPU_TILE = 32768
 """Columns of the vocabulary that TRL's head computes at once on a GPU."""
@@ -38,31 +42,13 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class PairLengths:
-    """Tokens of a pair: of its prompt, and of its responses (real, generated, and T-SPIN's proto response)."""
-
-    prompt: int
-    responses: tuple[int, ...]
-
-    @property
-    def unique(self) -> int:
-        """Tokens that are run where the prompt is shared."""
-        return self.prompt + sum(self.responses)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return self.prompt + max(self.responses)
-
-
-@dataclass(frozen=True)
 class Peak:
     """Bytes beside weights and what outlasts the step.
 
     Attributes:
         bytes: at the peak.
         head: of these, what the LM head holds by itself: a tile of the logits, or all of them.
-        kept: what is left when the step is over: gradients, or a key-value cache.
+        kept: what is left when the step is over: a key-value cache.
     """
 
     bytes: int
@@ -70,71 +56,44 @@ class Peak:
     kept: int = 0
 
 
-def shares_prompts(model: PlannedModel, wanted: bool | None, longest: int) -> bool:
-    """Whether training runs over unique tokens: where that is exact, unless it is not wanted.
-
-    Args:
-        model: the model.
-        wanted: `shared_prefix`.
-        longest: tokens of the longest row.
-    """
-    if wanted is False:
-        return False
-    return obstacles.of_model(model.model) is None and obstacles.of_length(model.base.config, longest) is None
-
-
-def training(
-    model: PlannedModel,
-    pairs: Sequence[PairLengths],
-    *,
-    shared: bool,
-    checkpointing: bool,
-    on_gpu: bool,
-    keep_gradients: bool = True,
-) -> Peak:
+def training(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool, keep_gradients: bool = True) -> Peak:
     """Forward and backward of a micro-batch.
 
     Args:
         model: the policy.
         pairs: of the micro-batch.
         shared: whether prompts are shared by their responses.
-        checkpointing: whether activations are computed anew in the backward pass.
-        on_gpu: whether TRL's head runs as it does there.
         keep_gradients: whether gradients stay, as in the first micro-batch of a step; else they are given away at once,
             to be added to what is there already.
     """
-    batch = _batch(pairs, shared=shared)
-    with _fake_tensors(model, checkpointing=checkpointing, backward=True) as live:
+    batch = _Batch(pairs, shared=shared)
+    with _played(model, backward=True, keep_gradients=keep_gradients) as live:
         with _autocast(model):
-            scores, head = _log_probs(model, batch, on_gpu=on_gpu)
-        with _gradients(model, kept=keep_gradients):
-            scores.sum().backward()
+            scores, head = _log_probs(model, batch)
+        scores.sum().backward()
         del scores
-        return Peak(live.peak, head, live.live)
+        return Peak(live.peak, head)
 
 
-def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool, on_gpu: bool) -> Peak:
+def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool) -> Peak:
     """A pass without gradients over a micro-batch: the opponent's, or evaluation's. Arguments as in [`training`]."""
-    batch = _batch(pairs, shared=shared)
-    with _fake_tensors(model) as live, torch.inference_mode(), _autocast(model):
-        _, head = _log_probs(model, batch, on_gpu=on_gpu)
-        return Peak(live.peak, head, 0)
+    batch = _Batch(pairs, shared=shared)
+    with _played(model) as live, torch.inference_mode(), _autocast(model):
+        _, head = _log_probs(model, batch)
+        return Peak(live.peak, head)
 
 
-def supervised(
-    model: PlannedModel, rows: Sequence[int], *, checkpointing: bool, smoothing: bool, keep_gradients: bool = True
-) -> Peak:
+def supervised(model: PlannedModel, rows: Sequence[int], *, smoothing: bool, keep_gradients: bool = True) -> Peak:
     """Forward and backward of a supervised micro-batch, all of whose logits exist: that is how Trainer trains.
 
     Args:
         model: what is trained.
         rows: tokens of every row.
-        checkpointing: whether activations are computed anew in the backward pass.
         smoothing: whether labels are smoothed, for which Trainer takes the logarithms of all probabilities.
         keep_gradients: as in [`training`].
     """
     ids = torch.zeros(len(rows), max(rows), dtype=torch.long)
-    with _fake_tensors(model, checkpointing=checkpointing, backward=True) as live:
+    with _played(model, backward=True, keep_gradients=keep_gradients) as live:
         with _autocast(model):
             output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, use_cache=False)
             loss = output.loss
@@ -143,9 +102,8 @@ def supervised(
                 loss = scores.sum(dim=-1, dtype=torch.float32).mean() + scores[..., :1].mean()
                 del scores
             del output
-        with _gradients(model, kept=keep_gradients):
-            loss.backward()
-        return Peak(live.peak, 0, live.live)
+        loss.backward()
+        return Peak(live.peak)
 
 
 def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
@@ -157,55 +115,46 @@ def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
         length: tokens of the longest prompt.
     """
     ids = torch.zeros(num_prompts, length, dtype=torch.long)
-    with _fake_tensors(model) as live, torch.inference_mode(), _autocast(model):
+    with _played(model) as live, torch.inference_mode(), _autocast(model):
         output = model.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1)
-        kept = sum(_bytes_of(tensor) for tensor in tree_leaves(_cached(output.past_key_values)))
-        return Peak(live.peak, 0, kept)
+        layers = getattr(output.past_key_values, "layers", [])[: PLAYED_LAYERS if live.left_out else None]
+        kept = sum(bytes_of(value) for layer in layers for value in vars(layer).values() if torch.is_tensor(value))
+        return Peak(live.peak, 0, kept + kept * live.left_out // PLAYED_LAYERS)
 
 
-def _cached(cache: Any) -> list[torch.Tensor]:
-    """All tensors of a cache, whatever its layers hold."""
-    found: list[torch.Tensor] = []
-    for layer in getattr(cache, "layers", []):
-        found += [value for value in vars(layer).values() if isinstance(value, torch.Tensor)]
-    return found
-
-
-def _bytes_of(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-@dataclass(frozen=True)
 class _Batch:
-    """A micro-batch as it is handed to a model: its layout, or its rows; and what the head scores."""
+    """The rows that a trainer makes of pairs: all real ones, all generated ones, and so on; padded on the right.
 
-    layout: Layout | None
-    rows: dict[str, torch.Tensor]
-    scored: torch.Tensor
-    targets: torch.Tensor
+    Attributes:
+        rows: as they are handed to a model, or
+        layout: of their unique tokens, if they are shared.
+        scored, targets: where the head scores, and what.
+    """
+
+    def __init__(self, pairs: Sequence[PairLengths], *, shared: bool) -> None:
+        branches = len(pairs[0].responses)
+        columns = torch.arange(max(pair.longest for pair in pairs))
+        prompts = torch.tensor([pair.prompt for pair in pairs] * branches)[:, None]
+        ends = (
+            prompts + torch.tensor([pair.responses[branch] for branch in range(branches) for pair in pairs])[:, None]
+        )
+        branch = torch.arange(branches).repeat_interleave(len(pairs))[:, None]
+        # Prompts are alike, responses differ from their first token on.
+        ids = torch.where(columns < prompts, 0, 1 + branch)
+        is_response = (columns >= prompts) & (columns < ends)
+        self.rows = {"input_ids": ids, "attention_mask": (columns < ends).long()}
+        self.layout: Layout | None = None
+        if shared:
+            labels = torch.where(is_response, ids, -100)
+            self.layout = lay_out(**self.rows, labels=labels, num_pairs=len(pairs))
+            self.scored, self.targets = self.layout.scored, self.layout.targets[0]
+        else:
+            self.scored = is_response.flatten().nonzero().squeeze(1) - 1
+            self.targets = ids.flatten()[self.scored + 1]
 
 
-def _batch(pairs: Sequence[PairLengths], *, shared: bool) -> _Batch:
-    """The rows that a trainer makes of pairs: all real ones, all generated ones, and so on; padded on the right."""
-    branches = len(pairs[0].responses)
-    length = max(pair.longest for pair in pairs)
-    columns = torch.arange(length)
-    prompts = torch.tensor([pair.prompt for pair in pairs] * branches)[:, None]
-    ends = prompts + torch.tensor([pair.responses[branch] for branch in range(branches) for pair in pairs])[:, None]
-    branch = torch.arange(branches).repeat_interleave(len(pairs))[:, None]
-    # Prompts are alike, responses differ from their first token on.
-    ids = torch.where(columns < prompts, 0, 1 + branch)
-    is_response = (columns >= prompts) & (columns < ends)
-    rows = {"input_ids": ids, "attention_mask": (columns < ends).long()}
-    if shared:
-        layout = lay_out(**rows, labels=torch.where(is_response, ids, -100), num_pairs=len(pairs))
-        return _Batch(layout, rows, layout.scored, layout.targets[0])
-    scored = is_response.flatten().nonzero().squeeze(1) - 1
-    return _Batch(None, rows, scored, ids.flatten()[scored + 1])
-
-
-def _log_probs(model: PlannedModel, batch: _Batch, *, on_gpu: bool) -> tuple[torch.Tensor, int]:
-    """Log-probabilities of all responses' tokens, as [`forward.passes`] has them, and the bytes of the head's tile."""
+def _log_probs(model: PlannedModel, batch: _Batch) -> tuple[torch.Tensor, int]:
+    """Log-probabilities of all responses' tokens, as [`forward.head`] has them, and the bytes of the head's tile."""
     inputs: dict[str, Any] = dict(batch.rows)
     if batch.layout is not None:
         inputs = attention_inputs(batch.layout)
@@ -215,9 +164,9 @@ def _log_probs(model: PlannedModel, batch: _Batch, *, on_gpu: bool) -> tuple[tor
     states = states.flatten(0, 1).index_select(0, batch.scored)
     head = model.base.get_output_embeddings()
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else states.dtype
-    columns = GPU_TILE if on_gpu else CPU_TILE
+    columns = GPU_TILE if model.settings.on_gpu else CPU_TILE
     tile = min(len(states), TILE_TOKENS) * columns * dtype.itemsize
-    if on_gpu:
+    if model.settings.on_gpu:
         return _Head.apply(states, head.weight, dtype), tile
     # On a CPU the head is TRL's own; of a tile of logits it makes several more, in float32.
     scores = ChunkedLogProbFunction.apply(
@@ -251,15 +200,83 @@ class _Head(torch.autograd.Function):
         states, weight = ctx.saved_tensors
         by_states = torch.zeros_like(states, dtype=torch.float32)
         by_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        held = _Head._tile(states, weight, ctx.dtype)
-        del held
+        _Head._tile(states, weight, ctx.dtype)
         return by_states.to(states.dtype), None if by_weight is None else by_weight.to(weight.dtype), None
 
 
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of all storages that operations make, for as long as something holds them.
+
+    It sees what runs while it is entered, on tensors that hold numbers and on fake ones that only have a shape. What was
+    made before, such as a model's weights, is not counted.
+
+    Where a model runs with its first few layers, what one of them leaves behind (activations, a cache, gradients) is
+    counted once more for each of those that were left out. That is exact: layers that are alike leave the same behind, so
+    the most is held at the first or at the last of them, and these are played.
+
+    Args:
+        held: tensors that were there before, which are not counted where an operation returns one of them.
+        left_out: layers that are not played.
+
+    Attributes:
+        live: bytes that are held now.
+        peak: the most that were held at once.
+    """
+
+    def __init__(self, held: Iterable[torch.Tensor], left_out: int) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.left_out = left_out
+        self._turn = 0  # of layers 1, 2, 3, 4 forward, then 5, 6, 7: the third, second and first one backward
+        self._storages: dict[int, tuple[int, int]] = {}  # bytes, and the turn in which they were made
+        for tensor in held:
+            self._note(tensor, 0)
+
+    def enter_layer(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Hook of every layer, before it runs. Its input tells when the backward pass leaves it."""
+        if self._turn >= PLAYED_LAYERS:  # run again, for its activations
+            return
+        states = args[0] if args else kwargs["hidden_states"]
+        if self._turn and states.requires_grad:
+            states.register_hook(lambda gradient: self._next_turn())
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        if self._turn in (PLAYED_LAYERS, 2 * PLAYED_LAYERS - 1):
+            # What has just been made may be handed on and freed; what is a turn older and still here stays.
+            for name, (size, turn) in list(self._storages.items()):
+                if turn == self._turn - 2:
+                    self._storages[name] = size * (1 + self.left_out), turn
+                    self._add(size * self.left_out)
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in (result,) if isinstance(result, torch.Tensor) else tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._note(tensor, tensor.untyped_storage().nbytes())
+        return result
+
+    def _note(self, tensor: torch.Tensor, size: int) -> None:
+        storage = tensor.untyped_storage()
+        name = storage._cdata
+        if name not in self._storages:
+            self._storages[name] = size, self._turn
+            self._add(size)
+            weakref.finalize(storage, self._free, name)
+
+    def _add(self, size: int) -> None:
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _free(self, name: int) -> None:
+        self.live -= self._storages.pop(name)[0]
+
+
 @contextlib.contextmanager
-def _fake_tensors(
-    model: PlannedModel, *, checkpointing: bool = False, backward: bool = False
-) -> Iterator[LiveTensors]:
+def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool = True) -> Iterator[LiveTensors]:
     """Fake tensors, counted; the model in training mode, where there is a backward pass, and afterwards as it was.
 
     Raises:
@@ -267,44 +284,36 @@ def _fake_tensors(
     """
     base = model.base
     model.model.train(backward)
-    hook = None
-    if checkpointing:
-        base.activation_checkpointing_enable()
-        if isinstance(model.model, PeftModel):
-            hook = base.get_input_embeddings().register_forward_hook(_require_gradient)
-    live = LiveTensors()
-    live.ignore(*model.model.parameters(), *model.model.buffers())
-    try:
-        with model.fake, live:
-            yield live
-    except (RuntimeError, NotImplementedError) as error:
-        raise PlanError(
-            f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
-            "It may be with `dtype: bfloat16`, or another `attn_implementation`."
-        ) from error
-    finally:
-        if checkpointing:
-            base.activation_checkpointing_disable()
-        if hook is not None:
-            hook.remove()
-        for parameter in model.model.parameters():
-            parameter.grad = None
-
-
-@contextlib.contextmanager
-def _gradients(model: PlannedModel, *, kept: bool) -> Iterator[None]:
-    """Keep gradients, or give each away as soon as it is there."""
-    given_away = [] if kept else model.trainable
-    hooks = [parameter.register_post_accumulate_grad_hook(_give_away) for parameter in given_away]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _require_gradient(module: Any, inputs: Any, output: torch.Tensor) -> None:
-    output.requires_grad_(True)
+    with contextlib.ExitStack() as after:
+        layers = model.alike_layers
+        every = layers._modules
+        left_out = max(len(every) - PLAYED_LAYERS, 0)
+        if left_out:
+            after.callback(setattr, layers, "_modules", every)
+            layers._modules = dict(list(every.items())[:PLAYED_LAYERS])
+        live = LiveTensors([*model.model.parameters(), *model.model.buffers()], left_out)
+        for layer in layers if left_out else ():
+            after.enter_context(layer.register_forward_pre_hook(live.enter_layer, with_kwargs=True))
+        for parameter in () if keep_gradients else model.trainable:
+            after.enter_context(parameter.register_post_accumulate_grad_hook(_give_away))
+        if backward and model.settings.checkpointing:
+            base.activation_checkpointing_enable()
+            after.callback(base.activation_checkpointing_disable)
+            if isinstance(model.model, PeftModel):
+                after.enter_context(
+                    base.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
+                )
+        try:
+            with model.fake, live:
+                yield live
+        except (RuntimeError, NotImplementedError) as error:
+            raise PlanError(
+                f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
+                "It may be with `dtype: bfloat16`, or another `attn_implementation`."
+            ) from error
+        finally:
+            for parameter in model.model.parameters():
+                parameter.grad = None
 
 
 def _give_away(parameter: torch.Tensor) -> None:
@@ -312,5 +321,5 @@ def _give_away(parameter: torch.Tensor) -> None:
 
 
 def _autocast(model: PlannedModel) -> contextlib.AbstractContextManager[Any]:
-    dtype = _DTYPES.get(model.settings.precision)
-    return torch.autocast("cpu", dtype) if dtype is not None else contextlib.nullcontext()
+    precision = model.settings.precision
+    return torch.autocast("cpu", _DTYPES[precision]) if precision in _DTYPES else contextlib.nullcontext()

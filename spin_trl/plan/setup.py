@@ -2,158 +2,105 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
-import huggingface_hub.constants
 import torch
-from peft import PeftConfig
-from transformers import AutoConfig, BitsAndBytesConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 from trl import get_quantization_config
 
-from ..config.iteration import SPINConfig
-from ..config.loop import SelfPlayConfig, iteration_settings
+from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
+from ..counts import counted
 from ..errors import PlanError
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
 from ..objectives.terms import ObjectiveTerms
+from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
-from ..training.trainer import OPPONENT_BATCH_FACTOR
 from .model import ModelSettings
-from .sharding import Sharding
+
+SHARDINGS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")
 
 
 @dataclass(frozen=True)
-class Setup:
-    """A recipe, ready to be planned.
+class Sharding:
+    """What training's processes share.
 
     Attributes:
-        recipe: as it was read.
-        config: of the model.
-        peft: the adapter that is trained, or None for full fine-tuning.
-        quantization: how the model is quantised when it is loaded, or None.
-        sharding: what training's processes share.
-        starts_from_adapter: whether θ_0 is an adapter already.
-        on_gpu: whether it runs on GPUs.
+        kind: one of `SHARDINGS`. Generation and evaluation always hold whole replicas.
+        num_processes: GPUs.
+        offloads_optimizer: whether optimiser states are kept in the host's memory.
+        offloads_weights: whether weights are, too.
+        checkpoints: whether FSDP checkpoints activations by itself.
     """
 
-    recipe: Recipe
-    config: PretrainedConfig
-    peft: PeftConfig | None
-    quantization: BitsAndBytesConfig | None
-    sharding: Sharding
-    starts_from_adapter: bool
-    on_gpu: bool
+    kind: str = "NO"
+    num_processes: int = 1
+    offloads_optimizer: bool = False
+    offloads_weights: bool = False
+    checkpoints: bool = False
 
     @property
-    def args(self) -> SPINConfig:
-        return self.recipe.args
+    def is_sharded(self) -> bool:
+        """Whether a process holds a part only of what training needs."""
+        return self.kind not in ("NO", "DDP")
 
     @property
-    def play(self) -> SelfPlayConfig:
-        return self.recipe.play
+    def shards_weights(self) -> bool:
+        return self.kind in ("ZeRO-3", "FSDP")
 
     @property
-    def is_from_scratch(self) -> bool:
-        """Whether θ_0 is built and trained by the run itself."""
-        return self.recipe.model.model_name_or_path is None
+    def described(self) -> str:
+        if self.kind == "NO":
+            return "one process"
+        host = "optimiser and weights" if self.offloads_weights else "the optimiser" if self.offloads_optimizer else ""
+        on_host = f" with {host} on the host" if host else ""
+        return f"{counted(self.num_processes, 'process', 'processes')}, {self.kind}{on_host}"
 
-    @property
-    def num_processes(self) -> int:
-        return self.sharding.num_processes
 
-    @property
-    def precision(self) -> str:
-        """`bf16`, `fp16` or `no`: what training computes in, where weights are float32."""
-        return "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "no"
+def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None) -> Sharding:
+    """What an accelerate configuration says.
 
-    @property
-    def optim(self) -> str:
-        """Name of the optimiser."""
-        return str(getattr(self.args.optim, "value", self.args.optim))
+    Args:
+        config: the file's content, or None: one process, or DDP.
+        num_gpus: instead of the configuration's `num_processes`.
 
-    @property
-    def checkpointing(self) -> bool:
-        """Whether activations are computed anew in the backward pass."""
-        return bool(self.args.activation_checkpointing) or self.sharding.checkpoints
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """In which weights are loaded."""
-        named = self.args.model_kwargs.get("dtype", "float32")
-        if named == "auto" or named is None:
-            named = getattr(self.config, "dtype", None) or torch.float32
-        return getattr(torch, named) if isinstance(named, str) else named
-
-    @property
-    def keeps_adapter(self) -> bool:
-        """Whether some iteration has the opponent as a frozen copy of the adapter."""
-        later = self.play.num_iterations > 1 and self.play.lora_opponent == "adapter"
-        return self.peft is not None and (later or self.starts_from_adapter)
-
-    @property
-    def terms(self) -> ObjectiveTerms:
-        """What the losses ask for."""
-        losses = self.args.losses
-        return ObjectiveTerms(losses, self.args.loss_weights or [1.0] * len(losses), self.args.objective_values())
-
-    @property
-    def branches(self) -> int:
-        """Responses of a pair in training, at most: T-SPIN has a third from iteration 1 on."""
-        return 3 if self.terms.needs_proto and self.play.num_iterations > 1 else 2
-
-    @property
-    def opponent_is_precomputed(self) -> bool:
-        """Whether the opponent's log-probabilities are computed once an iteration."""
-        in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
-        is_switched = self.peft is not None and (self.sharding.kind == "FSDP" or in_8_bits)
-        return not self.terms.reference_free and not is_switched
-
-    @property
-    def opponent_batch(self) -> int:
-        """Pairs that the opponent scores together."""
-        return self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * self.args.per_device_train_batch_size
-
-    @property
-    def pairs_per_step(self) -> int:
-        """Pairs of an optimiser step, on all processes."""
-        args = self.args
-        return args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
-
-    def of_iteration(self, name: str, iteration: int) -> float:
-        """A setting that may differ by iteration."""
-        return float(iteration_settings(self.play, iteration).get(name, getattr(self.args, name)))
-
-    def loaded(self) -> ModelSettings:
-        """The model as generation and evaluation load it: whole, on every process."""
-        return ModelSettings(
-            self.config,
-            self.dtype,
-            self.quantization,
-            self.peft,
-            precision=self.precision,
-            attention=self.args.model_kwargs.get("attn_implementation") or "sdpa",
-            trust_remote_code=self.args.trust_remote_code,
+    Raises:
+        PlanError: the configuration is of a kind that can't be planned.
+    """
+    config = config or {}
+    count = int(num_gpus or config.get("num_processes") or 1)
+    replicas = "DDP" if count > 1 else "NO"
+    kind = str(config.get("distributed_type", "NO")).upper()
+    if kind == "DEEPSPEED":
+        settings = config.get("deepspeed_config") or {}
+        if "zero_stage" not in settings:
+            raise PlanError(
+                "The accelerate configuration has no `zero_stage`. One that names a DeepSpeed file of its own can't be "
+                "planned; write its stage and offloading into `deepspeed_config`."
+            )
+        stage = int(settings["zero_stage"])
+        on_host = [
+            str(settings.get(f"offload_{what}_device")).lower() in ("cpu", "nvme") for what in ("optimizer", "param")
+        ]
+        return Sharding(f"ZeRO-{stage}" if stage else replicas, count, *on_host)
+    if kind == "FSDP":
+        settings = config.get("fsdp_config") or {}
+        offloads, checkpoints = (
+            str(settings.get(f"fsdp_{what}")).lower() == "true"
+            for what in ("offload_params", "activation_checkpointing")
         )
-
-    def trained(self) -> ModelSettings:
-        """The model as training computes with it. Sharded weights are computed with in half precision."""
-        settings = dataclasses.replace(
-            self.loaded(), frozen_adapter=self.keeps_adapter, disable_dropout=self.args.disable_dropout
-        )
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        if self.sharding.is_sharded and half is not None:
-            settings = dataclasses.replace(settings, dtype=half, precision="no")
-        return settings
+        return Sharding("FSDP", count, offloads, offloads, checkpoints)
+    if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        return Sharding(replicas, count)
+    raise PlanError(f"`distributed_type: {kind}` can't be planned; known are NO, MULTI_GPU, FSDP and DEEPSPEED.")
 
 
-def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: int | None = None) -> Setup:
-    """What there is to know of a recipe's model, from its configuration alone. No weights are read or fetched.
+class Setup:
+    """A recipe, ready to be planned. Its model's configuration is read; no weights are read or fetched.
 
     Args:
         recipe: read, and told how to load (`Recipe.load_as_set`).
@@ -161,54 +108,101 @@ def read_setup(recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: 
         on_gpu: whether it runs on GPUs.
         vocab_size: of the tokenizer that a run from scratch makes.
 
+    Attributes:
+        args, play: the recipe's settings of an iteration, and of the loop.
+        config: of the model.
+        is_from_scratch: whether θ_0 is built and trained by the run itself.
+        peft: the adapter that is trained, or None for full fine-tuning.
+        starts_from_adapter: whether θ_0 is an adapter already.
+        keeps_adapter: whether some iteration has the opponent as a frozen copy of the adapter.
+        quantization: how the model is quantised when it is loaded, or None.
+        dtype: in which weights are loaded.
+        precision: `bf16`, `fp16` or `no`: what training computes in, where weights are float32.
+        optim: name of the optimiser.
+        checkpointing: whether activations are computed again in the backward pass.
+        terms: what the losses ask for.
+        branches: responses of a pair in training, at most: T-SPIN has a third from iteration 1 on.
+        opponent_is_precomputed: whether the opponent's log-probabilities are computed once an iteration.
+        opponent_batch: pairs that the opponent scores together.
+        num_processes: GPUs.
+        pairs_per_step: pairs of an optimiser step, on all processes.
+
     Raises:
         PlanError: the model's configuration is not at hand.
     """
-    name = recipe.model.model_name_or_path
-    peft = peft_config_of(recipe.model)
-    starts_from_adapter = False
-    if name is None:
-        length = recipe.args.max_length or 2048
-        config: PretrainedConfig = start_config(recipe.start, vocab_size or recipe.start.start_vocab_size, length)
-    else:
-        kwargs = {"revision": recipe.args.model_kwargs.get("revision")}
-        if is_adapter(name):
-            starts_from_adapter, peft = True, load_adapter_config(name)
-            peft.inference_mode = False
-            name, kwargs = base_of(name), {}
-        config = _model_config(name, trust_remote_code=recipe.args.trust_remote_code, **kwargs)
-    return Setup(recipe, config, peft, get_quantization_config(recipe.model), sharding, starts_from_adapter, on_gpu)
+
+    def __init__(self, recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: int | None = None) -> None:
+        self.recipe, self.sharding, self.on_gpu = recipe, sharding, on_gpu
+        self.args, self.play = args, play = recipe.args, recipe.play
+        name = recipe.model.model_name_or_path
+        init = args.model_kwargs
+        self.is_from_scratch = name is None
+        self.peft = peft_config_of(recipe.model)
+        self.starts_from_adapter = False
+        if name is None:
+            vocabulary = vocab_size or recipe.start.start_vocab_size
+            self.config: PretrainedConfig = start_config(recipe.start, vocabulary, args.max_length or 2048)
+        else:
+            kwargs = {"revision": init.get("revision")}
+            if is_adapter(name):
+                self.starts_from_adapter, self.peft = True, load_adapter_config(name)
+                self.peft.inference_mode = False
+                name, kwargs = base_of(name), {}
+            self.config = _model_config(name, trust_remote_code=args.trust_remote_code, **kwargs)
+        later = play.num_iterations > 1 and play.lora_opponent == "adapter"
+        self.keeps_adapter = self.peft is not None and (later or self.starts_from_adapter)
+        self.quantization = get_quantization_config(recipe.model)
+        dtype = init.get("dtype", "float32")
+        if dtype == "auto" or dtype is None:
+            dtype = getattr(self.config, "dtype", None) or torch.float32
+        self.dtype: torch.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.attention: str = init.get("attn_implementation") or "sdpa"
+        self.precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+        self.optim = str(getattr(args.optim, "value", args.optim))
+        self.checkpointing = bool(args.activation_checkpointing) or sharding.checkpoints
+        self.terms = ObjectiveTerms(
+            args.losses, args.loss_weights or [1.0] * len(args.losses), args.objective_values()
+        )
+        self.branches = 3 if self.terms.needs_proto and play.num_iterations > 1 else 2
+        in_8_bits = self.quantization is not None and self.quantization.load_in_8bit
+        is_switched = self.peft is not None and (sharding.kind == "FSDP" or in_8_bits)
+        self.opponent_is_precomputed = not self.terms.reference_free and not is_switched
+        self.opponent_batch = (
+            args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * args.per_device_train_batch_size
+        )
+        self.num_processes = sharding.num_processes
+        self.pairs_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
+
+    def of_iteration(self, name: str, iteration: int) -> float:
+        """A setting that may differ by iteration."""
+        return float(iteration_settings(self.play, iteration).get(name, getattr(self.args, name)))
+
+    def loaded(self) -> ModelSettings:
+        """The model as generation and evaluation load it: whole, on every process."""
+        args = self.args
+        return ModelSettings(
+            self.config, self.dtype, self.quantization, self.peft, False, self.precision, self.attention,
+            args.trust_remote_code, checkpointing=self.checkpointing, on_gpu=self.on_gpu,
+        )  # fmt: skip
+
+    def trained(self) -> ModelSettings:
+        """The model as training computes with it. Sharded weights are computed with in half precision."""
+        changes: dict[str, Any] = {}
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        if self.sharding.is_sharded and half is not None:
+            changes = {"dtype": half, "precision": "no"}
+        return dataclasses.replace(
+            self.loaded(), frozen_adapter=self.keeps_adapter, disable_dropout=self.args.disable_dropout, **changes
+        )
 
 
 def _model_config(name: str, **kwargs: Any) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
-        what = (
-            "has no config.json"
-            if Path(name).is_dir()
-            else "is no folder, and its config.json is not in the Hub's cache"
-        )
+        is_folder = Path(name).is_dir()
+        what = "has no config.json" if is_folder else "is no folder, and its config.json is not in the Hub's cache"
         raise PlanError(
             f"The model {name!r} can't be planned: it {what}, nor could it be fetched. A config.json is all that is needed: "
             f"put one into a folder, and name it with `--model_name_or_path`. ({str(error).splitlines()[0]})"
         ) from error
-
-
-@contextlib.contextmanager
-def offline_datasets() -> Iterator[None]:
-    """Let `datasets` find what is cached, and fetch nothing."""
-    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [module.HF_HUB_OFFLINE for module in modules]
-    try:
-        for module in modules:
-            module.HF_HUB_OFFLINE = True
-        yield
-    finally:
-        for module, value in zip(modules, before, strict=True):
-            module.HF_HUB_OFFLINE = value
-
-
-def for_any_machine(overrides: Sequence[str]) -> list[str]:
-    """Arguments with which a recipe for GPUs can be read on a machine that has none."""
-    return [*overrides, "--use_cpu", "true"]

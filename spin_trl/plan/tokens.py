@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import datasets
+import huggingface_hub.constants
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -22,8 +27,6 @@ from ..generation.engine import Sampling
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..training.scratch import build_tokenizer, texts_of
-from .rehearsal import PairLengths
-from .setup import offline_datasets
 
 SAMPLE = 1000
 """Rows of which tokens are counted."""
@@ -36,6 +39,24 @@ ASSUMED_LENGTH = 1024
 
 DRAWS = 1000
 """Micro-batches of which the largest is planned for."""
+
+
+@dataclass(frozen=True)
+class PairLengths:
+    """Tokens of a pair: of its prompt, and of its responses (real, generated, and T-SPIN's proto response)."""
+
+    prompt: int
+    responses: tuple[int, ...]
+
+    @property
+    def unique(self) -> int:
+        """Tokens that are run where the prompt is shared."""
+        return self.prompt + sum(self.responses)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return self.prompt + max(self.responses)
 
 
 @dataclass(frozen=True)
@@ -98,20 +119,41 @@ class Lengths:
         prompts = {self.longest_prompt, *(prompt for prompt, _ in self.rows)}
         return max(prompt + self.sampling.limit(prompt) for prompt in prompts)
 
-    @property
+    @functools.cached_property
     def prompt(self) -> float:
         """Mean tokens of a prompt."""
         return sum(prompt for prompt, _ in self.rows) / len(self.rows)
 
-    @property
+    @functools.cached_property
     def real(self) -> float:
         """Mean tokens of a real response."""
         return sum(self.pair(row).responses[0] for row in self.rows) / len(self.rows)
 
-    @property
+    @functools.cached_property
     def generated(self) -> float:
         """Mean tokens of a generated response: as many as of a real one, up to what is allowed."""
         return sum(self.pair(row).responses[1] for row in self.rows) / len(self.rows)
+
+    def longest_of(self, size: int) -> float:
+        """Mean tokens of the longest of so many generated responses."""
+        rng = random.Random(0)
+        found = sum(max(self.pair(rng.choice(self.rows)).responses[1] for _ in range(size)) for _ in range(50)) / 50
+        if not self.is_counted:  # one length is known; the longest of many is about twice the mean
+            found = min(2 * found, self.sampling.limit(round(self.prompt)))
+        return max(found, 1.0)
+
+    def cut_to(self, max_length: int | None) -> Lengths:
+        """The same rows with another `max_length`, as far as their prompts fit it."""
+        fitting = [row for row in self.rows if max_length is None or row[0] < max_length]
+        sampling = dataclasses.replace(self.sampling, max_length=max_length)
+        return dataclasses.replace(self, sampling=sampling, rows=fitting or self.rows[:1])
+
+    def with_means(self, prompt: int | None, response: int | None) -> Lengths:
+        """The same with means that a user knows better, if there are any."""
+        if prompt is None and response is None:
+            return self
+        row = (prompt or round(self.prompt), response or round(self.real))
+        return dataclasses.replace(self, rows=[row], described="means as given on the command line", is_counted=False)
 
 
 def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
@@ -126,7 +168,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     """
     sampling = Sampling.from_args(recipe.args)
     try:
-        with offline_datasets():
+        with _offline_datasets():
             dataset = recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP)
             held_out = recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP)
     except (DataError, RecipeError):
@@ -189,9 +231,15 @@ def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | Non
         return None
 
 
-def with_means(lengths: Lengths, prompt: int | None, response: int | None) -> Lengths:
-    """The same with means that a user knows better."""
-    if prompt is None and response is None:
-        return lengths
-    row = (prompt or round(lengths.prompt), response or round(lengths.real))
-    return dataclasses.replace(lengths, rows=[row], described="means as given on the command line", is_counted=False)
+@contextlib.contextmanager
+def _offline_datasets() -> Iterator[None]:
+    """Let `datasets` find what is cached, and fetch nothing."""
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value

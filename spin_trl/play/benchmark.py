@@ -3,7 +3,6 @@ twice."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from accelerate import PartialState
 
 from ..errors import BenchmarkError, LaunchError, RecipeError
 from ..evaluation.benchmarks import Benchmark, check_tasks, harness_version, scores
-from ..files import read_json, write_json
+from ..files import parts_digest, read_json, write_json
 from ..models.digest import digest
 from ..run.journal import Step
 from ..run.run import Run, since
@@ -223,9 +222,11 @@ def _digest_of_folder(path: str | None) -> str | None:
     folder = Path(path)
     if not folder.is_dir():
         raise RecipeError(f"`--include_path`: there is no folder {path}.")
-    hasher = hashlib.sha256()
+    parts: list[str | bytes] = []
     for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
-        hasher.update(str(file.relative_to(folder)).encode())
         is_code, stat = file.suffix in (".yaml", ".yml", ".py"), file.stat()
-        hasher.update(file.read_bytes() if is_code else f"{stat.st_size} {stat.st_mtime_ns}".encode())
-    return hasher.hexdigest()[:16]
+        parts += [
+            str(file.relative_to(folder)),
+            file.read_bytes() if is_code else f"{stat.st_size} {stat.st_mtime_ns}",
+        ]
+    return parts_digest(parts)

@@ -12,22 +12,22 @@ from typing import Any
 
 import datasets
 from rich.console import Console
-from rich.live import Live
+from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from ..counts import counted
 from ..files import read_json, write_atomically
 from ..report import terminal
-from ..report.plot import Points, plot_run
-from ..report.record import read_stage
-from ..report.status import Status, view
+from ..report.charts import plot_run
+from ..report.record import read_record, read_stage
+from ..report.status import PhaseProgress
 from ..report.terminal_table import run_table
 from ..report.write import write_report
 from ..run.journal import Step
 from ..run.progress import seconds_left_of_run
 from ..run.run import Run
-from ..run.stage import SELF_PLAY, START, Stage, up_to
+from ..run.stage import START, Stage, up_to
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +39,6 @@ BESIDE_ROWS = 12
 
 FILE_WIDTH = 160
 """Columns of the table that is kept as a file."""
-
-REFRESHES = 4
-"""A second."""
 
 
 def all_figures(run: Run, iteration: int) -> Figures:
@@ -62,10 +59,8 @@ def phase_line(entry: dict[str, Any]) -> str:
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
         if not last:  # fewer steps than `logging_steps`
             return line
-        return (
-            f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, "
-            f"margin {last.get('rewards/margins', float('nan')):.3f}"
-        )
+        margin = last.get("rewards/margins", float("nan"))
+        return f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, margin {margin:.3f}"
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
@@ -73,18 +68,22 @@ def phase_line(entry: dict[str, Any]) -> str:
 
 
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
-    """Keep table, plot and report in the run directory, and print the table, if there is a console."""
+    """Keep table, plot and report in the run directory, and print the table, if there is a console.
+
+    A run goes on without its plot and its report.
+    """
     figures = all_figures(run, iteration)
     if console is not None:
         console.print(_table_of_run(run, iteration, figures, best, console.width))
     file = io.StringIO()
     terminal.console(file, FILE_WIDTH).print(_table_of_run(run, iteration, figures, best, FILE_WIDTH))
     write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
-    plot_run(run.directory.own("plot.png"), curves(run, iteration, figures), run.play.metric_for_best_iteration)
     try:
-        write_report(run.directory)
-    except Exception as error:  # it shows what is there anyway: no reason to lose a run
-        logger.warning("report.html was not written: %s: %s", type(error).__name__, error)
+        record = read_record(run.directory)
+        plot_run(run.directory.own("plot.png"), record)
+        write_report(run.directory, record)
+    except Exception as error:
+        logger.warning("plot.png or report.html was not written: %s: %s", type(error).__name__, error)
 
 
 def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
@@ -105,17 +104,6 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
 def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:
     title = f"{run.directory.path.name}, iterations 0 to {iteration}"
     return run_table(figures, best, title=title, width=width, metric=run.play.metric_for_best_iteration)
-
-
-def curves(run: Run, iteration: int, figures: Figures) -> dict[str, Points]:
-    """Figures against gradient steps, self-play first, then the baseline arms; all begin at the start."""
-    steps = [0.0]
-    for t in range(iteration + 1):
-        steps.append(steps[-1] + (run.done(Step.TRAIN, Stage.of(t)) or {}).get("steps", 0))
-    return {
-        arm: [(done, figures[Stage.of(number - 1, arm)]) for number, done in enumerate(steps)]
-        for arm in (SELF_PLAY, *run.arms)
-    }
 
 
 @contextlib.contextmanager
@@ -140,59 +128,48 @@ def watched(
         table: of what has been measured, or None.
         elsewhere: whether it runs in processes of its own, which say in a file how far they are.
     """
-    run.progress.begin()
+    progress = run.progress
+    progress.begin()
     run.directory.progress.unlink(missing_ok=True)
-    began, entries = time.monotonic(), run.journal.entries()
+    entries = run.journal.entries()
 
-    def status() -> Status:
-        now, progress = time.monotonic(), run.progress
+    def renew(task: Task) -> None:
         if elsewhere:
             progress.read(run.directory.progress)
-        left = progress.seconds_left(now)
-        of_run = None
+        now, of_run = time.monotonic(), None
+        left, since_count = progress.seconds_left(now), now - progress.started
         if phase in phases:
             of_run = seconds_left_of_run(entries, phases, phase, iteration, run.play.num_iterations, left)
-        since_count = now - progress.started
-        return Status(
-            phase,
-            START if phase == "start" else Stage.of(iteration),
-            now - began,
-            progress.what,
-            progress.done,
-            progress.total,
-            progress.rate(now),
-            progress.tokens / since_count if progress.tokens and since_count else None,
-            left,
-            of_run,
-        )
+        task.completed, task.total = progress.done, progress.total or None
+        task.fields |= {
+            "what": progress.what,
+            "rate": progress.rate(now),
+            "token_rate": progress.tokens / since_count if progress.tokens and since_count else None,
+            "seconds_left": left,
+            "run_seconds_left": of_run,
+        }
 
-    live = Live(
-        get_renderable=lambda: view(status(), table), console=console, refresh_per_second=REFRESHES, transient=True
-    )
-    with _no_bars(run), live:
+    stage = START if phase == "start" else Stage.of(iteration)
+    with _no_bars(run), PhaseProgress(console, f"{stage}: {phase}", table, renew):
         yield
 
 
 @contextlib.contextmanager
 def _no_bars(run: Run) -> Iterator[None]:
     """Progress bars off, and as they were afterwards."""
-    shown = {
-        "datasets": not datasets.are_progress_bars_disabled(),
-        "transformers": transformers_logging.is_progress_bar_enabled(),
-    }
-    ours, of_tqdm = run.args.disable_tqdm, os.environ.get("TQDM_DISABLE")
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()
-    run.args.disable_tqdm, os.environ["TQDM_DISABLE"] = True, "1"  # TRL's own bars ask for the latter
-    try:
+    with contextlib.ExitStack() as afterwards:
+        if not datasets.are_progress_bars_disabled():
+            afterwards.callback(datasets.enable_progress_bars)
+        if transformers_logging.is_progress_bar_enabled():
+            afterwards.callback(transformers_logging.enable_progress_bar)
+        afterwards.callback(setattr, run.args, "disable_tqdm", run.args.disable_tqdm)
+        afterwards.callback(os.environ.update, {name: value for name, value in os.environ.items() if name == _TQDM})
+        afterwards.callback(os.environ.pop, _TQDM)
+        datasets.disable_progress_bars()
+        transformers_logging.disable_progress_bar()
+        run.args.disable_tqdm, os.environ[_TQDM] = True, "1"
         yield
-    finally:
-        run.args.disable_tqdm = ours
-        if of_tqdm is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = of_tqdm
-        if shown["datasets"]:
-            datasets.enable_progress_bars()
-        if shown["transformers"]:
-            transformers_logging.enable_progress_bar()
+
+
+_TQDM = "TQDM_DISABLE"
+"""TRL's own bars ask for this variable."""

@@ -15,7 +15,7 @@ from datasets import Dataset
 from ..errors import DivergedError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
-from ..evaluation.scorers import Score, score_of
+from ..evaluation.scoring import Score, score_of
 from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
 from ..files import read_json, write_atomically, write_json
 from ..generation.store import Generations, GenerationStore

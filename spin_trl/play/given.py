@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
+from ..files import whole_folder
 from ..models.adapters import output_layer_refusals, second_adapter, without_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.policy import load_policy, load_tokenizer
-from ..run.directory import replace_folder
 from ..training.arguments import unnamed
 
 BASE = "base"
@@ -83,11 +83,9 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         return
     shutil.rmtree(folder)
     base = folder.with_name(BASE)
-    unfinished = folder.with_name(f".{BASE}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    without_adapter(model).save_pretrained(unfinished, state_dict=base_tensors(model))
-    tokenizer.save_pretrained(unfinished)
-    replace_folder(unfinished, base)
+    with whole_folder(base) as unfinished:
+        without_adapter(model).save_pretrained(unfinished, state_dict=base_tensors(model))
+        tokenizer.save_pretrained(unfinished)
     _save_adapter(model, tokenizer, folder, base)
     if _digest_of(folder, args) != known:
         shutil.rmtree(folder)
@@ -100,18 +98,16 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: Path | None) -> None:
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
     config = model.peft_config["default"]
     name = config.base_model_name_or_path
     if base is not None:
         config.base_model_name_or_path = str(base)
     try:
-        model.save_pretrained(str(unfinished), selected_adapters=["default"])
+        with whole_folder(folder) as unfinished:
+            model.save_pretrained(str(unfinished), selected_adapters=["default"])
+            tokenizer.save_pretrained(unfinished)
     finally:
         config.base_model_name_or_path = name
-    tokenizer.save_pretrained(unfinished)
-    replace_folder(unfinished, folder)
 
 
 def _digest_of(folder: Path, args: SPINConfig) -> str | None:

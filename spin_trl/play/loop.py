@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
-from ..evaluation.scorers import Scorer, scorer_of
+from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL, definition_of, read_json
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
@@ -43,7 +44,7 @@ from ..run.journal import MADE, Step
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START
-from ..training.arguments import as_dataset, as_settings, as_whole_model, check_functions, check_kinds, kind_of
+from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from ..training.supervised import save_model
 from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far, watched
@@ -125,8 +126,7 @@ class SelfPlay:
         recipe: str | os.PathLike[str] | None = None,
     ) -> None:
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
-        check_kinds(settings=settings, sources=sources, quantization_config=quantization_config)
-        check_functions(launch=launch)
+        check_kinds(settings=settings, sources=sources, quantization_config=quantization_config, launch=launch)
         whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
         for config in (args, play, start, dict(sources or {}), settings):
             credentials.refuse_credentials(config)
@@ -196,8 +196,8 @@ class SelfPlay:
                 self._claim_directory()
             pushing.restore()
             self._set_up()
-            with pushing:
-                return self._play_all(pushing)
+            with pushing, ThreadPoolExecutor(max_workers=1) as background:
+                return self._play_all(pushing, background)
 
     def _check_playable(self) -> None:
         """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
@@ -208,17 +208,20 @@ class SelfPlay:
                 reasons(self.state, len(self.train_dataset), processes_of(self.state.play.accelerate_config))
             )
 
-    def _play_all(self, pushing: Pushing) -> RunResult:
-        """All iterations, one after the other; `pushing` is told what has finished."""
+    def _play_all(self, pushing: Pushing, background: ThreadPoolExecutor) -> RunResult:
+        """All iterations, one after the other; `pushing` is told what has finished, and `background` writes the cards."""
         run, main = self.state, PartialState().is_main_process
         self._play("start", 0)
         pushing.finished()
         stopped = None
+        cards: Future[None] | None = None
         for iteration in range(run.play.num_iterations):
             news = []
             for phase in self._phases:
                 news.append(self._play(phase, iteration))
                 pushing.finished()
+            if cards is not None:
+                cards.result()  # models that are given up go with their cards
             best = self._deliver(iteration) if main else None
             PartialState().wait_for_everyone()
             if main:
@@ -232,7 +235,7 @@ class SelfPlay:
             if main:
                 self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
             if main and (any(news) or is_new or is_last):
-                self._write_cards()
+                cards = background.submit(self._write_cards)
             pushing.finished(iteration)
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
@@ -366,7 +369,7 @@ def _scorer(scorer: Any) -> Scorer | None:
                 f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function."
             )
         return scorer_of(scorer)
-    check_functions(scorer=scorer)
+    check_kinds(scorer=scorer)
     found: Scorer | None = scorer
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,11 @@ from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
-from ..files import definition_of
+from ..files import DEFINITION, definition_of
 from ..lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.journal import DATA, Step
-from ..run.run import Run
+from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
@@ -49,17 +50,18 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
         make_tokenizer(run, train)
     if state.is_main_process:
         known = run.done(Step.PREPARE, DATA)
-        definition = definition_of(known["dataset"] if known is not None else None)
-        keys = row_keys(train, definition)
-        digests = {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
         if known is None:
-            _prepare(run, train, held_out, keys, digests)
-        for name, found in digests.items():
-            if known is not None and known[name] != found:
-                raise DataError(
-                    f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, {found} "
-                    f"now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or start a new run."
-                )
+            keys = row_keys(train)
+            _prepare(run, train, held_out, keys, _digests(keys, held_out))
+        elif LAUNCHED not in os.environ:  # else the process that has launched this one has just compared them
+            definition = definition_of(known["dataset"])
+            for name, found in _digests(row_keys(train, definition), held_out, definition).items():
+                if known[name] != found:
+                    raise DataError(
+                        f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, "
+                        f"{found} now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or "
+                        "start a new run."
+                    )
         if known is not None:
             _check_template(run, known.get("template"))
     state.wait_for_everyone()
@@ -69,6 +71,11 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
             f"`{max(by_gap)}` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
             "`held_out_fraction`, name `held_out_name`, or choose another schedule."
         )
+
+
+def _digests(keys: RowKeys, held_out: Dataset | None, definition: int = DEFINITION) -> dict[str, str | None]:
+    """Digests of both datasets by their names in the journal."""
+    return {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
 
 
 def _check_template(run: Run, known: str | None) -> None:

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from ..data.columns import is_text
+from ..files import whole_folder
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, since
@@ -31,10 +32,8 @@ def make_tokenizer(run: Run, dataset: Dataset) -> None:
         run.directory.own(START)
         max_length = run.args.max_length or 2048
         tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length, chats=not is_text(dataset))
-        unfinished = folder.with_name(".tokenizer.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        tokenizer.save_pretrained(unfinished)
-        unfinished.rename(folder)
+        with whole_folder(folder) as unfinished:
+            tokenizer.save_pretrained(unfinished)
     PartialState().wait_for_everyone()
 
 

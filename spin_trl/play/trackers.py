@@ -7,7 +7,6 @@ run of their own beside them, with the iterations played as its steps: 0 is the 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from ..files import short_digest
 from ..report.record import read_stage
 from ..run.journal import Step
 from ..run.run import Run
@@ -107,7 +107,7 @@ def _tracker(run: Run, name: str) -> GeneralTracker:
     run_name = f"{run.tracker_name}-{TRACKER_PREFIX}"
     # The same in every session of a run, and another one for a run that begins anew in the same folder.
     began = run.journal.entries()[0]["time"]
-    run_id = hashlib.sha256(f"{run.directory.path.resolve()} {began}".encode()).hexdigest()[:16]
+    run_id = short_digest(f"{run.directory.path.resolve()} {began}")
     tracker: type[Any] = LOGGER_TYPE_TO_CLASS[name]
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "huggingface")  # as transformers' callback

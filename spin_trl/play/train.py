@@ -12,12 +12,12 @@ from transformers import PrinterCallback
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..errors import RunDirectoryError, SpinError
+from ..files import whole_folder
 from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy, merge_adapter
 from ..report.record import read_stage
 from ..run.checkpoint import latest
-from ..run.directory import replace_folder
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
@@ -111,16 +111,12 @@ def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:
     """The trained model, with tokenizer and card, whole or not at all."""
     folder = run.directory.model(stage)
-    unfinished = folder.with_name(".model.tmp")
-    state = PartialState()
-    if state.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    state.wait_for_everyone()
-    trainer.save_model(str(unfinished))
-    trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
-    if state.is_main_process:
-        shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
-        if run.peft_config is not None and run.play.lora_opponent == "merge":
-            merge_adapter(unfinished, run.args)
-        replace_folder(unfinished, folder)
-    state.wait_for_everyone()
+    is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
+    # All processes take part in gathering the weights, and the main one alone moves folders.
+    with whole_folder(folder, is_main=is_main, wait=wait) as unfinished:
+        trainer.save_model(str(unfinished))
+        trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
+        if is_main:
+            shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
+            if run.peft_config is not None and run.play.lora_opponent == "merge":
+                merge_adapter(unfinished, run.args)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
-from ..evaluation.figures import FIGURES, Figure, is_figure
+from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
-from ..files import write_atomically
-from .plot import difference_bar, show_names_as_they_are
+from .drawing import Point, Series, draw_lines, lines_chart, write_picture
 from .terminal_table import COLUMNS, Change, run_table
 
 START_ARM = "start"
@@ -24,10 +25,7 @@ COSTS = (
 )
 """What an arm took, beside its held-out figures."""
 
-MORE_COLUMNS = (
-    *(figure for figure in FIGURES.values() if figure.of_comparisons),
-    *COSTS,
-)
+MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons), *COSTS)
 
 AGAINST = "_vs_baseline"
 """Ends the name of a figure's difference from the supervised arm at the same point, less than zero where that has more."""
@@ -127,54 +125,44 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
     Args:
         path: of the PNG file.
         summary: of [`summarise_cells`].
-        metric: figure of the left plot.
+        metric: figure of the first plot.
         baseline: name of the supervised arm that the others are held against, or None.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    words, against = figure_of(metric).words, f"{metric}{AGAINST}"
+    draw = partial(draw_lines, dashed=False)
+    logps = {f"{kind}, nats": _points(summary, f"logps/{kind}") for kind in ("real", "generated")}
+    charts = [
+        lines_chart(metric, "By iteration", "", {f"{words} (± s.e.)": _points(summary, metric)}, draw),
+        lines_chart("logps", "Log-probabilities, apart", "", logps, draw),
+        lines_chart(
+            "lead",
+            f"Against {baseline}, as many steps",
+            "",
+            {f"{words}, less that of {baseline} (95 % interval)": _points(summary, against)},
+            partial(draw, zero=0.0),
+        ),
+    ]
+    write_picture(path, charts)
 
-    figure = Figure(figsize=(11 if baseline is None else 16.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right, *more = figure.subplots(1, 2 if baseline is None else 3)
+
+def _points(summary: Summary, figure: str) -> Series:
+    """A figure of every arm from the start on, with its 95 % interval if it is a difference, or its standard error."""
     start = summary.get(START_ARM, {})
-    for number, (arm, iterations) in enumerate((arm, found) for arm, found in summary.items() if arm != START_ARM):
-        points = {**start, **iterations}
-        shown = [
-            (t + 1, found[metric], found.get(f"{metric}_se", 0.0)) for t, found in points.items() if metric in found
+    return {
+        arm: [
+            Point(iteration, found[figure], *_ends(found, figure), came_from=iteration - 1)
+            for iteration, found in {**start, **iterations}.items()
+            if not math.isnan(found.get(figure, math.nan))
         ]
-        colour = f"C{number}"
-        if shown:
-            times, values, errors = zip(*shown, strict=True)
-            left.errorbar(times, values, yerr=errors, label=arm, marker="o", capsize=3, color=colour)
-        held = [
-            (t + 1, *bar) for t, found in iterations.items() if (bar := difference_bar(found, f"{metric}{AGAINST}"))
-        ]
-        for axes in more if held else ():
-            times, values, below, above = zip(*held, strict=True)
-            axes.errorbar(times, values, yerr=(below, above), label=arm, marker="o", capsize=3, color=colour)
-        for name, style in (("logps/real", "-"), ("logps/generated", ":")):
-            line = [(t + 1, found[name]) for t, found in points.items() if name in found]
-            if line:
-                right.plot(*zip(*line, strict=True), style, marker="o", color=colour)
-    left.set(xlabel="iterations played", ylabel=f"{metric} on held-out prompts (± s.e.)", title="By iteration")
-    right.set(
-        xlabel="iterations played",
-        ylabel="log-probability (nats)",
-        title="Real (solid) and the opponent's responses (dotted)",
-    )
-    right.set_yscale("symlog")
-    if left.get_legend_handles_labels()[1]:
-        left.legend()
-    for axes in more:
-        axes.axhline(0.0, color="grey", linewidth=1)
-        axes.set(
-            xlabel="iterations played",
-            ylabel=f"{metric}, less that of {baseline} (95 % interval)",
-            title="Against plain SFT, as many steps",
-        )
-    for axes in (left, right, *more):
-        axes.grid(alpha=0.3)
-        show_names_as_they_are(axes)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+        for arm, iterations in summary.items()
+        if arm != START_ARM
+    }
+
+
+def _ends(found: Mapping[str, float], figure: str) -> tuple[float | None, float | None]:
+    value, error = found[figure], found.get(f"{figure}_se", math.nan)
+    low, high = value - error, value + error
+    if figure.endswith(AGAINST):
+        low, high = (found.get(f"{figure}{end}", math.nan) for end in ("_low", "_high"))
+    # One prompt, or one seed of several, has no interval.
+    return (None, None) if math.isnan(low) or math.isnan(high) else (low, high)

@@ -1,69 +1,77 @@
-"""What a terminal shows while a phase runs: the table so far, and what runs, how fast, and how long it will take."""
+"""What a terminal shows while a phase runs: what runs, how fast, and how long it will take, above the table so far."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
-from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column, Table
 from rich.text import Text
 
 BAR_WIDTH = 30
 
+REFRESHES = 4
+"""A second."""
 
-@dataclass(frozen=True)
-class Status:
-    """A phase that runs.
 
-    Attributes:
-        phase, stage: which.
-        seconds: that it has run.
-        what: is counted: answers, steps; empty while nothing is.
-        done, total: how many.
-        rate: of them a second; None before the first.
-        token_rate: tokens generated a second; None where none are.
-        seconds_left: of what is counted; None if nobody knows.
-        run_seconds_left: of the whole run; None if nobody knows.
+class PhaseProgress(Progress):
+    """rich's progress of a phase. Nothing of it stays on the screen.
+
+    Args:
+        console: of a terminal.
+        name: of the phase and its stage.
+        table: of what has been measured, or None. It stands below: what does not fit a screen is cut at its bottom.
+        renew: brings the task up to date, before every refresh.
     """
 
-    phase: str
-    stage: str
-    seconds: float
-    what: str = ""
-    done: int = 0
-    total: int = 0
-    rate: float | None = None
-    token_rate: float | None = None
-    seconds_left: float | None = None
-    run_seconds_left: float | None = None
+    def __init__(self, console: Console, name: str, table: Table | None, renew: Callable[[Task], None]) -> None:
+        self._table, self._renew = table, renew
+        columns = BarColumn(BAR_WIDTH), _StatusColumn()
+        super().__init__(*columns, console=console, refresh_per_second=REFRESHES, transient=True)
+        self.add_task(name, total=None)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar and the line, then the table."""
+        for task in self.tasks:
+            self._renew(task)
+        yield self.make_tasks_table(self.tasks)
+        if self._table is not None:
+            yield self._table
 
 
-def view(status: Status, table: Table | None) -> RenderableType:
-    """The status and its bar, above the table, if there is one: what does not fit a screen is cut at its bottom."""
-    line: RenderableType = Text(status_line(status), no_wrap=True, overflow="ellipsis")
-    if status.total:
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(status.total, status.done, width=BAR_WIDTH), line)
-        line = grid
-    return Group(line, *([table] if table is not None else []))
+class _StatusColumn(ProgressColumn):
+    """One line, however narrow the terminal: what matters most comes first."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        return Text(status_line(task), no_wrap=True, overflow="ellipsis")
 
 
-def status_line(status: Status) -> str:
-    """The status in a line."""
-    parts = [f"{status.stage}: {status.phase}"]
-    if status.total:
-        parts.append(f"{status.done:,} of {status.total:,} {status.what}")
+def status_line(task: Task) -> str:
+    """How far a phase is, in a line.
+
+    Args:
+        task: its fields are `what` is counted (answers, steps), its `rate` and `token_rate` a second, and
+            `seconds_left` of the phase and `run_seconds_left`, which are missing or None while nobody knows them. rich's
+            own rate would count what was done before an interrupt, and forget steps of more than half a minute.
+    """
+    rate, token_rate, left, of_run = map(task.fields.get, ("rate", "token_rate", "seconds_left", "run_seconds_left"))
+    parts = [task.description]
+    if task.total:
+        parts.append(f"{task.completed:,} of {task.total:,} {task.fields['what']}")
     else:
-        parts.append(f"for {clock(status.seconds)}")
-    if status.token_rate is not None:
-        parts.append(f"{status.token_rate:,.0f} tokens/s")
-    elif status.rate is not None:
-        parts.append(f"{status.rate:,.1f}/s" if status.rate >= 1 else f"{1 / status.rate:,.1f} s each")
-    if status.seconds_left is not None:
-        parts.append(f"{clock(status.seconds_left)} left")
-    if status.run_seconds_left is not None:
-        parts.append(f"run {clock(status.run_seconds_left)}")
+        parts.append(f"for {clock(task.elapsed or 0.0)}")
+    if token_rate is not None:
+        parts.append(f"{token_rate:,.0f} tokens/s")
+    elif rate is not None:
+        parts.append(f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each")
+    if left is not None:
+        parts.append(f"{clock(left)} left")
+    if of_run is not None:
+        parts.append(f"run {clock(of_run)}")
     return ", ".join(parts)
 
 

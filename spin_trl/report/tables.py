@@ -13,6 +13,7 @@ from ..run.journal import Step
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
+from .verdict import the_stage
 
 LONGEST_FACT = 200
 """Characters of what a run was, such as a scorer's pattern."""
@@ -56,24 +57,19 @@ class Table:
 def standings(record: RunRecord) -> Table:
     """One row a stage: the run's metric, how it differs from what it is compared with, and what was decided."""
     decided = any(record.decision(stage) for stage in record.iterations)
-    headings = [
-        "model",
-        figure_of(record.metric).words,
-        "difference",
-        "from the start",
-        *(["decision"] if decided else []),
-    ]
+    metric = figure_of(record.metric).words
+    headings = ["model", metric, "difference", "from the start", *(["decision"] if decided else [])]
     rows = []
-    for stage, opens_group in _in_groups(record):
+    for stage, opens in _in_groups(record):
         other = _compared_with(record, stage)
         cells = [
             _measured_cell(stage, record.metric, record.form(record.metric)),
-            Cell() if other is None else _difference_cell(record, stage, other, f"from {_shortened(other)}"),
+            Cell() if other is None else _difference_cell(record, stage, other, f"from {the_stage(other)}"),
             Cell() if stage is record.start else _difference_cell(record, stage, record.start),
         ]
         if decided:
             cells.append(_decision(record, stage))
-        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens_group))
+        rows.append(Row(_label(stage), cells, stage is record.best_stage, opens))
     return Table(headings, rows)
 
 
@@ -93,13 +89,8 @@ def figures(record: RunRecord) -> dict[str, Table]:
 def _figures_table(record: RunRecord, shown: Mapping[str, str]) -> Table:
     forms = {name: record.form(name) for name in shown}
     rows = [
-        Row(
-            _label(stage),
-            [_measured_cell(stage, *of) for of in forms.items()],
-            stage is record.best_stage,
-            opens_group,
-        )
-        for stage, opens_group in _in_groups(record)
+        Row(_label(stage), [_measured_cell(stage, *of) for of in forms.items()], stage is record.best_stage, opens)
+        for stage, opens in _in_groups(record)
         if any(stage.value(name) is not None for name in shown)
     ]
     return Table(["model", *shown.values()], rows)
@@ -111,9 +102,9 @@ def costs(record: RunRecord) -> Table:
     rows = []
     # Benchmarks that somebody has asked for afterwards are no cost of the run.
     everything = [entry for entry in record.journal if entry["phase"] in COSTED_STEPS and "seconds" in entry]
-    for stage, opens_group in _in_groups(record):
+    for stage, opens in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
-        rows.append(Row(_label(stage), _cost(entries), opens_group=opens_group))
+        rows.append(Row(_label(stage), _cost(entries), opens_group=opens))
     if everything:
         rows.append(Row("all", _cost(everything, with_pairs=False), opens_group=True))
     return Table(headings, rows)
@@ -131,11 +122,8 @@ def devices(record: RunRecord) -> str:
 
 def _in_groups(record: RunRecord) -> list[tuple[StageRecord, bool]]:
     """Stages, each with whether a baseline arm begins with it."""
-    arms = [stage.arm for stage in record.stages]
-    return [
-        (stage, stage.arm != SELF_PLAY and arms.index(stage.arm) == number)
-        for number, stage in enumerate(record.stages)
-    ]
+    before = [SELF_PLAY, *(stage.arm for stage in record.stages)]
+    return [(stage, stage.arm not in (SELF_PLAY, last)) for last, stage in zip(before, record.stages, strict=False)]
 
 
 def _label(stage: StageRecord) -> str:
@@ -146,10 +134,6 @@ def _label(stage: StageRecord) -> str:
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
     """An iteration is compared with its opponent, a baseline with self-play after as many gradient steps."""
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
-
-
-def _shortened(stage: StageRecord) -> str:
-    return f"the {stage.label}" if stage.label == "start" else stage.label
 
 
 def _measured_cell(stage: StageRecord, figure: str, form: NumberFormat) -> Cell:

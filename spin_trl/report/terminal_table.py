@@ -96,11 +96,7 @@ def _rich_table(
     title: str,
     caption: str,
 ) -> Table:
-    table = Table(
-        title=title or None,
-        caption=caption,
-        caption_justify="left",
-    )
+    table = Table(title=title or None, caption=caption, caption_justify="left")
     table.add_column("model", no_wrap=True)
     for column in columns:
         table.add_column(column.column, justify="right", no_wrap=True)

@@ -6,10 +6,12 @@ side of zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..counts import counted
 from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
-from ..run.stage import arm_in_words
+from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import NumberFormat, capitalised
 from .record import RunRecord, StageRecord
 
@@ -20,7 +22,7 @@ def verdict(record: RunRecord) -> str:
 
 
 def _sentence(record: RunRecord) -> str:
-    measured = [stage for stage in record.self_play if stage.value(record.metric) is not None]
+    measured = _measured(record, record.self_play)
     best = record.best_stage
     if not measured:
         return _unmeasured(record)
@@ -52,7 +54,7 @@ def remarks(record: RunRecord) -> list[str]:
         assert best is not None
         found.append(
             f"{capitalised(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
-            f"asks of an improvement, so it did not take the place of {_the(best)}."
+            f"asks of an improvement, so it did not take the place of {the_stage(best)}."
         )
     return found
 
@@ -97,7 +99,7 @@ def _place(record: RunRecord, is_sure: bool) -> str:
 def _of_start(record: RunRecord, start: StageRecord) -> str:
     value = _with_interval(record, start)
     text = f"{_so_far(record)}no iteration has done better than the start by {_metric_in_words(record)}: {value}"
-    others = [stage for stage in record.iterations if stage.value(record.metric) is not None]
+    others = _measured(record, record.iterations)
     if not others:
         return f"{text}, and no iteration was measured."
     other = _best_of(record, others)
@@ -118,18 +120,12 @@ def _against_baseline(
 ) -> str:
     """How the best compares with the strongest baseline arm that had as many gradient steps."""
     at = best.iteration if iteration is None else iteration
-    arms = [
-        stage
-        for stages in record.arms.values()
-        for stage in stages
-        if stage.iteration == at and stage.value(record.metric) is not None
-    ]
+    arms = [stage for stage in _measured(record, record.stages) if stage.arm != SELF_PLAY and stage.iteration == at]
     if not arms:
         return ""
     arm = _best_of(record, arms)
-    name = f"{arm_in_words(arm.arm)} for as many steps"
-    if iteration is not None:
-        name = f"{arm_in_words(arm.arm)} for as many steps as the iterations took"
+    of_run = "" if iteration is None else " as the iterations took"
+    name = f"{arm_in_words(arm.arm)} for as many steps{of_run}"
     found = record.difference(best, arm, record.metric)
     against = _against(record, found, name)
     if against is None:
@@ -137,7 +133,7 @@ def _against_baseline(
     is_gain = gain is not None and record.is_better(gain)
     is_lead = found is not None and record.is_better(found)
     joint = "and" if bool(is_gain) == bool(is_lead) else "but"
-    return f", {joint} {against}" if iteration is None else f"; {_the(best)} is {against}"
+    return f", {joint} {against}" if iteration is None else f"; {the_stage(best)} is {against}"
 
 
 def _against(record: RunRecord, found: Difference | None, other: str) -> str | None:
@@ -154,6 +150,10 @@ def _against(record: RunRecord, found: Difference | None, other: str) -> str | N
     return f"{form.size(found.value)} {direction} {other} ({form.size_interval(found)})"
 
 
+def _measured(record: RunRecord, stages: Sequence[StageRecord]) -> list[StageRecord]:
+    return [stage for stage in stages if stage.value(record.metric) is not None]
+
+
 def _best_of(record: RunRecord, stages: list[StageRecord]) -> StageRecord:
     choose = max if record.greater_is_better else min
     return choose(stages, key=lambda stage: stage.figures[record.metric])
@@ -162,7 +162,7 @@ def _best_of(record: RunRecord, stages: list[StageRecord]) -> StageRecord:
 def _passed_over(record: RunRecord) -> StageRecord | None:
     """The iteration with a better figure than the best has, if the gate asked for more than that."""
     best = record.best_stage
-    others = [stage for stage in record.self_play if stage.value(record.metric) is not None]
+    others = _measured(record, record.self_play)
     if best is None or best not in others:
         return None
     highest = _best_of(record, others)
@@ -193,5 +193,6 @@ def _so_far(record: RunRecord) -> str:
     return "So far, " if not record.is_finished else ""
 
 
-def _the(stage: StageRecord) -> str:
-    return f"the {stage.label}" if stage.label == "start" else stage.label
+def the_stage(stage: StageRecord) -> str:
+    """A stage's name as it stands within a sentence."""
+    return f"the {stage.label}" if stage.name.is_start else stage.label

@@ -22,10 +22,10 @@ from ..files import read_json, write_atomically
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
+from .charts import all_charts
 from .formats import duration
-from .html.charts import all_charts
 from .html.page import Page, render
-from .html.samples import Shown, choose_samples, sections
+from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
 from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
@@ -38,11 +38,12 @@ LONGEST_SETTINGS = 100_000
 _MANIFEST = "generations.json"
 
 
-def write_report(directory: RunDirectory) -> Path:
+def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Path:
     """Write the report of a run as it stands, in place of the one before.
 
     Args:
         directory: of the run.
+        record: of the run, if it has been read.
 
     Returns:
         Path of the report.
@@ -50,7 +51,7 @@ def write_report(directory: RunDirectory) -> Path:
     Raises:
         RunDirectoryError: there is no run, or one of its files can't be read.
     """
-    page = render(gather(directory))
+    page = render(gather(directory, record))
     if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
         raise RunDirectoryError(
             f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
@@ -60,14 +61,18 @@ def write_report(directory: RunDirectory) -> Path:
     return report
 
 
-def gather(directory: RunDirectory) -> Page:
+def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
     """What the report of a run says.
+
+    Args:
+        directory: of the run.
+        record: of the run, if it has been read.
 
     Raises:
         RunDirectoryError: there is no run, or one of its files can't be read.
     """
     try:
-        record = read_record(directory)
+        record = record or read_record(directory)
         shown = _shown_samples(directory, record)
         settings = directory.recipe.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
@@ -141,14 +146,17 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
     ours = stage.values.get(figure, {})
     starts = record.start.values.get(figure, {}) if record.start is not None and stage is not record.start else {}
     if not record.greater_is_better and figure == record.metric:
-        ours, starts = _negative(ours), _negative(starts)
+        ours, starts = starts, ours
     choices = choose_samples(list(places), ours, starts)
     wanted = {key for choice in choices for key in choice.keys}
+    others = [one for one in record.stages if one is not stage and directory.samples(one.name).exists()]
+    # No more are shown, and every stage of a long run has answers to all prompts.
+    read = evenly(others, MOST_OTHERS)
     samples = {
-        other.label: {row["key"]: row for row in read_samples(directory.samples(other.name)) if row["key"] in wanted}
-        for other in record.stages
+        one.label: {row["key"]: row for row in read_samples(directory.samples(one.name)) if row["key"] in wanted}
+        for one in (stage, *read)
     }
-    shown = sections(choices, places, samples, stage.label)
+    shown = sections(choices, places, samples, stage.label, unread=len(others) - len(read))
     return Shown(stage.label, str(path.relative_to(directory.path)), len(places), shown)
 
 
@@ -165,16 +173,11 @@ def _scored_by(record: RunRecord, stage: StageRecord) -> str:
     return record.metric if record.metric in scores else next(iter(scores), "")
 
 
-def _negative(values: Mapping[str, float]) -> dict[str, float]:
-    return {key: -value for key, value in values.items()}
-
-
 def _warnings(record: RunRecord) -> list[str]:
     """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
     thresholds = record.settings.get("degeneration_warn")
     warn = thresholds if isinstance(thresholds, Mapping) else {}
-    looked_at = [record.best_stage, record.iterations[-1] if record.iterations else None]
-    stages = list({stage.name: stage for stage in looked_at if stage is not None}.values())
+    stages = [stage for stage in (record.best_stage, *record.iterations[-1:]) if stage is not None]
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
     return [*remarks_on_data(record.prepared), *answers]

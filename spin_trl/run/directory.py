@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
-from .ownership import RECIPE, Ownership, remove
+from .ownership import RECIPE, Ownership
 from .stage import START, Stage
 
 LOCK = ".lock"
@@ -200,9 +200,3 @@ class RunDirectory:
                     f"Another process is playing {self.path}. Wait for it, or use another run_dir."
                 ) from None
             yield
-
-
-def replace_folder(unfinished: Path, folder: Path) -> None:
-    """Move a folder that is complete to where others look for it. Of a link that is there what it points to stays."""
-    remove(folder)
-    unfinished.rename(folder)

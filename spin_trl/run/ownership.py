@@ -12,7 +12,6 @@ import fnmatch
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import JOURNAL, RUN_MARKER, says_prepared, write_atomically, write_json
+from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_atomically, write_json
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
 
 MARKER = RUN_MARKER
@@ -413,14 +412,6 @@ def frozen_recipe(folder: Path) -> Path | None:
     if marker is None or RECIPE not in marker.entries:
         return None
     return folder / marker.entries[RECIPE]
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link; what a link points to stays."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path)
 
 
 def _first_names(names: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ A phase that runs in a process of its own says so in a file, for the one that ha
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -59,16 +58,14 @@ class Progress:
 
     def read(self, file: Path) -> None:
         """Take over what another process has written last; half of a line is passed over."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             values = json.loads(file.read_text(encoding="utf-8"))
-            self.what, self.done, self.total, self.tokens, self.first, self.started = (
-                values[name] for name in _WRITTEN_FIELDS
-            )
+            vars(self).update({name: values[name] for name in _WRITTEN_FIELDS})
 
     def _write(self) -> None:
         if self.file is not None:
             self._written = time.monotonic()
-            values = {name: value for name, value in dataclasses.asdict(self).items() if name in _WRITTEN_FIELDS}
+            values = {name: getattr(self, name) for name in _WRITTEN_FIELDS}
             with contextlib.suppress(OSError):  # nobody loses a run because nobody can watch it
                 self.file.write_text(json.dumps(values), encoding="utf-8")
 
@@ -98,15 +95,11 @@ class ReportSteps(TrainerCallback):
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Begin the count, after an interrupt where the checkpoint ends."""
         self.progress.begin("steps", state.global_step, state.max_steps)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """One more step."""
         self.progress.report(state.global_step)
 

@@ -22,7 +22,7 @@ from ..config.start import StartConfig
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, noted
-from ..evaluation.scorers import Scorer, scorer_of
+from ..evaluation.scoring import Scorer, scorer_of
 from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer

@@ -6,7 +6,7 @@ fail far from where it was written, in the words of whatever library meets it fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from ..data.columns import is_preference, is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, RecipeError
 
-Named = Mapping[str, Dataset | IterableDataset]
-"""Several datasets, by name."""
+EvalDatasets = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
+"""What to evaluate on: one dataset, or several by name."""
 
 
 def kind_of(value: Any) -> str:
@@ -75,17 +75,6 @@ def check_kinds(**given: Any) -> None:
             f"`optimizers` has {counted(len(given['optimizers']), 'entry', 'entries')}; expected two: "
             "an optimizer and a scheduler."
         )
-
-
-def check_functions(**given: Any) -> None:
-    """Refuse arguments that have to be functions, and are none.
-
-    Raises:
-        RecipeError: one can't be called.
-    """
-    for name, value in given.items():
-        if value is not None and not callable(value):
-            raise RecipeError(f"`{name}` is {kind_of(value)}; expected a function.")
 
 
 def as_model(model: Any) -> Any:
@@ -307,5 +296,6 @@ _EXPECTED: Mapping[str, tuple[Any, str, str]] = {
     "sources": (Mapping, "a dict", ""),
     "callbacks": (list | tuple, "a list of TrainerCallbacks", ""),
     "optimizers": (list | tuple, "a pair of an optimizer and a scheduler", ""),
+    **dict.fromkeys(("data_collator", "compute_metrics", "launch", "scorer"), (Callable, "a function", "")),
 }
 """By an argument's name: what it is, in code and in words, and how to make one."""

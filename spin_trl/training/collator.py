@@ -1,4 +1,4 @@
-"""Pairs every human response with the generation that belongs to it, at the moment a batch is made.
+"""From rows to a batch: each gets the generation that it names, TRL lays out pairs, and unique tokens are located.
 
 A dataset row names its generation by (key, iteration, sample); only the collator knows where the tokens are. Nothing is
 decoded and nothing is tokenised again: the policy is trained on exactly what the opponent sampled.
@@ -15,13 +15,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from ..errors import GenerationsError
 from ..generation.store import Generations
+from ..models.forward.batch import LAYOUT, PROTO_PREFIX, joined, third_rows, with_labels
 from ..models.forward.layout import lay_out
-from ..models.forward.third_response import PROTO_PREFIX as PROTO_PREFIX
-from ..models.forward.third_response import joined, with_labels
 from ..objectives.registry import proto_in_words
-
-LAYOUT = "unique_tokens_layout"
-"""Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
 
 
 @dataclass(kw_only=True)
@@ -102,25 +98,20 @@ def self_play_collator(
     return collator
 
 
-@dataclass(frozen=True)
-class LayingOut:
-    """A collator whose batches also say where their unique tokens lie, those of all branches, under the key `LAYOUT`.
+def laid_out(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any]:
+    """A batch that also says where its unique tokens lie, those of all branches, under the key `LAYOUT`.
 
     Args:
         collator: TRL's preference collator, ours, or one that makes the same batches; others' batches pass unchanged.
+        examples: of the batch.
     """
-
-    collator: Callable[[list[Any]], dict[str, Any]]
-
-    def __call__(self, examples: list[Any]) -> dict[str, Any]:
-        batch = self.collator(examples)
-        if not {"input_ids", "attention_mask", "completion_mask"} <= set(batch):
-            return batch
-        rows = with_labels(batch)
-        proto = {name.removeprefix(PROTO_PREFIX): batch[name] for name in batch if name.startswith(PROTO_PREFIX)}
-        if proto:
-            rows = joined(rows, with_labels(proto))
-        try:
-            return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
-        except ValueError:  # the forward can't make one either, and says why
-            return batch
+    batch = collator(examples)
+    if not {"input_ids", "attention_mask", "completion_mask"} <= set(batch):
+        return batch
+    rows, third = with_labels(batch), third_rows(batch)
+    if third is not None:
+        rows = joined(rows, third)
+    try:
+        return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
+    except ValueError:  # the forward can't make one either, and says why
+        return batch

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Mapping
 from typing import Any, cast
+from unittest import mock
 
 import torch
 from datasets import Dataset
@@ -20,17 +22,15 @@ from trl.models.utils import disable_gradient_checkpointing
 from ..config.checks import as_mapping
 from ..config.iteration import SPINConfig
 from ..models.adapters import Policy
+from ..models.forward.batch import LAYOUT, PROTO_PREFIX, Forwards, with_labels
 from ..models.forward.obstacles import AUXILIARY_LOSS
-from ..models.forward.shared_prefix import SharedPrefix
-from ..models.forward.third_response import PROTO_PREFIX as BRANCH
-from ..models.forward.third_response import third_branch, with_labels
 from ..models.policy import rounds_by_batch
 from ..objectives.base import logratios
 from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
 from ..objectives.registry import OURS, published
 from ..objectives.terms import ObjectiveTerms
 from . import opponent
-from .collator import LAYOUT, LayingOut
+from .collator import laid_out
 from .whole_step import others_of_each, others_of_this
 
 OTHERS = "others_in_step"
@@ -48,33 +48,30 @@ class ObjectiveTrainer(DPOTrainer):
     eval_dataset: Any
     data_collator: Any
     _signature_columns: list[str]  # type: ignore[assignment]  # Trainer's type is that of its first value, None
-    _shared_prefix: SharedPrefix | None = None
-    _lays_out = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["args"] = self._set_objectives(kwargs["args"], kwargs.get("train_dataset"), kwargs.get("eval_dataset"))
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.precompute_ref_logps &= not self._terms.reference_free
         weighted = zip(self.loss_types, self.loss_weights, strict=True)
         theirs = [(name, weight) for name, weight in weighted if name not in OURS]
         self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
-        self._share_prompts()
+        _ = self._forwards  # refuses now what can't be had
 
-    def _share_prompts(self) -> None:
-        """Wrap the forwards of policy and reference, once: before the first of them runs."""
-        if self._shared_prefix is not None:
-            return
+    @functools.cached_property
+    def _forwards(self) -> Forwards:
+        """Those of policy and reference, wrapped before the first of them runs: it may be in the parent's constructor."""
         wanted = getattr(self.args, "shared_prefix", None)
         # The forward's noise, not the weights': LLM.int8() computes in float16.
         dtype = torch.float16 if rounds_by_batch(self.model) else self._compute_dtype()
-        self._shared_prefix = SharedPrefix(wanted, self._against_sharing(), dtype)
+        forwards = Forwards(wanted, self._against_sharing(), dtype)
         if self.args.torch_compile:
             # It traces what it is given: neither layouts that change nor hooks that come and go.
-            self._shared_prefix.leave_alone(self.model)
-            return
-        self._lays_out = self._shared_prefix.wrap(self.model)
+            forwards.leave_alone(self.model)
+            return forwards
+        forwards.wrap(self.model)
         if self.ref_model is not None:
-            self._shared_prefix.wrap(self.accelerator.unwrap_model(self.ref_model))
+            forwards.wrap(self.accelerator.unwrap_model(self.ref_model))
+        return forwards
 
     def _against_sharing(self) -> str | None:
         """What keeps this trainer from sharing prompts, whatever the model."""
@@ -106,53 +103,32 @@ class ObjectiveTrainer(DPOTrainer):
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if self._terms.reference_free:
             return dataset
-        self._share_prompts()
         # An engine that is made for this pass may put the policy's own weights elsewhere; they must stay trainable.
         is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.no_grad() if is_sharded else torch.inference_mode(), self._laying_out(dataset):
+            with self._laying_out(dataset), torch.no_grad() if is_sharded else torch.inference_mode():
                 return super()._precompute_ref_logps(dataset, name, batch_size)
         finally:
             self.model.train(was_training)
 
-    def get_train_dataloader(self) -> Any:
-        """Trainer's, whose batches are laid out where they are made."""
-        with self._laying_out(self.train_dataset):
-            return super().get_train_dataloader()
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        with self._laying_out(dataset):
+            return super()._get_dataloader(dataset, *args, **kwargs)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Trainer's, whose batches are laid out where they are made."""
-        named = self.eval_dataset[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        with self._laying_out(self.eval_dataset if named is None else named):
-            return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """Trainer's, whose batches are laid out where they are made."""
-        with self._laying_out(test_dataset):
-            return super().get_test_dataloader(test_dataset)
-
-    @contextlib.contextmanager
-    def _laying_out(self, dataset: Any) -> Iterator[None]:
-        """Let data loaders be made with a collator that also lays out."""
-        collator = self.data_collator
-        if self._lays_out and isinstance(dataset, Dataset):  # a stream's batches are cut up between processes
-            self.data_collator = LayingOut(collator)
-        try:
-            yield
-        finally:
-            self.data_collator = collator
+    def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
+        """Let data loaders be made with a collator that also lays out. The parents take the trainer's when they make one."""
+        if not self._forwards.shares or not isinstance(
+            dataset, Dataset
+        ):  # a stream's batches are cut up between processes
+            return contextlib.nullcontext()
+        return mock.patch.object(self, "data_collator", functools.partial(laid_out, self.data_collator))
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
-        with self._unique_tokens(inputs):
+        with self._forwards.batch(inputs):
             return super().compute_ref_log_probs(model, _without_ours(inputs))
-
-    def _unique_tokens(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
-        """Let models run over the unique tokens of a batch."""
-        assert self._shared_prefix is not None
-        return self._shared_prefix.batch(len(inputs["input_ids"]) // 2, inputs.get(LAYOUT))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
         """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
@@ -179,7 +155,7 @@ class ObjectiveTrainer(DPOTrainer):
             torch.no_grad(),
             disable_gradient_checkpointing(policy, checkpointing),
             self.compute_loss_context_manager(),
-            self._unique_tokens(everything),
+            self._forwards.batch(everything),
         ):
             logps = self.model_wrapped(**rows, use_cache=False, fused_lm_head=True).log_probs
         policy_real, policy_generated = logps.sum(dim=1).chunk(2)
@@ -187,43 +163,36 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         # Ours are taken out first: the parent hands everything that it does not know to the model.
-        everything, others = inputs, inputs.get(OTHERS)
-        beside = {name.removeprefix(BRANCH): value for name, value in inputs.items() if name.startswith(BRANCH)}
-        with self._unique_tokens(inputs):
-            inputs = _without_ours(inputs)
-            if not self._terms and not self._check_is_due():
-                return super()._compute_loss(model, inputs, return_outputs)
-            with (
-                third_branch(self.model, beside or None) as proto_logps,
-                opponent.recorded_logps(self.model, self.ref_model) as records,
-                self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
-            ):
-                result = super()._compute_loss(model, inputs, return_outputs)
+        everything, inputs = inputs, _without_ours(inputs)
+        check_is_due = self._check_is_due()
+        watched = [self.model, self.ref_model] if self._terms or check_is_due else []
+        with (
+            self._forwards.batch(everything, *watched) as passing,
+            self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
+        ):
+            result = super()._compute_loss(model, inputs, return_outputs)
+        if not watched:
+            return result
         mask = inputs["completion_mask"][:, 1:]
         lengths = mask.sum(dim=1)
-        policy_logps = records[0][:, -mask.size(1) :].sum(dim=1)
+        policy_logps = passing.log_probs[0][:, -mask.size(1) :].sum(dim=1)
         if "ref_chosen_logps" in inputs:
             opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
-            opponent_logps = records[1][:, -mask.size(1) :].sum(dim=1)
-        if self._check_is_due():
+            opponent_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
+        if check_is_due:
             self._check_opponent(everything, policy_logps, opponent_logps, lengths)
-        tensors: dict[str, torch.Tensor | None] = {PROTO[0]: proto_logps[0] if proto_logps else None}
+        tensors: dict[str, torch.Tensor | None] = {PROTO[0]: passing.third_logps}
         for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
-        more = self._added(tensors, others)
+        more = self._added(tensors, everything.get(OTHERS))
         return (result[0] + more, result[1]) if return_outputs else result + more
 
-    @contextlib.contextmanager
-    def _without_opponent(self, inputs: dict[str, Any]) -> Iterator[None]:
+    def _without_opponent(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[object]:
         """Let the parent compute its metrics against log-probabilities of 0, and run no reference."""
         zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
         inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
-        self.precompute_ref_logps = True
-        try:
-            yield
-        finally:
-            self.precompute_ref_logps = False
+        return mock.patch.object(self, "precompute_ref_logps", True)
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
         """What our objectives add to the loss of a micro-batch; their figures are logged."""
@@ -256,7 +225,9 @@ class ObjectiveTrainer(DPOTrainer):
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as DPOTrainer knows it."""
     return {
-        name: value for name, value in inputs.items() if name not in (OTHERS, LAYOUT) and not name.startswith(BRANCH)
+        name: value
+        for name, value in inputs.items()
+        if name not in (OTHERS, LAYOUT) and not name.startswith(PROTO_PREFIX)
     }
 
 

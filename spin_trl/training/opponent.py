@@ -8,6 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -19,30 +20,6 @@ from ..counts import counted
 from ..errors import OpponentError
 from ..models.digest import FROZEN_ADAPTER
 from ..models.forward.exactness import NOISE_PER_TOKEN
-
-
-@contextlib.contextmanager
-def recorded_logps(*models: torch.nn.Module | None) -> Iterator[list[torch.Tensor]]:
-    """Take down the per-token log-probabilities that models return while the context lasts, in the order of the calls.
-
-    So an objective can use what the parent's loss computes, without a second forward and without a copy of its code: the
-    policy's log-probs come first, the opponent's (if it runs) second. Nothing stays on the models.
-
-    Args:
-        models: the policy, and the opponent if it is a model of its own.
-    """
-    records: list[torch.Tensor] = []
-
-    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if getattr(output, "log_probs", None) is not None:
-            records.append(output.log_probs)
-
-    handles = [model.register_forward_hook(note) for model in models if model is not None]
-    try:
-        yield records
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def check_starting_point(
@@ -92,22 +69,16 @@ def freeze_adapter(model: PeftModel) -> None:
     align_frozen_adapter(model)
 
 
-@contextlib.contextmanager
-def initialised_plainly(model: Any) -> Iterator[None]:
+def initialised_plainly(model: Any) -> contextlib.AbstractContextManager[object]:
     """Let further adapters be added to a model without a change of its base.
 
     An adapter that was initialised by PiSSA or OLoRA has its first matrices taken out of the base's weights when it is
     loaded. A copy of the adapter with the same configuration would take out others.
     """
     config = model.peft_config.get("default") if isinstance(model, PeftModel) else None
-    if not isinstance(config, LoraConfig) or not isinstance(before := config.init_lora_weights, str):
-        yield
-        return
-    config.init_lora_weights = True
-    try:
-        yield
-    finally:
-        config.init_lora_weights = before
+    if not isinstance(config, LoraConfig) or not isinstance(config.init_lora_weights, str):
+        return contextlib.nullcontext()
+    return mock.patch.object(config, "init_lora_weights", True)
 
 
 def align_frozen_adapter(model: PeftModel) -> None:
@@ -132,19 +103,19 @@ def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tenso
             if isinstance(frozen, torch.Tensor) and isinstance(trained, torch.Tensor):
                 yield trained, frozen
             elif isinstance(frozen, torch.nn.Module) and isinstance(trained, torch.nn.Module):
-                theirs = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
-                ours = {**dict(trained.named_parameters()), **dict(trained.named_buffers())}
-                yield from ((ours[name], tensor) for name, tensor in theirs.items())
+                ours = dict([*trained.named_parameters(), *trained.named_buffers()])
+                theirs = [*frozen.named_parameters(), *frozen.named_buffers()]
+                yield from ((ours[name], tensor) for name, tensor in theirs)
 
 
-@contextlib.contextmanager
-def in_place_of_the_policy(model: torch.nn.Module) -> Iterator[None]:
+def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
     """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
     if not isinstance(model, PeftModel):
-        yield
-        return
-    with use_adapter(model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None):
-        yield
+        return contextlib.nullcontext()
+    adapter: contextlib.AbstractContextManager[object] = use_adapter(
+        model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
+    )
+    return adapter
 
 
 def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -200,16 +171,11 @@ def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
     return found
 
 
-@contextlib.contextmanager
-def without_frozen_adapter(model: torch.nn.Module) -> Iterator[None]:
+def without_frozen_adapter(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
     """Let `save_pretrained` write the other adapters only: the frozen one is neither saved nor pushed."""
     if not isinstance(model, PeftModel) or FROZEN_ADAPTER not in model.peft_config:
-        yield
-        return
+        return contextlib.nullcontext()
     others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
     # Trainer calls the method, and names no adapters.
-    model.save_pretrained = functools.partial(model.save_pretrained, selected_adapters=others)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del model.save_pretrained
+    selecting = functools.partial(model.save_pretrained, selected_adapters=others)
+    return mock.patch.object(model, "save_pretrained", selecting)

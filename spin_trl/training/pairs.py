@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 from array import array
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from datasets import Dataset, load_from_disk
 from ..config.iteration import SPINConfig
 from ..counts import agreeing
 from ..errors import GenerationsError
+from ..files import whole_folder
 from ..generation.store import Generations, Name
 
 logger = logging.getLogger(__name__)
@@ -110,10 +110,8 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
     """
     place = folder / pairs._fingerprint
     if not place.exists():
-        unfinished = place.with_name(f".{place.name}.tmp")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        pairs.save_to_disk(unfinished)
-        unfinished.rename(place)
+        with whole_folder(place) as unfinished:
+            pairs.save_to_disk(unfinished)
     kept = load_from_disk(place)
     kept._fingerprint = pairs._fingerprint
     return kept

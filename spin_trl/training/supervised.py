@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..files import whole_folder
 from ..models.adapters import Policy
-from ..run.directory import replace_folder
 
 
 def train_supervised(
@@ -61,8 +60,6 @@ def train_supervised(
 
 def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a model and its tokenizer, whole or not at all."""
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    model.save_pretrained(str(unfinished))
-    tokenizer.save_pretrained(unfinished)
-    replace_folder(unfinished, folder)
+    with whole_folder(folder) as unfinished:
+        model.save_pretrained(str(unfinished))
+        tokenizer.save_pretrained(unfinished)

@@ -42,8 +42,10 @@ def of_settings(args: SPINConfig, model: torch.nn.Module | None = None) -> list[
         args: its settings.
         model: what is trained, where it is at hand: some optimisers are made from its layers.
     """
+    unknown: list[str] = []
+    noted(unknown, lambda: check_engine(args.engine))
     return [
-        *_unknown_engine(args),
+        *unknown,
         *_noise(args),
         *_ranges(args),
         *_offloading(args),
@@ -179,12 +181,6 @@ def _is_installed(tracker: str) -> bool:
         return True
 
 
-def _unknown_engine(args: SPINConfig) -> list[str]:
-    reasons: list[str] = []
-    noted(reasons, lambda: check_engine(args.engine))
-    return reasons
-
-
 def _noise(args: SPINConfig) -> list[str]:
     reasons = []
     if args.neftune_noise_alpha:
@@ -270,8 +266,8 @@ def _scheduler(args: SPINConfig) -> list[str]:
             scheduler_specific_kwargs=as_mapping("lr_scheduler_kwargs", options) or {},
         )
     except Exception as error:
-        said = f" with `lr_scheduler_kwargs` {options!r}" if options else ""
-        return [f"`lr_scheduler_type` is {name!r}, which can't be used{said}: {_error_in_words(error)}"]
+        given = f" with `lr_scheduler_kwargs` {options!r}" if options else ""
+        return [f"`lr_scheduler_type` is {name!r}, which can't be used{given}: {_error_in_words(error)}"]
     return []
 
 
@@ -305,7 +301,7 @@ def _plugins(args: SPINConfig) -> list[str]:
 def _unknown_metric(play: SelfPlayConfig) -> list[str]:
     """A figure that no iteration will have."""
     from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
-    from ..evaluation.scorers import figures_of
+    from ..evaluation.scoring import figures_of
 
     name = play.metric_for_best_iteration
     scores = figures_of(play.scorer) if play.scorer else None

@@ -9,8 +9,7 @@ from messages import names
 from plan.shapes import folder, recipe, small
 from spin_trl.cli import main
 from spin_trl.plan import devices
-from spin_trl.plan.advice import Advice, advise
-from spin_trl.plan.planning import Wishes, make_plan
+from spin_trl.plan.planning import Advice, Wishes, advise, make_plan
 
 
 @pytest.fixture
@@ -95,7 +94,7 @@ def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
     """And the exit code is 1."""
     monkeypatch.setitem(devices.DEVICES, "tiny", devices.Device("tiny", 0.6, 10, 100))
     change = Advice(("lora_target_modules",), "lora_target_modules: [all-linear]", "something", 2**29, True)
-    monkeypatch.setattr("spin_trl.plan.advice.advise", lambda plan, limit: ([change], None))
+    monkeypatch.setattr("spin_trl.plan.planning.advise", lambda plan, limit: ([change], None))
     code, shown = planned("--gpu", "tiny")
     assert code == 1
     assert "Does not fit tiny" in shown

@@ -275,7 +275,7 @@ def not_shared(reasons: list[str]) -> Iterator[None]:
             if found:
                 reasons.append(re.sub(r"^\w+For\w+ ", "the model ", found[1]))
 
-    handler, logger = Noting(), logging.getLogger("spin_trl.models.forward.shared_prefix")
+    handler, logger = Noting(), logging.getLogger("spin_trl.models.forward.batch")
     logger.addHandler(handler)
     try:
         yield

@@ -48,7 +48,7 @@ def test_what_fails_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.
         raise RuntimeError("no\n  luck")
 
     monkeypatch.setattr(Trial, "_trainer", refuse)
-    monkeypatch.setattr("spin_trl.data.template.pair_template.PairTemplate._split", refuse)
+    monkeypatch.setattr("spin_trl.data.template.rendering.ConversationRenderer.render", refuse)
     cells = row(llama(), tmp_path)
     expected = ["no: no luck", "yes", "no: no luck", "–", "–", "no: no luck", "no: no luck"]
     assert cells == dict(zip(COLUMNS, expected, strict=True))

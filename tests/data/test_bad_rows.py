@@ -9,7 +9,7 @@ from datasets import Dataset
 import tiny
 from messages import names, refused
 from spin_trl import SPINConfig
-from spin_trl.data.bad_rows import BadRow, BadRows, left_out
+from spin_trl.data.bad_rows import BadRows, left_out
 from spin_trl.data.keys import row_keys
 from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare_and_count
@@ -162,6 +162,6 @@ def test_quotes_that_are_not_closed_are_refused_whatever_may_be_left_out(tmp_pat
 
 def test_a_single_row_that_is_left_out_is_one() -> None:
     reason = "the completion is empty"
-    told = left_out([BadRow(3, reason)], 12, "train")
+    told = left_out([(3, reason)], 12, "train")
     assert names(told, "1 of 12", "train", "`bad_rows: skip`", f"row 3: {reason}")
     assert len(told.splitlines()) == 2

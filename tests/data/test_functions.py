@@ -11,7 +11,7 @@ from messages import names, refused
 from spin_trl.data.functions import resolve_function
 from spin_trl.data.load import load_rows
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.evaluation.scorers import score_of
+from spin_trl.evaluation.scoring import score_of
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from datasets import Dataset
 
 import tiny
 from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.keys import hash_of, row_keys, rows_digest
+from spin_trl.data.keys import row_keys, rows_digest
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.files import definition_of
+from spin_trl.files import definition_of, json_digest
 
 HUMAN, GPT = {"from": "human", "value": "Which?"}, {"from": "gpt", "value": "A boat."}
 ALPACA = {"instruction": "Sort these.", "input": "b a", "output": "a b"}
@@ -88,4 +88,4 @@ def test_a_digest_says_by_which_definition_it_was_made() -> None:
 
 def test_the_order_of_a_mappings_keys_does_not_change_its_hash() -> None:
     """Worked out with `sha256sum` of `{"a": 1, "b": [2, null]}`."""
-    assert hash_of({"b": [2, None], "a": 1}) == hash_of({"a": 1, "b": [2, None]}) == "c8caf5ad035ad1d6"
+    assert json_digest({"b": [2, None], "a": 1}) == json_digest({"a": 1, "b": [2, None]}) == "c8caf5ad035ad1d6"

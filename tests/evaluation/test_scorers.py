@@ -7,19 +7,12 @@ import pytest
 
 from messages import refused
 from spin_trl.errors import DataError, RecipeError
-from spin_trl.evaluation.scorers import (
-    SCORERS,
-    boxed_answer,
-    choice_letter,
-    exact_match,
-    final_answer,
-    gsm8k,
-    has_answer_line,
-    has_format,
-    last_number_in,
-    scorer_of,
-    valid_json,
-)
+from spin_trl.evaluation.scorers import exact_match, gsm8k, valid_json
+from spin_trl.evaluation.scorers.boxed import boxed_answer
+from spin_trl.evaluation.scorers.choice import choice_letter
+from spin_trl.evaluation.scorers.gsm8k import final_answer, has_answer_line, has_format
+from spin_trl.evaluation.scorers.last_number import last_number, last_number_in
+from spin_trl.evaluation.scoring import figures_of, scorer_names, scorer_of
 
 GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 PUBLISHED = {"train": 7473, "test": 1319}
@@ -153,7 +146,7 @@ def test_the_last_number(response: str, expected: str | None) -> None:
 
 
 def test_numbers_are_equal_by_value() -> None:
-    score = SCORERS["last_number"]
+    score = last_number
     assert score("", "It costs 3.5.", "So 3.50 in all") == 1.0
     assert score("", "1,000", "1000") == 1.0
     assert score("", "1000", "1001") == 0.0
@@ -225,7 +218,7 @@ def test_several_scorers_return_their_numbers_by_name() -> None:
 
 
 def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
-    with refused(RecipeError, "`scorer`", "'gsm9k'", *SCORERS, "`regex:PATTERN`", "'gsm8k'"):
+    with refused(RecipeError, "`scorer`", "'gsm9k'", *scorer_names(), "`regex:PATTERN`", "'gsm8k'"):
         scorer_of(["gsm9k"])
     with refused(RecipeError, "`scorer`", "'regex:('", "position 0"):
         scorer_of(["regex:("])
@@ -233,3 +226,19 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
         scorer_of(["gsm8k", "json", "spin_trl.evaluation.scorers:gsm8k"])
     with refused(DataError, "'nowhere:score'", "'nowhere'"):
         scorer_of(["nowhere:score"])
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
+    """Whatever modules the folder has: the names of the figures are known before anything is scored."""
+    answer = "Working.\n\\boxed{5} is the answer: B\n#### 5"
+    found = scorer_of([name])("", answer, answer)
+    named = [f"score/{part}" for part in found] if isinstance(found, dict) else ["score"]
+    assert figures_of([name]) == named
+    assert set(found.values() if isinstance(found, dict) else [found]) <= {0.0, 1.0}
+
+
+def test_a_scorer_of_a_frozen_recipe_is_found_by_its_old_name() -> None:
+    """`module:function`, as runs of earlier versions may name them."""
+    for name, function in (("gsm8k", gsm8k), ("exact_match", exact_match), ("valid_json", valid_json)):
+        assert scorer_of([f"spin_trl.evaluation.scorers:{name}"]) is function

@@ -50,7 +50,7 @@ def test_every_micro_batch_of_every_iteration_and_seed_has_a_seed_of_its_own():
 
 
 def test_an_engine_is_found_by_its_name_and_is_what_its_module_says() -> None:
-    assert engine_names() == ["transformers"]
+    assert "transformers" in engine_names()
     assert engine_of("transformers") is TransformersEngine
     for name in engine_names():
         made = engine_of(name)(tiny.model("llama"), [1], 0, autocast=contextlib.nullcontext)

@@ -243,7 +243,7 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
     """It would overwrite what is kept."""
-    hub.fail("/refs", times=-1, status=403)
+    hub.fail("/revision/run", times=-1, status=403)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT)
     assert main(["run", str(recipe)]) == 1
     assert names(capsys.readouterr().err, REPO, "`hub_backup`", "`--hub_backup false`")

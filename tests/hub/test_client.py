@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from huggingface_hub import CommitInfo
 
 from hub.server import TOKEN, USER, LocalHub
 from messages import names, refused
@@ -15,7 +16,7 @@ REPO = f"{USER}/small"
 CARD = b"---\nlicense: mit\n---\n# A card\n"
 
 
-def push(hub: Hub, files: dict, revision: str = "iter-0", **kwargs) -> client.Commit:
+def push(hub: Hub, files: dict, revision: str = "iter-0", **kwargs) -> CommitInfo:
     hub.create(REPO, "model", None)
     return hub.push(REPO, revision, lambda: files, "a message", **kwargs)
 
@@ -29,7 +30,7 @@ def test_files_small_and_large_are_committed_to_a_branch(hub: LocalHub, tmp_path
     assert repo.branches["iter-0"]["README.md"] == CARD
     assert repo.large == {"model.safetensors"}
     assert repo.commits["iter-0"][-1] == (commit.oid, "a message")
-    assert commit.url.endswith(f"/{REPO}/commit/{commit.oid}")
+    assert commit.commit_url.endswith(f"/{REPO}/commit/{commit.oid}")
     assert "model.safetensors" not in repo.branches["main"]
 
 
@@ -144,7 +145,7 @@ def test_what_there_is_no_more_is_not_attempted_again(hub: LocalHub) -> None:
 def test_without_a_token_the_message_says_where_it_comes_from(hub: LocalHub, monkeypatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     with refused(HubError, "no token", "`HF_TOKEN`", "`hf auth login`"):
-        Hub().check_token()
+        Hub().check_access()
 
 
 def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:

@@ -5,36 +5,34 @@ import re
 import yaml
 from huggingface_hub import DatasetCard
 
+import made_up
 from hub.server import LocalHub
 from spin_trl.hub.dataset import MESSAGES_LAYOUT, PairsInfo
-from spin_trl.hub.dataset_card import DatasetFacts, Generator, dataset_card
-from spin_trl.lineage import Origin
+from spin_trl.hub.dataset_card import Generator, dataset_card
+from spin_trl.hub.facts import Names, RunFacts
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
-def facts(**changes) -> DatasetFacts:
-    usual = {
-        "name": "my-run",
-        "pairs": [
-            PairsInfo(0, MESSAGES_LAYOUT, 1000, {"eos": 900, "length": 100}, 5),
-            PairsInfo(1, MESSAGES_LAYOUT, 1000, {"eos": 1000}, 10),
-        ],
-        "generators": {
-            0: Generator("start", f"org/base@{SHA}", "aabb"),
-            1: Generator("iteration 0", "someone/small@iter-0", "ccdd"),
-        },
-        "repository": "someone/small-pairs",
-        "model_repository": "someone/small",
-        "data": Origin("org/data", on_hub=True, commit=SHA),
-        "sampling": {0: {"temperature": 1.0}, 1: {"temperature": 0.7}},
-        "template": "00112233",
-        "versions": {"trl": "1.16.0"},
-        "license": "mit",
-        "license_source": "the source dataset's",
-        "made_by": "spin_trl 1.2.3",
-    }
-    return DatasetFacts(**{**usual, **changes})
+def card(*, is_known: bool = True) -> DatasetCard:
+    """Of a run of two iterations, where licence, data and who answered are known or not."""
+    prepared = {"phase": "prepare", "stage": "data", "template": "00112233", "versions": {"trl": "1.16.0"}}
+    prepared["origins"] = {"data": {"name": "org/data", "on_hub": True, "commit": SHA}} if is_known else {}
+    licenses = {"phase": "licenses", "stage": "hub", "data": "mit" if is_known else None}
+    record = made_up.record(name="my-run", journal=[prepared, licenses])
+    names = Names("someone/small", "someone/small-pairs")
+    pairs = [
+        PairsInfo(0, MESSAGES_LAYOUT, 1000, {"eos": 900, "length": 100}, 5),
+        PairsInfo(1, MESSAGES_LAYOUT, 1000, {"eos": 1000}, 10),
+    ]
+    generators = [
+        Generator("start", f"org/base@{SHA}", "aabb", {"temperature": 1.0}),
+        Generator("iteration 0", "someone/small@iter-0", "ccdd", {"temperature": 0.7}),
+    ]
+    if not is_known:
+        generators = [Generator("unknown")] * 2
+    run = RunFacts(record, names, made_by="spin_trl 1.2.3")
+    return dataset_card(run, list(zip(pairs, generators, strict=True)))
 
 
 WHOLE = re.compile(
@@ -110,22 +108,22 @@ Made by spin_trl 1\.2\.3\.
 
 def test_the_whole_card() -> None:
     """One pattern over all of it."""
-    content = str(dataset_card(facts()))
+    content = str(card())
     assert WHOLE.fullmatch(content), content
 
 
 def test_it_is_valid_for_the_hub_and_can_be_read_back(hub: LocalHub) -> None:
-    card = dataset_card(facts())
-    card.validate()
+    sent = card()
+    sent.validate()
     again = DatasetCard(hub.validated[0])
-    assert again.data.to_dict() == card.data.to_dict()
+    assert again.data.to_dict() == sent.data.to_dict()
     assert [config["config_name"] for config in again.data.configs] == ["iteration-0", "iteration-1"]
 
 
 def test_what_is_not_known_is_said() -> None:
-    card = dataset_card(facts(license=None, data=None, generators={}))
-    assert yaml.safe_load(str(card).split("---")[1])["license"] == "unknown"
-    assert "Licence: unknown." in card.text
-    assert "a dataset that was given as an object" in card.text
-    assert "| unknown | not on the Hub | unknown |" in card.text
-    assert "None" not in str(card)
+    unknown = card(is_known=False)
+    assert yaml.safe_load(str(unknown).split("---")[1])["license"] == "unknown"
+    assert "Licence: unknown." in unknown.text
+    assert "a dataset that was given as an object" in unknown.text
+    assert "| unknown | not on the Hub | unknown |" in unknown.text
+    assert "None" not in str(unknown)

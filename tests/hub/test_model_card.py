@@ -1,6 +1,9 @@
 """The model card: complete, valid for the Hub, and safe whatever a model wrote."""
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import yaml
@@ -8,11 +11,13 @@ from huggingface_hub import ModelCard, ModelCardData
 
 import made_up
 from hub.server import LocalHub, problems_of_card
+from spin_trl.hub.facts import Names, RunFacts
 from spin_trl.hub.model_card import ModelFacts, model_card
 from spin_trl.lineage import Origin
 from spin_trl.objectives.registry import LOSS_TYPES, METHODS, methods_of
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
+BASE = Origin("org/base", on_hub=True, commit=SHA)
 JOURNAL = [
     {"phase": "prepare", "stage": "data", "time": 1.0, "train_rows": 5000, "left_out": 3, "held_out_rows": 100,
      "versions": {"trl": "1.16.0", "torch": "2.13.0"}, "template": "0011223344556677"},
@@ -27,31 +32,40 @@ JOURNAL = [
 ]  # fmt: skip
 
 
-def facts(**changes) -> ModelFacts:
+def facts(
+    *,
+    origin: Origin | None = BASE,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    license_: str | None = "apache-2.0",
+    stage_name: str = "iteration-0",
+    has_own_start: bool = False,
+    **changes,
+) -> ModelFacts:
     """A run of two iterations with a baseline arm, of which the first is the best."""
+    known = {"model": origin, "data": Origin("org/data", on_hub=True, commit=SHA)}
+    origins = {name: one.as_dict() for name, one in known.items() if one is not None}
+    licenses = {"phase": "licenses", "stage": "hub", "time": 7.0, "model": license_}
     record = made_up.record(
         made_up.stage("start", range(40)),
         made_up.stage("iteration-0", range(70)),
         made_up.stage("iteration-1", range(60)),
         made_up.stage("baseline/sft/iteration-0", range(50)),
         best="iteration-0",
-        journal=JOURNAL,
-        settings={"loss_type": "sigmoid", **changes.pop("settings", {})},
+        journal=[{**JOURNAL[0], "origins": origins}, *JOURNAL[1:], licenses],
+        settings={"loss_type": "sigmoid", "beta": 0.1, "run_dir": "runs/one", **settings},
+    )
+    run = RunFacts(
+        record,
+        Names("someone/small", branches={"iteration-0": "iter-0", "iteration-1": "iter-1"}),
+        has_own_start,
+        digests={"training data": "aabbccdd", "template": "0011223344556677"},
+        made_by="spin_trl 1.2.3",
     )
     usual = {
-        "record": record,
-        "stage": record.stage(changes.pop("stage_name", "iteration-0")),
-        "origin": Origin("org/base", on_hub=True, commit=SHA),
-        "data": Origin("org/data", on_hub=True, commit=SHA),
-        "branches": {"iteration-0": "iter-0", "iteration-1": "iter-1"},
-        "repository": "someone/small",
+        "run": run,
+        "stage": record.stage(stage_name),
         "sampling": {"temperature": 1.0, "max_new_tokens": 256},
-        "digests": {"training data": "aabbccdd", "template": "0011223344556677"},
         "samples": [made_up.sample(number) for number in range(5)],
-        "recipe": {"model_name_or_path": "org/base", "beta": 0.1},
-        "license": "apache-2.0",
-        "license_source": "the base model's",
-        "made_by": "spin_trl 1.2.3",
     }
     return ModelFacts(**{**usual, **changes})
 
@@ -191,7 +205,10 @@ Made-up answer \d\.
 
 ```yaml
 beta: 0\.1
+dataset_revision: 0123456789abcdef0123456789abcdef01234567
+loss_type: sigmoid
 model_name_or_path: org/base
+model_revision: 0123456789abcdef0123456789abcdef01234567
 ```
 
 ## Citation
@@ -243,7 +260,7 @@ def test_an_adapters_card_loads_its_base_first() -> None:
 
 
 def test_an_adapter_on_the_runs_own_start_finds_it_on_its_branch() -> None:
-    card = model_card(facts(is_adapter=True, origin=None, base_repository=("someone/small", "start")))
+    card = model_card(facts(is_adapter=True, origin=None, has_own_start=True))
     assert 'from_pretrained("someone/small", revision="start", dtype="auto")' in card.text
     assert card.data.base_model is None
 
@@ -271,7 +288,7 @@ def test_a_start_that_nothing_improved_on_has_no_weights_here() -> None:
 
 
 def test_an_unknown_licence_is_said_to_be_unknown() -> None:
-    card = model_card(facts(license=None, license_source=""))
+    card = model_card(facts(license_=None))
     assert card.data.license == "unknown"
     assert "Licence: unknown." in card.text
 
@@ -328,4 +345,10 @@ def test_sums_of_objectives_are_shown_with_their_weights() -> None:
 def test_the_recipe_is_yaml_again() -> None:
     text = model_card(facts()).text
     block = text.split("```yaml\n")[1].split("\n```")[0]
-    assert yaml.safe_load(block) == {"model_name_or_path": "org/base", "beta": 0.1}
+    revisions = {"model_revision": SHA, "dataset_revision": SHA}
+    assert yaml.safe_load(block) == {
+        "model_name_or_path": "org/base",
+        "beta": 0.1,
+        "loss_type": "sigmoid",
+        **revisions,
+    }

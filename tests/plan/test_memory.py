@@ -9,9 +9,8 @@ import torch
 
 import spin_trl
 from plan.shapes import ZEPHYR, folder, recipe, small
-from spin_trl.plan.optimizers import state_bytes
+from spin_trl.plan.memory import state_bytes
 from spin_trl.plan.planning import Wishes, make_plan
-from spin_trl.plan.sharding import Sharding, read_sharding
 
 
 def plan(tmp_path, config, on_gpu=True, wishes=None, **settings):
@@ -141,29 +140,3 @@ def test_bytes_of_an_optimiser(optim, expected):
     """Of two matrices, of 1000 x 1000 and 100 x 100 values."""
     matrices = [torch.empty(1000, 1000), torch.empty(100, 100)]
     assert state_bytes(optim, matrices) == expected
-
-
-@pytest.mark.parametrize(
-    ("config", "gpus", "expected"),
-    [
-        (None, None, Sharding()),
-        (None, 4, Sharding("DDP", 4)),
-        ({"distributed_type": "MULTI_GPU", "num_processes": 8}, 2, Sharding("DDP", 2)),
-        (
-            {
-                "distributed_type": "DEEPSPEED",
-                "num_processes": 8,
-                "deepspeed_config": {"zero_stage": 2, "offload_optimizer_device": "cpu"},
-            },
-            None,
-            Sharding("ZeRO-2", 8, offloads_optimizer=True),
-        ),
-        (
-            {"distributed_type": "FSDP", "num_processes": 8, "fsdp_config": {"fsdp_activation_checkpointing": True}},
-            None,
-            Sharding("FSDP", 8, checkpoints=True),
-        ),
-    ],
-)
-def test_processes_are_those_of_the_accelerate_configuration(config, gpus, expected):
-    assert read_sharding(config, gpus) == expected

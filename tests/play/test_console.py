@@ -8,12 +8,15 @@ from pathlib import Path
 import datasets
 import pytest
 from rich.console import Console
+from rich.progress import Task
 from transformers.utils import logging as transformers_logging
 
+from messages import names
 from runs import build
 from spin_trl import SelfPlay
-from spin_trl.play.console import table_so_far
-from spin_trl.report.status import Status, view
+from spin_trl.play.console import show, table_so_far
+from spin_trl.report.status import PhaseProgress
+from spin_trl.run.stage import START
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
@@ -80,6 +83,20 @@ def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytes
         assert calls.count(f"enable {name}") == (4 if shown else 0)
 
 
+def test_a_plot_that_fails_does_not_end_the_run(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = build(llama_folder).state
+    metrics = run.directory.metrics(START)
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"nll": 1.0}', encoding="utf-8")
+    run.directory.recipe.write_text("num_iterations: 1", encoding="utf-8")
+    monkeypatch.setattr("spin_trl.play.console.plot_run", lambda *_: 1 / 0)
+    show(run, 0, START, None)
+    assert (run.directory.path / "table.txt").is_file()
+    assert any(names(message, "plot.png", "ZeroDivisionError") for message in caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("iterations", "arms", "height"), [(3, 1, 24), (6, 2, 24), (12, 1, 24), (12, 0, 40), (2, 2, 12)]
 )
@@ -102,10 +119,16 @@ def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
             '{"nll": 1.0, "nll_se": 0.1, "nll_change": 0.1, "nll_change_low": 0.0, "nll_change_high": 0.2}',
             encoding="utf-8",
         )
+
+    def renew(task: Task) -> None:
+        task.completed, task.total, task.fields = 1, 2, {"what": "steps"}
+
     table = table_so_far(run, iterations - 1, 80, height)
-    file = io.StringIO()
-    Console(file=file, width=80).print(view(Status("train", "iteration-9", 1.0, "steps", 1, 2), table))
-    lines = file.getvalue().splitlines()
+    console = Console(file=io.StringIO(), width=80)
+    progress = PhaseProgress(console, "iteration-9: train", table, renew)
+    with console.capture() as capture:
+        console.print(progress.get_renderable())
+    lines = capture.get().splitlines()
     assert "iteration-9: train, 1 of 2 steps" in lines[0]
     shown = "\n".join(lines[:height])
     assert "start" in shown

@@ -614,7 +614,7 @@ def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monke
 def test_a_report_that_fails_does_not_end_the_run(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("spin_trl.play.console.write_report", lambda directory: 1 / 0)
+    monkeypatch.setattr("spin_trl.play.console.write_report", lambda *_: 1 / 0)
     result = build(llama_folder, num_iterations=1).run()
     assert Path(result.best_model).is_dir()
     assert any(names(message, "report.html", "ZeroDivisionError") for message in caplog.messages)

@@ -14,6 +14,7 @@ from spin_trl.data.notes import CUT
 from spin_trl.errors import DataError
 from spin_trl.play.prepare import prepare_data
 from spin_trl.report.write import gather
+from spin_trl.run.run import LAUNCHED
 from spin_trl.training.trainer import SPINTrainer
 
 
@@ -84,6 +85,23 @@ def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
     session.directory.path.mkdir()
     session.state.journal.append("prepare", "data", dataset=row_keys(rows, 1).digest, held_out_dataset=None)
     prepare_data(session.state, changed, None)
+
+
+def test_a_launched_phase_leaves_the_comparison_to_the_process_that_launched_it(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which has compared the data just now: hashing all of it again, in every phase, would find nothing else."""
+    rows = tiny.sft(15)
+    prepare(llama_folder, rows)
+
+    def hashed(*_: object) -> None:
+        raise AssertionError("the data is hashed again")
+
+    monkeypatch.setattr("spin_trl.play.prepare.row_keys", hashed)
+    with pytest.raises(AssertionError):
+        prepare(llama_folder, rows)
+    monkeypatch.setenv(LAUNCHED, "1")
+    prepare(llama_folder, rows)
 
 
 def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_folder: Path, tmp_path: Path) -> None:

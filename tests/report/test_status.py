@@ -1,12 +1,14 @@
 """What a terminal shows of a phase while it runs."""
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.progress import Task, TaskID
 from rich.table import Table
 
-from spin_trl.report.status import Status, clock, status_line, view
+from spin_trl.report.status import PhaseProgress, clock, status_line
 
 
 @pytest.mark.parametrize(
@@ -17,44 +19,77 @@ def test_a_duration_is_written_as_a_clock_does(seconds: float, text: str) -> Non
     assert clock(seconds) == text
 
 
+TRAINING: dict[str, Any] = {
+    "description": "iteration-0: train",
+    "completed": 5,
+    "total": 10,
+    "fields": {"what": "steps"},
+}
+
+
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (Status("train", "iteration-0", 61.0), "iteration-0: train, for 1:01"),
+        (TRAINING | {"total": None}, "iteration-0: train, for 1:01"),
         (
-            Status("train", "iteration-0", 9.0, "steps", 5, 1200, 0.5, None, 2390.0, 4000.0),
+            TRAINING | {
+                "total": 1200,
+                "fields": {"what": "steps", "rate": 0.5, "seconds_left": 2390.0, "run_seconds_left": 4000.0},
+            },
             "iteration-0: train, 5 of 1,200 steps, 2.0 s each, 39:50 left, run 1:06:40",
         ),
         (
-            Status("train", "iteration-1", 9.0, "steps", 500, 1200, 50.0, None, 14.0, None),
+            {
+                "description": "iteration-1: train", "completed": 500, "total": 1200,
+                "fields": {"what": "steps", "rate": 50.0, "seconds_left": 14.0, "run_seconds_left": None},
+            },
             "iteration-1: train, 500 of 1,200 steps, 50.0/s, 0:14 left",
         ),
         (
-            Status("generate", "iteration-1", 9.0, "answers", 64, 640, 8.0, 12345.6, 72.0, None),
+            {
+                "description": "iteration-1: generate", "completed": 64, "total": 640,
+                "fields": {"what": "answers", "rate": 8.0, "token_rate": 12345.6, "seconds_left": 72.0},
+            },
             "iteration-1: generate, 64 of 640 answers, 12,346 tokens/s, 1:12 left",
         ),
-        (Status("generate", "iteration-1", 9.0, "answers", 0, 640), "iteration-1: generate, 0 of 640 answers"),
+        (
+            {
+                "description": "iteration-1: generate", "completed": 0, "total": 640,
+                "fields": {"what": "answers", "rate": None, "token_rate": None, "seconds_left": None},
+            },
+            "iteration-1: generate, 0 of 640 answers",
+        ),
     ],
-)
-def test_the_line_says_what_runs_how_fast_and_how_long(status: Status, text: str) -> None:
-    assert status_line(status) == text
+)  # fmt: skip
+def test_the_line_says_what_runs_how_fast_and_how_long(status: dict[str, Any], text: str) -> None:
+    task = Task(TaskID(0), _get_time=lambda: 61.0, **status)
+    task.start_time = 0.0
+    assert status_line(task) == text
 
 
-def rendered(status: Status, table: Table | None, width: int = 100) -> list[str]:
-    file = io.StringIO()
-    Console(file=file, width=width, force_terminal=True, color_system=None).print(view(status, table))
-    return [line.rstrip() for line in file.getvalue().splitlines()]
+def rendered(table: Table | None, width: int = 100, **fields: float) -> list[str]:
+    """Lines of a phase that trains, on a terminal."""
+
+    def renew(task: Task) -> None:
+        task.completed, task.total = TRAINING["completed"], TRAINING["total"]
+        task.fields |= TRAINING["fields"] | fields
+
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    progress = PhaseProgress(console, TRAINING["description"], table, renew)
+    with console.capture() as capture:
+        console.print(progress.get_renderable())
+    return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_the_table_stands_below_the_line_and_a_bar_beside_it() -> None:
     table = Table("model")
     table.add_row("start")
-    lines = rendered(Status("train", "iteration-0", 1.0, "steps", 5, 10), table)
+    lines = rendered(table)
     assert any("start" in line for line in lines[1:])
     assert lines[0].startswith("━" * 15)
     assert lines[0].endswith("iteration-0: train, 5 of 10 steps")
 
 
 def test_a_narrow_terminal_gets_one_line_all_the_same() -> None:
-    (line,) = rendered(Status("train", "iteration-0", 1.0, "steps", 5, 10, 2.0, None, 9.0, 99.0), None, width=50)
+    (line,) = rendered(None, width=50, rate=2.0, seconds_left=9.0, run_seconds_left=99.0)
     assert len(line) <= 50

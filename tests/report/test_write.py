@@ -13,6 +13,7 @@ from messages import refused
 from runs import build
 from spin_trl import SelfPlayConfig
 from spin_trl.errors import RunDirectoryError
+from spin_trl.report.html.samples import MOST_OTHERS
 from spin_trl.report.record import REPORTED_DEFAULTS, read_record
 from spin_trl.report.write import gather, read_samples, write_report
 from spin_trl.run.directory import RunDirectory
@@ -164,6 +165,22 @@ def test_the_best_models_samples_are_shown_with_those_won_and_lost(tmp_path):
     assert "Better than the start’s answer: 10 of 40" in found
     assert "Worse" not in found
     assert f"baseline/sft/iteration-1 {key(5)}" in found
+
+
+def test_of_a_long_run_the_answers_of_those_models_are_read_that_are_shown(tmp_path, monkeypatch):
+    """Or a report would take longer with every iteration."""
+    stages = [stage("start", range(20)), *(stage(f"iteration-{t}", range(40)) for t in range(20))]
+    path = write_run(tmp_path / "run", record(*stages, best="iteration-19"))
+    read = set()
+
+    def reading(file):
+        read.add(file.parent.name)
+        return read_samples(file)
+
+    monkeypatch.setattr("spin_trl.report.write.read_samples", reading)
+    assert f"{MOST_OTHERS} of 20 other models" in report(path)
+    assert len(read) == MOST_OTHERS + 1
+    assert {"start", "iteration-19"} <= read
 
 
 def test_where_the_start_is_the_best_the_newest_iteration_is_shown(tmp_path):

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import tiny
 from messages import names
 from spin_trl.errors import OpponentError
+from spin_trl.models.forward.batch import Forwards
 from spin_trl.training import opponent
 
 pytestmark = pytest.mark.numeric
@@ -115,23 +116,24 @@ def test_log_probs_are_taken_down_in_order_while_listening() -> None:
     one, two = torch.ones(2, 3), torch.zeros(2, 3)
     policy(one)
     for _ in range(2):
-        with opponent.recorded_logps(policy, frozen, None) as records:
+        with Forwards(None).batch({"input_ids": one}, policy, frozen, None) as passing:
             policy(one)
             policy(None)
             frozen(two)
-        assert [id(record) for record in records] == [id(one), id(two)]
+        assert [id(record) for record in passing.log_probs] == [id(one), id(two)]
         policy(one)
-        assert len(records) == 2, "nothing is taken down after the context"
+        assert len(passing.log_probs) == 2, "nothing is taken down after the context"
 
 
 def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
     """A loss that fails leaves no listener behind, and trainers on one model don't pile up hooks."""
     policy = Model()
-    with pytest.raises(RuntimeError), opponent.recorded_logps(policy) as records:
+    with pytest.raises(RuntimeError), Forwards(None).batch({"input_ids": torch.ones(2, 1)}, policy) as passing:
         raise RuntimeError
     policy(torch.ones(1, 1))
-    assert records == []
+    assert passing.log_probs == []
     assert not policy._forward_hooks
+    assert not policy._forward_pre_hooks
 
 
 # ---- the frozen adapter ----------------------------------------------------------------------------------------------

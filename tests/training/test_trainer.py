@@ -540,6 +540,24 @@ def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide
     assert first != epochs(2)
 
 
+def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a run: no text becomes tokens a second time, and the only mapping keeps the opponent's log-probabilities."""
+    rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
+    mapped: list[str] = []
+
+    def noted(dataset: Dataset, function: Any, *args: Any, **kwargs: Any) -> Dataset:
+        mapped.append(function.__name__)
+        return plain(dataset, function, *args, **kwargs)
+
+    plain = Dataset.map
+    monkeypatch.setattr(Dataset, "map", noted)
+    monkeypatch.setattr(PairTemplate, "encode", None)
+    build(
+        str(llama_folder), train_dataset=rows, generations=Dataset.from_dict({"key": rows["key"], "ids": [[5, 6]] * 6})
+    )
+    assert mapped == ["add_ref_logps"]
+
+
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
     """The same holds for the human side: a corrected answer under the same key has log-probs of its own."""
     rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))

@@ -6,6 +6,7 @@ have as many fields as the header.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +25,6 @@ from .json_text import MESSAGE_COLUMNS, advice_on, holds_messages, holds_printed
 from .kept import kept
 from .lines import BadLines, byte_lines, decoded
 
-SEPARATORS = (",", ";", "\t", "|")
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected", "real", "generated")
@@ -49,10 +49,12 @@ class Parsed:
     feature: Any
 
 
-def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
+def _or_nothing(expected: str, parse: Callable[[str], Any], feature: Any) -> Parsed:
+    return Parsed(f"{expected}, or nothing", lambda cell: parse(cell) if cell.strip() else None, feature)
+
+
+def _json(kind: type) -> Callable[[str], Any]:
     def parse(cell: str) -> Any:
-        if not cell.strip() and not required:
-            return None
         value = loaded(cell)
         if not isinstance(value, kind):
             raise ValueError(f"it holds {type(value).__name__}")
@@ -61,40 +63,29 @@ def _json(kind: type, *, required: bool = False) -> Callable[[str], Any]:
     return parse
 
 
-def _truth_parser(*, required: bool) -> Callable[[str], bool | None]:
-    def parse(cell: str) -> bool | None:
-        text = cell.strip().lower()
-        if not text and not required:
-            return None
-        if text not in TRUTHS:
-            raise ValueError("it is neither")
-        return TRUTHS[text]
-
-    return parse
+def _truth(cell: str) -> bool:
+    if cell.strip().lower() not in TRUTHS:
+        raise ValueError("it is neither")
+    return TRUTHS[cell.strip().lower()]
 
 
 _MESSAGES = Parsed(MESSAGE_COLUMNS, messages_of, ExactJson())
-_LABEL = Parsed(
-    "true or false (or 1 or 0), as in TRL's unpaired preferences", _truth_parser(required=True), Value("bool")
-)
+_LIST = _or_nothing("a list in JSON", _json(list), ExactJson())
+_LABEL = Parsed("true or false (or 1 or 0), as in TRL's unpaired preferences", _truth, Value("bool"))
 PARSED = {
     "messages": _MESSAGES,
     "conversations": _MESSAGES,
-    "tools": Parsed("a list in JSON, or nothing", _json(list), ExactJson()),
-    "history": Parsed("a list in JSON, or nothing", _json(list), ExactJson()),
-    "chat_template_kwargs": Parsed("an object in JSON, or nothing", _json(dict), ExactJson()),
-    "weight": Parsed("a number, or nothing", lambda cell: float(cell) if cell.strip() else None, Value("float64")),
-    "train": Parsed("true or false (or 1 or 0), or nothing", _truth_parser(required=False), Value("bool")),
+    "tools": _LIST,
+    "history": _LIST,
+    "chat_template_kwargs": _or_nothing("an object in JSON", _json(dict), ExactJson()),
+    "weight": _or_nothing("a number", float, Value("float64")),
+    "train": _or_nothing("true or false (or 1 or 0)", _truth, Value("bool")),
 }
 """Columns that never hold plain text, by name. `label` is one where there is a `completion`."""
 
 
 def read_csv(
-    files: Sequence[Path],
-    separator: str | None = None,
-    mapping: Mapping[str, str] | None = None,
-    *,
-    bad_as_rows: bool = False,
+    files: Sequence[Path], separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool
 ) -> Dataset:
     """Read CSV files, one after the other.
 
@@ -113,18 +104,17 @@ def read_csv(
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
         tables[:] = [CsvRows(file, separator, mapping, bad_as_rows=bad_as_rows) for file in files]
-        for table in tables:
-            if table.features != tables[0].features:
-                raise DataError(
-                    f"{table.path} has the columns {table.header}, but {tables[0].path} has {tables[0].header}. Files "
-                    "of one split must have the same columns, with the same kind of content."
-                )
-        return tables[0].features, itertools.chain.from_iterable(tables)
+        first = tables[0]
+        other = next((table for table in tables if table.features != first.features), None)
+        if other is not None:
+            raise DataError(
+                f"{other.path} has the columns {other.header}, but {first.path} has {first.header}. Files of one split must "
+                "have the same columns, with the same kind of content."
+            )
+        return first.features, itertools.chain.from_iterable(tables)
 
-    def remarks() -> list[str]:
-        return [remark for table in tables for remark in table.remarks()]
-
-    return kept(files, f"csv {separator!r} {sorted((mapping or {}).items())} {bad_as_rows}", read, remarks)
+    how = f"csv {separator!r} {sorted(mapping.items())} {bad_as_rows}"
+    return kept(files, how, read, lambda: [remark for table in tables for remark in table.remarks])
 
 
 class CsvRows:
@@ -140,34 +130,25 @@ class CsvRows:
         header: names of the columns, as they are written.
         separator: of fields.
         features: of the columns, by name.
-        num_empty_at_end: rows at the end of the file whose cells are all empty, which are left out. It is known once the
-            file is read.
+        remarks: what there is to say of the file, once it is read.
 
     Raises:
         DataError: the file is empty, a column has no name, or two have the same.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        separator: str | None = None,
-        mapping: Mapping[str, str] | None = None,
-        *,
-        bad_as_rows: bool = False,
-    ) -> None:
-        self.path, self._bad_as_rows = path, bad_as_rows
-        self._skipped = self.num_empty_at_end = 0
-        self._mapping = mapping or {}
+    def __init__(self, path: Path, separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool) -> None:
+        self.path, self._mapping, self._bad_as_rows = path, mapping, bad_as_rows
+        self._skipped = 0
+        self.remarks: list[str] = []
         start = self._start()
         if not start:
             raise DataError(f"{path} has no rows.")
         self.separator, self.header = self._columns(start, separator)
         self._check_header()
         self.parsed = self._parsed()
-        self.features = Features(
-            {name: self.parsed[name].feature if name in self.parsed else Value("string") for name in self.header}
-            | ({UNREADABLE: Value("string")} if bad_as_rows else {})
-        )
+        columns = [*self.header, UNREADABLE] if bad_as_rows else self.header
+        of_parsed = {name: parsed.feature for name, parsed in self.parsed.items()}
+        self.features = Features(dict.fromkeys(columns, Value("string")) | of_parsed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         bad = BadLines(self.path, as_rows=self._bad_as_rows)
@@ -179,33 +160,29 @@ class CsvRows:
             for record in (*empty, (where, fields)):
                 yield from self._rows(*record, bad)
             empty.clear()
-        self.num_empty_at_end = len(empty)
+        if empty:
+            rows = counted(len(empty), "row whose cells are all empty is", "rows whose cells are all empty are")
+            self.remarks = [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
         bad.refuse()
-
-    def remarks(self) -> list[str]:
-        """What there is to say of the file, once it is read."""
-        if not self.num_empty_at_end:
-            return []
-        rows = counted(self.num_empty_at_end, "row whose cells are all empty is", "rows whose cells are all empty are")
-        return [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
 
     def _rows(self, where: str, fields: list[str], bad: BadLines) -> Iterator[dict[str, Any]]:
         """The row that a record is; or none, or one that stands for it, if it can't be used."""
-        if len(fields) != self._width:
-            yield from bad.rows(where, self._count_problem(fields))
+        try:
+            row = self._row(fields)
+        except ValueError as error:
+            yield from bad.rows(where, str(error))
             return
         for number in self._nameless:
             if fields[number].strip():
                 raise DataError(
-                    f"{self.path}, line {self._skipped + 1}: column {number + 1} of the header {self._written} has no name, "
-                    f"but holds {fields[number][:60]!r} in {where}. Name it, or remove it."
+                    f"{self._header_line}: column {number + 1} of the header {self._written} has no name, but holds "
+                    f"{fields[number][:60]!r} in {where}. Name it, or remove it."
                 )
-        try:
-            row = self._row(self._named(fields))
-        except ValueError as error:
-            yield from bad.rows(where, str(error))
-            return
         yield row
+
+    @property
+    def _header_line(self) -> str:
+        return f"{self.path}, line {self._skipped + 1}"
 
     def _named(self, fields: list[str]) -> list[str]:
         """The fields of columns with a name. Spreadsheets write empty ones beside them."""
@@ -232,48 +209,41 @@ class CsvRows:
 
     def _columns(self, start: list[str], separator: str | None) -> tuple[str, list[str]]:
         """The separator that makes the most columns with known names of the header; a comma, if there is none."""
-        if separator is not None:
-            candidates: tuple[str, ...] = (separator,)
-        else:
-            is_tsv = ".tsv" in (suffix.lower() for suffix in self.path.suffixes)
-            candidates = ("\t", *(one for one in SEPARATORS if one != "\t")) if is_tsv else SEPARATORS
-        found: dict[str, list[str]] = {}
-        for candidate in candidates:
-            try:
-                found[candidate] = next(csv.reader(start, delimiter=candidate, strict=True))
-            except csv.Error:
-                continue
+        is_tsv = ".tsv" in (suffix.lower() for suffix in self.path.suffixes)
+        usual = dict.fromkeys(["\t", *SEPARATOR_NAMES] if is_tsv else SEPARATOR_NAMES)
+        found: list[tuple[str, list[str]]] = []
+        for candidate in usual if separator is None else [separator]:
+            with contextlib.suppress(csv.Error):
+                found.append((candidate, next(csv.reader(start, delimiter=candidate, strict=True))))
         if not found:
-            raise DataError(f"{self.path}, line {self._skipped + 1}: the header can't be read: {start[0][:80]!r}")
+            raise DataError(f"{self._header_line}: the header can't be read: {start[0][:80]!r}")
         known = {*PARSED, *TEXT_OR_MESSAGES, "label", *self._mapping}
 
-        def fits(candidate: str) -> tuple[bool, int, bool, int]:
-            names = found[candidate]
-            is_first = candidate == next(iter(found)) and len(names) > 1
-            return len(names) > 1, len(known & set(names)), is_first, len(names)
+        def fit(one: tuple[str, list[str]]) -> tuple[bool, int, bool, int]:
+            names = one[1]
+            return len(names) > 1, len(known & set(names)), one is found[0] and len(names) > 1, len(names)
 
-        chosen = max(found, key=fits)
-        return chosen, found[chosen]
+        return max(found, key=fit)
 
     def _check_header(self) -> None:
-        where = f"{self.path}, line {self._skipped + 1}"
         if len(self.header) > 1 and not self.header[0].strip():
-            self.header[0] = next(name for name in _index_names() if name not in self.header)
+            # What pandas and `datasets` call a first column without a name: pandas writes its index so.
+            names = itertools.chain(["Unnamed: 0"], (f"Unnamed: 0.{number}" for number in itertools.count(1)))
+            self.header[0] = next(name for name in names if name not in self.header)
         self._written, self._width = list(self.header), len(self.header)
         self._nameless = frozenset(number for number, name in enumerate(self.header) if not name.strip())
         self.header = self._named(self.header)
         twice = next((name for name in self.header if self.header.count(name) > 1), None)
         if twice is not None:
             raise DataError(
-                f"{where}: the header has two columns {twice!r}: {self.header}. Give one of them another name, or remove it."
+                f"{self._header_line}: the header has {twice!r} twice: {self.header}. Rename or remove one."
             )
 
     def _parsed(self) -> dict[str, Parsed]:
         """The columns that are not read as text."""
         self._called = called = {name: self._mapping.get(name, name) for name in self.header}
-        parsed = {name: PARSED[known] for name, known in called.items() if known in PARSED}
-        if "completion" in called.values():
-            parsed |= {name: _LABEL for name, known in called.items() if known == "label"}
+        by_name = PARSED | ({"label": _LABEL} if "completion" in called.values() else {})
+        parsed = {name: by_name[known] for name, known in called.items() if known in by_name}
         self._undecided = [name for name, known in called.items() if known in TEXT_OR_MESSAGES]
         first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == self._width), [])
         for name, cell in zip(self.header, self._named(first), strict=False):
@@ -291,27 +261,24 @@ class CsvRows:
                 yield line
 
         reader = csv.reader(lines(), delimiter=self.separator, strict=True)
-        before = 0
         limit = csv.field_size_limit(_LONGEST_CELL)  # of all readers: a cell may be longer than 128 KiB
         try:
             for number in itertools.count():
                 read.clear()
+                before, problem, fields = reader.line_num, "", []
                 try:
                     fields = next(reader)
                 except StopIteration:
                     return
                 except csv.Error as error:
-                    bad.add(self._where(before, reader.line_num), _reason_of_csv(error, self.separator))
-                    before = reader.line_num
-                    continue
-                where, before = self._where(before, reader.line_num), reader.line_num
+                    problem = _reason_of_csv(error, self.separator)
                 if self._has_quotes_behind_space(fields, read):
-                    bad.add(
-                        where, "a quote stands behind a space, so it would be part of the text: take the space out."
-                    )
-                    continue
+                    problem = "a quote behind a space would be part of the text: take the space out."
+                where = self._where(before, reader.line_num)
                 is_blank = not fields or (len(fields) == 1 < self._width and not fields[0].strip())
-                if number > 0 and not is_blank:
+                if problem:
+                    bad.add(where, problem)
+                elif number > 0 and not is_blank:
                     yield where, fields
         finally:
             csv.field_size_limit(limit)
@@ -327,56 +294,42 @@ class CsvRows:
         first, last = before + 1 + self._skipped, last + self._skipped
         return f"line {first}" if first >= last else f"lines {first} to {last}"
 
-    def _count_problem(self, fields: list[str]) -> str:
-        names = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
-        hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
-        found = counted(len(fields), "field")
-        return f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}"
-
     def _row(self, fields: list[str]) -> dict[str, Any]:
-        """The values of a row. Raises ValueError with what is wrong with one of them."""
-        row: dict[str, Any] = dict(zip(self.header, fields, strict=True))
+        """The values of a row. Raises ValueError with what is wrong with one of them, or with their number."""
+        if len(fields) != self._width:
+            names = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
+            hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
+            found = counted(len(fields), "field")
+            raise ValueError(f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}")
+        row: dict[str, Any] = dict(zip(self.header, self._named(fields), strict=True))
         for name, cell in row.items():
             if name in self.parsed:
                 try:
                     row[name] = self.parsed[name].parse(cell)
                 except (ValueError, RecursionError):
-                    expected = self.parsed[name].expected
-                    raise ValueError(
-                        f"`{name}` is {cell[:60]!r}; expected {expected}.{_hint_on_cell(self._called[name], cell)}"
-                    ) from None
+                    raise self._other_cell(name, cell, self.parsed[name]) from None
             elif name in self._undecided and holds_messages(cell):
                 raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")
             elif name in self._undecided and holds_printed_messages(cell):
-                raise ValueError(
-                    f"`{name}` is {cell[:60]!r}; expected {_MESSAGES.expected}.{_hint_on_cell(name, cell)}"
-                )
+                raise self._other_cell(name, cell, _MESSAGES)
         return row
 
-
-def _index_names() -> Iterator[str]:
-    """What pandas and `datasets` call a first column without a name: pandas writes its index so."""
-    yield "Unnamed: 0"
-    yield from (f"Unnamed: 0.{number}" for number in itertools.count(1))
-
-
-def _hint_on_cell(name: str, cell: str) -> str:
-    if name == "label":
-        return " If it says something else, map it to another name: `column_mapping: {label: topic}`."
-    return advice_on(cell)
+    def _other_cell(self, name: str, cell: str, parsed: Parsed) -> ValueError:
+        """The error for a cell that holds something else than its column."""
+        hint = advice_on(cell)
+        if self._called[name] == "label":
+            hint = " If it says something else, map it to another name: `column_mapping: {label: topic}`."
+        return ValueError(f"`{name}` is {cell[:60]!r}; expected {parsed.expected}.{hint}")
 
 
 def _reason_of_csv(error: csv.Error, separator: str) -> str:
     """What is wrong with a row's quotes, in other words than csv's."""
-    text = str(error)
-    if "unexpected end of data" in text:
-        return "a quote is opened here and not closed until the end of the file."
-    if "expected after" in text:
-        expected = SEPARATOR_NAMES.get(separator, repr(separator))
-        return (
-            f"a quoted field goes on after its closing quote, where {expected} must follow. A "
-            'quote inside a quoted field is written twice: "".'
-        )
-    if "new-line character" in text:
-        return "a carriage return without a line feed stands in a field without quotes."
-    return f"not valid CSV ({text})."
+    reasons = {
+        "unexpected end of data": "a quote is opened here and not closed until the end of the file.",
+        "expected after": (
+            f"a quoted field goes on after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} must "
+            'follow. A quote inside a quoted field is written twice: "".'
+        ),
+        "new-line character": "a carriage return without a line feed stands in a field without quotes.",
+    }
+    return next((reason for words, reason in reasons.items() if words in str(error)), f"not valid CSV ({error}).")

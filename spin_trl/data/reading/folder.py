@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 
 from ...errors import DataError
-from ...files import JOURNAL, RUN_MARKER, says_prepared
+from ...files import JOURNAL, RUN_MARKER, says_prepared, short_digest
 from ...quiet import quiet
 from .kept import link_folder, link_to
 from .local import DESCRIPTION, FORMATS, extension
@@ -58,7 +57,7 @@ def look_into(path: Path, config: str | None = None) -> Folder:
             builder = load_dataset_builder(str(_mirrored(path)), config)
     except (EmptyDatasetError, DataFilesNotFoundError) as error:
         raise DataError(
-            f"{path} is a folder, but not one that `Dataset.save_to_disk` wrote, and it holds no data files ({DESCRIPTION})."
+            f"{path} holds neither data files ({DESCRIPTION}) nor what `Dataset.save_to_disk` wrote."
         ) from error
     except ValueError as error:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
@@ -67,12 +66,9 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     found = described_by(builder, Path)
     unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:
-        logger.warning(
-            "%s holds data files that are not read: %s. Of a folder, files of one format are read, and only those whose "
-            "names say the split, if some do.",
-            path,
-            unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more",
-        )
+        named = unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more"
+        advice = "Of a folder, files of one format are read, and only those whose names say the split, if some do."
+        logger.warning("%s holds data files that are not read: %s. %s", path, named, advice)
     return found
 
 
@@ -134,7 +130,7 @@ def _is_plain_path(path: Path) -> bool:
 
 
 def _hash_of_path(path: Path) -> str:
-    return hashlib.sha256(os.path.abspath(path).encode(errors="surrogateescape")).hexdigest()[:16]
+    return short_digest(os.fsencode(os.path.abspath(path)))
 
 
 def _mirrored(path: Path) -> Path:
@@ -145,14 +141,11 @@ def _mirrored(path: Path) -> Path:
     runs = _runs_in(path)
     if _is_plain_path(path.resolve()) and not runs:
         return path
-    files = {
-        file.relative_to(path): file
-        for file in path.rglob("*")
-        if file.is_file() and runs.isdisjoint(file.relative_to(path).parents)
-    }
+    inside = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    files = {name: file for name, file in inside.items() if runs.isdisjoint(name.parents)}
     mirror = link_folder(_hash_of_path(path))
-    for link in [link for link in mirror.rglob("*") if link.is_symlink()]:
-        if link.relative_to(mirror) not in files:
+    for link in list(mirror.rglob("*")):
+        if link.is_symlink() and link.relative_to(mirror) not in files:
             link.unlink(missing_ok=True)
     for name, file in files.items():
         link_to(file, mirror.name, name)
@@ -188,25 +181,20 @@ def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path:
     if wanted in splits:
         return splits[wanted]()
     named = _names(wanted)
-    for name in named:
-        if name not in splits:
-            raise DataError(
-                f"{path} has no split {name!r}; its splits are {list(splits)}. Set `dataset_train_split`, or "
-                "`held_out_split`."
-            )
+    missing = next((name for name in named if name not in splits), None)
+    if missing is not None:
+        raise DataError(
+            f"{path} has no split {missing!r}; there are {list(splits)}. Set `dataset_train_split`, or `held_out_split`."
+        )
     loaded = {name: splits[name]() for name in set(named)}
     try:
         ranges = ReadInstruction.from_spec(wanted).to_absolute({name: len(rows) for name, rows in loaded.items()})
     except (ValueError, AssertionError) as error:
         raise DataError(f"The split {wanted!r} of {path} can't be read: {error}") from error
-    parts = [
-        loaded[part.splitname].select(
-            range(part.from_ or 0, len(loaded[part.splitname]) if part.to is None else part.to)
-        )
-        for part in ranges
-    ]
     try:
-        return concatenate_datasets(parts)
+        return concatenate_datasets(
+            [loaded[one.splitname].select(range(len(loaded[one.splitname]))[one.from_ : one.to]) for one in ranges]
+        )
     except ValueError as error:
         raise DataError(f"The splits {wanted!r} of {path} hold different columns: {error}") from error
 

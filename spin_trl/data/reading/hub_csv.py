@@ -5,6 +5,7 @@ The reader of `datasets` makes a number of 007 and nothing of NA. So what it fin
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from datasets import load_dataset_builder
@@ -31,17 +32,15 @@ def fetched_files(name: str, config: str | None, revision: str | None) -> Folder
     try:
         builder = load_dataset_builder(name, config, revision=revision)
     except Exception:
-        earlier = _fetched_earlier(name, config, revision)
-        if earlier is None:
-            raise
-        return earlier
+        if earlier := _fetched_earlier(name, config, revision):
+            return earlier
+        raise
     files = [file for found in (builder.config.data_files or {}).values() for file in found]
     if format_of(builder) != "csv" or not all(file.startswith("hf://datasets/") for file in files):
         return None
     inside = [_path_in_repository(file, name) for file in files]
-    snapshot = Path(
-        snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=["README.md", *inside])
-    )
+    wanted = ["README.md", *inside]
+    snapshot = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=wanted))
     return described_by(builder, lambda file: snapshot / _path_in_repository(file, name))
 
 
@@ -52,11 +51,10 @@ def _fetched_earlier(name: str, config: str | None, revision: str | None) -> Fol
     commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
     if commit is None or not (cache / "snapshots" / commit).is_dir():
         return None
-    try:
+    with contextlib.suppress(DataError):
         folder = look_into(cache / "snapshots" / commit, config)
-    except DataError:
-        return None
-    return folder if folder.format == "csv" else None
+        return folder if folder.format == "csv" else None
+    return None
 
 
 def _path_in_repository(file: str, name: str) -> str:

@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,16 @@ from datasets import Dataset, Features, List, Value
 from ...errors import DataError
 from ..columns import SFT_COLUMNS
 from .exact_json import ExactJson
-from .json_text import are_messages, loaded
+from .json_text import are_messages, are_objects, loaded
 from .kept import kept, with_progress
 from .lines import BadLines, byte_lines, decoded
 
-ROW_COLUMNS = {*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"}
+ROW_COLUMNS = frozenset((*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"))
 """Columns that say that an object is a row, and not a list of rows under one key."""
 
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _PRINTED = ("[{'", "{'")
+_KINDS = {str: "string", dict: "object", list: "list", bool: "bool", float: "float64"}
 _NUMBERS = {"int64", "float64"}
 _INTEGERS = range(-(2**63), 2**63)
 
@@ -45,40 +47,27 @@ class ValueShape:
         self.is_row = is_row
         self.kinds: set[str] = set()
         self.items: ValueShape | None = None
-        self.fields: dict[str, ValueShape] | None = None
+        self.fields: defaultdict[str, ValueShape] = defaultdict(ValueShape)
         self.differs = False  # not all objects have the same keys
 
     def add(self, value: Any) -> None:
         """Take a value into account."""
         if value is None or self.is_settled():
             return
-        if isinstance(value, str):
-            self.kinds.add("string")
+        is_first = not self.kinds
+        self.kinds.add(_kind_in_arrow(value))
+        if isinstance(value, list):
+            self.items = self.items or ValueShape()
+            for part in value:
+                self.items.add(part)
         elif isinstance(value, dict):
-            self.kinds.add("object")
-            if self.fields is None:
-                self.fields = {name: ValueShape() for name in value}
+            if is_first:
                 self.differs = any("\0" in name for name in value)  # no name of Arrow's
             elif value.keys() != self.fields.keys():
                 self.differs = True
-                if self.is_settled():
-                    return
-            for name, part in value.items():
-                if name not in self.fields:
-                    self.fields[name] = ValueShape()
-                self.fields[name].add(part)
-        elif isinstance(value, list):
-            self.kinds.add("list")
-            if self.items is None:
-                self.items = ValueShape()
-            for part in value:
-                self.items.add(part)
-        elif isinstance(value, bool):
-            self.kinds.add("bool")
-        elif isinstance(value, int):
-            self.kinds.add("int64" if value in _INTEGERS else "large")
-        else:
-            self.kinds.add("float64")
+            if not self.is_settled():
+                for name, part in value.items():
+                    self.fields[name].add(part)
 
     def is_settled(self) -> bool:
         """Whether it is known already that these values are stored as JSON. Keys may be as many as rows then."""
@@ -90,37 +79,32 @@ class ValueShape:
             return Value("null")
         if len(self.kinds) > 1 or "large" in self.kinds:
             return None
-        kind = next(iter(self.kinds))
+        (kind,) = self.kinds
         if kind == "list":
-            feature = self.items.feature() if self.items is not None else Value("null")
+            feature = (self.items or ValueShape()).feature()
             return ExactJson() if feature is None else List(feature)
         if kind == "object":
-            parts = {name: shape.feature() for name, shape in (self.fields or {}).items()}
-            if self.differs or not parts or None in parts.values():
-                return ExactJson()
-            return parts
+            parts = {name: shape.feature() for name, shape in self.fields.items()}
+            return ExactJson() if self.differs or not parts or None in parts.values() else parts
         return Value(kind)
+
+
+def _kind_in_arrow(value: Any) -> str:
+    if type(value) is int:
+        return "int64" if value in _INTEGERS else "large"
+    return _KINDS[type(value)]
 
 
 def features_of(shape: ValueShape) -> Features:
     """The features of rows. A column of numbers may hold integers and others; whatever else differs is stored as JSON."""
     features: dict[str, Any] = {}
-    for name, column in (shape.fields or {}).items():
-        if column.kinds == _NUMBERS:
-            features[name] = Value("float64")
-        else:
-            feature = column.feature()
-            features[name] = ExactJson() if feature is None else feature
+    for name, column in shape.fields.items():
+        feature = Value("float64") if column.kinds == _NUMBERS else column.feature()
+        features[name] = ExactJson() if feature is None else feature
     return Features(features)
 
 
-def read_json_rows(
-    files: Sequence[Path],
-    split: str = "train",
-    mapping: Mapping[str, str] | None = None,
-    *,
-    bad_as_rows: bool = False,
-) -> Dataset:
+def read_json_rows(files: Sequence[Path], split: str, mapping: Mapping[str, str], *, bad_as_rows: bool) -> Dataset:
     """Read files of JSON or JSON lines, one after the other.
 
     Args:
@@ -132,11 +116,10 @@ def read_json_rows(
     Raises:
         DataError: of [`json_rows`].
     """
-    known = frozenset(mapping or ())
+    known = frozenset(mapping)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for file in files:
-            yield from json_rows(file, split, known, bad_as_rows=bad_as_rows)
+        return itertools.chain.from_iterable(json_rows(one, split, known, bad_as_rows=bad_as_rows) for one in files)
 
     def read() -> tuple[Features, Iterator[dict[str, Any]]]:
         shape = ValueShape(is_row=True)
@@ -147,9 +130,7 @@ def read_json_rows(
     return kept(files, f"json {split} {sorted(known)} {bad_as_rows}", read)
 
 
-def json_rows(
-    path: Path, split: str = "train", known: frozenset[str] = frozenset(), *, bad_as_rows: bool = False
-) -> Iterator[dict[str, Any]]:
+def json_rows(path: Path, split: str, known: frozenset[str], *, bad_as_rows: bool) -> Iterator[dict[str, Any]]:
     """The rows of a file of JSON lines, of a list of objects, or of an object with one such list in it.
 
     Args:
@@ -161,27 +142,34 @@ def json_rows(
     Raises:
         DataError: names the file, and the lines that are not valid JSON or no objects.
     """
-    if not _is_lines(path, known | ROW_COLUMNS):
-        yield from _whole_file(path, split, known | ROW_COLUMNS, bad_as_rows=bad_as_rows)
-        return
+    known |= ROW_COLUMNS
     bad = BadLines(path, as_rows=bad_as_rows)
+    for where, value, shown in _lines_of(path) if _is_lines(path, known) else _items_of(path, split, known):
+        if isinstance(value, dict):
+            yield _without_nan(value)
+        elif isinstance(value, Exception):
+            yield from bad.rows(where, f"{_reason_of_json(value)}: {shown}.{_advice_on_json(value)}")
+        else:
+            # A list of messages is a conversation that lacks its column's name.
+            advice = '. Write it as {"messages": [...]}' if are_messages(value) else ""
+            yield from bad.rows(where, f"expected an object like {{...}}, found {shown}{advice}")
+    bad.refuse()
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, Any, str]]:
+    """The place of each line, its value or the error that says why it has none, and its beginning."""
     is_alone = sum(1 for _ in itertools.islice(filter(bytes.strip, byte_lines(path)), 2)) == 1
     for number, line in enumerate(byte_lines(path), start=1):
         if not line.strip():
             continue
+        value: Any
         try:
-            row = _parse(line)
+            value = _parse(line)
         except (ValueError, RecursionError) as error:
-            yield from bad.rows(f"line {number}", f"{_reason_of_json(error)}: {line[:60]!r}.{_advice_on_json(error)}")
-            continue
+            value = error
         if number == 1 and is_alone:
-            _refuse_columns(path, row)
-        if not isinstance(row, dict):
-            found = f"expected an object like {{...}}, found {line[:60]!r}"
-            yield from bad.rows(f"line {number}", f"{found}{_advice_on_list(row)}")
-            continue
-        yield _without_nan(row)
-    bad.refuse()
+            _refuse_columns(path, value)
+        yield f"line {number}", value, repr(line[:60])
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
@@ -206,11 +194,6 @@ def _advice_on_json(error: Exception) -> str:
     return " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
 
 
-def _advice_on_list(row: Any) -> str:
-    """What to do about a row that is a conversation without a column's name."""
-    return '. Write it as {"messages": [...]}' if are_messages(row) else ""
-
-
 def _parse(line: bytes) -> Any:
     value = loaded(decoded(line))
     if _HALF_CHARACTER.search(line):
@@ -221,10 +204,10 @@ def _parse(line: bytes) -> Any:
     return value
 
 
-def _is_lines(path: Path, known: frozenset[str] | set[str]) -> bool:
+def _is_lines(path: Path, known: frozenset[str]) -> bool:
     """Whether each line is a row. Else the file is one value as a whole."""
     lines = (line.strip() for line in byte_lines(path))
-    filled = (line for line in lines if line)
+    filled = filter(None, lines)
     first = next(filled, b"")
     if not first:
         raise DataError(f"{path} has no rows.")
@@ -243,37 +226,23 @@ def _is_lines(path: Path, known: frozenset[str] | set[str]) -> bool:
 
 def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
     """The lists of rows in an object. A list of messages is none: the object is a row then."""
-    return {
-        name: part
-        for name, part in value.items()
-        if isinstance(part, list) and part and all(isinstance(row, dict) for row in part) and not are_messages(part)
-    }
+    return {name: part for name, part in value.items() if are_objects(part) and not are_messages(part)}
 
 
-def _whole_file(
-    path: Path, split: str, known: frozenset[str] | set[str], *, bad_as_rows: bool
-) -> Iterator[dict[str, Any]]:
+def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[str, Any, str]]:
+    """The place of each item of a file that is one value, the item, and, if it is no row, its beginning."""
     try:
         value = _parse(b"".join(byte_lines(path)))
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg}, column {error.colno}"
-        raise DataError(
-            f"{path} can't be read: line {error.lineno} is not valid JSON ({problem}).{_advice_on_json(error)}"
-        ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} can't be read: {_reason_of_json(error)}.") from error
+        reason = _reason_of_json(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"line {error.lineno} is not valid JSON ({error.msg}, column {error.colno})"
+        raise DataError(f"{path} can't be read: {reason}.{_advice_on_json(error)}") from error
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
         value = _rows_under_key(path, value, split)
-    rows = value if isinstance(value, list) else [value]
-    bad = BadLines(path, as_rows=bad_as_rows)
-    for number, row in enumerate(rows, start=1):
-        if isinstance(row, dict):
-            yield _without_nan(row)
-        else:
-            found = f"expected an object like {{...}}, found {json.dumps(row)[:60]}"
-            yield from bad.rows(f"item {number}", f"{found}{_advice_on_list(row)}")
-    bad.refuse()
+    for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
+        yield f"item {number}", item, "" if isinstance(item, dict) else json.dumps(item)[:60]
 
 
 def _rows_under_key(path: Path, value: dict[str, Any], split: str) -> list[Any]:
@@ -296,11 +265,7 @@ def _refuse_columns(path: Path, value: Any) -> None:
         return
     parts = list(value.values())
     is_by_number = all(isinstance(part, dict) and "0" in part for part in parts)
-    are_lists = len(parts) > 1 and all(
-        isinstance(part, list) and part and not any(isinstance(item, dict) for item in part) for part in parts
-    )
-    if is_by_number or are_lists:
+    holds_none = [isinstance(part, list) and part and not any(isinstance(one, dict) for one in part) for part in parts]
+    if is_by_number or (len(parts) > 1 and all(holds_none)):
         how = ", as pandas writes them by default" if is_by_number else ""
-        raise DataError(
-            f"{path} holds columns, not rows{how}. Write it with pandas' `to_json(..., orient='records', lines=True)`."
-        )
+        raise DataError(f"{path} holds columns, not rows{how}. Use pandas' `to_json(orient='records', lines=True)`.")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
+
+from ...errors import DataError
 
 MESSAGE_COLUMNS = "a list of messages in JSON"
 """What a text must hold that stands for a conversation."""
@@ -28,6 +31,25 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def value_in(value: Any, what: str, blank: Any = None) -> Any:
+    """What a value of a row holds as JSON, if it is text. Anything else as it is.
+
+    Args:
+        value: of the row.
+        what: it is, with its verb, for the message: `the tools are`.
+        blank: what a text without anything but white space stands for.
+
+    Raises:
+        DataError: the text is not valid JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else blank
+    except ValueError as error:
+        raise DataError(f"{what} not valid JSON ({error}): {value[:60]!r}") from error
+
+
 def messages_of(text: str) -> list[Any]:
     """The messages that a text holds as JSON.
 
@@ -35,7 +57,7 @@ def messages_of(text: str) -> list[Any]:
         ValueError: it holds something else.
     """
     value = loaded(text)
-    if not _are_objects(value):
+    if not are_objects(value):
         raise ValueError("it holds something else")
     return list(value)
 
@@ -44,11 +66,9 @@ def holds_messages(text: str) -> bool:
     """Whether a text holds messages in JSON: objects that say who speaks."""
     if not text.lstrip().startswith("["):
         return False
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return are_messages(value)
+    with contextlib.suppress(ValueError, RecursionError):
+        return are_messages(json.loads(text))
+    return False
 
 
 def holds_printed_messages(text: str) -> bool:
@@ -64,7 +84,7 @@ def holds_printed_messages(text: str) -> bool:
 
 def are_messages(value: Any) -> bool:
     """Whether a value is a list of objects that say who speaks."""
-    return _are_objects(value) and all({"role", "from"} & set(part) for part in value)
+    return are_objects(value) and all({"role", "from"} & set(part) for part in value)
 
 
 def advice_on(text: str) -> str:
@@ -74,5 +94,6 @@ def advice_on(text: str) -> str:
     return ""
 
 
-def _are_objects(value: Any) -> bool:
+def are_objects(value: Any) -> bool:
+    """Whether a value is a list of objects, at least one."""
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
 import functools
 import hashlib
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -25,7 +25,7 @@ from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
 from ...errors import DataError
-from ...files import write_atomically
+from ...files import read_json, short_digest, write_atomically, write_json
 from .exact_json import holds_json, with_json
 
 logger = logging.getLogger(__name__)
@@ -58,14 +58,14 @@ def kept(
     Raises:
         DataError: of `read`; or there are no rows; or the cache can't be written.
     """
-    digest = hashlib.sha256(f"{READERS_VERSION} {how}".encode())
+    named = f"{READERS_VERSION} {how}".encode()
     for file in files:
         try:
             with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+                named += hashlib.file_digest(content, "sha256").digest()
         except OSError as error:
             raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
-    name = digest.hexdigest()[:32]
+    name = short_digest(named, 32)
     place = _cache() / name / "rows.arrow"
     if not place.exists():
         try:
@@ -78,7 +78,7 @@ def kept(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
                 "HF_DATASETS_CACHE to a folder that can be written and has the space."
             ) from error
-    for remark in json.loads((place.parent / _REMARKS).read_text(encoding="utf-8")):
+    for remark in read_json(place.parent / _REMARKS):
         logger.warning("%s", remark)
     dataset = Dataset.from_file(str(place))
     dataset._fingerprint = name[:16]
@@ -92,19 +92,16 @@ def _write_rows(
     files: Sequence[Path],
     remarks: Callable[[], list[str]],
 ) -> None:
-    unfinished = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
+    def write(unfinished: Path) -> None:
         with ArrowWriter(features=features, path=str(unfinished)) as writer:
             for table in _tables(features, rows):
                 writer.write_table(table)
             if not writer._num_examples:
                 raise DataError(f"{files[0]} has no rows.")
             writer.finalize()
-        said = json.dumps(remarks())
-        write_atomically(place.parent / _REMARKS, lambda path: path.write_text(said, encoding="utf-8"))
-        unfinished.replace(place)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        write_json(place.parent / _REMARKS, remarks())
+
+    write_atomically(place, write)
 
 
 def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
@@ -137,9 +134,8 @@ def apart(dataset: Any) -> Any:
     `Dataset.map` and others write beside the files that a dataset was loaded from. That is the user's own folder after
     `load_from_disk`, which may not even be writable. So the files are reached through links in the cache.
     """
-    if not isinstance(dataset, Dataset) or all(
-        _takes_caches(Path(file["filename"]).parent) for file in dataset.cache_files
-    ):
+    files = dataset.cache_files if isinstance(dataset, Dataset) else []
+    if all(_takes_caches(Path(file["filename"]).parent) for file in files):
         return dataset
     dataset = copy.copy(dataset)
     dataset._data = _linked(dataset._data)
@@ -149,24 +145,18 @@ def apart(dataset: Any) -> Any:
 
 def _takes_caches(folder: Path) -> bool:
     """Whether a folder is one of the cache, holds no dataset that somebody saved there, and can be written."""
-    return not (folder / "state.json").exists() and _is_of_cache(folder)
-
-
-def _is_of_cache(folder: Path) -> bool:
-    return folder.is_relative_to(os.path.abspath(datasets.config.HF_DATASETS_CACHE)) and os.access(folder, os.W_OK)
+    is_of_cache = folder.is_relative_to(os.path.abspath(datasets.config.HF_DATASETS_CACHE))
+    return is_of_cache and not (folder / "state.json").exists() and os.access(folder, os.W_OK)
 
 
 def _linked(table: Table) -> Table:
     if isinstance(table, ConcatenationTable):
         return ConcatenationTable(table.table, [[_linked(block) for block in blocks] for blocks in table.blocks])
-    if isinstance(table, MemoryMappedTable) and not _takes_caches(Path(table.path).parent):
-        return MemoryMappedTable(table.table, str(_linked_file(Path(table.path))), table.replays)
-    return table
-
-
-def _linked_file(file: Path) -> Path:
-    folder = hashlib.sha256(str(file.parent).encode(errors="surrogateescape")).hexdigest()[:16]
-    return link_to(file, folder, file.name)
+    file = Path(table.path) if isinstance(table, MemoryMappedTable) else None
+    if file is None or _takes_caches(file.parent):
+        return table
+    link = link_to(file, short_digest(os.fsencode(file.parent)), file.name)
+    return MemoryMappedTable(table.table, str(link), table.replays)
 
 
 def link_to(path: Path, folder: str, name: str | os.PathLike[str]) -> Path:
@@ -179,25 +169,19 @@ def link_to(path: Path, folder: str, name: str | os.PathLike[str]) -> Path:
     """
     path = Path(os.path.abspath(path))
     link = link_folder(folder) / name
-    try:
+    with contextlib.suppress(OSError):  # another process may be faster
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(path)
-    except FileExistsError:  # another process was faster
-        pass
-    except OSError:
-        return path
-    return link
+    return link if link.is_symlink() else path
 
 
 def link_folder(name: str) -> Path:
     """A folder for links, which is made: in the cache, or in a temporary one if that can't be written."""
     for root in (_cache, _temporary):
         folder = root() / "links" / name
-        try:
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
         if os.access(folder, os.W_OK):
             break
     return folder

@@ -25,10 +25,8 @@ SHOWN_LINES = 5
 
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 _ENCODINGS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 """By a file's first bytes. That of UTF-32 begins as that of UTF-16 does."""
 _DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
@@ -78,9 +76,8 @@ class BadLines:
             raise DataError(f"{self.path}, {self.shown[0]}")
         if self.count:
             more = f" The first {SHOWN_LINES} of them:" if self.count > SHOWN_LINES else ""
-            raise DataError(
-                f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n" + "\n".join(self.shown)
-            )
+            shown = "\n".join(self.shown)
+            raise DataError(f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n{shown}")
 
 
 @contextlib.contextmanager
@@ -95,9 +92,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
             file: Any = stack.enter_context(path.open("rb"))
             start = file.peek(64)[:64]
             if start.startswith(_GIT_LFS):
-                raise DataError(
-                    f"{path} is a pointer of Git LFS, not the data itself. Fetch that with `git lfs pull`."
-                )
+                raise DataError(f"{path} is a pointer of Git LFS, not the data. Fetch it with `git lfs pull`.")
             decompress = next((how for mark, how in _DECOMPRESS.items() if start.startswith(mark)), None)
             if decompress is not None:
                 file = stack.enter_context(decompress(file))
@@ -126,23 +121,21 @@ def byte_lines(path: Path) -> Iterator[bytes]:
     """
     with opened(path) as file:
         start = file.peek(4)
-        encoding = _encoding_of(start[:4])
-        if encoding is not None:
-            end = "\r" if b"\r" in start and b"\n" not in start else "\n"
-            try:
-                for text in io.TextIOWrapper(file, encoding=encoding, newline=end):
-                    yield text.encode()
-            except UnicodeError as error:
-                name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
-                raise DataError(f"{path} begins as {name}, but goes on as something else: {error}") from error
-            return
+        encoding, end = _encoding_of(start[:4]), "\r" if b"\r" in start and b"\n" not in start else "\n"
         if start.startswith(codecs.BOM_UTF8):
             file.read(len(codecs.BOM_UTF8))
-        if b"\r" in start and b"\n" not in start:
-            for text in io.TextIOWrapper(file, encoding="latin-1", newline="\r"):  # every byte is a character of it
-                yield text.encode("latin-1")
+        if encoding is None and end == "\n":
+            yield from file
             return
-        yield from file
+        was, becomes = (
+            (encoding, "utf-8") if encoding else ("latin-1", "latin-1")
+        )  # of which every byte is a character
+        try:
+            for text in io.TextIOWrapper(file, encoding=was, newline=end):
+                yield text.encode(becomes)
+        except UnicodeError as error:
+            name = was.upper().removesuffix("-LE").removesuffix("-BE")
+            raise DataError(f"{path} begins as {name}, but goes on as something else: {error}") from error
 
 
 def _encoding_of(start: bytes) -> str | None:
@@ -150,7 +143,7 @@ def _encoding_of(start: bytes) -> str | None:
 
     Without a mark, UTF-16 shows in the zeros beside what all of these files begin with: characters of ASCII.
     """
-    marked = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+    marked = next((name for name, marks in _ENCODINGS.items() if start.startswith(marks)), None)
     zeros = "".join("0" if byte == 0 else "x" for byte in start)
     return marked or {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros)
 
@@ -164,7 +157,5 @@ def decoded(line: bytes) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not UTF-8 ({error.reason}, byte 0x{line[error.start]:02x}): save the file as UTF-8; Windows programs often "
-            "write Windows-1252"
-        ) from None
+        wrong = f"{error.reason}, byte 0x{line[error.start]:02x}"
+        raise ValueError(f"not UTF-8 ({wrong}): save it as UTF-8; Windows programs often write Windows-1252") from None

@@ -8,11 +8,8 @@ from pathlib import Path
 from ...files import home_expanded
 
 FORMATS = {
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "csv",
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
+    **dict.fromkeys((".csv", ".tsv"), "csv"),
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
@@ -35,9 +32,5 @@ def extension(name: str | os.PathLike[str]) -> str:
 
 def is_local(name: str | os.PathLike[str]) -> bool:
     """Whether a dataset's name is a path, of something that exists or not, and no name on the Hub and no function."""
-    text = os.fspath(name)
-    return (
-        extension(text) in FORMATS
-        or text.startswith(("./", "../", "~", "/", f".{os.sep}", f"..{os.sep}", os.sep))
-        or os.path.exists(home_expanded(text))
-    )
+    text, starts = os.fspath(name), ("./", "../", "~", "/", f".{os.sep}", f"..{os.sep}", os.sep)
+    return extension(text) in FORMATS or text.startswith(starts) or os.path.exists(home_expanded(text))

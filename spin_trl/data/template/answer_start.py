@@ -27,30 +27,36 @@ def start_of_answer(text: str, before: str, head: str | None, *, is_behind_resul
     Raises:
         FormError: a generation starts in another way, so a recorded answer can't stand in its place.
     """
-    has_head = head is not None and text.startswith(head)
+    if head is not None and not text.startswith(head):
+        head = None
     if text.startswith(before):
         # What the template puts before every answer (an empty thinking block, say) belongs to the prompt.
         # A mere space does not: tokenizers join it to the answer's first word, and so do generations.
-        if has_head and head is not None and head.startswith(before) and head[len(before) :].strip(" "):
+        if head is not None and head.startswith(before) and head[len(before) :].strip(" "):
             return len(head), False
         return len(before), False
     # Behind a tool's result, templates close a turn for a generation that a recorded answer goes on with, or not.
     scaffolds = (_THINKING_SCAFFOLD, _TURN_SCAFFOLD) if is_behind_result else (_THINKING_SCAFFOLD,)
-    if has_head and head is not None and any(_differ_alone_in(one, before, head) for one in scaffolds):
+    if head is not None and any(_differ_alone_in(one, before, head) for one in scaffolds):
         return len(head), True
-    rendered = head if has_head and head is not None else text
+    rendered = text if head is None else head
     common = _common(before, rendered)
     raise FormError(
-        f"The chat template starts a generation with {_shown(before[common:])!r}, but renders a recorded answer with "
-        f"{_shown(rendered[common:])!r} in its place, so a real response can't stand where a generated one does. Use "
-        "another chat template, or plain `prompt` and `completion` text.",
+        f"The chat template starts a generation with {_shown(before[common:])!r}, but a recorded answer with "
+        f"{_shown(rendered[common:])!r}. Use another chat template, or plain `prompt` and `completion` text.",
         0.75,
     )
 
 
+def size_alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    size = min(len(one), len(other))
+    return next((i for i in range(size) if one[i] != other[i]), size)
+
+
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike, without half a tag."""
-    common = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    """The same, without half a tag."""
+    common = size_alike(one, other)
     opened = one.rfind("<", 0, common)
     return opened if opened > one.rfind(">", 0, common) else common
 

@@ -5,11 +5,12 @@ Neither where the tokenizer lies, nor when it was loaded, nor how it would pad o
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+
+from ...files import json_digest
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _WITHOUT_EFFECT = ("version", "padding", "truncation", "decoder")
@@ -26,17 +27,16 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """
     special = {name: str(token) for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None}
     # `template_kwargs` of a chat template hold these tokens, too.
-    identity: dict[str, Any] = {
-        "special": special,
-        "splits_special": bool(getattr(tokenizer, "split_special_tokens", 0)),
-    }
+    identity: dict[str, Any] = {"special": special}
+    identity["splits_special"] = bool(getattr(tokenizer, "split_special_tokens", 0))
     texts = [*_PROBES, *(f"a{token} b" for token in special.values())]
     identity["texts"] = [_ids(tokenizer, text, with_special) for text in texts for with_special in (True, False)]
     if tokenizer.is_fast:
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
-        identity["parts"] = _hash_of_value({name: part for name, part in parts.items() if name not in _WITHOUT_EFFECT})
+        telling = {name: part for name, part in parts.items() if name not in _WITHOUT_EFFECT}
+        identity["parts"] = json_digest(telling, 64)
     else:
-        identity["vocabulary"] = _hash_of_value(sorted(tokenizer.get_vocab().items()))
+        identity["vocabulary"] = json_digest(sorted(tokenizer.get_vocab().items()), 64)
         identity["added"] = [
             [token, one.content, one.special, one.normalized, one.lstrip, one.rstrip, one.single_word]
             for token, one in sorted(tokenizer.added_tokens_decoder.items())
@@ -46,7 +46,3 @@ def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, with_special: bool) -> list[int]:
     return list(tokenizer(text, add_special_tokens=with_special)["input_ids"])
-
-
-def _hash_of_value(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -53,11 +53,10 @@ def segments_of(split: Split) -> tuple[list[str | tuple[int, str] | None], int]:
     """A rendered conversation of markers as what the template writes, and slots, and None where the answer starts."""
     segments: list[str | tuple[int, str] | None] = []
     place, end, last = 0, 0, split.slots[-1].message
-    is_started = False
     for one in split.found:
-        if not is_started and split.start <= one.start:
+        if None not in segments and split.start <= one.start:
             segments += [split.text[place : split.start], None]
-            place, is_started = split.start, True
+            place = split.start
         if place < one.start:
             segments.append(split.text[place : one.start])
         segments.append((one.number, one.escape or "as it is"))
@@ -105,6 +104,4 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool]
 
 def _variants(slot: Slot, write: Callable[[str], str]) -> list[str]:
     """What may stand for a slot's text."""
-    if isinstance(slot.value, str):
-        return [write(one) for one in stripped(slot.value)]
-    return [json.dumps(slot.value)]
+    return [write(one) for one in stripped(slot.value)] if isinstance(slot.value, str) else [json.dumps(slot.value)]

@@ -31,6 +31,13 @@ _FIRST_NUMBER = 9_100_000_000
 _MARKER = re.compile(r"Qz(\d{5})zQ|91(\d{8})(?:\.5)?")
 
 
+def text_of(content: Any) -> str:
+    """The text of a message's content: text, parts that are text, or nothing."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
 @dataclass(frozen=True)
 class ConversationForm:
     """A way to write the same conversation down: templates differ in which they understand.
@@ -57,7 +64,6 @@ class Slot:
         field: what it is to its message.
         holds: what it may hold.
         value: the row's own.
-        is_required: whether the template has to write it.
         is_key: whether it is the name of an argument.
     """
 
@@ -67,8 +73,12 @@ class Slot:
     field: str
     holds: str
     value: Any
-    is_required: bool
     is_key: bool = False
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the template has to write it."""
+        return self.field != OTHER
 
 
 Mark = Callable[[Slot], Any]
@@ -198,95 +208,79 @@ class _Writer:
         self.form, self.mark = form, mark
         self.slots: list[Slot] = []
         self._ids: dict[str, Any] = {}
+        self._of_message: dict[str, Callable[[Any], Any]] = {
+            "role": lambda role: role,
+            "content": self._content,
+            "tool_call_id": self._id,
+            "id": self._id,
+            **dict.fromkeys(THINKING_FIELDS, lambda value: self._tree(value, THINKING)),
+            **dict.fromkeys(CALL_FIELDS, self._call),
+        }
+        self._of_call: dict[str, Callable[[Any], Any]] = {
+            "id": self._id,
+            "function": self._call,
+            "name": lambda name: self._slot(name, CALL, NAME) if isinstance(name, str) else name,
+            "arguments": self._arguments,
+        }
 
     def message(self, number: int, message: Message) -> Message:
         self._number, self._role = number, str(message.get("role"))
-        result: Message = {}
-        for field, value in message.items():
-            if field == "role":
-                result[field] = value
-            elif field == "content":
-                result[field] = self._content(value)
-            elif field in THINKING_FIELDS:
-                result[field] = self._text(value, THINKING) if isinstance(value, str) else self._tree(value, THINKING)
-            elif field in CALL_FIELDS:
-                result[field] = self._calls(value)
-            elif field in ("tool_call_id", "id"):
-                result[field] = self._id(value)
-            else:
-                result[field] = self._tree(value, OTHER, required=False)
+        result: Message = {
+            field: self._of_message[field](value) if field in self._of_message else self._tree(value, OTHER)
+            for field, value in message.items()
+        }
         if self.form.empty != "own" and not message.get("content") and any(map(message.get, CALL_FIELDS)):
             result["content"] = "" if self.form.empty == "text" else None
         return result
 
-    def _slot(self, value: Any, field: str, holds: str, *, required: bool = True, is_key: bool = False) -> Any:
-        slot = Slot(len(self.slots), self._number, self._role, field, holds, value, required, is_key)
+    def _slot(self, value: Any, field: str, holds: str, *, is_key: bool = False) -> Any:
+        slot = Slot(len(self.slots), self._number, self._role, field, holds, value, is_key)
         self.slots.append(slot)
         return self.mark(slot)
 
-    def _text(self, text: str, field: str) -> str:
-        return text if not text.strip() else self._slot(text, field, TEXT)
-
     def _content(self, content: Any) -> Any:
         if isinstance(content, list):
-            texts = [self._part(part) for part in content]
+            texts = [self._text_of_part(part) for part in content]
             if self.form.content != "text":
-                return [{**part, "text": self._with_thinking(part["text"])} for part in texts]
-            return self._with_thinking("".join(part["text"] for part in texts))
+                return [{"type": "text", "text": self._with_thinking(text)} for text in texts]
+            return self._with_thinking("".join(texts))
         if content is None or content == "":
             return content
-        if not isinstance(content, str):
-            content = json.dumps(content, ensure_ascii=False)
-        text = self._with_thinking(content)
+        text = self._with_thinking(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
         return [{"type": "text", "text": text}] if self.form.content == "parts" else text
 
-    def _part(self, part: Any) -> Message:
+    def _text_of_part(self, part: Any) -> str:
         if isinstance(part, str):
-            return {"type": "text", "text": part}
+            return part
         text = part.get("text") if isinstance(part, dict) else None
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if not isinstance(text, str) or kind not in (None, "text", "input_text", "output_text"):
-            raise DataError(
-                f"message {self._number} (role {self._role!r}) has a content part of type {kind!r}; expected parts of "
-                'text, like {"type": "text", "text": ...}'
-            )
-        return {"type": "text", "text": text}
+            where = f"message {self._number} (role {self._role!r})"
+            raise DataError(f'{where} has a content part of type {kind!r}; expected {{"type": "text", "text": ...}}')
+        return text
 
     def _with_thinking(self, text: str) -> str:
         """Text of a message. An answer's `<think>` block is a text of its own, since templates may leave it out."""
         match = _THINKING.fullmatch(text) if self._role == "assistant" and "</think>" in text else None
         if match is None:
-            return self._text(text, CONTENT)
-        return match[1] + self._text(match[2], THINKING) + match[3] + self._text(match[4], CONTENT)
-
-    def _calls(self, calls: Any) -> Any:
-        if isinstance(calls, list):
-            return [self._call(call) for call in calls]
-        return self._call(calls)
+            return str(self._tree(text, CONTENT))
+        return f"{match[1]}{self._tree(match[2], THINKING)}{match[3]}{self._tree(match[4], CONTENT)}"
 
     def _call(self, call: Any) -> Any:
+        """A call, or a list of calls."""
+        if isinstance(call, list):
+            return [self._call(one) for one in call]
         if not isinstance(call, dict):
             return self._tree(call, CALL)
-        result: dict[str, Any] = {}
-        for field, value in call.items():
-            if field == "id":
-                result[field] = self._id(value)
-            elif field == "function":
-                result[field] = self._call(value)
-            elif field == "name" and isinstance(value, str):
-                result[field] = self._slot(value, CALL, NAME)
-            elif field == "arguments":
-                result[field] = self._arguments(value)
-            else:
-                result[field] = value  # `type`: what kind of call it is
-        return result
+        # What is left is the `type`, which says what kind of call it is.
+        return {name: self._of_call[name](value) if name in self._of_call else value for name, value in call.items()}
 
     def _arguments(self, arguments: Any) -> Any:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments)
             except ValueError:
-                return self._text(arguments, CALL)
+                return self._tree(arguments, CALL)
         marked = self._tree(arguments, CALL)
         return json.dumps(marked, ensure_ascii=False) if self.form.arguments == "string" else marked
 
@@ -295,20 +289,17 @@ class _Writer:
         if not isinstance(value, str) or not value:
             return value
         if value not in self._ids:
-            self._ids[value] = self._slot(value, OTHER, NAME, required=False)
+            self._ids[value] = self._slot(value, OTHER, NAME)
         return self._ids[value]
 
-    def _tree(self, value: Any, field: str, *, required: bool = True) -> Any:
+    def _tree(self, value: Any, field: str) -> Any:
         """What JSON can hold, with a marker for every key and every leaf that a marker can stand for."""
         if isinstance(value, dict):
-            return {
-                self._slot(key, field, NAME, required=required, is_key=True): self._tree(one, field, required=required)
-                for key, one in value.items()
-            }
+            return {self._slot(key, field, NAME, is_key=True): self._tree(one, field) for key, one in value.items()}
         if isinstance(value, list):
-            return [self._tree(one, field, required=required) for one in value]
+            return [self._tree(one, field) for one in value]
         if isinstance(value, str) and value.strip():
-            return self._slot(value, field, NAME if field == OTHER else TEXT, required=required)
+            return self._slot(value, field, NAME if field == OTHER else TEXT)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return self._slot(value, field, NUMBER, required=required)
+            return self._slot(value, field, NUMBER)
         return value

@@ -6,7 +6,8 @@ generation does. Otherwise the policy learns to tell the two apart by the templa
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,12 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ...errors import DataError, TemplateError
-from ...files import numbered
+from ...files import json_digest, numbered
 from .. import notes
-from ..keys import hash_of
+from ..reading.json_text import value_in
 from .identity import tokenizer_identity
 from .markers import Message
-from .rendering import ConversationRenderer, Rendered
+from .rendering import ConversationRenderer
 from .templated import Opening, is_templated, opening_of
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
@@ -49,10 +50,9 @@ class EncodedPair:
 
 def eos_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None) -> list[int]:
     """Every id that ends a response: the tokenizer's EOS and all of `generation_config.eos_token_id`."""
-    ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set()
     configured = generation_config.eos_token_id if generation_config is not None else None
-    ids.update(configured if isinstance(configured, Iterable) else [] if configured is None else [configured])
-    return sorted(ids)
+    ids = [tokenizer.eos_token_id, *(configured if isinstance(configured, Iterable) else [configured])]
+    return sorted({token for token in ids if token is not None})
 
 
 class PairTemplate:
@@ -80,8 +80,6 @@ class PairTemplate:
         self._turn_end: int | None = None
         self._renderer = ConversationRenderer(tokenizer)
         self._ends_of_tails: dict[str, int] = {}
-        self._known_opening: Opening | None = None
-        self._is_opening_known = False
         if not self.eos_ids:
             raise DataError(
                 "The tokenizer has no EOS token, so neither a real nor a generated response would ever end. "
@@ -119,17 +117,18 @@ class PairTemplate:
         if not isinstance(prompt, list) or not isinstance(response, dict):
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
-        options["tools"] = _parsed(tools)
-        found = {notes.TEMPLATED_BEFORE} if is_templated(prompt, self._opening(), self.tokenizer.bos_token) else set()
-        rendered = self._split(prompt, response, options)
+        options["tools"] = value_in(tools, "`tools` is") or None
+        found = {notes.TEMPLATED_BEFORE} if is_templated(prompt, self._opening, self.tokenizer.bos_token) else set()
+        rendered = self._renderer.render(prompt, response, options)
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
-        end = self.eos_ids_of_turn()[0] if self._turn_end is None else self._turn_end
+        end = self._own_end() if self._turn_end is None else self._turn_end
         start_ids = self._ids(start)
         real = self._behind(start_ids, self._ids(rendered.text), rest)
-        if sum(token in self.eos_ids for token in real) != self._ends_of(rendered.text[rendered.end :]):
+        if self._count_ends(real) != self._ends_of(rendered.text[rendered.end :]):
             self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
-        pair = self._end(start_ids, real, end)
-        return self._noted(pair, rendered.text, rendered.end, rendered.notes | found)
+        real = self._ended(real, end)
+        found |= rendered.notes | self._noticed([*start_ids, *real], rendered.text, rendered.end)
+        return EncodedPair(start_ids, real, frozenset(found))
 
     def digest(self, definition: int = 2) -> str:
         """Hash of what decides the tokens of a row: tokenizer, template, its arguments, EOS ids.
@@ -143,35 +142,28 @@ class PairTemplate:
         """
         tokenizer = self.tokenizer
         if definition == 1:
-            identity = [
-                tokenizer.chat_template,
-                self.chat_template_kwargs,
-                self.eos_ids,
-                sorted(tokenizer.get_vocab().items()),
-                # Normalisation and pre-tokenisation show in what they make of a text.
-                self._ids("Ab 12,  é\n\n\tWörld's (x)"),
-            ]
-            return numbered(1, hash_of(identity))
+            # Normalisation and pre-tokenisation show in what they make of a text.
+            shown = self._ids("Ab 12,  é\n\n\tWörld's (x)")
+            vocabulary = sorted(tokenizer.get_vocab().items())
+            identity = [tokenizer.chat_template, self.chat_template_kwargs, self.eos_ids, vocabulary, shown]
+            return numbered(1, json_digest(identity))
         if definition != 2:
             raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
         ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
-        return numbered(
-            2, hash_of([tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends])
-        )
+        identity = [tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends]
+        return numbered(2, json_digest(identity))
 
-    def _split(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
-        """The rendered conversation, and where generation starts in it."""
-        return self._renderer.render(prompt, response, options)
-
+    @functools.cached_property
     def _opening(self) -> Opening | None:
-        """What the chat template writes before a user's text, found once."""
-        if self._is_opening_known or self.tokenizer.chat_template is None:
-            return self._known_opening
-        options, tokenizer = {**self.chat_template_kwargs, "tools": None}, self.tokenizer
-        ends = [tokenizer.bos_token, *map(str, tokenizer.convert_ids_to_tokens(self.eos_ids))]
-        self._known_opening = opening_of(lambda messages: self._renderer.apply(messages, options), ends)
-        self._is_opening_known = True
-        return self._known_opening
+        """What the chat template writes before a user's text."""
+        if self.tokenizer.chat_template is None:
+            return None
+        ends = [self.tokenizer.bos_token, *map(str, self.tokenizer.convert_ids_to_tokens(self.eos_ids))]
+        return opening_of(self._plainly, ends)
+
+    def _plainly(self, messages: list[Message]) -> str:
+        """What the template makes of messages of no row, without tools."""
+        return self._renderer.apply(messages, {**self.chat_template_kwargs, "tools": None})
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -182,10 +174,10 @@ class PairTemplate:
         if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
             start = start[:-1]
         real = self._behind(start, whole, response)
-        if any(token in self.eos_ids for token in real[:-1]):
+        if self._count_ends(real[:-1]):
             self._check_end(response, (response,))
-        pair = self._end(start, real, self.eos_ids_of_turn()[0])
-        return self._noted(pair, prompt + response, len(prompt + response), frozenset())
+        real = self._ended(real, self._own_end())
+        return EncodedPair(start, real, self._noticed([*start, *real], prompt + response, len(prompt + response)))
 
     def _with_special(self, text: str) -> list[int]:
         """Ids of a text with the special tokens around it, but none before it that the text itself begins with."""
@@ -197,17 +189,17 @@ class PairTemplate:
         # Where tokens merge across the boundary, a generation could not have produced the merged one.
         return whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
 
-    def _end(self, start: list[int], real: list[int], eos_id: int) -> EncodedPair:
-        """Cut the response at its first EOS, or give it one."""
-        end = next((i for i, token in enumerate(real) if token in self.eos_ids), None)
-        return EncodedPair(start, [*real, eos_id] if end is None else real[: end + 1])
+    def _ended(self, real: list[int], eos_id: int) -> list[int]:
+        """A response, cut at its first EOS, or with one behind it."""
+        end = self._first_end(real)
+        return [*real, eos_id] if end is None else real[: end + 1]
 
     def _ends_of(self, tail: str) -> int:
         """How many EOS ids there are in what a template writes behind an answer."""
         if tail not in self._ends_of_tails:
             if len(self._ends_of_tails) >= 1000:  # a template that writes something else behind every answer
                 self._ends_of_tails.clear()
-            self._ends_of_tails[tail] = sum(token in self.eos_ids for token in self._ids(tail))
+            self._ends_of_tails[tail] = self._count_ends(self._ids(tail))
         return self._ends_of_tails[tail]
 
     def _check_end(self, response: str, texts: Sequence[str]) -> None:
@@ -218,49 +210,49 @@ class PairTemplate:
             texts: the answer's own, without what the template writes around them.
         """
         ids = self._continuation(response)
-        end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+        end = self._first_end(ids)
         if end is None or not self._text_of(ids[end + 1 :]).strip():
             return
         token = self._text_of(ids[end : end + 1])
         before = self._text_of(ids[:end])[-40:]
-        if any(self._count_ends(text) for text in texts):
+        lost = f"behind {before!r}: it ends a response, so all that follows would be lost"
+        if any(self._count_ends(self._continuation(text)) for text in texts):
             raise EarlyEndError(
-                f"the real response has {token!r} inside its text, behind {before!r}: it ends a response, so all that "
-                "follows would be lost. Take it out, or write it in another way."
+                f"the real response has {token!r} inside its text, {lost}. Take it out, or rewrite it."
             )
         raise TemplateError(
-            f"The chat template writes {token!r} inside an answer, behind {before!r}: it ends a response, so all that "
-            "follows would be lost. Use another chat template, or leave such rows out."
+            f"The chat template writes {token!r} inside an answer, {lost}. Use another template, or leave such rows out."
         )
 
-    def _count_ends(self, text: str) -> int:
-        return sum(token in self.eos_ids for token in self._continuation(text))
+    def _count_ends(self, ids: list[int]) -> int:
+        return sum(token in self.eos_ids for token in ids)
 
-    def _noted(self, pair: EncodedPair, text: str, end: int, found: frozenset[str]) -> EncodedPair:
-        """A pair with what the tokenizer did to its text.
+    def _first_end(self, ids: list[int]) -> int | None:
+        """Where the first EOS stands."""
+        return next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+
+    def _noticed(self, ids: list[int], text: str, end: int) -> frozenset[str]:
+        """What the tokenizer did to a text.
 
         Args:
-            pair: the ids.
+            ids: of a prompt and its response, with EOS.
             text: that they are made of.
             end: where the response ends in it.
-            found: what has been noticed so far.
         """
         if self._is_lossless:
-            is_changed = self._normalised(text) != text
-            return EncodedPair(pair.prompt_ids, pair.real_ids, found | {notes.NORMALISED} if is_changed else found)
-        ids = [*pair.prompt_ids, *pair.real_ids]
+            return frozenset() if self._normalised(text) == text else frozenset({notes.NORMALISED})
         has_prefix = ids[: len(self._prefix)] == self._prefix
         if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
             ids = ids[len(self._prefix) :]  # BOS that the tokenizer has added
         decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
         if text[:end].rstrip().endswith(last):
             end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
+        is_same = text.startswith(decoded) and not text[len(decoded) : end].strip()
+        found = set() if is_same else self._changes(text, decoded, end)
         unknown = self.tokenizer.unk_token_id
         if unknown in ids[:-1] and ids[:-1].count(unknown) > text.count(str(self.tokenizer.unk_token)):
-            found |= {notes.UNKNOWN_IN_TEXT}
-        if not text.startswith(decoded) or text[len(decoded) : end].strip():
-            found |= self._changes(text, decoded, end)
-        return EncodedPair(pair.prompt_ids, pair.real_ids, found)
+            found.add(notes.UNKNOWN_IN_TEXT)
+        return frozenset(found)
 
     def _changes(self, text: str, decoded: str, end: int) -> set[str]:
         """What the tokenizer changed of a text that it does not decode to."""
@@ -287,22 +279,22 @@ class PairTemplate:
                 return ids[len(before) :]
         return self._ids(text)
 
-    def eos_ids_of_turn(self) -> list[int]:
-        """EOS ids, the tokenizer's own first: the one that ends a response whose template writes none."""
-        own = self.tokenizer.eos_token_id
-        return sorted(self.eos_ids, key=lambda token: (token != own, token))
+    def _own_end(self) -> int:
+        """What ends a response whose template writes no EOS: the tokenizer's own, if that is one of the ids."""
+        return min(self.eos_ids, key=lambda token: (token != self.tokenizer.eos_token_id, token))
 
     def _add_turn_end(self) -> None:
         for content in (_PROBE, [{"type": "text", "text": _PROBE}]):  # text, or parts as vision templates want them
             conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
             try:
-                tail = self._renderer.apply(conversation, {**self.chat_template_kwargs, "tools": None})
+                tail = self._plainly(conversation)
             except TemplateError:
                 continue  # the template wants other messages; the rows will tell
             if _PROBE not in tail:
                 continue
             ids = self._ids(tail[tail.rfind(_PROBE) + len(_PROBE) :])
-            special = [token for token in ids if token in self.tokenizer.all_special_ids or self._is_added(token)]
+            added = [token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special]
+            special = [token for token in ids if token in (*self.tokenizer.all_special_ids, *added)]
             if special and not set(ids) & set(self.eos_ids):
                 self.eos_ids = [*self.eos_ids, special[0]]
             if not special:
@@ -311,26 +303,10 @@ class PairTemplate:
 
     def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
         """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
-        try:
-            whole = self._renderer.apply(
-                [*conversation, conversation[0]], {**self.chat_template_kwargs, "tools": None}
-            )
-        except TemplateError:
-            return None
-        ids = self._ids(whole.rsplit(_PROBE, 2)[1])
-        return ids[0] if ids and ids[0] in self.eos_ids else None
-
-    def _is_added(self, token: int) -> bool:
-        added = self.tokenizer.added_tokens_decoder.get(token)
-        return added is not None and added.special
-
-
-def _parsed(tools: Any) -> Any:
-    """Tools as a template takes them: a list, or None."""
-    try:
-        return (json.loads(tools) if isinstance(tools, str) and tools else tools) or None
-    except ValueError as error:
-        raise DataError(f"`tools` is not valid JSON ({error}): {tools[:60]!r}") from error
+        with contextlib.suppress(TemplateError):
+            ids = self._ids(self._plainly([*conversation, conversation[0]]).rsplit(_PROBE, 2)[1])
+            return ids[0] if ids and ids[0] in self.eos_ids else None
+        return None
 
 
 def _position_of(ids: list[int], part: list[int]) -> int:

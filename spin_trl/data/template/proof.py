@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from ...errors import TemplateError
@@ -26,14 +27,11 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
         FormError: a text is missing, is written in another way, or stands in another place.
     """
     slots = {slot.number: slot for slot in expected}
-    by_number: dict[int, list[Found]] = {}
-    for one in found:
-        by_number.setdefault(one.number, []).append(one)
     last = len(messages) - 1
     noticed: set[str] = set()
     problems: list[str] = []
     for slot in expected:
-        places = by_number.get(slot.number, [])
+        places = [one for one in found if one.number == slot.number]
         if not places:
             if slot.field == THINKING and slot.message != last:
                 noticed.add(notes.EARLIER_THINKING)
@@ -45,28 +43,22 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
             problems.append(f"writes {_described(slot, last)} more than once")
     # Templates that put the system's message before all others, or before the last, do so at inference, too.
     order = [slots[one.number].message for one in found if one.number in slots and slots[one.number].is_required]
-    groups = _groups(messages)
+    # Tools answer within the turn that calls them, before or after its text.
+    groups = list(
+        itertools.accumulate(number == 0 or not is_result(message) for number, message in enumerate(messages))
+    )
     order = [groups[number] for number in order if messages[number].get("role") not in ("system", "developer")]
     if not problems and order != sorted(order):
         problems.append("writes the messages in another order")
     if problems:
-        raise FormError(
-            f"The chat template {problems[0]}, so {_lost(problems[0])}. Use another chat template, or leave such rows out.",
-            len(problems),
-        )
+        seen = "would not see it" if problems[0].startswith("leaves out") else "would see something else"
+        advice = "Use another chat template, or leave such rows out."
+        raise FormError(f"The chat template {problems[0]}, so the model {seen}. {advice}", len(problems))
     return noticed
 
 
 def is_result(message: Message) -> bool:
     return message.get("role") in _RESULT_ROLES
-
-
-def _groups(messages: Sequence[Message]) -> list[int]:
-    """The number of every message's turn: tools answer within the turn that calls them, before or after its text."""
-    groups: list[int] = []
-    for message in messages:
-        groups.append((groups[-1] if groups else 0) + (not (is_result(message) and groups)))
-    return groups
 
 
 def _is_known(one: Found, slot: Slot, text: str) -> bool:
@@ -83,7 +75,3 @@ def _is_known(one: Found, slot: Slot, text: str) -> bool:
 def _described(slot: Slot, last: int) -> str:
     what = {CONTENT: "the content", THINKING: "the thinking", CALL: "a tool call"}.get(slot.field, f"`{slot.field}`")
     return f"{what} of message {slot.message} (role {slot.role!r}{', the answer' if slot.message == last else ''})"
-
-
-def _lost(problem: str) -> str:
-    return "the model would not see it" if problem.startswith("leaves out") else "the model would see something else"

@@ -8,9 +8,10 @@ looks at the texts themselves, the row is rendered a second time, with a marker 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,50 +20,26 @@ from transformers import PreTrainedTokenizerBase
 
 from ...errors import DataError, TemplateError
 from .. import notes
+from . import markers
 from .answer_start import start_of_answer
 from .kinds import Kind, Split, match, segments_of
-from .markers import (
-    CALL_FIELDS,
-    CONTENT,
-    TEXT,
-    THINKING_FIELDS,
-    ConversationForm,
-    Mark,
-    Message,
-    Slot,
-    find_inside,
-    find_markers,
-    forms,
-    inside,
-    own,
-    plain_marker,
-    probe,
-    without_markers,
-    written_with_markers,
-)
+from .markers import CALL_FIELDS, CONTENT, TEXT, THINKING_FIELDS, ConversationForm, Mark, Message, Slot
 from .proof import FormError, check, is_result
 
 REMEMBERED_KINDS = 512
 """Kinds of conversations that are remembered."""
 
+Options = Mapping[str, Any]
+"""`tools`, and other arguments of a chat template."""
+
 _FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
 """Of messages: what must be shown, and ids, which may be left out."""
 _ANSWER = 99_999  # number of the marker that stands for a plain answer
 _TOOL = "Qz99998zQ"
-_PROBE_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": _TOOL,
-            "description": "Finds a boat.",
-            "parameters": {
-                "type": "object",
-                "properties": {"colour": {"type": "string", "description": "Of the boat."}},
-                "required": ["colour"],
-            },
-        },
-    }
-]
+_ARGUMENT = {"type": "string", "description": "Of the boat."}
+_ARGUMENTS = {"type": "object", "properties": {"colour": _ARGUMENT}, "required": ["colour"]}
+_FUNCTION = {"name": _TOOL, "description": "Finds a boat.", "parameters": _ARGUMENTS}
+_PROBE_TOOLS = [{"type": "function", "function": _FUNCTION}]
 
 
 @dataclass(frozen=True)
@@ -98,7 +75,7 @@ class ConversationRenderer:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kinds": OrderedDict()}
 
-    def render(self, prompt: list[Message], response: Message, options: Mapping[str, Any]) -> Rendered:
+    def render(self, prompt: list[Message], response: Message, options: Options) -> Rendered:
         """Render a prompt and its answer.
 
         Args:
@@ -114,7 +91,7 @@ class ConversationRenderer:
         messages = [*prompt, response]
         kind = self._kind_of(messages, options)
         mine = {**options, **kind.options}
-        marked, slots = written_with_markers(messages, kind.form, own)
+        marked, slots = markers.written_with_markers(messages, kind.form, markers.own)
         text = self.apply(marked, mine)
         matched = match(text, kind, slots) if kind.is_matchable else None
         if matched is None:
@@ -123,7 +100,7 @@ class ConversationRenderer:
         found = kind.notes | {notes.SPACE} if is_stripped else kind.notes
         return Rendered(text, start, end, _own_answer(slots), found)
 
-    def apply(self, messages: list[Message], options: Mapping[str, Any], *, generate: bool = False) -> str:
+    def apply(self, messages: list[Message], options: Options, *, generate: bool = False) -> str:
         """What the template makes of messages, as they are.
 
         Raises:
@@ -135,18 +112,17 @@ class ConversationRenderer:
                 "The data is conversational, but the tokenizer has no chat template. Set `tokenizer.chat_template`, use "
                 "the tokenizer of a chat model, or give plain `prompt` and `completion` text."
             )
+        apply = self.tokenizer.apply_chat_template
         try:
-            return str(
-                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate, **options)
-            )
+            return str(apply(messages, tokenize=False, add_generation_prompt=generate, **options))
         except Exception as error:  # a template is a program: it raises what it likes
             badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
             raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
 
     # ---- kinds --------------------------------------------------------------------------------------------------------
 
-    def _kind_of(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
-        marked, _ = written_with_markers(messages, ConversationForm(), probe)
+    def _kind_of(self, messages: list[Message], options: Options) -> Kind:
+        marked, _ = markers.written_with_markers(messages, ConversationForm(), markers.probe)
         rest = {name: value for name, value in options.items() if name != "tools"}
         name = json.dumps([marked, rest, bool(options.get("tools"))], default=str, sort_keys=True)
         if name in self._kinds:
@@ -163,97 +139,88 @@ class ConversationRenderer:
             raise TemplateError(kind)
         return kind
 
-    def _prove(self, messages: list[Message], options: Mapping[str, Any]) -> Kind:
+    def _prove(self, messages: list[Message], options: Options) -> Kind:
         """The first form of a conversation in which the template writes all of it."""
         tools = {"tools": _PROBE_TOOLS if options.get("tools") else None}
         refusals: list[FormError] = []
-        for form in forms(messages):
+        for form in markers.forms(messages):
             try:
                 split, more = self._split_with_or_without_thinking(messages, form, {**options, **tools})
             except FormError as refusal:
                 refusals.append(refusal)
                 continue
-            found = set(split.notes)
             has_tools = tools["tools"] is not None and _TOOL in split.text
-            if tools["tools"] is not None and not has_tools:
-                found.add(notes.TOOLS)
-            if more:
-                found.add(notes.NO_THINKING)
             unused = self._unused_fields(messages, form, {**options, **tools, **more}, split.text)
-            found |= {notes.FIELD + name for name in unused}
-            segments, end = segments_of(split)
-            return Kind(form, more, segments, end, frozenset(found), not has_tools)
+            found = split.notes.union(notes.FIELD + name for name in unused)
+            found |= {notes.TOOLS} if tools["tools"] is not None and not has_tools else set()
+            found |= {notes.NO_THINKING} if more else set()
+            return Kind(form, more, *segments_of(split), found, not has_tools)
         worst = min(refusals, key=lambda refusal: refusal.badness)
         raise TemplateError(str(worst) + self._where_it_fails(messages, options, worst))
 
     def _unused_fields(
-        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], text: str
+        self, messages: list[Message], form: ConversationForm, options: Options, text: str
     ) -> list[str]:
         """Fields of messages without which a conversation of markers is rendered all the same."""
-        names = [
+        names = {
             name
             for message in messages
             for name, value in message.items()
             if name not in _FIELDS and value not in ("", [], {}) and (name != "name" or not is_result(message))
-        ]
-        marked, _ = written_with_markers(messages, form, probe)
+        }
+        marked, _ = markers.written_with_markers(messages, form, markers.probe)
 
-        def is_unused(fields: Sequence[str]) -> bool:
+        def is_unused(fields: Collection[str]) -> bool:
             without = [{name: value for name, value in one.items() if name not in fields} for one in marked]
-            try:
+            with contextlib.suppress(TemplateError):
                 return self.apply(without, options) == text
-            except TemplateError:
-                return False
+            return False
 
-        names = sorted(set(names))
-        return names if not names or is_unused(names) else [name for name in names if is_unused([name])]
+        return sorted(names if not names or is_unused(names) else filter(lambda name: is_unused([name]), names))
 
-    def _where_it_fails(self, messages: list[Message], options: Mapping[str, Any], refusal: FormError) -> str:
+    def _where_it_fails(self, messages: list[Message], options: Options, refusal: FormError) -> str:
         """The message with which a template begins to fail, if it is one that can be told."""
         if "fails on this conversation" not in str(refusal):
             return ""
         for number in range(len(messages)):
             try:
-                self.apply(written_with_markers(messages[: number + 1], ConversationForm(), probe)[0], options)
+                marked, _ = markers.written_with_markers(messages[: number + 1], ConversationForm(), markers.probe)
+                self.apply(marked, options)
             except TemplateError:
                 return f" (from message {number} on, role {messages[number].get('role')!r})"
         return ""
 
     def _split_with_or_without_thinking(
-        self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any]
+        self, messages: list[Message], form: ConversationForm, options: Options
     ) -> tuple[Split, dict[str, Any]]:
         """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
-        split = self._split(messages, form, options, probe)
+        split = self._split(messages, form, options, markers.probe)
         if notes.RECORDED_START not in split.notes or options.get("enable_thinking") is False:
             return split, {}
         more = {"enable_thinking": False}
-        try:
-            without = self._split(messages, form, {**options, **more}, probe)
-        except TemplateError:
-            return split, {}
+        without = split
+        with contextlib.suppress(TemplateError):
+            without = self._split(messages, form, {**options, **more}, markers.probe)
         if notes.RECORDED_START in without.notes:
             return split, {}
         if options.get("enable_thinking"):
-            raise FormError(
-                "The chat template opens a thinking block where a generation starts, and this answer has none, so a real "
-                "response can't stand where a generated one does. Set `chat_template_kwargs: {enable_thinking: false}`, "
-                "with which this template works.",
-                0.5,
-            )
+            opened = "The chat template opens a thinking block where a generation starts, and this answer has none"
+            advice = "Set `chat_template_kwargs: {enable_thinking: false}`, with which this template works"
+            raise FormError(f"{opened}. {advice}.", 0.5)
         return without, more
 
     # ---- one conversation ---------------------------------------------------------------------------------------------
 
-    def _split(self, messages: list[Message], form: ConversationForm, options: Mapping[str, Any], mark: Mark) -> Split:
+    def _split(self, messages: list[Message], form: ConversationForm, options: Options, mark: Mark) -> Split:
         """Render a marked conversation, and find where its answer starts.
 
         Raises:
             FormError: something is missing, or a generation could not start there.
         """
-        marked, slots = written_with_markers(messages, form, mark)
+        marked, slots = markers.written_with_markers(messages, form, mark)
         text = self.apply(marked, options)
-        found = find_markers(text, slots) if mark is probe else find_inside(text, slots)
-        expected = [slot for slot in slots if mark is probe or slot.holds == TEXT]
+        found = markers.find_markers(text, slots) if mark is markers.probe else markers.find_inside(text, slots)
+        expected = [slot for slot in slots if mark is markers.probe or slot.holds == TEXT]
         noticed = check(text, found, expected, messages)
         last = len(messages) - 1
         answer = [one for one in found if slots[one.number].message == last]
@@ -274,32 +241,27 @@ class ConversationRenderer:
             raise FormError("The chat template writes parts of the prompt behind the answer.", 1)
         return Split(text, found, slots, start, frozenset(noticed))
 
-    def _head(self, marked: list[Message], form: ConversationForm, options: Mapping[str, Any]) -> str | None:
+    def _head(self, marked: list[Message], form: ConversationForm, options: Options) -> str | None:
         """What stands before an answer that is nothing but text."""
-        content: Any = plain_marker(_ANSWER)
+        content: Any = markers.plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
             content = [{"type": "text", "text": content}]
-        try:
+        with contextlib.suppress(TemplateError):
             text = self.apply([*marked[:-1], {"role": marked[-1]["role"], "content": content}], options)
-        except TemplateError:
-            return None
-        head, marker, _ = text.partition(plain_marker(_ANSWER))
-        return head if marker else None
+            head, marker, _ = text.partition(markers.plain_marker(_ANSWER))
+            return head if marker else None
+        return None
 
-    def _render_by_itself(
-        self, messages: list[Message], text: str, kind: Kind, options: Mapping[str, Any]
-    ) -> Rendered:
+    def _render_by_itself(self, messages: list[Message], text: str, kind: Kind, options: Options) -> Rendered:
         """A row whose texts, or tools, change what the template writes around them."""
-        split = self._split(messages, kind.form, options, inside)
-        if without_markers(split.text) != text:
+        split = self._split(messages, kind.form, options, markers.inside)
+        if markers.without_markers(split.text) != text:
             raise TemplateError(
-                "The chat template renders this conversation in another way as soon as a word of it changes, so it can't be "
-                "seen whether all of it is there."
+                "The chat template renders this conversation otherwise as soon as a word changes, so it can't be proved."
             )
-        start, end = (len(without_markers(split.text[:place])) for place in (split.start, split.end))
-        return Rendered(
-            text, start, end, _own_answer(split.slots), split.notes | (kind.notes - {notes.EARLIER_THINKING})
-        )
+        start, end = (len(markers.without_markers(split.text[:place])) for place in (split.start, split.end))
+        found = split.notes | (kind.notes - {notes.EARLIER_THINKING})
+        return Rendered(text, start, end, _own_answer(split.slots), found)
 
 
 def _own_answer(slots: Sequence[Slot]) -> tuple[str, ...]:

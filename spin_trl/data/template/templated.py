@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...errors import DataError, TemplateError
-from .markers import Message
+from .answer_start import size_alike
+from .markers import Message, text_of
 
 KNOWN = (
-    "<|im_start|>user",
-    "<|start_header_id|>user",
-    "<start_of_turn>user",
-    "<|turn>user",
-    "<|user|>",
-    "<｜User｜>",
-    "[INST]",
-    "### Instruction:",
-    "### Human:",
-    "### User:",
-    "\n\nHuman:",
+    *("<|im_start|>user", "<|start_header_id|>user", "<start_of_turn>user", "<|turn>user", "<|user|>", "<｜User｜>"),
+    *("[INST]", "### Instruction:", "### Human:", "### User:", "\n\nHuman:"),
 )
 """What usual templates write before a user's text."""
 
@@ -49,21 +41,11 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
         apply: what renders messages.
         ends: tokens that begin a text or end a turn.
     """
-    rendered = ""
-    for form in (str, lambda text: [{"type": "text", "text": text}]):  # vision templates want parts
-        roles = ("user", "assistant") * 2
-        contents: list[Any] = [form(text) for text in _TEXTS]
-        messages = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
-        try:
-            rendered = apply(messages)
-        except TemplateError:
-            continue
-        if all(text in rendered for text in _TEXTS):
-            break
-    else:
+    rendered = next((text for text in _rendered_turns(apply) if all(one in text for one in _TEXTS)), None)
+    if rendered is None:
         return None
     first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
-    common = _common_end(first, second)
+    common = first[len(first) - size_alike(first[::-1], second[::-1]) :]  # what both end with
     token = _MARKER_TOKEN.search(common)
     closing = _MARKER_TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
     ends = [*ends, closing[0]] if closing is not None else ends
@@ -72,10 +54,13 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
     return None if token is None else Opening(common[token.start() :].strip(), token[0])
 
 
-def _common_end(one: str, other: str) -> str:
-    """What two texts end with alike."""
-    size = next((i for i, (a, b) in enumerate(zip(one[::-1], other[::-1], strict=False)) if a != b), None)
-    return min(one, other, key=len) if size is None else one[len(one) - size :]
+def _rendered_turns(apply: Callable[[list[Message]], str]) -> Iterator[str]:
+    """Two turns of a user and their answers, with their texts as text, and as the parts that vision templates want."""
+    roles = ("user", "assistant") * 2
+    as_parts = [[{"type": "text", "text": text}] for text in _TEXTS]
+    for contents in (_TEXTS, as_parts):
+        with contextlib.suppress(TemplateError):
+            yield apply([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
 
 
 def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None) -> bool:
@@ -91,7 +76,7 @@ def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | 
     """
     found = False
     for number, message in enumerate(prompt):
-        text = _text(message.get("content")) if message.get("role") in ("user", "system") else ""
+        text = text_of(message.get("content")) if message.get("role") in ("user", "system") else ""
         start = text.lstrip().removeprefix(bos or "").lstrip()
         if opening is not None and opening.text in text and start.startswith(opening.token):
             raise DataError(
@@ -101,10 +86,3 @@ def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | 
             )
         found = found or any(known in text for known in (*KNOWN, *([opening.text] if opening else [])))
     return found
-
-
-def _text(content: Any) -> str:
-    """The text of a message's content, which may be parts."""
-    parts = content if isinstance(content, list) else [content]
-    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    return "".join(text for text in texts if isinstance(text, str))

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from .head import Forward, over_rows, over_unique_tokens
 from .layout import lay_out
-from .passes import Forward, over_rows, over_unique_tokens
 
 NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
 """Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the

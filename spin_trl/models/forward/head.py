@@ -1,22 +1,66 @@
-"""The LM head sees labelled positions only, on every device.
+"""A model's forward with TRL's head, over the rows of a batch or over its unique tokens, with the same results.
 
-TRL's fused head scores every position where it has no Triton, prompts and padding included. Handing it the hidden states of
-labelled positions alone needs no other head: the model's backbone is asked for fewer of them.
+On every device the head sees labelled positions only. TRL's scores every position where it has no Triton, prompts and
+padding included. Handing it the hidden states of labelled positions alone needs no other head, but a hook on the model's
+backbone, since TRL's head calls the backbone itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
 
 import torch
 import trl.trainer.utils
 from transformers.modeling_outputs import ModelOutput
 from trl.trainer.utils import FusedCausalLMOutput
 
+from .attention import attention_inputs
+from .layout import Layout, scattered
+
+Forward = Callable[..., FusedCausalLMOutput]
+"""Of a class: called with a model, and keywords."""
+
+TOKENS = ("input_ids", "attention_mask", "labels")
+"""What a layout is made of, and replaces."""
+
 CPU_TILE = 2048
 """Columns of the vocabulary that TRL's head computes at once on a CPU: its own 32,768 leave the caches behind
 (benchmarks/training.py has an arm for it)."""
+
+
+def over_unique_tokens(model: Any, forward: Forward, kwargs: dict[str, Any], layout: Layout) -> FusedCausalLMOutput:
+    """A batch run as the row of its unique tokens.
+
+    Args:
+        model: with TRL's fused LM head.
+        forward: its class's, with that head.
+        kwargs: of the call.
+        layout: of the batch in `kwargs`, on its device.
+    """
+    inputs = {name: value for name, value in kwargs.items() if name not in TOKENS} | attention_inputs(layout)
+    inputs["input_ids"] = layout.gather(kwargs["input_ids"])[None]
+    inputs["position_ids"] = layout.position_ids
+    if hasattr(model.config, "output_router_logits"):
+        # Where an auxiliary loss counts, rows are run. Where none does, TRL's head would compute it all the same.
+        inputs["output_router_logits"] = False
+    with labelled_positions(model.base_model, layout.scored):
+        output = forward(model, **inputs, shift_labels=layout.targets)
+    return spread(output, layout.scatter)
+
+
+def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCausalLMOutput:
+    """A batch run as it is, of which the LM head sees labelled positions only. Arguments as above."""
+    labels = kwargs["labels"]
+    rows, length = labels.shape
+    slots = (labels[:, 1:] != -100).flatten().nonzero().squeeze(1)
+    scored = slots + slots // max(length - 1, 1)  # results have a column less than rows
+    inputs = {name: value for name, value in kwargs.items() if name != "labels"}
+    with labelled_positions(model.base_model, scored):
+        output = forward(model, **inputs, shift_labels=labels[:, 1:].flatten().index_select(0, slots)[None])
+    return spread(output, lambda results: scattered(results, slots.to(results.device), (rows, length)))
 
 
 @contextlib.contextmanager
@@ -54,16 +98,10 @@ def spread(output: FusedCausalLMOutput, scatter: Callable[[torch.Tensor], torch.
     return output
 
 
-@contextlib.contextmanager
-def _tile(columns: int) -> Iterator[None]:
+def _tile(columns: int) -> contextlib.AbstractContextManager[object]:
     """Let TRL's head compute so many columns of the vocabulary at once. It has no argument for that."""
     name = "_CHUNKED_LOGPROB_CHUNK_SIZE"
     before = getattr(trl.trainer.utils, name, None)
     if before is None:  # another version of TRL: slower, and the same numbers
-        yield
-        return
-    setattr(trl.trainer.utils, name, min(before, columns))
-    try:
-        yield
-    finally:
-        setattr(trl.trainer.utils, name, before)
+        return contextlib.nullcontext()
+    return mock.patch.object(trl.trainer.utils, name, min(before, columns))

@@ -10,6 +10,7 @@ from accelerate.utils import is_peft_model
 from transformers import PretrainedConfig
 
 from .attention import IMPLEMENTATIONS
+from .head import TOKENS
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 """Layers whose tokens see other tokens through attention alone, or not at all."""
@@ -58,16 +59,16 @@ def _dropout(model: Any) -> str | None:
     return None
 
 
-def of_call(others: Mapping[str, Any]) -> str | None:
+def of_call(kwargs: Mapping[str, Any]) -> str | None:
     """Why a forward can't run over unique tokens, or None.
 
     Args:
-        others: what the trainer hands the model beside `input_ids`, `attention_mask` and `labels`.
+        kwargs: what the trainer hands the model.
     """
-    if others.get("output_router_logits"):
+    if kwargs.get("output_router_logits"):
         return AUXILIARY_LOSS
-    given = {name for name, value in others.items() if value is not None}  # PEFT hands on what was not given, too
-    beside = sorted(given - {"use_cache", "fused_lm_head", "output_router_logits"})
+    given = {name for name, value in kwargs.items() if value is not None}  # PEFT hands on what was not given, too
+    beside = sorted(given - {*TOKENS, "use_cache", "fused_lm_head", "output_router_logits"})
     return f"the batch has {', '.join(map(repr, beside))} beside its tokens" if beside else None
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..charts import Group
 from ..tables import Table
 from ..text import visible
-from .charts import Group
 from .samples import Shown, summary
 
 
@@ -64,16 +64,8 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML."""
-    svgs = {id(chart): Markup(chart.svg) for group in page.groups for chart in group.charts}
-    return (
-        _jinja()
-        .get_template("report.html.j2")
-        .render(
-            page=page,
-            svg_of=lambda chart: svgs[id(chart)],
-            summary=summary(page.shown) if page.shown is not None else "",
-        )
-    )
+    shown = summary(page.shown) if page.shown is not None else ""
+    return _jinja().get_template("report.html.j2").render(page=page, summary=shown)
 
 
 @functools.cache

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, TypeVar
 
 from ...counts import counted
 from ..text import cut, visible
 from .diff import Part, compare_texts
+
+Item = TypeVar("Item")
 
 FAIR, WON, LOST = 20, 10, 10
 """Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where
@@ -121,7 +123,7 @@ class Shown:
     model: str
     path: str
     total: int
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[Section] = ()
 
     @property
     def count(self) -> int:
@@ -152,7 +154,7 @@ def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mappi
     return [choice for choice in choices if choice.keys]
 
 
-def evenly(items: Sequence[str], count: int) -> list[str]:
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
     """So many items, evenly spread; all, if there are no more."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
@@ -164,6 +166,7 @@ def sections(
     stages: Mapping[str, Mapping[str, Mapping[str, Any]]],
     shown: str,
     budget: int = BUDGET,
+    unread: int = 0,
 ) -> list[Section]:
     """Lay out the chosen prompts, as many as fit.
 
@@ -173,14 +176,14 @@ def sections(
         stages: samples by key, by the stages' names in words; the start first.
         shown: the stage whose answers stand beside the real ones.
         budget: bytes that the samples may take.
+        unread: further models with answers, of which none are shown.
     """
     found, left = [], budget
     for choice in choices:
         samples = []
         for key in choice.keys:
-            sample = sample_of(
-                places[key], {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}, shown
-            )
+            answers = {name: of_stage[key] for name, of_stage in stages.items() if key in of_stage}
+            sample = sample_of(places[key], answers, shown, unread)
             size = _bytes_of_sample(sample)
             if size <= left:
                 left -= size
@@ -190,20 +193,21 @@ def sections(
     return found
 
 
-def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str) -> Sample:
+def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str, unread: int = 0) -> Sample:
     """A prompt with its answers.
 
     Args:
         number: its place among all, from 1.
         of_stages: lines of `samples.jsonl`, by the stages' names in words.
         shown: the stage whose answer stands beside the real one.
+        unread: further models with answers, of which none are shown.
     """
     row = of_stages[shown]
     whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
     real, real_left = cut(whole_real, LONGEST_SHOWN)
     generated, generated_left = cut(whole_generated, LONGEST_SHOWN)
     compared = compare_texts(real, generated)
-    others = [name for name in of_stages if name != shown]
+    others = [(name, other) for name, other in of_stages.items() if name != shown]
     return Sample(
         number=number,
         prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in _turns(row.get("prompt"))],
@@ -212,14 +216,10 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
         is_same=whole_real == whole_generated,
         is_marked_whole=compared.is_whole and not real_left and not generated_left,
         others=[
-            ShownAnswer(
-                name,
-                _without_marks(_as_text(of_stages[name].get("generated")), LONGEST_OTHER),
-                _notes(of_stages[name]),
-            )
-            for name in evenly(others, MOST_OTHERS)
+            ShownAnswer(name, _without_marks(_as_text(other.get("generated")), LONGEST_OTHER), _notes(other))
+            for name, other in evenly(others, MOST_OTHERS)
         ],
-        others_total=len(others),
+        others_total=len(others) + unread,
     )
 
 
@@ -285,13 +285,8 @@ def _as_text(value: Any) -> str:
 
 def _bytes_of_sample(sample: Sample) -> int:
     """About how many bytes of the page a sample takes."""
-    texts = [
-        sample.real,
-        sample.answer.text,
-        *(text for _, text in sample.prompt),
-        *(other.text for other in sample.others),
-    ]
-    parts = [part for text in texts for part in text.parts]
+    texts = [text for _, text in sample.prompt] + [answer.text for answer in (sample.answer, *sample.others)]
+    parts = [part for text in (sample.real, *texts) for part in text.parts]
     written = sum(len(escape(visible(part.text)).encode()) for part in parts)
     # Half a kilobyte of what surrounds a sample, and as much for an answer.
     return written + _MARKUP * len(parts) + 500 * (1 + len(sample.others))

@@ -64,7 +64,7 @@ def test_usual_text_is_not_named() -> None:
 def test_what_stands_before_a_users_text_is_learned_from_the_template(name: str, text: str) -> None:
     """Without the default system prompt, the BOS and the end of the turn before it."""
     (path,) = [path for path in TEMPLATES if path.stem == name]
-    opening: Any = PairTemplate(family_tokenizer(path))._opening()
+    opening: Any = PairTemplate(family_tokenizer(path))._opening
     assert opening is not None
     assert opening.text == text
     assert text.startswith(re.escape(opening.token).replace("\\", ""))

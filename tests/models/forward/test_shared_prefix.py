@@ -26,10 +26,10 @@ from messages import names, refused
 from processes import launched
 from spin_trl import SPINTrainer
 from spin_trl.errors import RecipeError
-from spin_trl.models.forward import shared_prefix
+from spin_trl.models.forward import batch as forwards
+from spin_trl.models.forward.batch import LAYOUT
 from spin_trl.models.forward.layout import Layout
 from spin_trl.objectives.registry import OURS
-from spin_trl.training.collator import LAYOUT
 from trainers import build, store_of
 from trl_losses import TRLS
 
@@ -271,10 +271,8 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """What has been said about prompts that are not shared."""
-    caplog.set_level(logging.WARNING, "spin_trl.models.forward.shared_prefix")
-    return lambda: [
-        record.getMessage() for record in caplog.records if record.name == "spin_trl.models.forward.shared_prefix"
-    ]
+    caplog.set_level(logging.WARNING, "spin_trl.models.forward.batch")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "spin_trl.models.forward.batch"]
 
 
 def noted(original: Callable[..., Any], is_shared: bool, run: list[bool]) -> Callable[..., Any]:
@@ -293,7 +291,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every forward from now on, the probes aside: whether it ran over unique tokens."""
     run: list[bool] = []
     for name, is_shared in (("over_unique_tokens", True), ("over_rows", False)):
-        monkeypatch.setattr(shared_prefix, name, noted(getattr(shared_prefix, name), is_shared, run))
+        monkeypatch.setattr(forwards, name, noted(getattr(forwards, name), is_shared, run))
     return run
 
 
@@ -538,7 +536,7 @@ def test_the_data_loaders_worker_lays_out(monkeypatch: pytest.MonkeyPatch, tmp_p
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("laid out in the forward")
 
-    monkeypatch.setattr(shared_prefix, "lay_out", refuse)
+    monkeypatch.setattr(forwards, "lay_out", refuse)
     spin._total_train_tokens = 0
     same(one_step(dpo), one_step(spin))
 
@@ -826,7 +824,7 @@ def test_without_sharing_nothing_is_laid_out_or_said(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("laid out")
 
-    monkeypatch.setattr(shared_prefix, "lay_out", refuse)
+    monkeypatch.setattr(forwards, "lay_out", refuse)
     monkeypatch.setattr("spin_trl.training.collator.lay_out", refuse)
     for architecture in ("llama", "lfm2"):
         dpo, spin = trainers(tmp_path, architecture, shared=False, train_dataset=tiny.preference(2))
@@ -1015,12 +1013,12 @@ def sharded(checkpointing: bool) -> tuple[str, float, float, int]:
         if checkpointing:
             model.gradient_checkpointing_enable()
         add_fused_lm_head(model)
-        prefix = shared_prefix.SharedPrefix(shared)
-        prefix.wrap(model)
+        both = forwards.Forwards(shared)
+        both.wrap(model)
         for layer in model.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
-        with prefix.batch(2):
+        with both.batch(batch):
             logps = model(**batch, labels=labels, use_cache=False, fused_lm_head=True).log_probs
         logps.sum().backward()
         found.append((logps.detach(), {name: value.full_tensor() for name, value in gradients_of(model).items()}))

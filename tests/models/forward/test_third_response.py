@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from spin_trl.models.forward.third_response import joined, third_branch, with_labels
+from spin_trl.models.forward.batch import PROTO_PREFIX, Forwards, joined, with_labels
 
 
 def rows(*ids: list[int], scored: int) -> dict[str, torch.Tensor]:
@@ -38,6 +38,11 @@ class Summing(torch.nn.Module):
         return Output(log_probs=self.weight * input_ids * (labels != -100), loss=torch.tensor(0.0))
 
 
+def beside(own: dict[str, torch.Tensor], more: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch that carries further rows."""
+    return own | {f"{PROTO_PREFIX}{name}": value for name, value in more.items()}
+
+
 def test_only_what_is_scored_has_a_label() -> None:
     found = with_labels(rows([5, 6, 7, 8], scored=2))
     assert found["labels"].tolist() == [[-100, -100, 7, 8]]
@@ -61,12 +66,13 @@ def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
     """The caller gets what it would have got without them, be they longer or shorter; their sums have a gradient."""
     model, own = Summing(), with_labels(rows([1, 2], [3, 4], scored=1))
     alone = model(**own)
-    with third_branch(model, more) as found:
+    with Forwards(None).batch(beside(own, more), model) as passing:
         output = model(**own)
     torch.testing.assert_close(output.log_probs, alone.log_probs)
     sums = (more["input_ids"] * more["completion_mask"]).sum(dim=1).float()
-    torch.testing.assert_close(found[0].detach(), sums)
-    found[0].sum().backward()
+    assert passing.third_logps is not None
+    torch.testing.assert_close(passing.third_logps.detach(), sums)
+    passing.third_logps.sum().backward()
     assert model.weight.grad is not None
     assert model.weight.grad.item() == sums.sum().item()
     assert model.seen[1][0] == 2 + len(sums)
@@ -75,16 +81,18 @@ def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
 def test_only_the_next_forward_takes_them() -> None:
     """A reference's forward, or another one, runs as it is; and nothing is left on the model."""
     model, own = Summing(), with_labels(rows([1, 2], scored=1))
-    with third_branch(model, rows([9], scored=1)) as found:
+    with Forwards(None).batch(beside(own, rows([9], scored=1)), model) as passing:
         model(**own)
         model(**own)
     model(**own)
     assert [shape[0] for shape in model.seen] == [2, 1, 1]
-    assert len(found) == 1
+    assert [len(record) for record in passing.log_probs] == [1, 1]
+    assert passing.third_logps is not None
+    assert passing.third_logps.tolist() == [9.0]
 
 
 def test_without_further_rows_nothing_is_done() -> None:
-    model = Summing()
-    with third_branch(model, None) as found:
-        model(**with_labels(rows([1, 2], scored=1)))
-    assert (found, model.seen) == ([], [(1, 2)])
+    model, own = Summing(), with_labels(rows([1, 2], scored=1))
+    with Forwards(None).batch(own, model) as passing:
+        model(**own)
+    assert (passing.third_logps, model.seen) == (None, [(1, 2)])

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from made_up import record, sample, stage
-from spin_trl.report.html.charts import all_charts
+from spin_trl.report.charts import all_charts
 from spin_trl.report.html.page import Page, render
 from spin_trl.report.html.samples import Shown, choose_samples, sections
 from spin_trl.report.tables import costs, facts, figures, standings

@@ -3,11 +3,10 @@
 import pytest
 
 from plan.shapes import QWEN_05B, ZEPHYR, folder, recipe, small
-from spin_trl.plan.devices import DEVICES
-from spin_trl.plan.hours import ModelCosts
+from spin_trl.plan.costs import ModelCosts
+from spin_trl.plan.devices import DEVICES, SECONDS_A_LAYER, utilisation
 from spin_trl.plan.model import ModelSettings, PlannedModel
 from spin_trl.plan.planning import Wishes, make_plan
-from spin_trl.plan.speed import SECONDS_A_LAYER, utilisation
 
 
 def works(tmp_path, gpu="a100-80", wishes=None, **settings):

@@ -1,0 +1,14 @@
+"""The generated response is JSON."""
+
+from __future__ import annotations
+
+from json import loads
+
+
+def json(prompt: str, real: str, generated: str) -> float:
+    """1 if the whole response is JSON."""
+    try:
+        loads(generated)
+    except (ValueError, RecursionError):  # thousands of brackets, as a collapsed model writes them
+        return 0.0
+    return 1.0

@@ -1,0 +1,140 @@
+"""Scorers: what a generated response is worth, by rules that tasks with one right answer follow.
+
+A recipe names one (`scorer: gsm8k`) or several; `module:function` names one of the user's own. A scorer is called with the
+texts of a prompt, its real response and a generated one, and returns a number, or named numbers; nothing (an empty mapping)
+where the real response has no answer that could be compared.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+from ..data.functions import place_of, resolve_function
+from ..errors import RecipeError, nearest
+from . import scorers
+
+Score = float | Mapping[str, float]
+"""What a scorer says of a generated response: a number, or named numbers."""
+
+Scorer = Callable[[str, str, str], Score]
+"""Called with the texts of a prompt, its real response and a generated one."""
+
+
+def _pattern_matches(pattern: re.Pattern[str], prompt: str, real: str, generated: str) -> float:
+    return float(pattern.search(generated) is not None)
+
+
+def compared(expected: object | None, found: object | None) -> Score:
+    """1 if two answers are equal, 0 if not, and nothing where the real response has no answer."""
+    return {} if expected is None else float(found == expected)
+
+
+def scorer_names() -> list[str]:
+    """The names that recipes may use: the modules of [`evaluation.scorers`]. `regex:` and `module:function` name others."""
+    return sorted(module.name for module in pkgutil.iter_modules(scorers.__path__))
+
+
+REGEX = "regex:"
+
+
+def scorer_of(names: Sequence[str]) -> Scorer:
+    """The scorer that a recipe names; of several, one that returns the numbers of all by their names.
+
+    Args:
+        names: of [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
+            `module:function`.
+
+    Raises:
+        RecipeError: a name is unknown, a pattern is none, or a name stands there twice.
+        DataError: `module:function` names no function that can be imported.
+    """
+    named = {_short_name(name): _scorer_by_name(name) for name in names}
+    if len(named) < len(names):
+        raise RecipeError(f"`scorer` names something twice: {', '.join(map(repr, names))}.")
+    if len(names) == 1:
+        return named[_short_name(names[0])]
+
+    def score(prompt: str, real: str, generated: str) -> Score:
+        together: dict[str, float] = {}
+        for name, scorer in named.items():
+            found = scorer(prompt, real, generated)
+            if isinstance(found, Mapping):
+                together |= {f"{name}.{part}": value for part, value in found.items()}
+            else:
+                together[name] = found
+        return together
+
+    return score
+
+
+def figures_of(names: Sequence[str]) -> list[str] | None:
+    """The figures that scorers give, as [`scorer_of`] has them; None where only calling them would tell.
+
+    Args:
+        names: as for [`scorer_of`].
+    """
+    known = scorer_names()
+    if not all(name in known or name.startswith(REGEX) for name in names):
+        return None
+    found = []
+    for name in names:
+        parts = getattr(_module_of(name), "NAMED_SCORES", [""]) if name in known else [""]
+        found += [".".join(filter(None, [_short_name(name) if len(names) > 1 else "", part])) for part in parts]
+    return [f"score/{name}" if name else "score" for name in found]
+
+
+def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
+    """What a scorer says, as numbers.
+
+    Raises:
+        RecipeError: it fails, or says something that is no number; the message says where.
+    """
+    try:
+        found = scorer(prompt, real, generated)
+    except Exception as error:  # the user's own code
+        raise RecipeError(
+            f"The scorer fails with {type(error).__name__}: {error}{place_of(error)}. It was called with the prompt "
+            f"{prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}."
+        ) from error
+    try:
+        if isinstance(found, Mapping):
+            return {str(name): float(value) for name, value in found.items()}
+        return float(found)
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"The scorer returned {found!r:.100} for the prompt {prompt[:60]!r}; expected a number, or a mapping from names "
+            "to numbers."
+        ) from None
+
+
+def _short_name(name: str) -> str:
+    """A name for figures: of a pattern, the pattern; of a function, its own."""
+    return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
+
+
+def _scorer_by_name(name: str) -> Scorer:
+    known = scorer_names()
+    if name in known:
+        scorer: Scorer = getattr(_module_of(name), name)
+        return scorer
+    if name.startswith(REGEX):
+        try:
+            return functools.partial(_pattern_matches, re.compile(name.removeprefix(REGEX)))
+        except re.error as error:
+            raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
+    if ":" in name:
+        return resolve_function(name)
+    near = nearest(name, known)
+    raise RecipeError(
+        f"`scorer` is {name!r}; known are {', '.join(known)}, `regex:PATTERN` and `module:function`"
+        f"{near.replace('; did', '. Did')}"
+    )
+
+
+def _module_of(name: str) -> ModuleType:
+    return importlib.import_module(f"{scorers.__name__}.{name}")

@@ -1,0 +1,254 @@
+"""What all cards of a run say, gathered from its record once: where it began, what it played, and under which licence."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from ..counts import counted
+from ..data.reading.local import is_local
+from ..files import home_expanded
+from ..lineage import Origin, origin_from
+from ..objectives.registry import methods_of
+from ..report.formats import MISSING
+from ..report.record import RunRecord, StageRecord
+from ..report.tables import costs, devices, figures, standings
+from ..report.verdict import remarks, verdict
+from ..run.journal import Step, newest
+from ..run.stage import Stage
+from . import markdown
+
+PLACEHOLDER = "path/to/this/folder"
+"""Stands for a name on the Hub while there is none."""
+
+UNKNOWN_LICENSE = "unknown"
+"""The Hub's word for it."""
+
+START_BRANCH = "start"
+
+OF_ONE_MACHINE = frozenset(
+    {
+        "accelerate_config",
+        "disable_tqdm",
+        "existing_run",
+        "hub_dataset_id",
+        "hub_model_id",
+        "hub_private_repo",
+        "logging_dir",
+        "output_dir",
+        "project",
+        "push_generations",
+        "push_to_hub",
+        "hub_backup",
+        "python",
+        "report_to",
+        "run_dir",
+        "run_name",
+    }
+)
+"""Settings that a card's recipe leaves out: they say where a run was played, and where it went."""
+
+_PATH = re.compile(r"^(~|\.{0,2})?/|^[A-Za-z]:\\")
+
+_WHOSE = {"model": "the base model's", "data": "the source dataset's"}
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a run's models and pairs are on the Hub.
+
+    Attributes:
+        model, dataset: repositories, or None.
+        branches: by stage.
+    """
+
+    model: str | None = None
+    dataset: str | None = None
+    branches: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the cards of a run share.
+
+    Attributes:
+        record: of the run.
+        names: on the Hub.
+        has_own_start: whether the start's model lies in the run directory.
+        digests: hashes of data, template and models, by what they belong to.
+        made_by: name and version of this package.
+    """
+
+    record: RunRecord
+    names: Names = field(default_factory=Names)
+    has_own_start: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
+    made_by: str = "spin_trl"
+
+    @cached_property
+    def start(self) -> Origin | None:
+        """Where θ_0 comes from, or None: it was made in the run's directory."""
+        found = self._origin("model")
+        if found is not None or "origins" in self.record.prepared:
+            return found
+        return self._by_setting("model_name_or_path")  # of a run that an earlier version has begun
+
+    @cached_property
+    def origin(self) -> Origin | None:
+        """Where θ_0 comes from; of one that was given as an object, what it said itself; None: it was built from scratch."""
+        given = newest(self.record.journal, Step.GIVEN)
+        if self.start is not None or not given:
+            return self.start
+        found = origin_from(given.get("origin"))
+        return Origin("given as an object", base=found.root if found is not None else None)
+
+    @cached_property
+    def data(self) -> Origin | None:
+        """Where the human responses come from, or None where nobody knows."""
+        return self._origin("data") or self._by_setting("dataset_name")
+
+    @cached_property
+    def held_out(self) -> Origin | None:
+        """Where the held-out prompts come from, if not from the data."""
+        return self._origin("held_out") or self._by_setting("held_out_name")
+
+    def _origin(self, of: str) -> Origin | None:
+        return origin_from((self.record.prepared.get("origins") or {}).get(of))
+
+    def _by_setting(self, setting: str) -> Origin | None:
+        """A model or dataset by its setting alone."""
+        name = self.record.settings.get(setting)
+        if not isinstance(name, str):
+            return None
+        return Origin(home_expanded(name).name) if _is_path(name) else Origin(name, on_hub=":" not in name)
+
+    @cached_property
+    def losses(self) -> list[str]:
+        """Names of the objectives."""
+        found = self.record.settings.get("loss_type") or "sigmoid"
+        return [str(loss) for loss in found] if isinstance(found, list) else [str(found)]
+
+    def license_of(self, what: str) -> tuple[str | None, str]:
+        """The licence of the `model` or of the `data`, and whose it is; None: unknown."""
+        if self.record.settings.get("hub_license"):
+            return str(self.record.settings["hub_license"]), "as set by whoever trained it"
+        found = newest(self.record.journal, Step.LICENSES).get(what)
+        return (str(found), _WHOSE[what]) if found else (None, "")
+
+    @cached_property
+    def opponents(self) -> dict[Stage, StageRecord | None]:
+        """Against which model every iteration played."""
+        return {stage.name: self.record.opponent(stage) for stage in self.record.iterations}
+
+    @cached_property
+    def shared(self) -> dict[str, object]:
+        """What is the same on the cards of all models, as their template has it."""
+        record = self.record
+        weights = record.settings.get("loss_weights")
+        has_weights = isinstance(weights, list) and len(weights) == len(self.losses) > 1
+        recipe = yaml.safe_dump(self._recipe(), sort_keys=True, allow_unicode=True).strip()
+        return {
+            "record": record,
+            "verdict": verdict(record),
+            "remarks": remarks(record),
+            "methods": methods_of(self.losses),
+            "weights": weights if has_weights else [],
+            "standings": markdown.table(standings(record)),
+            "figures": {name: markdown.table(found) for name, found in figures(record).items()},
+            "opponents": self._opponents_table(),
+            "costs": markdown.table(costs(record)),
+            "devices": devices(record),
+            "recipe": markdown.fenced(recipe, 8_000).replace("text\n", "yaml\n", 1),
+        }
+
+    def _recipe(self) -> dict[str, Any]:
+        """Settings to play the run again, without paths of this machine."""
+        settings = self.record.settings.items()
+        kept = {name: _without_path(value) for name, value in settings if name not in OF_ONE_MACHINE}
+        if self.start is not None:
+            kept.setdefault("model_name_or_path", self.start.name)
+        for name, origin in (("model_revision", self.start), ("dataset_revision", self._origin("data"))):
+            if origin is not None and origin.on_hub and origin.commit:
+                kept.setdefault(name, origin.commit)
+        return kept
+
+    def _opponents_table(self) -> str:
+        """Every iteration with its opponent, and the revisions that have both."""
+        cells = [
+            [
+                stage.label,
+                self._revision(stage),
+                opponent.label if opponent is not None else MISSING,
+                self._revision(opponent),
+                self.record.decision(stage).get("decision", MISSING),
+            ]
+            for stage, opponent in zip(self.record.iterations, self.opponents.values(), strict=True)
+        ]
+        return markdown.rows(["model", "revision", "opponent", "its revision", "decision"], cells) if cells else ""
+
+    def _revision(self, stage: StageRecord | None) -> str:
+        if stage is None:
+            return MISSING
+        if stage.name in self.names.branches:
+            return markdown.code(self.names.branches[stage.name])
+        if stage.name.is_start and self.origin is not None and self.origin.on_hub:
+            return markdown.code(at_commit(self.origin, 8))
+        return MISSING
+
+
+def linked(origin: Origin | None, kind: str = "model") -> str:
+    """A name on the Hub as a link, with the commit if it is known; of others the name."""
+    if origin is None:
+        return f"a {kind} that was given as an object"
+    if not origin.on_hub:
+        return f"{markdown.code(origin.name)} (local)"
+    url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{origin.name}"
+    at = f" at commit [{origin.commit[:8]}]({url}/tree/{origin.commit})" if origin.commit else ""
+    return f"[{markdown.escaped(origin.name)}]({url}){at}"
+
+
+def at_commit(origin: Origin, digits: int | None = None) -> str:
+    """A name on the Hub with the first digits of its commit (None: all), if that is known."""
+    return f"{origin.name}@{origin.commit[:digits]}" if origin.commit else origin.name
+
+
+@functools.cache
+def environment() -> Environment:
+    """The environment of the templates. Nothing is escaped by itself: how depends on what it is to stand in."""
+    made = Environment(
+        loader=PackageLoader("spin_trl.hub"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.globals |= {"counted": counted}
+    made.filters |= {
+        "code": markdown.code,
+        "escaped": markdown.escaped,
+        "linked": linked,
+        "named": markdown.named_values,
+    }
+    return made
+
+
+def _is_path(name: str) -> bool:
+    return is_local(name) or _PATH.match(name) is not None
+
+
+def _without_path(value: Any) -> Any:
+    if isinstance(value, str) and (_PATH.match(value) or (os.sep in value and os.path.exists(value))):
+        return Path(value).name
+    if isinstance(value, Mapping):
+        return {name: _without_path(part) for name, part in value.items()}
+    return [_without_path(part) for part in value] if isinstance(value, list) else value

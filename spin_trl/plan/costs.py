@@ -1,0 +1,215 @@
+"""How long a run takes, and what it writes: what every phase computes, over how fast that is ([`devices`])."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .devices import Speed
+from .memory import MemoryPlan, kept_by, state_bytes
+from .model import PlannedModel
+
+PADDING = 1.3
+"""Times as many tokens are run where rows are filled up to the longest of a micro-batch, about."""
+
+BYTES_A_TOKEN = 4
+"""Of token ids in Parquet and Arrow files."""
+
+COPIES = 3
+"""Times that a generated token is written: as it was sampled, in the pairs, and in those with log-probabilities."""
+
+TOKENIZER = 15_000_000
+"""Bytes of a tokenizer, which lies with every model."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an iteration, or the start, takes.
+
+    Attributes:
+        stage: `start`, `iteration-0`, ...
+        seconds: by phase.
+        sampled: tokens that are generated for training.
+        trained: tokens that go through forward and backward, over all epochs.
+        steps: of the optimiser.
+    """
+
+    stage: str
+    seconds: Mapping[str, float]
+    sampled: float = 0.0
+    trained: float = 0.0
+    steps: int = 0
+
+    @property
+    def total(self) -> float:
+        """Seconds."""
+        return sum(self.seconds.values())
+
+
+class ModelCosts:
+    """What of a model decides how much it computes: operations by token, and bytes that a token reads.
+
+    Args:
+        model: planned.
+    """
+
+    def __init__(self, model: PlannedModel) -> None:
+        config = model.base.config.get_text_config()
+        self.head = model.base.get_output_embeddings().weight.numel()
+        outside = model.num_embeddings + (0 if model.is_tied else self.head)
+        experts = sum(p.numel() for name, p in model.base.named_parameters() if ".experts." in name)
+        per_token = getattr(config, "num_experts_per_tok", None)
+        count = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+        idle = experts * (1 - per_token / count) if per_token and count else 0.0
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.body = model.num_parameters - outside - idle
+        self.attention = 4 * config.num_hidden_layers * config.num_attention_heads * width
+        self.weight_bytes = model.weight_bytes
+
+    def forward(self, tokens: float, labels: float, row: float) -> float:
+        """Operations of a forward pass.
+
+        Args:
+            tokens: that are run.
+            labels: of them, those at which the head is computed.
+            row: of how many tokens a row is, half of which a token sees on the average.
+        """
+        return tokens * (2 * self.body + self.attention * row / 2) + labels * 2 * self.head
+
+
+class Hours:
+    """What every stage of a run takes.
+
+    Args:
+        memory: of the run, which knows its models.
+    """
+
+    def __init__(self, memory: MemoryPlan) -> None:
+        self.setup, self.lengths = memory.setup, memory.lengths
+        self.costs = ModelCosts(memory.replica)
+        self.shares = memory.shares_prompts()
+        self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
+        setup = self.setup
+        # Forward, backward by activations, and by weights if they are trained; forward again with checkpointing.
+        self.passes = (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
+        self.longest_of = functools.cache(self.lengths.longest_of)
+
+    def work(self, speed: Speed) -> list[Work]:
+        """The start and all iterations, on all processes together, where one device is so fast."""
+        iterations = [self._iteration(t, speed) for t in range(self.setup.play.num_iterations)]
+        return [self._start(speed), *iterations]
+
+    def _start(self, speed: Speed) -> Work:
+        seconds = {}
+        if self.setup.is_from_scratch:
+            rows = self.lengths.num_rows * self.setup.recipe.start.start_num_epochs
+            seconds["train"] = self._supervised(rows, speed)
+        if self.lengths.num_held_out:
+            seconds["evaluate"] = self._evaluate(0, speed)
+        return Work("start", seconds)
+
+    def _iteration(self, t: int, speed: Speed) -> Work:
+        setup, lengths, args, play = self.setup, self.lengths, self.setup.args, self.setup.play
+        responses = lengths.num_rows * args.num_generations
+        pairs = responses * (1 + min(play.history, t))
+        steps = math.ceil(pairs * setup.of_iteration("num_train_epochs", t) / setup.pairs_per_step)
+        if args.max_steps > 0:
+            steps = args.max_steps
+        trained_pairs = steps * setup.pairs_per_step
+        branches = 3 if setup.terms.needs_proto and t else 2
+        labels = lengths.real + (branches - 1) * lengths.generated
+        tokens = lengths.prompt + labels if self.shares else PADDING * (branches * lengths.prompt + labels)
+        forward = self.costs.forward(tokens, labels, lengths.prompt + lengths.real)
+        seconds = {"generate": self._answer(responses, speed)}
+        passes = self.passes
+        if setup.terms.couples_pairs and args.gradient_accumulation_steps > 1:
+            passes += 1  # all pairs of a step are looked at before the first of them has a gradient
+        if setup.opponent_is_precomputed:
+            seconds["opponent's pass"] = self._computed(pairs * forward, speed)
+        elif not setup.terms.reference_free:
+            passes += 1
+        seconds["train"] = self._trained(trained_pairs * tokens, passes * trained_pairs * forward, speed)
+        evaluated = self._evaluate(t + 1, speed) if lengths.num_held_out else 0.0
+        if lengths.num_held_out:
+            seconds["evaluate"] = evaluated
+        if play.baseline:
+            arms = len(play.baseline_label_smoothing)
+            seconds["baseline"] = arms * (self._supervised(trained_pairs, speed) + evaluated)
+        return Work(f"iteration-{t}", seconds, responses * lengths.generated, trained_pairs * tokens, steps)
+
+    def _computed(self, operations: float, speed: Speed) -> float:
+        return operations / (speed.flops * self.setup.num_processes)
+
+    def _trained(self, tokens: float, operations: float, speed: Speed) -> float:
+        """Seconds of training, at the rate that the user has measured if there is one."""
+        if speed.training_tokens:
+            return tokens / (speed.training_tokens * self.setup.num_processes)
+        return self._computed(operations, speed)
+
+    def _supervised(self, rows: float, speed: Speed) -> float:
+        """Seconds of supervised training: whole rows, all of whose logits are computed."""
+        row = self.lengths.prompt + self.lengths.real
+        tokens = PADDING * rows * row
+        return self._trained(tokens, self.passes * self.costs.forward(tokens, tokens, row), speed)
+
+    def _evaluate(self, players: int, speed: Speed) -> float:
+        """Seconds of answering held-out prompts, once or twice, and of scoring real and generated responses."""
+        lengths = self.lengths
+        answered = self._answer(lengths.num_held_out, speed) * (2 if self.setup.play.evaluate_greedy else 1)
+        scored = (3 if players else 2) * lengths.num_held_out * PADDING
+        row = lengths.prompt + lengths.real
+        return answered + self._computed(self.costs.forward(scored * row, scored * lengths.real, row), speed)
+
+    def _answer(self, responses: int, speed: Speed) -> float:
+        """Seconds of answering: every micro-batch runs until its longest answer ends, as one row then."""
+        lengths, processes = self.lengths, self.setup.num_processes
+        if speed.generation_tokens:
+            return responses * lengths.generated / (speed.generation_tokens * processes)
+        size = max(min(self.setup.args.generation_batch_size, responses), 1)
+        batches = math.ceil(math.ceil(responses / size) / processes)
+        steps = self.longest_of(size)
+        alive = size * lengths.generated / steps
+        step = speed.step_seconds + (self.costs.weight_bytes + alive * self.read_by_row) / speed.bandwidth
+        sampled = self.costs.forward(alive, alive, lengths.prompt) / speed.flops
+        prompts = self.costs.forward(size * lengths.prompt, size, lengths.prompt) / speed.flops
+        return batches * (steps * (step + sampled) + prompts)
+
+
+def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
+    """Bytes by kind, when the run needs most: models, the checkpoints of one iteration, and generations.
+
+    Args:
+        memory: of the run, which knows its models.
+        work: of all stages.
+    """
+    setup, lengths, policy = memory.setup, memory.lengths, memory.policy
+    args, play, optim = setup.args, setup.play, setup.optim
+    whole = policy.num_parameters * setup.dtype.itemsize
+    adapter = 4 * policy.num_trainable
+    is_merged = setup.peft is not None and play.lora_opponent == "merge"
+    model = (whole if setup.peft is None or is_merged else adapter) + TOKENIZER
+    # The best is kept with the newest ones, and the one that is being made lies there, too.
+    kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
+    arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0
+    found = {"models": (kept + arms + setup.is_from_scratch) * model}
+    if setup.sharding.is_sharded:  # in float32, with its optimiser
+        checkpoint = whole + round(4 * (1 + kept_by(optim).states) * policy.num_trainable)
+    else:
+        checkpoint = (whole if setup.peft is None else adapter) + state_bytes(optim, policy.trainable)
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy != "no":
+        steps = max(one.steps for one in work)
+        every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
+        count = math.ceil(steps / max(every, 1)) if strategy == "steps" else math.ceil(args.num_train_epochs)
+        if args.save_total_limit:
+            count = min(count, args.save_total_limit + 1)  # the oldest goes when the newest is written
+        found["checkpoints"] = count * checkpoint
+    rows = (lengths.num_rows + lengths.num_held_out) * (lengths.prompt + lengths.real)
+    found["data and generations"] = round(
+        BYTES_A_TOKEN * (2 * rows + COPIES * sum(one.sampled for one in work) + COPIES * rows * play.num_iterations)
+    )
+    if not setup.is_from_scratch:
+        found["the start, in the Hub's cache"] = 2 * policy.num_parameters
+    return found

@@ -1,0 +1,187 @@
+"""The plots of a run, on its page and in `plot.png`: each answers one question, and its caption says what to look for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..evaluation.degeneration import SIGNS
+from ..evaluation.figures import figure_of, is_figure, is_score
+from ..run.stage import SELF_PLAY
+from .drawing import GENERATED, INK, REAL, Chart, draw_lines, lines_chart, write_picture
+from .formats import capitalised
+from .record import RunRecord, StageRecord
+from .series import leads, series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_HISTOGRAMS = 8
+"""Iterations whose log-ratios are drawn: of more, the newest, the first, and some between."""
+
+_SIGN_WORDS = {
+    "empty": ("Empty answers", "Share of answers that end before they begin."),
+    "truncated": ("Answers that were cut", "Share of answers that reached the length limit before their end."),
+    "identical": ("Answers that are the real one", "Share of answers that match the real response token by token."),
+    SIGNS["repetition"].figure: (
+        "Repetition",
+        "Phrases that come again within an answer, less those in real responses.",
+    ),
+    SIGNS["distinct"].figure: (
+        "Variety",
+        "Distinct pairs of tokens, by those of as much real text: far below 100 %, answers are alike.",
+    ),
+    SIGNS["odd_characters"].figure: (
+        "Odd characters",
+        "Share of characters that are far more frequent than in real ones.",
+    ),
+    SIGNS["copies"].figure: ("Copies", "Answers that stand in the training data, less real responses that do."),
+}
+"""Signs of degeneration by figure: what they are called, and what they mean."""
+
+_GAME_WORDS = {
+    "gap": (
+        "Margins",
+        "How many nats the log-ratio prefers a real response to the opponent's by: towards zero, there is less left to "
+        "learn.",
+    ),
+    "win_rate": (
+        "Win rate against the opponent",
+        "How often the log-ratio prefers the real response: at 50 % the two can't be told apart, and the game is over.",
+    ),
+}
+
+_ZEROS = {"win_rate": 50.0, SIGNS["distinct"].figure: 100.0}
+"""Where a line is drawn across, if not at zero."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Plots that belong together, under a heading."""
+
+    heading: str
+    charts: Sequence[Chart]
+    note: str = ""
+
+
+def all_charts(record: RunRecord) -> list[Group]:
+    """Every plot that there is something to draw in, by group."""
+    known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
+    scores = [name for name in known if (name == "nll" or is_score(name)) and is_figure(name, known)]
+    further = [_of_score(record, name) for name in scores if name != record.metric]
+    signs = {name: of for name, of in _SIGN_WORDS.items() if any(stage.value(name) for stage in record.stages)}
+    absent = [words.lower() for name, (words, _) in _SIGN_WORDS.items() if name in known and name not in signs]
+    of_game = [_of_figure(record, *one) for one in _GAME_WORDS.items()]
+    of_answers = [_of_figure(record, *one) for one in signs.items()]
+    note = f"Looked for and found in no model: {', '.join(absent)}." if absent else ""
+    groups = [
+        Group("The metric", [_of_score(record, record.metric), _lead(record), *further]),
+        Group("Real and generated responses", [_real_and_generated(record), _ratios(record), *of_game]),
+        Group("Log-ratios of held-out responses", _histograms(record)),
+        Group("The answers", [_lengths(record), *of_answers], note),
+    ]
+    drawn = [replace(group, charts=[chart for chart in group.charts if chart.panels]) for group in groups]
+    return [group for group in drawn if group.charts]
+
+
+def plot_run(path: Path, record: RunRecord) -> None:
+    """Draw what a run is about into a PNG file: its metric, log-probabilities, and how far it is ahead of baselines.
+
+    Raises:
+        OSError: the file can't be written; the one before stays.
+    """
+    write_picture(path, [_of_score(record, record.metric), _real_and_generated(record), _lead(record)])
+
+
+def _of_score(record: RunRecord, figure: str) -> Chart:
+    """A score or a likelihood by iteration; of the run's metric with the model that the run delivers."""
+    known, is_metric = figure_of(figure), figure == record.metric
+    greater = record.greater_is_better if is_metric else known.greater_is_better
+    ring = ", the ring marks the model that the run delivers" if is_metric else ""
+    caption = f"{'Higher' if greater else 'Lower'} is better; bars are 95 % intervals{ring}."
+    best = record.best_stage.iteration if is_metric and record.best_stage is not None else None
+    return _by_iteration(record, figure, f"{capitalised(known.words)} by iteration", caption, best=best)
+
+
+def _of_figure(record: RunRecord, figure: str, words: tuple[str, str]) -> Chart:
+    return _by_iteration(record, figure, *words, _ZEROS.get(figure, 0.0))
+
+
+def _lengths(record: RunRecord) -> Chart:
+    real = next((stage.figures["length_real"] for stage in record.stages if "length_real" in stage.figures), None)
+    caption = "Mean tokens of an answer; the line across is the mean of the real responses."
+    return _by_iteration(record, "length_generated", "Length of answers", caption, real)
+
+
+def _by_iteration(
+    record: RunRecord, figure: str, heading: str, caption: str, zero: float | None = None, best: int | None = None
+) -> Chart:
+    """A figure by iteration, every arm a line; empty where nothing was measured."""
+    percent, known = record.form(figure).percent, figure_of(figure)
+    label = ", ".join(filter(None, (known.words, "%" if percent else known.unit)))
+    found = series(record, figure, 100.0 if percent else 1.0)
+    return lines_chart(figure, heading, caption, {label: found}, partial(draw_lines, zero=zero, best=best))
+
+
+def _lead(record: RunRecord) -> Chart:
+    found = leads(record)
+    side = "Above" if record.greater_is_better else "Below"
+    unit = "points" if record.form(record.metric).percent else figure_of(record.metric).words
+    difference = "difference" if len(found) > 1 else "".join(found)
+    return lines_chart(
+        "lead",
+        "Self-play minus baselines" if len(found) > 1 else f"Self-play {difference}",
+        f"{side} zero, self-play is ahead of the baseline after as many gradient steps; an interval that holds zero "
+        "leaves it open.",
+        # Self-play's own colour is not a baseline's.
+        {f"{difference}, {unit}": {SELF_PLAY: [], **found}},
+        partial(draw_lines, zero=0.0, dashed=False),
+    )
+
+
+def _real_and_generated(record: RunRecord) -> Chart:
+    return lines_chart(
+        "logps",
+        "Log-probabilities, apart",
+        "Log-probability of a whole response under each model: the real ones should rise; if they fall together "
+        "with the opponent's, only the gap is being learned. A baseline has no opponent.",
+        {f"{kind}, nats": series(record, f"logps/{kind}") for kind in ("real", "generated")},
+    )
+
+
+def _ratios(record: RunRecord) -> Chart:
+    found = {kind: series(record, f"logratio/{kind}").get(SELF_PLAY, []) for kind in ("real", "generated")}
+    return lines_chart(
+        "log-ratios",
+        "Log-ratios to the opponent",
+        "By how many nats an iteration made real responses likelier than its opponent did, and the opponent's own less "
+        "likely.",
+        {"log-ratio, nats": found},
+        partial(draw_lines, colours=(REAL, GENERATED), zero=0.0),
+    )
+
+
+def _histograms(record: RunRecord) -> list[Chart]:
+    stages = [stage for stage in record.stages if stage.histogram.get("edges")]
+    if len(stages) > MOST_HISTOGRAMS:
+        last = len(stages) - 1
+        stages = [stages[number * last // (MOST_HISTOGRAMS - 1)] for number in range(MOST_HISTOGRAMS)]
+    caption = "The further real lies to the right of generated, the more was learned."
+    return [
+        Chart(
+            f"histogram-{one.name}", capitalised(one.label), caption, {"prompts": partial(_draw_histogram, one)}, 2.5
+        )
+        for one in stages
+    ]
+
+
+def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
+    edges = stage.histogram["edges"]
+    for name, colour, style in (("real", REAL, "-"), ("generated", GENERATED, "--")):
+        axes.stairs(stage.histogram[name], edges, fill=True, color=colour, alpha=0.3)
+        axes.stairs(stage.histogram[name], edges, color=colour, linewidth=1.4, label=name, linestyle=style)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_xlabel("log-ratio to the opponent, nats")

@@ -1,0 +1,269 @@
+"""A trainer whose datasets may be human responses: they are prepared, answered by the opponent, and become pairs.
+
+Given pairs go through `DPOTrainer`'s own preparation. `SPINTrainer` stands on this, and adds its constructor, and saving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl.trainer.utils import get_config_model_id
+
+from ..config.iteration import SPINConfig
+from ..config.paths import output_folder
+from ..data.bad_rows import BadRows
+from ..data.columns import as_preference, is_preference, is_prepared, is_sft
+from ..data.keys import rows_digest
+from ..data.prepare import prepare
+from ..data.reading.kept import apart
+from ..data.template.pair_template import PairTemplate, eos_token_ids
+from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
+from ..files import DEFINITION, definition_of, json_digest
+from ..generation.answer import Asked, answer
+from ..generation.engine import Sampling
+from ..generation.source import GenerationSource, read_generations, read_proto
+from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
+from ..models.adapters import has_adapter
+from ..models.digest import digest
+from ..models.eos import add_eos_ids, eos_ids_of
+from ..models.vocabulary import check_tokens, embeddings_of
+from ..objectives.registry import proto_in_words
+from . import opponent
+from .collator import self_play_collator
+from .objective_trainer import ObjectiveTrainer
+from .pairs import PairCounts, on_disk, pair
+from .unplayable import of_lengths
+
+OPPONENT_BATCH_FACTOR = 4
+"""How many times as large as in training a batch of the opponent's pass is, where `precompute_ref_batch_size` is left out:
+it keeps no activations."""
+
+
+class PairsTrainer(ObjectiveTrainer):
+    """[`ObjectiveTrainer`] that pairs human responses with what the opponent answers. Arguments are DPOTrainer's.
+
+    Attributes:
+        pair_counts: what the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...).
+        opponent_seconds: seconds spent on the opponent's log-probabilities, where they are computed once.
+    """
+
+    pair_counts: dict[str, PairCounts]
+    opponent_seconds = 0.0
+    _ready = False  # the parent's constructor has finished
+    _self_play: bool
+    _opponent_is_ours: bool
+    _adapter_is_new: bool
+    _given: GenerationSource | None
+    _given_proto: GenerationSource | None
+    _answers: dict[str, Generations]
+    _first_answers: dict[str, Generations]
+    _rows_by_name: dict[str, Dataset]
+
+    @property
+    def _settings(self) -> SPINConfig:
+        """`args` of a trainer that self-plays, which has completed TRL's own."""
+        assert isinstance(self.args, SPINConfig)
+        return self.args
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        if self._is_given_pairs(dataset):
+            return super()._prepare_dataset(as_preference(apart(dataset)), processing_class, args, dataset_name)
+        if not self._ready:
+            return dataset  # in the parent's constructor: prepared when there are a model and a generation config
+        return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        if self._is_paired(dataset):
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        if self.is_fsdp_enabled and not self._terms.reference_free and not has_adapter(self.model):
+            # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
+            start = get_config_model_id(self.model.config)
+            if self.ref_model is None or not Path(start).is_dir():
+                raise RecipeError(
+                    f"Under FSDP the opponent is loaded from the iteration's start folder, but that is {start!r}."
+                )
+            return self._with_opponent(self._rows(dataset, name), name)
+        return dataset
+
+    def _is_given_pairs(self, dataset: Any) -> bool:
+        """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
+        if not self._self_play:
+            if is_sft(dataset):
+                raise DataError(
+                    "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
+                    "`train_dataset` does."
+                )
+            return True
+        return is_preference(dataset)
+
+    def _is_paired(self, dataset: Any) -> bool:
+        """Whether nothing is left to be answered: pairs are given, or have been made."""
+        return self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names)
+
+    @functools.cached_property
+    def pair_template(self) -> PairTemplate:
+        """What turns prompts and real responses into tokens."""
+        return self._template_by(DEFINITION)
+
+    def _template_by(self, definition: int) -> PairTemplate:
+        """The template with the EOS ids that a definition of its digest counts."""
+        return PairTemplate(
+            self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self._settings.template_kwargs
+        )
+
+    @functools.cached_property
+    def _eos_ids(self) -> dict[int, list[int]]:
+        """Ids that end a response, by definition. Version 0.1.0 did not look into the model's configuration.
+
+        Trainer lets the tokenizer's EOS take the place of that configuration's. What is known is kept with the model.
+        """
+        found = {
+            1: eos_token_ids(self._tokenizer, self.model.generation_config),
+            2: eos_ids_of(self.model, self._tokenizer),
+        }
+        add_eos_ids(self.model, found[2])
+        return found
+
+    def _rows(self, dataset: Any, name: str) -> Any:
+        if self._is_paired(dataset):
+            return dataset
+        args, rows = self._settings, dataset
+        if not is_prepared(dataset):  # a run's rows are
+            with self.accelerator.main_process_first():
+                rows = prepare(
+                    dataset,
+                    self.pair_template,
+                    max_length=args.max_length if args.truncation_mode == "keep_start" else None,
+                    turn=args.train_on_turn,
+                    num_proc=args.dataset_num_proc,
+                    name=name,
+                    bad_rows=BadRows(args.bad_rows, args.bad_rows_max),
+                )
+        found: list[str] = []
+        noted(found, lambda: check_tokens(self._tokenizer, embeddings_of(self.model), "the model", [rows]))
+        found += of_lengths(self.model.config, args, "the model", [rows], answers=self._given is None)
+        refuse_unplayable(found, DataError)
+        self._rows_by_name[name] = rows
+        return rows
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        names = ["key", "iteration", "sample", "real_ids"] if self._self_play else []
+        self._signature_columns += [name for name in names if name not in self._signature_columns]
+
+    def _for_each_dataset(self, function: Callable[[Any, str], Any], *, train: bool = True) -> None:
+        if train:
+            self.train_dataset = function(self.train_dataset, "train")
+        if isinstance(self.eval_dataset, dict):
+            self.eval_dataset = {name: function(dataset, name) for name, dataset in self.eval_dataset.items()}
+        elif self.eval_dataset is not None:
+            self.eval_dataset = function(self.eval_dataset, "eval")
+
+    def _with_opponent(self, rows: Any, name: str, *, precompute: bool = True) -> Any:
+        """Rows with the opponent's responses, and its log-probabilities where they are computed once."""
+        if self._is_paired(rows):
+            return rows
+        generations = self._generations(rows, name)
+        prefix = "" if name == "train" else f"{name}/"
+        pairs, self.pair_counts[name] = pair(rows, generations, self._settings, prefix)
+        proto = self._proto(rows, name)
+        self.data_collator = self_play_collator(self.data_collator, generations, prefix, proto)
+        with self.accelerator.main_process_first():
+            pairs = on_disk(pairs, output_folder(self.args) / "pairs")
+        if not (precompute and self.precompute_ref_logps):
+            return pairs
+        batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
+        started = time.monotonic()
+        pairs = super()._precompute_ref_logps(
+            pairs, name, self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
+        )
+        self.opponent_seconds += time.monotonic() - started
+        return pairs
+
+    def _generations(self, rows: Dataset, name: str) -> Generations:
+        if self._given is None:
+            self._answers[name] = Generations.load({0: self._answer(rows, name)})
+            return self._answers[name]
+        return read_generations(
+            self._given, lambda store: self._check_manifest(store, rows if name == "train" else None)
+        )
+
+    def _proto(self, rows: Dataset, name: str) -> Generations | None:
+        """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
+        if not self._terms.needs_proto:
+            return None
+        if self._given_proto is None:
+            return self._first_answers.get(name)
+        return read_proto(self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None))
+
+    def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
+        """Refuse generations of another model, template or dataset."""
+        self._check_store(store, rows)
+        if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
+            definition = definition_of(store.manifest()["model"])
+            store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
+        if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
+            takers, without = proto_in_words(self._settings.losses)
+            raise GenerationsError(
+                f"{takers} takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
+                f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set {without}."
+            )
+
+    def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
+        """Refuse generations of another template or dataset."""
+        definition = definition_of(store.manifest()["template"])
+        store.check({"template": self._template_by(definition).digest(definition)})
+        if rows is not None:
+            store.check({"dataset": rows_digest(rows)})
+
+    def _answer(self, rows: Dataset, name: str) -> GenerationStore:
+        """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter.
+
+        What an interrupted call has left is found by a name that is its own for every model and setting.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RecipeError(
+                "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
+                "`spin-trl generate` without them, and pass its folder as `generations`."
+            )
+        model, args = self.accelerator.unwrap_model(self.model), self._settings
+        sampling, folder = Sampling.from_args(args), output_folder(args) / "generations"
+        # What version 0.1.0 left is found by its own name, too.
+        for definition in (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,):
+            asked = Asked.of(model, rows, self.pair_template, definition, is_new=self._adapter_is_new)
+            named = {f"{of}_digest": value for of, value in dataclasses.asdict(asked).items()}
+            store = GenerationStore(folder / f"{name}-{json_digest([named, dataclasses.asdict(sampling)])}")
+            if store.folder.exists():
+                break
+        with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
+            answer(
+                model.to(self.accelerator.device),
+                rows,
+                store,
+                sampling,
+                asked,
+                engine=args.engine,
+                eos_token_ids=self.pair_template.eos_ids,
+                pad_token_id=self._tokenizer.pad_token_id,
+                accelerator=self.accelerator,
+                iteration=0,
+                disable_progress=bool(args.disable_tqdm),
+                description=f"Generating ({name})",
+            )
+        return store
+
+
+def _has_store_of(folder: Path, name: str, definition: int) -> bool:
+    """Whether answers to a dataset are there whose model was named by a definition of digests."""
+    for manifest in folder.glob(f"{name}-*/{STORE_MANIFEST}"):
+        with contextlib.suppress(GenerationsError):
+            if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:
+                return True
+    return False

@@ -1,0 +1,72 @@
+"""Cards of many iterations: what it takes to write them grows with their number, and no faster."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import made_up
+from spin_trl.hub.cards import write_cards
+from spin_trl.run.directory import RunDirectory
+
+WATCHED: list[list[str]] = []
+"""Lists that paths are noted in when they are opened. A hook of Python's stays until the end, so there is one."""
+
+
+def _note(event: str, arguments: tuple) -> None:
+    if event == "open" and WATCHED and isinstance(arguments[0], str):
+        WATCHED[-1].append(arguments[0])
+
+
+sys.addaudithook(_note)
+
+
+def opened(folder: Path, function: Callable[[], object]) -> list[str]:
+    """Names of the files in a folder that a function opens, as often as it does."""
+    WATCHED.append([])
+    try:
+        function()
+    finally:
+        paths = WATCHED.pop()
+    return [Path(path).name for path in paths if Path(path).is_relative_to(folder)]
+
+
+def run_of(path: Path, iterations: int) -> RunDirectory:
+    """A run of so many iterations, each with a model, an opponent's answers and samples."""
+    names = [f"iteration-{number}" for number in range(iterations)]
+    stages = [made_up.stage("start", range(40)), *(made_up.stage(name, range(50)) for name in names)]
+    made_up.write_run(path, made_up.record(*stages, best=names[-1]))
+    for name in names:
+        for folder in ("model", "generations"):
+            (path / name / folder).mkdir()
+        (path / name / "model" / "model.safetensors").write_bytes(b"weights")
+        manifest = {"model": "0123", "engine": "transformers", "sampling": {"temperature": 1.0}}
+        (path / name / "generations" / "generations.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return RunDirectory(path)
+
+
+def test_files_are_opened_in_proportion_to_iterations(tmp_path: Path) -> None:
+    counts = []
+    for iterations in (2, 4, 8):
+        run = run_of(tmp_path / str(iterations), iterations)
+        counts.append(len(opened(run.path, lambda run=run: write_cards(run, pairs=False))))
+    assert counts[2] - counts[1] == 2 * (counts[1] - counts[0])
+
+
+def test_samples_are_read_again_only_where_they_have_changed(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 3)
+    assert "samples.jsonl" in opened(tmp_path, lambda: write_cards(run))
+    assert "samples.jsonl" not in opened(tmp_path, lambda: write_cards(run))
+    changed = json.dumps(made_up.sample(7, generated="Another answer.")) + "\n"
+    (tmp_path / "iteration-1" / "samples.jsonl").write_text(changed, encoding="utf-8")
+    assert "samples.jsonl" in opened(tmp_path, lambda: write_cards(run))
+    assert "Another answer." in (run.model("iteration-1") / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_card_that_says_the_same_stays_as_it_is(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 3)
+    paths = write_cards(run)
+    (run.model("iteration-1") / "README.md").write_text("Something else.", encoding="utf-8")
+    before = [path.stat().st_ino for path in paths]
+    assert write_cards(run) == paths
+    assert [path.stat().st_ino == old for path, old in zip(paths, before, strict=True)] == [True, False, True]

@@ -1,0 +1,63 @@
+"""What a few layers that are played say of all layers."""
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import Gemma3TextConfig
+
+from plan.shapes import small
+from spin_trl.plan import rehearsal
+from spin_trl.plan.model import ModelSettings, PlannedModel
+from spin_trl.plan.tokens import PairLengths
+
+PAIRS = [PairLengths(9, (14, 11)), PairLengths(5, (8, 17))]
+
+LORA = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"precision": "bf16"},
+        {"precision": "bf16", "checkpointing": True, "on_gpu": True},
+        {"peft": LORA, "checkpointing": True},
+        {"peft": LORA, "frozen_adapter": True},
+    ],
+    ids=["full", "bf16", "bf16, checkpointing", "lora, checkpointing", "lora"],
+)
+def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
+    """To the byte, at whichever moment the peak is."""
+    config = small(num_hidden_layers=9, hidden_size=128)
+    model = PlannedModel(ModelSettings(config, torch.float32, **settings))
+
+    def peaks():
+        return [
+            rehearsal.training(model, PAIRS, shared=True),
+            rehearsal.training(model, PAIRS, shared=False, keep_gradients=False),
+            rehearsal.supervised(model, [20, 30], smoothing=True),
+            rehearsal.scoring(model, PAIRS, shared=True),
+            rehearsal.prefill(model, 3, 50),
+        ]
+
+    few = peaks()
+    assert all(peak.bytes > peak.head for peak in few)
+    assert len(model.alike_layers) == 9  # they are back
+    monkeypatch.setattr(rehearsal, "PLAYED_LAYERS", 9)
+    assert few == peaks()
+
+
+def test_layers_that_differ_are_all_played():
+    """Every sixth layer of Gemma 3 sees all tokens, the others a window."""
+    config = Gemma3TextConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=7,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=32,
+    )
+    assert not PlannedModel(ModelSettings(config, torch.bfloat16)).alike_layers
+    assert len(PlannedModel(ModelSettings(small(num_hidden_layers=7), torch.bfloat16)).alike_layers) == 7
