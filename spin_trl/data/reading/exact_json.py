@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Json, List
-from datasets.features.features import _visit, register_feature
+from datasets import Dataset, Features, Json, LargeList, List
+from datasets.features.features import register_feature
 
 
 @dataclass
@@ -45,13 +45,23 @@ with warnings.catch_warnings():  # `datasets` calls its register experimental
 
 def read_exactly(dataset: Dataset) -> Dataset:
     """The same dataset, with every `datasets.Json` in it read as [`ExactJson`] is. What is stored stays as it is."""
-    exact = _visit(dataset.features, lambda feature: ExactJson() if type(feature) is Json else feature)
-    if exact == dataset.features:
+    exact = {name: _exact(feature) for name, feature in dataset.features.items()}
+    if exact == dict(dataset.features):
         return dataset
     dataset = copy.copy(dataset)
     dataset._info = dataset.info.copy()
-    dataset._info.features = exact
+    dataset._info.features = Features(exact)
     return dataset
+
+
+def _exact(feature: Any) -> Any:
+    if isinstance(feature, dict):
+        return {name: _exact(part) for name, part in feature.items()}
+    if isinstance(feature, List):
+        return List(_exact(feature.feature), length=feature.length)
+    if isinstance(feature, LargeList):
+        return LargeList(_exact(feature.feature))
+    return ExactJson() if type(feature) is Json else feature
 
 
 def with_json(value: Any, feature: Any) -> Any:
