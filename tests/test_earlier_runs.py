@@ -179,6 +179,7 @@ def test_it_comes_out_as_if_it_had_never_stopped(
 
 
 @pytest.mark.parametrize("name", EVERY)
+@pytest.mark.slow
 def test_it_is_then_reported_and_gets_its_cards(name: str, continued: Callable[[str], Continued], capsys) -> None:
     found = continued(name)
     capsys.readouterr()

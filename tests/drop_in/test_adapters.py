@@ -68,6 +68,7 @@ def sort(name: str) -> str:
     ],
     ids=["dense", "dora", "embeddings", "gpt2", "hybrid", "mixture", "experts"],
 )
+@pytest.mark.slow
 def test_a_new_adapter_learns_and_its_base_does_not(architecture: str, config: dict[str, Any], folder: str) -> None:
     """The reference is the model without the adapter, so there is no second model and the first loss is ln 2."""
     path = tiny.save(f"{folder}/start", tiny.model(architecture))
@@ -90,6 +91,7 @@ def test_a_new_adapter_learns_and_its_base_does_not(architecture: str, config: d
 
 
 @pytest.mark.parametrize("overrides", [{}, {"modules_to_save": ["embed_tokens"]}], ids=["lora", "embeddings"])
+@pytest.mark.slow
 def test_an_adapter_that_was_trained_before_is_its_own_reference(
     overrides: dict[str, Any], folder: str, llama_folder: Path
 ) -> None:
@@ -171,6 +173,7 @@ def test_adapters_that_are_not_trained_stay(name: str, kind: Kind, llama_folder:
 
 
 @pytest.mark.parametrize("as_config", [True, False], ids=["config", "model"])
+@pytest.mark.slow
 def test_precomputing_with_an_adapter(as_config: bool, folder: str, llama_folder: Path) -> None:
     """The reference stays available, so new pairs can be evaluated after training too."""
     dpo, spin = train_both(
@@ -262,6 +265,7 @@ def in_float32(trainer: Any) -> Any:
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["by id", "loaded"])
+@pytest.mark.slow
 def test_an_adapter_on_4_bit_weights(loaded: bool, folder: str, llama_folder: Path) -> None:
     """QLoRA: the quantised weights stay bit for bit, the adapter moves, and the reference is the quantised model."""
     before: list[dict[str, torch.Tensor]] = []
@@ -278,6 +282,7 @@ def test_an_adapter_on_4_bit_weights(loaded: bool, folder: str, llama_folder: Pa
 
 
 @pytest.mark.parametrize("loaded", [False, True], ids=["by id", "loaded"])
+@pytest.mark.slow
 def test_a_rounded_adapter_on_4_bit_weights(loaded: bool, kind: Kind, llama_folder: Path) -> None:
     """In bfloat16, as TRL keeps it, the adapter moves, too; its first gradient is that in float32, up to rounding."""
     exact = in_float32(on_4_bit_weights(kind, loaded, llama_folder))

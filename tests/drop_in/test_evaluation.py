@@ -87,6 +87,7 @@ def test_an_evaluation_set_is_prepared_at_construction(container: str, kind: Kin
 
 @pytest.mark.parametrize("container", ["dataset", "dataset_dict", "dict_of_dataset"])
 @pytest.mark.parametrize("precompute", [False, True], ids=["at once", "precomputed"])
+@pytest.mark.slow
 def test_evaluation_during_and_after_training(
     container: str, precompute: bool, folder: str, llama_folder: Path
 ) -> None:

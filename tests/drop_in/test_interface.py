@@ -156,6 +156,7 @@ def test_arguments_may_be_positional(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("settings", BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+@pytest.mark.slow
 def test_bad_settings_raise_what_they_did(settings: dict[str, Any], folder: str, llama_folder: Path) -> None:
     """The same exception with the same message, at construction or at the first step."""
     raised = []

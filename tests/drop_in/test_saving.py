@@ -19,6 +19,7 @@ CHECKPOINTED = {"optim": "adamw_torch", "save_strategy": "steps", "save_steps": 
 @pytest.mark.parametrize(
     ("by", "adapter"), [("path", False), ("newest", False), ("newest", True)], ids=["path", "newest", "adapter"]
 )
+@pytest.mark.slow
 def test_a_checkpoint_resumes_where_it_stopped(
     by: str, adapter: bool, kind: Kind, folder: str, llama_folder: Path
 ) -> None:
@@ -49,6 +50,7 @@ def test_a_checkpoint_resumes_where_it_stopped(
 
 
 @pytest.mark.parametrize("writer", [0, 1], ids=["DPOTrainer", "SPINTrainer"])
+@pytest.mark.slow
 def test_a_checkpoint_resumes_in_the_other_class(writer: int, folder: str, llama_folder: Path) -> None:
     """A run begun with one class goes on with the other: the same files, and what one adds the other ignores."""
     first, second = kinds(folder)[writer], kinds(folder)[1 - writer]
@@ -140,6 +142,7 @@ def test_the_trained_model_is_an_ordinary_model(own: bool, kind: Kind, folder: s
     ],
     ids=["none", "plain", "base", "merge", "broken"],
 )
+@pytest.mark.slow
 def test_a_model_card_is_written_whatever_the_start_s_own_says(card: str | None, kind: Kind, folder: str) -> None:
     """With each checkpoint, and on demand; it carries TRL's tags and the name that the model is given."""
     start = tiny.save(f"{folder}/start", tiny.model())

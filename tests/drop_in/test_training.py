@@ -78,6 +78,7 @@ def test_every_parameter_of_every_architecture_learns(architecture: str, folder:
 
 
 @pytest.mark.parametrize("loss_type", LOSS_AT_THE_REFERENCE)
+@pytest.mark.slow
 def test_every_loss_starts_at_its_own_value(loss_type: str, kind: Kind, llama_folder: Path) -> None:
     """Policy and reference are the same at the first step, so the loss is a number known from its formula."""
     settings = {"loss_type": loss_type, "beta": 0.1, "label_smoothing": 0.1 if loss_type == "exo_pair" else 0.0}

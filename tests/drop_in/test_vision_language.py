@@ -35,6 +35,7 @@ def build(kind: Kind, saved: dict[str, Path], name: str, data: Dataset, **settin
 
 
 @pytest.mark.parametrize("name", vision.KINDS)
+@pytest.mark.slow
 def test_pairs_about_images_train_alike(name: str, folder: str, saved: dict[str, Path]) -> None:
     """Text and image layers learn, but for the tower's last layer in LLaVA, which reads the one before it."""
     before: list[dict[str, Any]] = []
@@ -115,6 +116,7 @@ def test_text_alone_leaves_the_image_layers_alone(conversational: bool, folder: 
 
 
 @pytest.mark.parametrize("name", vision.KINDS)
+@pytest.mark.slow
 def test_responses_are_cut_at_the_length(name: str, folder: str, saved: dict[str, Path]) -> None:
     """`max_length` cuts the end of the response, with everything that goes beside it."""
     data = vision.preference(4)
@@ -127,6 +129,7 @@ def test_responses_are_cut_at_the_length(name: str, folder: str, saved: dict[str
 
 
 @pytest.mark.parametrize("name", vision.KINDS)
+@pytest.mark.slow
 def test_a_length_that_cuts_an_image_is_explained(name: str, kind: Kind, saved: dict[str, Path]) -> None:
     """The message names `max_length`."""
     trainer = build(kind, saved, name, vision.preference(4), max_length=6)

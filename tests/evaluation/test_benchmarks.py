@@ -57,6 +57,7 @@ def leaves(index, name):
 
 @needs_harness
 @pytest.mark.parametrize("benchmark", ALL, ids=lambda one: one.task)
+@pytest.mark.slow
 def test_the_harness_has_every_benchmark_and_measures_what_is_read(index, benchmark):
     parts = leaves(index, benchmark.task)
     for metric in benchmark.metrics:

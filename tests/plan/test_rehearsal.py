@@ -26,6 +26,7 @@ LORA = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear")
     ],
     ids=["full", "bf16", "bf16, checkpointing", "lora, checkpointing", "lora"],
 )
+@pytest.mark.slow
 def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
     """To the byte, at whichever moment the peak is."""
     config = small(num_hidden_layers=9, hidden_size=128)

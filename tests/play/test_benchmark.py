@@ -128,6 +128,7 @@ def test_what_is_stored_is_what_the_stages_model_scores(fresh, tasks, llama_fold
     assert found["n-shot"] == {"pick_colour": shots}
 
 
+@pytest.mark.slow
 def test_the_task_can_tell_models_apart(run, llama_folder):
     """Else the test above would hold for any model: the numbers that it compares differ."""
     folders = [

@@ -146,6 +146,7 @@ def test_the_journal_has_the_figures_too(played: Path) -> None:
         assert recorded["work_seconds"] <= recorded["seconds"] + 1e-3
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answers that are there are not given again, and the figures are those of an undisturbed run."""
     build(llama_folder, "whole", num_iterations=1).run()

@@ -359,6 +359,7 @@ def test_a_run_whose_rows_have_one_prompt_says_that_nothing_is_held_out(
     assert remark in caplog.messages
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) -> None:
     """`held_out_fraction: 0` leaves nothing to choose by."""
     result = build(llama_folder, held_out_fraction=0).run()
@@ -394,6 +395,7 @@ def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> No
     assert yaml.safe_load(Path("run/recipe.yaml").read_text(encoding="utf-8"))["seed"] == 2
 
 
+@pytest.mark.slow
 def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
     """Whatever else lies in the folder stays, also where it has a name that the run would use."""
     build(llama_folder, num_iterations=1).run()
@@ -502,6 +504,7 @@ def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
     assert ("train", "iteration-1") in steps()
 
 
+@pytest.mark.slow
 def test_a_model_object_plays_as_its_folder_does(llama_folder: Path) -> None:
     """And the object itself is left as it was."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
@@ -519,6 +522,7 @@ def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
     build(llama_folder, num_iterations=1).run()
 
 
+@pytest.mark.slow
 def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path) -> None:
     """The machine died while the last line was written: that phase is played again, with the same result."""
     build(llama_folder, num_iterations=1).run()
@@ -611,6 +615,7 @@ def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monke
         assert ("iteration 1" in page) == (t == 1)
 
 
+@pytest.mark.slow
 def test_a_report_that_fails_does_not_end_the_run(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

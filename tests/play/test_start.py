@@ -56,6 +56,7 @@ def test_a_start_is_made_trained_and_played_from(kind: str) -> None:
     assert not Path("run/start/train").exists()
 
 
+@pytest.mark.slow
 def test_a_start_is_made_once_and_the_same_each_time() -> None:
     """Continued, the run keeps it; made again elsewhere with the same seed, it is bitwise the same."""
     from_scratch("one").run()
@@ -85,6 +86,7 @@ def test_held_out_prompts_are_not_seen_by_the_start(monkeypatch: pytest.MonkeyPa
     assert not seen[0] & held_out
 
 
+@pytest.mark.slow
 def test_label_smoothing_leaves_a_flatter_start() -> None:
     """As the quickstart's task wants it: the start's distribution keeps a tail."""
     entropies = []
@@ -100,6 +102,7 @@ def test_label_smoothing_leaves_a_flatter_start() -> None:
     assert entropies[1] > entropies[0] + 0.3
 
 
+@pytest.mark.slow
 def test_a_conversation_is_learned_in_its_template() -> None:
     """Messages work as text does: a real response ends with its turn."""
     from_scratch(train_dataset=tiny.sft(ROWS, "messages")).run()
@@ -109,6 +112,7 @@ def test_a_conversation_is_learned_in_its_template() -> None:
     assert tokenizer.decode(row["real_ids"]).endswith(TURN_END)
 
 
+@pytest.mark.slow
 def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before it was saved, it is trained from its beginning, with the same result."""
     from spin_trl.play import start

@@ -55,6 +55,7 @@ def test_training_curves_outlive_the_checkpoints(llama_folder: Path) -> None:
     assert "TENSORBOARD_LOGGING_DIR" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_place_for_training_curves_that_was_chosen_stays(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_place_for_training_curves_that_was_chosen_stays(
     assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "logs")
 
 
+@pytest.mark.slow
 def test_a_continued_run_reports_what_is_new(llama_folder: Path) -> None:
     build(llama_folder, report_to="tensorboard", num_iterations=1).run()
     count = len(list(Path("run/tensorboard/held-out").iterdir()))
@@ -125,6 +127,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     assert Recorded.calls.count(("finish",)) == 2
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_does_not_end_the_run(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +143,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     assert any(names(message, "tensorboard", "10.0.0.1:6006") for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_tracker_without_a_way_there_is_named(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = build(llama_folder, num_iterations=1)
     run.run()
@@ -167,6 +171,7 @@ def test_every_training_has_a_run_of_its_own_at_wandb(
         assert finished == ([True] if closed else [])
 
 
+@pytest.mark.slow
 def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the measurement and the report; a phase that is played by hand reports its own. Each once."""
 
@@ -186,6 +191,7 @@ def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monke
     assert [line["to"] for line in journal() if line["phase"] == "track"] == [["tensorboard"]] * 2
 
 
+@pytest.mark.slow
 def test_a_tracker_that_was_away_gets_them_later(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the run is continued."""
 

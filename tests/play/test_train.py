@@ -307,6 +307,7 @@ def test_degenerate_pairs_are_counted_and_dropped_if_so_set(llama_folder: Path) 
     assert entry("train", "iteration-0", "dropped")["steps"] == math.ceil((12 - cut) / 4)
 
 
+@pytest.mark.slow
 def test_the_same_adapter_settings_go_on_with_the_run(llama_folder: Path) -> None:
     """peft writes into the configuration that it is given; the caller's own stays as it was, and fits the run again."""
     config = LoraConfig(r=4, task_type="CAUSAL_LM")

@@ -46,6 +46,7 @@ def test_it_is_a_llama_of_5_to_15_million_parameters_with_byte_level_bpe_and_two
     ).is_absolute()  # the data is an argument
 
 
+@pytest.mark.slow
 def test_on_gsm8k_every_stage_has_its_figures(played: Path) -> None:
     """NLL, the three rates, and their standard errors; the held-out problems are those of the test file."""
     for stage in ("start", "iteration-0", "iteration-1"):

@@ -107,6 +107,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("loss_type", list(AT_ZERO))
+@pytest.mark.slow
 def test_four_iterations_of_full_fine_tuning(loss_type: str, llama: PreTrainedModel) -> None:
     """One model through four trainers: each begins at the objective's value at zero, against the model as it came."""
     model, previous = llama, None

@@ -445,6 +445,7 @@ def test_twenty_steps_are_dpotrainers(tmp_path: Path) -> None:
     assert steps(dpo)[-1] < steps(dpo)[0] - 0.05
 
 
+@pytest.mark.slow
 def test_bfloat16_is_no_further_from_float32_than_dpotrainers(tmp_path: Path) -> None:
     """The mean distance of 64 batches' losses, under autocast, up to a tenth; weights don't move."""
     lengths = random.Random(5)
