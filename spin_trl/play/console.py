@@ -20,7 +20,7 @@ from ..counts import counted
 from ..files import read_json, write_atomically
 from ..report import terminal
 from ..report.charts import plot_run
-from ..report.record import read_record, read_stage
+from ..report.record import read_figures, read_record
 from ..report.status import PhaseProgress
 from ..report.terminal_table import run_table
 from ..report.write import write_report
@@ -44,7 +44,7 @@ FILE_WIDTH = 160
 def all_figures(run: Run, iteration: int) -> Figures:
     """Figures of all stages up to an iteration, the baseline arms last."""
     of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
-    return {stage: dict(read_stage(run.directory, stage).figures) for stage in (*up_to(iteration), *of_arms)}
+    return {stage: read_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from ..errors import LaunchError, RecipeError, RunDirectoryError, nearest
 from ..evaluation.figures import is_figure, is_score
-from ..report.record import read_stage
+from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK
 from ..run.journal import Step
 from ..run.run import Run
@@ -142,7 +142,7 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
 
 def _check_score(run: Run, iteration: int) -> None:
     """The score by which the best iteration is chosen is one that the scorer gives: known once the start is measured."""
-    name, figures = run.play.metric_for_best_iteration, read_stage(run.directory, START).figures
+    name, figures = run.play.metric_for_best_iteration, read_figures(run.directory, START)
     if iteration or run.has_begun(0) or not is_score(name) or not figures or name in figures:
         return
     given = [figure for figure in figures if is_score(figure) and is_figure(figure, figures)]

@@ -16,7 +16,7 @@ from ..files import whole_folder
 from ..generation.store import GenerationStore
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy, merge_adapter
-from ..report.record import read_stage
+from ..report.record import read_figures
 from ..run.checkpoint import latest
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -71,7 +71,7 @@ def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
     """The settings of an iteration, with those of the objectives that it has for itself."""
     for objective, settings in args.objectives:
         opponent = run.decisions.opponent(iteration)
-        gap = read_stage(run.directory, opponent).figures.get("gap")
+        gap = read_figures(run.directory, opponent).get("gap")
         by_gap = objective.asks_for_gap(settings)
         if by_gap and not opponent.is_start and gap is None:
             raise RunDirectoryError(

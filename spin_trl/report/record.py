@@ -248,10 +248,15 @@ def read_record(directory: RunDirectory) -> RunRecord:
     )
 
 
+def read_figures(directory: RunDirectory, stage: Stage) -> dict[str, float]:
+    """The held-out figures of a stage; nothing if it was not measured."""
+    return read_json(directory.metrics(stage)) or {}
+
+
 def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
     """What was measured of a stage; nothing if it was not."""
     return StageRecord(
-        read_json(directory.metrics(stage)) or {},
+        read_figures(directory, stage),
         read_json(directory.values(stage)) or {},
         name=stage,
         histogram=read_json(directory.histograms(stage)) or {},
