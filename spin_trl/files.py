@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .checksums import Checksum, HashedFile
+
 RUN_MARKER = ".spin_trl.json"
 """File at the top of a run directory that says what in it belongs to the run."""
 
@@ -31,21 +33,35 @@ def says_prepared(journal: Path) -> bool:
     return False
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, write: Callable[[HashedFile], Any]) -> Checksum:
     """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.
+
+    Args:
+        path: of the file.
+        write: called with the open file, which takes bytes.
+
+    Returns:
+        The checksum of what was written.
 
     Raises:
         OSError: the disk is full, or the folder can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as raw, HashedFile(raw) as file:
+            write(file)
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return file.checksum
+
+
+def write_text(path: Path, text: str) -> Checksum:
+    """Write a text in UTF-8, whole or not at all; returns the file's checksum."""
+    return write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def remove(path: Path) -> None:
@@ -86,11 +102,9 @@ def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], objec
     wait()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_atomically(
-        path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    )
+def write_json(path: Path, value: Any) -> Checksum:
+    """Write JSON, whole or not at all; returns the file's checksum."""
+    return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

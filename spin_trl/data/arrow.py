@@ -6,9 +6,14 @@ import copy
 import os
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fsspec
 from datasets import Dataset
+from fsspec.implementations.local import LocalFileSystem
+
+from ..checksums import Checksum, HashedFile
 
 ROWS_PER_SHARD = 10_000
 """Rows of a dataset that are read through one mapping of its file when a part of them is saved."""
@@ -20,15 +25,59 @@ def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
-def save_rows(rows: Dataset, folder: str | os.PathLike[str]) -> None:
+class HashedFolder(LocalFileSystem):
+    """The file system of this machine, by another name: what is written to it is hashed on the way.
+
+    Args:
+        checksums: into which the checksums go, by path.
+        settings: of a local file system.
+    """
+
+    protocol = ("hashed",)
+    cachable = False  # two folders must not share their checksums
+
+    def __init__(self, checksums: dict[Path, Checksum], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.checksums = checksums
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("hashed://"))
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **settings: Any) -> Any:
+        file = super()._open(path, mode, block_size, **settings)
+        return _Noted(file, Path(path), self.checksums) if mode == "wb" else file
+
+
+class _Noted(HashedFile):
+    def __init__(self, file: Any, path: Path, checksums: dict[Path, Checksum]) -> None:
+        super().__init__(file)
+        self._path, self._checksums = path, checksums
+
+    def close(self) -> None:
+        self._checksums[self._path] = self.checksum
+        super().close()
+
+
+fsspec.register_implementation("hashed", HashedFolder, clobber=True)
+
+
+def save_rows(rows: Dataset, folder: str | os.PathLike[str]) -> dict[Path, Checksum]:
     """Save rows as `Dataset.save_to_disk` does, in memory that does not grow with them.
 
     They go into shards, and each is read through a mapping of its own.
+
+    Returns:
+        The checksums of the files in the folder, by path.
     """
+    checksums: dict[Path, Checksum] = {}
     by_shard = copy.copy(rows)
     by_shard.shard = lambda **which: remapped(rows.shard(**which))
     # As many as the rows from which these may have been selected: a few of them lie all over the file, too.
-    by_shard.save_to_disk(folder, num_shards=max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1))
+    num_shards = max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1)
+    place = f"hashed://{Path(folder).absolute()}"
+    by_shard.save_to_disk(place, num_shards=num_shards, storage_options={"checksums": checksums})
+    return checksums
 
 
 def remapped(dataset: Dataset) -> Dataset:

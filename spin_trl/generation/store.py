@@ -134,8 +134,7 @@ class GenerationStore:
             for key, sample, response in responses
         ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        # Arrow takes a relative path with a colon for an address.
-        write_atomically(self._shard(number), lambda path: pq.write_table(table, path.absolute()))
+        write_atomically(self._shard(number), lambda file: pq.write_table(table, file))
 
     def is_complete(self) -> bool:
         """Whether the store exists and no shard is missing."""

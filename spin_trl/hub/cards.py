@@ -169,7 +169,7 @@ def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
 def _write_card(path: Path, card: ModelCard | DatasetCard) -> None:
     content = str(card).encode()
     if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+        write_atomically(path, lambda file: file.write(content))
 
 
 def _where(run: RunFacts, stage: StageRecord) -> str | None:

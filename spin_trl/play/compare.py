@@ -6,6 +6,7 @@ supervised arm is the first run's own baseline. Every arm is a process of its ow
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from ..config.loop import PER_ITERATION
 from ..config.recipe import Recipe
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.summary import ByPrompt, difference
-from ..files import home_expanded, write_atomically, write_json
+from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
 from ..report.comparison import AGAINST, ArmFigures, comparison_table, plot_comparison, summarise_cells
@@ -336,7 +337,7 @@ class Comparison:
                     text = f"{arm.name}, seed {seed}: {stopped['reason']}"
                     console.print(text, style="bold", highlight=False, soft_wrap=True)
         wide = comparison_table(summary, self.metric, len(self.seeds), None, baseline)
-        write_atomically(self.ownership.own("table.txt"), lambda path: _print_to(path, wide))
+        write_text(self.ownership.own("table.txt"), _printed(wide))
         plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline)
         result = {
             "recipe": self.source,
@@ -385,8 +386,9 @@ def _output(directory: RunDirectory) -> Path:
     return directory.ownership.place(OUTPUT)
 
 
-def _print_to(path: Path, table: Any) -> None:
-    """The whole table, however wide it is."""
+def _printed(table: Any) -> str:
+    """The whole table as text, however wide it is."""
     width = terminal.console(width=10_000).measure(table).maximum
-    with path.open("w", encoding="utf-8") as file:
-        terminal.console(file, width).print(table)
+    file = io.StringIO()
+    terminal.console(file, width).print(table)
+    return file.getvalue()

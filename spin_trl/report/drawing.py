@@ -193,7 +193,7 @@ def write_picture(path: Path, charts: Sequence[Chart]) -> None:
         FigureCanvasAgg(figure)
         for part, chart in zip(figure.subfigures(1, columns, squeeze=False)[0], measured, strict=False):
             chart.draw(part).set_title(visible(chart.heading))
-        write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=PICTURE_DPI, format="png"))
+        write_atomically(path, lambda file: figure.savefig(file, dpi=PICTURE_DPI, format="png"))
 
 
 def lines_chart(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import write_atomically
+from ..files import write_text
 from .directory import RunDirectory
 
 
@@ -27,5 +27,4 @@ def set_base(adapter_config: Path, base: str) -> None:
     """Let an adapter's configuration name another base."""
     config = json.loads(adapter_config.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base
-    text = json.dumps(config, indent=2, sort_keys=True)
-    write_atomically(adapter_config, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(adapter_config, json.dumps(config, indent=2, sort_keys=True))

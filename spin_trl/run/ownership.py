@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_atomically, write_json
+from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
 from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
 
 MARKER = RUN_MARKER
@@ -360,8 +360,7 @@ class Ownership:
             entries[RECIPE] = self._free_name(RECIPE)
         self._create(Marker(entries, frozenset(entries)))
         if settings is not None:
-            text = yaml.safe_dump(settings, sort_keys=True)
-            write_atomically(self.path / entries[RECIPE], lambda path: path.write_text(text, encoding="utf-8"))
+            write_text(self.path / entries[RECIPE], yaml.safe_dump(settings, sort_keys=True))
 
     def _users_own_settings(self) -> dict[str, Any] | None:
         """Settings in a `recipe.yaml` that no run has written, since its text is another one; None if a run has."""

@@ -13,7 +13,7 @@ from ..config.paths import PATHS, is_same_path
 from ..config.plain import differences_from_defaults, plain
 from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
-from ..files import write_atomically
+from ..files import write_text
 from ..objectives.registry import LOSS_TYPES
 from .directory import RunDirectory
 from .ownership import RECIPE
@@ -179,9 +179,7 @@ def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any])
 def _write_settings(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
     path = directory.own(RECIPE)
     directory.ownership.see_paths_from(paths_from or Path.cwd())
-    write_atomically(
-        path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True), encoding="utf-8")
-    )
+    write_text(path, yaml.safe_dump(settings, sort_keys=True))
 
 
 def _continues(name: str, before: Any, now: Any) -> bool:

@@ -197,12 +197,12 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
     """Nothing half-written stays behind, and the same call goes on when there is room again."""
     store, write, written = GenerationStore(tmp_path / "store"), pq.write_table, []
 
-    def until_full(table, path):
+    def until_full(table, file):
         if len(written) == 4:
-            Path(path).write_bytes(b"half a shard")
+            file.write(b"half a shard")
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path)
-        write(table, path)
+        written.append(file)
+        write(table, file)
 
     with monkeypatch.context() as patch:
         patch.setattr(pq, "write_table", until_full)

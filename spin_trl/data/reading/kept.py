@@ -24,6 +24,7 @@ from datasets.table import ConcatenationTable, MemoryMappedTable, Table
 from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
+from ...checksums import HashedFile
 from ...errors import DataError
 from ...files import read_json, short_digest, write_atomically, write_json
 from .exact_json import holds_json, with_json
@@ -92,13 +93,13 @@ def _write_rows(
     files: Sequence[Path],
     remarks: Callable[[], list[str]],
 ) -> None:
-    def write(unfinished: Path) -> None:
-        with ArrowWriter(features=features, path=str(unfinished)) as writer:
+    def write(unfinished: HashedFile) -> None:
+        with ArrowWriter(features=features, stream=unfinished) as writer:
             for table in _tables(features, rows):
                 writer.write_table(table)
             if not writer._num_examples:
                 raise DataError(f"{files[0]} has no rows.")
-            writer.finalize()
+            writer.finalize(close_stream=False)
         write_json(place.parent / _REMARKS, remarks())
 
     write_atomically(place, write)
