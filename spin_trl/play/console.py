@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -59,8 +60,12 @@ def phase_line(entry: dict[str, Any]) -> str:
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
         if not last:  # fewer steps than `logging_steps`
             return line
-        margin = last.get("rewards/margins", float("nan"))
-        return f"{line}; loss {first['loss']:.4f} -> {last['loss']:.4f}, margin {margin:.3f}"
+        # JSON knows no NaN, so the journal has null for it.
+        before, after, margin = (
+            math.nan if value is None else value
+            for value in (first.get("loss"), last.get("loss"), last.get("rewards/margins"))
+        )
+        return f"{line}; loss {before:.4f} -> {after:.4f}, margin {margin:.3f}"
     if entry["phase"] == Step.EVALUATE:
         nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"

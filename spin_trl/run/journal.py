@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
+import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from ..errors import RunDirectoryError
+from ..json_lines import DamagedLineError, JsonLines
 from .stage import Stage
 
 Entry = Mapping[str, Any]
@@ -43,12 +44,25 @@ class Step(StrEnum):
     """The Hub was asked for the licences of what the run began with."""
     PUSH = "push"
     """Something was pushed to the Hub."""
+    LOST = "lost"
+    """What a step of a stage (`lost`) made is not there any more, or damaged: the step is played again."""
 
 
 MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE})
 """Steps that make what the next one needs, and what a run's time goes into. Others are decisions and reports."""
 
 OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
+
+
+_SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
+    {
+        Step.GIVEN: {"digest": str},
+        Step.PREPARE: {"dataset": str},
+        Step.GATE: {"decision": str, "opponent": str},
+        Step.LOST: {"lost": str},
+    }
+)
+"""What an entry of a step has besides `phase` and `stage`, as far as a run goes on by it."""
 
 
 class Journal:
@@ -62,42 +76,49 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lines = JsonLines(path, _wrong_with)
 
     def entries(self) -> list[dict[str, Any]]:
-        """All finished steps, oldest first."""
-        return [entry for _, entry in self._whole_lines()]
+        """All finished steps, oldest first.
+
+        Raises:
+            RunDirectoryError: a line is damaged; the message names it.
+        """
+        with _damage_in_words():
+            return self._lines.read()
 
     def append(self, step: Step, stage: str, **figures: Any) -> None:
         """Record that a step of a stage (`start`, `iteration-0`, ...) finished.
 
         Raises:
             OSError: the disk is full. What stood in the journal stays readable.
+            RunDirectoryError: a line is damaged; the message names it.
         """
-        line = json.dumps({"phase": step, "stage": stage, "time": round(time.time(), 3), **figures}, sort_keys=False)
-        with self.path.open("ab") as file:
-            # A stage may be benchmarked while the run plays on: two processes, and one would cut off the other's line.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.truncate(sum(len(part) + 1 for part, _ in self._whole_lines()))
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with _damage_in_words():
+            self._lines.append({"phase": step, "stage": stage, "time": round(time.time(), 3), **figures})
 
     def find(self, step: Step, stage: str) -> dict[str, Any] | None:
-        """The newest record of a step of a stage, or None if it has not finished."""
-        return next((entry for entry in reversed(self.entries()) if is_of(entry, step, stage)), None)
+        """The newest record of a step of a stage, or None if it has not finished, or what it made was lost."""
+        return dict(newest(self.entries(), step, stage)) or None
 
-    def _whole_lines(self) -> list[tuple[bytes, dict[str, Any]]]:
-        """Lines up to the first that was not written to its end, and what they hold."""
-        if not self.path.exists():
-            return []
-        *lines, _ = self.path.read_bytes().split(b"\n")
-        found = []
-        for line in lines:
-            try:
-                found.append((line, json.loads(line)))
-            except ValueError:
-                break
-        return found
+
+@contextlib.contextmanager
+def _damage_in_words() -> Iterator[None]:
+    try:
+        yield
+    except DamagedLineError as error:
+        raise RunDirectoryError(
+            f"{error}. The journal says what the run has finished, so nothing goes on by a damaged one. Restore it from a "
+            f"backup, or delete line {error.number} and all that follow: what they record is then played again."
+        ) from error
+
+
+def _wrong_with(entry: Entry) -> str | None:
+    """What an entry must have and has not, or None."""
+    for name, kind in {"phase": str, "stage": str, **_SHAPES.get(str(entry.get("phase")), {})}.items():
+        if not isinstance(entry.get(name), kind) or isinstance(entry.get(name), bool):
+            return f"`{name}` is missing, or of another type"
+    return None
 
 
 def is_of(entry: Entry, step: Step, stage: str | None = None) -> bool:
@@ -106,8 +127,17 @@ def is_of(entry: Entry, step: Step, stage: str | None = None) -> bool:
 
 
 def newest(entries: Sequence[Entry], step: Step, stage: str | None = None) -> Entry:
-    """The last entry that records this step, and of this stage where one is asked for; empty if there is none."""
-    return next((entry for entry in reversed(entries) if is_of(entry, step, stage)), {})
+    """The last entry that records this step, and of this stage where one is asked for.
+
+    Returns:
+        The entry; empty if there is none, or if what the step made was lost since.
+    """
+    for entry in reversed(entries):
+        if is_of(entry, step, stage):
+            return entry
+        if is_of(entry, Step.LOST, stage) and entry["lost"] == step:
+            return {}
+    return {}
 
 
 class Decisions:

@@ -62,7 +62,7 @@ def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path
     """Before that, only what its template and tokenizer make of rows has come of it."""
     run, _ = begun(llama_folder, "before")
     other = build(tiny.save(tmp_path / "other", tiny.model(seed=1))).state
-    run.journal.append("prepare", "data", template=run.template().digest())
+    run.journal.append("prepare", "data", dataset="d0", template=run.template().digest())
     assert is_same_start(run)
     assert is_same_start(other)  # the same run directory, with another model of the same tokenizer
     store = run.directory.generations("iteration-0")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from messages import refused
+from spin_trl.errors import RunDirectoryError
 from spin_trl.run.journal import Decisions, Journal, Step, newest
 
 
@@ -141,3 +142,38 @@ def test_decisions_lead_from_iteration_to_iteration() -> None:
     assert [decisions.lr_scale(number) for number in range(4)] == [1.0, 1.0, 0.5, 1.0]
     assert decisions.lineage(3) == [0, 2, 3]
     assert decisions.after(3) == {}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "what"),
+    [
+        ('{"stage": "iteration-0", "time": 1.0}', "`phase`"),
+        ('{"phase": "train", "time": 1.0}', "`stage`"),
+        ('{"phase": "gate", "stage": "iteration-0", "decision": "improved", "opponent": 3}', "`opponent`"),
+        ('{"phase": "prepare", "stage": "data"}', "`dataset`"),
+        ('{"phase": ["train"], "stage": "iteration-0"}', "`phase`"),
+        ('{"phase": "tra', "JSON"),
+    ],
+)
+def test_a_damaged_entry_is_refused_with_its_line(journal: Journal, damaged: str, what: str) -> None:
+    """A run that passed over it would play steps again, and forget decisions."""
+    journal.append(Step.GENERATE, "iteration-0")
+    journal.append(Step.TRAIN, "iteration-0")
+    first, last = journal.path.read_text(encoding="utf-8").splitlines()
+    journal.path.write_text(f"{first}\n{damaged}\n{last}\n", encoding="utf-8")
+    for use in (journal.entries, lambda: journal.append(Step.TRAIN, "iteration-1")):
+        with refused(RunDirectoryError, journal.path, "line 2", what):
+            use()
+
+
+def test_a_step_whose_work_was_lost_is_not_done(journal: Journal) -> None:
+    """Until it was played again; and others are."""
+    journal.append(Step.GENERATE, "iteration-0", tokens=5)
+    journal.append(Step.TRAIN, "iteration-0")
+    journal.append(Step.LOST, "iteration-0", lost=Step.GENERATE)
+    assert journal.find(Step.GENERATE, "iteration-0") is None
+    assert journal.find(Step.TRAIN, "iteration-0") is not None
+    journal.append(Step.GENERATE, "iteration-0", tokens=6)
+    found = journal.find(Step.GENERATE, "iteration-0")
+    assert found is not None
+    assert found["tokens"] == 6

@@ -1,0 +1,108 @@
+"""A file of JSON lines that is only ever added to, by any number of processes, and says when it is damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class DamagedLineError(ValueError):
+    """A line is not what was written there.
+
+    Args:
+        path: of the file.
+        number: of the line, from 1.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, number: int, why: str) -> None:
+        super().__init__(f"{path}, line {number}: {why}")
+        self.path, self.number, self.why = path, number, why
+
+
+class JsonLines:
+    """Objects of JSON, a line each, oldest first. A file of which only more was written since is not read again.
+
+    A last line without its end was being written when the machine died. It is passed over, and cut off before the next line
+    is added; so are zeros behind the last line, which some file systems leave after a power cut. Any other line that holds
+    no object is damage.
+
+    Args:
+        path: of the file; it need not exist yet.
+        wrong: says what is wrong with an object, or returns None.
+    """
+
+    def __init__(self, path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda found: None) -> None:
+        self.path = path
+        self._wrong = wrong
+        self._found: list[dict[str, Any]] = []
+        self._end = 0  # of the lines that were read
+        self._last = b""  # of them, to see that the file is still the same
+
+    def read(self) -> list[dict[str, Any]]:
+        """All objects. They are shared with later calls, and must not be changed.
+
+        Raises:
+            DamagedLineError: a line holds something else.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._end - len(self._last))
+                if file.read(len(self._last)) != self._last:  # another file is there now
+                    self._found, self._end, self._last = [], 0, b""
+                    file.seek(0)
+                rest = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            self._found, self._end, self._last = [], 0, b""
+            return []
+        *lines, tail = rest.split(b"\n")
+        while lines and not (tail + lines[-1]).strip(b"\0"):
+            tail += lines.pop()
+        found = [*self._found]
+        for line in lines:
+            found.append(self._parsed(line, len(found) + 1))
+        if lines:
+            self._end += sum(len(line) + 1 for line in lines)
+            self._found, self._last = found, lines[-1] + b"\n"
+        return [*found]
+
+    def append(self, value: dict[str, Any]) -> None:
+        """Add an object, and return when it is on the disk. Numbers that JSON doesn't know (NaN, infinity) become null.
+
+        Raises:
+            OSError: the disk is full. What stood in the file stays readable.
+            DamagedLineError: an earlier line is damaged.
+        """
+        line = json.dumps(_finite(value), allow_nan=False).encode() + b"\n"
+        with self.path.open("ab") as file:
+            # Two processes may write at the same time, and one would cut off the other's line.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.read()
+            file.truncate(self._end)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DamagedLineError(self.path, number, f"no JSON ({error})") from error
+        why = self._wrong(found) if isinstance(found, dict) else "no JSON object"
+        if why is not None:
+            raise DamagedLineError(self.path, number, why)
+        return found
+
+
+def _finite(value: Any) -> Any:
+    """A value of JSON with null in place of numbers that JSON doesn't know."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
