@@ -62,7 +62,7 @@ _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
         Step.LOST: {"lost": str},
     }
 )
-"""What an entry of a step has besides `phase` and `stage`, as far as a run goes on by it."""
+"""Of what type the values in an entry of a step are, besides `phase` and `stage`, as far as a run goes on by them."""
 
 
 class Journal:
@@ -115,9 +115,11 @@ def _damage_in_words() -> Iterator[None]:
 
 def _wrong_with(entry: Entry) -> str | None:
     """What an entry must have and has not, or None."""
-    for name, kind in {"phase": str, "stage": str, **_SHAPES.get(str(entry.get("phase")), {})}.items():
-        if not isinstance(entry.get(name), kind) or isinstance(entry.get(name), bool):
-            return f"`{name}` is missing, or of another type"
+    if missing := {"phase", "stage"} - entry.keys():
+        return f"`{min(missing)}` is missing"
+    for name, kind in {"phase": str, "stage": str, **_SHAPES.get(str(entry["phase"]), {})}.items():
+        if name in entry and not isinstance(entry[name], kind):
+            return f"`{name}` is {entry[name]!r}"
     return None
 
 

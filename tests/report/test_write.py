@@ -246,7 +246,7 @@ def test_ten_thousand_samples_make_a_page_of_less_than_five_megabytes(tmp_path):
 def test_a_report_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = write_run(tmp_path / "run", record(*STAGES[:2], best="iteration-0"))
     before = write_report(RunDirectory(path)).read_bytes()
-    monkeypatch.setattr("pathlib.Path.write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     with refused(OSError, "full"):
         write_report(RunDirectory(path))
     assert (path / "report.html").read_bytes() == before

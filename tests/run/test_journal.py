@@ -150,7 +150,7 @@ def test_decisions_lead_from_iteration_to_iteration() -> None:
         ('{"stage": "iteration-0", "time": 1.0}', "`phase`"),
         ('{"phase": "train", "time": 1.0}', "`stage`"),
         ('{"phase": "gate", "stage": "iteration-0", "decision": "improved", "opponent": 3}', "`opponent`"),
-        ('{"phase": "prepare", "stage": "data"}', "`dataset`"),
+        ('{"phase": "prepare", "stage": "data", "dataset": 3}', "`dataset`"),
         ('{"phase": ["train"], "stage": "iteration-0"}', "`phase`"),
         ('{"phase": "tra', "JSON"),
     ],
