@@ -48,6 +48,11 @@ class Checksum:
                 size += len(block)
         return cls(size, hasher.hexdigest())
 
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Checksum:
+        """Hash a file's content."""
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
 
 class HashedFile(io.RawIOBase):
     """A file that is written from its beginning to its end, and hashed on the way.

@@ -1,8 +1,9 @@
 """Keeps generations as tokens: shards that appear whole or not at all, and a manifest that says what they belong to.
 
 A store is a folder. `generations.json` is written first and names the dataset, model, template and sampling; shards are
-Parquet files, written beside and renamed into place, so an interrupt costs at most the shards that were being made. A
-store that was made from something else is refused instead of being trained on.
+Parquet files, written beside and renamed into place, so an interrupt costs at most the shards that were being made. The
+checksum of each stands in `checksums.jsonl`. A store that was made from something else is refused instead of being trained
+on, and so is a shard that has changed.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from ..checksums import Checksum
 from ..counts import agreeing
 from ..errors import GenerationsError
 from ..files import parts_digest, short_digest, write_atomically, write_json
+from ..json_lines import DamagedLineError, JsonLines
 from .engine import Response, Sampling
 
 STORE_MANIFEST = "generations.json"
+SHARD_CHECKSUMS = "checksums.jsonl"
+FORMAT = 2
+"""What stores are written in. Those of format 1 (version 0.1.0) have no checksums."""
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -73,6 +80,7 @@ class GenerationStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._checksums = JsonLines(self.folder / SHARD_CHECKSUMS, _wrong_with)
 
     def open(self, manifest: Manifest) -> None:
         """Start the store, or go on with one of the same manifest.
@@ -84,7 +92,7 @@ class GenerationStore:
             self.check(asdict(manifest))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / STORE_MANIFEST, asdict(manifest))
+            write_json(self.folder / STORE_MANIFEST, {**asdict(manifest), "format": FORMAT})
 
     def check(self, expected: Mapping[str, Any]) -> None:
         """Raise if the generations were made from something else, naming the first thing that differs.
@@ -118,8 +126,23 @@ class GenerationStore:
         return found
 
     def has_shard(self, number: int) -> bool:
-        """Whether a shard is done."""
-        return self._shard(number).exists()
+        """Whether a shard is done: it is there, and as long as it was written."""
+        return not self._lacks([number])
+
+    def checksums(self) -> dict[str, Checksum] | None:
+        """The shards' checksums, by file name; None for a store of version 0.1.0, which took none.
+
+        Raises:
+            GenerationsError: the file that holds them is damaged.
+        """
+        if self.manifest().get("format", 1) < FORMAT:
+            return None
+        try:
+            return {found["file"]: Checksum(found["size"], found["sha256"]) for found in self._checksums.read()}
+        except DamagedLineError as error:
+            raise GenerationsError(
+                f"{error}. Delete {error.path.name}, and all shards are generated again, or restore it from a backup."
+            ) from error
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
         """Write a shard of (key, sample, response), whole or not at all."""
@@ -134,7 +157,9 @@ class GenerationStore:
             for key, sample, response in responses
         ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
-        write_atomically(self._shard(number), lambda file: pq.write_table(table, file))
+        path = self._shard(number)
+        checksum = write_atomically(path, lambda file: pq.write_table(table, file))
+        self._checksums.append({"file": path.name, **asdict(checksum)})
 
     def is_complete(self) -> bool:
         """Whether the store exists and no shard is missing."""
@@ -142,7 +167,18 @@ class GenerationStore:
 
     def missing_shards(self) -> list[int]:
         """Numbers of the shards that are not done."""
-        return [number for number in range(self.manifest()["num_shards"]) if not self.has_shard(number)]
+        return self._lacks(range(self.manifest()["num_shards"]))
+
+    def _lacks(self, numbers: Iterable[int]) -> list[int]:
+        known, lacking = self.checksums(), []
+        for number in numbers:
+            path = self._shard(number)
+            checksum = None if known is None else known.get(path.name)
+            is_done = path.exists() and (
+                known is None or (checksum is not None and path.stat().st_size == checksum.size)
+            )
+            lacking += [] if is_done else [number]
+        return lacking
 
     def table(self) -> pa.Table:
         """All generations, in the order of the shards; the columns of `SCHEMA`.
@@ -158,15 +194,21 @@ class GenerationStore:
                 f"{agreeing(len(missing), 'is', 'are')} missing. "
                 "Run the generation again to finish it."
             )
-        shards = []
-        for number in range(self.manifest()["num_shards"]):
-            try:
-                shards.append(pq.read_table(self._shard(number).absolute(), schema=SCHEMA))
-            except (OSError, pa.ArrowException) as error:
-                raise GenerationsError(
-                    f"{self._shard(number)} is damaged ({error}). Delete it and generate again: only it is made anew."
-                ) from error
+        known = self.checksums()
+        shards = [self._read(number, known) for number in range(self.manifest()["num_shards"])]
         return pa.concat_tables(shards) if shards else SCHEMA.empty_table()
+
+    def _read(self, number: int, known: Mapping[str, Checksum] | None) -> pa.Table:
+        path = self._shard(number)
+        try:
+            content = path.read_bytes()
+            if known is not None and Checksum.of_bytes(content) != known.get(path.name):
+                raise OSError("its content is not what was written")
+            return pq.read_table(pa.BufferReader(content), schema=SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise GenerationsError(
+                f"{path} is damaged ({error}). Delete it and generate again: only it is made anew."
+            ) from error
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}.parquet"
@@ -252,6 +294,13 @@ class Generations(Mapping[Name, list[int]]):
 
     def __len__(self) -> int:
         return len(self._index)
+
+
+def _wrong_with(found: Mapping[str, Any]) -> str | None:
+    """What is wrong with a shard's checksum, or None."""
+    kinds = {"file": str, "size": int, "sha256": str}
+    wrong = next((name for name, kind in kinds.items() if not isinstance(found.get(name), kind)), None)
+    return wrong and f"`{wrong}` is {found.get(wrong)!r}"
 
 
 def describe(sampling: Sampling) -> dict[str, Any]:

@@ -29,7 +29,7 @@ LINK = "best"
 ITERATION = re.compile(r"iteration-(\d+)")
 
 _STAGE = r"(?:start|iteration-\d+|baseline/[^/]+/iteration-\d+)"
-_STORE = r"(?:generations\.json|shard-\d+\.parquet)"
+_STORE = r"(?:generations\.json|checksums\.jsonl|shard-\d+\.parquet)"
 _MODEL = (
     r"(?:[^/]+\.safetensors(?:\.index\.json)?|config\.json|generation_config\.json|adapter_config\.json|README\.md"
     r"|chat_template\.(?:jinja|json)|additional_chat_templates/[^/]+\.jinja|tokenizer[^/]*|special_tokens_map\.json"

@@ -209,7 +209,7 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
         with refused(OSError, f"Errno {errno.ENOSPC}"):
             generate(Counting(), rows(), store, SAMPLING, **NAMES)
     names = {path.name for path in store.folder.iterdir()}
-    assert names == {"generations.json", *(f"shard-{number:05d}.parquet" for number in range(4))}
+    assert names == {"generations.json", "checksums.jsonl", *(f"shard-{number:05d}.parquet" for number in range(4))}
     rest = Counting()
     generate(rest, rows(), store, SAMPLING, **NAMES)
     assert len(rest.calls) == 15 - 4

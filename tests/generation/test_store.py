@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -74,18 +75,70 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
 
 def test_a_damaged_shard_is_named_and_can_be_made_again(store):
     path = store.folder / "shard-00000.parquet"
-    path.write_bytes(path.read_bytes()[:40])
-    with refused(GenerationsError, path, "Parquet"):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert store.is_complete(), "its length tells nothing"
+    with refused(GenerationsError, path):
         store.table()
     path.unlink()
     assert store.missing_shards() == [0]
 
 
+def test_a_shard_of_another_length_counts_as_missing(store):
+    """It was cut, or is another store's: whoever goes on makes it again."""
+    path = store.folder / "shard-00000.parquet"
+    path.write_bytes(path.read_bytes()[:40])
+    assert store.missing_shards() == [0]
+    store.write_shard(0, [("a", 0, Response([5, 6, 2], "eos")), ("b", 0, Response([7], "length"))])
+    assert store.is_complete()
+    assert store.table().num_rows == 3
+
+
+def test_another_stores_shard_is_refused(store, tmp_path):
+    """Of the same length and the same keys, with other answers."""
+    other = GenerationStore(tmp_path / "other")
+    other.open(MANIFEST)
+    other.write_shard(0, [("a", 0, Response([5, 6, 3], "eos")), ("b", 0, Response([7], "length"))])
+    path = store.folder / "shard-00000.parquet"
+    assert path.stat().st_size == (other.folder / path.name).stat().st_size
+    path.write_bytes((other.folder / path.name).read_bytes())
+    with refused(GenerationsError, path):
+        store.table()
+
+
+def test_shards_without_their_checksums_are_made_again(store):
+    """A process that was killed between the two has done nothing yet; a damaged list of checksums is said."""
+    checksums = store.folder / "checksums.jsonl"
+    first, _ = checksums.read_text(encoding="utf-8").splitlines()
+    checksums.write_text(first + "\n", encoding="utf-8")
+    assert GenerationStore(store.folder).missing_shards() == [1]
+    checksums.write_text('{"file": 3}\n', encoding="utf-8")
+    with refused(GenerationsError, checksums, "line 1", "`file`"):
+        GenerationStore(store.folder).missing_shards()
+
+
+def test_a_store_of_version_0_1_0_has_no_checksums(store):
+    """It is read as it is; a shard that Arrow can't read is refused."""
+    manifest, path = store.folder / "generations.json", store.folder / "shard-00000.parquet"
+    found = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(
+        json.dumps({name: value for name, value in found.items() if name != "format"}), encoding="utf-8"
+    )
+    (store.folder / "checksums.jsonl").unlink()
+    earlier = GenerationStore(store.folder)
+    assert earlier.checksums() is None
+    assert earlier.table()["length"].to_pylist() == [3, 1, 0]
+    path.write_bytes(path.read_bytes()[:40])
+    with refused(GenerationsError, path, "Parquet"):
+        earlier.table()
+
+
 def test_a_full_disk_leaves_the_finished_shards_and_nothing_half_written(store, monkeypatch):
     before = Generations.load({2: store}).digest
 
-    def full(table, path):
-        path.write_bytes(b"half a shard")
+    def full(table, file):
+        file.write(b"half a shard")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
@@ -93,7 +146,7 @@ def test_a_full_disk_leaves_the_finished_shards_and_nothing_half_written(store, 
         store.write_shard(1, [("c", 0, Response([9], "eos"))])
     monkeypatch.undo()
     names = sorted(path.name for path in store.folder.iterdir())
-    assert names == ["generations.json", "shard-00000.parquet", "shard-00001.parquet"]
+    assert names == ["checksums.jsonl", "generations.json", "shard-00000.parquet", "shard-00001.parquet"]
     assert Generations.load({2: store}).digest == before
 
 
