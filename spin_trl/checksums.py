@@ -10,13 +10,20 @@ import contextlib
 import ctypes
 import hashlib
 import io
+import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import mock
+
+_taken: ContextVar[dict[Path, Checksum] | None] = ContextVar("taken", default=None)
+
+ADAPTER_CONFIG = "adapter_config.json"
+BASE = "base_model_name_or_path"
 
 BLOCK = 1 << 20
 """Bytes that are read and hashed at once."""
@@ -49,9 +56,36 @@ class Checksum:
         return cls(size, hasher.hexdigest())
 
     @classmethod
+    def of_adapter_config(cls, path: Path) -> Checksum:
+        """Read an adapter's configuration and hash what it says, but for where its base model lies: that changes where a run
+        directory is moved.
+
+        Raises:
+            OSError, ValueError: the file can't be read.
+        """
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return cls.of_bytes(json.dumps({**config, BASE: None}, sort_keys=True).encode())
+
+    @classmethod
     def of_bytes(cls, content: bytes) -> Checksum:
         """Hash a file's content."""
         return cls(len(content), hashlib.sha256(content).hexdigest())
+
+
+def checksums_in(folder: Path, taken: Mapping[Path, Checksum]) -> dict[str, Checksum]:
+    """Checksums of all files in a folder, by their paths in it.
+
+    Args:
+        folder: that was just written.
+        taken: what [`hashing`] has found. Other files, which are small (configuration, tokenizer), are read.
+    """
+    return {
+        path.relative_to(folder).as_posix(): Checksum.of_adapter_config(path)
+        if path.name == ADAPTER_CONFIG
+        else taken.get(path.resolve()) or Checksum.of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 class HashedFile(io.RawIOBase):
@@ -100,7 +134,8 @@ class HashedFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def hashing() -> Iterator[dict[Path, Checksum]]:
-    """Take the checksums of all files that `torch.save` and safetensors write in this process meanwhile, by path.
+    """Take the checksums of all files that are written meanwhile, by path: by `torch.save` and safetensors in this process,
+    and by [`files.write_atomically`] in this thread.
 
     safetensors writes from the tensors' memory without a hook. There the tensors' memory is hashed, in the order in which
     the header of the new file, the only part of it that is read, says that they lie in it.
@@ -109,6 +144,7 @@ def hashing() -> Iterator[dict[Path, Checksum]]:
     import torch
 
     found: dict[Path, Checksum] = {}
+    before = _taken.set(found)
     save, serialize = torch.save, safetensors.torch.serialize_file
 
     def hashed_save(value: Any, place: Any, *rest: Any, **settings: Any) -> None:
@@ -127,13 +163,21 @@ def hashing() -> Iterator[dict[Path, Checksum]]:
         mock.patch.object(torch, "save", hashed_save),
         mock.patch.object(safetensors.torch, "serialize_file", hashed_serialize),
     ):
-        yield found
+        try:
+            yield found
+        finally:
+            _taken.reset(before)
+
+
+def note(path: Path, checksum: Checksum) -> None:
+    """Tell whoever takes checksums ([`hashing`]) that of a file that was written through a [`HashedFile`]."""
+    taken = _taken.get()
+    if taken is not None:
+        taken[path.resolve()] = checksum
 
 
 def _of_tensors(path: Path, tensors: Mapping[str, Any]) -> Checksum:
     """Checksum of a safetensors file: of its header as it was written, and of the tensors as they are in memory."""
-    import json
-
     with path.open("rb") as file:
         start = file.read(8)
         header = file.read(struct.unpack("<Q", start)[0])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .checksums import Checksum, HashedFile
+from .checksums import Checksum, HashedFile, note
 
 RUN_MARKER = ".spin_trl.json"
 """File at the top of a run directory that says what in it belongs to the run."""
@@ -56,6 +56,7 @@ def write_atomically(path: Path, write: Callable[[HashedFile], Any]) -> Checksum
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    note(path, file.checksum)
     return file.checksum
 
 

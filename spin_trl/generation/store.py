@@ -144,6 +144,16 @@ class GenerationStore:
                 f"{error}. Delete {error.path.name}, and all shards are generated again, or restore it from a backup."
             ) from error
 
+    def lists(self) -> dict[str, Checksum]:
+        """Checksums of the manifest and of the shards' list, by file name: with them, those of all shards are known."""
+        paths = [self.folder / name for name in (STORE_MANIFEST, SHARD_CHECKSUMS)]
+        return {path.name: Checksum.of(path) for path in paths if path.is_file()}
+
+    def damaged_shards(self) -> list[Path]:
+        """Shards that are there and hold something else than what was written."""
+        known, paths = self.checksums(), map(self._shard, range(self.manifest()["num_shards"]))
+        return [path for path in paths if known and path.is_file() and Checksum.of(path) != known.get(path.name)]
+
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
         """Write a shard of (key, sample, response), whole or not at all."""
         rows = [

@@ -17,9 +17,11 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..checksums import Checksum
 from ..config.paths import output_folder
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
+from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
@@ -49,11 +51,19 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
         model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length, count)
     work_seconds = since(training_started)
     state = PartialState()
+    saved: dict[str, Checksum] = {}
     if state.is_main_process:
-        save_model(model, tokenizer, run.directory.model(stage))
+        saved = save_model(model, tokenizer, run.directory.model(stage))
         shutil.rmtree(output_folder(args), ignore_errors=True)
     state.wait_for_everyone()
-    run.record(Step.TRAIN, stage, seconds=since(started), work_seconds=work_seconds, steps=args.max_steps)
+    run.record(
+        Step.TRAIN,
+        stage,
+        seconds=since(started),
+        work_seconds=work_seconds,
+        steps=args.max_steps,
+        files=recorded(f"{stage}/model", saved),
+    )
     del model
     free_memory()
 

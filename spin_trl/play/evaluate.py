@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
+from ..checksums import Checksum, hashing
 from ..errors import DivergedError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
@@ -20,6 +22,7 @@ from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
 from ..files import read_json, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
+from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, since
 from ..run.stage import START
@@ -41,19 +44,41 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     if is_done or len(rows) == 0:
         return
     started = time.monotonic()
-    try:
-        with at_hand(run, run.model_of(stage)) as load:
-            figures, work_seconds = _figures_of_stage(
-                run, load, rows, stage, opponent_stage, compared_with or opponent_stage
-            )
-    except DivergedError:
-        if stage == START:
-            raise
-        # The gate's to judge, like any other model that has become worse: one without figures.
-        figures, work_seconds = {"held_out": float(len(rows))}, since(started)
-        if PartialState().is_main_process:
-            write_json(run.directory.metrics(stage), figures)
-    run.record(Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures)
+    with hashing() as written:
+        try:
+            with at_hand(run, run.model_of(stage)) as load:
+                figures, work_seconds = _figures_of_stage(
+                    run, load, rows, stage, opponent_stage, compared_with or opponent_stage
+                )
+        except DivergedError:
+            if stage == START:
+                raise
+            # The gate's to judge, like any other model that has become worse: one without figures.
+            figures, work_seconds = {"held_out": float(len(rows))}, since(started)
+            if PartialState().is_main_process:
+                write_json(run.directory.metrics(stage), figures)
+    run.record(
+        Step.EVALUATE,
+        stage,
+        seconds=since(started),
+        work_seconds=round(work_seconds, 3),
+        **figures,
+        files=_files(run, stage, written),
+    )
+
+
+def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
+    """Checksums of what evaluation has made, by names in the run directory."""
+    folder = run.directory.stage(stage).resolve()
+    found = {
+        path.relative_to(folder).as_posix(): checksum
+        for path, checksum in written.items()
+        if path.is_relative_to(folder)
+    }
+    for name in ("sampled", "greedy"):
+        lists = GenerationStore(run.directory.held_out(stage) / name).lists()
+        found |= {f"held-out/{name}/{file}": checksum for file, checksum in lists.items()}
+    return recorded(stage, {name: checksum for name, checksum in found.items() if "/shard-" not in name})
 
 
 def _figures_of_stage(

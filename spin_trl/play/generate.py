@@ -16,6 +16,7 @@ from ..generation.engine import Sampling
 from ..generation.store import GenerationStore
 from ..models.adapters import Policy
 from ..models.policy import load_policy
+from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
@@ -120,5 +121,12 @@ def generate_iteration(run: Run, iteration: int) -> None:
     description = f"{stage}: answers"
     with at_hand(run, run.model_of(run.decisions.opponent(iteration))) as load:
         work_seconds = answer_into(run, load, run.rows(), folder, iteration, description)
-    tokens = sum(GenerationStore(folder).table()["length"].to_pylist())
-    run.record(Step.GENERATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), tokens=tokens)
+    store = GenerationStore(folder)
+    run.record(
+        Step.GENERATE,
+        stage,
+        seconds=since(started),
+        work_seconds=round(work_seconds, 3),
+        tokens=sum(store.table()["length"].to_pylist()),
+        files=recorded(f"{stage}/generations", store.lists()),
+    )

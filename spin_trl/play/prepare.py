@@ -21,6 +21,7 @@ from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of
 from ..lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
+from ..run.integrity import recorded
 from ..run.journal import DATA, Step
 from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
@@ -139,8 +140,13 @@ def _prepare(
     for remark in news:
         logger.warning("%s", remark)
     run.directory.own("data")
-    save_rows(_saved(rows), run.directory.train_rows)
-    save_rows(_saved(held_out_rows), run.directory.held_out_rows)
+    files = {
+        name: checksum
+        for folder, saved in ((run.directory.train_rows, rows), (run.directory.held_out_rows, held_out_rows))
+        for name, checksum in recorded(
+            f"data/{folder.name}", {path.name: found for path, found in save_rows(_saved(saved), folder).items()}
+        ).items()
+    }
     run.journal.append(
         Step.PREPARE,
         DATA,
@@ -155,6 +161,7 @@ def _prepare(
         **({"held_out_notes": held_out_notes} if held_out_notes else {}),
         versions={package: _version(package) for package in PACKAGES},
         origins=_origins_of(run, train, held_out),
+        files=files,
     )
 
 

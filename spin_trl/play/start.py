@@ -14,8 +14,10 @@ from transformers import (
     set_seed,
 )
 
+from ..checksums import Checksum
 from ..data.columns import is_text
 from ..files import whole_folder
+from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, since
@@ -52,11 +54,19 @@ def make_start(run: Run) -> None:
         count = [ReportSteps(run.progress)]
         train_supervised(model, tokenizer, run.rows(), _supervised_args(run), run.args.max_length, count)
     work_seconds = since(training_started)
+    saved: dict[str, Checksum] = {}
     if PartialState().is_main_process:
-        save_model(model, tokenizer, run.directory.model(START))
+        saved = save_model(model, tokenizer, run.directory.model(START))
         shutil.rmtree(run.directory.training(START), ignore_errors=True)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    run.record(Step.TRAIN, START, seconds=since(started), work_seconds=work_seconds, parameters=parameters)
+    run.record(
+        Step.TRAIN,
+        START,
+        seconds=since(started),
+        work_seconds=work_seconds,
+        parameters=parameters,
+        files=recorded(f"{START}/model", saved),
+    )
 
 
 def _supervised_args(run: Run) -> TrainingArguments:

@@ -9,6 +9,7 @@ import time
 from accelerate import PartialState
 from transformers import PrinterCallback
 
+from ..checksums import Checksum, checksums_in, hashing
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..errors import RunDirectoryError, SpinError
@@ -18,6 +19,7 @@ from ..models.adapters import is_adapter
 from ..models.policy import load_policy, merge_adapter
 from ..report.record import read_figures
 from ..run.checkpoint import latest
+from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
@@ -50,7 +52,7 @@ def train(run: Run, iteration: int) -> None:
     training_started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
-    _save(run, trainer, stage)
+    saved = _save(run, trainer, stage)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     run.record(
         Step.TRAIN,
@@ -62,6 +64,7 @@ def train(run: Run, iteration: int) -> None:
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
+        files=recorded(f"{stage}/model", saved),
     )
     del trainer
     free_memory()
@@ -108,15 +111,16 @@ def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
         raise refusal_of_trainer(error, run.peft_config) from error
 
 
-def _save(run: Run, trainer: SPINTrainer, stage: str) -> None:
-    """The trained model, with tokenizer and card, whole or not at all."""
+def _save(run: Run, trainer: SPINTrainer, stage: str) -> dict[str, Checksum]:
+    """The trained model, with tokenizer and card, whole or not at all. Returns the checksums of its files, by name."""
     folder = run.directory.model(stage)
     is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
     # All processes take part in gathering the weights, and the main one alone moves folders.
-    with whole_folder(folder, is_main=is_main, wait=wait) as unfinished:
+    with whole_folder(folder, is_main=is_main, wait=wait) as unfinished, hashing() as taken:
         trainer.save_model(str(unfinished))
         trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
         if is_main:
             shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
             if run.peft_config is not None and run.play.lora_opponent == "merge":
                 merge_adapter(unfinished, run.args)
+        return checksums_in(unfinished, taken) if is_main else {}

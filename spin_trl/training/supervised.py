@@ -16,6 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..checksums import Checksum, checksums_in, hashing
 from ..files import whole_folder
 from ..models.adapters import Policy
 
@@ -58,8 +59,9 @@ def train_supervised(
     return model
 
 
-def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a model and its tokenizer, whole or not at all."""
-    with whole_folder(folder) as unfinished:
+def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Checksum]:
+    """Save a model and its tokenizer, whole or not at all; returns the checksums of the files, by name."""
+    with whole_folder(folder) as unfinished, hashing() as taken:
         model.save_pretrained(str(unfinished))
         tokenizer.save_pretrained(unfinished)
+        return checksums_in(unfinished, taken)

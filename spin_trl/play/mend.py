@@ -1,0 +1,88 @@
+"""A run that is opened again: what its finished steps have made is compared with its checksums, and what is damaged is made anew.
+
+What a step made follows from what the steps before it made. So a step whose work is damaged counts as not done from then on
+(`lost`, in the journal), its damaged files go, and the loop plays it again. What can't be made again is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..counts import counted
+from ..errors import GenerationsError, RunDirectoryError
+from ..files import read_json, remove
+from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
+from ..run.integrity import FILES, Damage, damage
+from ..run.journal import DATA, MADE, Entry, Step, newest
+from ..run.run import Run
+from ..run.stage import START, Stage
+
+logger = logging.getLogger(__name__)
+
+
+def mend(run: Run) -> None:
+    """Look at what a run's finished steps have made, and let those be played again whose work is damaged.
+
+    Raises:
+        RunDirectoryError: something is damaged that can't be made again.
+    """
+    entries = run.journal.entries()
+    steps = dict.fromkeys((entry["phase"], entry["stage"]) for entry in entries if entry["phase"] in (*MADE, Step.PREPARE))
+    done = {(Step(step), stage): entry for step, stage in steps if (entry := newest(entries, Step(step), stage))}
+    without = [entry for entry in done.values() if FILES not in entry]
+    if done and len(without) == len(done):
+        logger.warning("%s was begun by a version that took no checksums: damage to its files is not noticed.", run.directory.path)
+    for (step, stage), entry in done.items():
+        found = list(_damaged(run, step, stage, entry))
+        if found:
+            _give_up(run, step, stage, found)
+
+
+def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]:
+    """What is damaged of what a step has made, as far as it is still needed."""
+    if step is Step.TRAIN and not run.directory.model(stage).exists() and _was_given_up(run, stage):
+        return
+    found = list(damage(run.directory, entry, weights=step is Step.TRAIN and _is_needed(run, stage)))
+    yield from found
+    for folder in _stores(run, step, stage):
+        if not any(one.path.parent == folder for one in found) and FILES in entry:
+            store = GenerationStore(folder)
+            yield from (Damage(path, "is not what was written") for path in store.damaged_shards())
+            yield from (Damage(folder / f"shard-{number:05d}.parquet", "is missing") for number in store.missing_shards())
+
+
+def _stores(run: Run, step: Step, stage: str) -> list[Path]:
+    """Folders of the stores that a step fills."""
+    if step is Step.GENERATE:
+        return [run.directory.generations(stage)]
+    if step is Step.EVALUATE:
+        return [folder for name in ("sampled", "greedy") if (folder := run.directory.held_out(stage) / name).is_dir()]
+    return []
+
+
+def _was_given_up(run: Run, stage: str) -> bool:
+    """Whether a model may have gone because of `keep_iterations`: a newer one is there, and another one is the best."""
+    one, best = Stage(stage), (read_json(run.directory.best) or {}).get("stage")
+    return not one.is_start and stage != best and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
+
+
+def _is_needed(run: Run, stage: str) -> bool:
+    """Whether a model is one that the run goes on from, or delivers."""
+    newest_one = max((t for t in run.directory.iterations() if run.done(Step.TRAIN, Stage.of(t))), default=-1)
+    best = (read_json(run.directory.best) or {}).get("stage")
+    return stage in (best, Stage.of(newest_one), run.decisions.opponent(newest_one + 1))
+
+
+def _give_up(run: Run, step: Step, stage: str, found: list[Damage]) -> None:
+    """Remove what is damaged, and write down that the step has to be played again."""
+    what = "; ".join(map(str, found[:3])) + (f"; and {counted(len(found) - 3, 'file')} more" if len(found) > 3 else "")
+    if reason := _why_not_again(run, step, stage):
+        raise RunDirectoryError(
+            f"{what}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), or start a new run."
+        )
+    run.journal.append(Step.LOST, stage, lost=step, files=[one.path.name for one in found])
+    logger.warning("%s. %s is played again: %s.", what, stage if stage != DATA else "The data", step)
+    for path in _to_remove(run, step, stage, found):
+        remove(path)
