@@ -50,6 +50,7 @@ from .best import deliver_best, tidy
 from .console import Figures, all_figures, phase_line, show, table_so_far, watched
 from .gate import Verdict, judge, settle
 from .given import keep_adapter, tokenizer_of
+from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
 from .prepare import prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
@@ -316,6 +317,8 @@ class SelfPlay:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
             if self.state.given is not None:
                 self._keep_model(self.state.given)
+            if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
+                mend(self.state)
         PartialState().wait_for_everyone()
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
         if PartialState().is_main_process:

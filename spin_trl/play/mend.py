@@ -1,4 +1,4 @@
-"""A run that is opened again: what its finished steps have made is compared with its checksums, and what is damaged is made anew.
+"""What the finished steps of a run have made is compared with its checksums when the run is opened again, and mended.
 
 What a step made follows from what the steps before it made. So a step whose work is damaged counts as not done from then on
 (`lost`, in the journal), its damaged files go, and the loop plays it again. What can't be made again is refused.
@@ -7,15 +7,16 @@ What a step made follows from what the steps before it made. So a step whose wor
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..counts import counted
-from ..errors import GenerationsError, RunDirectoryError
+from ..errors import RunDirectoryError
 from ..files import read_json, remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.integrity import FILES, Damage, damage
-from ..run.journal import DATA, MADE, Entry, Step, newest
+from ..run.journal import DATA, MADE, Entry, Step, is_of, newest
 from ..run.run import Run
 from ..run.stage import START, Stage
 
@@ -29,11 +30,14 @@ def mend(run: Run) -> None:
         RunDirectoryError: something is damaged that can't be made again.
     """
     entries = run.journal.entries()
-    steps = dict.fromkeys((entry["phase"], entry["stage"]) for entry in entries if entry["phase"] in (*MADE, Step.PREPARE))
+    steps = {(entry["phase"], entry["stage"]): None for entry in entries if entry["phase"] in (*MADE, Step.PREPARE)}
     done = {(Step(step), stage): entry for step, stage in steps if (entry := newest(entries, Step(step), stage))}
     without = [entry for entry in done.values() if FILES not in entry]
     if done and len(without) == len(done):
-        logger.warning("%s was begun by a version that took no checksums: damage to its files is not noticed.", run.directory.path)
+        logger.warning(
+            "%s was begun by a version that took no checksums, so damage to its files is not noticed.",
+            run.directory.path,
+        )
     for (step, stage), entry in done.items():
         found = list(_damaged(run, step, stage, entry))
         if found:
@@ -50,7 +54,9 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
         if not any(one.path.parent == folder for one in found) and FILES in entry:
             store = GenerationStore(folder)
             yield from (Damage(path, "is not what was written") for path in store.damaged_shards())
-            yield from (Damage(folder / f"shard-{number:05d}.parquet", "is missing") for number in store.missing_shards())
+            yield from (
+                Damage(folder / f"shard-{number:05d}.parquet", "is missing") for number in store.missing_shards()
+            )
 
 
 def _stores(run: Run, step: Step, stage: str) -> list[Path]:
@@ -65,7 +71,9 @@ def _stores(run: Run, step: Step, stage: str) -> list[Path]:
 def _was_given_up(run: Run, stage: str) -> bool:
     """Whether a model may have gone because of `keep_iterations`: a newer one is there, and another one is the best."""
     one, best = Stage(stage), (read_json(run.directory.best) or {}).get("stage")
-    return not one.is_start and stage != best and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
+    return (
+        not one.is_start and stage != best and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
+    )
 
 
 def _is_needed(run: Run, stage: str) -> bool:
@@ -80,9 +88,60 @@ def _give_up(run: Run, step: Step, stage: str, found: list[Damage]) -> None:
     what = "; ".join(map(str, found[:3])) + (f"; and {counted(len(found) - 3, 'file')} more" if len(found) > 3 else "")
     if reason := _why_not_again(run, step, stage):
         raise RunDirectoryError(
-            f"{what}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), or start a new run."
+            f"{what}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), or start a new "
+            "run."
         )
     run.journal.append(Step.LOST, stage, lost=step, files=[one.path.name for one in found])
     logger.warning("%s. %s is played again: %s.", what, stage if stage != DATA else "The data", step)
     for path in _to_remove(run, step, stage, found):
         remove(path)
+
+
+def _why_not_again(run: Run, step: Step, stage: str) -> str | None:
+    """Why a step can't be played again, or None."""
+    needed = {Step.EVALUATE: Stage(stage)} if stage != DATA else {}
+    if step in (Step.GENERATE, Step.TRAIN) and stage != START:
+        one = Stage(stage)
+        needed[step] = run.decisions.opponent(one.iteration) if one == Stage.of(one.iteration) else one.before
+    needs = needed.get(step)
+    if needs is None or not run.directory.model(needs).parent.is_dir() or run.directory.model(needs).is_dir():
+        return None
+    if needs == START and run.model is not None:
+        return None
+    return f"the model of {needs}, of which it is made, is not there any more."
+
+
+def _to_remove(run: Run, step: Step, stage: str, found: list[Damage]) -> list[Path]:
+    if step is Step.PREPARE:
+        return [run.directory.train_rows, run.directory.held_out_rows]
+    if step is Step.TRAIN:
+        return [run.directory.model(stage)]
+    lists = {one.path.parent for one in found if one.path.name in (STORE_MANIFEST, SHARD_CHECKSUMS)}
+    return [*lists, *(one.path for one in found if one.path.parent not in lists)]
+
+
+def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -> None:
+    """Raise if a model that was trained again, since it was damaged, is not the one on which later iterations stand.
+
+    Args:
+        run: the run.
+        stage: whose model it is.
+        files: its checksums, as they will be recorded.
+
+    Raises:
+        RunDirectoryError: it is another one; it is not recorded.
+    """
+    before = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.TRAIN, stage)), None)
+    if before is None or FILES not in before or before[FILES] == files or not _stands_on(run, stage):
+        return
+    raise RunDirectoryError(
+        f"The model of {stage} was damaged and has been trained again, but came out different (another machine, or another "
+        "version of a library), and later iterations started from the one before. Restore "
+        f"{run.directory.model(stage)} from a backup, or start a new run."
+    )
+
+
+def _stands_on(run: Run, stage: str) -> bool:
+    """Whether something that was made since started from a stage's model."""
+    after = [t for t in range(run.play.num_iterations) if run.decisions.opponent(t) == stage and run.has_begun(t)]
+    return bool(after) or run.done(Step.TRAIN, Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)) is not None

@@ -22,7 +22,7 @@ from ..files import DEFINITION, definition_of
 from ..lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.integrity import recorded
-from ..run.journal import DATA, Step
+from ..run.journal import DATA, Step, is_of
 from ..run.run import LAUNCHED, Run
 from ..run.settings import frozen_settings
 from ..run.stage import START
@@ -50,21 +50,22 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        known = run.done(Step.PREPARE, DATA)
-        if known is None:
-            keys = row_keys(train)
-            _prepare(run, train, held_out, keys, _digests(keys, held_out))
-        elif LAUNCHED not in os.environ:  # else the process that has launched this one has just compared them
+        known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE)), None)
+        # A launched phase goes by what the process that has launched it has compared.
+        if known is not None and LAUNCHED not in os.environ:
             definition = definition_of(known["dataset"])
             for name, found in _digests(row_keys(train, definition), held_out, definition).items():
-                if known[name] != found:
+                if known.get(name) != found:
                     raise DataError(
-                        f"The dataset has changed since {run.directory.path} was started ({name}: {known[name]} then, "
+                        f"The dataset has changed since {run.directory.path} was started ({name}: {known.get(name)} then, "
                         f"{found} now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or "
                         "start a new run."
                     )
         if known is not None:
             _check_template(run, known.get("template"))
+        if run.done(Step.PREPARE, DATA) is None:  # for the first time, or since the rows were lost
+            keys = row_keys(train)
+            _prepare(run, train, held_out, keys, _digests(keys, held_out))
     state.wait_for_everyone()
     by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
     if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):

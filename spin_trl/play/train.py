@@ -26,6 +26,7 @@ from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import refusal_of_trainer
+from .mend import check_made_again
 from .trackers import training_logs
 
 _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected")
@@ -52,7 +53,8 @@ def train(run: Run, iteration: int) -> None:
     training_started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
-    saved = _save(run, trainer, stage)
+    files = recorded(f"{stage}/model", _save(run, trainer, stage))
+    check_made_again(run, stage, files)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     run.record(
         Step.TRAIN,
@@ -64,7 +66,7 @@ def train(run: Run, iteration: int) -> None:
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
-        files=recorded(f"{stage}/model", saved),
+        files=files,
     )
     del trainer
     free_memory()

@@ -1,0 +1,192 @@
+"""A run whose files were damaged makes them again, with the same bytes, or says what can't be made again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tiny
+from messages import refused, warned
+from runs import build, steps
+from spin_trl.checksums import Checksum
+from spin_trl.errors import RunDirectoryError
+
+PLAYED = {"baseline": "sft", "evaluate_greedy": True}
+
+MADE = (
+    "data/train/data-00000-of-00001.arrow",
+    "data/held-out/data-00000-of-00001.arrow",
+    "iteration-0/generations/shard-00000.parquet",
+    "iteration-0/generations/generations.json",
+    "iteration-0/generations/checksums.jsonl",
+    "iteration-0/model/model.safetensors",
+    "iteration-0/model/config.json",
+    "iteration-0/model/tokenizer.json",
+    "iteration-0/metrics.json",
+    "iteration-0/samples.jsonl",
+    "iteration-0/histograms.json",
+    "iteration-0/held-out/values.json",
+    "iteration-0/held-out/logps.json",
+    "iteration-0/held-out/sampled/shard-00000.parquet",
+    "iteration-1/generations/shard-00000.parquet",
+    "iteration-1/model/model.safetensors",
+    "iteration-1/metrics.json",
+    "start/held-out/logps.json",
+    "start/metrics.json",
+    "baseline/sft/iteration-0/model/model.safetensors",
+    "baseline/sft/iteration-1/metrics.json",
+)
+"""One file of every kind that a step makes."""
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def deleted(path: Path) -> None:
+    path.unlink()
+
+
+def one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.write_bytes(content)
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(b"\0" * path.stat().st_size)
+
+
+def of_another_shape(path: Path) -> None:
+    path.write_text('{"a": 1}', encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two iterations with a baseline."""
+    folder = tmp_path_factory.mktemp("played") / "run"
+    build(llama_folder, folder, **PLAYED).run()
+    return folder
+
+
+def bytes_of(run: Path) -> dict[str, Checksum]:
+    """All that steps have made: weights, generations, rows, figures."""
+    kinds = {".safetensors", ".parquet", ".arrow", ".json", ".jsonl"}
+    skipped = {"journal.jsonl", ".spin_trl.json", "state.json", "best.json", "adapter_config.json", "checksums.jsonl"}
+    return {
+        path.relative_to(run).as_posix(): Checksum.of(path)
+        for path in sorted(run.rglob("*"))
+        if path.suffix in kinds and path.name not in skipped and "cache-" not in path.name and not path.is_symlink()
+    }
+
+
+def damaged(played: Path, name: str, damage: Callable[[Path], None]) -> None:
+    """A copy of the finished run, as `run` in the current folder, with one file damaged."""
+    shutil.copytree(played, "run", symlinks=True)
+    damage(Path("run", name))
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("damage", [deleted, one_bit], ids=lambda one: one.__name__)
+def test_what_is_damaged_is_made_again(
+    played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the same bytes, and not without a word. No other step is played again."""
+    damaged(played, name, damage)
+    before = steps()
+    build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == bytes_of(played)
+    news = steps()[len(before) :]
+    assert next(phase for phase, _ in news) == "lost"
+    assert len({stage for _, stage in news}) == 1
+    warned(caplog, Path(name).name)
+    before = steps()
+    build(llama_folder, **PLAYED).run()
+    assert steps() == before, "it is whole again"
+
+
+@pytest.mark.parametrize("damage", [cut, emptied, zeros, of_another_shape], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("name", ["iteration-0/model/model.safetensors", "iteration-1/metrics.json", MADE[0], MADE[2]])
+def test_every_kind_of_damage_is_found(
+    played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    """Also where the length is right, or what is there could be read."""
+    damaged(played, name, damage)
+    build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == bytes_of(played)
+
+
+def test_a_model_on_which_others_stand_must_come_out_the_same(played: Path, llama_folder: Path) -> None:
+    """Where training comes out different (here: the journal says so), the later models don't stem from it."""
+    damaged(played, "iteration-0/model/model.safetensors", deleted)
+    path = Path("run/journal.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        if (line["phase"], line["stage"]) == ("train", "iteration-0"):
+            line["files"]["iteration-0/model/model.safetensors"][1] = "0" * 64
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with refused(RunDirectoryError, "iteration-0", Path("run/iteration-0/model")):
+        build(llama_folder, **PLAYED).run()
+    assert ("train", "iteration-0") not in steps()[len(lines) :]
+
+
+def test_what_was_given_up_is_not_missed(llama_folder: Path) -> None:
+    """`keep_iterations` deletes models; a run that is opened again does not train them again."""
+    build(llama_folder, num_iterations=3, keep_iterations=1, **PLAYED).run()
+    assert not Path("run/iteration-0/model").exists() or not Path("run/iteration-1/model").exists()
+    before = steps()
+    build(llama_folder, num_iterations=3, keep_iterations=1, **PLAYED).run()
+    assert steps() == before
+
+
+def test_what_a_model_that_is_gone_has_made_is_refused(llama_folder: Path) -> None:
+    """The message names the file, and the model that would be needed."""
+    settings = {"num_iterations": 2, "keep_iterations": None}
+    build(llama_folder, **settings).run()
+    shutil.rmtree("run/iteration-0/model")
+    Path("run/iteration-1/generations/shard-00000.parquet").unlink()
+    Path("run/iteration-1/model/model.safetensors").unlink()
+    with refused(RunDirectoryError, "shard-00000.parquet", "iteration-0"):
+        build(llama_folder, **settings).run()
+
+
+def test_a_run_without_checksums_goes_on_and_says_so(
+    played: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Version 0.1.0 took none."""
+    shutil.copytree(played, "run", symlinks=True)
+    path = Path("run/journal.jsonl")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text(
+        "".join(json.dumps({k: v for k, v in line.items() if k != "files"}) + "\n" for line in lines), encoding="utf-8"
+    )
+    build(llama_folder, **PLAYED).run()
+    warned(caplog, Path("run"))
+    assert len(steps()) == len(lines)
+
+
+def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path) -> None:
+    """Cut in its middle, and damaged before that: it comes to the same end."""
+    shutil.copytree(played, "run", symlinks=True)
+    lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
+    Path("run/journal.jsonl").write_text("".join(lines[: kept + 1]), encoding="utf-8")
+    for name in ("iteration-1/model", "iteration-1/held-out", "baseline/sft/iteration-1"):
+        shutil.rmtree(Path("run", name))
+    one_bit(Path("run/iteration-1/generations/shard-00000.parquet"))
+    cut(Path("run/start/held-out/values.json"))
+    build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == bytes_of(played)
+
+
+def test_rows_that_were_lost_are_prepared_of_the_same_data_only(played: Path, llama_folder: Path) -> None:
+    """Else the run would go on with other rows than those that were answered."""
+    damaged(played, MADE[0], deleted)
+    with refused(ValueError, "dataset"):
+        build(llama_folder, train_dataset=tiny.sft(16), **PLAYED).run()
