@@ -1,9 +1,9 @@
 """What the objectives share: log-ratios, and arithmetic that stays finite.
 
-An objective is a pure function of summed log-probabilities. It takes, for each pair, that of the real and of the generated
-response under the policy, and what else it needs (the same under the opponent, lengths, a third response), all of shape
-`(batch,)`, in nats, summed over a response's tokens. With the log-ratios r = log pi(y|x) - log pi_t(y|x) of the real
-response and r' of the generated one, every iteration starts at r = r' = 0, so every loss has a known value there.
+An objective is a pure function of summed log-probabilities. It takes, for each pair, the log-ratios
+r = log pi(y|x) - log pi_t(y|x) of the real response and r' of the generated one; or, without an opponent, the
+log-probabilities under the policy, and what else it needs (lengths, a third response). All are of shape `(batch,)`, in nats,
+summed over a response's tokens. Every iteration starts at r = r' = 0, so every loss of log-ratios has a known value there.
 
 What describes an objective is in `objective.py`. Half-precision inputs are computed in float32, in which everything stays
 finite for log-ratios up to 1e4.
