@@ -20,8 +20,7 @@ from .columns import is_preference, is_sft, with_input
 from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
 from .reading.exact_json import read_exactly
-from .reading.folder import Folder, choose_split, look_into, part_of, plain_path
-from .reading.hub_csv import fetched_files
+from .reading.folder import Folder, choose_split, fetched_files, look_into, part_of, plain_path
 from .reading.json_rows import read_json_rows
 from .reading.kept import apart
 from .reading.lines import opened
