@@ -7,8 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from .columns import PROMPT_INPUT, is_prepared, is_text, is_unpaired, read_columns
-from .holdings import first_filled
+from .columns import PROMPT_INPUT, first_filled, is_prepared, is_text, is_unpaired, read_columns
 from .reading.json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")

@@ -18,8 +18,7 @@ from datasets import Dataset, Features, Value
 
 from ...counts import counted
 from ...errors import DataError
-from ..columns import UNREADABLE
-from ..holdings import TRUTHS
+from ..columns import TRUTHS, UNREADABLE
 from .exact_json import ExactJson
 from .json_text import MESSAGE_COLUMNS, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
