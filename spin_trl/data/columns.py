@@ -17,7 +17,7 @@ from ..errors import DataError
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
-else has to be known to write the prompt down again stands beside them ([`conversations`])."""
+else has to be known to write the prompt down again stands beside them ([`turns.CONVERSATION`])."""
 
 SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
 """Columns that decide a row's key, whether or not they are read. Version 0.1.0 read no others."""

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset, Features, List, Value
 
-from ..data.conversations import COLUMN, TEMPLATED, TEXT_PROMPT, USER
+from ..data.turns import CONVERSATION, TEMPLATED, TEXT_PROMPT, USER
 from ..generation.store import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
@@ -56,7 +56,7 @@ class PairsInfo:
 
 def form_of(rows: Dataset) -> str:
     """The form that the pairs of prepared rows have."""
-    kinds = Counter(rows[COLUMN]) if COLUMN in rows.column_names else Counter([TEMPLATED])
+    kinds = Counter(rows[CONVERSATION]) if CONVERSATION in rows.column_names else Counter([TEMPLATED])
     if TEMPLATED in kinds:
         return RENDERED
     if set(kinds) == {TEXT_PROMPT}:
@@ -95,7 +95,7 @@ def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str
     generated = str(tokenizer.decode(ids, skip_special_tokens=True))
     if form == PLAIN:
         return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
-    kept = row[COLUMN]
+    kept = row[CONVERSATION]
     return {
         "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else json.loads(kept),
         "chosen": [{"role": "assistant", "content": row["real"]}],
