@@ -75,11 +75,8 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_theirs(filename: str) -> bool:
-    installed = [
-        str(Path(__file__).parents[1]),
-        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
-    ]
-    return not any(Path(filename).is_relative_to(folder) for folder in installed)
+    installed = (sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
+    return not any(Path(filename).is_relative_to(folder) for folder in (Path(__file__).parents[1], *installed))
 
 
 def _hint_on_missing(module_name: str, error: BaseException) -> str | None:

@@ -19,15 +19,14 @@ LARGEST_EXPONENT = 10.0
 """Above it, the exponentials of GSIL's unbounded losses go on as straight lines, with slopes that fit float16."""
 
 
-def logratios(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """r and r', the log-ratios of the real and of the generated responses, shape `(batch,)` each, in float32 at least."""
-    wide = in_single(policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps)
-    return wide[0] - wide[2], wide[1] - wide[3]
+def logratios(*logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """r and r', the log-ratios of the real and of the generated responses, shape `(batch,)` each, in float32 at least.
+
+    Args:
+        logps: of the real and of the generated responses under the policy, then the same under the opponent.
+    """
+    policy_real, policy_generated, opponent_real, opponent_generated = in_single(*logps)
+    return policy_real - opponent_real, policy_generated - opponent_generated
 
 
 def in_single(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -141,9 +141,8 @@ class CsvRows:
         self._skipped = sum(1 for _ in itertools.takewhile(_is_before_header, self._lines()))
         self.separator, self._written = self._columns(separator, mapping)
         self._width = len(self._written)
-        self._is_named = [
-            bool(name.strip()) for name in self._written
-        ]  # spreadsheets write columns without a name, too
+        # Spreadsheets write columns without a name, too.
+        self._is_named = [bool(name.strip()) for name in self._written]
         self.header = list(itertools.compress(self._written, self._is_named))
         twice = next((name for name in self.header if self.header.count(name) > 1), None)
         if twice is not None:

@@ -44,9 +44,8 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
     # Templates that put the system's message before all others, or before the last, do so at inference, too.
     order = [slots[one.number].message for one in found if one.number in slots and slots[one.number].is_required]
     # Tools answer within the turn that calls them, before or after its text.
-    groups = list(
-        itertools.accumulate(number == 0 or not is_result(message) for number, message in enumerate(messages))
-    )
+    begins = (number == 0 or not is_result(message) for number, message in enumerate(messages))
+    groups = list(itertools.accumulate(begins))
     order = [groups[number] for number in order if messages[number].get("role") not in ("system", "developer")]
     if not problems and order != sorted(order):
         problems.append("writes the messages in another order")
