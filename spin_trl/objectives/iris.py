@@ -93,29 +93,6 @@ PUBLISHED = (3.0, 1.7, 1.4, 1.1, 0.7)
 """The paper's table 4, Zephyr-7B, iterations 0 to 4."""
 
 
-def check_iris_alpha(schedule: str | None, values: Sequence[float] | None) -> None:
-    """Raise unless the values of `iris_alpha` are what the schedule takes.
-
-    Raises:
-        RecipeError: they are not; the message says what it takes.
-    """
-    if schedule not in SCHEDULES:
-        raise RecipeError(f"`iris_schedule` is {schedule!r}; it must be one of {', '.join(map(repr, SCHEDULES))}.")
-    if values is not None and any(not 0 < value < math.inf for value in values):
-        raise RecipeError(f"`iris_alpha` is {list(values)}; orders are positive.")
-    if schedule == "fixed" and not values:
-        raise RecipeError("`iris_schedule: fixed` needs `iris_alpha`: one order, or one for each iteration.")
-    if schedule == "published" and values is not None:
-        raise RecipeError(
-            "`iris_alpha` has no meaning with `iris_schedule: published`, which has the paper's orders. Leave it out, or "
-            "choose `fixed`."
-        )
-    if schedule in ("gap", "geometric") and values is not None and (len(values) != 2 or values[0] > values[1]):
-        raise RecipeError(
-            f"`iris_alpha` is {list(values)}; with `iris_schedule: {schedule}` it is the least and the largest order."
-        )
-
-
 def order(
     schedule: str, values: Sequence[float] | None, iteration: int, num_iterations: int, gap: float | None
 ) -> float:
@@ -164,7 +141,23 @@ class _Iris(Objective[IrisSettings]):
     """An order that an iteration has for itself."""
 
     def check(self, settings: IrisSettings) -> None:
-        check_iris_alpha(settings.iris_schedule, settings.iris_alpha)
+        """Raise RecipeError unless the values of `iris_alpha` are what the schedule takes, with what it takes."""
+        schedule, values = settings.iris_schedule, settings.iris_alpha
+        if schedule not in SCHEDULES:
+            raise RecipeError(f"`iris_schedule` is {schedule!r}; it must be one of {', '.join(map(repr, SCHEDULES))}.")
+        if values is not None and any(not 0 < value < math.inf for value in values):
+            raise RecipeError(f"`iris_alpha` is {list(values)}; orders are positive.")
+        if schedule == "fixed" and not values:
+            raise RecipeError("`iris_schedule: fixed` needs `iris_alpha`: one order, or one for each iteration.")
+        if schedule == "published" and values is not None:
+            raise RecipeError(
+                "`iris_alpha` has no meaning with `iris_schedule: published`, which has the paper's orders. Leave it out, "
+                "or choose `fixed`."
+            )
+        if schedule in ("gap", "geometric") and values is not None and (len(values) != 2 or values[0] > values[1]):
+            raise RecipeError(
+                f"`iris_alpha` is {list(values)}; with `iris_schedule: {schedule}` it is the least and the largest order."
+            )
 
     def at(self, settings: IrisSettings, iteration: int, num_iterations: int, gap: float | None) -> dict[str, Any]:
         alpha = order(str(settings.iris_schedule), settings.iris_alpha, iteration, num_iterations, gap)

@@ -15,9 +15,10 @@ from spin_trl.errors import RecipeError
 from spin_trl.objectives.iris import (
     GAP_BOUNDS,
     GEOMETRIC_BOUNDS,
+    IRIS_LOSS,
     PUBLISHED,
     SCHEDULES,
-    check_iris_alpha,
+    IrisSettings,
     effective_sample_size,
     iris,
     iris_figures,
@@ -225,7 +226,7 @@ def test_a_gap_that_is_no_number_does_not_become_the_order() -> None:
 )
 def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) -> None:
     """Bounds, or orders, or nothing."""
-    check_iris_alpha(schedule, values)
+    IRIS_LOSS.check(IrisSettings(schedule, values))
 
 
 @pytest.mark.parametrize(
@@ -247,10 +248,10 @@ def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) ->
 def test_what_a_schedule_refuses(schedule: str, values: Sequence[float] | None, parts: tuple[str, ...]) -> None:
     """With the value, and what it takes instead."""
     with refused(RecipeError, *parts):
-        check_iris_alpha(schedule, values)
+        IRIS_LOSS.check(IrisSettings(schedule, values))
 
 
 def test_not_a_number_is_no_order() -> None:
     """NaN compares with nothing."""
     with refused(RecipeError, "`iris_alpha`", "[nan]", "positive"):
-        check_iris_alpha("fixed", [math.nan])
+        IRIS_LOSS.check(IrisSettings("fixed", [math.nan]))
