@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import DataError, TemplateError
-from .answer_start import size_alike
 from .markers import Message, text_of
+from .proof import size_alike
 
 KNOWN = (
     *("<|im_start|>user", "<|start_header_id|>user", "<start_of_turn>user", "<|turn>user", "<|user|>", "<｜User｜>"),
