@@ -75,7 +75,7 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_theirs(filename: str) -> bool:
-    installed = (sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
+    installed = [Path(sysconfig.get_paths()[kind]) for kind in ("stdlib", "purelib", "platlib")]
     return not any(Path(filename).is_relative_to(folder) for folder in (Path(__file__).parents[1], *installed))
 
 
