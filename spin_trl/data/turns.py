@@ -49,7 +49,7 @@ class Turn:
     notes: tuple[str, ...] = ()
 
 
-def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> Iterator[Turn]:
+def turns_of(row: Mapping[str, Any], turn: str, given: Keys) -> Iterator[Turn]:
     """Prompt and response of every turn of a row that is trained on.
 
     Args:
@@ -60,7 +60,6 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> It
     Raises:
         DataError: the row can't be used, and why.
     """
-    given = given or {}
     conversation = _conversation(row, given)
     if isinstance(conversation, Turn):
         yield conversation
