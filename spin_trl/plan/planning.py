@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 
+from ..config.arguments import options_of
 from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..errors import RecipeError, SpinError
@@ -167,11 +168,10 @@ def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
     except (yaml.YAMLError, UnicodeError):
         return False  # whoever reads the recipe says what is wrong with it
     value = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else "false"
-    for argument, following in zip(overrides, [*overrides[1:], ""], strict=False):
-        name, _, attached = argument.partition("=")
-        if name == "--use_cpu":
-            value = attached or following
-    return value.lower() in ("true", "yes", "1", "") or value.startswith("--")
+    for option in options_of(overrides):
+        if option.name == "use_cpu":
+            value = "".join(option.values[:1])
+    return value.lower() in ("true", "yes", "1", "")
 
 
 @dataclass(frozen=True)
