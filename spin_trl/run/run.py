@@ -28,7 +28,7 @@ from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
 from .directory import RunDirectory
-from .journal import DATA, Decisions, Journal, Step
+from .journal import DATA, Decisions, Entry, Journal, Step
 from .progress import Progress
 from .stage import START, Stage, arm_name
 
@@ -164,7 +164,7 @@ class Run:
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_from_disk(folder)
 
-    def done(self, step: Step, stage: str) -> dict[str, Any] | None:
+    def done(self, step: Step, stage: str) -> Entry | None:
         """What the journal says of a finished step, or None."""
         return self.journal.find(step, stage)
 
