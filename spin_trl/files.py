@@ -82,11 +82,14 @@ def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], objec
     wait()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    write_atomically(
-        path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    )
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -22,8 +22,8 @@ from typing import Any
 import yaml
 
 from ..errors import RunDirectoryError
-from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_atomically, write_json
-from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
+from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
+from .contents import ITERATION, LINK, foreign_files, is_top_entry
 
 MARKER = RUN_MARKER
 MARKER_VERSION = 1
@@ -345,17 +345,17 @@ class Ownership:
         """Take over a run of version 0.1.0: what it has written under the names that it used."""
         there = {entry.name: entry for entry in os.scandir(self.path)}
         of_a_comparison = fnmatch.fnmatch(self.path.resolve().parent.name, "seed-*")
-        names = [name for name in (*FILES, *TRANSIENT, *FOLDERS) if name in there]
-        names += [name for name in there if ITERATION.fullmatch(name)]
-        names += [LINK] if LINK in there and there[LINK].is_symlink() else []
-        entries = {name: name for name in names if name != "output.txt" or of_a_comparison}
+        entries = {name: name for name in sorted(there) if is_top_entry(name)}
+        if LINK in there and not there[LINK].is_symlink():
+            del entries[LINK]
+        if not of_a_comparison:
+            entries.pop("output.txt", None)
         settings = self._users_own_settings()
         if settings is not None:
             entries[RECIPE] = self._free_name(RECIPE)
         self._create(Marker(entries, frozenset(entries)))
         if settings is not None:
-            text = yaml.safe_dump(settings, sort_keys=True)
-            write_atomically(self.path / entries[RECIPE], lambda path: path.write_text(text, encoding="utf-8"))
+            write_text(self.path / entries[RECIPE], yaml.safe_dump(settings, sort_keys=True))
 
     def _users_own_settings(self) -> dict[str, Any] | None:
         """Settings in a `recipe.yaml` that no run has written, since its text is another one; None if a run has."""
