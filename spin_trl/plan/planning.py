@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +74,7 @@ class Plan:
         self.longest = memory.phases(longest=True) if self.lengths.is_counted else self.phases
         self.peak: Phase = max(self.phases, key=lambda phase: phase.total)
         self.most = max(phase.total for phase in self.longest)
+        self._hours = Hours(memory)
 
     def fits(self, device: Device) -> bool:
         """Whether a device holds the peak."""
@@ -96,10 +96,6 @@ class Plan:
         """How fast the device works on it."""
         wishes = self.wishes
         return speed_of(device, self.setup, self.memory.replica, wishes.training_tokens, wishes.generation_tokens)
-
-    @functools.cached_property
-    def _hours(self) -> Hours:
-        return Hours(self.memory)
 
     def work(self, device: Device) -> list[Work]:
         """What every stage takes on as many such devices as there are processes."""

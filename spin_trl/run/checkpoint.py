@@ -21,8 +21,6 @@ from ..files import write_json
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_MANIFEST = "checkpoint.json"
-TRAINERS_ARGUMENTS = "training_args.bin"
-"""A pickle that Trainer writes beside every model, and nobody reads."""
 
 _OF_A_MODEL = re.compile(
     r".+\.(safetensors|json|md|py|"  # weights, configuration, card, code of its own
