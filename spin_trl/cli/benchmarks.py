@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
         commands,
         "eval",
         run_suites,
-        "run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
+        help="run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
         description="Run benchmarks on a model of a run. What has been run is shown again, not run twice.",
         epilog=f"Suites:\n{_suites()}\n",
     )
@@ -102,8 +102,8 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.open import reopen
     from ..report import terminal
     from ..report.benchmarks import suite_table, task_table
+    from ..run.run import find_stage
     from ..run.stage import Stage
-    from ..run.stages import find_stage
 
     run = reopen(options.run, overrides)
     if run.args.disable_tqdm:

@@ -17,7 +17,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from ..counts import counted
-from ..files import read_json, write_atomically
+from ..files import read_json, write_text
 from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import read_figures, read_record
@@ -77,7 +77,7 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
         console.print(_table_of_run(run, iteration, figures, best, console.width))
     file = io.StringIO()
     terminal.console(file, FILE_WIDTH).print(_table_of_run(run, iteration, figures, best, FILE_WIDTH))
-    write_atomically(run.directory.own("table.txt"), lambda path: path.write_text(file.getvalue(), encoding="utf-8"))
+    write_text(run.directory.own("table.txt"), file.getvalue())
     try:
         record = read_record(run.directory)
         plot_run(run.directory.own("plot.png"), record)

@@ -17,7 +17,7 @@ from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, score_of
 from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
-from ..files import read_json, write_atomically, write_json
+from ..files import read_json, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
 from ..run.journal import Step
@@ -188,6 +188,4 @@ def _write_samples(
         )
         for row, answer, found in zip(rows, answers, measured, strict=True)
     ]
-    write_atomically(
-        run.directory.samples(stage), lambda path: path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    )
+    write_text(run.directory.samples(stage), "\n".join(lines) + "\n")

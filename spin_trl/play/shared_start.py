@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..files import JOURNAL, write_atomically
+from ..files import JOURNAL, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, Journal, Step
 from ..run.stage import START, Stage
@@ -39,7 +39,7 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
     # Last, and whole: a run without a journal has not begun.
     lines = "".join(json.dumps(entry) + "\n" for entry in steps)
-    write_atomically(target.own(JOURNAL), lambda path: path.write_text(lines, encoding="utf-8"))
+    write_text(target.own(JOURNAL), lines)
 
 
 def _hard_link(source: str, target: str) -> None:

@@ -18,7 +18,7 @@ from ..counts import counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
-from ..files import read_json, write_atomically
+from ..files import read_json, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
@@ -57,7 +57,7 @@ def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Pa
             f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
         )
     report = directory.own("report.html")
-    write_atomically(report, lambda path: path.write_text(page, encoding="utf-8"))
+    write_text(report, page)
     return report
 
 

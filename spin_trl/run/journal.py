@@ -82,9 +82,9 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def find(self, step: Step, stage: str) -> dict[str, Any] | None:
+    def find(self, step: Step, stage: str) -> Entry | None:
         """The newest record of a step of a stage, or None if it has not finished."""
-        return next((entry for entry in reversed(self.entries()) if is_of(entry, step, stage)), None)
+        return newest(self.entries(), step, stage) or None
 
     def _whole_lines(self) -> list[tuple[bytes, dict[str, Any]]]:
         """Lines up to the first that was not written to its end, and what they hold."""

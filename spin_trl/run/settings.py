@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import yaml
 
 from ..config import credentials
+from ..config.data import DataConfig
 from ..config.paths import PATHS, is_same_path
 from ..config.plain import differences_from_defaults, plain
 from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
-from ..files import write_atomically
+from ..files import write_text
 from ..objectives.registry import LOSS_TYPES
 from .directory import RunDirectory
 from .ownership import RECIPE
@@ -60,15 +62,7 @@ FREE = frozenset(
 """Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
 
 OF_THE_DATA = frozenset(
-    {
-        "dataset_config",
-        "dataset_name",
-        "dataset_revision",
-        "dataset_train_split",
-        "held_out_config",
-        "held_out_name",
-        "held_out_split",
-    }
+    one.name for one in dataclasses.fields(DataConfig) if one.name.startswith(("dataset_", "held_out_"))
 )
 """Settings that say where data comes from. Whether it is the same data is seen by its digest."""
 
@@ -78,13 +72,10 @@ OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 
 def python_settings(run: Run) -> dict[str, Any]:
     """Settings of a run that was started from Python; what YAML can't say stands under `python`."""
-    objects = {
-        "model": run.model,
-        "peft_config": plain(run.peft_config.to_dict()) if run.peft_config is not None else None,
-        "quantization_config": plain(run.quantization_config.to_dict())
-        if run.quantization_config is not None
-        else None,
-    }
+    objects: dict[str, Any] = {"model": run.model}
+    for name in ("peft_config", "quantization_config"):
+        config = getattr(run, name)
+        objects[name] = None if config is None else plain(config.to_dict())
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 
 
@@ -179,9 +170,7 @@ def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any])
 def _write_settings(directory: RunDirectory, settings: dict[str, Any], paths_from: Path | None = None) -> None:
     path = directory.own(RECIPE)
     directory.ownership.see_paths_from(paths_from or Path.cwd())
-    write_atomically(
-        path, lambda temporary: temporary.write_text(yaml.safe_dump(settings, sort_keys=True), encoding="utf-8")
-    )
+    write_text(path, yaml.safe_dump(settings, sort_keys=True))
 
 
 def _continues(name: str, before: Any, now: Any) -> bool:
