@@ -57,9 +57,6 @@ def _bad_share(
     return Figure(name, words, table, heading, column, rank, compared, greater_is_better=False, percent=True)
 
 
-DEGENERATION_PREFIX = "degeneration/"
-"""Begins the names of the figures that say how far answers have gone bad."""
-
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
     for figure in (
@@ -88,11 +85,11 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %"),
         Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
                "same %", 2, percent=True),
-        _bad_share(f"{DEGENERATION_PREFIX}repetition", "repetition", ANSWERS, "repeated"),
-        Figure(f"{DEGENERATION_PREFIX}distinct", "distinct", ANSWERS, "distinct", percent=True),
-        _bad_share(f"{DEGENERATION_PREFIX}odd_characters", "odd characters", ANSWERS, "odd characters"),
-        _bad_share(f"{DEGENERATION_PREFIX}copies", "copies", ANSWERS, "copied"),
-        Figure(f"{DEGENERATION_PREFIX}length_ratio", "length, by that of real responses"),
+        _bad_share("degeneration/repetition", "repetition", ANSWERS, "repeated"),
+        Figure("degeneration/distinct", "distinct", ANSWERS, "distinct", percent=True),
+        _bad_share("degeneration/odd_characters", "odd characters", ANSWERS, "odd characters"),
+        _bad_share("degeneration/copies", "copies", ANSWERS, "copied"),
+        Figure("degeneration/length_ratio", "length, by that of real responses"),
     )
 }  # fmt: skip
 """Every figure by which models can be compared, in the order of the tables' columns."""

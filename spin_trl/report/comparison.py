@@ -77,8 +77,7 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
         if len(values) > 1:
             means[f"{name}_se"] = error
         if len(values) > 1 and name.endswith(AGAINST):
-            interval = of_mean(values)
-            means |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            means[f"{name}_low"], means[f"{name}_high"] = of_mean(values)
     return means
 
 

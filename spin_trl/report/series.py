@@ -38,8 +38,7 @@ def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> 
     interval = stage.interval(figure)
     if interval is None and figure == "logps/real" and stage.values.get("nll"):
         # The log-probability of a real response, prompt by prompt, is known as its negative.
-        of_real = of_mean([-value for value in stage.values["nll"].values()])
-        interval = of_real.low, of_real.high
+        interval = of_mean([-value for value in stage.values["nll"].values()])
     low, high = (None, None) if interval is None else (scale * end for end in interval)
     opponent = record.opponent(stage)
     came_from = stage.iteration - 1 if opponent is None else opponent.iteration
