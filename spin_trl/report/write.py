@@ -24,7 +24,7 @@ from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
 from .charts import all_charts
 from .formats import duration
-from .html.page import Page, render
+from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
 from .rows import remarks_on_data
@@ -61,8 +61,8 @@ def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Pa
     return report
 
 
-def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
-    """What the report of a run says.
+def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str, Any]:
+    """What the report of a run says, by the names that its template uses.
 
     Args:
         directory: of the run.
@@ -80,25 +80,26 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
             raise
         raise RunDirectoryError(f"{directory.path} has a file that can't be read: {error}") from error
     text, left_out = cut(settings, LONGEST_SETTINGS)
-    return Page(
-        name=record.name,
-        verdict=verdict(record),
-        remarks=remarks(record),
-        warnings=_warnings(record),
-        facts=facts(record),
-        standings=standings(record),
-        figures=figures(record),
-        costs=costs(record),
-        metric_note=_NOTE,
-        groups=all_charts(record),
-        shown=shown,
-        settings=f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
-        versions={name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version},
-        digests=digests(directory, record),
-        period=_period(record),
-        devices=devices(record),
-        made_by=made_by(),
-    )
+    return {
+        "name": record.name,
+        "verdict": verdict(record),
+        "remarks": remarks(record),
+        "warnings": _warnings(record),
+        "facts": facts(record),
+        "standings": standings(record),
+        "figures": figures(record),
+        "costs": costs(record),
+        "groups": all_charts(record),
+        "shown": shown,
+        "settings": f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
+        "versions": {
+            name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version
+        },
+        "digests": digests(directory, record),
+        "period": _period(record),
+        "devices": devices(record),
+        "made_by": made_by(),
+    }
 
 
 def made_by() -> str:
@@ -107,13 +108,6 @@ def made_by() -> str:
         return f"spin_trl {importlib.metadata.version('spin_trl')}"
     except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
         return "spin_trl"
-
-
-_NOTE = (
-    "In small print: 95 % intervals. A difference is paired, prompt by prompt: of an iteration from its opponent, of a "
-    "baseline from self-play after as many gradient steps. The best is chosen on the prompts that it is measured on, "
-    "which favours it a little."
-)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
