@@ -23,14 +23,13 @@ def render(page: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _jinja() -> Environment:
-    return Environment(
-        loader=PackageLoader("spin_trl.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return template_environment("spin_trl.report.html", autoescape=True, finalize=_finalized)
+
+
+def template_environment(package: str, **options: Any) -> Environment:
+    """An environment for the templates of a package, in which a name that is not there is an error."""
+    loader = PackageLoader(package)
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
 
 
 def _finalized(value: Any) -> Any:
