@@ -35,6 +35,7 @@ class Figure:
         greater_is_better: whether more of it is better.
         percent: whether it is a share, shown in percent.
         digits: behind the point, unless it is a share.
+        is_difference: whether it compares two models: a terminal shows it with its sign and its 95 % interval.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Figure:
     greater_is_better: bool = True
     percent: bool = False
     digits: int = 3
+    is_difference: bool = False
 
 
 def _bad_share(

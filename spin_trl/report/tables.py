@@ -9,7 +9,7 @@ from typing import Any
 
 from ..counts import counted
 from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
-from ..run.journal import Step
+from ..run.journal import Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
@@ -158,26 +158,21 @@ def _decision(record: RunRecord, stage: StageRecord) -> Cell:
     return Cell(str(entry.get("decision", MISSING)), f"learning rate × {scale:g}" if scale != 1 else "")
 
 
-def _cost(entries: Sequence[Mapping[str, Any]], *, with_pairs: bool = True) -> list[Cell]:
-    def seconds(phase: str) -> list[float]:
-        return [entry["seconds"] for entry in entries if entry["phase"] == phase]
-
-    def total(name: str) -> float | None:
-        found = [entry[name] for entry in entries if isinstance(entry.get(name), int | float)]
+def _cost(entries: Sequence[Entry], *, with_pairs: bool = True) -> list[Cell]:
+    def total(name: str, step: Step | None = None) -> float | None:
+        of_step = [entry for entry in entries if step is None or is_of(entry, step)]
+        found = [entry[name] for entry in of_step if isinstance(entry.get(name), int | float)]
         return sum(found) if found else None
 
-    together = [entry["seconds"] for entry in entries]
-    tokens, steps = total("tokens"), total("steps")
+    seconds = [total("seconds", step) for step in (*COSTED_STEPS, None)]
     return [
-        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in COSTED_STEPS),
-        Cell(duration(sum(together))) if together else Cell(),
-        Cell() if tokens is None else Cell(f"{tokens:,.0f}"),
-        Cell() if steps is None else Cell(f"{steps:,.0f}"),
+        *(Cell() if one is None else Cell(duration(one)) for one in seconds),
+        *(Cell() if one is None else Cell(f"{one:,.0f}") for one in (total("tokens"), total("steps"))),
         _pairs(entries) if with_pairs else Cell(""),
     ]
 
 
-def _pairs(entries: Sequence[Mapping[str, Any]]) -> Cell:
+def _pairs(entries: Sequence[Entry]) -> Cell:
     found = [entry["pairs"] for entry in entries if isinstance(entry.get("pairs"), Mapping)]
     if not found:
         return Cell()

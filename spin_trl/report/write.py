@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..counts import counted
+from ..counts import agreeing, counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
@@ -27,7 +27,6 @@ from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
-from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict
@@ -175,6 +174,26 @@ def _warnings(record: RunRecord) -> list[str]:
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
     return [*remarks_on_data(record.prepared), *answers]
+
+
+def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
+    """Sentences about columns and rows that a run does not use, or reads otherwise than they are written.
+
+    Args:
+        prepared: what the journal says of the data; runs of earlier versions say less.
+    """
+    if "remarks" in prepared:
+        return [str(remark) for remark in prepared["remarks"] or []]
+    bad, too_long = (int(prepared.get(name) or 0) for name in ("bad_rows", "left_out"))
+    found = []
+    if bad:
+        found.append(
+            f"{counted(bad, 'row')} left out because {agreeing(bad, 'it', 'they')} can't be used (`bad_rows: skip`)."
+        )
+    if too_long:
+        prompts = agreeing(too_long, "its prompt is", "their prompts are")
+        found.append(f"{counted(too_long, 'row')} left out because {prompts} too long (`max_length`).")
+    return found
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
