@@ -81,19 +81,15 @@ def figures(record: RunRecord) -> dict[str, Table]:
     for table in (SCORES, GAME, ANSWERS):
         of_table = {name: one.heading for name, one in FIGURES.items() if one.table == table and name in known}
         shown = (scores if table == SCORES else {}) | of_table
+        forms = {name: record.form(name) for name in shown}
+        rows = [
+            Row(_label(stage), [_measured_cell(stage, *of) for of in forms.items()], stage is record.best_stage, opens)
+            for stage, opens in _in_groups(record)
+            if any(stage.value(name) is not None for name in shown)
+        ]
         if shown:
-            found[table] = _figures_table(record, shown)
+            found[table] = Table(["model", *shown.values()], rows)
     return found
-
-
-def _figures_table(record: RunRecord, shown: Mapping[str, str]) -> Table:
-    forms = {name: record.form(name) for name in shown}
-    rows = [
-        Row(_label(stage), [_measured_cell(stage, *of) for of in forms.items()], stage is record.best_stage, opens)
-        for stage, opens in _in_groups(record)
-        if any(stage.value(name) is not None for name in shown)
-    ]
-    return Table(["model", *shown.values()], rows)
 
 
 def costs(record: RunRecord) -> Table:
@@ -195,13 +191,10 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
     }
-    return {name: _short_of(text) for name, text in found.items() if text}
+    # The settings have the whole texts.
+    short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}
+    return {name: text for name, text in (found | short).items() if text}
 
 
 def _joined_list(value: Any, between: str) -> str:
     return between.join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _short_of(text: str) -> str:
-    """A line's worth of a text; the settings have it whole."""
-    return text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}…"
