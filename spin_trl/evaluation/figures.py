@@ -6,6 +6,7 @@ A figure that is added here, and measured, shows up wherever figures do.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -52,12 +53,8 @@ class Figure:
     is_difference: bool = False
 
 
-def _bad_share(
-    name: str, words: str, table: str = "", heading: str = "", column: str = "", rank: int = 2, compared: bool = False
-) -> Figure:
-    """A share of which less is better: of answers or of prompts where something is wrong."""
-    return Figure(name, words, table, heading, column, rank, compared, greater_is_better=False, percent=True)
-
+_bad_share = functools.partial(Figure, greater_is_better=False, percent=True)
+"""A share of which less is better: of answers or of prompts where something is wrong."""
 
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
@@ -83,8 +80,8 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("reward_without_likelihood", "reward without likelihood"),
         Figure("length_real", "length of real responses", unit="tokens", digits=1),
         Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
-        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %"),
-        _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %"),
+        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %", 2),
+        _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %", 2),
         Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
                "same %", 2, percent=True),
         _bad_share("degeneration/repetition", "repetition", ANSWERS, "repeated"),

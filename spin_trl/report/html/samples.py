@@ -139,14 +139,12 @@ def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mappi
     won = [key for key in keys if key in ours and key in starts and ours[key] > starts[key]]
     lost = [key for key in keys if key in ours and key in starts and ours[key] < starts[key]]
     fair = evenly(keys, FAIR if won or lost else FAIR + WON + LOST)
-    choices = [Section("Spread evenly over all prompts", fair, len(keys))]
-    for heading, of_kind, count in (
-        ("Better than the start’s answer", won, WON),
-        ("Worse than the start’s answer", lost, LOST),
-    ):
-        # Nothing is shown twice.
-        further = evenly([key for key in of_kind if key not in set(fair)], count)
-        choices.append(Section(heading, further, len(of_kind)))
+    left = set(keys) - set(fair)  # nothing is shown twice
+    choices = [
+        Section("Spread evenly over all prompts", fair, len(keys)),
+        Section("Better than the start’s answer", evenly([key for key in won if key in left], WON), len(won)),
+        Section("Worse than the start’s answer", evenly([key for key in lost if key in left], LOST), len(lost)),
+    ]
     return [choice for choice in choices if choice.keys]
 
 
