@@ -98,9 +98,9 @@ def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
         manifest, stage = _manifest(directory, iteration), record.at(iteration)
         opponent = record.opponent(stage) if stage is not None else record.at(iteration - 1)
         opponent = opponent or StageRecord(name=START)
-        by = {"label": opponent.label, "where": _where(run, opponent), "digest": manifest.get("model")}
-        info = _pairs_info(directory, iteration, made)
-        pairs.append(replace(info, **by, sampling=manifest.get("sampling", {})))
+        info, where = _pairs_info(directory, iteration, made), _where(run, opponent)
+        digest, sampling = manifest.get("model"), manifest.get("sampling", {})
+        pairs.append(replace(info, label=opponent.label, where=where, digest=digest, sampling=sampling))
     if not pairs:
         raise RunDirectoryError(f"{directory.path} has no generations of a whole iteration yet.")
     return dataset_card(run, pairs)
