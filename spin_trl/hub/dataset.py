@@ -11,7 +11,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,10 @@ class PairsInfo:
         rows: pairs.
         finish_reasons: how many answers ended for which reason.
         identical: pairs whose two responses are the same, token by token.
+        label: who answered: the stage's name in words.
+        where: repository and revision of its model, or None: it is not on the Hub.
+        digest: hash of its weights, or None.
+        sampling: settings with which it answered.
     """
 
     iteration: int
@@ -52,6 +56,10 @@ class PairsInfo:
     rows: int
     finish_reasons: Mapping[str, int]
     identical: int
+    label: str = ""
+    where: str | None = None
+    digest: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def form_of(rows: Dataset) -> str:

@@ -107,7 +107,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     best = best_of(models, metric)
     warnings, reasons = _degeneration(play, models, iteration)
     opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
-    decision = "improved" if best == stage and metric.value(models[stage]) is not None else "continued"
+    decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
     if metric.regresses(models[stage], models[best]):
         worse = _comparison(metric, models[stage], models[best])
@@ -120,7 +120,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
                 f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
             )
     without = iteration - best.iteration
-    if play.patience is not None and metric.value(models[best]) is not None and without >= play.patience:
+    if play.patience is not None and models[best].value(metric.name) is not None and without >= play.patience:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
     over = plateau(models[stage].figures) if play.stop_at_plateau and decision != "fell back" else None
     reasons += [over] if over is not None else []
@@ -176,7 +176,7 @@ def _degeneration(
 
 def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
     """Both figures of a comparison, and the interval of their difference."""
-    values = [metric.value(one) for one in (model, other)]
+    values = [one.value(metric.name) for one in (model, other)]
     now, then = ("no number" if value is None else f"{value:.4g}" for value in values)
     gain = metric.gain(model, other)
     text = f"{metric.name} {now}, against {then}"
