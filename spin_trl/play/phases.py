@@ -22,11 +22,10 @@ from ..run.directory import PHASE_LOCK
 from ..run.journal import Step
 from ..run.run import Run
 from ..run.stage import START, Stage, arm_name
-from .baseline import play_baseline
 from .evaluate import evaluate
 from .gate import settle
 from .generate import generate_iteration
-from .start import make_start
+from .supervised import make_start, play_baseline
 from .train import train
 
 Launch = Callable[[Run, str, int], None]

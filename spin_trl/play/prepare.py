@@ -27,7 +27,7 @@ from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
 from .rehearse import config_of
-from .start import make_tokenizer
+from .supervised import make_tokenizer
 
 logger = logging.getLogger(__name__)
 
