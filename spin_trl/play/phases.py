@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from accelerate import PartialState
 from safetensors import SafetensorError
@@ -25,8 +24,7 @@ from ..run.stage import START, Stage, arm_name
 from .evaluate import evaluate
 from .gate import settle
 from .generate import generate_iteration
-from .supervised import make_start, play_baseline
-from .train import train
+from .train import make_start, play_baseline, train
 
 Launch = Callable[[Run, str, int], None]
 """Runs a phase, by its name, of an iteration."""
@@ -57,15 +55,13 @@ def baseline_phase(run: Run, iteration: int) -> None:
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
 
 
-PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
-    {
-        "start": start_phase,
-        "generate": generate_iteration,
-        "train": train,
-        "evaluate": evaluate_iteration,
-        "baseline": baseline_phase,
-    }
-)
+PHASES: Mapping[str, Callable[[Run, int], None]] = {
+    "start": start_phase,
+    "generate": generate_iteration,
+    "train": train,
+    "evaluate": evaluate_iteration,
+    "baseline": baseline_phase,
+}
 
 _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
 """What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
