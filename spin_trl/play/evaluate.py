@@ -59,10 +59,11 @@ def _figures_of_stage(
     """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
     folder = run.directory.held_out(stage)
     # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+    description = f"{stage}: held-out prompts"
+    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
-        description = f"{stage}: held-out prompts, greedily"
-        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+        greedily = {"temperature": 0.0, "num_generations": 1}
+        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, f"{description}, greedily", **greedily)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)

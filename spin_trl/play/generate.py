@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
@@ -47,15 +48,7 @@ def at_hand(run: Run, path: str) -> Iterator[Load]:
 
 
 def answer_into(
-    run: Run,
-    load: Load,
-    rows: Dataset,
-    folder: Path,
-    iteration: int,
-    description: str,
-    *,
-    greedy: bool = False,
-    once: bool = False,
+    run: Run, load: Load, rows: Dataset, folder: Path, iteration: int, description: str, **others: float
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.
 
@@ -66,8 +59,7 @@ def answer_into(
         folder: of the store. If it is complete, no model is loaded.
         iteration: whose settings, and part of the seeds.
         description: of the progress bar.
-        greedy: decode greedily.
-        once: one response a prompt, whatever `num_generations` says.
+        others: settings of [`Sampling`] that are others than the iteration's.
 
     Returns:
         Seconds that the generation itself took.
@@ -79,11 +71,8 @@ def answer_into(
     if store.is_complete():
         return 0.0
     # The seed of the run, not of the iteration: the iteration enters by itself.
-    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), seed=run.args.seed)
-    if greedy:
-        sampling = dataclasses.replace(sampling, temperature=0.0)
-    if once:
-        sampling = dataclasses.replace(sampling, num_generations=1)
+    given: dict[str, Any] = {"seed": run.args.seed, **others}
+    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
     template = run.template()
     model, accelerator = load()
     asked = Asked.of(model, rows, template, run.definition)
