@@ -15,8 +15,7 @@ from queue import Queue
 from typing import Any
 
 from ..config.arguments import without_options
-from ..config.checks import as_mapping
-from ..config.loop import PER_ITERATION
+from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.summary import ByPrompt, difference
@@ -152,8 +151,8 @@ class Comparison:
         recipe.play.baseline_label_smoothing = smoothing or [0.0]
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
             # What all arms were given, not what the first one has for itself.
-            lists = as_mapping("per_iteration", self.base.play.per_iteration) or {}
-            recipe.play.baseline_learning_rate = lists.get("learning_rate", [self.base.args.learning_rate])[0]
+            of_all = iteration_settings(self.base.play, 0)
+            recipe.play.baseline_learning_rate = of_all.get("learning_rate", self.base.args.learning_rate)
         return recipe
 
     def _directory(self, arm: Arm, seed: int) -> RunDirectory:

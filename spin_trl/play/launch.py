@@ -48,15 +48,8 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     # The current folder, with whatever modules the user has there, stays off the path of the launch and of its processes.
     # Only a checkout of this package that is not installed is found in that folder.
     is_safe = Path(__file__).parents[2] != Path.cwd()
-    command = [
-        sys.executable,
-        *(["-P"] if is_safe else []),
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(config_file),
-        "--quiet",
-    ]
+    command = [sys.executable, *(["-P"] if is_safe else [])]
+    command += ["-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
     # A live display would be torn apart by what others write to its terminal: it passes through here.
     is_watched = isinstance(sys.stdout, FileProxy)
