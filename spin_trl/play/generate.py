@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,22 +29,20 @@ Load = Callable[[], tuple[Policy, Accelerator]]
 @contextlib.contextmanager
 def at_hand(run: Run, path: str) -> Iterator[Load]:
     """A model of the run, if it is needed, once, for as long as the context lasts."""
-    found: list[tuple[Policy, Accelerator]] = []
 
+    @functools.cache
     def load() -> tuple[Policy, Accelerator]:
-        if not found:
-            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
-            model = load_policy(path, run.args, run.quantization_config)
-            if run.quantization_config is None:
-                model = model.to(accelerator.device)
-            found.append((model.eval(), accelerator))
-        return found[0]
+        accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+        model = load_policy(path, run.args, run.quantization_config)
+        if run.quantization_config is None:
+            model = model.to(accelerator.device)
+        return model.eval(), accelerator
 
     try:
         yield load
     finally:
-        if found:
-            found.clear()
+        if load.cache_info().currsize:
+            load.cache_clear()
             free_memory()
 
 
