@@ -27,9 +27,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from ..config.shipped import read_accelerate_config
     from ..data.bad_rows import SKIP
     from ..models.adapters import is_adapter, peft_config_of
-    from ..play.launch import by_accelerate
     from ..play.loop import SelfPlay
-    from ..play.phases import in_this_process
+    from ..play.phases import by_accelerate, in_this_process
     from ..run.recipe import read_recipe
     from ..run.run import LAUNCHED
 

@@ -16,9 +16,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
 from ..config.checks import as_mapping, declared
-from ..config.iteration import SPINConfig
+from ..config.iteration import TRL_SETTINGS, SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
-from ..config.trl_settings import TRL_SETTINGS, out_of_bounds
 from ..counts import agreeing, counted
 from ..errors import RecipeError, nearest, noted
 from ..generation.engine import Sampling, check_engine
@@ -195,7 +194,7 @@ def _noise(args: SPINConfig) -> list[str]:
 
 def _ranges(args: SPINConfig) -> list[str]:
     """Values with which nothing could be trained."""
-    reasons = out_of_bounds(args)
+    reasons = args.out_of_bounds()
     if args.max_steps == 0:
         reasons.append("`max_steps` is 0: nothing would be trained. Leave it out (-1) to count epochs.")
     if args.train_sampling_strategy == "group_by_length":
