@@ -53,8 +53,7 @@ from .arguments import (
 )
 from .objective_trainer import has_streams
 from .pairs_trainer import PairsTrainer
-from .preconditions import check_self_play
-from .unplayable import of_batches, of_positions
+from .unplayable import check_self_play, of_batches, of_positions
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +133,8 @@ class SPINTrainer(PairsTrainer):
         self._given, self._given_proto = generations, proto
         self._answers, self._first_answers, self._rows_by_name, self.pair_counts = {}, {}, {}, {}
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class))
+            args = copy.copy(args) if isinstance(args, SPINConfig) else SPINConfig.completed(args)
+            check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
             if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
                 processing_class = processing_class or load_tokenizer(model, args)
                 model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
