@@ -10,10 +10,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ from datasets import Dataset
 from ..counts import agreeing
 from ..errors import GenerationsError
 from ..files import parts_digest, short_digest, write_atomically, write_json
-from .engine import Response, Sampling
+from .engine import Response
 
 STORE_MANIFEST = "generations.json"
 SCHEMA = pa.schema(
@@ -255,6 +255,26 @@ class Generations(Mapping[Name, list[int]]):
         return len(self._index)
 
 
-def describe(sampling: Sampling) -> dict[str, Any]:
-    """Sampling settings as a manifest holds them."""
-    return asdict(sampling)
+GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
+"""A folder or store that a generate phase wrote; stores by iteration; generations; or a dataset with `key` and `ids`."""
+
+
+def read_generations(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
+    """Read generations.
+
+    Args:
+        source: where they are.
+        check: called with the store of the newest iteration, whose model is the opponent; raises if it is another's.
+
+    Raises:
+        GenerationsError: they are missing, incomplete or damaged, or the check refuses them.
+    """
+    if isinstance(source, Generations):
+        return source
+    if isinstance(source, Dataset):
+        return Generations.from_dataset(source)
+    if isinstance(source, str | Path | GenerationStore):
+        store = source if isinstance(source, GenerationStore) else GenerationStore(source)
+        source = {store.manifest()["iteration"]: store}
+    check(source[max(source)])
+    return Generations.load(source)

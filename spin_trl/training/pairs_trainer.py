@@ -26,10 +26,9 @@ from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
 from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of, json_digest
-from ..generation.answer import Asked, answer
+from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
-from ..generation.source import GenerationSource, read_generations, read_proto
-from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
+from ..generation.store import STORE_MANIFEST, Generations, GenerationSource, GenerationStore, read_generations
 from ..models.adapters import has_adapter
 from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of
@@ -201,7 +200,15 @@ class PairsTrainer(ObjectiveTrainer):
             return None
         if self._given_proto is None:
             return self._first_answers.get(name)
-        return read_proto(self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None))
+        found = read_generations(
+            self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None)
+        )
+        iterations = {iteration for _, iteration, _ in found}
+        if iterations - {0}:
+            raise GenerationsError(
+                f"`proto` is what iteration 0 generated, but these are of the iterations {sorted(iterations)}."
+            )
+        return found
 
     def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
         """Refuse generations of another model, template or dataset."""
@@ -243,16 +250,12 @@ class PairsTrainer(ObjectiveTrainer):
             if store.folder.exists():
                 break
         with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
-            answer(
-                model.to(self.accelerator.device),
+            generate(
+                engine_for(model.to(self.accelerator.device), rows, store, self.pair_template, args, self.accelerator),
                 rows,
                 store,
                 sampling,
                 asked,
-                engine=args.engine,
-                eos_token_ids=self.pair_template.eos_ids,
-                pad_token_id=self._tokenizer.pad_token_id,
-                accelerator=self.accelerator,
                 iteration=0,
                 disable_progress=bool(args.disable_tqdm),
                 description=f"Generating ({name})",

@@ -34,7 +34,7 @@ from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.columns import is_sft
 from ..errors import DataError, RecipeError, refuse_unplayable
-from ..generation.source import GenerationSource
+from ..generation.store import GenerationSource
 from ..lineage import complete_card
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch

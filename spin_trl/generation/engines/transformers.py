@@ -111,17 +111,14 @@ class TransformersEngine:
         # PEFT hands its generation config to the model inside and would leave it there.
         inner = without_adapter(self.model)
         model, was_training, own_config = self.model, self.model.training, inner.generation_config
-        sample = sampling.temperature > 0
+        names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
+        settings = {name: getattr(sampling, name) for name in names}
         router_logits = getattr(model.config, "output_router_logits", False)
         if router_logits:  # the auxiliary loss of a mixture of experts is for training; on padded prompts it fails
             model.config.output_router_logits = False
         model.generation_config = GenerationConfig(
-            do_sample=sample,
-            **(
-                {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-                if sample
-                else {}
-            ),
+            do_sample=sampling.temperature > 0,
+            **settings,
             eos_token_id=list(self.eos_token_ids),
             pad_token_id=self.pad_token_id,
             bos_token_id=own_config.bos_token_id if own_config is not None else None,
