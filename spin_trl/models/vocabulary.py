@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..counts import counted
 from ..errors import DataError
 from .adapters import base_of, is_adapter, saved_embeddings
-from .loading import model_config_of
-from .settings import LoadSettings
+from .loading import LoadSettings, model_config_of
 
 NAMED = 5
 """Most tokens that a message names."""
