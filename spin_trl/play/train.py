@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 import time
 
@@ -58,7 +59,7 @@ def train(run: Run, iteration: int) -> None:
         seconds=since(started),
         work_seconds=work_seconds,
         steps=trainer.state.global_step,
-        pairs=trainer.pair_counts["train"].as_dict(),
+        pairs=dataclasses.asdict(trainer.pair_counts["train"]),
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},

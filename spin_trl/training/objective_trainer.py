@@ -31,7 +31,7 @@ from ..objectives.registry import OURS, published
 from ..objectives.terms import ObjectiveTerms
 from . import opponent
 from .collator import laid_out
-from .whole_step import others_of_each, others_of_this
+from .whole_step import others_of_each
 
 OTHERS = "others_in_step"
 """Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
@@ -66,7 +66,7 @@ class ObjectiveTrainer(DPOTrainer):
         forwards = Forwards(wanted, self._against_sharing(), dtype)
         if self.args.torch_compile:
             # It traces what it is given: neither layouts that change nor hooks that come and go.
-            forwards.leave_alone(self.model)
+            forwards.leave_alone()
             return forwards
         forwards.wrap(self.model)
         if self.ref_model is not None:
@@ -134,7 +134,7 @@ class ObjectiveTrainer(DPOTrainer):
         """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self._terms.couples_pairs and len(batches) > 1:
-            everything = others_of_each(batches, self._logratios, self.accelerator)
+            everything = others_of_each([self._logratios(batch) for batch in batches], self.accelerator)
             for batch, others in zip(batches, everything, strict=True):
                 batch[OTHERS] = others
         return batches, num_items
@@ -181,7 +181,11 @@ class ObjectiveTrainer(DPOTrainer):
         else:
             opponent_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
         if check_is_due:
-            self._check_opponent(everything, policy_logps, opponent_logps, lengths)
+            checked = policy_logps
+            if rounds_by_batch(self.model):
+                # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
+                checked = opponent_logps + torch.cat(self._logratios(everything))
+            opponent.check_starting_point(checked, opponent_logps, lengths, self._compute_dtype())
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: passing.third_logps}
         for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
@@ -196,8 +200,9 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
         """What our objectives add to the loss of a micro-batch; their figures are logged."""
-        if self._terms.couples_pairs and others is None:
-            others = others_of_this(*logratios(*(tensors[name] for name in POLICY + OPPONENT)), self.accelerator)
+        if self._terms.couples_pairs and others is None and self.accelerator.num_processes > 1:
+            real, generated = logratios(*(tensors[name].detach() for name in POLICY + OPPONENT))
+            (others,) = others_of_each([(real, generated)], self.accelerator)
         more, figures = self._terms(tensors, others)
         for name, value in figures.items():
             self._metrics["train" if self.model.training else "eval"][name].append(value)
@@ -206,15 +211,6 @@ class ObjectiveTrainer(DPOTrainer):
     def _check_is_due(self) -> bool:
         """Whether the policy must be equal to its opponent in this batch."""
         return False
-
-    def _check_opponent(
-        self, batch: Any, policy_logps: torch.Tensor, opponent_logps: torch.Tensor, lengths: torch.Tensor
-    ) -> None:
-        """Raise unless the policy is equal to its opponent in this batch; the tensors have shape (2 * batch,)."""
-        if rounds_by_batch(self.model):
-            # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
-            policy_logps = opponent_logps + torch.cat(self._logratios(batch))
-        opponent.check_starting_point(policy_logps, opponent_logps, lengths, self._compute_dtype())
 
     def _compute_dtype(self) -> torch.dtype:
         if self.args.bf16:

@@ -19,7 +19,7 @@ from trl.trainer.utils import use_adapter
 from ..counts import counted
 from ..errors import OpponentError
 from ..models.digest import FROZEN_ADAPTER
-from ..models.forward.exactness import NOISE_PER_TOKEN
+from ..models.forward.obstacles import NOISE_PER_TOKEN
 
 
 def check_starting_point(
@@ -96,16 +96,16 @@ def align_frozen_adapter(model: PeftModel) -> None:
 def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
-            if FROZEN_ADAPTER not in module or "default" not in module:
-                continue
-            trained, frozen = module["default"], module[FROZEN_ADAPTER]
-            if isinstance(frozen, torch.Tensor) and isinstance(trained, torch.Tensor):
-                yield trained, frozen
-            elif isinstance(frozen, torch.nn.Module) and isinstance(trained, torch.nn.Module):
-                ours = dict([*trained.named_parameters(), *trained.named_buffers()])
-                theirs = [*frozen.named_parameters(), *frozen.named_buffers()]
-                yield from ((ours[name], tensor) for name, tensor in theirs)
+        is_by_name = isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict)
+        if is_by_name and FROZEN_ADAPTER in module and "default" in module:
+            trained = _tensors_of(module["default"])
+            yield from ((trained[name], tensor) for name, tensor in _tensors_of(module[FROZEN_ADAPTER]).items())
+
+
+def _tensors_of(part: torch.nn.Module | torch.Tensor) -> dict[str, torch.Tensor]:
+    if isinstance(part, torch.Tensor):
+        return {"": part}
+    return dict([*part.named_parameters(), *part.named_buffers()])
 
 
 def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:

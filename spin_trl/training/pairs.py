@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
@@ -39,10 +39,6 @@ class PairCounts:
     truncated: int
     identical: int
     dropped: int
-
-    def as_dict(self) -> dict[str, int]:
-        """By name, for the journal."""
-        return asdict(self)
 
 
 def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str = "") -> tuple[Dataset, PairCounts]:

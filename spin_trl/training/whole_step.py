@@ -7,7 +7,7 @@ one micro-batch is the whole step, nothing is done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
@@ -18,50 +18,20 @@ Logratios = tuple[torch.Tensor, torch.Tensor]
 """Of real and generated responses, shape `(batch,)` each."""
 
 
-def others_of_each(
-    batches: Sequence[Mapping[str, torch.Tensor]],
-    logratios: Callable[[Mapping[str, torch.Tensor]], Logratios],
-    accelerator: Accelerator,
-) -> list[Others]:
+def others_of_each(batches: Sequence[Logratios], accelerator: Accelerator) -> list[Others]:
     """For every micro-batch of this process, the other pairs of the optimiser step.
 
     Args:
-        batches: the micro-batches of the step.
-        logratios: computes those of a micro-batch, without gradients.
+        batches: log-ratios of the micro-batches of the step, without gradients.
         accelerator: gathers those of the other processes; every process must have as many.
     """
-    found = [logratios(batch) for batch in batches]
-    real, generated = torch.cat([real for real, _ in found]), torch.cat([generated for _, generated in found])
-    everyone = _gathered(real, generated, accelerator)
-    ends = torch.tensor([len(real) for real, _ in found]).cumsum(0).tolist()
-    num_batches = len(batches) * accelerator.num_processes
-    return [
-        _others_than(everyone, accelerator.process_index, start, end, num_batches)
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
-
-
-def others_of_this(real: torch.Tensor, generated: torch.Tensor, accelerator: Accelerator) -> Others | None:
-    """The pairs of other processes, where each has one micro-batch a step; None where there is one process.
-
-    Args:
-        real, generated: log-ratios of this process's micro-batch, shape `(batch,)`.
-        accelerator: gathers.
-    """
-    if accelerator.num_processes == 1:
-        return None
-    everyone = _gathered(real.detach(), generated.detach(), accelerator)
-    return _others_than(everyone, accelerator.process_index, 0, len(real), accelerator.num_processes)
-
-
-def _gathered(real: torch.Tensor, generated: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
-    """Log-ratios of all processes, shape (processes, 2, pairs of a process)."""
-    gathered: torch.Tensor = accelerator.gather(torch.stack([real, generated])[None])
-    return gathered
-
-
-def _others_than(everyone: torch.Tensor, process: int, start: int, end: int, num_batches: int) -> Others:
-    """Everything but the pairs from `start` to `end` of a process."""
-    rest = torch.ones(len(everyone), everyone.size(2), dtype=torch.bool, device=everyone.device)
-    rest[process, start:end] = False
-    return Others(everyone[:, 0][rest], everyone[:, 1][rest], num_batches)
+    ours = torch.stack([torch.cat(of_kind) for of_kind in zip(*batches, strict=True)])
+    everyone = accelerator.gather(ours[None])  # shape (processes, 2, pairs of a process)
+    ends = torch.tensor([len(real) for real, _ in batches]).cumsum(0).tolist()
+    found = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        rest = torch.ones(len(everyone), everyone.size(2), dtype=torch.bool, device=everyone.device)
+        rest[accelerator.process_index, start:end] = False
+        num_batches = len(batches) * accelerator.num_processes
+        found.append(Others(everyone[:, 0][rest], everyone[:, 1][rest], num_batches))
+    return found

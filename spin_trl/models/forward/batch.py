@@ -29,7 +29,6 @@ from accelerate.utils import is_peft_model
 from ...errors import RecipeError
 from . import obstacles
 from .attention import IMPLEMENTATIONS
-from .exactness import NOISE_PER_TOKEN, why_inexact
 from .head import TOKENS, Forward, over_rows, over_unique_tokens
 from .layout import Layout, lay_out
 
@@ -122,7 +121,7 @@ class Forwards:
     def __init__(self, wanted: bool | None, obstacle: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.wanted = wanted
         self._obstacle = obstacle
-        self._tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) / 3
+        self._tolerance = obstacles.NOISE_PER_TOKEN.get(dtype, obstacles.NOISE_PER_TOKEN[torch.bfloat16]) / 3
         self.shares = False
         """Whether a wrapped model runs over unique tokens, as far as is known before its first batch."""
         self._said: set[str] = set()
@@ -149,10 +148,10 @@ class Forwards:
         function = getattr(inner.forward, "__func__", inner.forward)
         inner.forward = types.MethodType(self._around(function, obstacle), inner)
 
-    def leave_alone(self, model: Any) -> None:
-        """Not even wrap a model, which runs as TRL has made it; say why, or raise if sharing is wanted."""
+    def leave_alone(self) -> None:
+        """Wrap no model: they run as TRL has made them. Say why, or raise if sharing is wanted."""
         if self.wanted is not False:
-            self._fall_back(str(self._obstacle or obstacles.of_model(model)))
+            self._fall_back(str(self._obstacle))
 
     @contextlib.contextmanager
     def batch(self, batch: Mapping[str, Any], *watched: torch.nn.Module | None) -> Iterator[Passing]:
@@ -189,7 +188,7 @@ class Forwards:
             reason = obstacle or obstacles.of_call(kwargs)
             if reason is None and not is_probed:
                 device = kwargs["input_ids"].device
-                reason = obstacle = why_inexact(model, forward, device, self._tolerance)
+                reason = obstacle = obstacles.why_inexact(model, forward, device, self._tolerance)
                 is_probed = True
             layout = None
             if reason is None:
