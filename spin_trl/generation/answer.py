@@ -149,7 +149,7 @@ def generate(
     iteration: int,
     disable_progress: bool = False,
     description: str = "Generating",
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> None:
     """Answer every prompt of `rows` into `store`; what the store already holds is not made again.
 
@@ -198,8 +198,7 @@ def generate(
         disable=disable_progress or not state.is_local_main_process or not todo,
     ) as progress:
         started, tokens = time.monotonic(), 0
-        if on_progress is not None:
-            on_progress(done, total, tokens)
+        on_progress(done, total, tokens)
         for number in todo:
             responses = []
             for micro_batch, tasks in shards[number]:
@@ -210,8 +209,7 @@ def generate(
                 tokens += sum(len(answer.ids) for answer in answers)
                 progress.update(len(tasks))
                 done += len(tasks)
-                if on_progress is not None:
-                    on_progress(done, total, tokens)
+                on_progress(done, total, tokens)
                 progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
             store.write_shard(number, responses)
     if torch.distributed.is_initialized():

@@ -26,13 +26,13 @@ from .engine import Response
 
 STORE_MANIFEST = "generations.json"
 SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("sample", pa.int32()),
-        ("ids", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("length", pa.int32()),
-    ]
+    {
+        "key": pa.string(),
+        "sample": pa.int32(),
+        "ids": pa.list_(pa.int32()),
+        "finish_reason": pa.string(),
+        "length": pa.int32(),
+    }
 )
 
 Name = tuple[str, int, int]
@@ -123,17 +123,8 @@ class GenerationStore:
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
         """Write a shard of (key, sample, response), whole or not at all."""
-        rows = [
-            {
-                "key": key,
-                "sample": sample,
-                "ids": response.ids,
-                "finish_reason": response.finish_reason,
-                "length": len(response.ids),
-            }
-            for key, sample, response in responses
-        ]
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        rows = [(key, sample, made.ids, made.finish_reason, len(made.ids)) for key, sample, made in responses]
+        table = pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema=SCHEMA)
         # Arrow takes a relative path with a colon for an address.
         write_atomically(self._shard(number), lambda path: pq.write_table(table, path.absolute()))
 

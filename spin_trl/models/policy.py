@@ -166,20 +166,18 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     return tokenizer
 
 
-def _untie(base: PreTrainedModel) -> None:
-    """Give the output layer weights of its own where it shares them with input embeddings that alone have an adapter."""
-    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
-    if not isinstance(embeddings, BaseTunerLayer) or output is None or isinstance(output, BaseTunerLayer):
-        return
-    if output.weight is embeddings.weight:
-        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
-
-
 def merge_adapter(folder: Path, args: LoadSettings) -> None:
-    """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
+    """Replace a saved adapter by the weights that it and its base model make together, unquantised.
+
+    The output layer gets weights of its own where it shares them with input embeddings that alone have an adapter.
+    """
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)
-    _untie(adapters.without_adapter(adapted))
+    base = adapters.without_adapter(adapted)
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    has_adapter_alone = isinstance(embeddings, BaseTunerLayer) and not isinstance(output, BaseTunerLayer)
+    if has_adapter_alone and output is not None and output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
     merged = adapted.merge_and_unload()
     layers = merged.get_input_embeddings(), merged.get_output_embeddings()
     if getattr(layers[0], "weight", None) is not getattr(layers[1], "weight", None):

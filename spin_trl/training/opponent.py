@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -125,15 +124,8 @@ def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
     }
 
 
-def fit_adapters(
-    model: PeftModel,
-    *,
-    in_float32: bool,
-    align: bool,
-    autocast: bool = True,
-    unrounded: Mapping[str, torch.Tensor] = MappingProxyType({}),
-) -> None:
-    """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
+def fit_adapters(model: PeftModel, autocast: bool, unrounded: Mapping[str, torch.Tensor]) -> None:
+    """Give the trainable adapter a dtype that training takes.
 
     On quantised weights TRL makes adapters bfloat16. Self-play's steps are too small for that: at a learning rate of 1e-5 an
     update is a tenth of the distance between two bfloat16 numbers of a weight's size, and is lost. And the scaler of float16
@@ -141,22 +133,17 @@ def fit_adapters(
 
     Args:
         model: as TRL's constructor leaves it.
-        in_float32: whether the trainable adapter is to be float32.
-        align: whether the frozen adapter is the opponent.
         autocast: whether training computes in mixed precision. Without it, whole modules that are trained
             (`modules_to_save`) stay in the dtype of their neighbours.
         unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
     """
-    if in_float32:
-        whole = _whole_modules(model)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                original = whole.get(id(parameter))
-                # What has not been trained yet is its original, which TRL has rounded with the adapters.
-                exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
-                parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
-    if align:
-        align_frozen_adapter(model)
+    whole = _whole_modules(model)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            original = whole.get(id(parameter))
+            # What has not been trained yet is its original, which TRL has rounded with the adapters.
+            exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
+            parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
 
 
 def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:

@@ -190,9 +190,7 @@ class PairsTrainer(ObjectiveTrainer):
         if self._given is None:
             self._answers[name] = Generations.load({0: self._answer(rows, name)})
             return self._answers[name]
-        return read_generations(
-            self._given, lambda store: self._check_manifest(store, rows if name == "train" else None)
-        )
+        return read_generations(self._given, lambda store: self._check_manifest(store, rows, name))
 
     def _proto(self, rows: Dataset, name: str) -> Generations | None:
         """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
@@ -200,9 +198,7 @@ class PairsTrainer(ObjectiveTrainer):
             return None
         if self._given_proto is None:
             return self._first_answers.get(name)
-        found = read_generations(
-            self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None)
-        )
+        found = read_generations(self._given_proto, lambda store: self._check_store(store, rows, name))
         iterations = {iteration for _, iteration, _ in found}
         if iterations - {0}:
             raise GenerationsError(
@@ -210,9 +206,9 @@ class PairsTrainer(ObjectiveTrainer):
             )
         return found
 
-    def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
+    def _check_manifest(self, store: GenerationStore, rows: Dataset, name: str) -> None:
         """Refuse generations of another model, template or dataset."""
-        self._check_store(store, rows)
+        self._check_store(store, rows, name)
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             definition = definition_of(store.manifest()["model"])
             store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
@@ -223,11 +219,11 @@ class PairsTrainer(ObjectiveTrainer):
                 f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set {without}."
             )
 
-    def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
-        """Refuse generations of another template or dataset."""
+    def _check_store(self, store: GenerationStore, rows: Dataset, name: str) -> None:
+        """Refuse generations of another template or training dataset: one store has those of all datasets."""
         definition = definition_of(store.manifest()["template"])
         store.check({"template": self._template_by(definition).digest(definition)})
-        if rows is not None:
+        if name == "train":
             store.check({"dataset": rows_digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:

@@ -151,13 +151,10 @@ class SPINTrainer(PairsTrainer):
         keep_differentiable(self.model)
         if has_adapter(self.model):
             refuse_unplayable(output_layer_refusals(self.model))
-            opponent.fit_adapters(
-                self.model,
-                in_float32=self.args.fp16 or self._self_play,
-                align=self.ref_model is None,
-                autocast=self.args.fp16 or bool(self.args.bf16),
-                unrounded=unrounded,
-            )
+            if self.args.fp16 or self._self_play:
+                opponent.fit_adapters(self.model, self.args.fp16 or bool(self.args.bf16), unrounded)
+            if self.ref_model is None:
+                opponent.align_frozen_adapter(self.model)
             # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
             # they are where a row's result depends on its batch: the opponent then sees the policy's batches.
             at_every_step = self.is_fsdp_enabled or rounds_by_batch(self.model)

@@ -88,9 +88,31 @@ def of_settings(args: SPINConfig) -> list[str]:
     ]
 
 
-def of_run(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
+def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
     """What a run of several iterations can't be played with, beside what [`of_settings`] finds."""
-    return [*_evaluation(args), *_plugins(args), *_unknown_metric(play), *_per_iteration(play)]
+    found = [] if args.eval_strategy == "no" else [f"eval_strategy: {plain(args.eval_strategy)}"]
+    if args.save_strategy == "best":
+        found.append("save_strategy: best")
+    found += [f"{name}: true" for name in ("eval_on_start", "load_best_model_at_end") if getattr(args, name)]
+    if found:
+        yield (
+            f"`{'`, `'.join(found)}`: an iteration's training has no dataset to evaluate on. A run measures every iteration "
+            "on held-out prompts, and delivers the best by `metric_for_best_iteration`. Leave "
+            f"{agreeing(len(found), 'it', 'them')} out."
+        )
+    plugins = [name for name in ("deepspeed", "fsdp") if getattr(args, name, None)]
+    if plugins:
+        yield (
+            f"`{'` and `'.join(plugins)}` would load the model in parts in every phase, and answers need it whole. Leave it "
+            "out, and name a configuration of accelerate as `accelerate_config` (`zero3`, or a file): it is used where it "
+            "fits."
+        )
+    yield from _unknown_metric(play)
+    allowed = {**TRL_SETTINGS, **declared(SPINConfig)}
+    for iteration in range(play.num_iterations):
+        for name, value in iteration_settings(play, iteration).items():
+            if value not in allowed[name]:
+                yield f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
 
 
 def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
@@ -280,30 +302,6 @@ def _scheduler(args: SPINConfig) -> Iterator[str]:
         yield f"`lr_scheduler_type` is {name!r}, which can't be used{given}: {_error_in_words(error)}"
 
 
-def _evaluation(args: SPINConfig) -> Iterator[str]:
-    """Settings of Trainer's own evaluation, for which a run has no data."""
-    found = [] if args.eval_strategy == "no" else [f"eval_strategy: {plain(args.eval_strategy)}"]
-    if args.save_strategy == "best":
-        found.append("save_strategy: best")
-    found += [f"{name}: true" for name in ("eval_on_start", "load_best_model_at_end") if getattr(args, name)]
-    if found:
-        yield (
-            f"`{'`, `'.join(found)}`: an iteration's training has no dataset to evaluate on. A run measures every iteration "
-            "on held-out prompts, and delivers the best by `metric_for_best_iteration`. Leave "
-            f"{agreeing(len(found), 'it', 'them')} out."
-        )
-
-
-def _plugins(args: SPINConfig) -> Iterator[str]:
-    found = [name for name in ("deepspeed", "fsdp") if getattr(args, name, None)]
-    if found:
-        yield (
-            f"`{'` and `'.join(found)}` would load the model in parts in every phase, and answers need it whole. Leave it "
-            "out, and name a configuration of accelerate as `accelerate_config` (`zero3`, or a file): it is used where it "
-            "fits."
-        )
-
-
 def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     """A figure that no iteration will have."""
     from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
@@ -320,14 +318,6 @@ def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     elif name.startswith(SCORE) and not (is_score(name) and (scores is None or name in of_scores)):
         what = f"the scorer gives {', '.join(of_scores)}" if scores else "no such figure is measured"
         yield f"`metric_for_best_iteration` is {name!r}, but {what}{nearest(name, of_scores)}"
-
-
-def _per_iteration(play: SelfPlayConfig) -> Iterator[str]:
-    allowed = {**TRL_SETTINGS, **declared(SPINConfig)}
-    for iteration in range(play.num_iterations):
-        for name, value in iteration_settings(play, iteration).items():
-            if value not in allowed[name]:
-                yield f"`{name}` is {value:g} in iteration {iteration}; it must be {allowed[name]}."
 
 
 def _error_in_words(error: Exception) -> str:

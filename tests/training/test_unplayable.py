@@ -79,7 +79,7 @@ def test_usual_settings_are_played() -> None:
         {"beta": 0.5, "label_smoothing": 0.1},
     ):
         assert of_settings(settings(**changes)) == []
-    assert of_run(settings(), SelfPlayConfig()) == []
+    assert [*of_run(settings(), SelfPlayConfig())] == []
 
 
 def test_trackers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,12 +57,7 @@ def of_model(model: Any) -> str | None:
         return f"{type(model).__name__} does not call attention through transformers' interface"
     if attention not in {*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()}:
         return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, IMPLEMENTATIONS))}"
-    return _dropout(model)
-
-
-def _dropout(model: Any) -> str | None:
-    active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
-    if active:
+    if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()):
         return "dropout is active (`disable_dropout: false`), and both responses would share the prompt's"
     if getattr(model.config, "attention_dropout", 0.0):
         return "the model's `attention_dropout` is not 0, and both responses would share the prompt's"
