@@ -21,7 +21,6 @@ from ..config.iteration import SPINConfig
 from ..data.keys import rows_digest
 from ..data.template.pair_template import PairTemplate
 from ..errors import DivergedError
-from ..files import DEFINITION
 from ..models.adapters import Policy
 from ..models.digest import digest
 from .engine import Engine, Sampling, engine_of, micro_batch_seed
@@ -59,13 +58,7 @@ class Asked:
 
     @classmethod
     def of(
-        cls,
-        model: Policy,
-        rows: Dataset,
-        template: PairTemplate,
-        definition: int = DEFINITION,
-        *,
-        is_new: bool = False,
+        cls, model: Policy, rows: Dataset, template: PairTemplate, definition: int, *, is_new: bool = False
     ) -> Asked:
         """The digests of a model that answers prepared rows.
 

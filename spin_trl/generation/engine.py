@@ -15,8 +15,6 @@ from ..errors import RecipeError, nearest
 from ..models.adapters import Policy
 from . import engines
 
-FinishReason = Literal["eos", "length"]
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -61,7 +59,7 @@ class Response:
     """One sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
 
     ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: Literal["eos", "length"]
 
 
 class Engine(Protocol):

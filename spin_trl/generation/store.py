@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -214,14 +214,10 @@ class Generations(Mapping[Name, list[int]]):
                 "with the `key` of its row. Text that was generated elsewhere "
                 "goes into the training dataset, as columns `real` and `generated`."
             )
-        columns: dict[str, Sequence[Any]] = {
-            name: dataset[name][:] for name in dataset.column_names if name in SCHEMA.names
-        }
-        columns.setdefault("sample", [0] * len(dataset))
-        arrays = {}
-        for name, values in columns.items():
+        arrays = {"sample": pa.array([0] * len(dataset), SCHEMA.field("sample").type)}
+        for name in [name for name in SCHEMA.names if name in dataset.column_names]:
             try:
-                arrays[name] = pa.array(values, SCHEMA.field(name).type)
+                arrays[name] = pa.array(dataset[name][:], SCHEMA.field(name).type)
             except pa.ArrowException as error:
                 raise GenerationsError(f"The column {name!r} of `generations` can't be read: {error}") from error
         return cls({iteration: pa.table(arrays)})

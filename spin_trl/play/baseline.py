@@ -13,10 +13,8 @@ import time
 import torch
 from accelerate import PartialState
 from peft import get_peft_model
-from transformers import (
-    TrainingArguments,
-)
 
+from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..models.adapters import is_adapter
 from ..models.policy import load_policy
@@ -45,8 +43,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     tokenizer = run.tokenizer()
     training_started = time.monotonic()
     with training_logs(run, stage):
-        count = [ReportSteps(run.progress)]
-        model = train_supervised(model, tokenizer, run.rows(), args, run.args.max_length, count)
+        train_supervised(model, tokenizer, run.rows(), args, [ReportSteps(run.progress)])
     work_seconds = since(training_started)
     state = PartialState()
     if state.is_main_process:
@@ -58,7 +55,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     free_memory()
 
 
-def supervised_args(run: Run, iteration: int, label_smoothing: float) -> TrainingArguments:
+def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SPINConfig:
     """The iteration's settings, for a supervised arm of the same number of steps."""
     args = copy.copy(run.iteration_args(iteration))
     trained = run.done(Step.TRAIN, Stage.of(iteration))

@@ -8,12 +8,9 @@ import time
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import (
-    LlamaForCausalLM,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import LlamaForCausalLM, set_seed
 
+from ..config.iteration import SPINConfig
 from ..data.columns import is_text
 from ..files import whole_folder
 from ..run.journal import Step
@@ -49,8 +46,7 @@ def make_start(run: Run) -> None:
     model = LlamaForCausalLM(config)
     training_started = time.monotonic()
     with training_logs(run, START):
-        count = [ReportSteps(run.progress)]
-        train_supervised(model, tokenizer, run.rows(), _supervised_args(run), run.args.max_length, count)
+        train_supervised(model, tokenizer, run.rows(), _supervised_args(run), [ReportSteps(run.progress)])
     work_seconds = since(training_started)
     if PartialState().is_main_process:
         save_model(model, tokenizer, run.directory.model(START))
@@ -59,7 +55,7 @@ def make_start(run: Run) -> None:
     run.record(Step.TRAIN, START, seconds=since(started), work_seconds=work_seconds, parameters=parameters)
 
 
-def _supervised_args(run: Run) -> TrainingArguments:
+def _supervised_args(run: Run) -> SPINConfig:
     args = copy.copy(run.args)
     args.output_dir = str(run.directory.training(START))
     args.run_name = f"{run.tracker_name}-{START}"

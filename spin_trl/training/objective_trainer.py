@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from unittest import mock
 
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer
@@ -28,13 +29,15 @@ from ..models.policy import rounds_by_batch
 from ..objectives.base import logratios
 from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
 from ..objectives.registry import OURS, published
-from ..objectives.terms import ObjectiveTerms
+from ..objectives.terms import ObjectiveTerms, Others
 from . import opponent
 from .collator import laid_out
-from .whole_step import others_of_each
 
 OTHERS = "others_in_step"
 """Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
+
+Logratios = tuple[torch.Tensor, torch.Tensor]
+"""Of real and generated responses, shape `(batch,)` each."""
 
 
 class ObjectiveTrainer(DPOTrainer):
@@ -139,7 +142,7 @@ class ObjectiveTrainer(DPOTrainer):
                 batch[OTHERS] = others
         return batches, num_items
 
-    def _logratios(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logratios(self, batch: Any) -> Logratios:
         """Log-ratios of a micro-batch, of real and generated responses, shape (batch,) each, without gradients."""
         everything = self._prepare_inputs(batch)
         inputs = _without_ours(everything)
@@ -236,3 +239,25 @@ def has_streams(datasets: Any) -> bool:
     every = datasets.values() if isinstance(datasets, dict) else [datasets]
     known = [dataset for dataset in every if dataset is not None]
     return not all(isinstance(d, Dataset) and not {"image", "images"} & set(d.column_names) for d in known)
+
+
+def others_of_each(batches: Sequence[Logratios], accelerator: Accelerator) -> list[Others]:
+    """For every micro-batch of this process, the other pairs of the optimiser step, before any of them has a gradient.
+
+    An objective may weigh every pair by its share in the whole step. Micro-batches come one after the other, so a pass
+    without gradients goes ahead: weights don't move within a step, so what it finds is exact.
+
+    Args:
+        batches: log-ratios of the micro-batches of the step, without gradients.
+        accelerator: gathers those of the other processes; every process must have as many.
+    """
+    ours = torch.stack([torch.cat(of_kind) for of_kind in zip(*batches, strict=True)])
+    everyone = accelerator.gather(ours[None])  # shape (processes, 2, pairs of a process)
+    found, end = [], 0
+    for real, _ in batches:
+        start, end = end, end + len(real)
+        rest = torch.ones(len(everyone), everyone.size(2), dtype=torch.bool, device=everyone.device)
+        rest[accelerator.process_index, start:end] = False
+        num_batches = len(batches) * accelerator.num_processes
+        found.append(Others(everyone[:, 0][rest], everyone[:, 1][rest], num_batches))
+    return found

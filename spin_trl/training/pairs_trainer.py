@@ -113,9 +113,7 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _template_by(self, definition: int) -> PairTemplate:
         """The template with the EOS ids that a definition of its digest counts."""
-        return PairTemplate(
-            self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self._settings.template_kwargs
-        )
+        return PairTemplate(self._tokenizer, self._eos_ids[min(definition, 2)], self._settings.template_kwargs)
 
     @functools.cached_property
     def _eos_ids(self) -> dict[int, list[int]]:

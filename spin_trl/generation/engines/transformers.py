@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 from transformers import Cache, GenerationConfig
@@ -18,9 +18,6 @@ from transformers.cache_utils import DynamicCache
 
 from ...models.adapters import Policy, without_adapter
 from ..engine import Response, Sampling
-
-if TYPE_CHECKING:
-    from transformers._typing import GenerativePreTrainedModel
 
 
 @dataclass
@@ -73,11 +70,10 @@ class TransformersEngine:
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))
         sampled: list[list[int]] = [[] for _ in prompts]
-        model = cast("GenerativePreTrainedModel", self.model)  # as every causal language model is
+        model: Any = self.model  # whose type has no `generate`, as every causal language model has
         while alive:
             steps = min(chunk_size, max(limits[row] - len(sampled[row]) for row in alive))
             output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps)
-            assert isinstance(output, torch.Tensor)
             fresh = output[:, ids.shape[1] :]
             self.computed_tokens += fresh.numel()
             kept = []
