@@ -225,9 +225,8 @@ class Generations(Mapping[Name, list[int]]):
     def merged(self, other: Generations, prefix: str = "") -> Generations:
         """These generations and others, whose keys get a prefix so that two datasets can share a prompt."""
         both = copy.copy(self)
-        both._index = self._index | {
-            (prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()
-        }
+        added = {(prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()}
+        both._index = self._index | added
         both.digest = short_digest(f"{self.digest}{prefix}{other.digest}")
         return both
 

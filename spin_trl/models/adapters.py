@@ -272,14 +272,10 @@ def _adapts_output(config: LoraConfig) -> bool:
     targets = config.target_modules
     layers = _OUTPUT_LAYERS + (_INPUT_EMBEDDINGS if config.ensure_weight_tying else ())
     if isinstance(targets, str):
-        return targets != "all-linear" and any(_is_target(targets, layer) for layer in layers)
+        with contextlib.suppress(re.error):
+            return targets != "all-linear" and any(re.fullmatch(targets, layer) for layer in layers)
+        return False
     return any(target.rpartition(".")[2] in layers for target in targets or ())
-
-
-def _is_target(pattern: str, name: str) -> bool:
-    with contextlib.suppress(re.error):
-        return re.fullmatch(pattern, name) is not None
-    return False
 
 
 def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -152,11 +153,9 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
         (adapters.local_folder(path) / name).is_file() for name in TOKENIZER_FILES
     ):
         path = adapters.base_of(path)
-    revision = args.model_kwargs.get("revision")
+    options = {"trust_remote_code": args.trust_remote_code, "revision": args.model_kwargs.get("revision")}
     with loading(f"The tokenizer of {str(path)!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(path), trust_remote_code=args.trust_remote_code, revision=revision
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
     if tokenizer.eos_token is None:
         raise DataError(
             f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."
@@ -173,7 +172,7 @@ def merge_adapter(folder: Path, args: LoadSettings) -> None:
     """
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)
-    base = adapters.without_adapter(adapted)
+    base: Any = adapters.without_adapter(adapted)  # torch types all that a module holds as tensors and modules
     embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
     has_adapter_alone = isinstance(embeddings, BaseTunerLayer) and not isinstance(output, BaseTunerLayer)
     if has_adapter_alone and output is not None and output.weight is embeddings.weight:

@@ -6,7 +6,7 @@ fail far from where it was written, in the words of whatever library meets it fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def as_model(model: Any) -> Any:
     return model
 
 
-def unnamed(model: Any, processing_class: Any) -> list[str]:
+def unnamed(model: Any, processing_class: Any) -> Iterator[str]:
     """A model in memory for which nobody knows the tokenizer.
 
     Args:
@@ -98,9 +98,8 @@ def unnamed(model: Any, processing_class: Any) -> list[str]:
         processing_class: the tokenizer that was passed with it, or None.
     """
     name: str = getattr(getattr(model, "config", None), "_name_or_path", "")
-    if processing_class is not None or isinstance(model, str) or name:
-        return []
-    return ["`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."]
+    if processing_class is None and not isinstance(model, str) and not name:
+        yield "`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."
 
 
 def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:

@@ -122,9 +122,8 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
         """Let data loaders be made with a collator that also lays out. The parents take the trainer's when they make one."""
-        if not self._forwards.shares or not isinstance(
-            dataset, Dataset
-        ):  # a stream's batches are cut up between processes
+        # A stream's batches are cut up between processes.
+        if not self._forwards.shares or not isinstance(dataset, Dataset):
             return contextlib.nullcontext()
         return mock.patch.object(self, "data_collator", functools.partial(laid_out, self.data_collator))
 
@@ -223,11 +222,7 @@ class ObjectiveTrainer(DPOTrainer):
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as DPOTrainer knows it."""
-    return {
-        name: value
-        for name, value in inputs.items()
-        if name not in (OTHERS, LAYOUT) and not name.startswith(PROTO_PREFIX)
-    }
+    return {name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX))}
 
 
 def has_streams(datasets: Any) -> bool:

@@ -95,8 +95,9 @@ def align_frozen_adapter(model: PeftModel) -> None:
 def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
     for module in model.modules():
-        is_by_name = isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict)
-        if is_by_name and FROZEN_ADAPTER in module and "default" in module:
+        if not isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
+            continue
+        if FROZEN_ADAPTER in module and "default" in module:
             trained = _tensors_of(module["default"])
             yield from ((trained[name], tensor) for name, tensor in _tensors_of(module[FROZEN_ADAPTER]).items())
 
@@ -111,17 +112,15 @@ def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContext
     """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
     if not isinstance(model, PeftModel):
         return contextlib.nullcontext()
-    adapter: contextlib.AbstractContextManager[object] = use_adapter(
-        model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
-    )
+    frozen = FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
+    adapter: contextlib.AbstractContextManager[object] = use_adapter(model, frozen)
     return adapter
 
 
 def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
     """Copies of the adapter that is trained, by name: TRL's constructor rounds those on quantised weights to bfloat16."""
-    return {
-        name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return {name: weight.detach().clone() for name, weight in trained}
 
 
 def fit_adapters(model: PeftModel, autocast: bool, unrounded: Mapping[str, torch.Tensor]) -> None:

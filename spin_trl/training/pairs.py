@@ -63,9 +63,8 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
     indices, iterations, samples = array("q"), array("q"), array("q")
     counts = {"total": 0, "empty": 0, "truncated": 0, "identical": 0}
     fingerprint = hashlib.sha256(f"{prefix}{generations.digest}".encode())
-    for index, (key, prompt_ids, real_ids) in enumerate(
-        zip(rows["key"], rows["prompt_ids"], rows["real_ids"], strict=True)
-    ):
+    columns = rows["key"], rows["prompt_ids"], rows["real_ids"]
+    for index, (key, prompt_ids, real_ids) in enumerate(zip(*columns, strict=True)):
         names = by_key.get(key)
         if not names:
             raise GenerationsError(

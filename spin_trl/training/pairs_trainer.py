@@ -93,14 +93,14 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _is_given_pairs(self, dataset: Any) -> bool:
         """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
-        if not self._self_play:
-            if is_sft(dataset):
-                raise DataError(
-                    "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
-                    "`train_dataset` does."
-                )
-            return True
-        return is_preference(dataset)
+        if self._self_play:
+            return is_preference(dataset)
+        if is_sft(dataset):
+            raise DataError(
+                "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
+                "`train_dataset` does."
+            )
+        return True
 
     def _is_paired(self, dataset: Any) -> bool:
         """Whether nothing is left to be answered: pairs are given, or have been made."""
@@ -121,12 +121,10 @@ class PairsTrainer(ObjectiveTrainer):
 
         Trainer lets the tokenizer's EOS take the place of that configuration's. What is known is kept with the model.
         """
-        found = {
-            1: eos_token_ids(self._tokenizer, self.model.generation_config),
-            2: eos_ids_of(self.model, self._tokenizer),
-        }
-        add_eos_ids(self.model, found[2])
-        return found
+        every = eos_ids_of(self.model, self._tokenizer)
+        by_definition = {1: eos_token_ids(self._tokenizer, self.model.generation_config), 2: every}
+        add_eos_ids(self.model, every)
+        return by_definition
 
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_paired(dataset):
@@ -178,9 +176,8 @@ class PairsTrainer(ObjectiveTrainer):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
-        pairs = super()._precompute_ref_logps(
-            pairs, name, self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
-        )
+        batch_size = self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
+        pairs = super()._precompute_ref_logps(pairs, name, batch_size)
         self.opponent_seconds += time.monotonic() - started
         return pairs
 

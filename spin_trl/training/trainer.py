@@ -268,10 +268,8 @@ class SPINTrainer(PairsTrainer):
             super()._save(output_dir, state_dict)
         if self._self_play and has_adapter(self.model):
             # A folder with an adapter says by itself what ends a response: its base model may name other ids.
-            ids = self._eos_ids[2]
-            GenerationConfig(eos_token_id=ids, pad_token_id=self._tokenizer.pad_token_id).save_pretrained(
-                output_dir or output_folder(self.args)
-            )
+            config = GenerationConfig(eos_token_id=self._eos_ids[2], pad_token_id=self._tokenizer.pad_token_id)
+            config.save_pretrained(output_dir or output_folder(self.args))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -59,10 +59,9 @@ class TransformersEngine:
     def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Response]:
         width = max(len(prompt) for prompt in prompts)
         limits = [sampling.limit(len(prompt)) for prompt in prompts]
-        ids = torch.tensor(
-            [[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=self.model.device
-        )
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+        device = self.model.device
+        ids = torch.tensor([[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         # Models whose state is not a key-value cache (Mamba, say) run to the end of their longest response.
         in_chunks = not self.model._is_stateful
         cache: Cache | None = DynamicCache(config=self.model.config) if in_chunks else None

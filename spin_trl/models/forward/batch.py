@@ -165,11 +165,8 @@ class Forwards:
         self._passing = Passing(len(batch["input_ids"]) // 2, batch.get(LAYOUT), third_rows(batch))
         with contextlib.ExitStack() as hooks:
             for model in (model for model in watched if model is not None):
-                for handle in (
-                    model.register_forward_pre_hook(self._passing.add_third, with_kwargs=True),
-                    model.register_forward_hook(self._passing.take),
-                ):
-                    hooks.callback(handle.remove)
+                hooks.callback(model.register_forward_pre_hook(self._passing.add_third, with_kwargs=True).remove)
+                hooks.callback(model.register_forward_hook(self._passing.take).remove)
             try:
                 yield self._passing
             finally:
@@ -190,13 +187,11 @@ class Forwards:
                 device = kwargs["input_ids"].device
                 reason = obstacle = obstacles.why_inexact(model, forward, device, self._tolerance)
                 is_probed = True
-            layout = None
-            if reason is None:
-                layout, reason = _layout_of(self._passing, model, *(kwargs[name] for name in TOKENS))
-            if layout is None:
-                self._fall_back(str(reason))
+            found = reason or _layout_of(self._passing, model, *(kwargs[name] for name in TOKENS))
+            if isinstance(found, str):
+                self._fall_back(found)
                 return over_rows(model, forward, kwargs)
-            return over_unique_tokens(model, forward, kwargs, layout)
+            return over_unique_tokens(model, forward, kwargs, found)
 
         return run
 
@@ -213,13 +208,12 @@ class Forwards:
 
 def _layout_of(
     passing: Passing, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> tuple[Layout | None, str | None]:
+) -> Layout | str:
     """The layout of a call, or why there is none."""
     layout = passing.layout
     if layout is None or layout.shape != tuple(input_ids.shape):
         try:
             layout = lay_out(input_ids, attention_mask, labels, passing.num_pairs)
         except ValueError as error:
-            return None, str(error)
-    reason = obstacles.of_length(model.config, layout.longest)
-    return (layout.to(input_ids.device), None) if reason is None else (None, reason)
+            return str(error)
+    return obstacles.of_length(model.config, layout.longest) or layout.to(input_ids.device)
