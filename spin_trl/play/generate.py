@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ..generation.answer import Asked, answer
+from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
 from ..generation.store import GenerationStore
 from ..models.adapters import Policy
@@ -76,16 +76,12 @@ def answer_into(
     model, accelerator = load()
     asked = Asked.of(model, rows, template, run.definition)
     started = time.monotonic()
-    answer(
-        model,
+    generate(
+        engine_for(model, rows, store, template, run.args, accelerator),
         rows,
         store,
         sampling,
         asked,
-        engine=run.args.engine,
-        eos_token_ids=template.eos_ids,
-        pad_token_id=run.tokenizer().pad_token_id,
-        accelerator=accelerator,
         iteration=iteration,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,

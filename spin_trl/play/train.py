@@ -8,6 +8,7 @@ self-play did, from the same start, on the same real responses, with batches of 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 import time
 
@@ -15,7 +16,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import LlamaForCausalLM, PrinterCallback, TrainingArguments, set_seed
+from transformers import LlamaForCausalLM, PrinterCallback, set_seed
 
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
@@ -69,7 +70,7 @@ def train(run: Run, iteration: int) -> None:
         seconds=since(started),
         work_seconds=work_seconds,
         steps=trainer.state.global_step,
-        pairs=trainer.pair_counts["train"].as_dict(),
+        pairs=dataclasses.asdict(trainer.pair_counts["train"]),
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
@@ -184,7 +185,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     free_memory()
 
 
-def supervised_args(run: Run, iteration: int, label_smoothing: float) -> TrainingArguments:
+def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SPINConfig:
     """The iteration's settings, for a supervised arm of the same number of steps."""
     args = _supervised(run, Stage.of(iteration, arm_name(label_smoothing)), run.iteration_args(iteration))
     trained = run.done(Step.TRAIN, Stage.of(iteration))
@@ -196,7 +197,7 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> Trainin
     return args
 
 
-def _supervised(run: Run, stage: Stage, args: SPINConfig) -> TrainingArguments:
+def _supervised(run: Run, stage: Stage, args: SPINConfig) -> SPINConfig:
     """Settings of an iteration, for the supervised training of a stage."""
     args = copy.copy(args)
     args.output_dir = str(run.directory.training(stage))
@@ -205,11 +206,11 @@ def _supervised(run: Run, stage: Stage, args: SPINConfig) -> TrainingArguments:
     return args
 
 
-def _train_and_save(run: Run, stage: Stage, model: Policy, args: TrainingArguments) -> float:
+def _train_and_save(run: Run, stage: Stage, model: Policy, args: SPINConfig) -> float:
     """Train a stage's model on the run's rows, and keep it. Returns the seconds that the training took."""
     tokenizer, started = run.tokenizer(), time.monotonic()
     with training_logs(run, stage):
-        train_supervised(model, tokenizer, run.rows(), args, run.args.max_length, [ReportSteps(run.progress)])
+        train_supervised(model, tokenizer, run.rows(), args, [ReportSteps(run.progress)])
     work_seconds = since(started)
     if PartialState().is_main_process:
         save_model(model, tokenizer, run.directory.model(stage))
