@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import CardData
 from jinja2 import Environment
 
+from ..config.traits import OF_ONE_MACHINE
 from ..counts import counted
 from ..data.reading.local import is_local
 from ..files import home_expanded
@@ -36,28 +37,6 @@ UNKNOWN_LICENSE = "unknown"
 """The Hub's word for it."""
 
 START_BRANCH = "start"
-
-OF_ONE_MACHINE = frozenset(
-    {
-        "accelerate_config",
-        "disable_tqdm",
-        "existing_run",
-        "hub_dataset_id",
-        "hub_model_id",
-        "hub_private_repo",
-        "logging_dir",
-        "output_dir",
-        "project",
-        "push_generations",
-        "push_to_hub",
-        "hub_backup",
-        "python",
-        "report_to",
-        "run_dir",
-        "run_name",
-    }
-)
-"""Settings that a card's recipe leaves out: they say where a run was played, and where it went."""
 
 _PATH = re.compile(r"^(~|\.{0,2})?/|^[A-Za-z]:\\")
 

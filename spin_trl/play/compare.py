@@ -17,6 +17,7 @@ from typing import Any
 from ..config.arguments import without_options
 from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
+from ..config.traits import OF_AN_ARM
 from ..errors import LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_atomically, write_json
@@ -37,24 +38,6 @@ OUTPUT = "output.txt"
 
 SEED_DISTANCE = 1000
 """Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
-
-OF_AN_ARM = frozenset(
-    {
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "learning_rate",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "optim",
-        "optim_args",
-        "warmup_ratio",
-        "warmup_steps",
-        "weight_decay",
-    }
-)
-"""Settings that an arm may have for itself, beside those of its losses: how it steps. The rest all arms share."""
 
 
 class Comparison:

@@ -31,6 +31,7 @@ from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
+from ..config.traits import USUAL_SETTINGS
 from ..errors import DataError, SpinError, noted
 from ..models.adapters import (
     adapter_refusals,
@@ -57,18 +58,6 @@ ROWS = 2
 
 OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
 """Settings of ours, which are checked when they are made."""
-
-USUAL_SETTINGS = frozenset(
-    {
-        "activation_checkpointing", "beta", "bf16", "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc",
-        "disable_tqdm", "fp16", "gradient_accumulation_steps", "gradient_checkpointing", "label_smoothing", "learning_rate",
-        "logging_first_step", "logging_steps", "logging_strategy", "lr_scheduler_type", "max_grad_norm", "max_length",
-        "max_steps", "model_init_kwargs", "num_train_epochs", "optim", "output_dir", "per_device_eval_batch_size",
-        "per_device_train_batch_size", "precompute_ref_batch_size", "report_to", "run_name", "save_steps", "save_strategy",
-        "save_total_limit", "seed", "use_cpu", "warmup_steps", "weight_decay",
-    }
-)  # fmt: skip
-"""Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""
 
 _SMALL = StartConfig(start_vocab_size=300, start_hidden_size=8, start_num_layers=1, start_num_heads=1)
 """Sizes of the model whose training is rehearsed."""

@@ -11,8 +11,9 @@ import yaml
 
 from ..config import credentials
 from ..config.data import DataConfig
-from ..config.paths import PATHS, is_same_path
+from ..config.paths import is_same_path
 from ..config.plain import differences_from_defaults, plain
+from ..config.traits import FREE, PATHS
 from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
 from ..files import write_text
@@ -20,46 +21,6 @@ from ..objectives.registry import LOSS_TYPES
 from .directory import RunDirectory
 from .ownership import RECIPE
 from .run import Run
-
-FREE = frozenset(
-    {
-        "accelerate_config",
-        "bad_rows",
-        "bad_rows_max",
-        "baseline",
-        "baseline_label_smoothing",
-        "dataloader_num_workers",
-        "degeneration_stop",
-        "degeneration_warn",
-        "disable_tqdm",
-        "existing_run",
-        "fall_back_lr_scale",
-        "hub_always_push",
-        "hub_backup",
-        "hub_dataset_id",
-        "hub_license",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_strategy",
-        "keep_iterations",
-        "log_level",
-        "logging_dir",
-        "num_iterations",
-        "on_regression",
-        "output_dir",
-        "patience",
-        "precompute_ref_batch_size",
-        "push_generations",
-        "push_to_hub",
-        "report_to",
-        "run_dir",
-        "run_name",
-        "save_total_limit",
-        "shared_prefix",
-        "stop_at_plateau",
-    }
-)
-"""Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
 
 OF_THE_DATA = frozenset(
     one.name for one in dataclasses.fields(DataConfig) if one.name.startswith(("dataset_", "held_out_"))
