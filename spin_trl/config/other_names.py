@@ -29,8 +29,6 @@ CLOSE: Mapping[str, tuple[str, str]] = {
 }
 """By the name elsewhere: the setting's name, and what it is."""
 
-_SHARE = "warmup_ratio"
-
 
 def translated(name: str, value: Any) -> dict[str, Any] | None:
     """A setting of another tool as settings here, where they mean the same; None where they don't.
@@ -41,7 +39,7 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
     """
     if name in SAME:
         return {SAME[name]: value}
-    if name == _SHARE:
+    if name == "warmup_ratio":
         # A share of all steps is no other number here, as long as it is not taken for a number of steps.
         share = _as_number(value)
         return {"warmup_steps": value} if share is not None and 0 <= share < 1 else None

@@ -18,7 +18,7 @@ from ..config.arguments import without_options
 from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
 from ..config.traits import OF_AN_ARM
-from ..errors import LaunchError, RecipeError, RunDirectoryError
+from ..errors import LaunchError, RecipeError
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_atomically, write_json
 from ..objectives.registry import check_losses, own_settings, use_beta
@@ -174,12 +174,8 @@ class Comparison:
         """Play all arms of a seed. Returns the output of those that failed."""
         self.ownership.own(f"seed-{seed}")
         for arm in self.arms:
-            directory, existing = self._directory(arm, seed), self.base.play.existing_run
-            if existing == "fail" and directory.ownership.holds_run() and directory.recipe.exists():
-                raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
-            directory.ownership.claim()
-            if existing == "overwrite":
-                directory.clear()
+            directory = self._directory(arm, seed)
+            directory.claim(self.base.play.existing_run)
             settings = self.recipes[arm.name, seed].settings()
             freeze(directory, settings)
             renew(directory, settings)

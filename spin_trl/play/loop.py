@@ -27,7 +27,7 @@ from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
-from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
+from ..errors import DataError, LaunchError, RecipeError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL, read_json
 from ..hub.cards import write_cards
@@ -312,17 +312,11 @@ class SelfPlay:
 
     def _claim_directory(self) -> None:
         """Make the directory this run's own, or see that it is."""
-        existing, directory = self.state.play.existing_run, self.directory
-        ownership = directory.ownership
-        if existing == "fail" and ownership.holds_run() and directory.recipe.exists():
-            raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
-        ownership.claim(self._recipe)
-        if existing == "overwrite":
-            directory.clear()
-        elif not ownership.has_begun():
+        self.directory.claim(self.state.play.existing_run, self._recipe)
+        if not self.directory.ownership.has_begun():
             # Whatever an earlier attempt has left there holds nothing yet, and may belong to other settings.
-            directory.clear(keep=TRANSIENT)
-        directory.own(JOURNAL)
+            self.directory.clear(keep=TRANSIENT)
+        self.directory.own(JOURNAL)
 
 
 def _scorer(scorer: Any) -> Scorer | None:

@@ -146,6 +146,22 @@ class RunDirectory:
         """Card of the dataset that the run's pairs make."""
         return self.hub / "dataset" / "README.md"
 
+    def claim(self, existing_run: str, recipe: Path | None = None) -> None:
+        """Make the directory a run's own, or see that it is.
+
+        Args:
+            existing_run: what becomes of a run that is there: the setting of that name.
+            recipe: as in [`Ownership.check`].
+
+        Raises:
+            RunDirectoryError: there is a run, and it is to stay as it is; or as in [`Ownership.check`].
+        """
+        if existing_run == "fail" and self.ownership.holds_run() and self.recipe.exists():
+            raise RunDirectoryError(f"{self.path} holds a run already, and `existing_run` is `fail`.")
+        self.ownership.claim(recipe)
+        if existing_run == "overwrite":
+            self.clear()
+
     def clear(self, keep: Collection[str] = ()) -> None:
         """Remove what belongs to the run, but not the locks, and nothing else: see [`Ownership.clear`]."""
         self.ownership.clear(keep)
