@@ -19,32 +19,30 @@ class SpinError(Exception):
     exit_code = 1
 
 
-class RecipeError(SpinError, ValueError):
+class InputError(SpinError, ValueError):
+    """Base class of the errors that something in the user's input has to change for."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
     """A setting is unknown, has the wrong type or contradicts another one."""
 
-    exit_code = 2
 
-
-class DataError(SpinError, ValueError):
+class DataError(InputError):
     """A dataset can't be read, or one of its rows can't be trained on."""
-
-    exit_code = 2
 
 
 class TemplateError(DataError):
     """A chat template can't render a response the way a generation would continue the prompt."""
 
 
-class GenerationsError(SpinError, ValueError):
+class GenerationsError(InputError):
     """Stored generations are missing, damaged, or belong to another dataset, model or template."""
 
-    exit_code = 2
 
-
-class RunDirectoryError(SpinError, ValueError):
+class RunDirectoryError(InputError):
     """The run directory belongs to another recipe, dataset or version, or is in use."""
-
-    exit_code = 2
 
 
 class OpponentError(SpinError, RuntimeError):
@@ -67,10 +65,8 @@ class HubError(SpinError, RuntimeError):
     """Something could not be pushed to the Hugging Face Hub, or fetched from it."""
 
 
-class PlanError(SpinError, ValueError):
+class PlanError(InputError):
     """A run can't be planned: its model's configuration is not at hand, a GPU is not known, or a model can't be followed."""
-
-    exit_code = 2
 
 
 class DoesNotFitError(SpinError, RuntimeError):

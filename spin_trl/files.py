@@ -22,14 +22,10 @@ JOURNAL = "journal.jsonl"
 
 def says_prepared(journal: Path) -> bool:
     """Whether a file is a run's journal, and says that the run's data has been prepared: then there is something to lose."""
-    try:
-        with journal.open("rb") as lines:
-            for line in lines:
-                entry = json.loads(line)
-                if isinstance(entry, dict) and (entry.get("phase"), entry.get("stage")) == ("prepare", "data"):
-                    return True
-    except (OSError, ValueError):  # there is none, it is another file, or its last line was not written to its end
-        return False
+    # There may be none, it may be another file, or its last line was not written to its end.
+    with contextlib.suppress(OSError, ValueError), journal.open("rb") as lines:
+        entries = (entry for line in lines if isinstance(entry := json.loads(line), dict))
+        return any((entry.get("phase"), entry.get("stage")) == ("prepare", "data") for entry in entries)
     return False
 
 

@@ -14,12 +14,8 @@ def quiet(*names: str) -> Iterator[None]:
     Args:
         names: of the loggers.
     """
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+    with contextlib.ExitStack() as afterwards:
+        for logger in map(logging.getLogger, names):
+            afterwards.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
         yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -6,6 +6,7 @@ from typing import Any
 import mpmath
 import torch
 
+from spin_trl.objectives.base import logratios
 from spin_trl.objectives.space import space
 
 mpmath.mp.dps = 60
@@ -20,14 +21,14 @@ def logps(*values: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype)
 
 
-def of(function: Callable[..., torch.Tensor], real: torch.Tensor, generated: torch.Tensor, **settings: Any):
-    """The objective where the opponent's log-probabilities are 0, so that the policy's are the log-ratios."""
-    return function(real, generated, torch.zeros_like(real), torch.zeros_like(generated), **settings)
+def of_logps(function: Callable[..., torch.Tensor], *four: torch.Tensor, **settings: Any) -> torch.Tensor:
+    """The objective of the policy's log-probabilities of real and generated responses, and of the opponent's."""
+    return function(*logratios(*four), **settings)
 
 
 def space_of(real_logratio: torch.Tensor, generated_logratio: torch.Tensor, mu: float = 1.0) -> torch.Tensor:
-    """SPACE of log-ratios."""
-    return of(space, real_logratio, generated_logratio, mu=mu)
+    """SPACE where the opponent's log-probabilities are 0, so that the policy's are the log-ratios."""
+    return of_logps(space, real_logratio, generated_logratio, *[torch.zeros_like(real_logratio)] * 2, mu=mu)
 
 
 def gradients(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> list[list[float]]:

@@ -21,7 +21,8 @@ import spin_trl
 PACKAGE = Path(spin_trl.__file__).parent
 
 LEVELS = (
-    {"counts", "errors", "files", "quiet", "sentences"},
+    {"checksums", "counts", "errors", "json_lines", "quiet", "sentences"},
+    {"files"},
     {"data", "objectives"},
     {"evaluation", "lineage"},
     {"config", "models"},

@@ -185,7 +185,6 @@ PRIVATE: dict[str, tuple[object, str]] = {
         "the device that settings have found, forgotten in a rehearsal",
     ),
     "_shared_state": (accelerate.PartialState, "kept and restored where settings are only looked at"),
-    "_typing": (transformers, "a type, for mypy alone"),
 }
 """Private names of the libraries that the package uses anywhere: of which class or module, and what for."""
 

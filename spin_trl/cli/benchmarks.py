@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
         commands,
         "eval",
         run_suites,
-        "run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
+        help="run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
         description="Run benchmarks on a model of a run. What has been run is shown again, not run twice.",
         epilog=f"Suites:\n{_suites()}\n",
     )
@@ -101,9 +101,9 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.benchmark import Settings, run_benchmarks
     from ..play.open import reopen
     from ..report import terminal
-    from ..report.benchmarks import suite_table, task_table
+    from ..report.benchmarks import benchmark_table
+    from ..run.run import find_stage
     from ..run.stage import Stage
-    from ..run.stages import find_stage
 
     run = reopen(options.run, overrides)
     if run.args.disable_tqdm:
@@ -119,7 +119,7 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
         console = terminal.console()
         for suite, benchmarks in suites.items():
             title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")
-            console.print((suite_table if suite else task_table)(title, benchmarks, outcome.results))
+            console.print(benchmark_table(title, benchmarks, outcome.results, is_suite=bool(suite)))
         if options.limit is not None:
             console.print(f"A look at {options.limit} of every task, not the benchmarks.", style="yellow")
         print(f"Results: {shown_path(run.directory.benchmarks(stage))}")

@@ -17,11 +17,9 @@ def add_command(
     commands: Any,
     name: str,
     function: Callable[[argparse.Namespace, list[str]], None],
-    help: str,
     *,
-    description: str | None = None,
-    epilog: str | None = None,
     takes_settings: bool = True,
+    **texts: str,
 ) -> argparse.ArgumentParser:
     """Add a command.
 
@@ -29,21 +27,15 @@ def add_command(
         commands: argparse's, to add it to.
         name: of the command.
         function: what runs it, with the options and the settings that were given.
-        help: what it does, in the list of commands.
-        description: the same for its own help, in lines as they are to stand there.
-        epilog: how that ends, likewise.
         takes_settings: whether settings of a recipe may be given.
+        texts: argparse's `help`, for the list of commands; and `description` and `epilog`, with which the command's own help
+            begins and ends, in lines as they are to stand there.
 
     Returns:
         The parser of its arguments.
     """
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=help,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        name, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
     )
     parser.set_defaults(function=function, takes_settings=takes_settings)
     return parser

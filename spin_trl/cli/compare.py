@@ -11,7 +11,9 @@ from .session import quieten
 
 def add(commands: Any) -> None:
     """Add the arguments."""
-    parser = add_command(commands, "compare", play_comparison, "play several objectives side by side", epilog=RECIPES)
+    parser = add_command(
+        commands, "compare", play_comparison, help="play several objectives side by side", epilog=RECIPES
+    )
     parser.add_argument("recipe")
     parser.add_argument(
         "--arms",

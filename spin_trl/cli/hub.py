@@ -21,7 +21,7 @@ left out here is as the run has it set.
 def add(commands: Any) -> None:
     """Add the arguments."""
     what = "push a run to the Hub, as far as it is not there"
-    push = add_command(commands, "push", push_run, what, description=_DESCRIPTION_OF_PUSH)
+    push = add_command(commands, "push", push_run, help=what, description=_DESCRIPTION_OF_PUSH)
     push.add_argument("run", help="run directory")
     push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
     push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="make repositories private")
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     push.add_argument("--hub_dataset_id", metavar="NAME", help="repository of the pairs")
     push.add_argument("--hub_license", metavar="LICENCE", help="licence, as the Hub calls it")
     what = "write the cards of a run's models and pairs, as the run stands"
-    card = add_command(commands, "card", write, what, takes_settings=False)
+    card = add_command(commands, "card", write, help=what, takes_settings=False)
     card.add_argument("run", help="run directory")
 
 

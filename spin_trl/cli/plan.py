@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from ..errors import DoesNotFitError
@@ -20,7 +21,7 @@ Exit codes: 0 it fits, or no GPU is named; 1 it does not fit the GPU that is nam
 def add(commands: Any) -> None:
     """Add the arguments."""
     what = "say what a run will take: memory, hours, disk"
-    parser = add_command(commands, "plan", plan, what, description=_DESCRIPTION, epilog=RECIPES)
+    parser = add_command(commands, "plan", plan, help=what, description=_DESCRIPTION, epilog=RECIPES)
     parser.add_argument("recipe")
     parser.add_argument(
         "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ...; default: the GPU here, else all known"
@@ -32,34 +33,24 @@ def add(commands: Any) -> None:
     for what in ("training", "generation"):
         parser.add_argument(
             f"--{what}_tokens_per_second",
+            dest=f"{what}_tokens",
             type=float,
             metavar="N",
             help=f"{what} tokens a second on one device, as measured",
         )
 
 
+@quiet("spin_trl")  # what a run would warn of while it plays is not about a rehearsal
 def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the plan."""
     quieten()
-    with quiet("spin_trl"):  # what a run would warn of while it plays is not about a rehearsal
-        _show(options, overrides)
-
-
-def _show(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..plan import devices, show
     from ..plan.planning import Wishes, advise, make_plan, uses_cpu
     from ..report import terminal
 
     on_cpu = options.gpu is None and uses_cpu(options.recipe, overrides)
     device = devices.device_named(options.gpu) if options.gpu else devices.this_cpu() if on_cpu else devices.own_gpu()
-    wishes = Wishes(
-        options.num_gpus,
-        options.rows,
-        options.prompt_tokens,
-        options.response_tokens,
-        options.training_tokens_per_second,
-        options.generation_tokens_per_second,
-    )
+    wishes = Wishes(**{wish.name: getattr(options, wish.name) for wish in fields(Wishes)})
     console = terminal.console()
     found = make_plan(options.recipe, overrides, wishes, on_gpu=not on_cpu)
     show.show_model(console, found)
@@ -76,10 +67,8 @@ def _show(options: argparse.Namespace, overrides: list[str]) -> None:
     show.show_assumptions(console, found, shown, found.disk(work))
     if device is None:
         return
-    limit = device.memory * 2**30
-    advice, more_gpus = ([], None) if found.fits(device) else advise(found, limit)
+    fits, obstacle = found.fits(device), found.obstacle(device)
+    advice, more_gpus = ([], None) if fits else advise(found, device.memory * 2**30)
     show.show_verdict(console, found, device, advice, more_gpus)
-    if options.gpu and (not found.fits(device) or found.obstacle(device) is not None):
-        raise DoesNotFitError(
-            f"The run does not fit {device.name} as it is." if not found.fits(device) else str(found.obstacle(device))
-        )
+    if options.gpu and not (fits and obstacle is None):
+        raise DoesNotFitError(obstacle if fits else f"The run does not fit {device.name} as it is.")

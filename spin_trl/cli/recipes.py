@@ -11,7 +11,9 @@ from .commands import add_command
 
 def add(commands: Any) -> None:
     """Add the command; it has no arguments."""
-    add_command(commands, "recipes", list_recipes, "list the recipes that ship with the package", takes_settings=False)
+    add_command(
+        commands, "recipes", list_recipes, help="list the recipes that ship with the package", takes_settings=False
+    )
 
 
 def list_recipes(options: argparse.Namespace, overrides: list[str]) -> None:

@@ -12,7 +12,7 @@ from .commands import add_command
 def add(commands: Any) -> None:
     """Add the arguments."""
     what = "write report.html of a run, as it stands"
-    parser = add_command(commands, "report", report, what, takes_settings=False)
+    parser = add_command(commands, "report", report, help=what, takes_settings=False)
     parser.add_argument("run", help="run directory")
 
 

@@ -22,10 +22,10 @@ PHASE_COMMANDS = {
 
 def add(commands: Any) -> None:
     """Add the arguments of `run` and of the phases."""
-    run = add_command(commands, "run", play, "play all iterations, or go on with a run", epilog=RECIPES)
+    run = add_command(commands, "run", play, help="play all iterations, or go on with a run", epilog=RECIPES)
     run.add_argument("recipe")
     for name, what in PHASE_COMMANDS.items():
-        phase = add_command(commands, name, play_phase, what, epilog=RECIPES)
+        phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe, or run directory")
         phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
 

@@ -27,9 +27,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from ..config.shipped import read_accelerate_config
     from ..data.bad_rows import SKIP
     from ..models.adapters import is_adapter, peft_config_of
-    from ..play.launch import by_accelerate
     from ..play.loop import SelfPlay
-    from ..play.phases import in_this_process
+    from ..play.phases import by_accelerate, in_this_process
     from ..run.recipe import read_recipe
     from ..run.run import LAUNCHED
 
@@ -98,14 +97,11 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     if recipe.output_dir is None:
         return str(usual)
     there = RunDirectory(usual)
-    if there.ownership.holds_run() and there.recipe.is_file():
-        paths_from = there.ownership.paths_from()
-        if not differences(frozen_settings(there), recipe.settings(), paths_from):
-            if int(os.environ.get("RANK", "0")) == 0:
-                print(
-                    f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
-                )
-            return str(usual)
+    is_run = there.ownership.holds_run() and there.recipe.is_file()
+    if is_run and not differences(frozen_settings(there), recipe.settings(), there.ownership.paths_from()):
+        if int(os.environ.get("RANK", "0")) == 0:
+            print(f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run.")
+        return str(usual)
     return str(home_expanded(recipe.output_dir + suffix))
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import yaml
 from datasets import Dataset
 
-from ..data.as_conversations import as_conversations
-from ..data.load import load_rows
+from ..data.load import as_conversations, load_rows
 from ..errors import RecipeError
 from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields

@@ -5,6 +5,8 @@ A flat dataclass in TRL's style, so that TRL's own parser reads it from YAML and
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
 
@@ -16,9 +18,35 @@ from ..objectives import registry
 from ..objectives.fields import setting
 from ..objectives.objective import Objective
 from . import credentials
-from .checks import Bounds, as_mapping, check_fields
+from .checks import Bounds, Choices, as_mapping, check_fields, problem
 
 KEEP_OR_DROP = ("keep", "drop")
+
+_AT_LEAST_0 = Bounds(0, high_open=True)
+_AT_LEAST_1 = Bounds(1, high_open=True)
+
+TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
+    "adam_epsilon": _AT_LEAST_0,
+    "beta": Bounds(0, low_open=True, high_open=True, why="with 0 nothing is learned, and below it the opposite"),
+    "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
+    "dataloader_num_workers": _AT_LEAST_0,
+    "dataset_num_proc": _AT_LEAST_1,
+    "gradient_accumulation_steps": _AT_LEAST_1,
+    "label_smoothing": Bounds(0, 0.5, high_open=True, why="it is the share of pairs that are the wrong way round"),
+    "learning_rate": _AT_LEAST_0,
+    "max_grad_norm": _AT_LEAST_0,
+    "max_length": Bounds(2, high_open=True),
+    "num_train_epochs": Bounds(0, low_open=True, high_open=True),
+    "pad_to_multiple_of": _AT_LEAST_1,
+    "per_device_eval_batch_size": _AT_LEAST_1,
+    "per_device_train_batch_size": _AT_LEAST_1,
+    "precompute_ref_batch_size": _AT_LEAST_1,
+    "truncation_mode": Choices(("keep_start", "keep_end")),
+    "weight_decay": _AT_LEAST_0,
+}
+"""What settings of TRL and transformers must be for anything to be trained: neither of them looks before it is too late.
+Those that this package declares have theirs in their fields.
+"""
 
 
 @dataclass
@@ -194,3 +222,17 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
                 "dropout or NEFTune's noise that would be another model. Leave `disable_dropout` on and "
                 "`neftune_noise_alpha` out, or `gradient_accumulation_steps` at 1."
             )
+
+    def out_of_bounds(self) -> list[str]:
+        """Settings of TRL and transformers that are none of what they must be, each as a sentence.
+
+        Where steps are counted, epochs mean nothing, and `beta` means something to some losses only.
+        """
+        meaningless = {"beta": not self.uses_beta, "num_train_epochs": self.max_steps >= 0}
+        reasons = []
+        for name, allowed in TRL_SETTINGS.items():
+            value = getattr(self, name, None)
+            # Objects that stand for a choice, and what is left out, are not looked at.
+            if isinstance(value, str if isinstance(allowed, Choices) else int | float) and not meaningless.get(name):
+                reasons.append(problem(name, value, allowed))
+        return [reason for reason in reasons if reason is not None]

@@ -157,11 +157,8 @@ class SelfPlayConfig:
                 f"`metric_for_best_iteration` is {self.metric_for_best_iteration!r}, which needs a `scorer`."
             )
         by_prompt = self.metric_for_best_iteration == "nll" or is_score(self.metric_for_best_iteration)
-        for name, is_off in (
-            ("significant_improvement", not self.significant_improvement),
-            ("on_regression", self.on_regression == "continue"),
-        ):
-            if not is_off and not by_prompt:
+        for name, off in (("significant_improvement", False), ("on_regression", "continue")):
+            if getattr(self, name) != off and not by_prompt:
                 raise RecipeError(
                     f"`{name}` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
                     "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."

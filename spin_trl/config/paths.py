@@ -6,22 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import home_expanded
+from .traits import PATHS
 
 if TYPE_CHECKING:  # the command line starts without transformers
     from transformers import TrainingArguments
-
-PATHS = frozenset(
-    {
-        "accelerate_config",
-        "accelerator_config",
-        "dataset_name",
-        "deepspeed",
-        "fsdp_config",
-        "held_out_name",
-        "model_name_or_path",
-    }
-)
-"""Settings that may name a file or a folder."""
 
 
 def output_folder(args: TrainingArguments) -> Path:

@@ -48,14 +48,11 @@ def accelerates_state_kept() -> Iterator[None]:
     TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the
     CPU. Under a launcher the process group is there already, made for the run's own arguments, and is not touched.
     """
-    states = (PartialState, AcceleratorState)
-    kept = [dict(state._shared_state) for state in states]
-    try:
+    with contextlib.ExitStack() as afterwards:
+        for state in (PartialState, AcceleratorState):
+            afterwards.callback(state._shared_state.update, dict(state._shared_state))
+            afterwards.callback(state._shared_state.clear)  # before: what is pushed last is called first
         yield
-    finally:
-        for state, before in zip(states, kept, strict=True):
-            state._shared_state.clear()
-            state._shared_state.update(before)
 
 
 def plain(value: Any) -> Any:

@@ -98,23 +98,19 @@ class Recipe:
 
     def load_as_set(self) -> None:
         """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
-        if self.model.model_name_or_path is None:
-            return
         model = self.model
-        known = {
-            "revision": model.model_revision,
-            "attn_implementation": model.attn_implementation,
-            "dtype": model.dtype,
-        }
-        set_there = {name: value for name, value in known.items() if value is not None}
-        self.args.model_init_kwargs = set_there | self.args.model_kwargs
+        if model.model_name_or_path is not None:
+            known = {
+                "revision": model.model_revision,
+                "attn_implementation": model.attn_implementation,
+                "dtype": model.dtype,
+            }
+            set_there = {name: value for name, value in known.items() if value is not None}
+            self.args.model_init_kwargs = set_there | self.args.model_kwargs
 
 
-_DATACLASSES = [
-    # TRL's parser asks for a type that no class has.
-    cast("DataClassType", one)
-    for one in (DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig)
-]
+# TRL's parser asks for a type that no class has.
+_DATACLASSES = cast("list[DataClassType]", [DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig])
 
 
 class _Parser(TrlParser):
@@ -158,8 +154,8 @@ def read_settings(
     python = settings.pop("python", None)
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
-    for name, value in _environment_of(path, settings.pop("env", None)).items():  # as TRL's recipes do
-        os.environ[name] = str(value)
+    environment = _environment_of(path, settings.pop("env", None))
+    os.environ.update({variable: str(value) for variable, value in environment.items()})  # as TRL's recipes do
     parser = _Parser(_DATACLASSES, allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)
     if losses is not None:

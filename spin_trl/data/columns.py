@@ -1,17 +1,23 @@
-"""Which kind of data a dataset holds, and which of its columns are read."""
+"""Which kind of data a dataset holds, which of its columns are read, and whether there is something in them.
+
+What a column holds is told from Arrow's values, without decoding pictures or reading all text.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from ..errors import DataError
-from .holdings import first_filled, says_true_or_false
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
-else has to be known to write the prompt down again stands beside them ([`conversations`])."""
+else has to be known to write the prompt down again stands beside them ([`turns.CONVERSATION`])."""
 
 SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
 """Columns that decide a row's key, whether or not they are read. Version 0.1.0 read no others."""
@@ -30,6 +36,12 @@ ALPACA_COLUMNS = ("instruction", "input", "output")
 _MEDIA = {"images": "images", "videos": "videos", "audios": "sound"}
 MEDIA = _MEDIA | {name.removesuffix("s"): what for name, what in _MEDIA.items()}
 """Columns that hold what a text model does not see, and what that is."""
+
+TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""Texts that say true or false."""
+
+_NOTHING = ("null", "[]", "{}", '""')
+"""JSON that holds nothing."""
 
 
 def is_preference(dataset: Dataset | IterableDataset) -> bool:
@@ -145,3 +157,59 @@ def _has_rows_without_completion(dataset: Dataset | IterableDataset) -> bool:
 def is_string(feature: object) -> bool:
     """Whether a column's feature says that all of its values are text (or null)."""
     return getattr(feature, "dtype", None) in ("string", "large_string", "string_view")
+
+
+def first_filled(dataset: Dataset, column: str) -> int | None:
+    """The first row (0-based) in which a column holds something; None if it is null or empty in all rows."""
+    place = 0
+    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=1000):
+        filled = _is_filled(table[column]).to_numpy(zero_copy_only=False)
+        if filled.any():
+            return place + int(filled.argmax())
+        place += len(table)
+    return None
+
+
+def says_true_or_false(dataset: Dataset, column: str) -> bool:
+    """Whether all of a column's values, but for nulls, are true or false, 0 or 1, or text that says so."""
+    stored = _stored(dataset.data.column(column))
+    if not _is_text(stored.type) and not pa.types.is_primitive(stored.type):
+        return False
+    values = pc.unique(stored)
+    if len(values) > len(TRUTHS) * 4:  # each text in a few ways to write it
+        return False
+    said = [value for value in values.to_pylist() if value is not None]
+    if isinstance(dataset.data.column(column).type, pa.BaseExtensionType):
+        said = [value for value in map(json.loads, said) if value is not None]
+    return bool(said) and all(_is_truth(value) for value in said)
+
+
+def _is_truth(value: Any) -> bool:
+    return value.strip().lower() in TRUTHS if isinstance(value, str) else value in (0, 1)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Row by row, whether there is a value that is neither null nor empty."""
+    is_json = isinstance(column.type, pa.BaseExtensionType)
+    column = _stored(column)
+    kind = column.type
+    if is_json and _is_text(kind):
+        filled = pc.invert(pc.is_in(column, value_set=pa.array(_NOTHING, kind)))
+    elif _is_text(kind):
+        filled = pc.greater(pc.binary_length(column), 0)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        filled = pc.greater(pc.list_value_length(column), 0)
+    else:
+        filled = pc.is_valid(column)
+    return pc.and_(pc.fill_null(filled, False), pc.is_valid(column))
+
+
+def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as Arrow stores it: text, where it is JSON."""
+    if not isinstance(column.type, pa.BaseExtensionType):
+        return column
+    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)

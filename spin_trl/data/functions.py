@@ -29,8 +29,9 @@ def resolve_function(name: str) -> Callable[..., Any]:
     if not colon or is_file or not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
         meant = _as_module(module_name, path)
         raise DataError(f"{name!r} names no function that can be imported: expected `module:function`.{meant}")
+    folder = Path.cwd()
     try:
-        with current_folder_last():
+        with folder_last(folder):
             module = importlib.import_module(module_name)
             function = functools.reduce(getattr, path.split("."), module)
     except (Exception, SystemExit) as error:  # a script that parses arguments, or whatever the user's code does
@@ -40,42 +41,28 @@ def resolve_function(name: str) -> Callable[..., Any]:
         raise DataError(f"{name!r} names no function that can be imported: {error}.{hint}") from error
     if not callable(function):
         raise DataError(f"{name!r} is not a function, but {type(function).__name__}.")
-    folder = Path.cwd()
     is_here = Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
-    return _with_its_neighbours(function, folder) if is_here else function
-
-
-def _with_its_neighbours(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
-    """A function of a folder that finds the folder's modules when it is called: it may import one only then."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with current_folder_last(folder):
-            return function(*args, **kwargs)
-
-    return call
+    # A function of this folder may import the modules beside it only when it is called, from wherever that is.
+    return folder_last(folder)(function) if is_here else function
 
 
 @contextlib.contextmanager
-def current_folder_last(other: Path | None = None) -> Iterator[None]:
-    """Let modules in the current folder be imported, if nothing that is installed has their names.
+def folder_last(folder: Path) -> Iterator[None]:
+    """Let modules in a folder be imported, if nothing that is installed has their names.
 
     Python would put the folder first, where a `json.py` or a folder `datasets` of the user's takes the place of what the
     libraries import. Nothing is written there, so no `__pycache__` is left beside the user's files.
-
-    Args:
-        other: a folder that takes the place of the current one.
     """
-    folder, writes_nothing = str(other or Path.cwd()), sys.dont_write_bytecode
-    sys.path.append(folder)
+    place, writes_nothing = str(folder), sys.dont_write_bytecode
+    sys.path.append(place)
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()  # the module may be younger than the last look into its folder
     try:
         yield
     finally:
         sys.dont_write_bytecode = writes_nothing
-        if folder in sys.path:  # the imported module may have changed the path, too
-            del sys.path[-1 - sys.path[::-1].index(folder)]
+        if place in sys.path:  # the imported module may have changed the path, too
+            del sys.path[-1 - sys.path[::-1].index(place)]
 
 
 def place_of(error: BaseException) -> str:
@@ -88,11 +75,8 @@ def place_of(error: BaseException) -> str:
 
 
 def _is_theirs(filename: str) -> bool:
-    installed = [
-        str(Path(__file__).parents[1]),
-        *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
-    ]
-    return not any(Path(filename).is_relative_to(folder) for folder in installed)
+    installed = [Path(sysconfig.get_paths()[kind]) for kind in ("stdlib", "purelib", "platlib")]
+    return not any(Path(filename).is_relative_to(folder) for folder in (Path(__file__).parents[1], *installed))
 
 
 def _hint_on_missing(module_name: str, error: BaseException) -> str | None:

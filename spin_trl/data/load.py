@@ -1,4 +1,7 @@
-"""Where a dataset comes from: a file, a folder, the Hub, or a function; with its columns called as the rest knows them."""
+"""Where a dataset comes from: a file, a folder, the Hub, or a function; with its columns called as the rest knows them.
+
+Text becomes conversations, which is what a chat model is asked in, where that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Json, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
 from ..files import home_expanded
-from .columns import is_preference, is_sft, with_input
+from .columns import is_preference, is_sft, is_string, with_input
 from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
-from .reading.exact_json import read_exactly
-from .reading.folder import Folder, choose_split, look_into, part_of, plain_path
-from .reading.hub_csv import fetched_files
+from .reading.exact_json import ExactJson, read_exactly
+from .reading.folder import Folder, choose_split, fetched_files, look_into, part_of, plain_path
 from .reading.json_rows import read_json_rows
 from .reading.kept import apart
 from .reading.lines import opened
 from .reading.local import DESCRIPTION, FORMATS, extension, is_local
 
 logger = logging.getLogger(__name__)
+
+_ROLES = {"prompt": "user", "completion": "assistant"}
 
 Read = Callable[..., Dataset]
 """Reads files of one format, which may hold one split of several: [`_read`] with what holds for all files."""
@@ -129,6 +133,34 @@ def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> D
             known = f"there is one already, among {dataset.column_names}"
             raise DataError(f"Column {column!r} can't be renamed to {name!r}: {known}. Rename that one, too.")
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
+
+
+def as_conversations(dataset: Dataset) -> Dataset:
+    """Prompts and completions that are text, as a user's and an assistant's message.
+
+    Without this, text is text: no chat template is put around it. Messages stay as they are, row by row. So do values that
+    are neither, which are refused by the row's number when it is prepared. Other columns stay, too: `system`, `history` and
+    `prompt_input` become part of the conversation when the row is read.
+    """
+    if len(dataset) == 0 or not set(_ROLES) <= set(dataset.column_names):
+        return dataset
+    # A column of Arrow's text, or one in which text and messages are mixed, which is kept as JSON.
+    mixed = [name for name in _ROLES if isinstance(dataset.features[name], Json)]
+    text = [name for name in _ROLES if is_string(dataset.features[name])]
+    if not text and not any(isinstance(value, str) for name in mixed for value in dataset[name]):
+        return dataset
+
+    def as_messages(row: dict[str, Any]) -> dict[str, Any]:
+        messages = {
+            name: [{"role": _ROLES[name], "content": row[name]}] if isinstance(row[name], str) else row[name]
+            for name in (*text, *mixed)
+        }
+        # As JSON already, which `datasets` leaves as it is. What it writes itself has ten digits of a number.
+        return messages | {name: ExactJson().encode_example(messages[name]) for name in mixed}
+
+    of_text = Dataset.from_dict({name: [[{"role": "user", "content": ""}]] for name in text}).features
+    features = Features({**dataset.features, **of_text})
+    return apart(dataset).map(as_messages, features=features, desc="Writing text as conversations")
 
 
 def _load_file(path: Path, split: str, read: Read) -> Dataset:

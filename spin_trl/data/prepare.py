@@ -22,8 +22,6 @@ from ..files import json_digest, short_digest
 from .arrow import remapped
 from .bad_rows import BadRows, left_out, refusal_of_rows
 from .columns import PREPARED_COLUMNS, UNREADABLE, is_prepared, is_sft, read_columns, refuse_media
-from .conversations import COLUMN as CONVERSATION
-from .conversations import kept_of
 from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
 from .messages import unexpected
@@ -33,7 +31,7 @@ from .reading.json_text import value_in
 from .reading.kept import apart
 from .template.markers import text_of
 from .template.pair_template import EarlyEndError, PairTemplate
-from .turns import tools_of, turns_of
+from .turns import CONVERSATION, kept_of, tools_of, turns_of
 from .unused import naming, not_sft
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,11 @@
-"""The responses of a row that are trained on, each with the prompt that it answers."""
+"""The responses of a row that are trained on, each with the prompt that it answers, and what is kept of that.
+
+Most prompts are one message of a user, or text: to write them down again as messages, a word says it all.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +22,13 @@ from .template.markers import Message, text_of
 
 Conversation = tuple[list[Message], list[Message], int]
 """A row's messages, the same as they are hashed, and the number of the first that may be trained on."""
+
+CONVERSATION = "conversation"
+"""Of prepared rows. Rows that were prepared by an earlier version don't have it."""
+
+TEXT_PROMPT, USER, TEMPLATED = "text", "user", "templated"
+"""The prompt is text; it is one message of a user, the row's `prompt`; or only the template's text says all of it. Else the
+column holds the prompt's messages as JSON."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Turn:
     notes: tuple[str, ...] = ()
 
 
-def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> Iterator[Turn]:
+def turns_of(row: Mapping[str, Any], turn: str, given: Keys) -> Iterator[Turn]:
     """Prompt and response of every turn of a row that is trained on.
 
     Args:
@@ -49,7 +60,6 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys | None = None) -> It
     Raises:
         DataError: the row can't be used, and why.
     """
-    given = given or {}
     conversation = _conversation(row, given)
     if isinstance(conversation, Turn):
         yield conversation
@@ -95,6 +105,29 @@ def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise unexpected("`tools` is", tools, "a list of functions, or one as JSON")
     return remove_none_values(tools) if is_struct else tools
+
+
+def kept_of(prompt: Any, response: Any, options: Mapping[str, Any]) -> str:
+    """What to keep of a prompt.
+
+    Args:
+        prompt: text, or messages.
+        response: text, or a message.
+        options: tools and arguments of the chat template; empty ones don't count.
+    """
+    if isinstance(prompt, str):
+        return TEXT_PROMPT
+    if any(options.values()) or not all(map(_is_plain_message, [*prompt, response])):
+        return TEMPLATED
+    if len(prompt) == 1 and prompt[0]["role"] == "user":
+        return USER
+    return json.dumps([{"role": one["role"], "content": one["content"]} for one in prompt], ensure_ascii=False)
+
+
+def _is_plain_message(message: Message) -> bool:
+    """Whether a message is a role and a text, and nothing more."""
+    others = [name for name, value in message.items() if value and name not in ("role", "content")]
+    return isinstance(message.get("role"), str) and isinstance(message.get("content"), str) and not others
 
 
 def _conversation(row: Mapping[str, Any], given: Keys) -> Turn | Conversation:

@@ -7,24 +7,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from .columns import PROMPT_INPUT, is_prepared, is_text, is_unpaired, read_columns
-from .holdings import first_filled
+from .columns import PROMPT_INPUT, first_filled, is_prepared, is_text, is_unpaired, read_columns
 from .reading.json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
 _SEVERAL = ("answers", "outputs", "responses")
-_RESPONSES = (
-    "output",
-    "answer",
-    "response",
-    "completion",
-    "target",
-    "solution",
-    "assistant",
-    "chosen",
-    "reply",
-    *_SEVERAL,
-)
+_SINGLE = ("output", "answer", "response", "completion", "target", "solution", "assistant", "chosen", "reply")
+_RESPONSES = (*_SINGLE, *_SEVERAL)
 _CONTEXTS = ("input", "context", "passage", "document", "documents", "inputs")
 _SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt")
 _TOOLS = ("tools", "functions", "function", "tool_definitions")
@@ -117,16 +106,13 @@ def _way_to_sft(dataset: Dataset) -> str:
             return f"`{conversation}` is text; a conversation is read as a list of messages only."
         return f"Other names need a column mapping, like {{{conversation}: messages}}."
     if prompt is response is None:
-        return (
-            _of_another_form(dataset)
-            or "Other names need a column mapping, like {question: prompt, answer: completion}."
-        )
+        usual = "Other names need a column mapping, like {question: prompt, answer: completion}."
+        return _of_another_form(dataset) or usual
     mapping = {prompt: "prompt", response: "completion"}
     written = ", ".join(f"{old}: {new}" for old, new in mapping.items() if old not in (None, new))
     missing = "".join(f", and a column for `{new}`" for old, new in mapping.items() if old is None)
-    return (
-        f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`"
-    ) + f"{missing}."
+    way = f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`"
+    return f"{way}{missing}."
 
 
 def _first_value(dataset: Dataset, column: str) -> Any:
@@ -145,10 +131,8 @@ def _of_another_form(dataset: Dataset) -> str:
     for name in dataset.column_names:
         value = _first_value(dataset, name)
         if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
-            turn = '{"role": "user", "content": ...}'
-            return (
-                f"`{name}` is a list of texts. If they are turns, write each as a message of `messages`, like {turn}."
-            )
+            like = 'as a message of `messages`, like {"role": "user", "content": ...}'
+            return f"`{name}` is a list of texts. If they are turns, write each {like}."
     return ""
 
 

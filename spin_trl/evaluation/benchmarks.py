@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -115,10 +115,7 @@ def chosen(names: Sequence[str], shots: int | None = None) -> dict[str, tuple[Be
     found = {**suites, **({"": tasks} if tasks else {})}
     if shots is None:
         return found
-    return {
-        name: tuple(Benchmark(one.name, one.task, shots, one.metrics) for one in benchmarks)
-        for name, benchmarks in found.items()
-    }
+    return {name: tuple(replace(one, shots=shots) for one in benchmarks) for name, benchmarks in found.items()}
 
 
 def check_tasks(names: Iterable[str], known: Iterable[str]) -> None:
@@ -157,21 +154,20 @@ def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[BenchmarkSc
         KeyError: the harness has not measured what the paper's table shows.
     """
     found = {**results["results"], **results.get("groups", {})}
-    shots = _shots(results)
+    counts = sorted({int(results["n-shot"][task]) for task in results["configs"] if task in results["n-shot"]})
+    shots = "–".join(map(str, dict.fromkeys([*counts[:1], *counts[-1:]])))
     if benchmark.metrics:
         of_task = found[benchmark.task]
         values = [float(of_task[metric]) for metric in benchmark.metrics]
         stderr = _stderr(of_task, benchmark.metrics[0]) if len(values) == 1 else None
         names = " + ".join(metric.removesuffix(",none") for metric in benchmark.metrics)
         return [BenchmarkScore(benchmark.task, names, sum(values) / len(values), stderr, shots)]
-    has_own = benchmark.task in found and _metrics_of_task(found[benchmark.task])
-    tasks = [benchmark.task] if has_own else list(found)
+    if _metrics_of_task(found.get(benchmark.task, {})):
+        found = {benchmark.task: found[benchmark.task]}
     return [
-        BenchmarkScore(
-            task, metric.removesuffix(",none"), float(found[task][metric]), _stderr(found[task], metric), shots
-        )
-        for task in tasks
-        for metric in _metrics_of_task(found[task])
+        BenchmarkScore(task, metric.removesuffix(",none"), float(of_task[metric]), _stderr(of_task, metric), shots)
+        for task, of_task in found.items()
+        for metric in _metrics_of_task(of_task)
     ]
 
 
@@ -194,8 +190,3 @@ def _stderr(of_task: Mapping[str, Any], metric: str) -> float | None:
     name, _, filter_name = metric.partition(",")
     value = of_task.get(f"{name}_stderr,{filter_name}")
     return float(value) if isinstance(value, int | float) else None  # "N/A" otherwise
-
-
-def _shots(results: Mapping[str, Any]) -> str:
-    counts = sorted({int(results["n-shot"][task]) for task in results["configs"] if task in results["n-shot"]})
-    return "–".join(map(str, [counts[0], counts[-1]] if len(counts) > 1 else counts))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .figures import DEGENERATION_PREFIX, figure_of
+from .figures import figure_of
 
 NGRAM = 4
 """Tokens of a phrase that counts as repeated when it comes again within a response."""
@@ -36,38 +36,27 @@ class Sign:
     means: str
     low: bool = False
 
-    def is_beyond(self, value: float, threshold: float) -> bool:
-        """Whether a value is worse than a threshold."""
-        return value < threshold if self.low else value > threshold
-
 
 SIGNS: Mapping[str, Sign] = {
     "empty": Sign("empty", 0.1, "{value} of the answers are empty"),
     "truncated": Sign("truncated", 0.5, "{value} of the answers were cut before their end"),
     "repetition": Sign(
-        f"{DEGENERATION_PREFIX}repetition",
+        "degeneration/repetition",
         0.2,
         "answers repeat themselves: {value} more of their phrases than in real responses",
     ),
     "distinct": Sign(
-        f"{DEGENERATION_PREFIX}distinct", 0.5, "answers are alike: {value} of the variety of real responses", low=True
+        "degeneration/distinct", 0.5, "answers are alike: {value} of the variety of real responses", low=True
     ),
-    "short": Sign(
-        f"{DEGENERATION_PREFIX}length_ratio",
-        0.33,
-        "answers are {value} times as long as real responses",
-        low=True,
-    ),
-    "long": Sign(f"{DEGENERATION_PREFIX}length_ratio", 3.0, "answers are {value} times as long as real responses"),
+    "short": Sign("degeneration/length_ratio", 0.33, "answers are {value} times as long as real responses", low=True),
+    "long": Sign("degeneration/length_ratio", 3.0, "answers are {value} times as long as real responses"),
     "odd_characters": Sign(
-        f"{DEGENERATION_PREFIX}odd_characters",
+        "degeneration/odd_characters",
         0.05,
         "{value} of the answers' characters are far more frequent than in real responses",
     ),
     "copies": Sign(
-        f"{DEGENERATION_PREFIX}copies",
-        0.2,
-        "{value} more of the answers than of the real responses stand in the training data",
+        "degeneration/copies", 0.2, "{value} more of the answers than of the real responses stand in the training data"
     ),
 }
 """By the names that `degeneration_warn` and `degeneration_stop` use."""
@@ -106,27 +95,24 @@ def measure(answers: Sequence[AnsweredPrompt], training_responses: Collection[st
         return {}
     generated_ids, real_ids = [answer.generated_ids for answer in answers], [answer.real_ids for answer in answers]
     figures = {
-        "repetition": _repetition(generated_ids) - _repetition(real_ids),
-        "length_ratio": sum(map(len, generated_ids)) / max(sum(map(len, real_ids)), 1),
-        "odd_characters": sum(odd_characters(answers).values()),
-        "copies": _copies([answer.generated for answer in answers], training_responses)
+        "degeneration/repetition": _repetition(generated_ids) - _repetition(real_ids),
+        "degeneration/length_ratio": sum(map(len, generated_ids)) / max(sum(map(len, real_ids)), 1),
+        "degeneration/odd_characters": sum(odd_characters(answers).values()),
+        "degeneration/copies": _copies([answer.generated for answer in answers], training_responses)
         - _copies([answer.real for answer in answers], training_responses),
     }
     of_generated, of_real = _neighbours(generated_ids), _neighbours(real_ids)
     # The more text, the fewer of its pairs are new: as much of one as of the other.
     count = min(len(of_generated), len(of_real))
     if count:
-        figures["distinct"] = len(set(of_generated[:count])) / len(set(of_real[:count]))
-    return {f"{DEGENERATION_PREFIX}{name}": value for name, value in figures.items()}
+        figures["degeneration/distinct"] = len(set(of_generated[:count])) / len(set(of_real[:count]))
+    return figures
 
 
 def odd_characters(answers: Sequence[AnsweredPrompt]) -> dict[str, float]:
     """Characters that are far more frequent in generated responses than in real ones, by their share in excess."""
-    generated: Counter[str] = Counter()
-    real: Counter[str] = Counter()
-    for answer in answers:
-        generated.update(answer.generated)
-        real.update(answer.real)
+    generated = Counter("".join(answer.generated for answer in answers))
+    real = Counter("".join(answer.real for answer in answers))
     of_generated, of_real = max(generated.total(), 1), max(real.total(), 1)
     shares = {character: (count / of_generated, real[character] / of_real) for character, count in generated.items()}
     # A character that real responses happen not to have counts as if they had it once.
@@ -187,7 +173,11 @@ def findings(
         if value is None:
             continue
         thresholds = {"warn": warn.get(name, sign.warn), "stop": stop.get(name)}
-        beyond = {kind for kind, limit in thresholds.items() if limit is not None and sign.is_beyond(value, limit)}
+        beyond = {
+            kind
+            for kind, limit in thresholds.items()
+            if limit is not None and (value < limit if sign.low else value > limit)
+        }
         if beyond:
             text = f"{100 * value:.0f} %" if figure_of(sign.figure).percent else f"{value:.2g}"
             found.append(Finding(name, sign.means.format(value=text), "stop" in beyond))

@@ -6,6 +6,7 @@ A figure that is added here, and measured, shows up wherever figures do.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ class Figure:
         greater_is_better: whether more of it is better.
         percent: whether it is a share, shown in percent.
         digits: behind the point, unless it is a share.
+        is_difference: whether it compares two models: a terminal shows it with its sign and its 95 % interval.
     """
 
     name: str
@@ -48,17 +50,11 @@ class Figure:
     greater_is_better: bool = True
     percent: bool = False
     digits: int = 3
+    is_difference: bool = False
 
 
-def _bad_share(
-    name: str, words: str, table: str = "", heading: str = "", column: str = "", rank: int = 2, compared: bool = False
-) -> Figure:
-    """A share of which less is better: of answers or of prompts where something is wrong."""
-    return Figure(name, words, table, heading, column, rank, compared, greater_is_better=False, percent=True)
-
-
-DEGENERATION_PREFIX = "degeneration/"
-"""Begins the names of the figures that say how far answers have gone bad."""
+_bad_share = functools.partial(Figure, greater_is_better=False, percent=True)
+"""A share of which less is better: of answers or of prompts where something is wrong."""
 
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
@@ -84,15 +80,15 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("reward_without_likelihood", "reward without likelihood"),
         Figure("length_real", "length of real responses", unit="tokens", digits=1),
         Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
-        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %"),
-        _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %"),
+        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %", 2),
+        _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %", 2),
         Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
                "same %", 2, percent=True),
-        _bad_share(f"{DEGENERATION_PREFIX}repetition", "repetition", ANSWERS, "repeated"),
-        Figure(f"{DEGENERATION_PREFIX}distinct", "distinct", ANSWERS, "distinct", percent=True),
-        _bad_share(f"{DEGENERATION_PREFIX}odd_characters", "odd characters", ANSWERS, "odd characters"),
-        _bad_share(f"{DEGENERATION_PREFIX}copies", "copies", ANSWERS, "copied"),
-        Figure(f"{DEGENERATION_PREFIX}length_ratio", "length, by that of real responses"),
+        _bad_share("degeneration/repetition", "repetition", ANSWERS, "repeated"),
+        Figure("degeneration/distinct", "distinct", ANSWERS, "distinct", percent=True),
+        _bad_share("degeneration/odd_characters", "odd characters", ANSWERS, "odd characters"),
+        _bad_share("degeneration/copies", "copies", ANSWERS, "copied"),
+        Figure("degeneration/length_ratio", "length, by that of real responses"),
     )
 }  # fmt: skip
 """Every figure by which models can be compared, in the order of the tables' columns."""

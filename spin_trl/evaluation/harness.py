@@ -66,29 +66,28 @@ class SharedModel(HFLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-probability of every continuation, and whether it is the likeliest."""
-        return shared(functools.partial(super().loglikelihood, disable_tqdm=disable_tqdm or self._quiet), requests)
+        return shared(super().loglikelihood, requests, disable_tqdm or self._quiet)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of every text."""
-        return shared(
-            functools.partial(super().loglikelihood_rolling, disable_tqdm=disable_tqdm or self._quiet), requests
-        )
+        return shared(super().loglikelihood_rolling, requests, disable_tqdm or self._quiet)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """What the model answers."""
-        return shared(functools.partial(super().generate_until, disable_tqdm=disable_tqdm or self._quiet), requests)
+        return shared(super().generate_until, requests, disable_tqdm or self._quiet)
 
 
-def shared(answer: Callable[[list[Any]], list[T]], requests: Sequence[Any]) -> list[T]:
+def shared(answer: Callable[..., list[T]], requests: Sequence[Any], disable_tqdm: bool) -> list[T]:
     """Answer requests together: every process its share, all get everything, in order.
 
     Args:
-        answer: gives one answer a request.
+        answer: gives one answer a request; takes `disable_tqdm`, too.
         requests: the same on every process. The choices of a question stay together: they share their context.
+        disable_tqdm: show no progress.
     """
     state = PartialState()
     mine = [index for index, one in enumerate(requests) if one.doc_id % state.num_processes == state.process_index]
-    found = on_all(lambda: answer([requests[index] for index in mine]) if mine else [])
+    found = on_all(lambda: answer([requests[index] for index in mine], disable_tqdm=disable_tqdm) if mine else [])
     answers = dict(gather_object(list(zip(mine, found, strict=True))))
     return [answers[index] for index in range(len(requests))]
 

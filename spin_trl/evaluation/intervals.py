@@ -19,18 +19,6 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Where a true value lies, with confidence `LEVEL`.
-
-    Attributes:
-        low, high: its ends, in the unit of the values.
-    """
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Difference:
     """How much better one model is than another, on the same prompts.
 
@@ -65,12 +53,15 @@ def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = No
     return mean, math.sqrt(sum(residual**2 for residual in residuals) * count / (count - 1)) / total
 
 
-def of_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> Interval:
-    """The interval of a mean: Wilson's for shares (values of 0 and 1), else Student's.
+def of_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
+    """The interval of a mean, with confidence `LEVEL`: Wilson's for shares (values of 0 and 1), else Student's.
 
     Args:
         values: of independent prompts; with weights, sums over what is weighed.
         weights: what each prompt counts for, as its number of tokens; None: all the same.
+
+    Returns:
+        Its ends, in the unit of the values.
 
     Raises:
         ValueError: there are no values.
@@ -79,10 +70,10 @@ def of_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> 
         raise ValueError("There are no values.")
     if weights is None and _are_shares(values):
         share = stats.binomtest(round(sum(values)), len(values)).proportion_ci(LEVEL, method="wilson")
-        return Interval(float(share.low), float(share.high))
+        return float(share.low), float(share.high)
     mean, error = mean_and_error(values, weights)
     spread = error * float(stats.t.ppf((1 + LEVEL) / 2, max(len(values) - 1, 1)))
-    return Interval(mean - spread, mean + spread)
+    return mean - spread, mean + spread
 
 
 def of_difference(

@@ -7,7 +7,6 @@ where the real response has no answer that could be compared.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
 import re
@@ -23,10 +22,6 @@ Score = float | Mapping[str, float]
 
 Scorer = Callable[[str, str, str], Score]
 """Called with the texts of a prompt, its real response and a generated one."""
-
-
-def _pattern_matches(pattern: re.Pattern[str], prompt: str, real: str, generated: str) -> float:
-    return float(pattern.search(generated) is not None)
 
 
 def compared(expected: object | None, found: object | None) -> Score:
@@ -124,9 +119,10 @@ def _scorer_by_name(name: str) -> Scorer:
         return scorer
     if name.startswith(REGEX):
         try:
-            return functools.partial(_pattern_matches, re.compile(name.removeprefix(REGEX)))
+            pattern = re.compile(name.removeprefix(REGEX))
         except re.error as error:
             raise RecipeError(f"`scorer` is {name!r}, but the pattern can't be read: {error}.") from error
+        return lambda prompt, real, generated: float(pattern.search(generated) is not None)
     if ":" in name:
         return resolve_function(name)
     near = nearest(name, known)

@@ -28,6 +28,11 @@ class Measured:
     figures: Mapping[str, float] = field(default_factory=dict)
     values: ByPrompt = field(default_factory=dict)
 
+    def value(self, figure: str) -> float | None:
+        """A figure; None if it was not measured, or is no number."""
+        found = self.figures.get(figure)
+        return None if found is None or not math.isfinite(found) else found
+
     @property
     def has_diverged(self) -> bool:
         """Whether the model was looked at, and even the likelihood of real responses is no number."""
@@ -64,14 +69,9 @@ class Metric:
     min_improvement: float = 0.0
     significant: bool = False
 
-    def value(self, model: Measured) -> float | None:
-        """The figure of a model; None if it was not measured, or is no number."""
-        value = model.figures.get(self.name)
-        return None if value is None or not math.isfinite(value) else value
-
     def gain(self, model: Measured, other: Measured) -> Gain | None:
         """By how much `model` is better than `other`; None if one of them has no such figure."""
-        ours, theirs = self.value(model), self.value(other)
+        ours, theirs = model.value(self.name), other.value(self.name)
         if ours is None or theirs is None:
             return None
         sign = 1 if self.greater_is_better else -1
@@ -87,7 +87,7 @@ class Metric:
         """Whether `model` takes the place of `best`. Whatever has been measured does so for what has not."""
         gain = self.gain(model, best)
         if gain is None:
-            return self.value(model) is not None and self.value(best) is None
+            return model.value(self.name) is not None and best.value(self.name) is None
         sure = gain.low is not None and gain.low > self.min_improvement
         return gain.value > self.min_improvement and (sure or not self.significant)
 
@@ -96,7 +96,7 @@ class Metric:
         gain = self.gain(model, best)
         if gain is None:
             # A model that no number can be given any more, because its training has diverged, is no better for that.
-            return self.value(best) is not None and bool(model.figures)
+            return best.value(self.name) is not None and bool(model.figures)
         return gain.high is not None and gain.high < 0
 
 
@@ -123,6 +123,6 @@ def choose_best(models: Mapping[ModelName, Measured], metric: Metric) -> ModelNa
     """
     best: ModelName | None = None
     for name, model in models.items():
-        if metric.value(model) is not None and (best is None or metric.improves(model, models[best])):
+        if model.value(metric.name) is not None and (best is None or metric.improves(model, models[best])):
             best = name
     return best

@@ -142,12 +142,9 @@ def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
     for name in now:
         found = difference(name, now, before)
         if found is not None:
-            figures |= {
-                f"{name}_change": found.value,
-                f"{name}_change_low": found.low,
-                f"{name}_change_high": found.high,
-                f"{name}_change_p": found.p,
-            }
+            change = f"{name}_change"
+            figures |= {change: found.value, f"{change}_low": found.low, f"{change}_high": found.high}
+            figures[f"{change}_p"] = found.p
     return figures
 
 
@@ -159,5 +156,5 @@ def mean_of(name: str, values: Sequence[float], weights: Sequence[float] | None 
     if not values:
         return {}
     mean, error = mean_and_error(values, weights)
-    interval = of_mean(values, weights)
-    return {name: mean, f"{name}_se": error, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    low, high = of_mean(values, weights)
+    return {name: mean, f"{name}_se": error, f"{name}_low": low, f"{name}_high": high}

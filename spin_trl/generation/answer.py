@@ -17,14 +17,14 @@ from accelerate import Accelerator, PartialState
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..config.iteration import SPINConfig
 from ..data.keys import rows_digest
 from ..data.template.pair_template import PairTemplate
 from ..errors import DivergedError
-from ..files import DEFINITION
 from ..models.adapters import Policy
 from ..models.digest import digest
 from .engine import Engine, Sampling, engine_of, micro_batch_seed
-from .store import GenerationStore, Manifest, describe
+from .store import GenerationStore, Manifest
 
 SHARD_RESPONSES = 256
 """Most responses that are written together, about: what an interrupt can cost a process."""
@@ -58,13 +58,7 @@ class Asked:
 
     @classmethod
     def of(
-        cls,
-        model: Policy,
-        rows: Dataset,
-        template: PairTemplate,
-        definition: int = DEFINITION,
-        *,
-        is_new: bool = False,
+        cls, model: Policy, rows: Dataset, template: PairTemplate, definition: int, *, is_new: bool = False
     ) -> Asked:
         """The digests of a model that answers prepared rows.
 
@@ -79,59 +73,31 @@ class Asked:
         return cls(rows_digest(rows), template.digest(definition), of_model)
 
 
-def answer(
+def engine_for(
     model: Policy,
     rows: Dataset,
     store: GenerationStore,
-    sampling: Sampling,
-    asked: Asked,
-    *,
-    engine: str,
-    eos_token_ids: Sequence[int],
-    pad_token_id: int,
+    template: PairTemplate,
+    args: SPINConfig,
     accelerator: Accelerator,
-    iteration: int,
-    disable_progress: bool = False,
-    description: str = "Generating",
-    on_progress: OnProgress | None = None,
-) -> None:
-    """Let a model answer the prompts of `rows` into `store`: what trainer, generate phase and evaluation do.
+) -> Engine:
+    """What lets a model answer in trainer, generate phase and evaluation; where there is work, it is looked at first.
 
     Args:
         model: whole, on its device.
         rows: prepared rows, with `key` and `prompt_ids`.
-        store: where the responses go; what it holds already is not made again.
-        sampling: how to sample.
-        asked: what the generations belong to.
-        engine: name of what generates.
-        eos_token_ids: every id that ends a response.
-        pad_token_id: fills up prompts.
+        store: where the responses go.
+        template: of the rows; its ids end a response, and its tokenizer's pad token fills up prompts.
+        args: settings that name the engine.
         accelerator: whose mixed precision the model runs in.
-        iteration: 0-based; a part of every micro-batch's seed.
-        disable_progress: show no progress bar.
-        description: of the progress bar.
-        on_progress: told how far this process has come.
 
     Raises:
         DivergedError: the model's logits are NaN.
-        GenerationsError: the store holds generations of something else.
-        OSError: the disk is full; all finished shards are kept.
     """
     prompts = rows["prompt_ids"] if not store.is_complete() else []
     for prompt in (prompts[0], max(prompts, key=len)) if prompts else ():
         check_logits(model, accelerator, prompt)
-    made = engine_of(engine)(model, eos_token_ids, pad_token_id, autocast=accelerator.autocast)
-    generate(
-        made,
-        rows,
-        store,
-        sampling,
-        asked,
-        iteration=iteration,
-        disable_progress=disable_progress,
-        description=description,
-        on_progress=on_progress,
-    )
+    return engine_of(args.engine)(model, template.eos_ids, template.tokenizer.pad_token_id, accelerator.autocast)
 
 
 def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int]) -> None:
@@ -176,7 +142,7 @@ def generate(
     iteration: int,
     disable_progress: bool = False,
     description: str = "Generating",
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> None:
     """Answer every prompt of `rows` into `store`; what the store already holds is not made again.
 
@@ -206,7 +172,7 @@ def generate(
         **dataclasses.asdict(asked),
         engine=engine.name,
         iteration=iteration,
-        sampling=describe(sampling),
+        sampling=dataclasses.asdict(sampling),
         num_rows=len(rows),
         num_shards=len(shards),
     )
@@ -225,8 +191,7 @@ def generate(
         disable=disable_progress or not state.is_local_main_process or not todo,
     ) as progress:
         started, tokens = time.monotonic(), 0
-        if on_progress is not None:
-            on_progress(done, total, tokens)
+        on_progress(done, total, tokens)
         for number in todo:
             responses = []
             for micro_batch, tasks in shards[number]:
@@ -237,8 +202,7 @@ def generate(
                 tokens += sum(len(answer.ids) for answer in answers)
                 progress.update(len(tasks))
                 done += len(tasks)
-                if on_progress is not None:
-                    on_progress(done, total, tokens)
+                on_progress(done, total, tokens)
                 progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
             store.write_shard(number, responses)
     if torch.distributed.is_initialized():

@@ -7,15 +7,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 from ..config.iteration import SPINConfig
 from ..errors import RecipeError, nearest
 from ..models.adapters import Policy
 from . import engines
-
-FinishReason = Literal["eos", "length"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +42,9 @@ class Sampling:
 
     @classmethod
     def from_args(cls, args: SPINConfig) -> Sampling:
-        """The sampling settings of an iteration."""
-        return cls(
-            temperature=args.temperature,
-            top_p=args.top_p,
-            top_k=args.top_k,
-            max_new_tokens=args.max_new_tokens,
-            max_length=args.max_length,
-            num_generations=args.num_generations,
-            batch_size=args.generation_batch_size,
-            seed=args.seed,
-        )
+        """The sampling settings of an iteration, which has them by the same names."""
+        same = {field.name: getattr(args, field.name) for field in fields(cls) if field.name != "batch_size"}
+        return cls(**same, batch_size=args.generation_batch_size)
 
     def limit(self, prompt_length: int) -> int:
         """Tokens that the response to a prompt of this many tokens may have, at least 1."""
@@ -69,7 +59,7 @@ class Response:
     """One sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
 
     ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: Literal["eos", "length"]
 
 
 class Engine(Protocol):
@@ -88,26 +78,12 @@ class Engine(Protocol):
         ...
 
 
-class MakeEngine(Protocol):
-    """What a module of [`generation.engines`] has as its `ENGINE`."""
+MakeEngine = Callable[[Policy, Sequence[int], int, Callable[[], AbstractContextManager[object]]], Engine]
+"""What a module of [`generation.engines`] has as its `ENGINE`: it returns the engine that lets a model answer.
 
-    def __call__(
-        self,
-        model: Policy,
-        eos_token_ids: Sequence[int],
-        pad_token_id: int,
-        *,
-        autocast: Callable[[], AbstractContextManager[object]],
-    ) -> Engine:
-        """Return the engine that lets a model answer.
-
-        Args:
-            model: whole, on the device where it is to answer.
-            eos_token_ids: every id that ends a response.
-            pad_token_id: fills up prompts.
-            autocast: context in which the model runs, for mixed precision.
-        """
-        ...
+The model is whole, on the device where it is to answer. The ids are all that end a response, and the one that fills up
+prompts. The function gives the context in which the model runs, for mixed precision.
+"""
 
 
 def engine_names() -> list[str]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +25,7 @@ from ..counts import agreeing
 from ..errors import GenerationsError
 from ..files import parts_digest, short_digest, write_atomically, write_json
 from ..json_lines import DamagedLineError, JsonLines
-from .engine import Response, Sampling
+from .engine import Response
 
 STORE_MANIFEST = "generations.json"
 SHARD_CHECKSUMS = "checksums.jsonl"
@@ -33,13 +33,13 @@ FORMAT = 2
 """What stores are written in. Those of format 1 (version 0.1.0) have no checksums."""
 
 SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("sample", pa.int32()),
-        ("ids", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("length", pa.int32()),
-    ]
+    {
+        "key": pa.string(),
+        "sample": pa.int32(),
+        "ids": pa.list_(pa.int32()),
+        "finish_reason": pa.string(),
+        "length": pa.int32(),
+    }
 )
 
 Name = tuple[str, int, int]
@@ -156,17 +156,8 @@ class GenerationStore:
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
         """Write a shard of (key, sample, response), whole or not at all."""
-        rows = [
-            {
-                "key": key,
-                "sample": sample,
-                "ids": response.ids,
-                "finish_reason": response.finish_reason,
-                "length": len(response.ids),
-            }
-            for key, sample, response in responses
-        ]
-        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        rows = [(key, sample, made.ids, made.finish_reason, len(made.ids)) for key, sample, made in responses]
+        table = pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema=SCHEMA)
         path = self._shard(number)
         checksum = write_atomically(path, lambda file: pq.write_table(table, file))
         self._checksums.append({"file": path.name, **asdict(checksum)})
@@ -274,14 +265,10 @@ class Generations(Mapping[Name, list[int]]):
                 "with the `key` of its row. Text that was generated elsewhere "
                 "goes into the training dataset, as columns `real` and `generated`."
             )
-        columns: dict[str, Sequence[Any]] = {
-            name: dataset[name][:] for name in dataset.column_names if name in SCHEMA.names
-        }
-        columns.setdefault("sample", [0] * len(dataset))
-        arrays = {}
-        for name, values in columns.items():
+        arrays = {"sample": pa.array([0] * len(dataset), SCHEMA.field("sample").type)}
+        for name in [name for name in SCHEMA.names if name in dataset.column_names]:
             try:
-                arrays[name] = pa.array(values, SCHEMA.field(name).type)
+                arrays[name] = pa.array(dataset[name][:], SCHEMA.field(name).type)
             except pa.ArrowException as error:
                 raise GenerationsError(f"The column {name!r} of `generations` can't be read: {error}") from error
         return cls({iteration: pa.table(arrays)})
@@ -289,9 +276,8 @@ class Generations(Mapping[Name, list[int]]):
     def merged(self, other: Generations, prefix: str = "") -> Generations:
         """These generations and others, whose keys get a prefix so that two datasets can share a prompt."""
         both = copy.copy(self)
-        both._index = self._index | {
-            (prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()
-        }
+        added = {(prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()}
+        both._index = self._index | added
         both.digest = short_digest(f"{self.digest}{prefix}{other.digest}")
         return both
 
@@ -313,6 +299,26 @@ def _wrong_with(found: Mapping[str, Any]) -> str | None:
     return wrong and f"`{wrong}` is {found.get(wrong)!r}"
 
 
-def describe(sampling: Sampling) -> dict[str, Any]:
-    """Sampling settings as a manifest holds them."""
-    return asdict(sampling)
+GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
+"""A folder or store that a generate phase wrote; stores by iteration; generations; or a dataset with `key` and `ids`."""
+
+
+def read_generations(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
+    """Read generations.
+
+    Args:
+        source: where they are.
+        check: called with the store of the newest iteration, whose model is the opponent; raises if it is another's.
+
+    Raises:
+        GenerationsError: they are missing, incomplete or damaged, or the check refuses them.
+    """
+    if isinstance(source, Generations):
+        return source
+    if isinstance(source, Dataset):
+        return Generations.from_dataset(source)
+    if isinstance(source, str | Path | GenerationStore):
+        store = source if isinstance(source, GenerationStore) else GenerationStore(source)
+        source = {store.manifest()["iteration"]: store}
+    check(source[max(source)])
+    return Generations.load(source)

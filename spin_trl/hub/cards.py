@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from ..files import read_json, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
 from ..report.record import RunRecord, StageRecord, read_record
-from ..report.write import digests, made_by, read_samples
+from ..report.write import digests, read_samples
 from ..run.directory import RunDirectory
 from ..run.journal import Step, is_of
 from ..run.stage import START, Stage
 from .dataset import PairsInfo, info_of
-from .dataset_card import Generator, dataset_card
+from .dataset_card import dataset_card
 from .facts import START_BRANCH, Names, RunFacts, at_commit
 from .model_card import SAMPLES, ModelFacts, model_card
 
@@ -57,7 +58,7 @@ def pushed_names(record: RunRecord) -> Names:
 def run_facts(directory: RunDirectory, record: RunRecord, names: Names) -> RunFacts:
     """What all cards of a run say."""
     own_start = has_model(directory, StageRecord(name=START))
-    return RunFacts(record, names, own_start, digests(directory, record), made_by())
+    return RunFacts(record, names, own_start, digests(directory, record))
 
 
 def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision: str | None = None) -> ModelCard:
@@ -92,31 +93,23 @@ def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
     Raises:
         RunDirectoryError: nothing has been generated.
     """
-    record = run.record
-    pairs = pairs_infos(directory, record)
+    record, pairs = run.record, []
+    for iteration, made in generated_iterations(record).items() if directory.train_rows.is_dir() else ():
+        manifest, stage = _manifest(directory, iteration), record.at(iteration)
+        opponent = record.opponent(stage) if stage is not None else record.at(iteration - 1)
+        opponent = opponent or StageRecord(name=START)
+        info, where = _pairs_info(directory, iteration, made), _where(run, opponent)
+        digest, sampling = manifest.get("model"), manifest.get("sampling", {})
+        pairs.append(replace(info, label=opponent.label, where=where, digest=digest, sampling=sampling))
     if not pairs:
         raise RunDirectoryError(f"{directory.path} has no generations of a whole iteration yet.")
-    answered = []
-    for one in pairs:
-        manifest, stage = _manifest(directory, one.iteration), record.at(one.iteration)
-        opponent = record.opponent(stage) if stage is not None else record.at(one.iteration - 1)
-        opponent = opponent or StageRecord(name=START)
-        found = manifest.get("model"), manifest.get("sampling", {})
-        answered.append((one, Generator(opponent.label, _where(run, opponent), *found)))
-    return dataset_card(run, answered)
+    return dataset_card(run, pairs)
 
 
 def generated_iterations(record: RunRecord) -> dict[int, float]:
     """Iterations whose generations are whole, in order, and when they were."""
     found = {Stage(one["stage"]).iteration: one.get("time", 0) for one in record.journal if is_of(one, Step.GENERATE)}
     return dict(sorted(found.items()))
-
-
-def pairs_infos(directory: RunDirectory, record: RunRecord) -> list[PairsInfo]:
-    """What there is of each iteration's pairs."""
-    if not directory.train_rows.is_dir():
-        return []
-    return [_pairs_info(directory, *of) for of in generated_iterations(record).items()]
 
 
 @functools.cache

@@ -94,8 +94,8 @@ class Hub:
             return
         make = functools.partial(self._api.create_repo, repository, repo_type=kind, private=private, exist_ok=True)
         self._patiently(f"create {repository}", make)
-        look = self._api.model_info if kind == "model" else self._api.dataset_info
-        if private and not self._patiently(f"look into {repository}", lambda: look(repository)).private:
+        look = functools.partial(self._api.repo_info, repository, repo_type=kind)
+        if private and not self._patiently(f"look into {repository}", look).private:
             raise HubError(
                 f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
                 "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."

@@ -11,13 +11,13 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from datasets import Dataset, Features, List, Value
 
-from ..data.conversations import COLUMN, TEMPLATED, TEXT_PROMPT, USER
+from ..data.turns import CONVERSATION, TEMPLATED, TEXT_PROMPT, USER
 from ..generation.store import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
@@ -45,6 +45,10 @@ class PairsInfo:
         rows: pairs.
         finish_reasons: how many answers ended for which reason.
         identical: pairs whose two responses are the same, token by token.
+        label: who answered: the stage's name in words.
+        where: repository and revision of its model, or None: it is not on the Hub.
+        digest: hash of its weights, or None.
+        sampling: settings with which it answered.
     """
 
     iteration: int
@@ -52,11 +56,15 @@ class PairsInfo:
     rows: int
     finish_reasons: Mapping[str, int]
     identical: int
+    label: str = ""
+    where: str | None = None
+    digest: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def form_of(rows: Dataset) -> str:
     """The form that the pairs of prepared rows have."""
-    kinds = Counter(rows[COLUMN]) if COLUMN in rows.column_names else Counter([TEMPLATED])
+    kinds = Counter(rows[CONVERSATION]) if CONVERSATION in rows.column_names else Counter([TEMPLATED])
     if TEMPLATED in kinds:
         return RENDERED
     if set(kinds) == {TEXT_PROMPT}:
@@ -95,7 +103,7 @@ def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str
     generated = str(tokenizer.decode(ids, skip_special_tokens=True))
     if form == PLAIN:
         return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
-    kept = row[COLUMN]
+    kept = row[CONVERSATION]
     return {
         "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else json.loads(kept),
         "chosen": [{"role": "assistant", "content": row["real"]}],

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from . import markdown
 from .dataset import MESSAGES_LAYOUT, PLAIN, RENDERED, PairsInfo
-from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, environment
+from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, card_text
 
 _FORMS = {
     MESSAGES_LAYOUT: "lists of messages (`role`, `content`)",
@@ -20,36 +18,18 @@ _FORMS = {
 _HOW_ENDED = {"eos": "by themselves", "length": "cut at the limit"}
 
 
-@dataclass(frozen=True)
-class Generator:
-    """Who answered in an iteration.
-
-    Attributes:
-        label: the stage's name in words.
-        where: repository and revision, or None: its weights are not on the Hub.
-        digest: hash of its weights, or None.
-        sampling: settings with which it answered.
-    """
-
-    label: str
-    where: str | None = None
-    digest: str | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-
-
 def config_name(iteration: int) -> str:
     """The configuration of an iteration, and the folder that has its files."""
     return f"iteration-{iteration}"
 
 
-def dataset_card(run: RunFacts, answered: Sequence[tuple[PairsInfo, Generator]]) -> DatasetCard:
+def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
     """The card of the pairs.
 
     Args:
         run: what all cards of the run say.
-        answered: the pairs of every iteration, in order, and who answered.
+        pairs: those of every iteration, in order.
     """
-    pairs = [one for one, _ in answered]
     last = max((one.iteration for one in pairs), default=0)
     data = DatasetCardData(
         annotations_creators=["no-annotation"],
@@ -69,26 +49,22 @@ def dataset_card(run: RunFacts, answered: Sequence[tuple[PairsInfo, Generator]])
             for one in pairs
         ],
     )
-    text = (
-        environment()
-        .get_template("dataset_card.md.j2")
-        .render(
-            run=run,
-            pairs=pairs,
-            iterations=markdown.rows(
-                ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"],
-                [_iteration(*of) for of in answered],
-            ),
-            sampling=_sampling_table(answered),
-            forms=sorted({_FORMS[one.form] for one in pairs}),
-            placeholder=PLACEHOLDER,
-            config=config_name(last),
-        )
+    headings = ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"]
+    text = card_text(
+        "dataset_card.md.j2",
+        data,
+        run=run,
+        pairs=pairs,
+        iterations=markdown.rows(headings, [_iteration(one) for one in pairs]),
+        sampling=_sampling_table(pairs),
+        forms=sorted({_FORMS[one.form] for one in pairs}),
+        placeholder=PLACEHOLDER,
+        config=config_name(last),
     )
-    return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{text}")
+    return DatasetCard(text)
 
 
-def _iteration(one: PairsInfo, generator: Generator) -> list[str]:
+def _iteration(one: PairsInfo) -> list[str]:
     total = max(sum(one.finish_reasons.values()), 1)
     shares = ", ".join(
         f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason, markdown.escaped(reason) or 'unknown')}"
@@ -97,19 +73,19 @@ def _iteration(one: PairsInfo, generator: Generator) -> list[str]:
     return [
         markdown.code(config_name(one.iteration)),
         f"{one.rows:,}",
-        markdown.escaped(generator.label),
-        markdown.code(generator.where) if generator.where else "not on the Hub",
-        markdown.code(generator.digest) if generator.digest else "unknown",
+        markdown.escaped(one.label),
+        markdown.code(one.where) if one.where else "not on the Hub",
+        markdown.code(one.digest) if one.digest else "unknown",
         shares or "none",
     ]
 
 
-def _sampling_table(answered: Sequence[tuple[PairsInfo, Generator]]) -> str:
+def _sampling_table(pairs: Sequence[PairsInfo]) -> str:
     """Settings with the values that they had in each iteration."""
-    names = dict.fromkeys(name for _, generator in answered for name in generator.sampling)
+    names = dict.fromkeys(name for one in pairs for name in one.sampling)
     return markdown.rows(
-        ["setting", *(markdown.code(config_name(one.iteration)) for one, _ in answered)],
-        [[markdown.code(n), *(markdown.code(str(by.sampling.get(n))) for _, by in answered)] for n in names],
+        ["setting", *(markdown.code(config_name(one.iteration)) for one in pairs)],
+        [[markdown.code(n), *(markdown.code(str(one.sampling.get(n))) for one in pairs)] for n in names],
     )
 
 

@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from huggingface_hub import CardData
+from jinja2 import Environment
 
+from ..config.traits import OF_ONE_MACHINE
 from ..counts import counted
 from ..data.reading.local import is_local
 from ..files import home_expanded
 from ..lineage import Origin, origin_from
 from ..objectives.registry import methods_of
 from ..report.formats import MISSING
+from ..report.html.page import template_environment
 from ..report.record import RunRecord, StageRecord
 from ..report.tables import costs, devices, figures, standings
 from ..report.verdict import remarks, verdict
+from ..report.write import made_by
 from ..run.journal import Step, newest
-from ..run.stage import Stage
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
@@ -34,28 +37,6 @@ UNKNOWN_LICENSE = "unknown"
 """The Hub's word for it."""
 
 START_BRANCH = "start"
-
-OF_ONE_MACHINE = frozenset(
-    {
-        "accelerate_config",
-        "disable_tqdm",
-        "existing_run",
-        "hub_dataset_id",
-        "hub_model_id",
-        "hub_private_repo",
-        "logging_dir",
-        "output_dir",
-        "project",
-        "push_generations",
-        "push_to_hub",
-        "hub_backup",
-        "python",
-        "report_to",
-        "run_dir",
-        "run_name",
-    }
-)
-"""Settings that a card's recipe leaves out: they say where a run was played, and where it went."""
 
 _PATH = re.compile(r"^(~|\.{0,2})?/|^[A-Za-z]:\\")
 
@@ -85,14 +66,12 @@ class RunFacts:
         names: on the Hub.
         has_own_start: whether the start's model lies in the run directory.
         digests: hashes of data, template and models, by what they belong to.
-        made_by: name and version of this package.
     """
 
     record: RunRecord
     names: Names = field(default_factory=Names)
     has_own_start: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
-    made_by: str = "spin_trl"
 
     @cached_property
     def start(self) -> Origin | None:
@@ -145,11 +124,6 @@ class RunFacts:
         return (str(found), _WHOSE[what]) if found else (None, "")
 
     @cached_property
-    def opponents(self) -> dict[Stage, StageRecord | None]:
-        """Against which model every iteration played."""
-        return {stage.name: self.record.opponent(stage) for stage in self.record.iterations}
-
-    @cached_property
     def shared(self) -> dict[str, object]:
         """What is the same on the cards of all models, as their template has it."""
         record = self.record
@@ -191,7 +165,8 @@ class RunFacts:
                 self._revision(opponent),
                 self.record.decision(stage).get("decision", MISSING),
             ]
-            for stage, opponent in zip(self.record.iterations, self.opponents.values(), strict=True)
+            for stage in self.record.iterations
+            for opponent in [self.record.opponent(stage)]
         ]
         return markdown.rows(["model", "revision", "opponent", "its revision", "decision"], cells) if cells else ""
 
@@ -224,22 +199,17 @@ def at_commit(origin: Origin, digits: int | None = None) -> str:
 @functools.cache
 def environment() -> Environment:
     """The environment of the templates. Nothing is escaped by itself: how depends on what it is to stand in."""
-    made = Environment(
-        loader=PackageLoader("spin_trl.hub"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.globals |= {"counted": counted}
-    made.filters |= {
-        "code": markdown.code,
-        "escaped": markdown.escaped,
-        "linked": linked,
-        "named": markdown.named_values,
-    }
+    made = template_environment("spin_trl.hub", autoescape=False, keep_trailing_newline=True)
+    made.globals |= {"counted": counted, "made_by": made_by()}
+    made.filters |= {"code": markdown.code, "escaped": markdown.escaped, "linked": linked}
+    made.filters["named"] = markdown.named_values
     return made
+
+
+def card_text(template: str, metadata: CardData, **parts: Any) -> str:
+    """A card: its metadata, and what a template makes of the parts."""
+    text = environment().get_template(template).render(parts)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
 
 
 def _is_path(name: str) -> bool:

@@ -5,7 +5,6 @@ Cells and sentences come from the run's record, as in the report; here they beco
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +13,15 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.figures import SCORES, figure_of, is_score
 from ..lineage import Origin
+from ..report.html.samples import notes_of
 from ..report.record import StageRecord
 from ..run.journal import Step, is_of
 from ..run.stage import SELF_PLAY
 from . import markdown
-from .facts import PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, environment, linked
+from .facts import PLACEHOLDER, START_BRANCH, UNKNOWN_LICENSE, RunFacts, card_text, linked
 
 TAGS = ("trl", "dpo", "spin", "self-play")
 SAMPLES = 3
-_NOTES_ON_END = {"eos": "ended by itself", "length": "cut at the length limit"}
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,15 @@ class ModelFacts:
 
 def model_card(facts: ModelFacts) -> ModelCard:
     """The card of a stage's model."""
-    text = (
-        environment()
-        .get_template("model_card.md.j2")
-        .render(
-            facts.run.shared,
-            facts=facts,
-            origin=_origin_sentence(facts),
-            samples=[_sample(row) for row in facts.samples[:SAMPLES]],
-            usage=_usage(facts),
-            own=_objective_settings(facts),
-        )
-    )
-    return ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{text}")
+    parts = {
+        **facts.run.shared,
+        "facts": facts,
+        "origin": _origin_sentence(facts),
+        "samples": [_sample(row) for row in facts.samples[:SAMPLES]],
+        "usage": _usage(facts),
+        "own": _objective_settings(facts),
+    }
+    return ModelCard(card_text("model_card.md.j2", _metadata(facts), **parts))
 
 
 def _metadata(facts: ModelFacts) -> ModelCardData:
@@ -127,7 +122,7 @@ def _origin_sentence(facts: ModelFacts) -> str:
     before: StageRecord | None = stage
     while before is not None and not before.name.is_start:
         chain.insert(0, before.label)
-        before = facts.run.opponents.get(before.name)
+        before = facts.run.record.opponent(before)
     played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
     return f"{what} made from {begin} by {'self-play' if stage.arm == SELF_PLAY else 'supervised training'}{played}."
@@ -146,12 +141,10 @@ def _objective_settings(facts: ModelFacts) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> dict[str, str]:
-    score, ended = row.get("score"), _NOTES_ON_END.get(str(row.get("finish_reason")))
-    notes = [f"score {score:.4g}"] if isinstance(score, int | float) and math.isfinite(score) else []
-    notes += [ended] if ended else []
     texts = {name: row.get(name) for name in ("prompt", "real", "generated")}
     found = {name: markdown.fenced("" if text is None else str(text)) for name, text in texts.items()}
-    return {**found, "notes": f" ({', '.join(notes)})" if notes else ""}
+    notes = markdown.escaped(", ".join(notes_of(row)))
+    return {**found, "notes": f" ({notes})" if notes else ""}
 
 
 def _usage(facts: ModelFacts) -> dict[str, str | None]:

@@ -22,17 +22,7 @@ from ..run.checkpoint import is_of_a_model
 from ..run.journal import HUB, Entry, Step, is_of, newest
 from ..run.run import Run
 from ..run.stage import START
-from .cards import (
-    accepted,
-    branch_of,
-    card_of,
-    card_of_pairs,
-    generated_iterations,
-    generations_of,
-    has_model,
-    pushed_names,
-    run_facts,
-)
+from . import cards
 from .client import File, Hub
 from .dataset import write_pairs
 from .dataset_card import config_name
@@ -104,18 +94,19 @@ class Publisher:
         targets = targets_of(self._run, self._hub)
         if self._ask_for_licenses(record):
             record = self._read(upto)
-        start, best, stands_by = record.start, record.best_stage, accepted(record)
-        models = [one for one in (start, *stands_by) if one is not None and has_model(directory, one)]
-        known = pushed_names(record)
+        start, best, stands_by = record.start, record.best_stage, cards.accepted(record)
+        models = [one for one in (start, *stands_by) if one is not None and cards.has_model(directory, one)]
+        known = cards.pushed_names(record)
         branches = dict(known.branches) if known.model == targets.model else {}
-        branches |= {one.name: branch_of(one) for one in models}
-        run = run_facts(directory, record, Names(targets.model, targets.dataset or known.dataset, branches))
+        branches |= {one.name: cards.branch_of(one) for one in models}
+        run = cards.run_facts(directory, record, Names(targets.model, targets.dataset or known.dataset, branches))
         pushed = newest_pushes(record, targets.model)
         for stage in models:
-            if pushed.get(branch_of(stage), {}).get("stage") != stage.name:
-                self._push_model(run, stage, branch_of(stage), str(card_of(directory, run, stage, branch_of(stage))))
+            branch = cards.branch_of(stage)
+            if pushed.get(branch, {}).get("stage") != stage.name:
+                self._push_model(run, stage, branch, str(cards.card_of(directory, run, stage, branch)))
         if best is not None and record.iterations and (best in stands_by or best is start):
-            last, card = pushed.get(MAIN, {}), str(card_of(directory, run, best))
+            last, card = pushed.get(MAIN, {}), str(cards.card_of(directory, run, best))
             if (last.get("stage"), last.get("card")) != (best.name, short_digest(card)):
                 self._push_model(run, best, MAIN, card)
         if targets.dataset is not None:
@@ -143,7 +134,7 @@ class Publisher:
         return any(found.values())
 
     def _push_model(self, run: RunFacts, stage: StageRecord, revision: str, card: str) -> None:
-        folder, has_weights = self._run.directory.model(stage.name), has_model(self._run.directory, stage)
+        folder, has_weights = self._run.directory.model(stage.name), cards.has_model(self._run.directory, stage)
 
         def files() -> dict[str, File | None]:
             found = model_files(folder, _base(run)) if has_weights else {}
@@ -158,11 +149,11 @@ class Publisher:
     def _push_pairs(self, run: RunFacts, repository: str) -> None:
         directory, where = self._run.directory, {"repository": repository, "revision": MAIN, "kind": "dataset"}
         pushed = {entry["stage"] for entry in run.record.journal if _is_push(entry, repository, "dataset")}
-        missing = {name: n for n in generated_iterations(run.record) if (name := config_name(n)) not in pushed}
-        card = str(card_of_pairs(directory, run)).encode() if missing else b""
+        missing = {name: n for n in cards.generated_iterations(run.record) if (name := config_name(n)) not in pushed}
+        card = str(cards.card_of_pairs(directory, run)).encode() if missing else b""
         for name, number in missing.items():
             with tempfile.TemporaryDirectory(prefix="spin-trl-pairs-") as place:
-                generations = generations_of(directory, number)
+                generations = cards.generations_of(directory, number)
                 paths = write_pairs(Path(place), self._run.rows(), generations, self._run.tokenizer())
                 files: dict[str, File | None] = {f"{name}/{path.name}": path for path in paths} | {"README.md": card}
                 again = functools.partial(dict[str, File | None], files)

@@ -7,6 +7,7 @@ import copy
 import functools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard, cast
 
@@ -94,14 +95,13 @@ def _fetch(name: str) -> Path:
         return Path(snapshot_download(name, revision=Path(config).parent.name, allow_patterns=_FETCHED))
 
 
-def hub_revision(path: str, revision: str | None) -> list[str]:
+def hub_revision(path: str, revision: str | None) -> Iterator[str]:
     """A revision beside an adapter on the Hub, which would be its base model's, too."""
-    if revision in (None, "main") or not is_adapter(path) or is_adapter(Path(path)):
-        return []
-    return [
-        f"`model_revision` ({revision}) would be the revision of the adapter {path!r} and of its base model, too. Fetch the "
-        f"adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
-    ]
+    if revision not in (None, "main") and is_adapter(path) and not is_adapter(Path(path)):
+        yield (
+            f"`model_revision` ({revision}) would be the revision of the adapter {path!r} and of its base model, too. Fetch "
+            f"the adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
+        )
 
 
 def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
@@ -162,8 +162,8 @@ def _as_list(modules: Any) -> Any:
     return modules
 
 
-def adapter_refusals(peft_config: Any) -> list[str]:
-    """Why an iteration can't start from a new adapter: reasons, as sentences; empty if it can.
+def adapter_refusals(peft_config: Any) -> Iterator[str]:
+    """Why an iteration can't start from a new adapter: reasons, as sentences; none if it can.
 
     Self-play's opponent is the base model, to which a new adapter must add nothing: then every log-ratio of the first step
     is zero, and the model without its adapter stays the opponent while the adapter learns.
@@ -172,71 +172,65 @@ def adapter_refusals(peft_config: Any) -> list[str]:
         peft_config: of the new adapter, or None.
     """
     if not isinstance(peft_config, PeftConfig):
-        return []
+        return
     method = getattr(peft_config.peft_type, "value", peft_config.peft_type)
     if isinstance(peft_config, PromptLearningConfig) or method == "CARTRIDGE":
-        return [
+        yield (
             f"`peft_config` is {type(peft_config).__name__}: its virtual tokens change what the model says before anything "
             "is learned, so the policy would not start at its opponent. Use LoRA."
-        ]
+        )
+        return
     if getattr(peft_config, "inference_mode", False):
-        return ["`peft_config` has `inference_mode: true`, so the adapter would not be trained. Set it to false."]
-    reasons = []
+        yield "`peft_config` has `inference_mode: true`, so the adapter would not be trained. Set it to false."
+        return
     task = getattr(peft_config.task_type, "value", peft_config.task_type)
     if task not in (None, "CAUSAL_LM"):
-        reasons.append(f"`task_type` is {task!r}, but a language model is trained. Set `task_type: CAUSAL_LM`.")
+        yield f"`task_type` is {task!r}, but a language model is trained. Set `task_type: CAUSAL_LM`."
     initialisation = getattr(peft_config, "init_lora_weights", True)
-    if isinstance(initialisation, str):
-        for beginning, (name, why) in _INITIALISATIONS.items():
-            if initialisation.lower().startswith(beginning):
-                reasons.append(
-                    f"`init_lora_weights: {initialisation}` ({name}) can't be self-played: {why}. Leave it out (`true`)."
-                )
+    for beginning, (name, why) in _INITIALISATIONS.items():
+        if isinstance(initialisation, str) and initialisation.lower().startswith(beginning):
+            yield f"`init_lora_weights: {initialisation}` ({name}) can't be self-played: {why}. Leave it out (`true`)."
     for name in ("init_lora_weights", "init_weights", "init_ia3_weights"):
         if getattr(peft_config, name, True) is False:
-            reasons.append(
+            yield (
                 f"`{name}: false` starts an adapter at random weights, which change what the model says before anything is "
                 "learned, so the policy would not start at its opponent. Set it to true."
             )
     bias = getattr(peft_config, "bias", "none")
     if bias != "none":
-        reasons.append(
+        yield (
             f"`bias: {bias}` trains biases of the base model in place, and without the adapter these would no longer be the "
             "opponent's. Set `bias: none`."
         )
     if isinstance(peft_config, LoraConfig) and _adapts_output(peft_config):
-        reasons.append(
+        yield (
             "`target_modules` adapts the output layer (`lm_head`), whose weights the log-probabilities are computed from "
             "directly, so that the adapter would have no effect. Leave it out (`ensure_weight_tying` too), or name it in "
             "`modules_to_save`."
         )
-    return reasons
 
 
-def without_copies(peft_config: Any) -> list[str]:
+def without_copies(peft_config: Any) -> Iterator[str]:
     """A new adapter of which PEFT allows no frozen copy, as the opponent is from the second iteration on."""
-    if not isinstance(peft_config, AdaLoraConfig):
-        return []
-    return [
-        "`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model, and from the second iteration on the "
-        "opponent is a copy of it. Use LoRA."
-    ]
+    if isinstance(peft_config, AdaLoraConfig):
+        yield (
+            "`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model, and from the second iteration on the "
+            "opponent is a copy of it. Use LoRA."
+        )
 
 
-def second_adapter(model: Any, peft_config: Any) -> list[str]:
+def second_adapter(model: Any, peft_config: Any) -> Iterator[str]:
     """A new adapter for a model that has one already.
 
     Args:
         model: in memory, or its name.
         peft_config: of the new adapter, or None.
     """
-    has_one = isinstance(model, PeftModel) or (isinstance(model, str) and is_adapter(model))
-    if peft_config is None or not has_one:
-        return []
-    return [
-        "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that adapter "
-        "is trained further; or pass the model with its adapter merged (`model.merge_and_unload()`)."
-    ]
+    if peft_config is not None and (isinstance(model, PeftModel) or (isinstance(model, str) and is_adapter(model))):
+        yield (
+            "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that "
+            "adapter is trained further; or pass the model with its adapter merged (`model.merge_and_unload()`)."
+        )
 
 
 def output_layer_refusals(model: Any) -> list[str]:
@@ -278,14 +272,10 @@ def _adapts_output(config: LoraConfig) -> bool:
     targets = config.target_modules
     layers = _OUTPUT_LAYERS + (_INPUT_EMBEDDINGS if config.ensure_weight_tying else ())
     if isinstance(targets, str):
-        return targets != "all-linear" and any(_is_target(targets, layer) for layer in layers)
+        with contextlib.suppress(re.error):
+            return targets != "all-linear" and any(re.fullmatch(targets, layer) for layer in layers)
+        return False
     return any(target.rpartition(".")[2] in layers for target in targets or ())
-
-
-def _is_target(pattern: str, name: str) -> bool:
-    with contextlib.suppress(re.error):
-        return re.fullmatch(pattern, name) is not None
-    return False
 
 
 def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> dict[str, int]:

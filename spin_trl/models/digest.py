@@ -29,14 +29,13 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: 
         16 hexadecimal digits, behind the definition's number (see [`files.numbered`]).
     """
     if definition == 1 and not adapter_is_new:
-        return _of_tensors(
-            (_unprefixed(name), t) for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name
-        )
-    base = _of_tensors(base_tensors(model).items())
+        played = {name: t for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name}
+        return parts_digest(_names_and_bytes((_unprefixed(name), tensor) for name, tensor in played.items()))
+    base = parts_digest(_names_and_bytes(base_tensors(model).items()))
     if definition == 1:
         return base
     adapters = {} if adapter_is_new else adapter_tensors(model)
-    found = _of_tensors([*adapters.items()]) if adapters else ""
+    found = parts_digest(_names_and_bytes(adapters.items())) if adapters else ""
     return numbered(definition, short_digest(f"{base}{found}"))
 
 
@@ -89,10 +88,6 @@ def _without_wrappers(name: str, wrapped: Mapping[str, str]) -> str | None:
         path = f"{path}.{part}" if path else part
         expected = wrapped.get(path)
     return ".".join(kept) if expected is None else None
-
-
-def _of_tensors(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    return parts_digest(_names_and_bytes(named))
 
 
 def _names_and_bytes(named: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str | bytes]:

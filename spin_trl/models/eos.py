@@ -11,8 +11,7 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizer
 from ..data.template.pair_template import eos_token_ids
 from ..files import DEFINITION
 from .adapters import base_of, is_adapter
-from .loading import model_config_of
-from .settings import LoadSettings
+from .loading import LoadSettings, model_config_of
 
 
 def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

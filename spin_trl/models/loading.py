@@ -1,18 +1,29 @@
-"""What transformers, PEFT and safetensors raise when they load something, as messages that name what it was."""
+"""What loading a model or its files asks of the settings, and what transformers, PEFT and safetensors raise meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..errors import DataError
-from .settings import LoadSettings
 
 RAISED = (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError)
 """What these libraries raise where a file is missing, damaged or another one's."""
+
+
+class LoadSettings(Protocol):
+    """Settings that say how a model is loaded: every configuration that has them will do, as [`SPINConfig`] does."""
+
+    trust_remote_code: bool
+    """Whether code that lies beside the model may run."""
+
+    @property
+    def model_kwargs(self) -> dict[str, Any]:
+        """Further arguments of `from_pretrained`, such as `dtype` and `revision`."""
 
 
 @contextlib.contextmanager

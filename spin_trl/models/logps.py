@@ -21,7 +21,7 @@ def response_logps(
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> list[float]:
-    """Summed log-probability of each response given its prompt, in nats.
+    """Summed log-probability of each response given its prompt, in nats; the model is left in evaluation mode.
 
     Args:
         model: a causal language model, or a PEFT model around one.
@@ -30,7 +30,14 @@ def response_logps(
         batch_size: rows per forward.
         autocast: context in which the model runs.
     """
-    scored = _with_fused_head(model)
+    inner = without_adapter(model)
+    if not getattr(inner, "_has_fused_head", False):
+        # TRL's head over labelled positions, added once: it returns log-probabilities instead of logits.
+        add_fused_lm_head(inner)
+        Forwards(wanted=False).wrap(inner)
+        # torch types all that a module holds as tensors and modules.
+        inner._has_fused_head = True  # type: ignore[assignment]
+    model.eval()
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     logps = [0.0] * len(pairs)
     for start in range(0, len(order), batch_size):
@@ -38,7 +45,7 @@ def response_logps(
         ids = [torch.tensor([*pairs[row][0], *pairs[row][1]]) for row in batch]
         labels = [torch.tensor([-100] * len(pairs[row][0]) + list(pairs[row][1])) for row in batch]
         with torch.inference_mode(), autocast():
-            output = scored(
+            output = model(
                 input_ids=pad(ids, padding_value=pad_token_id).to(model.device),
                 attention_mask=pad([torch.ones_like(row) for row in ids], padding_value=0).to(model.device),
                 labels=pad(labels, padding_value=-100).to(model.device),
@@ -47,17 +54,3 @@ def response_logps(
         for row, logp in zip(batch, output.log_probs.float().sum(dim=1).tolist(), strict=True):
             logps[row] = logp
     return logps
-
-
-def _with_fused_head(model: Policy) -> Policy:
-    """The model in evaluation mode, with TRL's head over labelled positions, added once.
-
-    It returns log-probabilities instead of logits.
-    """
-    inner = without_adapter(model)
-    if not getattr(inner, "_has_fused_head", False):
-        add_fused_lm_head(inner)
-        Forwards(wanted=False).wrap(inner)
-        # torch types all that a module holds as tensors and modules.
-        inner._has_fused_head = True  # type: ignore[assignment]
-    return model.eval()

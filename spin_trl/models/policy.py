@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -13,20 +14,9 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, Pre
 from trl.trainer.utils import create_model_from_path
 
 from ..errors import DataError
-from .adapters import (
-    CONFIG,
-    WEIGHTS,
-    Policy,
-    base_of,
-    check_start,
-    is_adapter,
-    local_folder,
-    saved_embeddings,
-    without_adapter,
-)
+from . import adapters
 from .eos import add_eos_ids, own_eos_ids
-from .loading import loading
-from .settings import LoadSettings
+from .loading import LoadSettings, loading
 
 
 def load_policy(
@@ -35,7 +25,7 @@ def load_policy(
     quantization_config: BitsAndBytesConfig | None = None,
     *,
     trainable: bool = False,
-) -> Policy:
+) -> adapters.Policy:
     """Load weights, or a base model with the adapter that lies in a folder.
 
     Where an adapter was trained with added tokens, it holds the embeddings, and the base model is resized to their number.
@@ -60,14 +50,14 @@ def load_policy(
     with loading(f"The model {str(path)!r}"):
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
-        if not is_adapter(path):
-            model: Policy = create_model_from_path(str(path), **kwargs)
+        if not adapters.is_adapter(path):
+            model: adapters.Policy = create_model_from_path(str(path), **kwargs)
         else:
-            check_start(path)
-            with loading(f"The base model {base_of(path)!r}, which {Path(path) / CONFIG} names,"):
-                base = create_model_from_path(base_of(path), **kwargs)
+            adapters.check_start(path)
+            with loading(f"The base model {adapters.base_of(path)!r}, which {Path(path) / adapters.CONFIG} names,"):
+                base = create_model_from_path(adapters.base_of(path), **kwargs)
             with loading(f"The adapter {str(path)!r}"):
-                model = _load_adapter(local_folder(path), base, trainable)
+                model = _load_adapter(adapters.local_folder(path), base, trainable)
     keep_differentiable(model)
     return model
 
@@ -76,7 +66,7 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
     """An adapter around its base model, whose embeddings get the adapter's size."""
     layers = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
     names = {what: name for name, module in base.named_modules() for what, layer in layers.items() if module is layer}
-    sizes = saved_embeddings(path, names) if (path / WEIGHTS).is_file() else {}
+    sizes = adapters.saved_embeddings(path, names) if (path / adapters.WEIGHTS).is_file() else {}
     weight = base.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     present, needed = weight.shape[0], set(sizes.values())
@@ -159,13 +149,13 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     Raises:
         DataError: there is none, or it has neither pad nor EOS token.
     """
-    if is_adapter(path) and not any((local_folder(path) / name).is_file() for name in TOKENIZER_FILES):
-        path = base_of(path)
-    revision = args.model_kwargs.get("revision")
+    if adapters.is_adapter(path) and not any(
+        (adapters.local_folder(path) / name).is_file() for name in TOKENIZER_FILES
+    ):
+        path = adapters.base_of(path)
+    options = {"trust_remote_code": args.trust_remote_code, "revision": args.model_kwargs.get("revision")}
     with loading(f"The tokenizer of {str(path)!r}"):
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(path), trust_remote_code=args.trust_remote_code, revision=revision
-        )
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
     if tokenizer.eos_token is None:
         raise DataError(
             f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."
@@ -175,25 +165,23 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     return tokenizer
 
 
-def _untie(base: PreTrainedModel) -> None:
-    """Give the output layer weights of its own where it shares them with input embeddings that alone have an adapter."""
-    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
-    if not isinstance(embeddings, BaseTunerLayer) or output is None or isinstance(output, BaseTunerLayer):
-        return
-    if output.weight is embeddings.weight:
-        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
-
-
 def merge_adapter(folder: Path, args: LoadSettings) -> None:
-    """Replace a saved adapter by the weights that it and its base model make together, unquantised."""
+    """Replace a saved adapter by the weights that it and its base model make together, unquantised.
+
+    The output layer gets weights of its own where it shares them with input embeddings that alone have an adapter.
+    """
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)
-    _untie(without_adapter(adapted))
+    base: Any = adapters.without_adapter(adapted)  # torch types all that a module holds as tensors and modules
+    embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
+    has_adapter_alone = isinstance(embeddings, BaseTunerLayer) and not isinstance(output, BaseTunerLayer)
+    if has_adapter_alone and output is not None and output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
     merged = adapted.merge_and_unload()
     layers = merged.get_input_embeddings(), merged.get_output_embeddings()
     if getattr(layers[0], "weight", None) is not getattr(layers[1], "weight", None):
         for config in (merged.config, merged.config.get_text_config()):
             config.tie_word_embeddings = False
-    for name in (CONFIG, WEIGHTS):
+    for name in (adapters.CONFIG, adapters.WEIGHTS):
         (folder / name).unlink()
     merged.save_pretrained(folder)

@@ -14,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..counts import counted
 from ..errors import DataError
 from .adapters import base_of, is_adapter, saved_embeddings
-from .loading import model_config_of
-from .settings import LoadSettings
+from .loading import LoadSettings, model_config_of
 
 NAMED = 5
 """Most tokens that a message names."""
@@ -50,17 +49,13 @@ def check_tokens(
             for token in {token for ids in row.values() for token in ids if token >= num_embeddings}:
                 rows_with[token] += 1
                 first.setdefault(token, str(tokenizer.decode([*row["prompt_ids"], *row["real_ids"]]))[:60])
-    found = {
-        token: f"in {counted(count, 'row')}, the first being {first[token]!r}" for token, count in rows_with.items()
-    }
+    found = {one: f"in {counted(count, 'row')}, the first being {first[one]!r}" for one, count in rows_with.items()}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= num_embeddings:
         found.setdefault(tokenizer.pad_token_id, "which fills up rows")
     if not found:
         return
-    named = [
-        f"{tokenizer.convert_ids_to_tokens(token)!r} (id {token}, {where})"
-        for token, where in sorted(found.items())[:NAMED]
-    ]
+    text_of = tokenizer.convert_ids_to_tokens
+    named = [f"{text_of(token)!r} (id {token}, {where})" for token, where in sorted(found.items())[:NAMED]]
     more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
     advice = "Resize the model (`model.resize_token_embeddings(len(tokenizer))`) and save it, or use its own tokenizer"
     if set(found) == {tokenizer.pad_token_id}:

@@ -1,9 +1,9 @@
 """What the objectives share: log-ratios, and arithmetic that stays finite.
 
-An objective is a pure function of summed log-probabilities. It takes, for each pair, that of the real and of the generated
-response under the policy, and what else it needs (the same under the opponent, lengths, a third response), all of shape
-`(batch,)`, in nats, summed over a response's tokens. With the log-ratios r = log pi(y|x) - log pi_t(y|x) of the real
-response and r' of the generated one, every iteration starts at r = r' = 0, so every loss has a known value there.
+An objective is a pure function of summed log-probabilities. It takes, for each pair, the log-ratios
+r = log pi(y|x) - log pi_t(y|x) of the real response and r' of the generated one; or, without an opponent, the
+log-probabilities under the policy, and what else it needs (lengths, a third response). All are of shape `(batch,)`, in nats,
+summed over a response's tokens. Every iteration starts at r = r' = 0, so every loss of log-ratios has a known value there.
 
 What describes an objective is in `objective.py`. Half-precision inputs are computed in float32, in which everything stays
 finite for log-ratios up to 1e4.
@@ -19,15 +19,14 @@ LARGEST_EXPONENT = 10.0
 """Above it, the exponentials of GSIL's unbounded losses go on as straight lines, with slopes that fit float16."""
 
 
-def logratios(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """r and r', the log-ratios of the real and of the generated responses, shape `(batch,)` each, in float32 at least."""
-    wide = in_single(policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps)
-    return wide[0] - wide[2], wide[1] - wide[3]
+def logratios(*logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """r and r', the log-ratios of the real and of the generated responses, shape `(batch,)` each, in float32 at least.
+
+    Args:
+        logps: of the real and of the generated responses under the policy, then the same under the opponent.
+    """
+    policy_real, policy_generated, opponent_real, opponent_generated = in_single(*logps)
+    return policy_real - opponent_real, policy_generated - opponent_generated
 
 
 def in_single(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:

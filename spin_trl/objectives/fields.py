@@ -18,5 +18,4 @@ def setting(default: Default, help: str, *, choices: Sequence[str] | None = None
         choices: values that it may have; None: any.
     """
     metadata: dict[str, Any] = {"help": help} | ({} if choices is None else {"choices": list(choices)})
-    declared: Default = field(default=default, metadata=metadata)
-    return declared
+    return field(default=default, metadata=metadata)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import torch
 import torch.nn.functional as F
 
-from .base import bounded_exp, logratios
+from .base import bounded_exp
 from .fields import setting
 from .objective import Objective
 
@@ -29,14 +29,7 @@ GSIL_LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 
 
 def gsil(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-    *,
-    divergence: str,
-    scale: float,
-    shift: float,
+    real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, divergence: str, scale: float, shift: float
 ) -> torch.Tensor:
     """GSIL (arXiv 2410.10093), generalised self-imitation, of the scores s = scale * r + shift and s' = scale * r' + shift.
 
@@ -47,18 +40,14 @@ def gsil(
         lsif        L = -exp(s) + exp(2 s') / 2
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
         divergence: which of them.
         scale, shift: of both scores.
 
     Returns:
         Loss of each pair, shape `(batch,)`.
     """
-    real, generated = logratios(
-        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
-    )
-    return GSIL_LOSSES[divergence](scale * real + shift, scale * generated + shift)
+    return GSIL_LOSSES[divergence](scale * real_logratios + shift, scale * generated_logratios + shift)
 
 
 @dataclass

@@ -17,7 +17,7 @@ import torch
 
 from ..counts import counted
 from ..errors import RecipeError
-from .base import check_positive, in_single, log_mean_exp, logratios
+from .base import check_positive, in_single, log_mean_exp
 from .fields import setting
 from .objective import Objective
 
@@ -25,14 +25,7 @@ NEAR_ONE = 1e-3
 """Orders of IRIS this close to 1 use the limit: the formula itself divides by alpha - 1."""
 
 
-def iris(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-    *,
-    alpha: float,
-) -> torch.Tensor:
+def iris(real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, alpha: float) -> torch.Tensor:
     """IRIS (arXiv 2604.20933, eq. 5): a variational Rényi divergence of order alpha, over the whole batch.
 
         L = -1/(alpha - 1) * log mean exp((alpha - 1) * r) + 1/alpha * log mean exp(alpha * r')
@@ -42,8 +35,7 @@ def iris(
     whatever alpha is.
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
         alpha: the order, > 0. Within 1e-3 of 1 the limit is used: the mean of r.
 
     Returns:
@@ -53,12 +45,9 @@ def iris(
         ValueError: `alpha` is not positive.
     """
     check_positive("alpha", alpha)
-    real, generated = logratios(
-        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
-    )
     tilt = alpha - 1
-    reward = real.mean() if abs(tilt) < NEAR_ONE else log_mean_exp(tilt * real) / tilt
-    return log_mean_exp(alpha * generated) / alpha - reward
+    reward = real_logratios.mean() if abs(tilt) < NEAR_ONE else log_mean_exp(tilt * real_logratios) / tilt
+    return log_mean_exp(alpha * generated_logratios) / alpha - reward
 
 
 def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
@@ -75,25 +64,17 @@ def effective_sample_size(log_weights: torch.Tensor) -> torch.Tensor:
 
 
 def iris_figures(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-    *,
-    alpha: float,
+    real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, alpha: float
 ) -> dict[str, torch.Tensor]:
     """What to watch of IRIS: its order, and how many pairs its weights leave in play. Arguments: [`iris`].
 
     Returns:
         `iris/alpha`, and the effective sample sizes `iris/ess_real` and `iris/ess_generated`, of shape `()`.
     """
-    real, generated = logratios(
-        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
-    )
     return {
-        "iris/alpha": real.new_tensor(alpha),
-        "iris/ess_real": effective_sample_size((alpha - 1) * real),
-        "iris/ess_generated": effective_sample_size(alpha * generated),
+        "iris/alpha": real_logratios.new_tensor(alpha),
+        "iris/ess_real": effective_sample_size((alpha - 1) * real_logratios),
+        "iris/ess_generated": effective_sample_size(alpha * generated_logratios),
     }
 
 
@@ -110,29 +91,6 @@ GEOMETRIC_BOUNDS = (0.8, 2.5)
 
 PUBLISHED = (3.0, 1.7, 1.4, 1.1, 0.7)
 """The paper's table 4, Zephyr-7B, iterations 0 to 4."""
-
-
-def check_iris_alpha(schedule: str | None, values: Sequence[float] | None) -> None:
-    """Raise unless the values of `iris_alpha` are what the schedule takes.
-
-    Raises:
-        RecipeError: they are not; the message says what it takes.
-    """
-    if schedule not in SCHEDULES:
-        raise RecipeError(f"`iris_schedule` is {schedule!r}; it must be one of {', '.join(map(repr, SCHEDULES))}.")
-    if values is not None and any(not 0 < value < math.inf for value in values):
-        raise RecipeError(f"`iris_alpha` is {list(values)}; orders are positive.")
-    if schedule == "fixed" and not values:
-        raise RecipeError("`iris_schedule: fixed` needs `iris_alpha`: one order, or one for each iteration.")
-    if schedule == "published" and values is not None:
-        raise RecipeError(
-            "`iris_alpha` has no meaning with `iris_schedule: published`, which has the paper's orders. Leave it out, or "
-            "choose `fixed`."
-        )
-    if schedule in ("gap", "geometric") and values is not None and (len(values) != 2 or values[0] > values[1]):
-        raise RecipeError(
-            f"`iris_alpha` is {list(values)}; with `iris_schedule: {schedule}` it is the least and the largest order."
-        )
 
 
 def order(
@@ -183,7 +141,23 @@ class _Iris(Objective[IrisSettings]):
     """An order that an iteration has for itself."""
 
     def check(self, settings: IrisSettings) -> None:
-        check_iris_alpha(settings.iris_schedule, settings.iris_alpha)
+        """Raise RecipeError unless the values of `iris_alpha` are what the schedule takes, with what it takes."""
+        schedule, values = settings.iris_schedule, settings.iris_alpha
+        if schedule not in SCHEDULES:
+            raise RecipeError(f"`iris_schedule` is {schedule!r}; it must be one of {', '.join(map(repr, SCHEDULES))}.")
+        if values is not None and any(not 0 < value < math.inf for value in values):
+            raise RecipeError(f"`iris_alpha` is {list(values)}; orders are positive.")
+        if schedule == "fixed" and not values:
+            raise RecipeError("`iris_schedule: fixed` needs `iris_alpha`: one order, or one for each iteration.")
+        if schedule == "published" and values is not None:
+            raise RecipeError(
+                "`iris_alpha` has no meaning with `iris_schedule: published`, which has the paper's orders. Leave it out, "
+                "or choose `fixed`."
+            )
+        if schedule in ("gap", "geometric") and values is not None and (len(values) != 2 or values[0] > values[1]):
+            raise RecipeError(
+                f"`iris_alpha` is {list(values)}; with `iris_schedule: {schedule}` it is the least and the largest order."
+            )
 
     def at(self, settings: IrisSettings, iteration: int, num_iterations: int, gap: float | None) -> dict[str, Any]:
         alpha = order(str(settings.iris_schedule), settings.iris_alpha, iteration, num_iterations, gap)

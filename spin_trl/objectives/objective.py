@@ -16,19 +16,27 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 import torch
 
 from ..errors import RecipeError
+from .base import logratios
 
 POLICY = ("policy_real_logps", "policy_generated_logps")
 OPPONENT = ("opponent_real_logps", "opponent_generated_logps")
 PROTO = ("policy_proto_logps",)
+LOGRATIOS = ("real_logratios", "generated_logratios")
 LENGTHS = ("real_lengths", "generated_lengths")
 
 Tensors = Mapping[str, torch.Tensor | None]
-"""Of a batch, by these names, each of shape `(batch,)`; None for those that it does not have."""
+"""Of a batch, by these names, each of shape `(batch,)`; None for those that it does not have. Log-ratios may be left out
+where there are the four log-probabilities that they are made of."""
 
 NUM_GENERATIONS: Any = "num_generations"
 """As a published value: as many as there are generated responses per prompt."""
 
 OwnSettings = TypeVar("OwnSettings")
+
+
+def logratios_of(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """r and r' by their names, of a batch that has the four log-probabilities."""
+    return dict(zip(LOGRATIOS, logratios(*(tensors[name] for name in POLICY + OPPONENT)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,14 @@ class Objective(Method, Generic[OwnSettings]):
 
     @functools.cached_property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the tensors that it takes."""
+        """Names of the tensors that its positional arguments are."""
         arguments = inspect.signature(self.function).parameters.values()
         return tuple(one.name for one in arguments if one.kind is not one.KEYWORD_ONLY)
 
     @property
     def needs_opponent(self) -> bool:
         """Whether it compares with the opponent's log-probabilities."""
-        return OPPONENT[0] in self.inputs
+        return LOGRATIOS[0] in self.inputs
 
     @property
     def needs_proto(self) -> bool:
@@ -120,6 +128,8 @@ class Objective(Method, Generic[OwnSettings]):
     def _arguments(self, tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
         if self.needs_proto and tensors[PROTO[0]] is None:
             values = {**values, **self.without_proto}
+        if self.needs_opponent and LOGRATIOS[0] not in tensors:
+            tensors = {**tensors, **logratios_of(tensors)}
         known = inspect.signature(self.function).parameters
         settings = {name.partition("_")[2] or name: name for name in vars(self.published)}
         return {name: tensors[name] for name in self.inputs} | {

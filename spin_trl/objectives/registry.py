@@ -84,10 +84,8 @@ def use_beta(losses: Iterable[str]) -> bool:
 def meaningless(losses: Iterable[str]) -> dict[str, Any]:
     """Settings of DPO's losses that have no meaning for these losses, and what they are when they are off."""
     ours = {"ld_alpha": None, "use_weighting": False, "f_divergence_type": "reverse_kl"}
-    found = ours if OURS & set(losses) else {}
-    return (
-        found if use_beta(losses) else found | {name: getattr(DPOConfig, name) for name in ("beta", "label_smoothing")}
-    )
+    of_scale = () if use_beta(losses) else ("beta", "label_smoothing")
+    return (ours if OURS & set(losses) else {}) | {name: getattr(DPOConfig, name) for name in of_scale}
 
 
 def own_settings(losses: Iterable[str]) -> set[str]:

@@ -8,19 +8,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from .base import check_positive, logratios
+from .base import check_positive
 from .fields import setting
 from .objective import NUM_GENERATIONS, Objective
 
 
-def space(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-    *,
-    mu: float = 1.0,
-) -> torch.Tensor:
+def space(real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, mu: float = 1.0) -> torch.Tensor:
     """SPACE (arXiv 2512.07175): noise-contrastive estimation of the real responses against the generated ones.
 
         L = softplus(log mu - r) + mu * softplus(r' - log mu)
@@ -32,8 +25,7 @@ def space(
     with mu = K: the real term once (each pair brings 1/K of it), the generated terms summed.
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
         mu: generated responses per real one (the noise ratio), > 0.
 
     Returns:
@@ -44,10 +36,7 @@ def space(
         ValueError: if `mu` is not positive.
     """
     check_positive("mu", mu)
-    real, generated = logratios(
-        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
-    )
-    return F.softplus(math.log(mu) - real) + mu * F.softplus(generated - math.log(mu))
+    return F.softplus(math.log(mu) - real_logratios) + mu * F.softplus(generated_logratios - math.log(mu))
 
 
 @dataclass

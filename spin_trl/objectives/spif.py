@@ -6,19 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from .base import check_positive, logratios
+from .base import check_positive
 from .fields import setting
 from .objective import Objective
 
 
 def spif(
-    policy_real_logps: torch.Tensor,
-    policy_generated_logps: torch.Tensor,
-    opponent_real_logps: torch.Tensor,
-    opponent_generated_logps: torch.Tensor,
-    *,
-    reward_scale: float,
-    reward_bound: float,
+    real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, reward_scale: float, reward_bound: float
 ) -> torch.Tensor:
     """SPIF (arXiv 2602.01357), **reconstructed**: the paper's own formula could not be read.
 
@@ -31,8 +25,7 @@ def spif(
     so real responses are drawn to the reward +1/c, generated ones to -1/c, and no further.
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        opponent_real_logps, opponent_generated_logps: under the opponent, shape `(batch,)`, in nats.
+        real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
         reward_scale: reward per nat of log-ratio, > 0.
         reward_bound: largest reward, 1 / c, > 0.
 
@@ -44,10 +37,8 @@ def spif(
     """
     check_positive("reward_scale", reward_scale)
     check_positive("reward_bound", reward_bound)
-    real, generated = logratios(
-        policy_real_logps, policy_generated_logps, opponent_real_logps, opponent_generated_logps
-    )
-    real_error, generated_error = reward_scale * real - reward_bound, reward_scale * generated + reward_bound
+    real_error = reward_scale * real_logratios - reward_bound
+    generated_error = reward_scale * generated_logratios + reward_bound
     return (real_error.square() + generated_error.square()) / (2 * reward_bound)
 
 

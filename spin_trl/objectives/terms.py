@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .objective import Objective, Tensors
+from .objective import Objective, Tensors, logratios_of
 from .registry import LOSS_TYPES, OURS, REFERENCE_FREE
 
 
@@ -87,11 +87,8 @@ class ObjectiveTerms:
 
 
 def _with_others(tensors: Tensors, others: Others) -> dict[str, torch.Tensor | None]:
-    """This micro-batch's pairs and the others, whose log-ratios stand against opponents of 0."""
+    """The log-ratios of this micro-batch's pairs and of the others."""
     together = dict(tensors)
-    for kind, logratios in (("real", others.real_logratios), ("generated", others.generated_logratios)):
-        for player, values in (("policy", logratios), ("opponent", torch.zeros_like(logratios))):
-            own = tensors[f"{player}_{kind}_logps"]
-            assert own is not None
-            together[f"{player}_{kind}_logps"] = torch.cat([own, values.to(own.device)])  # in the wider dtype
+    for name, own in logratios_of(tensors).items():
+        together[name] = torch.cat([own, getattr(others, name).to(own.device)])  # in the wider dtype
     return together

@@ -156,7 +156,7 @@ class MemoryPlan:
         replica = setup.loaded()
         self.replica = self.policy if replica == self.policy.settings else PlannedModel(replica)
         self.cache_bytes_per_token = prefill(self.replica, 1, 64).kept / 64
-        self._answer = functools.cache(self._answer_of)
+        self._answer = functools.cache(self._answer_to)
 
     def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
         """All phases that the run has, in the order in which they are played.
@@ -173,7 +173,7 @@ class MemoryPlan:
         start = setup.recipe.start.start_batch_size
         found: dict[str, tuple[bool, Callable[[], dict[str, int]]]] = {
             "start": (setup.is_from_scratch, lambda: self._supervised(longest, start, 1)),
-            "generate": (True, lambda: self._answer(self.lengths.num_rows * args.num_generations)),
+            "generate": (True, lambda: self._answer(self._at_once(self.lengths.num_rows * args.num_generations))),
             "opponent's pass": (setup.opponent_is_precomputed, lambda: self._opponent(longest)),
             "train": (True, lambda: self._train(longest)),
             "evaluate": (self.lengths.num_held_out > 0, lambda: self._evaluate(longest)),
@@ -219,7 +219,7 @@ class MemoryPlan:
         rows = self._micro_batch(min(args.per_device_eval_batch_size, count), branches=2, longest=longest)
         alone = [PairLengths(pair.prompt, (max(pair.responses),)) for pair in rows]
         scored = self._replica() | _by_part(scoring(self.replica, alone, shared=False))
-        answered = self._answer(self.lengths.num_held_out)
+        answered = self._answer(self._at_once(self.lengths.num_held_out))
         return max(scored, answered, key=lambda parts: sum(parts.values()))
 
     # ---- what they are made of ----------------------------------------------------------------------------------------
@@ -231,10 +231,13 @@ class MemoryPlan:
         model = self.replica
         return {"weights": model.weight_bytes, "adapters": model.adapter_bytes}
 
-    def _answer_of(self, responses: int) -> dict[str, int]:
+    def _at_once(self, responses: int) -> int:
+        """Prompts of a micro-batch, where there are so many responses."""
+        return max(min(self.setup.args.generation_batch_size, responses), 1)
+
+    def _answer_to(self, num_prompts: int) -> dict[str, int]:
         """Answering a micro-batch: its prompts at once, or its last token, whichever takes more."""
         lengths, model, args = self.lengths, self.replica, self.setup.args
-        num_prompts = max(min(args.generation_batch_size, responses), 1)
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)
         cache = round(self.cache_bytes_per_token * num_prompts * lengths.longest_answer)

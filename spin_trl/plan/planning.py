@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 import yaml
 
+from ..config.arguments import options_of
 from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
 from ..errors import RecipeError, SpinError
@@ -74,6 +74,7 @@ class Plan:
         self.longest = memory.phases(longest=True) if self.lengths.is_counted else self.phases
         self.peak: Phase = max(self.phases, key=lambda phase: phase.total)
         self.most = max(phase.total for phase in self.longest)
+        self._hours = Hours(memory)
 
     def fits(self, device: Device) -> bool:
         """Whether a device holds the peak."""
@@ -95,10 +96,6 @@ class Plan:
         """How fast the device works on it."""
         wishes = self.wishes
         return speed_of(device, self.setup, self.memory.replica, wishes.training_tokens, wishes.generation_tokens)
-
-    @functools.cached_property
-    def _hours(self) -> Hours:
-        return Hours(self.memory)
 
     def work(self, device: Device) -> list[Work]:
         """What every stage takes on as many such devices as there are processes."""
@@ -167,11 +164,10 @@ def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
     except (yaml.YAMLError, UnicodeError):
         return False  # whoever reads the recipe says what is wrong with it
     value = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else "false"
-    for argument, following in zip(overrides, [*overrides[1:], ""], strict=False):
-        name, _, attached = argument.partition("=")
-        if name == "--use_cpu":
-            value = attached or following
-    return value.lower() in ("true", "yes", "1", "") or value.startswith("--")
+    for option in options_of(overrides):
+        if option.name == "use_cpu":
+            value = "".join(option.values[:1])
+    return value.lower() in ("true", "yes", "1", "")
 
 
 @dataclass(frozen=True)

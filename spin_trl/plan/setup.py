@@ -22,15 +22,13 @@ from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
 from .model import ModelSettings
 
-SHARDINGS = ("NO", "DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")
-
 
 @dataclass(frozen=True)
 class Sharding:
     """What training's processes share.
 
     Attributes:
-        kind: one of `SHARDINGS`. Generation and evaluation always hold whole replicas.
+        kind: NO, DDP, ZeRO-1, ZeRO-2, ZeRO-3 or FSDP. Generation and evaluation always hold whole replicas.
         num_processes: GPUs.
         offloads_optimizer: whether optimiser states are kept in the host's memory.
         offloads_weights: whether weights are, too.

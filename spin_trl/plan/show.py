@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+from rich import filesize
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -94,8 +95,8 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
 
 def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
     """Disk, and what the figures rest on."""
-    kinds = ", ".join(f"{name} {_size_in_words(count)}" for name, count in disk.items())
-    _say(console, f": {_size_in_words(sum(disk.values()))}: {kinds}", ("Disk", "bold"))
+    kinds = ", ".join(f"{name} {filesize.decimal(count)}" for name, count in disk.items())
+    _say(console, f": {filesize.decimal(sum(disk.values()))}: {kinds}", ("Disk", "bold"))
     assumed = plan.speed(device).assumed
     if assumed:
         _say(
@@ -179,7 +180,7 @@ def _short(count: float, form: str) -> str:
 
 
 def _gib(count: float) -> str:
-    return "" if not count else f"{count / GIB:.1f}" if count >= 0.1 * GIB else f"{count / GIB:.3f}"
+    return _short(count / GIB, ".1f")
 
 
 def _hours(seconds: float) -> str:
@@ -188,14 +189,5 @@ def _hours(seconds: float) -> str:
 
 def _many(count: float) -> str:
     """A number of tokens, short enough for eight columns on a narrow terminal."""
-    return _in_units(count, "GMk", ".1f") or (f"{count:.0f}" if count else "")
-
-
-def _size_in_words(count: float) -> str:
-    return (_in_units(count, "TGM", ",.1f") or f"{count / 1e3:,.0f} k") + "B"
-
-
-def _in_units(count: float, units: str, form: str) -> str:
-    """A number in the largest of the units that is not larger, or nothing."""
-    sizes = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
-    return next((f"{format(count / sizes[unit], form)} {unit}" for unit in units if count >= sizes[unit]), "")
+    unit, suffix = filesize.pick_unit_and_suffix(int(count), ["", " k", " M", " G"], 1000)
+    return f"{count / unit:.{1 if suffix else 0}f}{suffix}" if count else ""

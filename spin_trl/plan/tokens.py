@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from unittest import mock
 
 import datasets
 import huggingface_hub.constants
@@ -168,7 +167,11 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     """
     sampling = Sampling.from_args(recipe.args)
     try:
-        with _offline_datasets():
+        # `datasets` finds what is cached, and fetches nothing.
+        with (
+            mock.patch.object(datasets.config, "HF_HUB_OFFLINE", True),
+            mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
+        ):
             dataset = recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP)
             held_out = recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP)
     except (DataError, RecipeError):
@@ -229,17 +232,3 @@ def _tokenizer(recipe: Recipe, sample: Dataset) -> PreTrainedTokenizerBase | Non
         return load_tokenizer(recipe.model.model_name_or_path, recipe.args)
     except DataError:
         return None
-
-
-@contextlib.contextmanager
-def _offline_datasets() -> Iterator[None]:
-    """Let `datasets` find what is cached, and fetch nothing."""
-    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [module.HF_HUB_OFFLINE for module in modules]
-    try:
-        for module in modules:
-            module.HF_HUB_OFFLINE = True
-        yield
-    finally:
-        for module, value in zip(modules, before, strict=True):
-            module.HF_HUB_OFFLINE = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Settings:
     log_samples: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
     """What came out.
 
@@ -52,8 +52,20 @@ class Outcome:
         failures: what is wrong with benchmarks that could not be run.
     """
 
-    results: dict[Benchmark, dict[str, Any]]
-    failures: list[str]
+    results: dict[Benchmark, dict[str, Any]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, benchmark: Benchmark, results: dict[str, Any]) -> dict[str, float]:
+        """Take up results, or what is wrong with them. Returns their figures, for the journal."""
+        try:
+            figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, results)}
+        except KeyError as error:
+            self.failures.append(
+                f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
+            )
+            return {}
+        self.results[benchmark] = results
+        return figures
 
 
 def result_path(run: Run, stage: str, benchmark: Benchmark, settings: Settings) -> Path:
@@ -87,54 +99,49 @@ def run_benchmarks(
             f"Benchmarks need whole replicas of the model, one a process, which {training_plugin()} does not give. Launch "
             "them without the plugin."
         )
-    own_tasks, model_files = _digest_of_folder(settings.include_path), _files_of(run.model_of(stage))
-    found: dict[Benchmark, dict[str, Any]] = {}
-    missing: list[Benchmark] = []
-    failures: list[str] = []
+    known = {
+        "own_tasks": _digest_of_folder(settings.include_path),
+        "lm_eval": version,
+        "model_files": _files_of(run.model_of(stage)),
+    }
+    outcome, missing = Outcome(), []
     for benchmark in benchmarks:
         stored = read_json(result_path(run, stage, benchmark, settings))
-        if again or stored is None or not _fits(stored, version, own_tasks, model_files, settings):
+        if again or stored is None or not _fits(stored, known, settings):
             missing.append(benchmark)
-            continue
-        try:
-            scores(benchmark, stored)
-            found[benchmark] = stored
-        except KeyError as error:
-            failures.append(_missing_measure(benchmark, error))
+        else:
+            outcome.add(benchmark, stored)
     PartialState().wait_for_everyone()  # all have seen the same, before the first writes
     if missing:
-        failures += _run(run, stage, missing, settings, own_tasks, version, found)
-    return Outcome({benchmark: found[benchmark] for benchmark in benchmarks if benchmark in found}, failures)
+        _run(run, stage, missing, settings, known, outcome)
+    return outcome
 
 
 def _run(
-    run: Run,
-    stage: str,
-    benchmarks: Sequence[Benchmark],
-    settings: Settings,
-    own_tasks: str | None,
-    version: str,
-    found: dict[Benchmark, dict[str, Any]],
-) -> list[str]:
-    """Run benchmarks and store what they find; returns what is wrong with those that failed."""
+    run: Run, stage: str, missing: list[Benchmark], settings: Settings, known: dict[str, Any], outcome: Outcome
+) -> None:
+    """Run benchmarks and store what they find, beside what is known of all that are run now."""
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
-    check_tasks([benchmark.task for benchmark in benchmarks], tasks(settings.include_path).all_tasks)
-    state = PartialState()
-    failures = []
+    check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks)
     with at_hand(run, run.model_of(stage)) as load:
         model, accelerator = load()
-        batch_size = settings.batch_size or run.args.per_device_eval_batch_size
         harness_model = SharedModel(
             model,
             run.tokenizer(),
             accelerator,
-            batch_size,
+            settings.batch_size or run.args.per_device_eval_batch_size,
             chat_template_kwargs=run.args.template_kwargs,
             disable_tqdm=bool(run.args.disable_tqdm),
         )
-        model_digest = digest(model)
-        for benchmark in benchmarks:
+        known = known | {
+            "stage": stage,
+            "model": run.model_of(stage),
+            "model_digest": digest(model),
+            "num_processes": PartialState().num_processes,
+            "mixed_precision": accelerator.mixed_precision,
+        }
+        for benchmark in missing:
             started = time.monotonic()
             try:
                 results = run_benchmark(
@@ -146,57 +153,32 @@ def _run(
                     log_samples=settings.log_samples,
                 )
             except BenchmarkError as error:
-                failures.append(str(error))
+                outcome.failures.append(str(error))
                 continue
-            evaluated = {
-                "stage": stage,
-                "model": run.model_of(stage),
-                "model_digest": model_digest,
-                "model_files": _files_of(run.model_of(stage)),
+            asked = {
                 "task": benchmark.task,
                 "num_fewshot": benchmark.shots,
                 "limit": settings.limit,
                 "apply_chat_template": settings.apply_chat_template,
-                "own_tasks": own_tasks,
-                "lm_eval": version,
-                "num_processes": state.num_processes,
-                "mixed_precision": accelerator.mixed_precision,
                 "seconds": since(started),
-                "time": round(time.time(), 3),
             }
             path = result_path(run, stage, benchmark, settings)
             figures: dict[str, float] = {}
             if results is not None:
-                whole = {EVALUATED: evaluated, **results}
+                whole = {EVALUATED: {**known, **asked, "time": round(time.time(), 3)}, **results}
                 run.directory.own(stage)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, whole)
-                try:
-                    figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, whole)}
-                    found[benchmark] = whole
-                except KeyError as error:
-                    failures.append(_missing_measure(benchmark, error))
-            record = {
-                name: evaluated[name] for name in ("task", "num_fewshot", "limit", "apply_chat_template", "seconds")
-            }
-            run.record(Step.BENCHMARK, stage, **record, **figures, file=path.name)
+                figures = outcome.add(benchmark, whole)
+            run.record(Step.BENCHMARK, stage, **asked, **figures, file=path.name)
         del harness_model, model
-    return failures
 
 
-def _fits(
-    stored: dict[str, Any],
-    version: str,
-    own_tasks: str | None,
-    model_files: dict[str, list[int]] | None,
-    settings: Settings,
-) -> bool:
+def _fits(stored: dict[str, Any], known: dict[str, Any], settings: Settings) -> bool:
     """Whether stored results are what would come out again."""
-    known = stored.get(EVALUATED, {})
-    if settings.log_samples and "samples" not in stored:
-        return False
-    expected = {"lm_eval": version, "own_tasks": own_tasks, "model_files": model_files}
-    return all(known.get(name) == value for name, value in expected.items())
+    before = stored.get(EVALUATED, {})
+    has_all = "samples" in stored or not settings.log_samples
+    return has_all and all(before.get(name) == value for name, value in known.items())
 
 
 def _files_of(model: str) -> dict[str, list[int]] | None:
@@ -209,10 +191,6 @@ def _files_of(model: str) -> dict[str, list[int]] | None:
         return None
     files = sorted(folder.glob("*.safetensors"))
     return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
-def _missing_measure(benchmark: Benchmark, error: KeyError) -> str:
-    return f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
 
 
 def _digest_of_folder(path: str | None) -> str | None:

@@ -11,18 +11,15 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from rich.console import Console
-
 from ..config.arguments import without_options
-from ..config.checks import as_mapping
-from ..config.loop import PER_ITERATION
+from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
-from ..errors import LaunchError, RecipeError, RunDirectoryError
+from ..config.traits import OF_AN_ARM
+from ..errors import LaunchError, RecipeError
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
@@ -34,75 +31,14 @@ from ..run.journal import MADE, Journal, Step, newest
 from ..run.ownership import COMPARISON, Ownership
 from ..run.recipe import read_recipe
 from ..run.settings import freeze, renew
-from ..run.stage import START, Stage, arm_name
-from .processes import Launches
-from .shared_start import share_start
+from ..run.stage import START, Stage
+from .arms import Arm, Launches, share_start
 
 OUTPUT = "output.txt"
 """What an arm prints, in its run directory."""
 
 SEED_DISTANCE = 1000
 """Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
-
-OF_AN_ARM = frozenset(
-    {
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "learning_rate",
-        "lr_scheduler_kwargs",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "optim",
-        "optim_args",
-        "warmup_ratio",
-        "warmup_steps",
-        "weight_decay",
-    }
-)
-"""Settings that an arm may have for itself, beside those of its losses: how it steps. The rest all arms share."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One of the compared objectives.
-
-    Attributes:
-        name: as it was given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
-        losses: weights by `loss_type`; empty for a supervised arm.
-        label_smoothing: of a supervised arm.
-    """
-
-    name: str
-    losses: Mapping[str, float] = field(default_factory=dict)
-    label_smoothing: float | None = None
-
-    @classmethod
-    def parse(cls, name: str) -> Arm:
-        """An arm from its name.
-
-        Raises:
-            RecipeError: the name is none.
-        """
-        if name == "sft":
-            return cls(name, label_smoothing=0.0)
-        if name.startswith("sft-smoothing-"):
-            label_smoothing = _weight_of_arm(name.removeprefix("sft-smoothing-"), name)
-            return cls(arm_name(label_smoothing), label_smoothing=label_smoothing)
-        losses: dict[str, float] = {}
-        for term in name.split("+"):
-            weight, star, loss = term.rpartition("*")
-            losses[loss.strip()] = _weight_of_arm(weight, name) if star else 1.0
-        return cls(name, losses)
-
-
-def _weight_of_arm(text: str, arm: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise RecipeError(
-            f"The arm {arm!r} has the number {text!r}; arms look like `space` or `space+0.1*sft`."
-        ) from None
 
 
 class Comparison:
@@ -140,9 +76,12 @@ class Comparison:
             raise RecipeError("`--seeds` and `--devices` are at least 1.")
         for arm in self.arms:
             check_losses(arm.losses)
-        self._launches = Launches()
+        self._launches, self._console = Launches(), terminal.console()
+        self._free: Queue[int] = Queue()  # devices
+        for device in range(devices):
+            self._free.put(device)
         self._check_arm_settings()
-        self.base = self._read(self.arms[0], self.overrides)
+        self.base = read_recipe(source, self.overrides, losses=self.arms[0].losses)
         self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
         self.ownership = Ownership(self.folder, COMPARISON)
         if (self.folder / "journal.jsonl").exists():
@@ -172,9 +111,6 @@ class Comparison:
                     f"({', '.join(arm.name for arm in self.supervised)}) step as the first arm does. Put another arm first."
                 )
 
-    def _read(self, arm: Arm, arguments: Sequence[str]) -> Recipe:
-        return read_recipe(self.source, arguments, losses=arm.losses)
-
     def _recipe(self, arm: Arm, seed: int) -> Recipe:
         """The recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
         own = self.arm_settings.get(arm.name, {})
@@ -183,33 +119,30 @@ class Comparison:
             several = isinstance(value, list) and name not in PER_ITERATION
             values = map(str, value) if several else [value if isinstance(value, str) else json.dumps(value)]
             arguments += [f"--{name}", *values]
-        arguments += ["--seed", str(seed), "--run_dir", str(self._folder(arm, seed))]
-        recipe = self._read(arm, arguments)
-        dropped = [
-            kind
-            for kind in ("empty", "truncated", "identical")
-            if getattr(recipe.args, f"{kind}_generations") == "drop"
-        ]
-        if dropped:
-            raise RecipeError(
-                f"`{dropped[0]}_generations: drop` would give the arms different numbers of gradient steps. Keep them."
-            )
+        arguments += ["--seed", str(seed), "--run_dir", str(self._directory(arm, seed).path)]
+        recipe = read_recipe(self.source, arguments, losses=arm.losses)
+        for name in ("empty_generations", "truncated_generations", "identical_generations"):
+            if getattr(recipe.args, name) == "drop":
+                raise RecipeError(
+                    f"`{name}: drop` would give the arms different numbers of gradient steps. Keep them."
+                )
         # What is compared has played as many iterations, however they went.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None
         recipe.args.push_to_hub = False  # all arms would go to one repository
-        smoothing = [one.label_smoothing for one in self.supervised if one.label_smoothing is not None]
-        has_baseline = bool(smoothing) and arm == self.arms[0]
-        recipe.play.baseline = "sft" if has_baseline else None
-        recipe.play.baseline_label_smoothing = smoothing if has_baseline else [0.0]
+        smoothing = [one.label_smoothing or 0.0 for one in self.supervised] if arm == self.arms[0] else []
+        recipe.play.baseline = "sft" if smoothing else None
+        recipe.play.baseline_label_smoothing = smoothing or [0.0]
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
             # What all arms were given, not what the first one has for itself.
-            lists = as_mapping("per_iteration", self.base.play.per_iteration) or {}
-            recipe.play.baseline_learning_rate = lists.get("learning_rate", [self.base.args.learning_rate])[0]
+            of_all = iteration_settings(self.base.play, 0)
+            recipe.play.baseline_learning_rate = of_all.get("learning_rate", self.base.args.learning_rate)
         return recipe
 
-    def _folder(self, arm: Arm, seed: int) -> Path:
-        return self.ownership.place(f"seed-{seed}") / arm.name.replace("*", "x")
+    def _directory(self, arm: Arm, seed: int) -> RunDirectory:
+        """Where an arm is played. A supervised one is the first arm's baseline."""
+        folder = (arm if arm.losses else self.arms[0]).name.replace("*", "x")
+        return RunDirectory(self.ownership.place(f"seed-{seed}") / folder)
 
     # ---- playing ------------------------------------------------------------------------------------------------------
 
@@ -222,12 +155,9 @@ class Comparison:
         Raises:
             LaunchError: an arm failed; the others are played and shown all the same.
         """
-        console = terminal.console()
         self.ownership.claim(self.base.file, self._written_by_0_1_0())
-        failed: list[Path] = []
-        for seed in self.seeds:
-            failed += self._play_seed(seed, console)
-        result = self._show(console)
+        failed = [output for seed in self.seeds for output in self._play_seed(seed)]
+        result = self._show()
         if failed:
             raise LaunchError(
                 f"These arms failed, and their output says why: {', '.join(map(str, dict.fromkeys(failed)))}. The same "
@@ -241,102 +171,76 @@ class Comparison:
         files = [name for name in ("table.txt", "plot.png", "comparison.json") if (self.folder / name).is_file()]
         return [*sorted(seeds), *files] if seeds else []
 
-    def _play_seed(self, seed: int, console: Console) -> list[Path]:
+    def _play_seed(self, seed: int) -> list[Path]:
         """Play all arms of a seed. Returns the output of those that failed."""
         self.ownership.own(f"seed-{seed}")
         for arm in self.arms:
-            directory = RunDirectory(self._folder(arm, seed))
-            existing = self.base.play.existing_run
-            if existing == "fail" and directory.ownership.holds_run() and directory.recipe.exists():
-                raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
-            directory.ownership.claim()
-            if existing == "overwrite":
-                directory.clear()
+            directory = self._directory(arm, seed)
+            directory.claim(self.base.play.existing_run)
             settings = self.recipes[arm.name, seed].settings()
             freeze(directory, settings)
             renew(directory, settings)
         # Whichever arm has the start already; of a new comparison the first.
-        leader = next((arm for arm in self.arms if self._has_start(arm, seed)), self.arms[0])
-        free: Queue[int] = Queue()
-        for device in range(self.devices):
-            free.put(device)
+        leader = next((arm for arm in self.arms if _has_start(self._directory(arm, seed))), self.arms[0])
         with ThreadPoolExecutor(self.devices) as pool:
             try:
-                first = pool.submit(self._play_arm, leader, seed, free, console)
+                first = pool.submit(self._play_arm, leader, seed)
                 followers = [arm for arm in self.arms if arm != leader]
-                others = [pool.submit(self._follow, leader, first, arm, seed, free, console) for arm in followers]
+                others = [pool.submit(self._follow, leader, first, arm, seed) for arm in followers]
                 return [path for future in (first, *others) if (path := future.result()) is not None]
             except BaseException:
                 self._launches.stop()
                 raise
 
-    def _has_start(self, arm: Arm, seed: int) -> bool:
-        journal = Journal(RunDirectory(self._folder(arm, seed)).journal)
-        return journal.find(Step.GENERATE, Stage.of(0)) is not None
-
-    def _follow(
-        self, leader: Arm, first: Future, arm: Arm, seed: int, free: Queue[int], console: Console
-    ) -> Path | None:
+    def _follow(self, leader: Arm, first: Future, arm: Arm, seed: int) -> Path | None:
         """Play an arm when the leading one has made what they share."""
-        source, directory = (RunDirectory(self._folder(one, seed)) for one in (leader, arm))
-        while not self._has_start(leader, seed):
+        source = self._directory(leader, seed)
+        while not _has_start(source):
             if first.done():
                 return _output(source)
             time.sleep(0.5)
-        share_start(source, directory)
-        return self._play_arm(arm, seed, free, console)
+        share_start(source, self._directory(arm, seed))
+        return self._play_arm(arm, seed)
 
-    def _play_arm(self, arm: Arm, seed: int, free: Queue[int], console: Console) -> Path | None:
+    def _play_arm(self, arm: Arm, seed: int) -> Path | None:
         """Play an arm on a device that is free. Returns its output if it failed."""
-        directory = RunDirectory(self._folder(arm, seed))
+        directory = self._directory(arm, seed)
         if self._is_finished(arm, directory):
             return None
-        device = free.get()
+        device = self._free.get()
         try:
-            console.print(f"seed {seed}: {arm.name} ...", highlight=False)
+            self._console.print(f"seed {seed}: {arm.name} ...", highlight=False)
             alone = None if self.devices == 1 else device
             directory.own(OUTPUT)
             failed = self._launches.run(["run", str(directory.path)], _output(directory), alone)
             return _output(directory) if failed else None
         finally:
-            free.put(device)
+            self._free.put(device)
 
     def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
-        last = self.num_iterations - 1
-        stages = [Stage.of(last)]
-        if arm == self.arms[0]:
-            stages += [Stage.of(last, one.name) for one in self.supervised]
         if not directory.best.exists():
             return False
-        record = read_record(directory)
+        arms = [arm, *(self.supervised if arm == self.arms[0] else ())]
+        stages, record = [one.stage(self.num_iterations - 1) for one in arms], read_record(directory)
         return bool(record.stopped) or all(newest(record.journal, Step.EVALUATE, stage) for stage in stages)
-
-    @staticmethod
-    def _stage_of(arm: Arm, iteration: int) -> Stage:
-        return Stage.of(iteration, arm_name(arm.label_smoothing or 0.0))
-
-    def _against(self, arm: Arm, iteration: int, seed: int) -> ByPrompt | None:
-        """What the first supervised arm did on every prompt, for a self-play arm to be held against."""
-        if not arm.losses or not self.supervised:
-            return None
-        directory = RunDirectory(self._folder(self.arms[0], seed))
-        return read_stage(directory, self._stage_of(self.supervised[0], iteration)).values
 
     # ---- showing ------------------------------------------------------------------------------------------------------
 
-    def _show(self, console: Console) -> dict[str, Any]:
+    def _show(self) -> dict[str, Any]:
         cells = [cell for seed in self.seeds for cell in self._cells(seed)]
         summary = summarise_cells(cells, len(self.seeds))
         baseline = self.supervised[0].name if self.supervised else None
-        table = comparison_table(summary, self.metric, len(self.seeds), console.width, baseline)
-        console.print(table)
+        table, wide = (
+            comparison_table(summary, self.metric, len(self.seeds), width, baseline)
+            for width in (self._console.width, None)
+        )
+        self._console.print(table)
         for seed in self.seeds:
             for arm in self.arms:
-                stopped = read_record(RunDirectory(self._folder(arm, seed))).stopped
+                stopped = read_record(self._directory(arm, seed)).stopped
                 if stopped:
                     text = f"{arm.name}, seed {seed}: {stopped['reason']}"
-                    console.print(text, style="bold", highlight=False, soft_wrap=True)
-        wide = comparison_table(summary, self.metric, len(self.seeds), None, baseline)
+                    self._console.print(text, style="bold", highlight=False, soft_wrap=True)
         write_text(self.ownership.own("table.txt"), _printed(wide))
         plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline)
         result = {
@@ -346,19 +250,19 @@ class Comparison:
             "figures": summary,
         }
         write_json(self.ownership.own("comparison.json"), result)
-        console.print(f"Table, plot and figures: {self.folder}", highlight=False)
+        self._console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
 
     def _cells(self, seed: int) -> list[ArmFigures]:
-        """What was measured with a seed, by arm and iteration."""
-        cells: list[ArmFigures] = []
+        """What was measured with a seed, by arm and iteration; self-play is held against the first supervised arm."""
+        first = self._directory(self.arms[0], seed)
+        cells = _figures_of_arm(first, START, START, -1, seed)
         for arm in (*self.arms, *self.supervised):
-            owner = arm if arm.losses else self.arms[0]
-            directory = RunDirectory(self._folder(owner, seed))
             for t in range(self.num_iterations):
-                stage = Stage.of(t) if arm.losses else self._stage_of(arm, t)
-                cells += _figures_of_arm(directory, stage, arm.name, t, seed, self._against(arm, t, seed))
-        return [*_figures_of_arm(RunDirectory(self._folder(self.arms[0], seed)), START, START, -1, seed), *cells]
+                is_compared = arm.losses and self.supervised
+                against = read_stage(first, self.supervised[0].stage(t)).values if is_compared else None
+                cells += _figures_of_arm(self._directory(arm, seed), arm.stage(t), arm.name, t, seed, against)
+        return cells
 
 
 def _figures_of_arm(
@@ -380,6 +284,10 @@ def _figures_of_arm(
     figures["generated_tokens"] = float(sum(entry.get("tokens", 0) for entry in entries))
     figures["steps"] = float(sum(entry.get("steps", 0) for entry in entries))
     return [ArmFigures(arm, iteration, seed, figures)]
+
+
+def _has_start(directory: RunDirectory) -> bool:
+    return Journal(directory.journal).find(Step.GENERATE, Stage.of(0)) is not None
 
 
 def _output(directory: RunDirectory) -> Path:

@@ -113,16 +113,9 @@ def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, 
 
 @contextlib.contextmanager
 def watched(
-    run: Run,
-    console: Console,
-    phase: str,
-    iteration: int,
-    phases: Sequence[str],
-    table: Table | None,
-    *,
-    elsewhere: bool = False,
+    run: Run, console: Console, phase: str, iteration: int, phases: Sequence[str], *, elsewhere: bool
 ) -> Iterator[None]:
-    """Show a phase for as long as the context lasts. Nothing of it stays on the screen.
+    """Show a phase, and what has been measured, for as long as the context lasts. Nothing of it stays on the screen.
 
     Args:
         run: the run.
@@ -130,7 +123,6 @@ def watched(
         phase: that is about to run.
         iteration: of it.
         phases: that every iteration has, in their order.
-        table: of what has been measured, or None.
         elsewhere: whether it runs in processes of its own, which say in a file how far they are.
     """
     progress = run.progress
@@ -155,6 +147,7 @@ def watched(
         }
 
     stage = START if phase == "start" else Stage.of(iteration)
+    table = table_so_far(run, iteration, console.width, console.height)
     with _no_bars(run), PhaseProgress(console, f"{stage}: {phase}", table, renew):
         yield
 

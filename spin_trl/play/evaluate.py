@@ -47,9 +47,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
     with hashing() as written:
         try:
             with at_hand(run, run.model_of(stage)) as load:
-                figures, work_seconds = _figures_of_stage(
-                    run, load, rows, stage, opponent_stage, compared_with or opponent_stage
-                )
+                figures, work_seconds = _figures_of_stage(run, load, rows, stage, opponent_stage, compared_with)
         except DivergedError:
             if stage == START:
                 raise
@@ -57,13 +55,9 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
             figures, work_seconds = {"held_out": float(len(rows))}, since(started)
             if PartialState().is_main_process:
                 write_json(run.directory.metrics(stage), figures)
+    files = _files(run, stage, written)
     run.record(
-        Step.EVALUATE,
-        stage,
-        seconds=since(started),
-        work_seconds=round(work_seconds, 3),
-        **figures,
-        files=_files(run, stage, written),
+        Step.EVALUATE, stage, seconds=since(started), work_seconds=round(work_seconds, 3), **figures, files=files
     )
 
 
@@ -82,26 +76,29 @@ def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, 
 
 
 def _figures_of_stage(
-    run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, other_stage: str | None
+    run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
 ) -> tuple[dict[str, float], float]:
     """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
     folder = run.directory.held_out(stage)
     # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
-    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, f"{stage}: held-out prompts", once=True)
+    description = f"{stage}: held-out prompts"
+    work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
-        description = f"{stage}: held-out prompts, greedily"
-        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, description, greedy=True, once=True)
+        greedily = {"temperature": 0.0, "num_generations": 1}
+        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, f"{description}, greedily", **greedily)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)
     work_seconds += time.monotonic() - measuring_started
     losses = dict(zip(run.args.losses, run.args.loss_weights or [1.0] * len(run.args.losses), strict=True))
-    figures = summarise(measured) | game_figures(measured, losses, _loss_settings(run, stage))
+    trained = run.done(Step.TRAIN, stage) or {}
+    settings = run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
+    figures = summarise(measured) | game_figures(measured, losses, settings)
     values = {
         name: {key: value for key, value in by_key.items() if math.isfinite(value)}
         for name, by_key in values_of(dict(zip(rows["key"], measured, strict=True))).items()
     }
-    if other_stage is not None:
+    if (other_stage := compared_with or opponent_stage) is not None:
         figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
@@ -125,12 +122,6 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
     ]
 
 
-def _loss_settings(run: Run, stage: str) -> dict[str, Any]:
-    """Settings of the losses that a stage was trained with."""
-    trained = run.done(Step.TRAIN, stage) or {}
-    return run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
-
-
 def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
     """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
     state = PartialState()
@@ -151,9 +142,13 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
 
     real = logps([row["real_ids"] for row in mine])
     own = logps([sampled[name] for name in names])
-    replies = None if opponent_stage is None else _responses(run, opponent_stage, names)
-    against = None if replies is None else logps(replies)
-    before = {} if opponent_stage is None else read_json(run.directory.held_out(opponent_stage) / "logps.json")
+    replies: list[list[int]] = []
+    if opponent_stage is not None:
+        opponents = run.directory.held_out(opponent_stage)
+        before = read_json(opponents / "logps.json")
+        of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
+        replies = [of_opponent[name] for name in names]
+        against = logps(replies)
     greedy = Generations.load({0: GenerationStore(folder / "greedy")}) if run.play.evaluate_greedy else None
 
     def score(row: dict, ids: list[int]) -> Score | None:
@@ -164,7 +159,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
         played = {}
-        if against is not None and replies is not None:
+        if replies:
             opponent = before[row["key"]]
             played = {
                 "real_logratio": real[index] - opponent["real"],
@@ -191,26 +186,13 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     return [everything[key] for key in rows["key"]]
 
 
-def _responses(run: Run, stage: str, names: list[tuple[str, int, int]]) -> list[list[int]]:
-    generations = Generations.load({0: GenerationStore(run.directory.held_out(stage) / "sampled")})
-    return [generations[name] for name in names]
-
-
 def _write_samples(
     run: Run, rows: Dataset, stage: str, answers: list[AnsweredPrompt], measured: list[HeldOutRow]
 ) -> None:
     lines = [
-        json.dumps(
-            {
-                "key": row["key"],
-                "prompt": row["prompt"],
-                "real": row["real"],
-                "generated": answer.generated,
-                "finish_reason": found.finish_reason,
-                "score": found.score,
-            },
-            ensure_ascii=False,
-        )
+        {name: row[name] for name in ("key", "prompt", "real")}
+        | {"generated": answer.generated, "finish_reason": found.finish_reason, "score": found.score}
         for row, answer, found in zip(rows, answers, measured, strict=True)
     ]
-    write_text(run.directory.samples(stage), "\n".join(lines) + "\n")
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_text(run.directory.samples(stage), text)

@@ -1,15 +1,19 @@
-"""The decision after an iteration: whether the run goes on, and from which model.
+"""The decision after an iteration: whether the run goes on, and from which model; and which is the best so far.
 
 What is decided follows from what lies in the run directory and from the settings. It is written into the journal, because
 phases that are launched on their own start from the model that was decided on; and once an iteration has begun, what it
-starts from stays, whatever settings change later.
+starts from stays, whatever settings change later. The best is always known, and what a run delivers: a worse one never takes
+its place.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from accelerate import PartialState
 
@@ -17,11 +21,12 @@ from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of
+from ..files import write_json
 from ..report.record import RunRecord, StageRecord, read_record
+from ..run.directory import RunDirectory
 from ..run.journal import Decisions, Step
 from ..run.run import Run
 from ..run.stage import START, Stage
-from .best import metric_of
 
 WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
@@ -55,6 +60,16 @@ class Verdict:
     def stopped(self) -> str | None:
         """Why the run ends here, or None."""
         return self.reason if self.decision == "stopped" else None
+
+
+def metric_of(play: SelfPlayConfig) -> Metric:
+    """By what a run with these settings chooses its best iteration."""
+    return Metric(
+        play.metric_for_best_iteration,
+        bool(play.greater_is_better_iteration),
+        play.min_improvement,
+        play.significant_improvement,
+    )
 
 
 def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
@@ -107,7 +122,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     best = best_of(models, metric)
     warnings, reasons = _degeneration(play, models, iteration)
     opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
-    decision = "improved" if best == stage and metric.value(models[stage]) is not None else "continued"
+    decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
     if metric.regresses(models[stage], models[best]):
         worse = _comparison(metric, models[stage], models[best])
@@ -120,7 +135,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
                 f", with {lr_scale:g} times the learning rate." if lr_scale != 1 else "."
             )
     without = iteration - best.iteration
-    if play.patience is not None and metric.value(models[best]) is not None and without >= play.patience:
+    if play.patience is not None and models[best].value(metric.name) is not None and without >= play.patience:
         reasons.append(f"{_times(without)} without an improvement on {best} (`patience`)")
     over = plateau(models[stage].figures) if play.stop_at_plateau and decision != "fell back" else None
     reasons += [over] if over is not None else []
@@ -176,7 +191,7 @@ def _degeneration(
 
 def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
     """Both figures of a comparison, and the interval of their difference."""
-    values = [metric.value(one) for one in (model, other)]
+    values = [one.value(metric.name) for one in (model, other)]
     now, then = ("no number" if value is None else f"{value:.4g}" for value in values)
     gain = metric.gain(model, other)
     text = f"{metric.name} {now}, against {then}"
@@ -189,3 +204,52 @@ def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
 
 def _times(iterations: int) -> str:
     return "an iteration" if iterations == 1 else counted(iterations, "iteration")
+
+
+def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
+    """Write down which stage is the best so far, let `best` in the run directory point to its model, and give disk back.
+
+    Args:
+        run: the run.
+        iteration: up to which the start and the iterations are candidates; later ones that an earlier call has played
+            count, too. Without held-out data the newest iteration counts as the best.
+
+    Returns:
+        `stage`, `model` (folder or Hub name), `metric` and `value`.
+    """
+    newest = iteration
+    while run.done(Step.TRAIN, Stage.of(newest + 1)):
+        newest += 1
+    models, metric = read_record(run.directory).candidates(newest), metric_of(run.play)
+    stage = best_of(models, metric)
+    model, value = run.model_of(stage), models[stage].figures.get(metric.name)
+    best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
+    write_json(run.directory.own("best.json"), best)
+    _link_best(run.directory, model)
+    _tidy(run, iteration, stage)
+    return best
+
+
+def _link_best(directory: RunDirectory, model: str) -> None:
+    if os.path.isdir(model):
+        link = directory.own("best")
+        unfinished = link.with_name(".best.tmp")
+        unfinished.unlink(missing_ok=True)
+        # Where the directory is a link, `..` leads out of what it points to.
+        unfinished.symlink_to(os.path.relpath(os.path.realpath(model), os.path.realpath(directory.path)))
+        unfinished.replace(link)
+    elif directory.best_link.is_symlink():
+        directory.best_link.unlink(missing_ok=True)
+
+
+def _tidy(run: Run, iteration: int, best_stage: str) -> None:
+    """Give back disk after an iteration: its checkpoints, and the models beyond `keep_iterations`.
+
+    The best model is kept, and so is the newest, from which the next iteration starts.
+    """
+    shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
+    if run.play.keep_iterations is None:
+        return
+    for old in range(iteration + 1 - run.play.keep_iterations):
+        if Stage.of(old) != best_stage:
+            shutil.rmtree(run.directory.model(Stage.of(old)), ignore_errors=True)

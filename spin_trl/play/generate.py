@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
 
-from ..generation.answer import Asked, answer
+from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
 from ..generation.store import GenerationStore
 from ..models.adapters import Policy
@@ -28,35 +30,25 @@ Load = Callable[[], tuple[Policy, Accelerator]]
 @contextlib.contextmanager
 def at_hand(run: Run, path: str) -> Iterator[Load]:
     """A model of the run, if it is needed, once, for as long as the context lasts."""
-    found: list[tuple[Policy, Accelerator]] = []
 
+    @functools.cache
     def load() -> tuple[Policy, Accelerator]:
-        if not found:
-            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
-            model = load_policy(path, run.args, run.quantization_config)
-            if run.quantization_config is None:
-                model = model.to(accelerator.device)
-            found.append((model.eval(), accelerator))
-        return found[0]
+        accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+        model = load_policy(path, run.args, run.quantization_config)
+        if run.quantization_config is None:
+            model = model.to(accelerator.device)
+        return model.eval(), accelerator
 
     try:
         yield load
     finally:
-        if found:
-            found.clear()
+        if load.cache_info().currsize:
+            load.cache_clear()
             free_memory()
 
 
 def answer_into(
-    run: Run,
-    load: Load,
-    rows: Dataset,
-    folder: Path,
-    iteration: int,
-    description: str,
-    *,
-    greedy: bool = False,
-    once: bool = False,
+    run: Run, load: Load, rows: Dataset, folder: Path, iteration: int, description: str, **others: float
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.
 
@@ -67,8 +59,7 @@ def answer_into(
         folder: of the store. If it is complete, no model is loaded.
         iteration: whose settings, and part of the seeds.
         description: of the progress bar.
-        greedy: decode greedily.
-        once: one response a prompt, whatever `num_generations` says.
+        others: settings of [`Sampling`] that are others than the iteration's.
 
     Returns:
         Seconds that the generation itself took.
@@ -80,25 +71,18 @@ def answer_into(
     if store.is_complete():
         return 0.0
     # The seed of the run, not of the iteration: the iteration enters by itself.
-    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), seed=run.args.seed)
-    if greedy:
-        sampling = dataclasses.replace(sampling, temperature=0.0)
-    if once:
-        sampling = dataclasses.replace(sampling, num_generations=1)
+    given: dict[str, Any] = {"seed": run.args.seed, **others}
+    sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
     template = run.template()
     model, accelerator = load()
     asked = Asked.of(model, rows, template, run.definition)
     started = time.monotonic()
-    answer(
-        model,
+    generate(
+        engine_for(model, rows, store, template, run.args, accelerator),
         rows,
         store,
         sampling,
         asked,
-        engine=run.args.engine,
-        eos_token_ids=template.eos_ids,
-        pad_token_id=run.tokenizer().pad_token_id,
-        accelerator=accelerator,
         iteration=iteration,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,

@@ -1,7 +1,11 @@
-"""A model with an adapter that was passed from Python becomes folders, from which every phase loads."""
+"""The model that a run begins with: one that was passed from Python is kept, one that has another name now is recognised.
+
+What was passed, also with an adapter, becomes folders, from which every phase loads.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,23 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
-from ..errors import DataError, RecipeError, noted, refuse_unplayable
-from ..files import whole_folder
-from ..models.adapters import output_layer_refusals, second_adapter, without_adapter
+from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
+from ..files import definition_of, home_expanded, read_json, whole_folder
+from ..generation.store import STORE_MANIFEST
+from ..lineage import model_origin
+from ..models.adapters import Policy, output_layer_refusals, second_adapter, without_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.policy import load_policy, load_tokenizer
+from ..run.adapter_bases import adapter_configs, named_base, set_base
+from ..run.directory import RunDirectory
+from ..run.journal import DATA, Step
+from ..run.run import Run
+from ..run.settings import frozen_settings
+from ..run.stage import START, Stage
 from ..training.arguments import unnamed
+from ..training.supervised import save_model
+from .generate import at_hand
+from .phases import training_plugin
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""
@@ -60,6 +75,27 @@ def _adapter_names(model: PeftModel) -> list[str]:
         f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as PEFT names "
         "it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
     ]
+
+
+def keep_given(run: Run, model: Policy) -> None:
+    """A model that was passed as an object becomes a folder, from which every phase loads."""
+    known = run.done(Step.GIVEN, START)
+    found = digest(model, definition=definition_of(None if known is None else known["digest"]))
+    if known is None:
+        tokenizer = run.processing_class or tokenizer_of(model, run.args)
+        folder = run.directory.own(START) / "model"
+        if isinstance(model, PeftModel):
+            keep_adapter(model, tokenizer, folder, run.args)
+        else:
+            save_model(model, tokenizer, folder)
+        name = getattr(model.config, "_name_or_path", "")
+        origin = {"origin": model_origin(name).as_dict()} if name else {}
+        run.journal.append(Step.GIVEN, START, digest=found, **origin)
+    elif known["digest"] != found:
+        raise RunDirectoryError(
+            f"{run.directory.path} was started from another `model` than the one given now. Pass that one, or use "
+            "another `run_dir`."
+        )
 
 
 def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, args: SPINConfig) -> None:
@@ -116,3 +152,47 @@ def _digest_of(folder: Path, args: SPINConfig) -> str | None:
         return digest(load_policy(folder, args))
     except DataError:
         return None
+
+
+def is_same_start(run: Run) -> bool:
+    """Whether the model that is named now is the θ_0 that the run began with.
+
+    Its weights are hashed and compared with those that answered. If nothing has been answered yet, all that depends on the
+    model is its template and tokens.
+    """
+    known = _digest_of_start(run.directory)
+    if known is None:
+        prepared = run.done(Step.PREPARE, DATA) or {}
+        template = prepared.get("template")
+        return run.template().digest(definition_of(template)) == template
+    if training_plugin() is not None:  # which would load the model in parts
+        return False
+    with at_hand(run, run.start_model) as load:
+        model, _ = load()
+        return digest(model, definition=definition_of(known)) == known
+
+
+def _digest_of_start(directory: RunDirectory) -> str | None:
+    """The digest of θ_0 beside what it has answered, or None: it has not answered yet."""
+    stores = (directory.held_out(START) / "sampled", directory.generations(Stage.of(0)))
+    manifests = (read_json(store / STORE_MANIFEST) for store in stores)
+    return next((found["model"] for found in manifests if found is not None), None)
+
+
+def point_adapters_at_start(run: Run) -> None:
+    """Let the run's adapters find their base where θ_0 is now, if it had another path when they were trained."""
+    if not os.path.isdir(run.start_model):
+        return
+    frozen = frozen_settings(run.directory)
+    before = frozen.get("model_name_or_path") or (frozen.get("python") or {}).get("model") or ""
+    paths_from = run.directory.ownership.paths_from() or Path.cwd()
+    known = {before, str(paths_from / home_expanded(before))}
+    own = run.directory.model(START)
+    for path in adapter_configs(run.directory):
+        base = Path(named_base(path))
+        # From another folder a relative path leads elsewhere, maybe to another model.
+        if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
+            continue
+        is_own = Path(run.start_model) == own and base.parts[-2:] == own.parts[-2:]
+        if is_own or str(base) in known:
+            set_base(path, os.path.abspath(run.start_model))

@@ -17,7 +17,6 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from trl import DPOConfig
 
@@ -28,33 +27,28 @@ from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
-from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
+from ..errors import DataError, LaunchError, RecipeError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
-from ..files import JOURNAL, definition_of, read_json
+from ..files import JOURNAL, read_json
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
-from ..lineage import model_origin
 from ..models.adapters import Policy
-from ..models.digest import digest
 from ..report import terminal
 from ..report.record import read_record
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
-from ..run.journal import MADE, Step
+from ..run.journal import MADE
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
-from ..training.supervised import save_model
-from .best import deliver_best, tidy
-from .console import Figures, all_figures, phase_line, show, table_so_far, watched
-from .gate import Verdict, judge, settle
-from .given import keep_adapter, tokenizer_of
+from .console import Figures, all_figures, phase_line, show, watched
+from .gate import Verdict, deliver_best, judge, settle
+from .given import is_same_start, keep_given, point_adapters_at_start
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
 from .prepare import prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
-from .same_start import is_same_start, point_adapters_at_start
 from .trackers import track
 
 logger = logging.getLogger(__name__)
@@ -223,7 +217,7 @@ class SelfPlay:
                 pushing.finished()
             if cards is not None:
                 cards.result()  # models that are given up go with their cards
-            best = self._deliver(iteration) if main else None
+            best = deliver_best(run, iteration)["stage"] if main else None
             PartialState().wait_for_everyone()
             if main:
                 track(run, iteration)
@@ -269,19 +263,13 @@ class SelfPlay:
         by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
         if by_hand and phase in ("evaluate", "baseline") and len(self.state.journal.entries()) > before:
             # Whoever launches phases on their own gets what a run delivers, as far as it has come.
-            best = self._deliver(iteration)
+            best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
             show(self.state, iteration, best, None)
             self._write_cards()
         if by_hand and phase == "evaluate":
             self._say(judge(read_record(self.directory), self.state.play, iteration), is_news=True, is_last=False)
         PartialState().wait_for_everyone()
-
-    def _deliver(self, iteration: int) -> str:
-        """Let the best model be known, and give disk back. Returns its stage."""
-        best = deliver_best(self.state, iteration)["stage"]
-        tidy(self.state, iteration, best)
-        return best
 
     @property
     def _is_watched(self) -> bool:
@@ -297,13 +285,12 @@ class SelfPlay:
 
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
-        run, console = self.state, self._console
+        run = self.state
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
             if self._is_watched:
-                table = table_so_far(run, iteration, console.width, console.height)
                 elsewhere = self.launch is not in_this_process
-                stack.enter_context(watched(run, console, phase, iteration, self._phases, table, elsewhere=elsewhere))
+                stack.enter_context(watched(run, self._console, phase, iteration, self._phases, elsewhere=elsewhere))
             self.launch(run, phase, iteration)
         news = [entry for entry in run.journal.entries()[before:] if entry["phase"] in MADE]
         if PartialState().is_main_process:
@@ -316,7 +303,7 @@ class SelfPlay:
         if PartialState().is_main_process:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
             if self.state.given is not None:
-                self._keep_model(self.state.given)
+                keep_given(self.state, self.state.given)
             if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
                 mend(self.state)
         PartialState().wait_for_everyone()
@@ -328,53 +315,23 @@ class SelfPlay:
 
     def _claim_directory(self) -> None:
         """Make the directory this run's own, or see that it is."""
-        existing, directory = self.state.play.existing_run, self.directory
-        ownership = directory.ownership
-        if existing == "fail" and ownership.holds_run() and directory.recipe.exists():
-            raise RunDirectoryError(f"{directory.path} holds a run already, and `existing_run` is `fail`.")
-        ownership.claim(self._recipe)
-        if existing == "overwrite":
-            directory.clear()
-        elif not ownership.has_begun():
+        self.directory.claim(self.state.play.existing_run, self._recipe)
+        if not self.directory.ownership.has_begun():
             # Whatever an earlier attempt has left there holds nothing yet, and may belong to other settings.
-            directory.clear(keep=TRANSIENT)
-        directory.own(JOURNAL)
-
-    def _keep_model(self, model: Policy) -> None:
-        """A model that was passed as an object becomes a folder, from which every phase loads."""
-        run, known = self.state, self.state.done(Step.GIVEN, START)
-        found = digest(model, definition=definition_of(None if known is None else known["digest"]))
-        if known is None:
-            tokenizer = run.processing_class or tokenizer_of(model, run.args)
-            folder = self.directory.own(START) / "model"
-            if isinstance(model, PeftModel):
-                keep_adapter(model, tokenizer, folder, run.args)
-            else:
-                save_model(model, tokenizer, folder)
-            name = getattr(model.config, "_name_or_path", "")
-            origin = {"origin": model_origin(name).as_dict()} if name else {}
-            run.journal.append(Step.GIVEN, START, digest=found, **origin)
-        elif known["digest"] != found:
-            raise RunDirectoryError(
-                f"{self.directory.path} was started from another `model` than the one given now. Pass that one, or use "
-                "another `run_dir`."
-            )
+            self.directory.clear(keep=TRANSIENT)
+        self.directory.own(JOURNAL)
 
 
 def _scorer(scorer: Any) -> Scorer | None:
     """A scorer that was passed as such, or by the names that recipes use."""
-    if isinstance(scorer, str):
-        return scorer_of([scorer])
-    if isinstance(scorer, Sequence):
-        unnamed = next((one for one in scorer if not isinstance(one, str)), None)
-        if unnamed is not None or not scorer:
-            raise RecipeError(
-                f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function."
-            )
-        return scorer_of(scorer)
-    check_kinds(scorer=scorer)
-    found: Scorer | None = scorer
-    return found
+    names = [scorer] if isinstance(scorer, str) else scorer
+    if not isinstance(names, Sequence):
+        check_kinds(scorer=scorer)
+        return scorer
+    unnamed = next((one for one in names if not isinstance(one, str)), None)
+    if unnamed is not None or not names:
+        raise RecipeError(f"`scorer` is a list with {kind_of(unnamed)}; expected names of scorers, or one function.")
+    return scorer_of(names)
 
 
 def _first_rows(dataset: Dataset, count: int) -> Dataset:
@@ -389,9 +346,8 @@ def _check_launcher(session: SelfPlay) -> None:
             "too: every process would launch them all. Start it without one, as `spin-trl run ...`, or take the setting "
             "away with `--accelerate_config ''`, and the loop plays in place."
         )
-    for variable, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(variable, "").lower() == "true":
-            raise LaunchError(
-                f"A whole run can't be played under {name}: generation needs whole replicas of the model. Start it without "
-                "a launcher, as `spin-trl run ... --accelerate_config CONFIG`: every phase is then launched as it has to be."
-            )
+    if (plugin := training_plugin()) is not None:
+        raise LaunchError(
+            f"A whole run can't be played under {plugin}: generation needs whole replicas of the model. Start it without a "
+            "launcher, as `spin-trl run ... --accelerate_config CONFIG`: every phase is then launched as it has to be."
+        )

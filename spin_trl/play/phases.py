@@ -1,7 +1,8 @@
-"""The phases of a run by name, and how one runs in this process.
+"""The phases of a run by name, and how one runs: in this process, or as a launch of its own.
 
-A phase is a function of the run and its iteration that reads and writes the run directory. So it does the same here and in a
-process of its own ([`play.launch`]).
+A phase is a function of the run and its iteration that reads and writes the run directory. So it does the same here and in
+processes of its own, by `accelerate launch`, with the configuration that the run names. There, what trains gets the
+configuration as it is; what answers and measures needs whole replicas of the model, and gets it without FSDP or DeepSpeed.
 """
 
 from __future__ import annotations
@@ -9,25 +10,34 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from pathlib import Path
 
+import psutil
+import yaml
 from accelerate import PartialState
+from rich.file_proxy import FileProxy
 from safetensors import SafetensorError
 
+from ..config.shipped import accelerate_config_file, read_accelerate_config
 from ..errors import LaunchError, RecipeError, RunDirectoryError, nearest
 from ..evaluation.figures import is_figure, is_score
 from ..report.record import read_figures
-from ..run.directory import PHASE_LOCK
+from ..run.directory import PHASE_LOCK, RunDirectory
 from ..run.journal import Step
-from ..run.run import Run
+from ..run.run import LAUNCHED, Run
 from ..run.stage import START, Stage, arm_name
-from .baseline import play_baseline
 from .evaluate import evaluate
 from .gate import settle
 from .generate import generate_iteration
-from .start import make_start
-from .train import train
+from .train import make_start, play_baseline, train
+
+GRACE_SECONDS = 30
+"""That the processes of a launch have to end by themselves after an interrupt."""
 
 Launch = Callable[[Run, str, int], None]
 """Runs a phase, by its name, of an iteration."""
@@ -58,15 +68,13 @@ def baseline_phase(run: Run, iteration: int) -> None:
             evaluate(run, stage, None, compared_with=Stage.of(iteration))
 
 
-PHASES: Mapping[str, Callable[[Run, int], None]] = MappingProxyType(
-    {
-        "start": start_phase,
-        "generate": generate_iteration,
-        "train": train,
-        "evaluate": evaluate_iteration,
-        "baseline": baseline_phase,
-    }
-)
+PHASES: Mapping[str, Callable[[Run, int], None]] = {
+    "start": start_phase,
+    "generate": generate_iteration,
+    "train": train,
+    "evaluate": evaluate_iteration,
+    "baseline": baseline_phase,
+}
 
 _FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
 """What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
@@ -160,3 +168,96 @@ def _check_gate(run: Run, iteration: int) -> None:
     verdict, _ = settle(run, iteration - 1)
     if verdict.stopped is not None:
         raise RunDirectoryError(f"{run.directory.path} has ended. {verdict.stopped} Other settings of the gate go on.")
+
+
+def by_accelerate(run: Run, phase: str, iteration: int) -> None:
+    """Run a phase with `accelerate launch`, under the run's `accelerate_config`.
+
+    Raises:
+        LaunchError: the launch failed.
+    """
+    name = run.play.accelerate_config or ""
+    config_file, replicas = accelerate_config_file(name), _without_plugin(name, run.directory)
+    run.directory.own(".progress.json")  # which the phase itself writes
+    if phase in TRAINS:
+        _launch(config_file, run, phase, iteration)
+    if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
+        _launch(replicas, run, phase, iteration)
+
+
+def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
+    # The current folder, with whatever modules the user has there, stays off the path of the launch and of its processes.
+    # Only a checkout of this package that is not installed is found in that folder.
+    is_safe = Path(__file__).parents[2] != Path.cwd()
+    command = [sys.executable, *(["-P"] if is_safe else [])]
+    command += ["-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
+    command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
+    # A live display would be torn apart by what others write to its terminal: it passes through here.
+    is_watched = isinstance(sys.stdout, FileProxy)
+    # In a session of its own: an interrupt from the terminal reaches it through here alone.
+    launcher = subprocess.Popen(
+        command,
+        start_new_session=True,
+        env={**os.environ, LAUNCHED: "1", **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
+        stdout=subprocess.PIPE if is_watched else None,
+        stderr=subprocess.STDOUT if is_watched else None,
+        errors="replace",  # as text, in the encoding of this process, which is that of its child
+    )
+    try:
+        for line in launcher.stdout or ():
+            print(line, end="")
+        returncode = launcher.wait()
+    except BaseException:
+        _end(launcher)
+        raise
+    if returncode:
+        raise LaunchError(
+            f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
+            "What it finished is kept: the same command goes on from there."
+        )
+
+
+def _end(launcher: subprocess.Popen) -> None:
+    """End a launch: its workers are told and waited for.
+
+    A launcher that is killed leaves its workers behind, and PyTorch's, told itself, prints a traceback. So it is halted
+    while the workers end.
+    """
+    workers: list[psutil.Process] = []
+    try:
+        launcher.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(launcher.pid).children(recursive=True)
+        _tell(workers, psutil.Process.terminate)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(map(_is_alive, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        _tell(workers, psutil.Process.kill)
+        launcher.kill()
+        launcher.wait()
+
+
+def _tell(processes: list[psutil.Process], what: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            what(process)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _without_plugin(name: str, directory: RunDirectory) -> Path:
+    """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
+    config = read_accelerate_config(name)
+    if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
+        return accelerate_config_file(name)
+    plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
+    plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
+    written = directory.own("accelerate-replicas.yaml")
+    written.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    return written

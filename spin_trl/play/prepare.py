@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from ..counts import agreeing, counted
+from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
@@ -28,7 +28,7 @@ from ..run.settings import frozen_settings
 from ..run.stage import START
 from ..training.unplayable import of_lengths
 from .rehearse import config_of
-from .start import make_tokenizer
+from .train import make_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -126,28 +126,23 @@ def _prepare(
         )
 
     found = prepared(train, "train", keys)
-    rows, skipped, remarks = found.rows, found.skipped, [*found.remarks]
-    held_out_notes = {}
-    if held_out is None:
-        rows, held_out_rows = split_held_out(rows, run.play.held_out_fraction, run.play.held_out_max)
-        news = _remarks_on_split(run, rows, held_out_rows)
+    others = [] if held_out is None else [prepared(held_out, "held-out")]
+    if others:
+        rows, held_out_rows, news = _without_overlap(run, found.rows, others[0].rows)
     else:
-        held_out_found = prepared(held_out, "held-out")
-        skipped += held_out_found.skipped
-        remarks += held_out_found.remarks
-        held_out_notes = _counts(held_out_found)
-        rows, held_out_rows, news = _without_overlap(run, rows, held_out_found.rows)
+        rows, held_out_rows = split_held_out(found.rows, run.play.held_out_fraction, run.play.held_out_max)
+        news = _remarks_on_split(run, rows, held_out_rows)
     refuse_unplayable(_against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
+    held_out_notes = _counts(others[0]) if others else {}
     run.directory.own("data")
-    files = {
-        name: checksum
-        for folder, saved in ((run.directory.train_rows, rows), (run.directory.held_out_rows, held_out_rows))
-        for name, checksum in recorded(
-            f"data/{folder.name}", {path.name: found for path, found in save_rows(_saved(saved), folder).items()}
-        ).items()
-    }
+    files = {}
+    for dataset, folder in ((rows, run.directory.train_rows), (held_out_rows, run.directory.held_out_rows)):
+        # Groups have served to split the rows.
+        kept = dataset.remove_columns([column for column in (GROUP,) if column in dataset.column_names])
+        saved = {path.name: checksum for path, checksum in save_rows(kept, folder).items()}
+        files |= recorded(f"data/{folder.name}", saved)
     run.journal.append(
         Step.PREPARE,
         DATA,
@@ -156,8 +151,8 @@ def _prepare(
         train_rows=len(rows),
         held_out_rows=len(held_out_rows),
         left_out=found.too_long,
-        remarks=[*remarks, *news],
-        bad_rows=skipped,
+        remarks=[*(remark for one in (found, *others) for remark in one.remarks), *news],
+        bad_rows=sum(one.skipped for one in (found, *others)),
         notes=_counts(found),
         **({"held_out_notes": held_out_notes} if held_out_notes else {}),
         versions={package: _version(package) for package in PACKAGES},
@@ -169,11 +164,10 @@ def _prepare(
 def _against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
     """What the model lacks for these rows: embeddings of tokens, or positions."""
     found: list[str] = []
-    model = run.model
-    if model is not None:
-        size = load_embeddings_size(model, run.args)
-        noted(found, lambda: check_tokens(run.tokenizer(), size, f"the model {model!r}", datasets))
-    name = "the start that is built here" if model is None else f"the model {model!r}"
+    name = "the start that is built here" if run.model is None else f"the model {run.model!r}"
+    if run.model is not None:
+        size = load_embeddings_size(run.model, run.args)
+        noted(found, lambda: check_tokens(run.tokenizer(), size, name, datasets))
     return [*found, *of_lengths(config_of(run), run.args, name, datasets)]
 
 
@@ -192,17 +186,12 @@ def _without_overlap(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Datase
     if not dropped:
         return rows, held_out, []
     side, why = ("training", "held out") if overlap == DROP_TRAIN else ("held-out", "trained on")
-    theirs = agreeing(dropped, "its prompt is", "their prompts are")
-    why = f"{agreeing(dropped, 'it is', 'they are')} {why}"
-    return (
-        rows,
-        held_out,
-        [
-            f"{counted(dropped, 'row')} of the {side} data {agreeing(dropped, 'is', 'are')} left out: {theirs} in the other "
-            f"data, too, so {why} "
-            f"(`held_out_overlap: {overlap}`)."
-        ],
+    are, theirs, they = ("is", "its prompt is", "it is") if dropped == 1 else ("are", "their prompts are", "they are")
+    news = (
+        f"{counted(dropped, 'row')} of the {side} data {are} left out: {theirs} in the other data, too, so {they} {why} "
+        f"(`held_out_overlap: {overlap}`)."
     )
+    return rows, held_out, [news]
 
 
 def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
@@ -217,21 +206,14 @@ def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
     ]
 
 
-def _saved(rows: Dataset) -> Dataset:
-    """Prepared rows as a run keeps them: groups have served to split them."""
-    return rows.remove_columns([column for column in (GROUP,) if column in rows.column_names])
-
-
 def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
     """Where model and data come from, as far as that can be known, for the cards."""
-    named = run.sources
-    revision = run.args.model_kwargs.get("revision")
-    is_named = run.model is not None and run.model != str(run.directory.model(START))
-    found: dict[str, Origin | None] = {
-        "model": model_origin(str(run.model), revision) if is_named else None,
-        "data": dataset_origin(train, named.get("dataset_name"), named.get("dataset_revision")),
-        "held_out": dataset_origin(held_out, named.get("held_out_name")) if held_out is not None else None,
-    }
+    named, found = run.sources, dict[str, Origin | None]()
+    if run.model is not None and run.model != str(run.directory.model(START)):
+        found["model"] = model_origin(run.model, run.args.model_kwargs.get("revision"))
+    found["data"] = dataset_origin(train, named.get("dataset_name"), named.get("dataset_revision"))
+    if held_out is not None:
+        found["held_out"] = dataset_origin(held_out, named.get("held_out_name"))
     return {name: origin.as_dict() for name, origin in found.items() if origin is not None}
 
 

@@ -29,7 +29,9 @@ from trl import DPOConfig
 
 from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
+from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
+from ..config.traits import USUAL_SETTINGS
 from ..errors import DataError, SpinError, noted
 from ..models.adapters import (
     adapter_refusals,
@@ -48,7 +50,6 @@ from ..training.scratch import build_tokenizer, start_config
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import of_batches, of_positions, of_run, of_settings, refusal_of_trainer
 from . import given
-from .launch import read_accelerate_config
 
 logger = logging.getLogger(__name__)
 
@@ -57,18 +58,6 @@ ROWS = 2
 
 OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
 """Settings of ours, which are checked when they are made."""
-
-USUAL_SETTINGS = frozenset(
-    {
-        "activation_checkpointing", "beta", "bf16", "dataloader_num_workers", "dataloader_pin_memory", "dataset_num_proc",
-        "disable_tqdm", "fp16", "gradient_accumulation_steps", "gradient_checkpointing", "label_smoothing", "learning_rate",
-        "logging_first_step", "logging_steps", "logging_strategy", "lr_scheduler_type", "max_grad_norm", "max_length",
-        "max_steps", "model_init_kwargs", "num_train_epochs", "optim", "output_dir", "per_device_eval_batch_size",
-        "per_device_train_batch_size", "precompute_ref_batch_size", "report_to", "run_name", "save_steps", "save_strategy",
-        "save_total_limit", "seed", "use_cpu", "warmup_steps", "weight_decay",
-    }
-)  # fmt: skip
-"""Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""
 
 _SMALL = StartConfig(start_vocab_size=300, start_hidden_size=8, start_num_layers=1, start_num_heads=1)
 """Sizes of the model whose training is rehearsed."""
@@ -84,12 +73,8 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
     """
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(run.play.num_iterations - 1)):
         return run.refused  # it has been trained: there is nothing left that could fail
-    found = [
-        *run.refused,
-        *of_settings(run.args),
-        *adapter_refusals(run.peft_config),
-        *without_copies(run.peft_config),
-    ]
+    found = [*run.refused, *of_settings(run.args)]
+    found += [*adapter_refusals(run.peft_config), *without_copies(run.peft_config)]
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(0)):
         return found  # what this asks beyond the machine's own packages has been shown to work
     config = config_of(run)
@@ -119,8 +104,7 @@ def config_of(run: Run) -> PretrainedConfig | None:
     if run.model is None:
         return start_config(run.start, run.start.start_vocab_size, run.args.max_length or 2048)
     if run.given is not None:
-        config: PretrainedConfig = run.given.config
-        return config
+        return run.given.config
     with contextlib.suppress(DataError):
         path = str(run.model)
         return model_config_of(base_of(path) if is_adapter(path) else path, run.args)
@@ -206,14 +190,11 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
     """What is refused for this model: its attention, layers to adapt, and what DPOTrainer knows of models."""
     try:
         model = _without_weights(run, config)
-    except ImportError as error:  # an attention, say, whose package is not installed
-        return [f"The model can't be loaded as set: {error}"]
-    except ValueError as error:
-        if "attn_implementation" in str(error):
+    except Exception as error:
+        # An attention that there is not, or whose package is not installed.
+        if isinstance(error, ImportError) or (isinstance(error, ValueError) and "attn_implementation" in str(error)):
             return [f"The model can't be loaded as set: {error}"]
-        logger.debug("The model was not rehearsed: %s", error)
-        return []
-    except Exception as error:  # said when it is loaded, if it is not this rehearsal's own
+        # Said when it is loaded, if it is not this rehearsal's own.
         logger.debug("The model was not rehearsed: %s: %s", type(error).__name__, error)
         return []
 
@@ -294,7 +275,7 @@ def _without_weights(run: Run, config: PretrainedConfig) -> Any:
     attention = options.get("attn_implementation")
     known = {"attn_implementation": attention} if attention and "/" not in str(attention) else {}
     trusts = bool(getattr(run.args, "trust_remote_code", False) or options.get("trust_remote_code"))
-    with torch.device("meta"), _quiet():
+    with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusts, dtype=torch.float32, **known)
         if starts_from_adapter(run):
             return get_peft_model(model, load_adapter_config(str(run.model)))
@@ -324,25 +305,16 @@ def _rehearsed(args: SPINConfig, folder: str) -> SPINConfig:
 
 @contextlib.contextmanager
 def _unnoticed() -> Iterator[None]:
-    """Leave random numbers and accelerate's state as they are, and print nothing."""
-    python, others = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]), accelerates_state_kept(), _quiet():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            numpy.random.set_state(others)
+    """Leave random numbers and accelerate's state as they are, and say nothing.
 
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Whatever is worth saying is said again when the trainer is made in earnest."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    Whatever is worth saying is said again when the trainer is made in earnest.
+    """
     nowhere = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        warnings.simplefilter("ignore")
-        try:
+    with torch.random.fork_rng(devices=[]), accelerates_state_kept(), contextlib.ExitStack() as afterwards:
+        afterwards.callback(random.setstate, random.getstate())
+        afterwards.callback(numpy.random.set_state, numpy.random.get_state())
+        afterwards.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.CRITICAL)
+        afterwards.enter_context(warnings.catch_warnings(action="ignore"))
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             yield
-        finally:
-            logging.disable(before)

@@ -64,16 +64,14 @@ def track(run: Run, iteration: int) -> None:
         run: the run.
         iteration: 0-based; it has been evaluated.
     """
-    arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
     stage = Stage.of(iteration)
     known = (run.done(Step.TRACK, stage) or {}).get("to", [])
     wanted = [name for name in run.args.report_to or [] if name not in known]
     if not wanted or not run.directory.metrics(stage).exists():
         return
-    steps = [(iteration + 1, {TRACKER_PREFIX: Stage.of(iteration)} | arms)]
-    if iteration == 0:
-        steps.insert(0, (0, {TRACKER_PREFIX: START}))
-    values = [(step, _tracked_values(run, stages)) for step, stages in steps]
+    arms = {f"baseline/{arm}": Stage.of(iteration, arm) for arm in run.arms}
+    values = {0: _tracked_values(run, {TRACKER_PREFIX: START})} if iteration == 0 else {}
+    values[iteration + 1] = _tracked_values(run, {TRACKER_PREFIX: stage} | arms)
     reached = list(known)
     for name in wanted:
         if name not in LOGGER_TYPE_TO_CLASS:
@@ -83,7 +81,7 @@ def track(run: Run, iteration: int) -> None:
         try:
             tracker = _tracker(run, name)
             tracker.start()
-            for step, figures in values:
+            for step, figures in values.items():
                 tracker.log(figures, step=step)
             tracker.finish()
             reached.append(name)

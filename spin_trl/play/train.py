@@ -1,21 +1,32 @@
-"""Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted."""
+"""Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted.
+
+Here, too, is what is trained on the real responses alone. θ_0 for those who have no checkpoint is built from the run's own
+dataset. A baseline arm answers "would more SFT not have done the same?": per iteration it takes as many gradient steps as
+self-play did, from the same start, on the same real responses, with batches of as many of them.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 import time
+from typing import Any
 
+import torch
 from accelerate import PartialState
-from transformers import PrinterCallback
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import LlamaForCausalLM, PrinterCallback, set_seed
 
 from ..checksums import Checksum, checksums_in, hashing
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
+from ..data.columns import is_text
 from ..errors import RunDirectoryError, SpinError
 from ..files import whole_folder
 from ..generation.store import GenerationStore
-from ..models.adapters import is_adapter
+from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy, merge_adapter
 from ..report.record import read_figures
 from ..run.checkpoint import latest
@@ -23,7 +34,9 @@ from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
-from ..run.stage import Stage
+from ..run.stage import START, Stage, arm_name
+from ..training.scratch import build_tokenizer, start_config, texts_of
+from ..training.supervised import save_model, train_supervised
 from ..training.trainer import SPINTrainer
 from ..training.unplayable import refusal_of_trainer
 from .mend import check_made_again
@@ -62,7 +75,7 @@ def train(run: Run, iteration: int) -> None:
         seconds=since(started),
         work_seconds=work_seconds,
         steps=trainer.state.global_step,
-        pairs=trainer.pair_counts["train"].as_dict(),
+        pairs=dataclasses.asdict(trainer.pair_counts["train"]),
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
@@ -126,3 +139,90 @@ def _save(run: Run, trainer: SPINTrainer, stage: str) -> dict[str, Checksum]:
             if run.peft_config is not None and run.play.lora_opponent == "merge":
                 merge_adapter(unfinished, run.args)
         return checksums_in(unfinished, taken) if is_main else {}
+
+
+def make_tokenizer(run: Run, dataset: Dataset) -> None:
+    """Build the run's tokenizer from its dataset, once."""
+    folder = run.directory.tokenizer()
+    if PartialState().is_main_process and not folder.exists():
+        run.directory.own(START)
+        max_length = run.args.max_length or 2048
+        tokenizer = build_tokenizer(texts_of(dataset), run.start, max_length, chats=not is_text(dataset))
+        with whole_folder(folder) as unfinished:
+            tokenizer.save_pretrained(unfinished)
+    PartialState().wait_for_everyone()
+
+
+def make_start(run: Run) -> None:
+    """Build θ_0 and train it on the run's own rows, once."""
+    if run.done(Step.TRAIN, START):
+        return
+    started = time.monotonic()
+    tokenizer = run.tokenizer()
+    set_seed(run.args.seed)
+    config = start_config(run.start, len(tokenizer), run.args.max_length or 2048)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = LlamaForCausalLM(config)
+    args = _supervised(run, START, run.args)
+    args.num_train_epochs, args.max_steps = run.start.start_num_epochs, -1
+    args.learning_rate = run.start.start_learning_rate
+    args.label_smoothing_factor = run.start.start_label_smoothing
+    args.per_device_train_batch_size, args.gradient_accumulation_steps = run.start.start_batch_size, 1
+    done = _train_and_save(run, START, model, args)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    run.record(Step.TRAIN, START, seconds=since(started), parameters=parameters, **done)
+
+
+def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
+    """Train a baseline arm for as many steps as iteration `iteration` took, going on from the arm's previous model."""
+    stage = Stage.of(iteration, arm_name(label_smoothing))
+    if run.done(Step.TRAIN, stage):
+        return
+    started = time.monotonic()
+    path = run.model_of(stage.before)
+    args = supervised_args(run, iteration, label_smoothing)
+    # As a trainer would, for a new adapter's weights.
+    torch.manual_seed(args.seed)
+    model = load_policy(path, run.args, run.quantization_config, trainable=True)
+    if run.peft_config is not None and not is_adapter(path):
+        model = get_peft_model(model, copy.deepcopy(run.peft_config))
+    done = _train_and_save(run, stage, model, args)
+    run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
+    del model
+    free_memory()
+
+
+def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SPINConfig:
+    """The iteration's settings, for a supervised arm of the same number of steps."""
+    args = _supervised(run, Stage.of(iteration, arm_name(label_smoothing)), run.iteration_args(iteration))
+    trained = run.done(Step.TRAIN, Stage.of(iteration))
+    if trained is None:
+        raise RuntimeError(f"Iteration {iteration} has not been trained: its number of gradient steps is not known.")
+    args.max_steps = trained["steps"]
+    args.learning_rate = run.play.baseline_learning_rate or run.iteration_args(0).learning_rate
+    args.label_smoothing_factor = label_smoothing
+    return args
+
+
+def _supervised(run: Run, stage: Stage, args: SPINConfig) -> SPINConfig:
+    """Settings of an iteration, for the supervised training of a stage."""
+    args = copy.copy(args)
+    args.output_dir = str(run.directory.training(stage))
+    args.run_name = f"{run.tracker_name}-{stage.replace('/', '-')}"
+    args.eval_strategy, args.save_strategy, args.remove_unused_columns = "no", "no", False
+    return args
+
+
+def _train_and_save(run: Run, stage: Stage, model: Policy, args: SPINConfig) -> dict[str, Any]:
+    """Train a stage's model on the run's rows, and keep it. Returns what the journal is to say of that."""
+    tokenizer, started = run.tokenizer(), time.monotonic()
+    with training_logs(run, stage):
+        train_supervised(model, tokenizer, run.rows(), args, [ReportSteps(run.progress)])
+    work_seconds = since(started)
+    files: dict[str, Any] = {}
+    if PartialState().is_main_process:
+        files = recorded(f"{stage}/model", save_model(model, tokenizer, run.directory.model(stage)))
+        shutil.rmtree(output_folder(args), ignore_errors=True)
+        check_made_again(run, stage, files)
+    PartialState().wait_for_everyone()
+    return {"work_seconds": work_seconds, "files": files}

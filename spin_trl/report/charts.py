@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import figure_of, is_figure, is_score
-from ..run.stage import SELF_PLAY
-from .drawing import GENERATED, INK, REAL, Chart, draw_lines, lines_chart, write_picture
+from ..evaluation.intervals import of_mean
+from ..run.stage import SELF_PLAY, arm_in_words
+from .drawing import GENERATED, INK, REAL, Chart, Point, Series, lines_chart, write_picture
 from .formats import capitalised
 from .record import RunRecord, StageRecord
-from .series import leads, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,19 +25,19 @@ _SIGN_WORDS = {
     "empty": ("Empty answers", "Share of answers that end before they begin."),
     "truncated": ("Answers that were cut", "Share of answers that reached the length limit before their end."),
     "identical": ("Answers that are the real one", "Share of answers that match the real response token by token."),
-    SIGNS["repetition"].figure: (
+    "degeneration/repetition": (
         "Repetition",
         "Phrases that come again within an answer, less those in real responses.",
     ),
-    SIGNS["distinct"].figure: (
+    "degeneration/distinct": (
         "Variety",
         "Distinct pairs of tokens, by those of as much real text: far below 100 %, answers are alike.",
     ),
-    SIGNS["odd_characters"].figure: (
+    "degeneration/odd_characters": (
         "Odd characters",
         "Share of characters that are far more frequent than in real ones.",
     ),
-    SIGNS["copies"].figure: ("Copies", "Answers that stand in the training data, less real responses that do."),
+    "degeneration/copies": ("Copies", "Answers that stand in the training data, less real responses that do."),
 }
 """Signs of degeneration by figure: what they are called, and what they mean."""
 
@@ -54,7 +53,7 @@ _GAME_WORDS = {
     ),
 }
 
-_ZEROS = {"win_rate": 50.0, SIGNS["distinct"].figure: 100.0}
+_ZEROS = {"win_rate": 50.0, "degeneration/distinct": 100.0}
 """Where a line is drawn across, if not at zero."""
 
 
@@ -74,8 +73,10 @@ def all_charts(record: RunRecord) -> list[Group]:
     further = [_of_score(record, name) for name in scores if name != record.metric]
     signs = {name: of for name, of in _SIGN_WORDS.items() if any(stage.value(name) for stage in record.stages)}
     absent = [words.lower() for name, (words, _) in _SIGN_WORDS.items() if name in known and name not in signs]
-    of_game = [_of_figure(record, *one) for one in _GAME_WORDS.items()]
-    of_answers = [_of_figure(record, *one) for one in signs.items()]
+    of_game, of_answers = (
+        [_by_iteration(record, name, *words, _ZEROS.get(name, 0.0)) for name, words in of.items()]
+        for of in (_GAME_WORDS, signs)
+    )
     note = f"Looked for and found in no model: {', '.join(absent)}." if absent else ""
     groups = [
         Group("The metric", [_of_score(record, record.metric), _lead(record), *further]),
@@ -106,10 +107,6 @@ def _of_score(record: RunRecord, figure: str) -> Chart:
     return _by_iteration(record, figure, f"{capitalised(known.words)} by iteration", caption, best=best)
 
 
-def _of_figure(record: RunRecord, figure: str, words: tuple[str, str]) -> Chart:
-    return _by_iteration(record, figure, *words, _ZEROS.get(figure, 0.0))
-
-
 def _lengths(record: RunRecord) -> Chart:
     real = next((stage.figures["length_real"] for stage in record.stages if "length_real" in stage.figures), None)
     caption = "Mean tokens of an answer; the line across is the mean of the real responses."
@@ -123,7 +120,7 @@ def _by_iteration(
     percent, known = record.form(figure).percent, figure_of(figure)
     label = ", ".join(filter(None, (known.words, "%" if percent else known.unit)))
     found = series(record, figure, 100.0 if percent else 1.0)
-    return lines_chart(figure, heading, caption, {label: found}, partial(draw_lines, zero=zero, best=best))
+    return lines_chart(figure, heading, caption, {label: found}, zero=zero, best=best)
 
 
 def _lead(record: RunRecord) -> Chart:
@@ -138,7 +135,8 @@ def _lead(record: RunRecord) -> Chart:
         "leaves it open.",
         # Self-play's own colour is not a baseline's.
         {f"{difference}, {unit}": {SELF_PLAY: [], **found}},
-        partial(draw_lines, zero=0.0, dashed=False),
+        zero=0.0,
+        dashed=False,
     )
 
 
@@ -160,7 +158,8 @@ def _ratios(record: RunRecord) -> Chart:
         "By how many nats an iteration made real responses likelier than its opponent did, and the opponent's own less "
         "likely.",
         {"log-ratio, nats": found},
-        partial(draw_lines, colours=(REAL, GENERATED), zero=0.0),
+        colours=(REAL, GENERATED),
+        zero=0.0,
     )
 
 
@@ -185,3 +184,40 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
         axes.stairs(stage.histogram[name], edges, color=colour, linewidth=1.4, label=name, linestyle=style)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("log-ratio to the opponent, nats")
+
+
+def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
+    """A figure by iteration: self-play, then every baseline arm, which begins at the start, too."""
+    start = [] if record.start is None else [record.start]
+    arms = {SELF_PLAY: record.self_play, **{arm: start + stages for arm, stages in record.arms.items()}}
+    found = {arm: [stage for stage in stages if stage.value(figure) is not None] for arm, stages in arms.items()}
+    return {
+        arm_in_words(arm): [_point(record, stage, figure, scale) for stage in stages]
+        for arm, stages in found.items()
+        if any(stage.arm == arm for stage in stages)
+    }
+
+
+def leads(record: RunRecord) -> Series:
+    """By how much self-play is above every baseline arm after as many gradient steps, on the same prompts."""
+    scale = 100.0 if record.form(record.metric).percent else 1.0
+    found = {
+        f"minus {arm_in_words(arm)}": [
+            Point(stage.iteration, scale * of.value, scale * of.low, scale * of.high, came_from=stage.iteration - 1)
+            for stage in stages
+            if (ours := record.at(stage.iteration)) and (of := record.difference(ours, stage, record.metric))
+        ]
+        for arm, stages in record.arms.items()
+    }
+    return {name: points for name, points in found.items() if points}
+
+
+def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> Point:
+    interval = stage.interval(figure)
+    if interval is None and figure == "logps/real" and stage.values.get("nll"):
+        # The log-probability of a real response, prompt by prompt, is known as its negative.
+        interval = of_mean([-value for value in stage.values["nll"].values()])
+    low, high = (None, None) if interval is None else (scale * end for end in interval)
+    opponent = record.opponent(stage)
+    came_from = stage.iteration - 1 if opponent is None else opponent.iteration
+    return Point(stage.iteration, scale * stage.figures[figure], low, high, None if stage.name.is_start else came_from)

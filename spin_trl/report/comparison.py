@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
 from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
-from .drawing import Point, Series, draw_lines, lines_chart, write_picture
-from .terminal_table import COLUMNS, Change, run_table
+from .drawing import Point, Series, lines_chart, write_picture
+from .terminal_table import COLUMNS, difference_of, run_table
 
 START_ARM = "start"
 
@@ -77,8 +76,7 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
         if len(values) > 1:
             means[f"{name}_se"] = error
         if len(values) > 1 and name.endswith(AGAINST):
-            interval = of_mean(values)
-            means |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            means[f"{name}_low"], means[f"{name}_high"] = of_mean(values)
     return means
 
 
@@ -105,7 +103,7 @@ def comparison_table(
         for arm, iterations in summary.items()
         for iteration, figures in iterations.items()
     }
-    difference = Change.of(metric, f"{metric}{AGAINST}", f"less {baseline} [95 %]")
+    difference = difference_of(metric, f"{metric}{AGAINST}", f"less {baseline} [95 %]")
     over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, of one seed"
     return run_table(
         rows,
@@ -129,17 +127,17 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
         baseline: name of the supervised arm that the others are held against, or None.
     """
     words, against = figure_of(metric).words, f"{metric}{AGAINST}"
-    draw = partial(draw_lines, dashed=False)
     logps = {f"{kind}, nats": _points(summary, f"logps/{kind}") for kind in ("real", "generated")}
     charts = [
-        lines_chart(metric, "By iteration", "", {f"{words} (± s.e.)": _points(summary, metric)}, draw),
-        lines_chart("logps", "Log-probabilities, apart", "", logps, draw),
+        lines_chart(metric, "By iteration", "", {f"{words} (± s.e.)": _points(summary, metric)}, dashed=False),
+        lines_chart("logps", "Log-probabilities, apart", "", logps, dashed=False),
         lines_chart(
             "lead",
             f"Against {baseline}, as many steps",
             "",
             {f"{words}, less that of {baseline} (95 % interval)": _points(summary, against)},
-            partial(draw, zero=0.0),
+            zero=0.0,
+            dashed=False,
         ),
     ]
     write_picture(path, charts)

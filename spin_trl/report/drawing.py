@@ -77,21 +77,12 @@ _STYLE: Any = {
     "lines.markersize": 5,
 }
 
-_STAND_INS = {
-    f"#01010{number}": colour
-    for number, colour in enumerate(
-        (
-            *(f"var(--series-{n})" for n in range(1, 6)),
-            "var(--real)",
-            "var(--generated)",
-            "currentColor",
-            "var(--rule)",
-        )
-    )
-}
+_PAGE_COLOURS = (*(f"var(--series-{n})" for n in range(1, 6)), "var(--real)", "var(--generated)", "currentColor")
+_STAND_INS = {f"#01010{number}": colour for number, colour in enumerate((*_PAGE_COLOURS, "var(--rule)"))}
 """Colours of a plot, in the order of the cycle and that of the grid last, and what replaces them on the page."""
 
-_CYCLE, _INK, _RULE = list(_STAND_INS)[:-1], list(_STAND_INS)[-2], list(_STAND_INS)[-1]
+*_CYCLE, _RULE = _STAND_INS
+_INK = _CYCLE[-1]
 
 _PAGE_STYLE: Any = {
     "svg.fonttype": "none",
@@ -196,21 +187,15 @@ def write_picture(path: Path, charts: Sequence[Chart]) -> None:
         write_atomically(path, lambda file: figure.savefig(file, dpi=PICTURE_DPI, format="png"))
 
 
-def lines_chart(
-    name: str,
-    heading: str,
-    caption: str,
-    panels: Mapping[str, Series],
-    draw: Callable[[Series, Axes], None] | None = None,
-) -> Chart:
+def lines_chart(name: str, heading: str, caption: str, panels: Mapping[str, Series], **options: Any) -> Chart:
     """A chart of lines by iteration, without panels if there are no points.
 
     Args:
         name, heading, caption: of the chart.
         panels: points, by the label of their y axis. Panels without points are left out.
-        draw: draws a panel; None: [`draw_lines`] as it is.
+        options: of [`draw_lines`].
     """
-    drawn = {label: partial(draw or draw_lines, found) for label, found in panels.items() if any(found.values())}
+    drawn = {label: partial(draw_lines, found, **options) for label, found in panels.items() if any(found.values())}
     return Chart(name, heading, caption, drawn)
 
 

@@ -58,11 +58,6 @@ class StageRecord(Measured):
         """Its name in words."""
         return self.name.label
 
-    def value(self, figure: str) -> float | None:
-        """A figure; None if it was not measured, or is no number."""
-        found = self.figures.get(figure)
-        return None if found is None or not math.isfinite(found) else found
-
     def interval(self, figure: str) -> tuple[float, float] | None:
         """The 95 % interval of a figure, or None."""
         low, high = self.value(f"{figure}_low"), self.value(f"{figure}_high")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..counts import counted
 from ..evaluation.figures import ANSWERS, FIGURES, GAME, SCORES, figure_of, is_figure, is_score
-from ..run.journal import Step
+from ..run.journal import Entry, Step, is_of
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import MISSING, NumberFormat, duration
 from .record import RunRecord, StageRecord
@@ -81,19 +81,15 @@ def figures(record: RunRecord) -> dict[str, Table]:
     for table in (SCORES, GAME, ANSWERS):
         of_table = {name: one.heading for name, one in FIGURES.items() if one.table == table and name in known}
         shown = (scores if table == SCORES else {}) | of_table
+        forms = {name: record.form(name) for name in shown}
+        rows = [
+            Row(_label(stage), [_measured_cell(stage, *of) for of in forms.items()], stage is record.best_stage, opens)
+            for stage, opens in _in_groups(record)
+            if any(stage.value(name) is not None for name in shown)
+        ]
         if shown:
-            found[table] = _figures_table(record, shown)
+            found[table] = Table(["model", *shown.values()], rows)
     return found
-
-
-def _figures_table(record: RunRecord, shown: Mapping[str, str]) -> Table:
-    forms = {name: record.form(name) for name in shown}
-    rows = [
-        Row(_label(stage), [_measured_cell(stage, *of) for of in forms.items()], stage is record.best_stage, opens)
-        for stage, opens in _in_groups(record)
-        if any(stage.value(name) is not None for name in shown)
-    ]
-    return Table(["model", *shown.values()], rows)
 
 
 def costs(record: RunRecord) -> Table:
@@ -158,26 +154,21 @@ def _decision(record: RunRecord, stage: StageRecord) -> Cell:
     return Cell(str(entry.get("decision", MISSING)), f"learning rate × {scale:g}" if scale != 1 else "")
 
 
-def _cost(entries: Sequence[Mapping[str, Any]], *, with_pairs: bool = True) -> list[Cell]:
-    def seconds(phase: str) -> list[float]:
-        return [entry["seconds"] for entry in entries if entry["phase"] == phase]
-
-    def total(name: str) -> float | None:
-        found = [entry[name] for entry in entries if isinstance(entry.get(name), int | float)]
+def _cost(entries: Sequence[Entry], *, with_pairs: bool = True) -> list[Cell]:
+    def total(name: str, step: Step | None = None) -> float | None:
+        of_step = [entry for entry in entries if step is None or is_of(entry, step)]
+        found = [entry[name] for entry in of_step if isinstance(entry.get(name), int | float)]
         return sum(found) if found else None
 
-    together = [entry["seconds"] for entry in entries]
-    tokens, steps = total("tokens"), total("steps")
+    seconds = [total("seconds", step) for step in (*COSTED_STEPS, None)]
     return [
-        *(Cell(duration(sum(found))) if (found := seconds(phase)) else Cell() for phase in COSTED_STEPS),
-        Cell(duration(sum(together))) if together else Cell(),
-        Cell() if tokens is None else Cell(f"{tokens:,.0f}"),
-        Cell() if steps is None else Cell(f"{steps:,.0f}"),
+        *(Cell() if one is None else Cell(duration(one)) for one in seconds),
+        *(Cell() if one is None else Cell(f"{one:,.0f}") for one in (total("tokens"), total("steps"))),
         _pairs(entries) if with_pairs else Cell(""),
     ]
 
 
-def _pairs(entries: Sequence[Mapping[str, Any]]) -> Cell:
+def _pairs(entries: Sequence[Entry]) -> Cell:
     found = [entry["pairs"] for entry in entries if isinstance(entry.get("pairs"), Mapping)]
     if not found:
         return Cell()
@@ -200,13 +191,10 @@ def facts(record: RunRecord) -> dict[str, str]:
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
     }
-    return {name: _short_of(text) for name, text in found.items() if text}
+    # The settings have the whole texts.
+    short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}
+    return {name: text for name, text in (found | short).items() if text}
 
 
 def _joined_list(value: Any, between: str) -> str:
     return between.join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _short_of(text: str) -> str:
-    """A line's worth of a text; the settings have it whole."""
-    return text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from rich.table import Table
 
@@ -13,14 +13,9 @@ from ..evaluation.selection import ModelName
 from . import terminal
 
 
-@dataclass(frozen=True)
-class Change(Figure):
-    """The difference of a figure between two models, shown with its sign and its 95 % interval."""
-
-    @classmethod
-    def of(cls, figure: str, name: str, column: str) -> Change:
-        """The difference `name` of a figure, below the heading `column`."""
-        return cls(**vars(figure_of(figure)) | {"name": name, "column": column, "rank": 1})
+def difference_of(figure: str, name: str, column: str) -> Figure:
+    """The difference `name` of a figure between two models, below the heading `column`."""
+    return replace(figure_of(figure), name=name, column=column, rank=1, is_difference=True)
 
 
 COLUMNS = [figure for figure in FIGURES.values() if figure.column and not figure.of_comparisons]
@@ -34,7 +29,7 @@ def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
     """A figure with its standard error, or a difference with its interval; `–` where it was not measured."""
     scale, digits = (100, 1) if figure.percent else (1, figure.digits)
     value = figures.get(figure.name, math.nan)
-    if isinstance(figure, Change):
+    if figure.is_difference:
         low, high = (figures.get(f"{figure.name}{end}", math.nan) for end in ("_low", "_high"))
         if any(map(math.isnan, (value, low, high))):
             return "–"
@@ -79,14 +74,14 @@ def run_table(
     shown = [*map(figure_of, named), *(column for column in columns if column.name in measured)]
     changed = next((column for column in shown if column.name == metric), None)
     if changed is not None and f"{metric}_change" in measured:
-        shown.insert(shown.index(changed) + 1, Change.of(changed.name, f"{metric}_change", CHANGE))
+        shown.insert(shown.index(changed) + 1, difference_of(changed.name, f"{metric}_change", CHANGE))
         caption += CHANGE_CAPTION
-    table = _rich_table(figures, shown, best, title, caption)
-    while width is not None and len(shown) > 1 and _width(table) > width:
-        last = max(shown, key=lambda column: (column.rank, shown.index(column)))
-        shown = [column for column in shown if column != last]
+    measuring = terminal.console(width=10_000)
+    while True:
         table = _rich_table(figures, shown, best, title, caption)
-    return table
+        if width is None or len(shown) == 1 or measuring.measure(table).maximum <= width:
+            return table
+        shown.remove(max(shown, key=lambda column: (column.rank, shown.index(column))))
 
 
 def _rich_table(
@@ -113,7 +108,3 @@ def _rich_table(
             style="bold" if stage == best else None,
         )
     return table
-
-
-def _width(table: Table) -> int:
-    return terminal.console(width=10_000).measure(table).maximum

@@ -12,7 +12,7 @@ from ..counts import counted
 from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
 from ..run.stage import SELF_PLAY, arm_in_words
-from .formats import NumberFormat, capitalised
+from .formats import capitalised
 from .record import RunRecord, StageRecord
 
 
@@ -52,9 +52,10 @@ def remarks(record: RunRecord) -> list[str]:
     if higher is not None:
         best = record.best_stage
         assert best is not None
+        figure = record.form(record.metric).value(higher.value(record.metric))
         found.append(
-            f"{capitalised(higher.label)} has the better figure, {_value(record, higher)}, but not by as much as the run "
-            f"asks of an improvement, so it did not take the place of {the_stage(best)}."
+            f"{capitalised(higher.label)} has the better figure, {figure}, but not by as much as the run asks of an "
+            f"improvement, so it did not take the place of {the_stage(best)}."
         )
     return found
 
@@ -174,12 +175,8 @@ def _metric_in_words(record: RunRecord) -> str:
     return name if record.greater_is_better else f"{name}, where lower is better"
 
 
-def _value(record: RunRecord, stage: StageRecord) -> str:
-    return record.form(record.metric).value(stage.value(record.metric))
-
-
 def _with_interval(record: RunRecord, stage: StageRecord) -> str:
-    form: NumberFormat = record.form(record.metric)
+    form = record.form(record.metric)
     interval = stage.interval(record.metric)
     text = form.value(stage.value(record.metric))
     return text if interval is None else f"{text} ({form.interval(*interval)})"

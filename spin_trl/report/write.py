@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..counts import counted
+from ..counts import agreeing, counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
@@ -24,10 +24,9 @@ from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
 from .charts import all_charts
 from .formats import duration
-from .html.page import Page, render
+from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
 from .record import RunRecord, StageRecord, read_record
-from .rows import remarks_on_data
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict
@@ -61,8 +60,8 @@ def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Pa
     return report
 
 
-def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
-    """What the report of a run says.
+def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str, Any]:
+    """What the report of a run says, by the names that its template uses.
 
     Args:
         directory: of the run.
@@ -80,25 +79,26 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> Page:
             raise
         raise RunDirectoryError(f"{directory.path} has a file that can't be read: {error}") from error
     text, left_out = cut(settings, LONGEST_SETTINGS)
-    return Page(
-        name=record.name,
-        verdict=verdict(record),
-        remarks=remarks(record),
-        warnings=_warnings(record),
-        facts=facts(record),
-        standings=standings(record),
-        figures=figures(record),
-        costs=costs(record),
-        metric_note=_NOTE,
-        groups=all_charts(record),
-        shown=shown,
-        settings=f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
-        versions={name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version},
-        digests=digests(directory, record),
-        period=_period(record),
-        devices=devices(record),
-        made_by=made_by(),
-    )
+    return {
+        "name": record.name,
+        "verdict": verdict(record),
+        "remarks": remarks(record),
+        "warnings": _warnings(record),
+        "facts": facts(record),
+        "standings": standings(record),
+        "figures": figures(record),
+        "costs": costs(record),
+        "groups": all_charts(record),
+        "shown": shown,
+        "settings": f"{text}\n… and {counted(left_out, 'more character')}" if left_out else text,
+        "versions": {
+            name: str(version) for name, version in (record.prepared.get("versions") or {}).items() if version
+        },
+        "digests": digests(directory, record),
+        "period": _period(record),
+        "devices": devices(record),
+        "made_by": made_by(),
+    }
 
 
 def made_by() -> str:
@@ -107,13 +107,6 @@ def made_by() -> str:
         return f"spin_trl {importlib.metadata.version('spin_trl')}"
     except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
         return "spin_trl"
-
-
-_NOTE = (
-    "In small print: 95 % intervals. A difference is paired, prompt by prompt: of an iteration from its opponent, of a "
-    "baseline from self-play after as many gradient steps. The best is chosen on the prompts that it is measured on, "
-    "which favours it a little."
-)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -181,6 +174,26 @@ def _warnings(record: RunRecord) -> list[str]:
     measured = {stage.label: {n: v for n, v in stage.figures.items() if not math.isnan(v)} for stage in stages}
     answers = [f"{label}: {finding.message}." for label, of in measured.items() for finding in findings(of, warn, {})]
     return [*remarks_on_data(record.prepared), *answers]
+
+
+def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
+    """Sentences about columns and rows that a run does not use, or reads otherwise than they are written.
+
+    Args:
+        prepared: what the journal says of the data; runs of earlier versions say less.
+    """
+    if "remarks" in prepared:
+        return [str(remark) for remark in prepared["remarks"] or []]
+    bad, too_long = (int(prepared.get(name) or 0) for name in ("bad_rows", "left_out"))
+    found = []
+    if bad:
+        found.append(
+            f"{counted(bad, 'row')} left out because {agreeing(bad, 'it', 'they')} can't be used (`bad_rows: skip`)."
+        )
+    if too_long:
+        prompts = agreeing(too_long, "its prompt is", "their prompts are")
+        found.append(f"{counted(too_long, 'row')} left out because {prompts} too long (`max_length`).")
+    return found
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:

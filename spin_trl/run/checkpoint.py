@@ -21,26 +21,12 @@ from ..files import write_json
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_MANIFEST = "checkpoint.json"
-TRAINERS_ARGUMENTS = "training_args.bin"
-"""A pickle that Trainer writes beside every model, and nobody reads."""
 
-_OF_A_MODEL = frozenset(
-    {
-        ".bpe",
-        ".codes",
-        ".jinja",
-        ".json",
-        ".md",
-        ".model",
-        ".py",
-        ".safetensors",
-        ".spm",
-        ".tiktoken",
-        ".txt",
-        ".vocab",
-    }
+_OF_A_MODEL = re.compile(
+    r".+\.(safetensors|json|md|py|"  # weights, configuration, card, code of its own
+    r"jinja|bpe|codes|model|spm|tiktoken|txt|vocab)"  # its tokenizer with the vocabulary
 )
-"""Endings of a model's files: weights, configuration, tokenizer with its vocabulary, code of its own, card."""
+"""A model's files."""
 
 _STATES = re.compile(
     r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|"  # Trainer, on one process and on several
@@ -53,7 +39,7 @@ _FOLDERS_OF_STATES = re.compile(r"(optimizer|pytorch_model_fsdp)_\d+|global_step
 
 def is_of_a_model(path: PurePath) -> bool:
     """Whether a file's name is one that a model's folder holds: no pickle (`.bin`, `.pt`, `.pth`, `.pkl`) is."""
-    return path.suffix in _OF_A_MODEL
+    return _OF_A_MODEL.fullmatch(path.name) is not None
 
 
 def kept_files_of_checkpoint(checkpoint: Path) -> Iterator[Path]:
@@ -107,10 +93,7 @@ def latest(folder: Path, num_processes: int) -> Path | None:
 
     Trainer keeps a random state per process and skips batches by process, so another number starts from the beginning.
     """
-    found = [
-        (int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := re.search(r"-(\d+)$", path.name))
-    ]
-    for _, path in sorted(found, reverse=True):
+    for path in _newest_first(folder):
         manifest = _complete(path)
         if manifest is None:
             logger.warning("%s was not written to its end and is passed over.", path)
@@ -129,8 +112,13 @@ def latest(folder: Path, num_processes: int) -> Path | None:
 
 def newest_complete(folder: Path) -> Path | None:
     """The newest complete checkpoint in a folder, whoever can resume it, or None."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in found if _complete(path) is not None), None)
+    return next((path for path in _newest_first(folder) if _complete(path) is not None), None)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Checkpoints in a folder, whole or not, by their steps."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _complete(checkpoint: Path) -> dict | None:

@@ -18,6 +18,20 @@ PHASE_LOCK = ".phase.lock"
 """Held by whatever runs a phase: a launch of its own outlives a loop that is killed, and must not meet its successor."""
 
 
+class _Entry:
+    """A path below a run directory, as an attribute of it: where the run's own entry is, or would be.
+
+    Args:
+        name: usual path of the entry.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, directory: RunDirectory, kind: type) -> Path:
+        return directory.stage(self.name)
+
+
 class RunDirectory:
     """Paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model.
 
@@ -27,6 +41,35 @@ class RunDirectory:
     Args:
         path: of the directory; `~` is the user's home. It need not exist yet.
     """
+
+    recipe = _Entry(RECIPE)
+    """The settings, frozen at the start."""
+    journal = _Entry(JOURNAL)
+    """What finished."""
+    train_rows = _Entry("data/train")
+    """Prepared rows to train on."""
+    held_out_rows = _Entry("data/held-out")
+    """Prepared rows to evaluate on."""
+    best = _Entry("best.json")
+    """Which stage is the best so far."""
+    best_link = _Entry("best")
+    """Link to the model of that stage."""
+    table = _Entry("table.txt")
+    """The figures of all stages, as text."""
+    plot = _Entry("plot.png")
+    """The figures of all stages, drawn."""
+    progress = _Entry(".progress.json")
+    """How far a phase has come that runs in a process of its own."""
+    tensorboard = _Entry("tensorboard")
+    """Logs for TensorBoard."""
+    trackers = _Entry("trackers")
+    """Logs of other trackers that need a folder."""
+    report = _Entry("report.html")
+    """The report."""
+    hub = _Entry("hub")
+    """What is written for the Hub beside the models' own cards."""
+    baselines = _Entry("baseline")
+    """Folder of the baseline arms."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = home_expanded(path)
@@ -41,83 +84,10 @@ class RunDirectory:
         top, _, below = name.partition("/")
         return self.ownership.own(top) / below
 
-    def _at(self, name: str) -> Path:
+    def stage(self, name: str) -> Path:
+        """Folder of a stage, or where any other entry is, or would be."""
         top, _, below = name.partition("/")
         return self.ownership.place(top) / below
-
-    @property
-    def recipe(self) -> Path:
-        """The settings, frozen at the start."""
-        return self._at(RECIPE)
-
-    @property
-    def journal(self) -> Path:
-        """What finished."""
-        return self._at(JOURNAL)
-
-    @property
-    def train_rows(self) -> Path:
-        """Prepared rows to train on."""
-        return self._at("data/train")
-
-    @property
-    def held_out_rows(self) -> Path:
-        """Prepared rows to evaluate on."""
-        return self._at("data/held-out")
-
-    @property
-    def best(self) -> Path:
-        """Which stage is the best so far."""
-        return self._at("best.json")
-
-    @property
-    def best_link(self) -> Path:
-        """Link to the model of that stage."""
-        return self._at("best")
-
-    @property
-    def table(self) -> Path:
-        """The figures of all stages, as text."""
-        return self._at("table.txt")
-
-    @property
-    def plot(self) -> Path:
-        """The figures of all stages, drawn."""
-        return self._at("plot.png")
-
-    @property
-    def progress(self) -> Path:
-        """How far a phase has come that runs in a process of its own."""
-        return self._at(".progress.json")
-
-    @property
-    def tensorboard(self) -> Path:
-        """Logs for TensorBoard."""
-        return self._at("tensorboard")
-
-    @property
-    def trackers(self) -> Path:
-        """Logs of other trackers that need a folder."""
-        return self._at("trackers")
-
-    @property
-    def report(self) -> Path:
-        """The report."""
-        return self._at("report.html")
-
-    @property
-    def hub(self) -> Path:
-        """What is written for the Hub beside the models' own cards."""
-        return self._at("hub")
-
-    @property
-    def baselines(self) -> Path:
-        """Folder of the baseline arms."""
-        return self._at("baseline")
-
-    def stage(self, stage: str) -> Path:
-        """Folder of a stage."""
-        return self._at(stage)
 
     def iterations(self) -> list[int]:
         """Numbers of the iterations that have a folder, in order."""
@@ -134,27 +104,27 @@ class RunDirectory:
 
     def model(self, stage: str) -> Path:
         """The model that a stage made: the weights, or the adapter."""
-        return self._at(stage) / "model"
+        return self.stage(stage) / "model"
 
     def tokenizer(self) -> Path:
         """The tokenizer that was built for a start from scratch."""
-        return self._at(START) / "tokenizer"
+        return self.stage(START) / "tokenizer"
 
     def generations(self, stage: str) -> Path:
         """What the opponent of a stage answered to the training prompts."""
-        return self._at(stage) / "generations"
+        return self.stage(stage) / "generations"
 
     def training(self, stage: str) -> Path:
         """Checkpoints of a stage's training; they go when its model is there."""
-        return self._at(stage) / "train"
+        return self.stage(stage) / "train"
 
     def held_out(self, stage: str) -> Path:
         """What a stage's model answered to the held-out prompts, and its log-probabilities there."""
-        return self._at(stage) / "held-out"
+        return self.stage(stage) / "held-out"
 
     def metrics(self, stage: str) -> Path:
         """Held-out figures of a stage's model."""
-        return self._at(stage) / "metrics.json"
+        return self.stage(stage) / "metrics.json"
 
     def values(self, stage: str) -> Path:
         """A stage's figures prompt by prompt, for comparisons with other models."""
@@ -162,19 +132,35 @@ class RunDirectory:
 
     def histograms(self, stage: str) -> Path:
         """How the log-ratios of real and generated held-out responses are spread."""
-        return self._at(stage) / "histograms.json"
+        return self.stage(stage) / "histograms.json"
 
     def samples(self, stage: str) -> Path:
         """Held-out prompts with the real and the generated response."""
-        return self._at(stage) / "samples.jsonl"
+        return self.stage(stage) / "samples.jsonl"
 
     def benchmarks(self, stage: str) -> Path:
         """What lm-evaluation-harness found of a stage's model, a file a benchmark."""
-        return self._at(stage) / "lm-eval"
+        return self.stage(stage) / "lm-eval"
 
     def dataset_card(self) -> Path:
         """Card of the dataset that the run's pairs make."""
         return self.hub / "dataset" / "README.md"
+
+    def claim(self, existing_run: str, recipe: Path | None = None) -> None:
+        """Make the directory a run's own, or see that it is.
+
+        Args:
+            existing_run: what becomes of a run that is there: the setting of that name.
+            recipe: as in [`Ownership.check`].
+
+        Raises:
+            RunDirectoryError: there is a run, and it is to stay as it is; or as in [`Ownership.check`].
+        """
+        if existing_run == "fail" and self.ownership.holds_run() and self.recipe.exists():
+            raise RunDirectoryError(f"{self.path} holds a run already, and `existing_run` is `fail`.")
+        self.ownership.claim(recipe)
+        if existing_run == "overwrite":
+            self.clear()
 
     def clear(self, keep: Collection[str] = ()) -> None:
         """Remove what belongs to the run, but not the locks, and nothing else: see [`Ownership.clear`]."""

@@ -97,9 +97,9 @@ class Journal:
         with _damage_in_words():
             self._lines.append({"phase": step, "stage": stage, "time": round(time.time(), 3), **figures})
 
-    def find(self, step: Step, stage: str) -> dict[str, Any] | None:
+    def find(self, step: Step, stage: str) -> Entry | None:
         """The newest record of a step of a stage, or None if it has not finished, or what it made was lost."""
-        return dict(newest(self.entries(), step, stage)) or None
+        return newest(self.entries(), step, stage) or None
 
 
 @contextlib.contextmanager

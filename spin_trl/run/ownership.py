@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import fnmatch
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ import yaml
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
-from .contents import FILES, FOLDERS, ITERATION, LINK, TRANSIENT, foreign_files
+from .contents import ITERATION, LINK, foreign_files, is_top_entry
 
 MARKER = RUN_MARKER
 MARKER_VERSION = 1
@@ -108,12 +109,12 @@ class Ownership:
 
     def is_earlier_run(self) -> bool:
         """Whether the directory holds a run of version 0.1.0: there is no marker, but its journal says what was prepared."""
-        return self.marker() is None and self._has_prepared()
+        return self.marker() is None and self.has_begun()
 
     def holds_run(self) -> bool:
         """Whether the directory belongs to a run, or to a comparison if that is what this is about."""
         marker = self.marker()
-        return self._has_prepared() if marker is None else marker.kind == self.kind
+        return self.has_begun() if marker is None else marker.kind == self.kind
 
     # ---- places -------------------------------------------------------------------------------------------------------
 
@@ -127,8 +128,7 @@ class Ownership:
     def usual_name(self, path: Path) -> str:
         """The path, with `/`, that something in the directory has in a run directory without anything of the user's."""
         here, *below = path.relative_to(self.path).parts
-        marker = self.marker()
-        names = {} if marker is None else {there: name for name, there in marker.entries.items()}
+        names = {there: name for name, there in (self.marker() or Marker()).entries.items()}
         return Path(names.get(here, here), *below).as_posix()
 
     def own(self, name: str) -> Path:
@@ -150,7 +150,7 @@ class Ownership:
             with self._alone():
                 marker = self.marker() or Marker()
                 if name not in marker.entries:
-                    marker = replace(marker, entries={**marker.entries, name: self._free_name(name)})
+                    marker.entries[name] = self._free_name(name)
                     self._write(marker)
         return self.path / marker.entries[name]
 
@@ -252,7 +252,7 @@ class Ownership:
         self.check(recipe)
         if self.marker() is not None:
             return
-        if self._has_prepared():
+        if self.has_begun():
             self._adopt()
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -297,11 +297,8 @@ class Ownership:
 
     def has_begun(self) -> bool:
         """Whether the run has anything to lose: its data has been prepared."""
-        return self._has_prepared()
-
-    def _has_prepared(self) -> bool:
-        marker = self.marker()
-        return says_prepared(self.path / (marker.entries.get(JOURNAL, JOURNAL) if marker is not None else JOURNAL))
+        marker = self.marker() or Marker()
+        return says_prepared(self.path / marker.entries.get(JOURNAL, JOURNAL))
 
     def _run_around(self) -> Path | None:
         """The directory of another run that owns the folder in which this one lies, or None."""
@@ -333,28 +330,26 @@ class Ownership:
         """A folder that is free for a run, named after this one."""
         here, working = self.path.resolve(), Path.cwd()
         parent = Path("runs") if here == working or here in working.parents else self.path.parent
-        name, number = here.name or "run", 2
-        found = parent / name if parent != self.path.parent else parent / f"{name}-{number}"
-        while os.path.lexists(found):
-            found = parent / f"{name}-{number}"
-            number += 1
-        return found
+        name = here.name or "run"
+        numbered = (parent / f"{name}-{number}" for number in itertools.count(2))
+        candidates = numbered if parent == self.path.parent else itertools.chain([parent / name], numbered)
+        return next(folder for folder in candidates if not os.path.lexists(folder))
 
     def _free_name(self, name: str) -> str:
         """The name that an entry gets which is not there yet: its usual one, unless the user has something there."""
-        names = [name, f"spin_trl-{name}"]
-        while os.path.lexists(self.path / names[-1]):
-            names.append(f"spin_trl-{len(names)}-{name}")
-        return next(one for one in names if not os.path.lexists(self.path / one))
+        numbered = (f"spin_trl-{number}-{name}" for number in itertools.count(2))
+        candidates = itertools.chain([name, f"spin_trl-{name}"], numbered)
+        return next(one for one in candidates if not os.path.lexists(self.path / one))
 
     def _adopt(self) -> None:
         """Take over a run of version 0.1.0: what it has written under the names that it used."""
         there = {entry.name: entry for entry in os.scandir(self.path)}
         of_a_comparison = fnmatch.fnmatch(self.path.resolve().parent.name, "seed-*")
-        names = [name for name in (*FILES, *TRANSIENT, *FOLDERS) if name in there]
-        names += [name for name in there if ITERATION.fullmatch(name)]
-        names += [LINK] if LINK in there and there[LINK].is_symlink() else []
-        entries = {name: name for name in names if name != "output.txt" or of_a_comparison}
+        entries = {name: name for name in sorted(there) if is_top_entry(name)}
+        if LINK in there and not there[LINK].is_symlink():
+            del entries[LINK]
+        if not of_a_comparison:
+            entries.pop("output.txt", None)
         settings = self._users_own_settings()
         if settings is not None:
             entries[RECIPE] = self._free_name(RECIPE)
@@ -369,9 +364,8 @@ class Ownership:
             settings = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return None
-        if not isinstance(settings, dict) or text == yaml.safe_dump(settings, sort_keys=True):
-            return None
-        return settings
+        is_by_user = isinstance(settings, dict) and text != yaml.safe_dump(settings, sort_keys=True)
+        return settings if is_by_user else None
 
     def _create(self, marker: Marker) -> None:
         """Write the first marker of a directory, unless another process has just done so."""
@@ -406,11 +400,8 @@ class Ownership:
 
 def frozen_recipe(folder: Path) -> Path | None:
     """The frozen settings of the run in a folder, or None: there is none, or it is one of version 0.1.0."""
-    ownership = Ownership(folder)
-    marker = ownership.marker() if folder.is_dir() else None
-    if marker is None or RECIPE not in marker.entries:
-        return None
-    return folder / marker.entries[RECIPE]
+    marker = Ownership(folder).marker() if folder.is_dir() else None
+    return folder / marker.entries[RECIPE] if marker is not None and RECIPE in marker.entries else None
 
 
 def _first_names(names: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import release_memory
 from datasets import Dataset, load_from_disk
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -21,16 +21,19 @@ from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.start import StartConfig
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
-from ..errors import DataError, noted
+from ..errors import DataError, RunDirectoryError, nearest, noted
 from ..evaluation.scoring import Scorer, scorer_of
-from ..files import definition_of
+from ..files import definition_of, read_json
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
 from .directory import RunDirectory
-from .journal import DATA, Decisions, Journal, Step
+from .journal import DATA, Decisions, Entry, Journal, Step
 from .progress import Progress
 from .stage import START, Stage, arm_name
+
+BEST = "best"
+"""How a user names the stage that is the best so far."""
 
 LAUNCHED = "SPIN_TRL_LAUNCHED"
 """Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
@@ -164,7 +167,7 @@ class Run:
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_from_disk(folder)
 
-    def done(self, step: Step, stage: str) -> dict[str, Any] | None:
+    def done(self, step: Step, stage: str) -> Entry | None:
         """What the journal says of a finished step, or None."""
         return self.journal.find(step, stage)
 
@@ -177,11 +180,43 @@ class Run:
         state.wait_for_everyone()
 
 
+def stages_with_model(run: Run) -> list[Stage]:
+    """The start, the iterations, and the baseline arms, as far as their models are there."""
+    return [
+        stage
+        for stage in run.directory.stages()
+        if (stage.is_start and run.model is not None) or any(run.directory.model(stage).glob("*.safetensors"))
+    ]
+
+
+def find_stage(run: Run, name: str) -> Stage:
+    """The stage that a name means.
+
+    Args:
+        run: the run.
+        name: of a stage, or `best`.
+
+    Raises:
+        RunDirectoryError: there is none, or its model is not there.
+    """
+    known = stages_with_model(run)
+    stage = (read_json(run.directory.best) or {}).get("stage") if name == BEST else name
+    if stage in known:
+        return Stage(stage)
+    there = f"Stages with a model are {', '.join(known)}." if known else "None has one yet."
+    if stage is None:
+        raise RunDirectoryError(f"{run.directory.path} has no best iteration yet. {there}")
+    # Stages' names are alike; only a slip of the keys is worth a question.
+    near = "." if run.directory.stage(stage).exists() else nearest(stage, known, cutoff=0.8)
+    raise RunDirectoryError(
+        f"The stage {stage!r} of {run.directory.path} has no model{near} It has not been trained yet, or `keep_iterations` "
+        f"has let it go. {there}"
+    )
+
+
 def free_memory() -> None:
     """Give back the memory of models that nothing refers to any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    release_memory()
 
 
 def device_name(device: torch.device) -> str:

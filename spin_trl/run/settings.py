@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import yaml
 
 from ..config import credentials
-from ..config.paths import PATHS, is_same_path
+from ..config.data import DataConfig
+from ..config.paths import is_same_path
 from ..config.plain import differences_from_defaults, plain
+from ..config.traits import FREE, PATHS
 from ..config.yaml_files import read_yaml
 from ..errors import RunDirectoryError
 from ..files import write_text
@@ -19,56 +22,8 @@ from .directory import RunDirectory
 from .ownership import RECIPE
 from .run import Run
 
-FREE = frozenset(
-    {
-        "accelerate_config",
-        "bad_rows",
-        "bad_rows_max",
-        "baseline",
-        "baseline_label_smoothing",
-        "dataloader_num_workers",
-        "degeneration_stop",
-        "degeneration_warn",
-        "disable_tqdm",
-        "existing_run",
-        "fall_back_lr_scale",
-        "hub_always_push",
-        "hub_backup",
-        "hub_dataset_id",
-        "hub_license",
-        "hub_model_id",
-        "hub_private_repo",
-        "hub_strategy",
-        "keep_iterations",
-        "log_level",
-        "logging_dir",
-        "num_iterations",
-        "on_regression",
-        "output_dir",
-        "patience",
-        "precompute_ref_batch_size",
-        "push_generations",
-        "push_to_hub",
-        "report_to",
-        "run_dir",
-        "run_name",
-        "save_total_limit",
-        "shared_prefix",
-        "stop_at_plateau",
-    }
-)
-"""Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
-
 OF_THE_DATA = frozenset(
-    {
-        "dataset_config",
-        "dataset_name",
-        "dataset_revision",
-        "dataset_train_split",
-        "held_out_config",
-        "held_out_name",
-        "held_out_split",
-    }
+    one.name for one in dataclasses.fields(DataConfig) if one.name.startswith(("dataset_", "held_out_"))
 )
 """Settings that say where data comes from. Whether it is the same data is seen by its digest."""
 
@@ -78,13 +33,10 @@ OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
 
 def python_settings(run: Run) -> dict[str, Any]:
     """Settings of a run that was started from Python; what YAML can't say stands under `python`."""
-    objects = {
-        "model": run.model,
-        "peft_config": plain(run.peft_config.to_dict()) if run.peft_config is not None else None,
-        "quantization_config": plain(run.quantization_config.to_dict())
-        if run.quantization_config is not None
-        else None,
-    }
+    objects: dict[str, Any] = {"model": run.model}
+    for name in ("peft_config", "quantization_config"):
+        config = getattr(run, name)
+        objects[name] = None if config is None else plain(config.to_dict())
     return {**differences_from_defaults(run.args, run.play, run.start), "python": objects}
 
 

@@ -6,7 +6,7 @@ fail far from where it was written, in the words of whatever library meets it fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def check_kinds(**given: Any) -> None:
         if value is not None and not isinstance(value, kinds):
             raise RecipeError(f"`{name}` is {kind_of(value)}; expected {expected}.{hint}")
     for callback in given.get("callbacks") or ():
-        if not (isinstance(callback, TrainerCallback) or _is_callback_class(callback)):
+        if not issubclass(callback if isinstance(callback, type) else type(callback), TrainerCallback):
             raise RecipeError(f"`callbacks` has {kind_of(callback)}; expected TrainerCallbacks.")
     if given.get("optimizers") is not None and len(given["optimizers"]) != 2:
         raise RecipeError(
@@ -90,7 +90,7 @@ def as_model(model: Any) -> Any:
     return model
 
 
-def unnamed(model: Any, processing_class: Any) -> list[str]:
+def unnamed(model: Any, processing_class: Any) -> Iterator[str]:
     """A model in memory for which nobody knows the tokenizer.
 
     Args:
@@ -98,9 +98,8 @@ def unnamed(model: Any, processing_class: Any) -> list[str]:
         processing_class: the tokenizer that was passed with it, or None.
     """
     name: str = getattr(getattr(model, "config", None), "_name_or_path", "")
-    if processing_class is not None or isinstance(model, str) or name:
-        return []
-    return ["`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."]
+    if processing_class is None and not isinstance(model, str) and not name:
+        yield "`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."
 
 
 def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
@@ -109,13 +108,13 @@ def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
     Raises:
         RecipeError: it is no model of transformers or PEFT.
     """
-    model = model if model is None else as_model(model)
-    if model is not None and not isinstance(model, str | PreTrainedModel | PeftModel):
-        raise RecipeError(
-            f"`model` is {kind_of(model)}; expected a Hub name, a folder, a PreTrainedModel or PeftModel, or None to "
-            "build a small one."
-        )
-    return model
+    found = None if model is None else as_model(model)
+    if isinstance(found, str | PreTrainedModel | PeftModel | None):
+        return found
+    raise RecipeError(
+        f"`model` is {kind_of(model)}; expected a Hub name, a folder, a PreTrainedModel or PeftModel, or None to build a "
+        "small one."
+    )
 
 
 def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
@@ -144,23 +143,17 @@ def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
     return None
 
 
-def _is_of_datasets(value: Any) -> bool:
-    """Whether it is a dataset, or several by name, as DPOTrainer takes them."""
-    parts = value.values() if isinstance(value, Mapping) else [value]
-    return all(isinstance(part, Dataset | IterableDataset) for part in parts)
-
-
 def of_pairs(eval_dataset: Any) -> Any:
     """Datasets of pairs to evaluate on: those of `datasets` without format, others as [`as_datasets`] makes them.
 
     Raises:
         DataError: they are of another kind.
     """
-    if not _is_of_datasets(eval_dataset):
-        return as_datasets(eval_dataset, "eval_dataset", streams=True)
-    if isinstance(eval_dataset, Mapping):
-        return {name: without_format(dataset) for name, dataset in eval_dataset.items()}
-    return without_format(eval_dataset)
+    several = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
+    if not all(isinstance(dataset, Dataset | IterableDataset) for dataset in several.values()):
+        return as_datasets(eval_dataset)
+    found = {name: without_format(dataset) for name, dataset in several.items()}
+    return found if several is eval_dataset else found[""]
 
 
 def without_format(pairs: Any) -> Any:
@@ -201,16 +194,14 @@ def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
     )
 
 
-def as_datasets(value: Any, name: str, *, streams: bool = False) -> Any:
-    """One dataset, or several by name: each as [`as_dataset`] has it. None stays None."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        wrong = next((key for key in value if not isinstance(key, str)), None)
-        if wrong is not None:
-            raise DataError(f"`{name}` has a dataset named {wrong!r}; expected names that are text.")
-        return {key: as_dataset(dataset, f"{name}[{key!r}]", streams=streams) for key, dataset in value.items()}
-    return as_dataset(value, name, streams=streams)
+def as_datasets(eval_dataset: Any) -> Any:
+    """One dataset or stream to evaluate on, or several by name: each as [`as_dataset`] has it. None stays None."""
+    if not isinstance(eval_dataset, Mapping):
+        return None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset", streams=True)
+    wrong = next((key for key in eval_dataset if not isinstance(key, str)), None)
+    if wrong is not None:
+        raise DataError(f"`eval_dataset` has a dataset named {wrong!r}; expected names that are text.")
+    return {key: as_dataset(one, f"eval_dataset[{key!r}]", streams=True) for key, one in eval_dataset.items()}
 
 
 def _unformatted(dataset: Dataset, name: str) -> Dataset:
@@ -272,10 +263,6 @@ def _advice_on_kind(value: Any) -> str:
     if isinstance(value, Iterable):
         return " Put its rows into a list: `list(rows)`."
     return ""
-
-
-def _is_callback_class(callback: Any) -> bool:
-    return isinstance(callback, type) and issubclass(callback, TrainerCallback)
 
 
 _TOKENIZER_HINT = " `AutoTokenizer.from_pretrained(...)` loads one."

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from unittest import mock
 
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer
@@ -28,13 +29,15 @@ from ..models.policy import rounds_by_batch
 from ..objectives.base import logratios
 from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
 from ..objectives.registry import OURS, published
-from ..objectives.terms import ObjectiveTerms
+from ..objectives.terms import ObjectiveTerms, Others
 from . import opponent
 from .collator import laid_out
-from .whole_step import others_of_each, others_of_this
 
 OTHERS = "others_in_step"
 """Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
+
+Logratios = tuple[torch.Tensor, torch.Tensor]
+"""Of real and generated responses, shape `(batch,)` each."""
 
 
 class ObjectiveTrainer(DPOTrainer):
@@ -66,7 +69,7 @@ class ObjectiveTrainer(DPOTrainer):
         forwards = Forwards(wanted, self._against_sharing(), dtype)
         if self.args.torch_compile:
             # It traces what it is given: neither layouts that change nor hooks that come and go.
-            forwards.leave_alone(self.model)
+            forwards.leave_alone()
             return forwards
         forwards.wrap(self.model)
         if self.ref_model is not None:
@@ -119,9 +122,8 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
         """Let data loaders be made with a collator that also lays out. The parents take the trainer's when they make one."""
-        if not self._forwards.shares or not isinstance(
-            dataset, Dataset
-        ):  # a stream's batches are cut up between processes
+        # A stream's batches are cut up between processes.
+        if not self._forwards.shares or not isinstance(dataset, Dataset):
             return contextlib.nullcontext()
         return mock.patch.object(self, "data_collator", functools.partial(laid_out, self.data_collator))
 
@@ -134,12 +136,12 @@ class ObjectiveTrainer(DPOTrainer):
         """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self._terms.couples_pairs and len(batches) > 1:
-            everything = others_of_each(batches, self._logratios, self.accelerator)
+            everything = others_of_each([self._logratios(batch) for batch in batches], self.accelerator)
             for batch, others in zip(batches, everything, strict=True):
                 batch[OTHERS] = others
         return batches, num_items
 
-    def _logratios(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logratios(self, batch: Any) -> Logratios:
         """Log-ratios of a micro-batch, of real and generated responses, shape (batch,) each, without gradients."""
         everything = self._prepare_inputs(batch)
         inputs = _without_ours(everything)
@@ -181,7 +183,11 @@ class ObjectiveTrainer(DPOTrainer):
         else:
             opponent_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
         if check_is_due:
-            self._check_opponent(everything, policy_logps, opponent_logps, lengths)
+            checked = policy_logps
+            if rounds_by_batch(self.model):
+                # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
+                checked = opponent_logps + torch.cat(self._logratios(everything))
+            opponent.check_starting_point(checked, opponent_logps, lengths, self._compute_dtype())
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: passing.third_logps}
         for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
@@ -196,8 +202,9 @@ class ObjectiveTrainer(DPOTrainer):
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
         """What our objectives add to the loss of a micro-batch; their figures are logged."""
-        if self._terms.couples_pairs and others is None:
-            others = others_of_this(*logratios(*(tensors[name] for name in POLICY + OPPONENT)), self.accelerator)
+        if self._terms.couples_pairs and others is None and self.accelerator.num_processes > 1:
+            real, generated = logratios(*(tensors[name].detach() for name in POLICY + OPPONENT))
+            (others,) = others_of_each([(real, generated)], self.accelerator)
         more, figures = self._terms(tensors, others)
         for name, value in figures.items():
             self._metrics["train" if self.model.training else "eval"][name].append(value)
@@ -207,15 +214,6 @@ class ObjectiveTrainer(DPOTrainer):
         """Whether the policy must be equal to its opponent in this batch."""
         return False
 
-    def _check_opponent(
-        self, batch: Any, policy_logps: torch.Tensor, opponent_logps: torch.Tensor, lengths: torch.Tensor
-    ) -> None:
-        """Raise unless the policy is equal to its opponent in this batch; the tensors have shape (2 * batch,)."""
-        if rounds_by_batch(self.model):
-            # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
-            policy_logps = opponent_logps + torch.cat(self._logratios(batch))
-        opponent.check_starting_point(policy_logps, opponent_logps, lengths, self._compute_dtype())
-
     def _compute_dtype(self) -> torch.dtype:
         if self.args.bf16:
             return torch.bfloat16
@@ -224,11 +222,7 @@ class ObjectiveTrainer(DPOTrainer):
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as DPOTrainer knows it."""
-    return {
-        name: value
-        for name, value in inputs.items()
-        if name not in (OTHERS, LAYOUT) and not name.startswith(PROTO_PREFIX)
-    }
+    return {name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX))}
 
 
 def has_streams(datasets: Any) -> bool:
@@ -240,3 +234,25 @@ def has_streams(datasets: Any) -> bool:
     every = datasets.values() if isinstance(datasets, dict) else [datasets]
     known = [dataset for dataset in every if dataset is not None]
     return not all(isinstance(d, Dataset) and not {"image", "images"} & set(d.column_names) for d in known)
+
+
+def others_of_each(batches: Sequence[Logratios], accelerator: Accelerator) -> list[Others]:
+    """For every micro-batch of this process, the other pairs of the optimiser step, before any of them has a gradient.
+
+    An objective may weigh every pair by its share in the whole step. Micro-batches come one after the other, so a pass
+    without gradients goes ahead: weights don't move within a step, so what it finds is exact.
+
+    Args:
+        batches: log-ratios of the micro-batches of the step, without gradients.
+        accelerator: gathers those of the other processes; every process must have as many.
+    """
+    ours = torch.stack([torch.cat(of_kind) for of_kind in zip(*batches, strict=True)])
+    everyone = accelerator.gather(ours[None])  # shape (processes, 2, pairs of a process)
+    found, end = [], 0
+    for real, _ in batches:
+        start, end = end, end + len(real)
+        rest = torch.ones(len(everyone), everyone.size(2), dtype=torch.bool, device=everyone.device)
+        rest[accelerator.process_index, start:end] = False
+        num_batches = len(batches) * accelerator.num_processes
+        found.append(Others(everyone[:, 0][rest], everyone[:, 1][rest], num_batches))
+    return found

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -19,7 +18,7 @@ from trl.trainer.utils import use_adapter
 from ..counts import counted
 from ..errors import OpponentError
 from ..models.digest import FROZEN_ADAPTER
-from ..models.forward.exactness import NOISE_PER_TOKEN
+from ..models.forward.obstacles import NOISE_PER_TOKEN
 
 
 def check_starting_point(
@@ -96,44 +95,36 @@ def align_frozen_adapter(model: PeftModel) -> None:
 def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
-            if FROZEN_ADAPTER not in module or "default" not in module:
-                continue
-            trained, frozen = module["default"], module[FROZEN_ADAPTER]
-            if isinstance(frozen, torch.Tensor) and isinstance(trained, torch.Tensor):
-                yield trained, frozen
-            elif isinstance(frozen, torch.nn.Module) and isinstance(trained, torch.nn.Module):
-                ours = dict([*trained.named_parameters(), *trained.named_buffers()])
-                theirs = [*frozen.named_parameters(), *frozen.named_buffers()]
-                yield from ((ours[name], tensor) for name, tensor in theirs)
+        if not isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
+            continue
+        if FROZEN_ADAPTER in module and "default" in module:
+            trained = _tensors_of(module["default"])
+            yield from ((trained[name], tensor) for name, tensor in _tensors_of(module[FROZEN_ADAPTER]).items())
+
+
+def _tensors_of(part: torch.nn.Module | torch.Tensor) -> dict[str, torch.Tensor]:
+    if isinstance(part, torch.Tensor):
+        return {"": part}
+    return dict([*part.named_parameters(), *part.named_buffers()])
 
 
 def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
     """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
     if not isinstance(model, PeftModel):
         return contextlib.nullcontext()
-    adapter: contextlib.AbstractContextManager[object] = use_adapter(
-        model, FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
-    )
+    frozen = FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
+    adapter: contextlib.AbstractContextManager[object] = use_adapter(model, frozen)
     return adapter
 
 
 def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
     """Copies of the adapter that is trained, by name: TRL's constructor rounds those on quantised weights to bfloat16."""
-    return {
-        name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    return {name: weight.detach().clone() for name, weight in trained}
 
 
-def fit_adapters(
-    model: PeftModel,
-    *,
-    in_float32: bool,
-    align: bool,
-    autocast: bool = True,
-    unrounded: Mapping[str, torch.Tensor] = MappingProxyType({}),
-) -> None:
-    """Adapters in dtypes that training takes, and the frozen one equal to the trainable one, bit by bit.
+def fit_adapters(model: PeftModel, autocast: bool, unrounded: Mapping[str, torch.Tensor]) -> None:
+    """Give the trainable adapter a dtype that training takes.
 
     On quantised weights TRL makes adapters bfloat16. Self-play's steps are too small for that: at a learning rate of 1e-5 an
     update is a tenth of the distance between two bfloat16 numbers of a weight's size, and is lost. And the scaler of float16
@@ -141,22 +132,17 @@ def fit_adapters(
 
     Args:
         model: as TRL's constructor leaves it.
-        in_float32: whether the trainable adapter is to be float32.
-        align: whether the frozen adapter is the opponent.
         autocast: whether training computes in mixed precision. Without it, whole modules that are trained
             (`modules_to_save`) stay in the dtype of their neighbours.
         unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
     """
-    if in_float32:
-        whole = _whole_modules(model)
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and parameter.dtype == torch.bfloat16:
-                original = whole.get(id(parameter))
-                # What has not been trained yet is its original, which TRL has rounded with the adapters.
-                exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
-                parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
-    if align:
-        align_frozen_adapter(model)
+    whole = _whole_modules(model)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            original = whole.get(id(parameter))
+            # What has not been trained yet is its original, which TRL has rounded with the adapters.
+            exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
+            parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
 
 
 def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:

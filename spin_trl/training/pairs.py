@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, load_from_disk
@@ -40,10 +40,6 @@ class PairCounts:
     identical: int
     dropped: int
 
-    def as_dict(self) -> dict[str, int]:
-        """By name, for the journal."""
-        return asdict(self)
-
 
 def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str = "") -> tuple[Dataset, PairCounts]:
     """Give every row its generations, of all iterations and samples that there are.
@@ -67,9 +63,8 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
     indices, iterations, samples = array("q"), array("q"), array("q")
     counts = {"total": 0, "empty": 0, "truncated": 0, "identical": 0}
     fingerprint = hashlib.sha256(f"{prefix}{generations.digest}".encode())
-    for index, (key, prompt_ids, real_ids) in enumerate(
-        zip(rows["key"], rows["prompt_ids"], rows["real_ids"], strict=True)
-    ):
+    columns = rows["key"], rows["prompt_ids"], rows["real_ids"]
+    for index, (key, prompt_ids, real_ids) in enumerate(zip(*columns, strict=True)):
         names = by_key.get(key)
         if not names:
             raise GenerationsError(

@@ -26,10 +26,9 @@ from ..data.reading.kept import apart
 from ..data.template.pair_template import PairTemplate, eos_token_ids
 from ..errors import DataError, GenerationsError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of, json_digest
-from ..generation.answer import Asked, answer
+from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
-from ..generation.source import GenerationSource, read_generations, read_proto
-from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
+from ..generation.store import STORE_MANIFEST, Generations, GenerationSource, GenerationStore, read_generations
 from ..models.adapters import has_adapter
 from ..models.digest import digest
 from ..models.eos import add_eos_ids, eos_ids_of
@@ -94,14 +93,14 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _is_given_pairs(self, dataset: Any) -> bool:
         """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
-        if not self._self_play:
-            if is_sft(dataset):
-                raise DataError(
-                    "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
-                    "`train_dataset` does."
-                )
-            return True
-        return is_preference(dataset)
+        if self._self_play:
+            return is_preference(dataset)
+        if is_sft(dataset):
+            raise DataError(
+                "An evaluation dataset (`eval_dataset`) must hold pairs (`prompt`, `chosen`, `rejected`), as "
+                "`train_dataset` does."
+            )
+        return True
 
     def _is_paired(self, dataset: Any) -> bool:
         """Whether nothing is left to be answered: pairs are given, or have been made."""
@@ -114,9 +113,7 @@ class PairsTrainer(ObjectiveTrainer):
 
     def _template_by(self, definition: int) -> PairTemplate:
         """The template with the EOS ids that a definition of its digest counts."""
-        return PairTemplate(
-            self._tokenizer, self._eos_ids[1 if definition == 1 else 2], self._settings.template_kwargs
-        )
+        return PairTemplate(self._tokenizer, self._eos_ids[min(definition, 2)], self._settings.template_kwargs)
 
     @functools.cached_property
     def _eos_ids(self) -> dict[int, list[int]]:
@@ -124,12 +121,10 @@ class PairsTrainer(ObjectiveTrainer):
 
         Trainer lets the tokenizer's EOS take the place of that configuration's. What is known is kept with the model.
         """
-        found = {
-            1: eos_token_ids(self._tokenizer, self.model.generation_config),
-            2: eos_ids_of(self.model, self._tokenizer),
-        }
-        add_eos_ids(self.model, found[2])
-        return found
+        every = eos_ids_of(self.model, self._tokenizer)
+        by_definition = {1: eos_token_ids(self._tokenizer, self.model.generation_config), 2: every}
+        add_eos_ids(self.model, every)
+        return by_definition
 
     def _rows(self, dataset: Any, name: str) -> Any:
         if self._is_paired(dataset):
@@ -181,9 +176,8 @@ class PairsTrainer(ObjectiveTrainer):
             return pairs
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
-        pairs = super()._precompute_ref_logps(
-            pairs, name, self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
-        )
+        batch_size = self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
+        pairs = super()._precompute_ref_logps(pairs, name, batch_size)
         self.opponent_seconds += time.monotonic() - started
         return pairs
 
@@ -191,9 +185,7 @@ class PairsTrainer(ObjectiveTrainer):
         if self._given is None:
             self._answers[name] = Generations.load({0: self._answer(rows, name)})
             return self._answers[name]
-        return read_generations(
-            self._given, lambda store: self._check_manifest(store, rows if name == "train" else None)
-        )
+        return read_generations(self._given, lambda store: self._check_manifest(store, rows, name))
 
     def _proto(self, rows: Dataset, name: str) -> Generations | None:
         """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
@@ -201,11 +193,17 @@ class PairsTrainer(ObjectiveTrainer):
             return None
         if self._given_proto is None:
             return self._first_answers.get(name)
-        return read_proto(self._given_proto, lambda store: self._check_store(store, rows if name == "train" else None))
+        found = read_generations(self._given_proto, lambda store: self._check_store(store, rows, name))
+        iterations = {iteration for _, iteration, _ in found}
+        if iterations - {0}:
+            raise GenerationsError(
+                f"`proto` is what iteration 0 generated, but these are of the iterations {sorted(iterations)}."
+            )
+        return found
 
-    def _check_manifest(self, store: GenerationStore, rows: Dataset | None) -> None:
+    def _check_manifest(self, store: GenerationStore, rows: Dataset, name: str) -> None:
         """Refuse generations of another model, template or dataset."""
-        self._check_store(store, rows)
+        self._check_store(store, rows, name)
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             definition = definition_of(store.manifest()["model"])
             store.check({"model": digest(self.model, adapter_is_new=self._adapter_is_new, definition=definition)})
@@ -216,11 +214,11 @@ class PairsTrainer(ObjectiveTrainer):
                 f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set {without}."
             )
 
-    def _check_store(self, store: GenerationStore, rows: Dataset | None) -> None:
-        """Refuse generations of another template or dataset."""
+    def _check_store(self, store: GenerationStore, rows: Dataset, name: str) -> None:
+        """Refuse generations of another template or training dataset: one store has those of all datasets."""
         definition = definition_of(store.manifest()["template"])
         store.check({"template": self._template_by(definition).digest(definition)})
-        if rows is not None:
+        if name == "train":
             store.check({"dataset": rows_digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
@@ -243,16 +241,12 @@ class PairsTrainer(ObjectiveTrainer):
             if store.folder.exists():
                 break
         with opponent.in_place_of_the_policy(model) if self._opponent_is_ours else contextlib.nullcontext():
-            answer(
-                model.to(self.accelerator.device),
+            generate(
+                engine_for(model.to(self.accelerator.device), rows, store, self.pair_template, args, self.accelerator),
                 rows,
                 store,
                 sampling,
                 asked,
-                engine=args.engine,
-                eos_token_ids=self.pair_template.eos_ids,
-                pad_token_id=self._tokenizer.pad_token_id,
-                accelerator=self.accelerator,
                 iteration=0,
                 disable_progress=bool(args.disable_tqdm),
                 description=f"Generating ({name})",

@@ -86,7 +86,7 @@ def start_config(start: StartConfig, vocab_size: int, max_length: int) -> LlamaC
     return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=start.start_hidden_size,
-        intermediate_size=_feed_forward_size(start.start_hidden_size),
+        intermediate_size=max(round(8 * start.start_hidden_size / 3 / 32), 1) * 32,  # Llama's 8/3, in multiples of 32
         num_hidden_layers=start.start_num_layers,
         num_attention_heads=start.start_num_heads,
         num_key_value_heads=start.start_num_heads,
@@ -110,8 +110,3 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _strings(part)
-
-
-def _feed_forward_size(hidden_size: int) -> int:
-    """Llama's 8/3 of the width, in multiples of 32."""
-    return max(round(8 * hidden_size / 3 / 32), 1) * 32

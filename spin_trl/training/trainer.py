@@ -34,27 +34,15 @@ from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.columns import is_sft
 from ..errors import DataError, RecipeError, refuse_unplayable
-from ..generation.source import GenerationSource
+from ..generation.store import GenerationSource
 from ..lineage import complete_card
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from ..run import checkpoint
-from . import opponent
-from .arguments import (
-    EvalDatasets,
-    as_dataset,
-    as_datasets,
-    as_model,
-    as_settings,
-    check_kinds,
-    human_responses,
-    of_pairs,
-    without_format,
-)
+from . import arguments, opponent
 from .objective_trainer import has_streams
 from .pairs_trainer import PairsTrainer
-from .preconditions import check_self_play
-from .unplayable import of_batches, of_positions
+from .unplayable import check_self_play, of_batches, of_positions
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +92,7 @@ class SPINTrainer(PairsTrainer):
         args: SPINConfig | DPOConfig | None = None,
         data_collator: DataCollator | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
-        eval_dataset: EvalDatasets | None = None,
+        eval_dataset: arguments.EvalDatasets | None = None,
         processing_class: PreTrainedTokenizerBase | ProcessorMixin | None = None,
         compute_metrics: Callable[[EvalPrediction], dict] | None = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -114,17 +102,17 @@ class SPINTrainer(PairsTrainer):
         generations: GenerationSource | None = None,
         proto: GenerationSource | None = None,
     ) -> None:
-        model = as_model(model)
+        model = arguments.as_model(model)
         if args is not None and not isinstance(args, DPOConfig):
-            args = as_settings(args)
-        rows = human_responses(train_dataset)
+            args = arguments.as_settings(args)
+        rows = arguments.human_responses(train_dataset)
         if rows is not None:
-            check_kinds(processing_class=processing_class, peft_config=peft_config)
-            train_dataset, eval_dataset = rows, as_datasets(eval_dataset, "eval_dataset", streams=True)
+            arguments.check_kinds(processing_class=processing_class, peft_config=peft_config)
+            train_dataset, eval_dataset = rows, arguments.as_datasets(eval_dataset)
         else:  # DPOTrainer checks the rest, with its own messages
-            train_dataset, eval_dataset = without_format(train_dataset), of_pairs(eval_dataset)
-        check_kinds(ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks)
-        check_kinds(optimizers=optimizers, data_collator=data_collator, compute_metrics=compute_metrics)
+            train_dataset, eval_dataset = arguments.without_format(train_dataset), arguments.of_pairs(eval_dataset)
+        arguments.check_kinds(ref_model=ref_model, quantization_config=quantization_config, callbacks=callbacks)
+        arguments.check_kinds(optimizers=optimizers, data_collator=data_collator, compute_metrics=compute_metrics)
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = SPINConfig(f"{name.split('/')[-1]}-SPIN")
@@ -134,7 +122,8 @@ class SPINTrainer(PairsTrainer):
         self._given, self._given_proto = generations, proto
         self._answers, self._first_answers, self._rows_by_name, self.pair_counts = {}, {}, {}, {}
         if self._self_play:
-            args = copy.copy(check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class))
+            args = copy.copy(args) if isinstance(args, SPINConfig) else SPINConfig.completed(args)
+            check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
             if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
                 processing_class = processing_class or load_tokenizer(model, args)
                 model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
@@ -162,13 +151,10 @@ class SPINTrainer(PairsTrainer):
         keep_differentiable(self.model)
         if has_adapter(self.model):
             refuse_unplayable(output_layer_refusals(self.model))
-            opponent.fit_adapters(
-                self.model,
-                in_float32=self.args.fp16 or self._self_play,
-                align=self.ref_model is None,
-                autocast=self.args.fp16 or bool(self.args.bf16),
-                unrounded=unrounded,
-            )
+            if self.args.fp16 or self._self_play:
+                opponent.fit_adapters(self.model, self.args.fp16 or bool(self.args.bf16), unrounded)
+            if self.ref_model is None:
+                opponent.align_frozen_adapter(self.model)
             # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
             # they are where a row's result depends on its batch: the opponent then sees the policy's batches.
             at_every_step = self.is_fsdp_enabled or rounds_by_batch(self.model)
@@ -220,12 +206,11 @@ class SPINTrainer(PairsTrainer):
         Raises:
             DataError: the dataset is of another kind than datasets to train on.
         """
-        if self._self_play and self._given is None and (eval_dataset is None or isinstance(eval_dataset, str)):
+        if not (eval_dataset is None or isinstance(eval_dataset, str)):
+            as_kind = arguments.as_datasets if self._self_play else arguments.of_pairs
+            eval_dataset = as_kind(eval_dataset)
+        elif self._self_play and self._given is None:
             self._for_each_dataset(self._with_opponent, train=False)
-        elif self._self_play and not isinstance(eval_dataset, str):
-            eval_dataset = as_datasets(eval_dataset, "eval_dataset", streams=True)
-        elif not isinstance(eval_dataset, str):
-            eval_dataset = of_pairs(eval_dataset)
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -237,7 +222,7 @@ class SPINTrainer(PairsTrainer):
         """
         if not self._self_play:
             return super().predict(test_dataset, *args, **kwargs)
-        test_dataset = as_dataset(test_dataset, "test_dataset", streams=True)
+        test_dataset = arguments.as_dataset(test_dataset, "test_dataset", streams=True)
         if is_sft(test_dataset) and not self._is_paired(test_dataset):
             if self._opponent_is_ours and self.state.global_step > 0 and not has_adapter(self.model):
                 raise RecipeError(
@@ -283,10 +268,8 @@ class SPINTrainer(PairsTrainer):
             super()._save(output_dir, state_dict)
         if self._self_play and has_adapter(self.model):
             # A folder with an adapter says by itself what ends a response: its base model may name other ids.
-            ids = self._eos_ids[2]
-            GenerationConfig(eos_token_id=ids, pad_token_id=self._tokenizer.pad_token_id).save_pretrained(
-                output_dir or output_folder(self.args)
-            )
+            config = GenerationConfig(eos_token_id=self._eos_ids[2], pad_token_id=self._tokenizer.pad_token_id)
+            config.save_pretrained(output_dir or output_folder(self.args))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)

@@ -153,7 +153,7 @@ def test_a_dataset_of_the_hub_is_looked_for_in_the_cache_alone(planned, monkeypa
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("spin_trl.data.reading.hub_csv.load_dataset_builder", load_dataset_builder)
+    monkeypatch.setattr("spin_trl.data.reading.folder.load_dataset_builder", load_dataset_builder)
     assert planned("--gpu", "h100")[0] == 0
     assert seen == [(True, True)]
     assert not datasets.config.HF_HUB_OFFLINE

@@ -129,7 +129,7 @@ def test_null_is_none(read: Read) -> None:
 def test_environment_variables_are_set_as_trl_does(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under `env`, before anything is imported that reads them."""
     monkeypatch.setenv("SPIN_TRL_TEST", "")
-    read("env: {SPIN_TRL_TEST: 3}")
+    assert read("env: {SPIN_TRL_TEST: 3}").name == "mine"  # and not the variable
     assert os.environ["SPIN_TRL_TEST"] == "3"
 
 

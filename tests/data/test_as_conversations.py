@@ -4,8 +4,7 @@ import pytest
 from datasets import Dataset
 
 import tiny
-from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load_rows
+from spin_trl.data.load import as_conversations, load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 

@@ -15,7 +15,7 @@ from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare_and_count
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError, RecipeError, TemplateError
-from spin_trl.report.rows import remarks_on_data
+from spin_trl.report.write import remarks_on_data
 
 GOOD = {"prompt": "Which?", "completion": " A boat."}
 EMPTY = {"prompt": "Which?", "completion": " "}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.data.conversations import TEMPLATED, TEXT_PROMPT, USER, kept_of
+from spin_trl.data.turns import TEMPLATED, TEXT_PROMPT, USER, kept_of
 
 
 @pytest.mark.parametrize(

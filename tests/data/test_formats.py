@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 import tiny
 from messages import names
-from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import rename_columns
+from spin_trl.data.load import as_conversations, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.data.unused import unused_columns

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, Features, Image, List
 
-from spin_trl.data.holdings import first_filled, says_true_or_false
+from spin_trl.data.columns import first_filled, says_true_or_false
 from spin_trl.data.load import load_rows
 
 

@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 
 import tiny
-from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys, rows_digest
+from spin_trl.data.load import as_conversations
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.files import definition_of, json_digest

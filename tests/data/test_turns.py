@@ -8,8 +8,7 @@ from datasets import Dataset
 
 import tiny
 from messages import names, refused
-from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load_rows, rename_columns
+from spin_trl.data.load import as_conversations, load_rows, rename_columns
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.errors import DataError

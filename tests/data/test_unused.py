@@ -8,8 +8,8 @@ from datasets import Dataset
 
 import tiny
 from messages import names, refused
-from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.columns import read_columns
+from spin_trl.data.load import as_conversations
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
 from spin_trl.data.unused import naming, not_sft, unused_columns

@@ -53,7 +53,7 @@ def test_an_engine_is_found_by_its_name_and_is_what_its_module_says() -> None:
     assert "transformers" in engine_names()
     assert engine_of("transformers") is TransformersEngine
     for name in engine_names():
-        made = engine_of(name)(tiny.model("llama"), [1], 0, autocast=contextlib.nullcontext)
+        made = engine_of(name)(tiny.model("llama"), [1], 0, contextlib.nullcontext)
         assert made.name == name
 
 

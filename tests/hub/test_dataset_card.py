@@ -1,6 +1,8 @@
 """The card of the generated pairs: synthetic, with a configuration an iteration and where everything comes from."""
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCard
@@ -8,7 +10,7 @@ from huggingface_hub import DatasetCard
 import made_up
 from hub.server import LocalHub
 from spin_trl.hub.dataset import MESSAGES_LAYOUT, PairsInfo
-from spin_trl.hub.dataset_card import Generator, dataset_card
+from spin_trl.hub.dataset_card import dataset_card
 from spin_trl.hub.facts import Names, RunFacts
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -25,14 +27,14 @@ def card(*, is_known: bool = True) -> DatasetCard:
         PairsInfo(0, MESSAGES_LAYOUT, 1000, {"eos": 900, "length": 100}, 5),
         PairsInfo(1, MESSAGES_LAYOUT, 1000, {"eos": 1000}, 10),
     ]
-    generators = [
-        Generator("start", f"org/base@{SHA}", "aabb", {"temperature": 1.0}),
-        Generator("iteration 0", "someone/small@iter-0", "ccdd", {"temperature": 0.7}),
+    generators: list[dict[str, Any]] = [
+        {"label": "start", "where": f"org/base@{SHA}", "digest": "aabb", "sampling": {"temperature": 1.0}},
+        {"label": "iteration 0", "where": "someone/small@iter-0", "digest": "ccdd", "sampling": {"temperature": 0.7}},
     ]
     if not is_known:
-        generators = [Generator("unknown")] * 2
-    run = RunFacts(record, names, made_by="spin_trl 1.2.3")
-    return dataset_card(run, list(zip(pairs, generators, strict=True)))
+        generators = [{"label": "unknown"}] * 2
+    answered = [replace(one, **by) for one, by in zip(pairs, generators, strict=True)]
+    return dataset_card(RunFacts(record, names), answered)
 
 
 WHOLE = re.compile(
@@ -101,7 +103,7 @@ Hash of tokenizer and chat template: `00112233`\. Versions: trl `1\.16\.0`\.
 - .+
 - Licence: `mit` \(the source dataset's\)\. .+
 
-Made by spin_trl 1\.2\.3\.
+Made by spin_trl.*\.
 """
 )
 

@@ -59,7 +59,6 @@ def facts(
         Names("someone/small", branches={"iteration-0": "iter-0", "iteration-1": "iter-1"}),
         has_own_start,
         digests={"training data": "aabbccdd", "template": "0011223344556677"},
-        made_by="spin_trl 1.2.3",
     )
     usual = {
         "run": run,
@@ -185,7 +184,7 @@ Human response:
 Real answer \d\.
 ```
 
-This model \(score 1, ended by itself\):
+This model \(score: 1, ended by itself\):
 
 ```text
 Made-up answer \d\.
@@ -216,7 +215,7 @@ model_revision: 0123456789abcdef0123456789abcdef01234567
 - SPIN: .+
 - TRL: .+
 
-Made by spin_trl 1\.2\.3\.
+Made by spin_trl.*\.
 """
 )
 

@@ -11,7 +11,7 @@ import torch
 from messages import refused
 from spin_trl import SPINConfig
 from spin_trl.errors import RecipeError
-from spin_trl.objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO, Objective
+from spin_trl.objectives.objective import LENGTHS, LOGRATIOS, POLICY, PROTO, Objective
 from spin_trl.objectives.registry import (
     LOSS_TYPES,
     METHODS,
@@ -75,7 +75,7 @@ def test_what_single_objectives_need() -> None:
     assert [name for name in PUBLISHED if LOSS_TYPES[name].figures] == ["iris"]
     assert LOSS_TYPES["simpo"].inputs == POLICY + LENGTHS
     assert LOSS_TYPES["tspin"].inputs == POLICY + PROTO
-    assert LOSS_TYPES["space"].inputs == POLICY + OPPONENT
+    assert LOSS_TYPES["space"].inputs == LOGRATIOS
 
 
 def test_the_table_is_not_changed_by_accident() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from log_ratios import of_logps
 from messages import refused
 from spin_trl.objectives.iris import iris
 from spin_trl.objectives.terms import ObjectiveTerms, Others
@@ -206,7 +207,7 @@ def test_iris_of_micro_batches_is_iris_of_the_step(split: list[int], alpha: floa
     """Every micro-batch has the loss of all pairs, and the mean of the gradients is its gradient, unequal parts or not."""
     everything = step()
     real, generated = (everything[i].clone().requires_grad_() for i in (0, 1))
-    whole = iris(real, generated, *everything[2:], alpha=alpha)
+    whole = of_logps(iris, real, generated, *everything[2:], alpha=alpha)
     up, down = torch.autograd.grad(whole, [real, generated])
     losses, real_grad, generated_grad, _ = micro_batches(split, everything, terms(("iris", 1.0), iris_alpha=alpha))
     assert losses == pytest.approx([whole.item()] * len(split), rel=1e-12)
@@ -221,7 +222,7 @@ def test_iris_of_micro_batches_is_iris_of_the_step(split: list[int], alpha: floa
 def test_micro_batches_without_the_others_would_be_another_loss() -> None:
     """Of one pair each, the order would have no effect at all."""
     everything = step()
-    whole = iris(*everything, alpha=3.0).item()
+    whole = of_logps(iris, *everything, alpha=3.0).item()
     names = ("policy_real_logps", "policy_generated_logps", "opponent_real_logps", "opponent_generated_logps")
     alone = [
         float(
@@ -251,7 +252,7 @@ def test_beside_iris_a_loss_of_pairs_sees_its_own_pairs() -> None:
     losses, up, down, _ = micro_batches([4, 4, 4], everything, terms(("iris", 1.0), ("space", 2.0)))
     r, g = (everything[0] - everything[2]).tolist(), (everything[1] - everything[3]).tolist()
     space = [math.log1p(math.exp(-a)) + math.log1p(math.exp(b)) for a, b in zip(r, g, strict=True)]
-    whole = iris(*everything, alpha=2.0).item()
+    whole = of_logps(iris, *everything, alpha=2.0).item()
     expected = [whole + 2 * sum(space[i : i + 4]) / 4 for i in (0, 4, 8)]
     assert losses == pytest.approx(expected, rel=1e-9)
     _, iris_up, iris_down, _ = micro_batches([4, 4, 4], everything, terms(("iris", 1.0)))
@@ -288,8 +289,6 @@ def test_the_others_keep_their_digits_beside_half_precision() -> None:
     whole = iris(
         torch.cat([everything[0][:4].float() - everything[2][:4].float(), real[4:]]),
         torch.cat([everything[1][:4].float() - everything[3][:4].float(), generated[4:]]),
-        torch.zeros(12),
-        torch.zeros(12),
         alpha=2.0,
     )
     loss, _ = terms(("iris", 1.0))(

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from log_ratios import gradients, logistic, logps, of
+from log_ratios import gradients, logistic, logps
 from messages import refused
 from spin_trl.objectives.spin import sigmoid
 from spin_trl.objectives.tspin import tspin
@@ -38,7 +38,7 @@ def test_tspin_pushes_all_three_responses(
 def test_tspin_without_history_is_spin_without_an_opponent(alpha: float) -> None:
     """At iteration 0 beta is 0, and alpha is SPIN's lambda; no proto response is needed."""
     real, generated = logps(-9.0, -3.0, -40.0), logps(-10.0, -30.0, -2.0)
-    expected = of(sigmoid, real, generated, beta=alpha).tolist()
+    expected = sigmoid(real, generated, beta=alpha).tolist()
     for proto in (None, logps(-1.0, -2.0, -3.0)):
         assert tspin(real, generated, proto, alpha=alpha, beta=0.0).tolist() == expected
 

@@ -8,9 +8,8 @@ import pytest
 
 from runs import build
 from spin_trl import SelfPlayConfig
-from spin_trl.evaluation.selection import Measured, Metric
-from spin_trl.play import best, loop
-from spin_trl.play.best import best_of
+from spin_trl.evaluation.selection import Measured, Metric, best_of
+from spin_trl.play import gate, loop
 
 
 class Marks:
@@ -87,8 +86,8 @@ def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch
     """Not even for a moment: called again, or with fewer iterations, it does not go through earlier bests."""
     played(llama_folder, [0.0, 1.0, 3.0]).run()
     seen: list[str] = []
-    original = best.write_json
-    monkeypatch.setattr(best, "write_json", lambda path, value: seen.append(value["stage"]) or original(path, value))
+    original = gate.write_json
+    monkeypatch.setattr(gate, "write_json", lambda path, value: seen.append(value["stage"]) or original(path, value))
     result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=2).run()
     assert result.best_stage == "iteration-1"
     result = played(llama_folder, [0.0, 1.0, 3.0], num_iterations=1).run()

@@ -15,8 +15,8 @@ import runs
 from messages import names, refused
 from spin_trl.cli import main
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
-from spin_trl.play.compare import Arm, Comparison, _figures_of_arm
-from spin_trl.play.shared_start import share_start
+from spin_trl.play.arms import Arm, share_start
+from spin_trl.play.compare import Comparison, _figures_of_arm
 from spin_trl.report.comparison import ArmFigures, summarise_cells
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal

@@ -20,9 +20,8 @@ from runs import build
 from spin_trl.config import shipped
 from spin_trl.config.shipped import read_accelerate_config
 from spin_trl.errors import LaunchError, RecipeError
-from spin_trl.play import launch
-from spin_trl.play.launch import by_accelerate
-from spin_trl.play.phases import PHASES
+from spin_trl.play import phases
+from spin_trl.play.phases import PHASES, by_accelerate
 
 
 class Launched:
@@ -59,7 +58,7 @@ def test_generation_is_launched_without_the_training_plugin(
 ) -> None:
     """Under FSDP or DeepSpeed a model would be loaded in parts: what trains gets the plugin, what answers does not."""
     popen = Launched()
-    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
     options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
     run = build(llama_folder, accelerate_config=options).state
     Path("run").mkdir()
@@ -85,7 +84,7 @@ def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
 ) -> None:
     """The file itself, as it is."""
     popen = Launched()
-    monkeypatch.setattr(launch.subprocess, "Popen", popen)
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
     options = config_file(distributed_type="MULTI_GPU", num_processes=2)
     run = build(llama_folder, accelerate_config=options).state
     for phase in PHASES:
@@ -95,7 +94,7 @@ def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
 
 def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Phase, iteration and exit code; what it finished is kept."""
-    monkeypatch.setattr(launch.subprocess, "Popen", Launched(returncode=7))
+    monkeypatch.setattr(phases.subprocess, "Popen", Launched(returncode=7))
     run = build(llama_folder, accelerate_config=config_file()).state
     with refused(LaunchError, "train phase", "iteration 1", "exit code 7"):
         by_accelerate(run, "train", 1)
@@ -107,7 +106,7 @@ def test_what_a_launch_says_is_shown_whatever_its_encoding(
     """Above a live display, through which it passes: a library's byte that is no text must not end the run."""
     says = [sys.executable, "-c", r"import os; os.write(1, b'rank 0 \xff is ready\n')"]
     popen = subprocess.Popen
-    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, **options: popen(says, **options))
+    monkeypatch.setattr(phases.subprocess, "Popen", lambda _, **options: popen(says, **options))
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stdout", FileProxy(Console(file=shown), sys.stdout))
     by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
@@ -145,7 +144,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 @pytest.mark.parametrize("worker", [POLITE, STUBBORN], ids=["polite", "stubborn"])
 def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker is told, waited for, and killed if it does not listen: none trains on behind the next run's back."""
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(phases, "GRACE_SECONDS", 2)
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, f"{worker}\nopen('ready', 'w').close()\ntime.sleep(60)"],
         stdout=subprocess.PIPE,
@@ -155,12 +154,12 @@ def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch:
     child = psutil.Process(int(launcher.stdout.readline()))
     while not Path("ready").exists():
         time.sleep(0.01)
-    launch._end(launcher)
+    phases._end(launcher)
     assert launcher.poll() is not None
     deadline = time.monotonic() + 10
-    while launch._is_alive(child) and time.monotonic() < deadline:
+    while phases._is_alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not launch._is_alive(child)
+    assert not phases._is_alive(child)
     assert Path("told").exists() is (worker == POLITE)
 
 
@@ -173,8 +172,8 @@ def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatc
             raise KeyboardInterrupt
 
     popen = Interrupted()
-    monkeypatch.setattr(launch.subprocess, "Popen", popen)
-    monkeypatch.setattr(launch, "_end", ended.append)
+    monkeypatch.setattr(phases.subprocess, "Popen", popen)
+    monkeypatch.setattr(phases, "_end", ended.append)
     with pytest.raises(KeyboardInterrupt):
         by_accelerate(build(llama_folder, accelerate_config=config_file()).state, "train", 0)
     assert ended == [popen]

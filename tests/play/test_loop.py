@@ -22,7 +22,7 @@ from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
 from spin_trl.cli import main
 from spin_trl.errors import DataError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play import loop, phases
-from spin_trl.play.launch import by_accelerate
+from spin_trl.play.phases import by_accelerate
 from spin_trl.play.prepare import prepare_data
 from spin_trl.report.write import write_report
 from spin_trl.run.checkpoint import is_of_a_model

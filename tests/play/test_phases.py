@@ -53,7 +53,7 @@ def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spin_trl.play.generate.load_policy", None)
         patch.setattr("spin_trl.play.train.SPINTrainer", None)
-        patch.setattr("spin_trl.play.baseline.load_policy", None)
+        patch.setattr("spin_trl.play.train.load_policy", None)
         build(llama_folder, played, baseline="sft").run_phase(phase, iteration)
     assert contents(played) == before
 

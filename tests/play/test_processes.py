@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from spin_trl.play import processes
-from spin_trl.play.processes import Launches
+from spin_trl.play import arms
+from spin_trl.play.arms import Launches
 
 
 class Started:
@@ -44,7 +44,7 @@ def test_an_arm_gets_a_gpu_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     started = Started()
-    monkeypatch.setattr(processes.subprocess, "Popen", started)
+    monkeypatch.setattr(arms.subprocess, "Popen", started)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -55,7 +55,7 @@ def test_an_arm_gets_a_gpu_of_its_own(
 
 def test_nothing_is_started_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = Started()
-    monkeypatch.setattr(processes.subprocess, "Popen", started)
+    monkeypatch.setattr(arms.subprocess, "Popen", started)
     launches = Launches()
     launches.stop()
     assert launches.run(["run", "x"], tmp_path / "output.txt", 0) == 1

@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 import tiny
 from messages import names
 from runs import build
-from spin_trl.play.rehearse import OWN, USUAL_SETTINGS, config_of, processes_of, reasons, rehearse
+from spin_trl.config.traits import USUAL_SETTINGS
+from spin_trl.play.rehearse import OWN, config_of, processes_of, reasons, rehearse
 from spin_trl.run.run import Run
 
 ROWS = 12

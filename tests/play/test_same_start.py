@@ -12,7 +12,7 @@ import tiny
 from runs import build
 from spin_trl.generation.store import STORE_MANIFEST
 from spin_trl.models.digest import digest
-from spin_trl.play.same_start import is_same_start, point_adapters_at_start
+from spin_trl.play.given import is_same_start, point_adapters_at_start
 from spin_trl.run.adapter_bases import named_base
 from spin_trl.run.run import Run
 

@@ -6,9 +6,8 @@ from html.parser import HTMLParser
 import pytest
 
 from made_up import HISTOGRAM, record, stage
-from spin_trl.report.charts import MOST_HISTOGRAMS, all_charts
+from spin_trl.report.charts import MOST_HISTOGRAMS, all_charts, leads, series
 from spin_trl.report.drawing import SERIES, Point
-from spin_trl.report.series import leads, series
 
 RUN = record(
     stage("start", range(20)),

@@ -8,9 +8,8 @@ from PIL import Image
 
 from made_up import key, record, stage
 from messages import refused
-from spin_trl.report.charts import plot_run
+from spin_trl.report.charts import leads, plot_run
 from spin_trl.report.comparison import AGAINST, plot_comparison
-from spin_trl.report.series import leads
 
 
 def colours(path: Path) -> set[tuple[int, ...]]:

@@ -292,4 +292,4 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
     for folder, digest in (("iteration-0/generations", "aaaa"), ("iteration-0/held-out/sampled", "bbbb")):
         (path / folder).mkdir(parents=True)
         (path / folder / "generations.json").write_text(json.dumps({"model": digest}), encoding="utf-8")
-    assert gather(RunDirectory(path)).digests == {"model: start": "aaaa", "model: iteration 0": "bbbb"}
+    assert gather(RunDirectory(path))["digests"] == {"model: start": "aaaa", "model: iteration 0": "bbbb"}

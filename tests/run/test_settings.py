@@ -11,12 +11,13 @@ from peft import LoraConfig
 
 from messages import names, refused
 from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
+from spin_trl.config.traits import FREE
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.report.write import read_record
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.recipe import read_recipe
 from spin_trl.run.run import Run
-from spin_trl.run.settings import FREE, differences_from_defaults, freeze, python_settings, renew
+from spin_trl.run.settings import differences_from_defaults, freeze, python_settings, renew
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
 

@@ -10,8 +10,7 @@ import pytest
 from messages import names, refused
 from runs import build
 from spin_trl.errors import RunDirectoryError
-from spin_trl.run.run import Run
-from spin_trl.run.stages import find_stage, stages_with_model
+from spin_trl.run.run import Run, find_stage, stages_with_model
 
 
 @pytest.fixture

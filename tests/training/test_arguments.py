@@ -45,7 +45,7 @@ def test_every_usual_kind_of_dataset_is_read_as_it_is_stored() -> None:
     transformed = as_dataset(stored.with_transform(upper), "x")
     assert transformed.format["type"] is None
     assert rows_of(transformed) == [{"prompt": "A", "completion": "b"}, {"prompt": "C", "completion": "d"}]
-    assert as_datasets({"a": ROWS}, "x")["a"].num_rows == 2
+    assert as_datasets({"a": ROWS})["a"].num_rows == 2
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pairs are rows: every generation of a row is a pair; what is degenerate is counted, and dropped if so set."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_degenerate_answers_are_counted_and_kept(tmp_path: Path) -> None:
     """By default every answer is a pair."""
     pairs, counts = pair(rows(), generations(*FOUR), config(tmp_path))
     assert counts == PairCounts(total=4, empty=1, truncated=1, identical=1, dropped=0)
-    assert counts.as_dict() == {"total": 4, "empty": 1, "truncated": 1, "identical": 1, "dropped": 0}
+    assert dataclasses.asdict(counts) == {"total": 4, "empty": 1, "truncated": 1, "identical": 1, "dropped": 0}
     assert named(pairs) == [("a", 0, 0), ("b", 0, 0), ("c", 0, 0), ("d", 0, 0)]
     assert pairs["real_ids"][:] == rows()["real_ids"][:]
     assert pairs["prompt_ids"][:] == rows()["prompt_ids"][:]

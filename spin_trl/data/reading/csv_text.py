@@ -18,8 +18,7 @@ from datasets import Dataset, Features, Value
 
 from ...counts import counted
 from ...errors import DataError
-from ..columns import UNREADABLE
-from ..holdings import TRUTHS
+from ..columns import TRUTHS, UNREADABLE
 from .exact_json import ExactJson
 from .json_text import MESSAGE_COLUMNS, advice_on, holds_messages, holds_printed_messages, loaded, messages_of
 from .kept import kept
@@ -137,14 +136,21 @@ class CsvRows:
     """
 
     def __init__(self, path: Path, separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool) -> None:
-        self.path, self._mapping, self._bad_as_rows = path, mapping, bad_as_rows
-        self._skipped = 0
+        self.path, self._bad_as_rows = path, bad_as_rows
         self.remarks: list[str] = []
-        start = self._start()
-        if not start:
-            raise DataError(f"{path} has no rows.")
-        self.separator, self.header = self._columns(start, separator)
-        self._check_header()
+        self._skipped = sum(1 for _ in itertools.takewhile(_is_before_header, self._lines()))
+        self.separator, self._written = self._columns(separator, mapping)
+        self._width = len(self._written)
+        # Spreadsheets write columns without a name, too.
+        self._is_named = [bool(name.strip()) for name in self._written]
+        self.header = list(itertools.compress(self._written, self._is_named))
+        twice = next((name for name in self.header if self.header.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(
+                f"{self._header_line}: the header has {twice!r} twice: {self.header}. Rename or remove one."
+            )
+        self._called = {name: mapping.get(name, name) for name in self.header}
+        self._undecided = [name for name, known in self._called.items() if known in TEXT_OR_MESSAGES]
         self.parsed = self._parsed()
         columns = [*self.header, UNREADABLE] if bad_as_rows else self.header
         of_parsed = {name: parsed.feature for name, parsed in self.parsed.items()}
@@ -172,21 +178,17 @@ class CsvRows:
         except ValueError as error:
             yield from bad.rows(where, str(error))
             return
-        for number in self._nameless:
-            if fields[number].strip():
+        for number, (cell, is_named) in enumerate(zip(fields, self._is_named, strict=True), start=1):
+            if cell.strip() and not is_named:
                 raise DataError(
-                    f"{self._header_line}: column {number + 1} of the header {self._written} has no name, but holds "
-                    f"{fields[number][:60]!r} in {where}. Name it, or remove it."
+                    f"{self._header_line}: column {number} of the header {self._written} has no name, but holds "
+                    f"{cell[:60]!r} in {where}. Name it, or remove it."
                 )
         yield row
 
     @property
     def _header_line(self) -> str:
         return f"{self.path}, line {self._skipped + 1}"
-
-    def _named(self, fields: list[str]) -> list[str]:
-        """The fields of columns with a name. Spreadsheets write empty ones beside them."""
-        return [field for number, field in enumerate(fields) if number not in self._nameless]
 
     def _lines(self) -> Iterator[str]:
         for number, line in enumerate(byte_lines(self.path), start=1):
@@ -195,20 +197,11 @@ class CsvRows:
             except ValueError as error:
                 raise DataError(f"{self.path}, line {number}: {error}.") from error
 
-    def _start(self) -> list[str]:
-        """The lines of the header: one, or more where a name has line breaks in it."""
-        start: list[str] = []
-        for line in self._lines():
-            if not start and (not line.strip("\r\n") or line.lower().startswith("sep=")):
-                self._skipped += 1  # Excel's own note of the separator, or a blank line
-                continue
-            start.append(line)
-            if sum(part.count('"') for part in start) % 2 == 0 or len(start) == _LONGEST_HEADER:
-                break
-        return start
-
-    def _columns(self, start: list[str], separator: str | None) -> tuple[str, list[str]]:
+    def _columns(self, separator: str | None, mapping: Mapping[str, str]) -> tuple[str, list[str]]:
         """The separator that makes the most columns with known names of the header; a comma, if there is none."""
+        start = list(itertools.islice(self._lines(), self._skipped, self._skipped + _LONGEST_HEADER))
+        if not start:
+            raise DataError(f"{self.path} has no rows.")
         is_tsv = ".tsv" in (suffix.lower() for suffix in self.path.suffixes)
         usual = dict.fromkeys(["\t", *SEPARATOR_NAMES] if is_tsv else SEPARATOR_NAMES)
         found: list[tuple[str, list[str]]] = []
@@ -217,36 +210,25 @@ class CsvRows:
                 found.append((candidate, next(csv.reader(start, delimiter=candidate, strict=True))))
         if not found:
             raise DataError(f"{self._header_line}: the header can't be read: {start[0][:80]!r}")
-        known = {*PARSED, *TEXT_OR_MESSAGES, "label", *self._mapping}
+        known = {*PARSED, *TEXT_OR_MESSAGES, "label", *mapping}
 
         def fit(one: tuple[str, list[str]]) -> tuple[bool, int, bool, int]:
             names = one[1]
             return len(names) > 1, len(known & set(names)), one is found[0] and len(names) > 1, len(names)
 
-        return max(found, key=fit)
-
-    def _check_header(self) -> None:
-        if len(self.header) > 1 and not self.header[0].strip():
+        separator, header = max(found, key=fit)
+        if len(header) > 1 and not header[0].strip():
             # What pandas and `datasets` call a first column without a name: pandas writes its index so.
             names = itertools.chain(["Unnamed: 0"], (f"Unnamed: 0.{number}" for number in itertools.count(1)))
-            self.header[0] = next(name for name in names if name not in self.header)
-        self._written, self._width = list(self.header), len(self.header)
-        self._nameless = frozenset(number for number, name in enumerate(self.header) if not name.strip())
-        self.header = self._named(self.header)
-        twice = next((name for name in self.header if self.header.count(name) > 1), None)
-        if twice is not None:
-            raise DataError(
-                f"{self._header_line}: the header has {twice!r} twice: {self.header}. Rename or remove one."
-            )
+            header[0] = next(name for name in names if name not in header)
+        return separator, header
 
     def _parsed(self) -> dict[str, Parsed]:
         """The columns that are not read as text."""
-        self._called = called = {name: self._mapping.get(name, name) for name in self.header}
-        by_name = PARSED | ({"label": _LABEL} if "completion" in called.values() else {})
-        parsed = {name: by_name[known] for name, known in called.items() if known in by_name}
-        self._undecided = [name for name, known in called.items() if known in TEXT_OR_MESSAGES]
+        by_name = PARSED | ({"label": _LABEL} if "completion" in self._called.values() else {})
+        parsed = {name: by_name[known] for name, known in self._called.items() if known in by_name}
         first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == self._width), [])
-        for name, cell in zip(self.header, self._named(first), strict=False):
+        for name, cell in zip(self.header, itertools.compress(first, self._is_named), strict=False):
             if name in self._undecided and holds_messages(cell):
                 parsed[name] = _MESSAGES
         return parsed
@@ -301,7 +283,7 @@ class CsvRows:
             hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
             found = counted(len(fields), "field")
             raise ValueError(f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}")
-        row: dict[str, Any] = dict(zip(self.header, self._named(fields), strict=True))
+        row: dict[str, Any] = dict(zip(self.header, itertools.compress(fields, self._is_named), strict=True))
         for name, cell in row.items():
             if name in self.parsed:
                 try:
@@ -320,6 +302,11 @@ class CsvRows:
         if self._called[name] == "label":
             hint = " If it says something else, map it to another name: `column_mapping: {label: topic}`."
         return ValueError(f"`{name}` is {cell[:60]!r}; expected {parsed.expected}.{hint}")
+
+
+def _is_before_header(line: str) -> bool:
+    """Whether a line is blank, or Excel's own note of the separator."""
+    return not line.strip("\r\n") or line.lower().startswith("sep=")
 
 
 def _reason_of_csv(error: csv.Error, separator: str) -> str:

@@ -75,10 +75,3 @@ def with_json(value: Any, feature: Any) -> Any:
     if isinstance(feature, List):
         return [with_json(part, feature.feature) for part in value]
     return value
-
-
-def holds_json(feature: Any) -> bool:
-    """Whether anything in it is stored as JSON."""
-    if isinstance(feature, dict):
-        return any(holds_json(part) for part in feature.values())
-    return holds_json(feature.feature) if isinstance(feature, List) else isinstance(feature, ExactJson)

@@ -162,11 +162,7 @@ def _lines_of(path: Path) -> Iterator[tuple[str, Any, str]]:
     for number, line in enumerate(byte_lines(path), start=1):
         if not line.strip():
             continue
-        value: Any
-        try:
-            value = _parse(line)
-        except (ValueError, RecursionError) as error:
-            value = error
+        value = _value_or_error(line)
         if number == 1 and is_alone:
             _refuse_columns(path, value)
         yield f"line {number}", value, repr(line[:60])
@@ -194,13 +190,16 @@ def _advice_on_json(error: Exception) -> str:
     return " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
 
 
-def _parse(line: bytes) -> Any:
-    value = loaded(decoded(line))
-    if _HALF_CHARACTER.search(line):
-        try:
+def _value_or_error(text: bytes) -> Any:
+    """The value that a text says, or the error that says why it has none."""
+    try:
+        value = loaded(decoded(text))
+        if _HALF_CHARACTER.search(text):
             json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError("half of a surrogate pair, like \\ud83d, is no character") from error
+    except UnicodeEncodeError:
+        return ValueError("half of a surrogate pair, like \\ud83d, is no character")
+    except (ValueError, RecursionError) as error:
+        return error
     return value
 
 
@@ -231,13 +230,12 @@ def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
 
 def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[str, Any, str]]:
     """The place of each item of a file that is one value, the item, and, if it is no row, its beginning."""
-    try:
-        value = _parse(b"".join(byte_lines(path)))
-    except (ValueError, RecursionError) as error:
-        reason = _reason_of_json(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"line {error.lineno} is not valid JSON ({error.msg}, column {error.colno})"
-        raise DataError(f"{path} can't be read: {reason}.{_advice_on_json(error)}") from error
+    value = _value_or_error(b"".join(byte_lines(path)))
+    if isinstance(value, Exception):
+        reason = _reason_of_json(value)
+        if isinstance(value, json.JSONDecodeError):
+            reason = f"line {value.lineno} is not valid JSON ({value.msg}, column {value.colno})"
+        raise DataError(f"{path} can't be read: {reason}.{_advice_on_json(value)}") from value
     _refuse_columns(path, value)
     if isinstance(value, dict) and not known & set(value):
         value = _rows_under_key(path, value, split)

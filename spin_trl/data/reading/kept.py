@@ -27,7 +27,7 @@ from filelock import FileLock
 from ...checksums import HashedFile
 from ...errors import DataError
 from ...files import read_json, short_digest, write_atomically, write_json
-from .exact_json import holds_json, with_json
+from .exact_json import with_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +68,18 @@ def kept(
             raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
     name = short_digest(named, 32)
     place = _cache() / name / "rows.arrow"
+
+    def write(unfinished: HashedFile) -> None:
+        if not _write_rows(unfinished, *read()):
+            raise DataError(f"{files[0]} has no rows.")
+        write_json(place.parent / _REMARKS, remarks())
+
     if not place.exists():
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place.parent}.lock"):
                 if not place.exists():
-                    _write_rows(place, *read(), files, remarks)
+                    write_atomically(place, write)
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
@@ -86,28 +92,19 @@ def kept(
     return dataset
 
 
-def _write_rows(
-    place: Path,
-    features: Features,
-    rows: Iterable[dict[str, Any]],
-    files: Sequence[Path],
-    remarks: Callable[[], list[str]],
-) -> None:
-    def write(unfinished: HashedFile) -> None:
-        with ArrowWriter(features=features, stream=unfinished) as writer:
-            for table in _tables(features, rows):
-                writer.write_table(table)
-            if not writer._num_examples:
-                raise DataError(f"{files[0]} has no rows.")
+def _write_rows(file: HashedFile, features: Features, rows: Iterable[dict[str, Any]]) -> int:
+    """Write rows into a file of Arrow's, and count them."""
+    with ArrowWriter(features=features, stream=file) as writer:
+        for table in _tables(features, rows):
+            writer.write_table(table)
+        if writer._num_examples:
             writer.finalize(close_stream=False)
-        write_json(place.parent / _REMARKS, remarks())
-
-    write_atomically(place, write)
+        return int(writer._num_examples)
 
 
 def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
     schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in features.arrow_schema])
-    as_json = {name: feature for name, feature in features.items() if holds_json(feature)}
+    as_json = {field.name: features[field.name] for field in features.arrow_schema if field not in schema}
     iterator = iter(with_progress(rows, "Reading rows"))
     while batch := list(itertools.islice(iterator, _ROWS_AT_ONCE)):
         if as_json:

@@ -127,9 +127,8 @@ def byte_lines(path: Path) -> Iterator[bytes]:
         if encoding is None and end == "\n":
             yield from file
             return
-        was, becomes = (
-            (encoding, "utf-8") if encoding else ("latin-1", "latin-1")
-        )  # of which every byte is a character
+        # Every byte is a character of Latin-1, so bytes in UTF-8 pass through it as they are.
+        was, becomes = (encoding, "utf-8") if encoding else ("latin-1", "latin-1")
         try:
             for text in io.TextIOWrapper(file, encoding=was, newline=end):
                 yield text.encode(becomes)

@@ -22,7 +22,7 @@ from ..reading.json_text import value_in
 from .identity import tokenizer_identity
 from .markers import Message
 from .rendering import ConversationRenderer
-from .templated import Opening, is_templated, opening_of
+from .templated import Opening, is_templated, opening_of, rendered_turns
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
 _PROBE = "Qzprobezq"
@@ -284,22 +284,17 @@ class PairTemplate:
         return min(self.eos_ids, key=lambda token: (token != self.tokenizer.eos_token_id, token))
 
     def _add_turn_end(self) -> None:
-        for content in (_PROBE, [{"type": "text", "text": _PROBE}]):  # text, or parts as vision templates want them
-            conversation = [{"role": "user", "content": content}, {"role": "assistant", "content": content}]
-            try:
-                tail = self._plainly(conversation)
-            except TemplateError:
-                continue  # the template wants other messages; the rows will tell
-            if _PROBE not in tail:
-                continue
-            ids = self._ids(tail[tail.rfind(_PROBE) + len(_PROBE) :])
-            added = [token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special]
-            special = [token for token in ids if token in (*self.tokenizer.all_special_ids, *added)]
-            if special and not set(ids) & set(self.eos_ids):
-                self.eos_ids = [*self.eos_ids, special[0]]
-            if not special:
-                self._turn_end = self._start_of_next_turn(conversation)
-            return
+        found = next(rendered_turns(self._plainly, [_PROBE] * 2), None)
+        if found is None:
+            return  # the template wants other messages; the rows will tell
+        conversation, text = found
+        ids = self._ids(text.rpartition(_PROBE)[2])
+        added = [token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special]
+        special = [token for token in ids if token in (*self.tokenizer.all_special_ids, *added)]
+        if special and not set(ids) & set(self.eos_ids):
+            self.eos_ids = [*self.eos_ids, special[0]]
+        if not special:
+            self._turn_end = self._start_of_next_turn(conversation)
 
     def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
         """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""

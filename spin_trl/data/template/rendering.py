@@ -21,10 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, TemplateError
 from .. import notes
 from . import markers
-from .answer_start import start_of_answer
 from .kinds import Kind, Split, match, segments_of
 from .markers import CALL_FIELDS, CONTENT, TEXT, THINKING_FIELDS, ConversationForm, Mark, Message, Slot
-from .proof import FormError, check, is_result
+from .proof import FormError, check, is_result, start_of_answer
 
 REMEMBERED_KINDS = 512
 """Kinds of conversations that are remembered."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ...errors import DataError, TemplateError
-from .answer_start import size_alike
 from .markers import Message, text_of
+from .proof import size_alike
 
 KNOWN = (
     *("<|im_start|>user", "<|start_header_id|>user", "<start_of_turn>user", "<|turn>user", "<|user|>", "<｜User｜>"),
@@ -18,6 +19,7 @@ KNOWN = (
 """What usual templates write before a user's text."""
 
 _MARKER_TOKEN = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
+_PLAYERS = ("user", "assistant")
 _TEXTS = tuple(f"Qz{number}turnzQ" for number in range(4))
 
 
@@ -41,9 +43,10 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
         apply: what renders messages.
         ends: tokens that begin a text or end a turn.
     """
-    rendered = next((text for text in _rendered_turns(apply) if all(one in text for one in _TEXTS)), None)
-    if rendered is None:
+    found = next(rendered_turns(apply, _TEXTS), None)
+    if found is None:
         return None
+    rendered = found[1]
     first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
     common = first[len(first) - size_alike(first[::-1], second[::-1]) :]  # what both end with
     token = _MARKER_TOKEN.search(common)
@@ -54,13 +57,22 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
     return None if token is None else Opening(common[token.start() :].strip(), token[0])
 
 
-def _rendered_turns(apply: Callable[[list[Message]], str]) -> Iterator[str]:
-    """Two turns of a user and their answers, with their texts as text, and as the parts that vision templates want."""
-    roles = ("user", "assistant") * 2
-    as_parts = [[{"type": "text", "text": text}] for text in _TEXTS]
-    for contents in (_TEXTS, as_parts):
+def rendered_turns(apply: Callable[[list[Message]], str], texts: Sequence[str]) -> Iterator[tuple[list[Message], str]]:
+    """Turns of a user and their answers, and what a template makes of them if it writes all of their texts.
+
+    Args:
+        apply: what renders messages.
+        texts: of the turns. They are given as text, and then as the parts that vision templates want.
+    """
+    as_parts = [[{"type": "text", "text": text}] for text in texts]
+    for contents in (texts, as_parts):
+        turns = [
+            {"role": role, "content": one} for role, one in zip(itertools.cycle(_PLAYERS), contents, strict=False)
+        ]
         with contextlib.suppress(TemplateError):
-            yield apply([{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)])
+            rendered = apply(turns)
+            if all(text in rendered for text in texts):
+                yield turns, rendered
 
 
 def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None) -> bool:

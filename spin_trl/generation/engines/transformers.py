@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import torch
 from transformers import Cache, GenerationConfig
@@ -18,9 +18,6 @@ from transformers.cache_utils import DynamicCache
 
 from ...models.adapters import Policy, without_adapter
 from ..engine import Response, Sampling
-
-if TYPE_CHECKING:
-    from transformers._typing import GenerativePreTrainedModel
 
 
 @dataclass
@@ -62,10 +59,9 @@ class TransformersEngine:
     def _generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Response]:
         width = max(len(prompt) for prompt in prompts)
         limits = [sampling.limit(len(prompt)) for prompt in prompts]
-        ids = torch.tensor(
-            [[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=self.model.device
-        )
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+        device = self.model.device
+        ids = torch.tensor([[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         # Models whose state is not a key-value cache (Mamba, say) run to the end of their longest response.
         in_chunks = not self.model._is_stateful
         cache: Cache | None = DynamicCache(config=self.model.config) if in_chunks else None
@@ -73,11 +69,10 @@ class TransformersEngine:
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))
         sampled: list[list[int]] = [[] for _ in prompts]
-        model = cast("GenerativePreTrainedModel", self.model)  # as every causal language model is
+        model: Any = self.model  # whose type has no `generate`, as every causal language model has
         while alive:
             steps = min(chunk_size, max(limits[row] - len(sampled[row]) for row in alive))
             output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps)
-            assert isinstance(output, torch.Tensor)
             fresh = output[:, ids.shape[1] :]
             self.computed_tokens += fresh.numel()
             kept = []
@@ -111,17 +106,14 @@ class TransformersEngine:
         # PEFT hands its generation config to the model inside and would leave it there.
         inner = without_adapter(self.model)
         model, was_training, own_config = self.model, self.model.training, inner.generation_config
-        sample = sampling.temperature > 0
+        names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
+        settings = {name: getattr(sampling, name) for name in names}
         router_logits = getattr(model.config, "output_router_logits", False)
         if router_logits:  # the auxiliary loss of a mixture of experts is for training; on padded prompts it fails
             model.config.output_router_logits = False
         model.generation_config = GenerationConfig(
-            do_sample=sample,
-            **(
-                {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-                if sample
-                else {}
-            ),
+            do_sample=sampling.temperature > 0,
+            **settings,
             eos_token_id=list(self.eos_token_ids),
             pad_token_id=self.pad_token_id,
             bos_token_id=own_config.bos_token_id if own_config is not None else None,

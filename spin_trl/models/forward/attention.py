@@ -70,9 +70,8 @@ def block_mask(layout: Layout) -> BlockMask:
     starts = torch.arange(0, tokens, ATTENTION_BLOCK, device=device)
 
     def overlap(start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        return (torch.minimum(end[:, None], starts + ATTENTION_BLOCK) - torch.maximum(start[:, None], starts)).clamp(
-            min=0
-        )
+        begin = torch.maximum(start[:, None], starts)
+        return (torch.minimum(end[:, None], starts + ATTENTION_BLOCK) - begin).clamp(min=0)
 
     seen = overlap(first, first_end) + overlap(second, second_end)  # by token and block of keys
     counts = seen.new_zeros(len(starts), len(starts))

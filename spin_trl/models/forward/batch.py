@@ -29,7 +29,6 @@ from accelerate.utils import is_peft_model
 from ...errors import RecipeError
 from . import obstacles
 from .attention import IMPLEMENTATIONS
-from .exactness import NOISE_PER_TOKEN, why_inexact
 from .head import TOKENS, Forward, over_rows, over_unique_tokens
 from .layout import Layout, lay_out
 
@@ -122,7 +121,7 @@ class Forwards:
     def __init__(self, wanted: bool | None, obstacle: str | None = None, dtype: torch.dtype = torch.float32) -> None:
         self.wanted = wanted
         self._obstacle = obstacle
-        self._tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) / 3
+        self._tolerance = obstacles.NOISE_PER_TOKEN.get(dtype, obstacles.NOISE_PER_TOKEN[torch.bfloat16]) / 3
         self.shares = False
         """Whether a wrapped model runs over unique tokens, as far as is known before its first batch."""
         self._said: set[str] = set()
@@ -149,10 +148,10 @@ class Forwards:
         function = getattr(inner.forward, "__func__", inner.forward)
         inner.forward = types.MethodType(self._around(function, obstacle), inner)
 
-    def leave_alone(self, model: Any) -> None:
-        """Not even wrap a model, which runs as TRL has made it; say why, or raise if sharing is wanted."""
+    def leave_alone(self) -> None:
+        """Wrap no model: they run as TRL has made them. Say why, or raise if sharing is wanted."""
         if self.wanted is not False:
-            self._fall_back(str(self._obstacle or obstacles.of_model(model)))
+            self._fall_back(str(self._obstacle))
 
     @contextlib.contextmanager
     def batch(self, batch: Mapping[str, Any], *watched: torch.nn.Module | None) -> Iterator[Passing]:
@@ -166,11 +165,8 @@ class Forwards:
         self._passing = Passing(len(batch["input_ids"]) // 2, batch.get(LAYOUT), third_rows(batch))
         with contextlib.ExitStack() as hooks:
             for model in (model for model in watched if model is not None):
-                for handle in (
-                    model.register_forward_pre_hook(self._passing.add_third, with_kwargs=True),
-                    model.register_forward_hook(self._passing.take),
-                ):
-                    hooks.callback(handle.remove)
+                hooks.callback(model.register_forward_pre_hook(self._passing.add_third, with_kwargs=True).remove)
+                hooks.callback(model.register_forward_hook(self._passing.take).remove)
             try:
                 yield self._passing
             finally:
@@ -189,15 +185,13 @@ class Forwards:
             reason = obstacle or obstacles.of_call(kwargs)
             if reason is None and not is_probed:
                 device = kwargs["input_ids"].device
-                reason = obstacle = why_inexact(model, forward, device, self._tolerance)
+                reason = obstacle = obstacles.why_inexact(model, forward, device, self._tolerance)
                 is_probed = True
-            layout = None
-            if reason is None:
-                layout, reason = _layout_of(self._passing, model, *(kwargs[name] for name in TOKENS))
-            if layout is None:
-                self._fall_back(str(reason))
+            found = reason or _layout_of(self._passing, model, *(kwargs[name] for name in TOKENS))
+            if isinstance(found, str):
+                self._fall_back(found)
                 return over_rows(model, forward, kwargs)
-            return over_unique_tokens(model, forward, kwargs, layout)
+            return over_unique_tokens(model, forward, kwargs, found)
 
         return run
 
@@ -214,13 +208,12 @@ class Forwards:
 
 def _layout_of(
     passing: Passing, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> tuple[Layout | None, str | None]:
+) -> Layout | str:
     """The layout of a call, or why there is none."""
     layout = passing.layout
     if layout is None or layout.shape != tuple(input_ids.shape):
         try:
             layout = lay_out(input_ids, attention_mask, labels, passing.num_pairs)
         except ValueError as error:
-            return None, str(error)
-    reason = obstacles.of_length(model.config, layout.longest)
-    return (layout.to(input_ids.device), None) if reason is None else (None, reason)
+            return str(error)
+    return obstacles.of_length(model.config, layout.longest) or layout.to(input_ids.device)

@@ -48,7 +48,7 @@ def over_unique_tokens(model: Any, forward: Forward, kwargs: dict[str, Any], lay
         inputs["output_router_logits"] = False
     with labelled_positions(model.base_model, layout.scored):
         output = forward(model, **inputs, shift_labels=layout.targets)
-    return spread(output, layout.scatter)
+    return spread(output, layout.slots, layout.shape)
 
 
 def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCausalLMOutput:
@@ -60,7 +60,7 @@ def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCaus
     inputs = {name: value for name, value in kwargs.items() if name != "labels"}
     with labelled_positions(model.base_model, scored):
         output = forward(model, **inputs, shift_labels=labels[:, 1:].flatten().index_select(0, slots)[None])
-    return spread(output, lambda results: scattered(results, slots.to(results.device), (rows, length)))
+    return spread(output, slots, (rows, length))
 
 
 @contextlib.contextmanager
@@ -85,16 +85,16 @@ def labelled_positions(backbone: torch.nn.Module, scored: torch.Tensor) -> Itera
         handle.remove()
 
 
-def spread(output: FusedCausalLMOutput, scatter: Callable[[torch.Tensor], torch.Tensor]) -> FusedCausalLMOutput:
+def spread(output: FusedCausalLMOutput, slots: torch.Tensor, shape: tuple[int, int]) -> FusedCausalLMOutput:
     """The head's results of shape (1, labels), where a trainer looks for them.
 
     Args:
         output: of TRL's head.
-        scatter: from (labels,) to (rows, length - 1).
+        slots, shape: as for [`scattered`].
     """
     for name, value in output.items():
         if isinstance(value, torch.Tensor) and value.dim() == 2:
-            output[name] = scatter(value[0])
+            output[name] = scattered(value[0], slots.to(value.device), shape)
     return output
 
 

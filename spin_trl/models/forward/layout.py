@@ -67,16 +67,9 @@ class Layout:
         """What a batch has at the unique tokens: from (branches * pairs, length) to (tokens,)."""
         return batch.flatten().index_select(0, self.source)
 
-    def scatter(self, results: torch.Tensor) -> torch.Tensor:
-        """Results for the labels, shape (labels,), where a trainer looks for them: (branches * pairs, length - 1).
-
-        Where there is no label they are 0, as TRL's head leaves them.
-        """
-        return scattered(results, self.slots, self.shape)
-
 
 def scattered(results: torch.Tensor, slots: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Results for labels, shape (labels,), among zeros.
+    """Results for labels, shape (labels,), where a trainer looks for them: among zeros, as TRL's head leaves them.
 
     Args:
         results: of the labels.

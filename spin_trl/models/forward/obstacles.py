@@ -1,8 +1,13 @@
-"""What keeps a forward from running over unique tokens: reasons, in words for the user, or None."""
+"""What keeps a forward from running over unique tokens: reasons, in words for the user, or None.
+
+No list of rules knows every model: the last reason is found out by running it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +15,8 @@ from accelerate.utils import is_peft_model
 from transformers import PretrainedConfig
 
 from .attention import IMPLEMENTATIONS
-from .head import TOKENS
+from .head import TOKENS, Forward, over_rows, over_unique_tokens
+from .layout import lay_out
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
 """Layers whose tokens see other tokens through attention alone, or not at all."""
@@ -19,6 +25,10 @@ AUXILIARY_LOSS = (
     "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
 )
 """Why a trainer with that loss shares no prompts. Its reference, which is not asked for the loss, shares none either."""
+
+NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
+"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
+number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
 
 
 def of_model(model: Any) -> str | None:
@@ -47,12 +57,7 @@ def of_model(model: Any) -> str | None:
         return f"{type(model).__name__} does not call attention through transformers' interface"
     if attention not in {*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()}:
         return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, IMPLEMENTATIONS))}"
-    return _dropout(model)
-
-
-def _dropout(model: Any) -> str | None:
-    active = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and m.p > 0]
-    if active:
+    if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()):
         return "dropout is active (`disable_dropout: false`), and both responses would share the prompt's"
     if getattr(model.config, "attention_dropout", 0.0):
         return "the model's `attention_dropout` is not 0, and both responses would share the prompt's"
@@ -85,3 +90,54 @@ def of_length(config: PretrainedConfig, longest: int) -> str | None:
         if span is not None and span < longest and (layers is None or kind in layers):
             return f"a row has {longest} tokens, more than the model's `{setting}` of {span}"
     return None
+
+
+@torch.no_grad()
+def why_inexact(model: Any, forward: Forward, device: torch.device, tolerance: float) -> str | None:
+    """Run a small pair both ways, as in training: why the results differ, or None.
+
+    Args:
+        model: with TRL's fused LM head.
+        forward: its class's, with that head.
+        device: of its inputs.
+        tolerance: nats by which a token's log-probability may differ.
+    """
+    name = type(model).__name__
+    ids = torch.arange(8, device=device) % model.config.get_text_config().vocab_size
+    input_ids = torch.stack([torch.cat([ids[:5], ids[:1]]), torch.cat([ids[:3], ids[5:]])])
+    attention_mask = torch.ones_like(input_ids)
+    attention_mask[0, -1] = 0
+    labels = input_ids.masked_fill(attention_mask == 0, -100)
+    labels[:, :3] = -100
+    tokens = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    kwargs = {**tokens, "use_cache": False, "fused_lm_head": True}
+    with _as_in_training(model, device):
+        expected, again = (over_rows(model, forward, kwargs).log_probs for _ in range(2))
+        if _largest_difference(expected, again) > tolerance / 10:
+            return f"{name} draws random numbers in training, and both responses would share their prompt's"
+        try:
+            found = over_unique_tokens(model, forward, kwargs, lay_out(**tokens, num_pairs=1)).log_probs
+        except Exception as error:
+            return f"{name} does not run over a row of unique tokens ({error})"
+    difference = _largest_difference(expected, found)
+    if difference <= tolerance:
+        return None
+    return f"{name} gives other log-probabilities over unique tokens (by {difference:.3g} nats a token)"
+
+
+def _largest_difference(one: Any, other: Any) -> float:
+    return float((one - other).abs().max().nan_to_num(torch.inf))
+
+
+@contextlib.contextmanager
+def _as_in_training(model: Any, device: torch.device) -> Iterator[None]:
+    """A model in training mode, which then is as it was, and so is the random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # checkpointing wonders why there are no gradients
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

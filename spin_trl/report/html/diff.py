@@ -36,22 +36,13 @@ class Part:
     differs: bool = False
 
 
-@dataclass(frozen=True)
-class TextComparison:
-    """Two texts in parts, those marked that the other has not. Put together again, the parts are the texts.
+def compare_texts(one: str, other: str) -> tuple[list[Part], list[Part], bool]:
+    """Where two texts differ; white space is not compared.
 
-    Attributes:
-        one, other: the parts.
-        is_whole: whether the texts were compared to their ends. What was not compared is unmarked.
+    Returns:
+        The parts of either text, those marked that the other has not, and whether the texts were compared to their ends.
+        Put together again, the parts are the texts; what was not compared is unmarked.
     """
-
-    one: Sequence[Part]
-    other: Sequence[Part]
-    is_whole: bool = True
-
-
-def compare_texts(one: str, other: str) -> TextComparison:
-    """Where two texts differ; white space is not compared."""
     first, second = _word_spans(one), _word_spans(other)
     names = [one[start:end] for start, end in first], [other[start:end] for start, end in second]
     length = _comparable(*names)
@@ -63,7 +54,7 @@ def compare_texts(one: str, other: str) -> TextComparison:
                 marked[0].append((first[start][0], first[end - 1][1]))
             if other_start < other_end:
                 marked[1].append((second[other_start][0], second[other_end - 1][1]))
-    return TextComparison(_parts(one, marked[0]), _parts(other, marked[1]), max(len(first), len(second)) <= length)
+    return _parts(one, marked[0]), _parts(other, marked[1]), max(len(first), len(second)) <= length
 
 
 def _comparable(one: Sequence[str], other: Sequence[str]) -> int:

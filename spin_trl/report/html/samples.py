@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, TypeVar
 
@@ -36,21 +36,6 @@ _MARKUP = 40
 """Bytes, about, that surround a part of a text on the page."""
 
 _ENDED = {"eos": "ended by itself", "length": "cut at the length limit"}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Prompts to show, by their keys, and of how many they were chosen.
-
-    Attributes:
-        heading: what they have in common.
-        keys: of the prompts.
-        total: prompts of this kind.
-    """
-
-    heading: str
-    keys: Sequence[str]
-    total: int
 
 
 @dataclass(frozen=True)
@@ -102,11 +87,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Section:
-    """Samples under a heading, and of how many they are."""
+    """Prompts to show under a heading, and of how many they were chosen.
+
+    Attributes:
+        heading: what they have in common.
+        keys: of the prompts.
+        total: prompts of this kind.
+        samples: those of the prompts that fit on the page, with their answers.
+    """
 
     heading: str
-    samples: Sequence[Sample]
+    keys: Sequence[str]
     total: int
+    samples: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
@@ -126,12 +119,15 @@ class Shown:
     sections: Sequence[Section] = ()
 
     @property
-    def count(self) -> int:
-        """Samples on the page."""
-        return sum(len(section.samples) for section in self.sections)
+    def summary(self) -> str:
+        """How much is shown of what there is."""
+        count = sum(len(section.samples) for section in self.sections)
+        if count == self.total:
+            return f"All {counted(count, 'sample')} of {self.path}."
+        return f"{count:,} of {counted(self.total, 'sample')}; all of them are in {self.path}."
 
 
-def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Choice]:
+def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Section]:
     """Choose prompts: evenly from all, and, where there are scores, from those that went better or worse than the
     start's.
 
@@ -143,14 +139,12 @@ def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mappi
     won = [key for key in keys if key in ours and key in starts and ours[key] > starts[key]]
     lost = [key for key in keys if key in ours and key in starts and ours[key] < starts[key]]
     fair = evenly(keys, FAIR if won or lost else FAIR + WON + LOST)
-    choices = [Choice("Spread evenly over all prompts", fair, len(keys))]
-    for heading, of_kind, count in (
-        ("Better than the start’s answer", won, WON),
-        ("Worse than the start’s answer", lost, LOST),
-    ):
-        # Nothing is shown twice.
-        further = evenly([key for key in of_kind if key not in set(fair)], count)
-        choices.append(Choice(heading, further, len(of_kind)))
+    left = set(keys) - set(fair)  # nothing is shown twice
+    choices = [
+        Section("Spread evenly over all prompts", fair, len(keys)),
+        Section("Better than the start’s answer", evenly([key for key in won if key in left], WON), len(won)),
+        Section("Worse than the start’s answer", evenly([key for key in lost if key in left], LOST), len(lost)),
+    ]
     return [choice for choice in choices if choice.keys]
 
 
@@ -161,7 +155,7 @@ def evenly(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def sections(
-    choices: Sequence[Choice],
+    choices: Sequence[Section],
     places: Mapping[str, int],
     stages: Mapping[str, Mapping[str, Mapping[str, Any]]],
     shown: str,
@@ -189,7 +183,7 @@ def sections(
                 left -= size
                 samples.append(sample)
         if samples:
-            found.append(Section(choice.heading, samples, choice.total))
+            found.append(replace(choice, samples=samples))
     return found
 
 
@@ -206,28 +200,21 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
     whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
     real, real_left = cut(whole_real, LONGEST_SHOWN)
     generated, generated_left = cut(whole_generated, LONGEST_SHOWN)
-    compared = compare_texts(real, generated)
+    real_parts, generated_parts, is_whole = compare_texts(real, generated)
     others = [(name, other) for name, other in of_stages.items() if name != shown]
     return Sample(
         number=number,
         prompt=[(role, _without_marks(text, LONGEST_SHOWN)) for role, text in _turns(row.get("prompt"))],
-        real=Text(compared.one, real_left),
-        answer=ShownAnswer(shown, Text(compared.other, generated_left), _notes(row)),
+        real=Text(real_parts, real_left),
+        answer=ShownAnswer(shown, Text(generated_parts, generated_left), notes_of(row)),
         is_same=whole_real == whole_generated,
-        is_marked_whole=compared.is_whole and not real_left and not generated_left,
+        is_marked_whole=is_whole and not real_left and not generated_left,
         others=[
-            ShownAnswer(name, _without_marks(_as_text(other.get("generated")), LONGEST_OTHER), _notes(other))
+            ShownAnswer(name, _without_marks(_as_text(other.get("generated")), LONGEST_OTHER), notes_of(other))
             for name, other in evenly(others, MOST_OTHERS)
         ],
         others_total=len(others) + unread,
     )
-
-
-def summary(shown: Shown) -> str:
-    """How much is shown of what there is."""
-    if shown.count == shown.total:
-        return f"All {counted(shown.total, 'sample')} of {shown.path}."
-    return f"{shown.count:,} of {counted(shown.total, 'sample')}; all of them are in {shown.path}."
 
 
 def written_score(score: Any) -> str:
@@ -239,7 +226,8 @@ def written_score(score: Any) -> str:
     return "none"
 
 
-def _notes(row: Mapping[str, Any]) -> list[str]:
+def notes_of(row: Mapping[str, Any]) -> list[str]:
+    """A sample's score, and how its answer ended."""
     reason, score = row.get("finish_reason"), row.get("score")
     notes = [] if score is None or score == {} else [f"score: {written_score(score)}"]
     return notes + ([_ENDED.get(str(reason), str(reason))] if reason is not None else [])

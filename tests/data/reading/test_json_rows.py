@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 import tiny
 from messages import refused
-from spin_trl.data.as_conversations import as_conversations
 from spin_trl.data.keys import row_keys
-from spin_trl.data.load import load_rows
+from spin_trl.data.load import as_conversations, load_rows
 from spin_trl.data.reading.json_rows import ValueShape
 from spin_trl.errors import DataError
 

@@ -12,8 +12,7 @@ import tiny
 from messages import refused
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.data.arrow import remapped
-from spin_trl.data.as_conversations import as_conversations
-from spin_trl.data.load import load_rows
+from spin_trl.data.load import as_conversations, load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.reading.kept import apart
 from spin_trl.data.template.pair_template import PairTemplate

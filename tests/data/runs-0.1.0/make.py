@@ -92,10 +92,10 @@ def make(kind: str, point: str, target: Path) -> None:
     """Play a run up to a point, in a process of its own, and pack its folder into `target`."""
     import yaml
     from spin_trl.loop_config import StartConfig
+    from spin_trl.play.start import build_tokenizer, texts_of
     from transformers import GenerationConfig
 
     import tiny
-    from spin_trl.play.start import build_tokenizer, texts_of
 
     rows = tiny.sft(ROWS)
     with tempfile.TemporaryDirectory() as name:

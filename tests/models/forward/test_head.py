@@ -30,7 +30,7 @@ def batch() -> dict[str, torch.Tensor]:
 # Of the five labels: the position that predicts it in the flattened batch (row * 8 + column - 1), and where its result
 # goes in the flattened results, which have a column less (row * 7 + column - 1).
 SCORED = [4, 5, 6, 11, 12]
-SLOTS = [4, 5, 6, 10, 11]
+SLOTS = torch.tensor([4, 5, 6, 10, 11])
 
 
 def model(outputs: tuple[str, ...] = OUTPUTS) -> PreTrainedModel:
@@ -46,13 +46,6 @@ def over_labels(model: PreTrainedModel, rows: dict[str, torch.Tensor], scored: l
     inputs = {name: value for name, value in rows.items() if name != "labels"}
     with labelled_positions(model.base_model, torch.tensor(scored, dtype=torch.long)):
         return model(**inputs, shift_labels=labels[labels != -100][None], fused_lm_head=True)
-
-
-def scatter(results: torch.Tensor) -> torch.Tensor:
-    """From the five labels to where a trainer looks for them."""
-    full = torch.zeros(14, dtype=results.dtype)
-    full[SLOTS] = results
-    return full.view(2, 7)
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
@@ -84,7 +77,7 @@ def test_its_results_are_trls() -> None:
     expected = theirs(**rows, fused_lm_head=True)
     found = over_labels(ours, rows, SCORED)
     assert found.log_probs.shape == (1, 5)
-    found = spread(found, scatter)
+    found = spread(found, SLOTS, (2, 8))
     for name in OUTPUTS:
         assert torch.allclose(found[name].float(), expected[name].float(), atol=1e-6), name
         assert found[name].dtype == expected[name].dtype, name
@@ -110,7 +103,7 @@ def test_log_probabilities_are_those_of_the_logits() -> None:
 def test_results_are_left_as_they_are_where_they_have_no_columns() -> None:
     """The loss is a number, and what was not asked for stays away."""
     output = FusedCausalLMOutput(loss=torch.tensor(2.0), log_probs=torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]))
-    found = spread(output, scatter)
+    found = spread(output, SLOTS, (2, 8))
     assert float(found.loss) == 2.0
     assert found.entropy is None
     assert found.log_probs.tolist() == [[0, 0, 0, 0, 1, 2, 3], [0, 0, 0, 4, 5, 0, 0]]
@@ -120,7 +113,7 @@ def test_no_label_at_all_has_no_gradient() -> None:
     """A batch whose responses were all cut off contributes 0, as with TRL's head, and does not fail."""
     policy, rows = model(), batch()
     rows["labels"].fill_(-100)
-    output = spread(over_labels(policy, rows, []), lambda results: results.new_zeros(14).view(2, 7) + results.sum())
+    output = spread(over_labels(policy, rows, []), SLOTS[:0], (2, 8))
     assert output.log_probs.tolist() == [[0.0] * 7] * 2
     output.log_probs.sum().backward()
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in policy.parameters())

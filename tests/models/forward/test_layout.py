@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from batches import Batch, batches, numbered, row_numbers, seen
 from messages import refused
 from spin_trl.models.forward.attention import attention_inputs
-from spin_trl.models.forward.layout import Layout, lay_out
+from spin_trl.models.forward.layout import Layout, lay_out, scattered
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -63,9 +63,9 @@ def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
     expected = [[0.0] * (batch.length - 1) for _ in batch.flat()]
     for number, branch, pair, column in batch.labels():
         expected[number][column - 1] = history(batch.rows[branch][pair][: column + 1])
-    scattered = layout.scatter(torch.tensor(results, dtype=torch.float64))
-    assert scattered.shape == (len(expected), batch.length - 1)
-    assert scattered.tolist() == expected
+    spread = scattered(torch.tensor(results, dtype=torch.float64), layout.slots, layout.shape)
+    assert spread.shape == (len(expected), batch.length - 1)
+    assert spread.tolist() == expected
     assert layout.targets.shape == (1, len(batch.labels()))
 
 
@@ -139,7 +139,7 @@ def test_a_layout_by_hand() -> None:
     # The labels: 7 8 | 2 | 7 9 9 | 2. The 6 predicts both sevens, the shared 7 both the 8 and the first 9.
     assert layout.targets.tolist() == [[7, 8, 2, 7, 9, 9, 2]]
     assert layout.scored.tolist() == [1, 2, 6, 1, 2, 4, 8]
-    assert layout.scatter(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])).tolist() == [
+    assert scattered(torch.arange(1.0, 8.0), layout.slots, layout.shape).tolist() == [
         [0, 1, 2, 0, 0],
         [3, 0, 0, 0, 0],
         [0, 4, 5, 6, 0],

@@ -27,25 +27,25 @@ def marked(parts):
     ],
 )
 def test_what_only_one_of_them_has_is_marked(real, generated, only_real, only_generated):
-    found = compare_texts(real, generated)
-    assert (marked(found.one), marked(found.other)) == (only_real, only_generated)
-    assert found.is_whole
+    of_real, of_generated, is_whole = compare_texts(real, generated)
+    assert (marked(of_real), marked(of_generated)) == (only_real, only_generated)
+    assert is_whole
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
 def test_the_parts_are_the_texts(one, other):
-    found = compare_texts(one, other)
-    assert "".join(part.text for part in found.one) == one
-    assert "".join(part.text for part in found.other) == other
-    assert not any(part.text == "" for part in [*found.one, *found.other])
+    of_one, of_other, _ = compare_texts(one, other)
+    assert "".join(part.text for part in of_one) == one
+    assert "".join(part.text for part in of_other) == other
+    assert not any(part.text == "" for part in [*of_one, *of_other])
 
 
 def test_long_texts_are_compared_at_their_beginning_and_that_is_said():
     words = [f"word{number}" for number in range(MOST_WORDS)]
-    assert compare_texts(" ".join(words), " ".join(words)).is_whole
-    longer = compare_texts(" ".join([*words, "end"]), " ".join([*words, "other"]))
-    assert not longer.is_whole
-    assert marked(longer.one) == []
+    assert compare_texts(" ".join(words), " ".join(words))[-1]
+    longer, _, is_whole = compare_texts(" ".join([*words, "end"]), " ".join([*words, "other"]))
+    assert not is_whole
+    assert marked(longer) == []
 
 
 @pytest.mark.parametrize(

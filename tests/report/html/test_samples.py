@@ -16,7 +16,6 @@ from spin_trl.report.html.samples import (
     evenly,
     sample_of,
     sections,
-    summary,
     written_score,
 )
 
@@ -112,10 +111,10 @@ def test_samples_beyond_the_budget_are_left_out_and_that_is_said():
     (some,) = sections(choices, places, {"start": rows}, "start", budget=100_000)
     assert len(some.samples) == 3
     assert sections(choices, places, {"start": rows}, "start", budget=100) == []
-    assert summary(Shown("start", "start/samples.jsonl", 40, [some])) == (
-        "3 of 40 samples; all of them are in start/samples.jsonl."
-    )
-    assert summary(Shown("start", "start/samples.jsonl", 40, [everything])) == "All 40 samples of start/samples.jsonl."
+    shown = Shown("start", "start/samples.jsonl", 40, [some])
+    assert shown.summary == "3 of 40 samples; all of them are in start/samples.jsonl."
+    shown = Shown("start", "start/samples.jsonl", 40, [everything])
+    assert shown.summary == "All 40 samples of start/samples.jsonl."
     assert BUDGET < 3e6
 
 

@@ -1,0 +1,149 @@
+"""The arms of a comparison: what one is, its process, and what all of them share.
+
+Runs that start alike share what is alike: prepared data, θ_0 and its figures, and what θ_0 generated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import RecipeError
+from ..files import JOURNAL, write_text
+from ..run.directory import RunDirectory
+from ..run.journal import DATA, Journal, Step
+from ..run.stage import START, Stage, arm_name
+
+SHARED = frozenset(
+    {
+        (Step.PREPARE, DATA),
+        (Step.GIVEN, START),
+        (Step.TRAIN, START),
+        (Step.EVALUATE, START),
+        (Step.GENERATE, Stage.of(0)),
+    }
+)
+"""Steps, as (phase, stage), that don't depend on the objective."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One of the compared objectives.
+
+    Attributes:
+        name: as it was given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
+        losses: weights by `loss_type`; empty for a supervised arm.
+        label_smoothing: of a supervised arm.
+    """
+
+    name: str
+    losses: Mapping[str, float] = field(default_factory=dict)
+    label_smoothing: float | None = None
+
+    def stage(self, iteration: int) -> Stage:
+        """What it makes in an iteration, in the run that plays it."""
+        return Stage.of(iteration) if self.losses else Stage.of(iteration, self.name)
+
+    @classmethod
+    def parse(cls, name: str) -> Arm:
+        """An arm from its name.
+
+        Raises:
+            RecipeError: the name is none.
+        """
+        if name == "sft":
+            return cls(name, label_smoothing=0.0)
+        if name.startswith("sft-smoothing-"):
+            label_smoothing = _weight_of_arm(name.removeprefix("sft-smoothing-"), name)
+            return cls(arm_name(label_smoothing), label_smoothing=label_smoothing)
+        losses: dict[str, float] = {}
+        for term in name.split("+"):
+            weight, star, loss = term.rpartition("*")
+            losses[loss.strip()] = _weight_of_arm(weight, name) if star else 1.0
+        return cls(name, losses)
+
+
+def _weight_of_arm(text: str, arm: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise RecipeError(
+            f"The arm {arm!r} has the number {text!r}; arms look like `space` or `space+0.1*sft`."
+        ) from None
+
+
+class Launches:
+    """Command lines in processes of their own, which can all be ended."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, arguments: Sequence[str], output: Path, device: int | None) -> int:
+        """Run `spin-trl` to its end.
+
+        Args:
+            arguments: of the command.
+            output: file to which what it prints is added.
+            device: which of the visible GPUs it is given; None: all.
+
+        Returns:
+            Its exit code.
+        """
+        if self._stopped:
+            return 1
+        environment = dict(os.environ)
+        if device is not None:
+            visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            environment["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
+        with output.open("a", encoding="utf-8") as file:
+            command = [sys.executable, "-m", "spin_trl", *arguments]
+            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        self._running.add(process)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()  # it keeps what it has finished
+            process.wait()
+            raise
+        finally:
+            self._running.discard(process)
+
+    def stop(self) -> None:
+        """End what runs; it keeps what it has finished. Start nothing more."""
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
+
+
+def share_start(source: RunDirectory, target: RunDirectory) -> None:
+    """Let a new run begin after iteration 0's generate phase, with the files of another run (as hard links).
+
+    Args:
+        source: of a run that has finished these steps.
+        target: of a run of the same data, start and sampling; one that has begun is left as it is.
+    """
+    if target.journal.exists():
+        return
+    for name in ("data", START, f"{Stage.of(0)}/generations"):
+        if source.stage(name).is_dir():
+            shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
+    steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
+    # Last, and whole: a run without a journal has not begun.
+    lines = "".join(json.dumps(entry) + "\n" for entry in steps)
+    write_text(target.own(JOURNAL), lines)
+
+
+def _hard_link(source: str, target: str) -> None:
+    """A hard link, or a copy where the file system has none. A run replaces files, and never writes into them."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
