@@ -1,17 +1,22 @@
-"""Files that are there whole or not at all, whatever interrupts the writing; digests that say how they were computed."""
+"""Files that are there whole or not at all, whatever interrupts the writing, and how their content is known again.
+
+A file's checksum is taken while the file is written ([`HashedFile`]): a second read would hash what the disk has made of it.
+Digests of other things say by which definition they were computed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from .checksums import Checksum, HashedFile, note
+from typing import Any, BinaryIO, cast
 
 RUN_MARKER = ".spin_trl.json"
 """File at the top of a run directory that says what in it belongs to the run."""
@@ -29,7 +34,130 @@ def says_prepared(journal: Path) -> bool:
     return False
 
 
-def write_atomically(path: Path, write: Callable[[HashedFile], Any]) -> Checksum:
+_taken: ContextVar[dict[Path, Checksum] | None] = ContextVar("taken", default=None)
+
+ADAPTER_CONFIG = "adapter_config.json"
+_BASE_OF_ADAPTER = "base_model_name_or_path"
+
+BLOCK = 1 << 20
+"""Bytes that are read and hashed at once."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a file's content is known by.
+
+    Attributes:
+        size: bytes.
+        sha256: of the content, 64 hexadecimal digits.
+    """
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Checksum:
+        """Read a file and hash it.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        hasher, size = hashlib.sha256(), 0
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                hasher.update(block)
+                size += len(block)
+        return cls(size, hasher.hexdigest())
+
+    @classmethod
+    def of_adapter_config(cls, path: Path) -> Checksum:
+        """Read an adapter's configuration and hash what it says, but for where its base model lies: that changes where a run
+        directory is moved.
+
+        Raises:
+            OSError, ValueError: the file can't be read.
+        """
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return cls.of_bytes(json.dumps({**config, _BASE_OF_ADAPTER: None}, sort_keys=True).encode())
+
+    @classmethod
+    def of_bytes(cls, content: bytes) -> Checksum:
+        """Hash a file's content."""
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
+
+def checksums_in(folder: Path, taken: Mapping[Path, Checksum]) -> dict[str, Checksum]:
+    """Checksums of all files in a folder, by their paths in it.
+
+    Args:
+        folder: that was just written.
+        taken: what [`models.saving.hashing`] has found. Other files, which are small (configuration, tokenizer), are read.
+    """
+    return {
+        path.relative_to(folder).as_posix(): Checksum.of_adapter_config(path)
+        if path.name == ADAPTER_CONFIG
+        else taken.get(path.resolve()) or Checksum.of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+class HashedFile(io.RawIOBase):
+    """A file that is written from its beginning to its end, and hashed on the way.
+
+    Args:
+        file: open for writing; it is closed with this one.
+
+    Attributes:
+        checksum: of what has been written so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file, self._hasher, self._size = file, hashlib.sha256(), 0
+
+    def write(self, content: Any) -> int:
+        """Append a content; returns its length in bytes."""
+        view = memoryview(content).cast("B")
+        self._file.write(view)
+        self._hasher.update(view)
+        self._size += len(view)
+        return len(view)
+
+    @property
+    def checksum(self) -> Checksum:
+        return Checksum(self._size, self._hasher.hexdigest())
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def taking_checksums() -> Iterator[dict[Path, Checksum]]:
+    """Take the checksums of all files that [`write_atomically`] writes meanwhile in this thread, by path."""
+    found: dict[Path, Checksum] = {}
+    before = _taken.set(found)
+    try:
+        yield found
+    finally:
+        _taken.reset(before)
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
     """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.
 
     Args:
@@ -45,14 +173,16 @@ def write_atomically(path: Path, write: Callable[[HashedFile], Any]) -> Checksum
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as raw, HashedFile(raw) as file:
-            write(file)
+            write(cast("BinaryIO", file))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    note(path, file.checksum)
+    taken = _taken.get()
+    if taken is not None:
+        taken[path.resolve()] = file.checksum
     return file.checksum
 
 

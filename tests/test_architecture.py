@@ -21,10 +21,9 @@ import spin_trl
 PACKAGE = Path(spin_trl.__file__).parent
 
 LEVELS = (
-    {"checksums", "counts", "errors", "json_lines", "quiet", "sentences"},
-    {"files"},
+    {"counts", "errors", "files", "json_lines", "quiet", "sentences"},
     {"data", "objectives"},
-    {"evaluation", "lineage"},
+    {"evaluation"},
     {"config", "models"},
     {"generation", "run"},
     {"report", "training"},

@@ -1,16 +1,21 @@
 """Files are there whole or not at all, whatever interrupts the writing."""
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from messages import refused
-from spin_trl.checksums import HashedFile
 from spin_trl.files import (
+    BLOCK,
     DEFINITION,
+    Checksum,
+    HashedFile,
     definition_of,
     json_digest,
     numbered,
@@ -21,6 +26,9 @@ from spin_trl.files import (
     write_atomically,
     write_json,
 )
+
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+"""SHA-256 of "abc": FIPS 180-2, appendix B.1."""
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -159,3 +167,34 @@ def test_a_digest_is_that_of_sha256sum() -> None:
     assert short_digest("boat") == short_digest(b"boat") == parts_digest(["bo", b"at"]) == digest[:16]
     assert short_digest("boat", 64) == digest
     assert json_digest({"a": 1}, 20) == "f9d86028c6e0d64e2251"
+
+
+def test_the_checksum_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
+    """By the standard's own example."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert Checksum.of(tmp_path / "abc") == Checksum(3, ABC)
+
+
+def test_a_file_larger_than_a_block_is_hashed_whole(tmp_path: Path) -> None:
+    """And one byte more than fits in a block is not forgotten."""
+    content = b"x" * BLOCK + b"y"
+    (tmp_path / "large").write_bytes(content)
+    assert Checksum.of(tmp_path / "large") == Checksum(BLOCK + 1, hashlib.sha256(content).hexdigest())
+
+
+def test_what_is_written_in_parts_has_the_checksum_of_the_whole(tmp_path: Path) -> None:
+    """Of every kind of bytes that libraries hand over."""
+    with (tmp_path / "abc").open("wb") as raw, HashedFile(raw) as file:
+        file.write(b"a")
+        file.write(memoryview(bytearray(b"b")))
+        file.write(pa.py_buffer(b"c"))
+    assert file.checksum == Checksum(3, ABC)
+    assert (tmp_path / "abc").read_bytes() == b"abc"
+
+
+def test_parquet_is_hashed_while_it_is_written(tmp_path: Path) -> None:
+    """Arrow writes through the file."""
+    with (tmp_path / "rows").open("wb") as raw, HashedFile(raw) as file:
+        pq.write_table(pa.table({"ids": [[1, 2], [], [3]]}), file)
+    assert file.checksum == Checksum.of(tmp_path / "rows")
+    assert pq.read_table(tmp_path / "rows").num_rows == 3

@@ -13,7 +13,7 @@ import fsspec
 from datasets import Dataset
 from fsspec.implementations.local import LocalFileSystem
 
-from ..checksums import Checksum, HashedFile
+from ..files import Checksum, HashedFile
 
 ROWS_PER_SHARD = 10_000
 """Rows of a dataset that are read through one mapping of its file when a part of them is saved."""

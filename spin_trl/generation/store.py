@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
-from ..checksums import Checksum
 from ..counts import agreeing
 from ..errors import GenerationsError
-from ..files import parts_digest, short_digest, write_atomically, write_json
+from ..files import Checksum, parts_digest, short_digest, write_atomically, write_json
 from ..json_lines import DamagedLineError, JsonLines
 from .engine import Response
 
@@ -80,7 +79,7 @@ class GenerationStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        self._checksums = JsonLines(self.folder / SHARD_CHECKSUMS, _wrong_with)
+        self._checksums = JsonLines(self.folder / SHARD_CHECKSUMS, _wrong_in_checksum)
 
     def open(self, manifest: Manifest) -> None:
         """Start the store, or go on with one of the same manifest.
@@ -292,7 +291,7 @@ class Generations(Mapping[Name, list[int]]):
         return len(self._index)
 
 
-def _wrong_with(found: Mapping[str, Any]) -> str | None:
+def _wrong_in_checksum(found: Mapping[str, Any]) -> str | None:
     """What is wrong with a shard's checksum, or None."""
     kinds = {"file": str, "size": int, "sha256": str}
     wrong = next((name for name, kind in kinds.items() if not isinstance(found.get(name), kind)), None)

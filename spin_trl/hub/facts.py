@@ -19,7 +19,7 @@ from ..config.traits import OF_ONE_MACHINE
 from ..counts import counted
 from ..data.reading.local import is_local
 from ..files import home_expanded
-from ..lineage import Origin, origin_from
+from ..models.lineage import Origin, origin_from
 from ..objectives.registry import methods_of
 from ..report.formats import MISSING
 from ..report.html.page import template_environment

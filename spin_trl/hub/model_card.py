@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation.figures import SCORES, figure_of, is_score
-from ..lineage import Origin
+from ..models.lineage import Origin
 from ..report.html.samples import notes_of
 from ..report.record import StageRecord
 from ..run.journal import Step, is_of

@@ -13,15 +13,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from ..checksums import Checksum, hashing
 from ..errors import DivergedError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, score_of
 from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
-from ..files import read_json, write_json, write_text
+from ..files import Checksum, read_json, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
+from ..models.saving import hashing
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, since

@@ -17,9 +17,9 @@ from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..files import definition_of, home_expanded, read_json, whole_folder
 from ..generation.store import STORE_MANIFEST
-from ..lineage import model_origin
 from ..models.adapters import Policy, output_layer_refusals, second_adapter, without_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
+from ..models.lineage import model_origin
 from ..models.policy import load_policy, load_tokenizer
 from ..run.adapter_bases import adapter_configs, named_base, set_base
 from ..run.directory import RunDirectory

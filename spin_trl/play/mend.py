@@ -15,7 +15,7 @@ from ..counts import counted
 from ..errors import RunDirectoryError
 from ..files import read_json, remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
-from ..run.integrity import FILES, Damage, damage
+from ..run.integrity import CHECKSUMS, Damage, damage
 from ..run.journal import DATA, MADE, Entry, Step, is_of, newest
 from ..run.run import Run
 from ..run.stage import START, Stage
@@ -32,7 +32,7 @@ def mend(run: Run) -> None:
     entries = run.journal.entries()
     steps = {(entry["phase"], entry["stage"]): None for entry in entries if entry["phase"] in (*MADE, Step.PREPARE)}
     done = {(Step(step), stage): entry for step, stage in steps if (entry := newest(entries, Step(step), stage))}
-    without = [entry for entry in done.values() if FILES not in entry]
+    without = [entry for entry in done.values() if CHECKSUMS not in entry]
     if done and len(without) == len(done):
         logger.warning(
             "%s was begun by a version that took no checksums, so damage to its files is not noticed.",
@@ -48,10 +48,10 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     """What is damaged of what a step has made, as far as it is still needed."""
     if step is Step.TRAIN and not run.directory.model(stage).exists() and _was_given_up(run, stage):
         return
-    found = list(damage(run.directory, entry, weights=step is Step.TRAIN and _is_needed(run, stage)))
+    found = list(damage(run.directory, entry))
     yield from found
     for folder in _stores(run, step, stage):
-        if not any(one.path.parent == folder for one in found) and FILES in entry:
+        if not any(one.path.parent == folder for one in found) and CHECKSUMS in entry:
             store = GenerationStore(folder)
             yield from (Damage(path, "is not what was written") for path in store.damaged_shards())
             yield from (
@@ -74,13 +74,6 @@ def _was_given_up(run: Run, stage: str) -> bool:
     return (
         not one.is_start and stage != best and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
     )
-
-
-def _is_needed(run: Run, stage: str) -> bool:
-    """Whether a model is one that the run goes on from, or delivers."""
-    newest_one = max((t for t in run.directory.iterations() if run.done(Step.TRAIN, Stage.of(t))), default=-1)
-    best = (read_json(run.directory.best) or {}).get("stage")
-    return stage in (best, Stage.of(newest_one), run.decisions.opponent(newest_one + 1))
 
 
 def _give_up(run: Run, step: Step, stage: str, found: list[Damage]) -> None:
@@ -132,7 +125,7 @@ def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -
         RunDirectoryError: it is another one; it is not recorded.
     """
     before = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.TRAIN, stage)), None)
-    if before is None or FILES not in before or before[FILES] == files or not _stands_on(run, stage):
+    if before is None or CHECKSUMS not in before or before[CHECKSUMS] == files or not _stands_on(run, stage):
         return
     raise RunDirectoryError(
         f"The model of {stage} was damaged and has been trained again, but came out different (another machine, or another "

@@ -19,7 +19,7 @@ from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, definition_of
-from ..lineage import Origin, dataset_origin, model_origin
+from ..models.lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.integrity import recorded
 from ..run.journal import DATA, Step, is_of
@@ -137,7 +137,7 @@ def _prepare(
         logger.warning("%s", remark)
     held_out_notes = _counts(others[0]) if others else {}
     run.directory.own("data")
-    files = {}
+    files: dict[str, Any] = {}
     for dataset, folder in ((rows, run.directory.train_rows), (held_out_rows, run.directory.held_out_rows)):
         # Groups have served to split the rows.
         kept = dataset.remove_columns([column for column in (GROUP,) if column in dataset.column_names])

@@ -19,15 +19,15 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import LlamaForCausalLM, PrinterCallback, set_seed
 
-from ..checksums import Checksum, checksums_in, hashing
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.columns import is_text
 from ..errors import RunDirectoryError, SpinError
-from ..files import whole_folder
+from ..files import Checksum, checksums_in, whole_folder
 from ..generation.store import GenerationStore
 from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy, merge_adapter
+from ..models.saving import hashing
 from ..report.record import read_figures
 from ..run.checkpoint import latest
 from ..run.integrity import recorded

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..checksums import ADAPTER_CONFIG, Checksum
+from ..files import ADAPTER_CONFIG, Checksum
+from .checked import CheckedFiles
 from .directory import RunDirectory
 from .journal import Entry
 
-FILES = "files"
+CHECKSUMS = "files"
 """Where an entry has the files that its step has made: `{name in the run directory: [bytes, SHA-256]}`."""
 
-WEIGHTS = ".safetensors"
-"""How files end that are only looked at closely when they are loaded."""
+_LARGE = ".safetensors"
+"""How files end that are not read again where this machine has read them before."""
 
 CARD = "README.md"
 """Written anew whenever there is more to say."""
@@ -51,15 +52,15 @@ def recorded(folder: str, checksums: Mapping[str, Checksum]) -> dict[str, list[A
     }
 
 
-def damage(directory: RunDirectory, entry: Entry, *, weights: bool = False) -> Iterator[Damage]:
+def damage(directory: RunDirectory, entry: Entry) -> Iterator[Damage]:
     """Yield what is damaged of what a step has made.
 
     Args:
         directory: of the run.
         entry: the journal's on the step. One of version 0.1.0 has no checksums, so nothing is found.
-        weights: look closely at weights, too, which takes a while; else only at their sizes.
     """
-    for name, (size, sha256) in entry.get(FILES, {}).items():
+    checked = CheckedFiles()
+    for name, (size, sha256) in entry.get(CHECKSUMS, {}).items():
         path = directory.stage(name)
         try:
             found = path.stat().st_size
@@ -69,7 +70,8 @@ def damage(directory: RunDirectory, entry: Entry, *, weights: bool = False) -> I
                 yield Damage(path, f"has {found} bytes instead of {size}")
                 continue
             else:
-                is_same = (path.suffix == WEIGHTS and not weights) or Checksum.of(path).sha256 == sha256
+                is_large = path.suffix == _LARGE
+                is_same = (checked.sha256(path) if is_large else Checksum.of(path).sha256) == sha256
         except FileNotFoundError:
             yield Damage(path, "is missing")
         except (OSError, ValueError) as error:

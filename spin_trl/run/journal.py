@@ -76,7 +76,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lines = JsonLines(path, _wrong_with)
+        self._lines = JsonLines(path, _wrong_in_entry)
 
     def entries(self) -> list[dict[str, Any]]:
         """All finished steps, oldest first.
@@ -113,7 +113,7 @@ def _damage_in_words() -> Iterator[None]:
         ) from error
 
 
-def _wrong_with(entry: Entry) -> str | None:
+def _wrong_in_entry(entry: Entry) -> str | None:
     """What an entry must have and has not, or None."""
     if missing := {"phase", "stage"} - entry.keys():
         return f"`{min(missing)}` is missing"

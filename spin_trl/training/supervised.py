@@ -8,10 +8,10 @@ from typing import Any
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
 
-from ..checksums import Checksum, checksums_in, hashing
 from ..config.iteration import SPINConfig
-from ..files import whole_folder
+from ..files import Checksum, checksums_in, whole_folder
 from ..models.adapters import Policy
+from ..models.saving import hashing
 
 
 def train_supervised(

@@ -35,8 +35,8 @@ from ..config.paths import output_folder
 from ..data.columns import is_sft
 from ..errors import DataError, RecipeError, refuse_unplayable
 from ..generation.store import GenerationSource
-from ..lineage import complete_card
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
+from ..models.lineage import complete_card
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
 from ..run import checkpoint
 from . import arguments, opponent

@@ -13,7 +13,7 @@ import made_up
 from hub.server import LocalHub, problems_of_card
 from spin_trl.hub.facts import Names, RunFacts
 from spin_trl.hub.model_card import ModelFacts, model_card
-from spin_trl.lineage import Origin
+from spin_trl.models.lineage import Origin
 from spin_trl.objectives.registry import LOSS_TYPES, METHODS, methods_of
 
 SHA = "0123456789abcdef0123456789abcdef01234567"

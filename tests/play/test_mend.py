@@ -10,8 +10,8 @@ import pytest
 import tiny
 from messages import refused, warned
 from runs import build, steps
-from spin_trl.checksums import Checksum
 from spin_trl.errors import RunDirectoryError
+from spin_trl.files import Checksum
 
 PLAYED = {"baseline": "sft", "evaluate_greedy": True}
 

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets.config
 import pyarrow as pa
@@ -24,7 +24,6 @@ from datasets.table import ConcatenationTable, MemoryMappedTable, Table
 from datasets.utils import tqdm as progress_bar
 from filelock import FileLock
 
-from ...checksums import HashedFile
 from ...errors import DataError
 from ...files import read_json, short_digest, write_atomically, write_json
 from .exact_json import with_json
@@ -69,7 +68,7 @@ def kept(
     name = short_digest(named, 32)
     place = _cache() / name / "rows.arrow"
 
-    def write(unfinished: HashedFile) -> None:
+    def write(unfinished: BinaryIO) -> None:
         if not _write_rows(unfinished, *read()):
             raise DataError(f"{files[0]} has no rows.")
         write_json(place.parent / _REMARKS, remarks())
@@ -92,7 +91,7 @@ def kept(
     return dataset
 
 
-def _write_rows(file: HashedFile, features: Features, rows: Iterable[dict[str, Any]]) -> int:
+def _write_rows(file: BinaryIO, features: Features, rows: Iterable[dict[str, Any]]) -> int:
     """Write rows into a file of Arrow's, and count them."""
     with ArrowWriter(features=features, stream=file) as writer:
         for table in _tables(features, rows):

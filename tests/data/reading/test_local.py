@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spin_trl.data.reading.local import extension, is_local
-from spin_trl.lineage import dataset_origin
+from spin_trl.models.lineage import dataset_origin
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL.GZ", "x/a.tsv", "./a", "../a", "/a/b", "~/a", "a.csv.zst"])

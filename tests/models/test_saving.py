@@ -1,49 +1,13 @@
-"""Checksums are those of the files, and are taken without reading them."""
+"""What torch and safetensors write has its checksum, which is taken without reading it."""
 
-import hashlib
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spin_trl.checksums import BLOCK, Checksum, HashedFile, hashing
-
-ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-"""SHA-256 of "abc": FIPS 180-2, appendix B.1."""
-
-
-def test_the_checksum_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
-    """By the standard's own example."""
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert Checksum.of(tmp_path / "abc") == Checksum(3, ABC)
-
-
-def test_a_file_larger_than_a_block_is_hashed_whole(tmp_path: Path) -> None:
-    """And one byte more than fits in a block is not forgotten."""
-    content = b"x" * BLOCK + b"y"
-    (tmp_path / "large").write_bytes(content)
-    assert Checksum.of(tmp_path / "large") == Checksum(BLOCK + 1, hashlib.sha256(content).hexdigest())
-
-
-def test_what_is_written_in_parts_has_the_checksum_of_the_whole(tmp_path: Path) -> None:
-    """Of every kind of bytes that libraries hand over."""
-    with (tmp_path / "abc").open("wb") as raw, HashedFile(raw) as file:
-        file.write(b"a")
-        file.write(memoryview(bytearray(b"b")))
-        file.write(pa.py_buffer(b"c"))
-    assert file.checksum == Checksum(3, ABC)
-    assert (tmp_path / "abc").read_bytes() == b"abc"
-
-
-def test_parquet_is_hashed_while_it_is_written(tmp_path: Path) -> None:
-    """Arrow writes through the file."""
-    with (tmp_path / "rows").open("wb") as raw, HashedFile(raw) as file:
-        pq.write_table(pa.table({"ids": [[1, 2], [], [3]]}), file)
-    assert file.checksum == Checksum.of(tmp_path / "rows")
-    assert pq.read_table(tmp_path / "rows").num_rows == 3
+from spin_trl.files import Checksum, write_json
+from spin_trl.models.saving import hashing
 
 
 @pytest.mark.parametrize("place", [str, Path], ids=["str", "Path"])
@@ -86,3 +50,10 @@ def test_nothing_is_hashed_afterwards(tmp_path: Path) -> None:
     torch.save(1, tmp_path / "later.pt")
     assert torch.save is save
     assert found == {}
+
+
+def test_what_is_written_whole_is_among_it(tmp_path: Path) -> None:
+    """So one step's files are all known, whoever writes them."""
+    with hashing() as found:
+        write_json(tmp_path / "metrics.json", {"nll": 1.0})
+    assert found == {tmp_path / "metrics.json": Checksum.of(tmp_path / "metrics.json")}

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from spin_trl import SPINConfig, SPINTrainer
-from spin_trl.lineage import Origin, base_model, complete_card, dataset_origin, model_origin, origin_from
+from spin_trl.models.lineage import Origin, base_model, complete_card, dataset_origin, model_origin, origin_from
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

@@ -18,8 +18,8 @@ import yaml
 from huggingface_hub import ModelCard, constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
-from .data.reading.local import is_local
-from .files import home_expanded
+from ..data.reading.local import is_local
+from ..files import home_expanded
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")

@@ -1,0 +1,64 @@
+"""Checksums of what torch and safetensors write, taken from memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from unittest import mock
+
+import safetensors.torch
+import torch
+
+from ..files import Checksum, HashedFile, taking_checksums
+
+
+@contextlib.contextmanager
+def hashing() -> Iterator[dict[Path, Checksum]]:
+    """Take the checksums of all files that are written meanwhile, by path: by `torch.save` and safetensors in this process,
+    and by [`files.write_atomically`] in this thread.
+
+    safetensors writes from the tensors' memory without a hook. There the tensors' memory is hashed, in the order in which
+    the header of the new file, the only part of it that is read, says that they lie in it.
+    """
+    save, serialize = torch.save, safetensors.torch.serialize_file
+
+    def hashed_save(value: Any, place: Any, *rest: Any, **settings: Any) -> None:
+        if not isinstance(place, str | os.PathLike):
+            save(value, place, *rest, **settings)
+            return
+        with Path(place).open("wb") as raw, HashedFile(raw) as file:
+            save(value, cast("BinaryIO", file), *rest, **settings)
+        found[Path(place).resolve()] = file.checksum
+
+    def hashed_serialize(tensors: dict[str, Any], filename: Any, *rest: Any, **settings: Any) -> None:
+        serialize(tensors, filename, *rest, **settings)
+        found[Path(filename).resolve()] = _of_tensors(Path(filename), tensors)
+
+    with (
+        taking_checksums() as found,
+        mock.patch.object(torch, "save", hashed_save),
+        mock.patch.object(safetensors.torch, "serialize_file", hashed_serialize),
+    ):
+        yield found
+
+
+def _of_tensors(path: Path, tensors: Mapping[str, Any]) -> Checksum:
+    """Checksum of a safetensors file: of its header as it was written, and of the tensors as they are in memory."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        header = file.read(struct.unpack("<Q", start)[0])
+    hasher, size = hashlib.sha256(start + header), len(start) + len(header)
+    places = {name: place["data_offsets"] for name, place in json.loads(header).items() if name != "__metadata__"}
+    for name in sorted(places, key=lambda one: places[one]):
+        tensor = tensors[name]
+        if tensor.data_len:
+            hasher.update((ctypes.c_char * tensor.data_len).from_address(tensor.data_ptr))
+        size += tensor.data_len
+    return Checksum(size, hasher.hexdigest())
