@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import sys
 import tempfile
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             number for number in in_turn(trials) if trials[number].part in [KINDS[kind][1] for kind in options.kinds]
         ]
         if options.only is not None:
+            if options.only not in trials:
+                sys.exit(f"With the seed {options.seed} no trial has the number {options.only}.")
             chosen = [options.only]
             print(f"{trials[options.only].name}, in {folder / f'trial-{options.only}'}", flush=True)
         until = started + 60 * options.minutes
@@ -75,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         if options.only is None:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"\n{table}\n{_left(trials, chosen, table)}{time.monotonic() - started:.0f} s, seed {options.seed}.")
+    print(
+        f"\n{table}\n{_left(trials, chosen, table)}{time.monotonic() - started:.0f} s, of processors {_computed():.0f} s."
+    )
+    print(f"Seed {options.seed}.")
     return 1 if table.faults else 0
 
 
@@ -133,16 +139,24 @@ def _left(trials: dict[int, Trial], chosen: Sequence[int], table: Table) -> str:
     return f"The time was too short for {left} of {len(chosen)} trials.\n" if left else ""
 
 
+def _computed() -> float:
+    """Seconds that this process and its children have had a processor."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument(
-        "--seed", type=int, default=random.randrange(1_000_000), help="of all choices; default: a new one"
-    )
+    parser.add_argument("--seed", type=int, help="of all choices; default: a new one")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no trial is begun")
     parser.add_argument("--kinds", type=lambda names: names.split(","), default=[*KINDS], help=",".join(KINDS))
     parser.add_argument("--only", type=int, help="number of one trial; its folder stays")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="trials at a time")
     options = parser.parse_args(arguments)
+    if options.only is not None and options.seed is None:
+        parser.error("--only needs the --seed that the trial was of")
+    if options.seed is None:
+        options.seed = random.randrange(1_000_000)
     if options.only is not None:
         options.kinds = [next(kind for kind in reversed(KINDS) if options.only >= KINDS[kind][0])]
     unknown = set(options.kinds) - KINDS.keys()

@@ -36,6 +36,7 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
             number = chosen.randint(1, sum(operation.kind == kind for operation in run.operations))
             smallest = chosen.choice((32, 256, 2_048)) if way == LITTLE_FITS else 1
             found.append(_trial(run, way, kind, number, smallest))
+    chooser(seed, PART).shuffle(found)
     return found
 
 

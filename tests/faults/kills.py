@@ -55,16 +55,20 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start:
         seconds: that one of them takes in a fork.
         start: seconds that a process needs before it has imported everything.
     """
-    found = [*_whole_processes(seed, undisturbed, seconds, start), *_at_every_kind(seed, undisturbed)]
-    for number in range(len(found), COUNT):
+    found = [*_at_every_kind(seed, undisturbed)]
+    for number in range(len(found), COUNT - WHOLE_PROCESSES):
         chosen = chooser(seed, PART, number)
         run, signal_number = chosen.choice(undisturbed), chosen.choice(SIGNALS)
         if number % 2:
-            after = chosen.uniform(0, seconds)
-            found.append(_by_time(run, signal_number, after))
+            found.append(_by_time(run, signal_number, chosen.uniform(0, seconds)))
         else:
             moment = Moment(None, chosen.randint(1, len(run.operations)))
             found.append(_by_operation(run, signal_number, moment, f"at operation {moment.number}"))
+    chooser(seed, PART).shuffle(found)
+    for number, trial in enumerate(_whole_processes(seed, undisturbed, seconds, start)):
+        found.insert(
+            number * COUNT // WHOLE_PROCESSES, trial
+        )  # they take longest; a part of all trials has a part of them
     return found
 
 
