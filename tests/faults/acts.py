@@ -1,0 +1,196 @@
+"""Commands in processes of their own, forked from one that has imported everything: so a run takes a few seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .writes import CACHE
+
+TOP = Path(__file__).parents[2]
+
+LONGEST = 240.0
+"""Seconds after which a command counts as one that does not end."""
+
+_LIBRARIES = (
+    "PIL.features", "PIL.JpegImagePlugin", "bitsandbytes", "encodings.utf_8_sig", "matplotlib.backends.backend_mixed",
+    "matplotlib.backends.backend_svg", "matplotlib.figure", "peft.tuners.lora.bnb",
+    "peft.utils.transformers_weight_conversion", "rich._unicode_data", "torch.profiler._cupti_monitor",
+    "torch.utils.serialization.config", "transformers.models.llama.modeling_llama",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: exit code; of a signal, its negative number.
+        output: what it has printed.
+        hung: whether it was ended because it took too long.
+        process: its id.
+    """
+
+    code: int
+    output: str
+    hung: bool = False
+    process: int = 0
+
+
+def import_everything() -> None:
+    """Import what commands import while they run, so that forked ones don't."""
+    import spin_trl
+
+    for module in pkgutil.walk_packages(spin_trl.__path__, "spin_trl."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
+    for name in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def forked(
+    folder: Path,
+    arguments: Sequence[str],
+    before: Callable[[], None] = lambda: None,
+    interrupt: Interrupt | None = None,
+) -> Ended:
+    """Run `spin-trl` with these arguments in a child of this process.
+
+    Args:
+        folder: where it runs. The cache of `datasets` lies in it.
+        arguments: of the command line.
+        before: called in the child before the command.
+        interrupt: sends it a signal after a while.
+    """
+
+    def command() -> int:
+        os.chdir(folder)
+        import datasets.config
+
+        from spin_trl.cli.command_line import main
+
+        datasets.config.HF_DATASETS_CACHE = folder / CACHE
+        _draw_nothing()
+        before()
+        return main(arguments)
+
+    return in_a_child(command, interrupt)
+
+
+def in_a_child(command: Callable[[], int], interrupt: Interrupt | None = None) -> Ended:
+    """Call a function in a child of this process, which ends with what it returns; an exception is printed, and is a 1."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # the second thread is an allocator's, which knows of forks
+        child = os.fork()
+    if child == 0:
+        _play(command, writing)
+    os.close(writing)
+    return _watched(child, reading, interrupt)
+
+
+def whole(folder: Path, arguments: Sequence[str], interrupt: Interrupt | None = None) -> Ended:
+    """The same in a process that begins with Python itself."""
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(folder / CACHE), "PYTHONPATH": str(TOP)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spin_trl", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    ended = _watched(process.pid, os.dup(process.stdout.fileno()), interrupt)
+    process.stdout.close()
+    process.returncode = ended.code  # it has been waited for
+    return ended
+
+
+@dataclass(frozen=True)
+class Interrupt:
+    """A signal that comes from outside.
+
+    Attributes:
+        number: of the signal.
+        after: seconds from the start of the command.
+    """
+
+    number: int
+    after: float
+
+
+def _play(command: Callable[[], int], output: int) -> None:
+    """Be the child, to the end of this process."""
+    code = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # What goes into a pipe is written at once, so that a kill takes nothing of it along.
+        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", buffering=1) for number in (1, 2))  # noqa: SIM115
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = command()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _draw_nothing() -> None:
+    """Charts are laid out and drawn in half the time of so small a run. Here only their data is read."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Any, place: Path, **settings: Any) -> None:
+        Path(place).write_bytes(b"\x89PNG" + bytes(2_000))
+
+    def print_svg(canvas: Any, buffer: Any, **settings: Any) -> None:
+        buffer.write('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1" width="1pt" height="1pt"></svg>')
+
+    Figure.savefig = savefig
+    FigureCanvasSVG.print_svg = print_svg
+
+
+def _watched(process: int, output: int, interrupt: Interrupt | None) -> Ended:
+    """Wait for a process and read what it prints."""
+    started, parts, hung = time.monotonic(), bytearray(), False
+    while True:
+        until = LONGEST if interrupt is None else interrupt.after
+        ready, _, _ = select.select([output], [], [], max(until - (time.monotonic() - started), 0))
+        if ready:
+            part = os.read(output, 1 << 16)
+            if not part:
+                break
+            parts += part
+        elif interrupt is not None:
+            os.kill(process, interrupt.number)
+            interrupt = None
+        else:
+            hung = True
+            os.kill(process, signal.SIGKILL)
+            break
+    os.close(output)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return Ended(code, parts.decode(errors="replace"), hung, process)

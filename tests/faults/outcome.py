@@ -1,0 +1,185 @@
+"""What a run ended in, and what is to be said of a trial: the same bytes, a clear error, or one of three faults."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from .acts import Ended
+from .writes import RUN_DIR
+
+Results = dict[str, str]
+"""Digests of what a run is played for, by paths in its folder."""
+
+_RESULTS: Final = re.compile(
+    rf"{RUN_DIR}/(?:best\.json|(?:.+/)?model/(?!README\.md).+|start/tokenizer/.+|.+\.parquet|.+/generations\.json"
+    r"|(?:.+/)?(?:metrics|histograms|values|logps)\.json|(?:.+/)?samples\.jsonl)"
+)
+_UNFINISHED: Final = re.compile(r"(?:.*/)?\.[^/]+\.tmp(?:/.*)?|.*/train/.*")
+_JOURNAL: Final = f"{RUN_DIR}/journal.jsonl"
+_VOLATILE: Final = frozenset({"time", "seconds", "work_seconds", "versions"})
+
+
+_EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Invalid)\w*")
+
+
+class Verdict(StrEnum):
+    """What came of a trial."""
+
+    SAME = "same bytes"
+    ERROR = "clear errors"
+    TRACEBACK = "tracebacks"
+    SILENT = "silent differences"
+    LOST = "bytes lost"
+
+
+FAULTS: Final = (Verdict.TRACEBACK, Verdict.SILENT, Verdict.LOST)
+"""Verdicts that no trial may have."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict, with what there is to say about it."""
+
+    verdict: Verdict
+    detail: str = ""
+
+
+@dataclass
+class Table:
+    """Verdicts of all trials, by part."""
+
+    counts: dict[str, Counter[Verdict]] = field(default_factory=dict)
+
+    def add(self, part: str, outcome: Outcome) -> None:
+        """Count a trial of a part."""
+        self.counts.setdefault(part, Counter())[outcome.verdict] += 1
+
+    @property
+    def faults(self) -> int:
+        """Trials that have shown a fault."""
+        return sum(counts[fault] for counts in self.counts.values() for fault in FAULTS)
+
+    def __str__(self) -> str:
+        columns = ["tried", *Verdict]
+        rows = [("", *columns)]
+        every: Counter[Verdict] = Counter()
+        for part, counts in self.counts.items():
+            rows.append((part, str(counts.total()), *(str(counts[verdict]) for verdict in Verdict)))
+            every += counts
+        rows.append(("in all", str(every.total()), *(str(every[verdict]) for verdict in Verdict)))
+        widths = [max(len(row[index]) for row in rows) for index in range(len(columns) + 1)]
+        lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+        return "\n".join("  ".join(line) for line in lines)
+
+
+def results_of(folder: Path) -> Results:
+    """What the run in a folder holds of what it is played for: weights, generations, figures, and what was decided."""
+    found = {path: _digest(folder / path) for path in sorted(_files(folder)) if _is_result(path)}
+    best = folder / RUN_DIR / "best"
+    if best.is_symlink():
+        found[f"{RUN_DIR}/best"] = os.readlink(best)
+    found[_JOURNAL] = _what_the_journal_says(folder / _JOURNAL)
+    return found
+
+
+def differences(results: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    """Paths of what differs, is missing, or is there although it should not."""
+    return sorted(path for path in {*results, *expected} if results.get(path) != expected.get(path))
+
+
+def in_words(paths: Iterable[str], folder: Path) -> str:
+    """The first of some paths that differ, and whether they are there."""
+    listed = sorted(paths)
+    shown = [path if (folder / path).exists() else f"{path} (missing)" for path in listed[:4]]
+    return ", ".join(shown) + (f" and {len(listed) - 4} more" if len(listed) > 4 else "")
+
+
+def manners(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> str | None:
+    """What is wrong with how a command ended, or None: a traceback, a crash, or an error without its message.
+
+    Args:
+        ended: how it ended.
+        codes: exit codes that are right.
+    """
+    if ended.hung:
+        return "it did not end"
+    if "Traceback (most recent call last)" in ended.output:
+        return _last_lines(ended.output)
+    if ended.code not in codes:
+        return f"exit code {ended.code}: {_last_lines(ended.output)}"
+    if ended.code > 0 and message(ended) is None:
+        return f"exit code {ended.code} without a message: {_last_lines(ended.output)}"
+    return None
+
+
+def message(ended: Ended) -> str | None:
+    """What the command has said when it failed."""
+    return next((line for line in reversed(ended.output.splitlines()) if re.match(r"spin-trl(?: \(|:)", line)), None)
+
+
+def of_going_on(folder: Path, ended: Ended, expected: Results) -> Outcome:
+    """The verdict on a run that was interrupted and had to go on to the results of the undisturbed one."""
+    wrong = manners(ended)
+    if wrong is not None:
+        return Outcome(Verdict.TRACEBACK, f"going on: {wrong}")
+    if ended.code != 0:
+        return Outcome(Verdict.LOST, f"it does not go on: {message(ended)}")
+    other = differences(results_of(folder), expected)
+    return Outcome(Verdict.SILENT, in_words(other, folder)) if other else Outcome(Verdict.SAME)
+
+
+def lost(before: Mapping[str, str], after: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
+    """Paths of results that were right, and no longer are."""
+    return sorted(path for path, right in expected.items() if before.get(path) == right and after.get(path) != right)
+
+
+def _is_result(path: str) -> bool:
+    return _RESULTS.fullmatch(path) is not None and _UNFINISHED.fullmatch(path) is None
+
+
+def _files(folder: Path) -> list[str]:
+    return [
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+
+
+def _digest(file: Path) -> str:
+    content = file.read_bytes()
+    if file.name == "adapter_config.json":  # peft writes sets, in an order that is another one in every process
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            found = json.loads(content)
+            in_order = {name: sorted(value) if isinstance(value, list) else value for name, value in found.items()}
+            content = json.dumps(in_order, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _what_the_journal_says(journal: Path) -> str:
+    """Its entries without times; what can't be read is taken as it is."""
+    if not journal.is_file():
+        return "missing"
+    entries: list[Any] = []
+    for line in journal.read_bytes().splitlines():
+        try:
+            entry = json.loads(line)
+            entries.append({name: value for name, value in entry.items() if name not in _VOLATILE})
+        except (ValueError, AttributeError):
+            entries.append(repr(line))
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _last_lines(output: str) -> str:
+    """The end of what a command printed: the exception, and the frame of this package that raised it."""
+    lines = output.rstrip().splitlines() or ["nothing printed"]
+    frames = [f"{file}:{line}" for file, line in re.findall(r'File ".*/(spin_trl/[^"]+)", line (\d+)', output)]
+    last = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
+    return " at ".join([last[:300], *([" <- ".join(frames[-2:][::-1])] if frames else [])])

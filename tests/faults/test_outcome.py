@@ -1,0 +1,96 @@
+"""What a run ends in is compared by bytes, times aside; and what came of a trial is one of five verdicts."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from faults.acts import Ended
+from faults.outcome import Outcome, Table, Verdict, differences, lost, of_going_on, results_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What is compared of a run, what is not, and what was not finished."""
+    contents = {
+        "journal.jsonl": json.dumps(
+            {"phase": "train", "stage": "iteration-0", "time": 1.0, "seconds": 2.0, "steps": 3}
+        ),
+        "iteration-0/model/model.safetensors": "weights",
+        "iteration-0/model/adapter_config.json": json.dumps({"target_modules": ["q_proj", "v_proj"]}),
+        "iteration-0/model/README.md": "card",
+        "iteration-0/generations/shard-00000.parquet": "generations",
+        "iteration-0/metrics.json": "{}",
+        "iteration-0/train/checkpoint-1/model.safetensors": "checkpoint",
+        "iteration-0/.model.tmp/model.safetensors": "unfinished",
+        "report.html": "report",
+    }
+    for name, content in contents.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    (tmp_path / "run" / "best").symlink_to("iteration-0/model")
+    return tmp_path
+
+
+def test_weights_generations_figures_and_decisions_are_compared(folder: Path) -> None:
+    assert sorted(results_of(folder)) == [
+        "run/best",
+        "run/iteration-0/generations/shard-00000.parquet",
+        "run/iteration-0/metrics.json",
+        "run/iteration-0/model/adapter_config.json",
+        "run/iteration-0/model/model.safetensors",
+        "run/journal.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "differs"),
+    [
+        ("iteration-0/model/model.safetensors", "weightz", True),
+        ("journal.jsonl", '{"phase": "train", "stage": "iteration-0", "time": 9, "seconds": 9, "steps": 3}\n', False),
+        ("journal.jsonl", '{"phase": "train", "stage": "iteration-0", "time": 1, "seconds": 2, "steps": 4}\n', True),
+        ("journal.jsonl", "", True),
+        ("iteration-0/model/adapter_config.json", '{"target_modules": ["v_proj", "q_proj"]}', False),
+        ("iteration-0/model/adapter_config.json", '{"target_modules": ["q_proj"]}', True),
+        ("report.html", "", False),
+    ],
+)
+def test_bytes_are_compared_and_times_are_not(path: str, content: str, differs: bool, folder: Path) -> None:
+    before = results_of(folder)
+    (folder / "run" / path).write_text(content, encoding="utf-8")
+    assert differences(results_of(folder), before) == ([f"run/{path}"] if differs else [])
+
+
+def test_what_was_right_and_is_gone_is_lost() -> None:
+    expected = {"a": "1", "b": "2", "c": "3"}
+    assert lost({"a": "1", "b": "other"}, {"b": "other", "c": "3"}, expected) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_same", "verdict"),
+    [
+        (Ended(0, "Best: iteration-1"), True, Verdict.SAME),
+        (Ended(0, "Best: iteration-1"), False, Verdict.SILENT),
+        (Ended(2, "spin-trl: The data has changed."), False, Verdict.LOST),
+        (Ended(1, "Traceback (most recent call last):\nKeyError: 1"), True, Verdict.TRACEBACK),
+        (Ended(-11, ""), True, Verdict.TRACEBACK),
+        (Ended(0, "", hung=True), True, Verdict.TRACEBACK),
+    ],
+)
+def test_a_run_that_goes_on_ends_in_the_same_bytes_or_with_a_fault(
+    ended: Ended, is_same: bool, verdict: Verdict, folder: Path
+) -> None:
+    expected = results_of(folder) if is_same else {**results_of(folder), "run/iteration-1/metrics.json": "0"}
+    assert of_going_on(folder, ended, expected).verdict is verdict
+
+
+def test_the_table_counts_verdicts_and_faults() -> None:
+    table = Table()
+    for verdict in (Verdict.SAME, Verdict.ERROR, Verdict.SILENT):
+        table.add("damage", Outcome(verdict))
+    assert table.faults == 1
+    assert [line.split() for line in str(table).splitlines()[1:]] == [
+        ["damage", "3", "1", "1", "0", "1", "0"],
+        ["in", "all", "3", "1", "1", "0", "1", "0"],
+    ]
