@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere lint types format docs benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere fuzz lint types format docs benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +29,10 @@ test-numeric: $(READY)  ## set up, then run the tests that compare computed numb
 test-anywhere: $(READY) ## run every test in random order, with nothing that a user's shell would give it
 	env -i PATH="$$PATH" HOME=/nonexistent TMPDIR="$${TMPDIR:-/tmp}" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS=2 \
 		$(BIN)/python -m pytest -n 2 --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
+
+# `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
+fuzz: $(READY)   ## give the command 10,000 files, recipes, settings and runs that are not in order, in half an hour
+	$(BIN)/python tests/fuzz $(FUZZ)
 
 lint: $(READY)   ## check style and format
 	$(BIN)/ruff check .
