@@ -45,6 +45,8 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
     changes: dict[str, Any] = {"dataset_name": name}
     if rng.random() < 0.1:
         changes = {"held_out_name": name}
+    if "question-answer" in what and rng.random() < 0.8:
+        changes |= {"column_mapping": {"question": "prompt", "answer": "completion"}}
     if rng.random() < 0.3:
         changes |= rng.choice(SETTINGS)
     recipe = write_recipe(folder, settings_of(materials, **changes))
@@ -59,7 +61,7 @@ def _rows(rng: Random, materials: Materials) -> tuple[str, Rows]:
     """What is odd about rows, and the rows."""
     kind = rng.choice(list(materials.rows))
     rows = copy.deepcopy(materials.rows[kind][: rng.choice([1, 3, 8])])
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         return f"rows of {kind}", rows
     if rng.random() < 0.4:
         name, change = rng.choice(SHAPES)
@@ -152,11 +154,11 @@ def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
     how = "as it is"
     luck = rng.random()
     is_text = form in ("jsonl", "json", "csv", "tsv")
-    if luck < 0.35:
+    if luck < 0.22:
         how, content = values.damaged(rng, content)
-    elif luck < 0.5 and is_text:
+    elif luck < 0.32 and is_text:
         how, content = values.encoded(rng, content.decode("utf-8", "replace") + "é")
-    elif luck < 0.6 and is_text:
+    elif luck < 0.42 and is_text:
         name, change = rng.choice(OF_TEXT)
         how, content = name, change(content)
     name = f"rows.{form}"

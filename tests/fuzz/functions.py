@@ -37,9 +37,9 @@ RETURNED = (
 BODIES = (
     "raise ValueError('\\x1b[31m\\ud800')", "raise KeyError", "raise SystemExit(3)", "raise KeyboardInterrupt",
     "raise Exception", "1 / 0",
-    "raise MemoryError", "raise StopIteration", "raise GeneratorExit", "return f(*args) if 0 else f()",
+    "raise MemoryError", "raise StopIteration", "return f(*args) if 0 else f()",
     "raise OSError(28, 'No space')",
-    "raise BaseException('a')", "import nothing_of_this_name", "exit()", "open('nothing')",
+    "import nothing_of_this_name", "exit()", "open('nothing')",
     "raise Exception('a' * 100_000)", "yield 1", "assert False",
     "print('a' * 10_000)", "raise type('Odd', (Exception,), {'__str__': None})()",
     "__import__('warnings').warn('a')", "__import__('logging').error('a')",
@@ -47,18 +47,18 @@ BODIES = (
 )  # fmt: skip
 
 TOPS = (
-    "", "", "", "", "", "", "1 / 0", "import nothing_of_this_name", "raise SystemExit", "raise KeyboardInterrupt",
+    "1 / 0", "import nothing_of_this_name", "raise SystemExit", "raise KeyboardInterrupt",
     "def (", "\x00", "import mine", "f = 3",
     "class f:\n    pass", "f = lambda: 0", "async def f(split):\n    return 1",
     "class f:\n    def __init__(self, split):\n        pass",
     "import functools\nf = functools.partial(print)", "f = print", "f = int", "f = type",
     "def __getattr__(name):\n    raise ValueError(name)",
-    "raise BaseException('a')", "__name__ = 3", "import sys\nsys.modules[__name__] = None", "del f",
+    "__name__ = 3", "import sys\nsys.modules[__name__] = None", "del f",
 )  # fmt: skip
 """What stands in the module behind the function."""
 
 NAMES = (
-    "mine:f", "mine:f", "mine:f", "mine:f", "mine:f", "mine:f", "mine:g", "mine:", ":f", "mine:f.g", "mine.py:f",
+    "mine:g", "mine:", ":f", "mine:f.g", "mine.py:f",
     "./mine:f", "mine::f", "mine:f:g",
     "mine:__name__", "other:f", "mine f", "mine:f()", "builtins:exit", "builtins:input", "builtins:print", "sys:exit",
     "mine:f\x00", "é:f",
@@ -67,16 +67,17 @@ NAMES = (
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A module beside a recipe that names its function, for the data or as a scorer."""
-    signature, top = rng.choice(SIGNATURES), rng.choice(TOPS)
-    body = rng.choice(BODIES) if rng.random() < 0.3 else f"return {rng.choice(RETURNED)}"
+    """A module beside a recipe that names its function, for the data or as a scorer; most of it is in order."""
+    which = rng.choice(["dataset_name", "dataset_name", "scorer", "scorer", "held_out_name"])
+    usual = "prompt, real, generated" if which == "scorer" else "split"
+    signature = rng.choice(SIGNATURES) if rng.random() < 0.3 else usual
+    body = rng.choice(BODIES) if rng.random() < 0.25 else f"return {rng.choice(RETURNED)}"
+    top = rng.choice(TOPS) if rng.random() < 0.15 else ""
+    name = rng.choice(NAMES) if rng.random() < 0.2 else "mine:f"
     heading = "import datasets, numpy, torch\n"
-    # A coroutine or a generator is one now and then; what returns a value is mostly a plain function.
     keyword = "async def" if rng.random() < 0.05 else "def"
     parts = [heading, f"{keyword} f({signature}):\n    {body}\n", top]
     (folder / "mine.py").write_text("\n".join(parts), encoding="utf-8", errors="surrogatepass")
-    name = rng.choice(NAMES)
-    which = rng.choice(["dataset_name", "dataset_name", "scorer", "scorer", "held_out_name"])
     changes = {"held_out_fraction": 0.3, "scorer": [name]} if which == "scorer" else {which: name}
     if which == "scorer" and rng.random() < 0.3:
         changes |= {"metric_for_best_iteration": rng.choice(["score", "score/a", "score_greedy", "score/"])}

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from trl import ModelConfig
+
+from spin_trl.config.data import DataConfig
+from spin_trl.config.iteration import SPINConfig
+from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.config.recipe import known_settings
+from spin_trl.config.start import StartConfig
 
 from . import values
 from .materials import SCRATCH, Materials
 from .parts import Input, reading_command, settings_of, write_recipe
 
 NAMES = sorted(known_settings())
+
+TYPES = {field.name: str(field.type) for kind in (DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig)
+         for field in dataclasses.fields(kind)}  # fmt: skip
+"""By setting, what it may be, as its class says."""
+
+LOSSES = ("discopop", "gsil", "iris", "simpo", "space", "spif", "tspin")
+"""Losses that have settings of their own, which begin with the loss's name."""
 
 PLAYS = 0.04
 """Share of the inputs with which a whole iteration is played, which takes seconds."""
@@ -45,6 +59,22 @@ LINE_VALUES = (
 )  # fmt: skip
 
 
+def _value(rng: Random, name: str) -> Any:
+    """A value for the file: now and then of the setting's own type, which is read further."""
+    if rng.random() < 0.5:
+        return copy.deepcopy(rng.choice(FILE_VALUES))
+    kind = TYPES.get(name, "")
+    if "bool" in kind:
+        return rng.choice([True, False, None])
+    if "dict" in kind:
+        return {rng.choice(["a", "dtype", "style", "empty", ""]): values.odd(rng)}
+    if "list" in kind:
+        return [rng.choice(FILE_VALUES)]
+    if "int" in kind or "float" in kind:
+        return rng.choice(values.NUMBERS)
+    return rng.choice(values.TEXTS)
+
+
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
     """A recipe that is in order but for one setting, or two."""
     settings = settings_of(materials)
@@ -52,11 +82,13 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
     if any(name.startswith("start_") for name in names) or rng.random() < 0.05:
         settings = settings_of(materials, **SCRATCH)
         del settings["model_name_or_path"]
+    of_losses = [loss for loss in LOSSES if names[0].startswith(f"{loss}_")]
+    settings |= {"loss_type": of_losses} if of_losses else {}
     if rng.random() < 0.2:
         settings |= {"held_out_fraction": 0.3, "scorer": ["exact_match"]}
     command = "run" if rng.random() < PLAYS else reading_command(rng)
     if rng.random() < 0.6:
-        given: dict[str, Any] = {name: copy.deepcopy(rng.choice(FILE_VALUES)) for name in names}
+        given: dict[str, Any] = {name: _value(rng, name) for name in names}
         recipe = write_recipe(folder, {**settings, **given})
         return Input([command, recipe], f"in the file: {json.dumps(given)[:200]}")
     recipe, arguments = write_recipe(folder, settings), list[str]()
