@@ -195,7 +195,9 @@ def _redirect(folder: Path) -> _Errors:
         os.dup2(os.open(folder.with_suffix(extension), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
-    sys.stderr = errors = _Errors(io.FileIO(2, "w", closefd=False), encoding="utf-8", line_buffering=True)
+    # As Python's own: what can't be written is escaped.
+    file = io.FileIO(2, "w", closefd=False)
+    sys.stderr = errors = _Errors(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
     return errors
 
 
