@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults lint types format docs benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format docs benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -33,6 +33,10 @@ test-anywhere: $(READY) ## run every test in random order, with nothing that a u
 # `make test-faults MINUTES=5 KINDS=kills,disks` takes a part; a fault is printed with what repeats it: `ONLY=NUMBER SEED=S`.
 test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: what they end in is the same, or an error
 	PYTHONPATH=tests $(BIN)/python -m faults $(MINUTES:%=--minutes=%) $(SEED:%=--seed=%) $(KINDS:%=--kinds=%) $(ONLY:%=--only=%)
+
+# `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
+fuzz: $(READY)   ## give the command 10,000 files, recipes, settings and runs that are not in order, in half an hour
+	$(BIN)/python tests/fuzz $(FUZZ)
 
 lint: $(READY)   ## check style and format
 	$(BIN)/ruff check .

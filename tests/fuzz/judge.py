@@ -1,0 +1,347 @@
+"""Gives an input to the command in a process of its own, and says what came of it.
+
+The process is forked from one that has imported everything, which takes a hundredth of the time of a new one. It has a limit
+of time and one of memory. An exception that the command turns into a message is looked at, too: where it is no error of the
+package's own and none of the system's, nobody has foreseen it, whatever the message says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import faulthandler
+import gc
+import io
+import json
+import os
+import pwd
+import re
+import resource
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+
+import spin_trl
+from spin_trl.cli import main
+from spin_trl.errors import SpinError
+
+PACKAGE = Path(spin_trl.__file__).parent
+INTERRUPTED = 130
+
+
+class Kind(StrEnum):
+    """What came of an input."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "clear errors"
+    TRACEBACK = "tracebacks"
+    UNFORESEEN = "unforeseen"
+    EXIT = "wrong exit codes"
+    HANG = "hangs"
+    MEMORY = "out of memory"
+
+
+WELL = (Kind.ACCEPTED, Kind.REFUSED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a command may take.
+
+    Attributes:
+        seconds: of the processor, until it is ended: other processes make nothing slower that way.
+        waiting: seconds of the clock, likewise, for what waits and does nothing.
+        memory: bytes beyond those of the process that it is forked from.
+    """
+
+    seconds: int = 15
+    waiting: float = 120.0
+    memory: int = 3 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of an input.
+
+    Attributes:
+        kind: of the outcome.
+        cause: class of the exception and the last line of the package that it passed, by which failures are grouped; or what
+            else went wrong.
+        message: the last line of what the command, or the exception, says.
+        code: exit code; below 0: the signal that ended it.
+        seconds: of the processor that it took.
+        printed: all that it wrote on stderr.
+    """
+
+    kind: Kind
+    cause: str
+    message: str
+    code: int
+    seconds: float
+    printed: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether a user should not meet it."""
+        return self.kind not in WELL
+
+
+def run_apart(
+    arguments: list[str],
+    folder: Path,
+    before: Callable[[], None] | None = None,
+    limits: Limits = Limits(),
+    *,
+    as_nobody: bool = False,
+) -> tuple[int, float, int]:
+    """Run the command in a process of its own and in a folder. What it prints goes into files beside that, as `NAME.err`.
+
+    Args:
+        arguments: of the command.
+        folder: the current one.
+        before: called in that process first.
+        limits: of the process.
+        as_nobody: take all rights away from it, if this process has those of root.
+
+    Returns:
+        The exit code, or a signal below 0; seconds of the processor; the most bytes that it had.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            code = _in_the_child(arguments, folder, before, limits, as_nobody)
+        finally:
+            os._exit(code if isinstance(code, int) else 1)
+    return _end_of(process, limits)
+
+
+def _end_of(process: int, limits: Limits) -> tuple[int, float, int]:
+    handle = os.pidfd_open(process)
+    try:
+        # A few seconds more than it has itself, to write down where it hangs.
+        ended, _, _ = select.select([handle], [], [], limits.waiting + 5)
+    finally:
+        os.close(handle)
+    if not ended:
+        os.kill(process, signal.SIGKILL)
+    _, status, usage = os.wait4(process, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)  # what it has started
+    seconds = usage.ru_utime + usage.ru_stime
+    code = os.waitstatus_to_exitcode(status)
+    return (-signal.SIGALRM if not ended else code), seconds, usage.ru_maxrss * 1024
+
+
+def _in_the_child(
+    arguments: list[str], folder: Path, before: Callable[[], None] | None, limits: Limits, as_nobody: bool
+) -> int:
+    os.setsid()
+    os.chdir(folder)
+    torch.set_num_threads(1)  # threads of the process that this one is forked from are not here
+    errors = _redirect(folder)
+    _limit(limits)
+    # Every input reads its data anew, as a user's first run does.
+    datasets.config.HF_DATASETS_CACHE = folder.with_suffix(".cache")
+    if as_nobody and os.getuid() == 0:
+        _become_nobody(folder)
+    if before is not None:
+        before()
+    faulthandler.enable(errors)
+    faulthandler.register(signal.SIGXCPU, errors, all_threads=False, chain=True)
+    faulthandler.dump_traceback_later(limits.waiting, exit=True, file=errors)
+    escaped: BaseException | None = None
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        escaped, code = error, 1
+        traceback.print_exc(file=errors)
+    faulthandler.cancel_dump_traceback_later()
+    for stream in (sys.stdout, errors):
+        with contextlib.suppress(ValueError, OSError):
+            stream.flush()
+    _write_down(folder.with_suffix(".json"), escaped, errors.handled)
+    return code
+
+
+class _Errors(io.TextIOWrapper):
+    """stderr, which knows the exception that was handled while the command wrote its message."""
+
+    handled: BaseException | None = None
+
+    def write(self, text: str) -> int:
+        if text.startswith("spin-trl"):
+            self.handled = sys.exc_info()[1]
+        return super().write(text)
+
+
+def _redirect(folder: Path) -> _Errors:
+    """Let the process read nothing, and print into files beside its folder."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, extension in ((1, ".out"), (2, ".err")):
+        os.dup2(os.open(folder.with_suffix(extension), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
+    sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8")
+    # As Python's own: what can't be written is escaped.
+    file = io.FileIO(2, "w", closefd=False)
+    sys.stderr = errors = _Errors(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    return errors
+
+
+def _limit(limits: Limits) -> None:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    most = pages * resource.getpagesize() + limits.memory
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (limits.seconds, limits.seconds + 5))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _become_nobody(folder: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    folder.with_suffix(".cache").mkdir()
+    for path in (folder, folder.with_suffix(".cache")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    folder.with_suffix(".json").touch(mode=0o666)
+    os.chmod(folder.with_suffix(".json"), 0o666)
+    os.environ["HOME"] = str(folder)
+    os.setgroups([])
+    os.setgid(nobody.pw_gid)
+    os.setuid(nobody.pw_uid)
+
+
+def _write_down(path: Path, escaped: BaseException | None, handled: BaseException | None) -> None:
+    """What this process knows of how it ended, for the one that judges."""
+    foreseen = (SpinError, OSError, KeyboardInterrupt, SystemExit, argparse.ArgumentError)
+    error = escaped or (None if isinstance(handled, foreseen) else handled)
+    if error is None:
+        found: dict[str, Any] = {}
+    else:
+        try:
+            said = str(error)
+        except Exception as unsayable:
+            said = f"(its text fails: {unsayable!r})"
+        found = {
+            "escaped": escaped is not None,
+            "class": type(error).__name__,
+            "message": said[-1000:],
+            "place": _place(error),
+            "memory": isinstance(error, MemoryError),
+        }
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the package that an exception has passed, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(PACKAGE)]
+    last = frames[-1] if frames else None
+    if not ours:
+        return f"{Path(last.filename).name}:{last.name}" if last else "?"
+    of_ours = f"{Path(ours[-1].filename).relative_to(PACKAGE.parent)}:{ours[-1].lineno} ({ours[-1].name})"
+    return of_ours if last is None or last is ours[-1] else f"{of_ours}, in {Path(last.filename).name} ({last.name})"
+
+
+_OF_MEMORY = re.compile(
+    r"can't allocate memory|bad_alloc|Cannot allocate memory|MemoryError|realloc of size|malloc of size"
+)
+_OF_LINE = re.compile(r'File "([^"]*)", line (\d+) in (\w+)')
+
+
+def judge(arguments: list[str], folder: Path, limits: Limits = Limits(), *, as_nobody: bool = False) -> Outcome:
+    """Give an input to the command, and say what came of it.
+
+    Args:
+        arguments: of the command.
+        folder: of the input, in which the command runs. Files of its name with other extensions are written beside it.
+        limits: of the command.
+        as_nobody: whether a user without rights gives it.
+    """
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    code, seconds, most = run_apart(arguments, folder, None, limits, as_nobody=as_nobody)
+    printed = folder.with_suffix(".err").read_text(encoding="utf-8", errors="replace")
+    record = folder.with_suffix(".json")
+    known = record.read_text(encoding="utf-8") if record.is_file() else ""
+    found: dict[str, Any] = json.loads(known) if known else {}
+    said = [line for line in printed.splitlines() if line.startswith("spin-trl")]
+    lines = printed.strip().splitlines()
+    message = said[-1] if said else lines[-1] if lines else ""
+
+    def outcome(kind: Kind, cause: str = "", text: str = message) -> Outcome:
+        return Outcome(kind, cause, text[:500], code, seconds, printed)
+
+    cause = f"{found['class']} at {found['place']}" if found else ""
+    if "Timeout (" in printed or code in (-signal.SIGALRM, -signal.SIGXCPU):
+        return outcome(Kind.HANG, f"hang at {_place_of_hang(printed)}", "")
+    if (
+        found.get("memory")
+        or most - own > limits.memory
+        or (code not in (0, 2) and _OF_MEMORY.search(printed[-3000:]))
+    ):
+        return outcome(Kind.MEMORY, cause or "memory", found.get("message", message))
+    if code < 0 or (not known and code != 0):
+        return outcome(
+            Kind.EXIT, f"ended by {code if code >= 0 else signal.Signals(-code).name} at {_place_of_hang(printed)}"
+        )
+    if found.get("escaped") or "Traceback (most recent call last)" in printed:
+        return outcome(Kind.TRACEBACK, cause or f"printed: {message}", found.get("message", message))
+    if found:
+        return outcome(Kind.UNFORESEEN, cause, found["message"])
+    if code == 0:
+        return outcome(Kind.ACCEPTED)
+    if code not in (1, 2, INTERRUPTED) or not said:
+        return outcome(Kind.EXIT, f"exit code {code}" + ("" if said else " without a message"))
+    return outcome(Kind.REFUSED)
+
+
+def _place_of_hang(printed: str) -> str:
+    """The innermost line of the package in the stack that the process has left."""
+    for path, line, name in _OF_LINE.findall(printed):
+        if Path(path).is_relative_to(PACKAGE):
+            return f"{Path(path).relative_to(PACKAGE.parent)}:{line} ({name})"
+    return "?"
+
+
+# ---- imports ---------------------------------------------------------------------------------------------------------
+
+
+def import_all(folder: Path, *commands: list[str]) -> None:
+    """Import here whatever commands import while they run, so that what is forked does not.
+
+    Args:
+        folder: in which the commands can be run.
+        commands: arguments of each.
+    """
+
+    def note_at_the_end() -> None:
+        before = set(sys.modules)
+        end = os._exit
+
+        def note(code: int) -> None:
+            news = [name for name in sys.modules if name not in before]
+            folder.with_suffix(".modules").write_text("\n".join(news), encoding="utf-8")
+            end(code)
+
+        os._exit = note  # type: ignore[assignment]
+
+    for arguments in commands:
+        code, _, _ = run_apart(arguments, folder, note_at_the_end)
+        if code:
+            said = folder.with_suffix(".err").read_text(encoding="utf-8")
+            raise RuntimeError(f"`spin-trl {' '.join(arguments)}` ended with {code} on what is in order: {said}")
+        for name in folder.with_suffix(".modules").read_text(encoding="utf-8").split():
+            with contextlib.suppress(Exception):
+                __import__(name)
+    gc.freeze()

@@ -1,0 +1,48 @@
+"""What an input is, and what several kinds of inputs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import runs
+
+from . import values
+from .materials import Materials
+
+QUICK: dict[str, Any] = {**runs.SETTINGS, "num_iterations": 1, "held_out_fraction": 0.0, "max_new_tokens": 4}
+"""Settings with which a start takes no time: nothing is held out, so nothing is measured."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a user gives to the command.
+
+    Attributes:
+        arguments: of `spin-trl`.
+        what: what is odd about it, for people.
+        as_nobody: whether a user without rights gives it.
+    """
+
+    arguments: list[str]
+    what: str
+    as_nobody: bool = False
+
+
+def settings_of(materials: Materials, **changes: Any) -> dict[str, Any]:
+    """A small recipe of a model and data that are in order."""
+    known = {"model_name_or_path": str(materials.model), "dataset_name": str(materials.data), "run_dir": "run"}
+    return {**QUICK, **known, **changes}
+
+
+def write_recipe(folder: Path, settings: Any) -> str:
+    """Write a recipe into the folder of an input; returns its name there."""
+    (folder / "small.yaml").write_bytes(values.as_utf8(values.as_yaml(settings)))
+    return "small.yaml"
+
+
+def reading_command(rng: Random) -> str:
+    """A command that reads a recipe and its data: nearly always the one that takes less time."""
+    return rng.choices(["start", "plan"], [12, 1])[0]

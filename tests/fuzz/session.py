@@ -1,0 +1,150 @@
+"""A session of the fuzzer: inputs by their seeds, in several processes, until they are done or the time is over."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from . import inputs
+from .judge import import_all, judge, run_apart
+from .materials import SCRATCH, Materials
+from .parts import settings_of, write_recipe
+from .table import Tried, failures_by_cause, table
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make fuzz", description="Give `spin-trl` what no user should have to bring."
+    )
+    parser.add_argument("--seed", type=int, help="seed of the first input; the others follow it (any; it is printed)")
+    parser.add_argument("--number", type=int, default=10_000, help="how many inputs (10,000)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="after how many no further one is begun (30)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (one a core)")
+    parser.add_argument("--kind", choices=list(inputs.KINDS), help="inputs of this kind only")
+    parser.add_argument(
+        "--only", type=int, nargs="+", metavar="SEED", help="repeat these inputs, and show what they print"
+    )
+    parser.add_argument("--keep", metavar="FOLDER", help="leave inputs that failed here")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try inputs and print what came of them. Returns 1 if one of them failed."""
+    options = _options(arguments)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="spin-trl-fuzz-") as name:
+        folder = Path(name)
+        os.chmod(folder, 0o755)  # somebody without rights reads an input, too
+        materials = prepared(folder)
+        if options.only:
+            return _repeat(options.only, folder, materials, options.keep)
+        seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**9)
+        print(
+            f"Seed {seed}: {options.number:,} inputs, {options.minutes:g} minutes at most, {options.jobs} processes.",
+            flush=True,
+        )
+        seeds = _seeds(seed, options.number, options.kind)
+        tried = []
+        end = started + 60 * options.minutes
+        for one in _tried(seeds, folder, materials, options.jobs, end, options.keep):
+            tried.append(one)
+            if one.outcome.is_failure:
+                print(f"{one.seed}: {one.outcome.kind}: {one.outcome.cause}", flush=True)
+            if len(tried) % 500 == 0:
+                print(f"... {len(tried):,} inputs after {time.monotonic() - started:.0f} s", flush=True)
+    print(failures_by_cause(tried), end="")
+    print(table(tried))
+    minutes = (time.monotonic() - started) / 60
+    print(f"Seed {seed}, {len(tried):,} inputs in {minutes:.1f} minutes: {len(tried) / minutes:,.0f} a minute.")
+    return int(any(one.outcome.is_failure for one in tried))
+
+
+def prepared(folder: Path) -> Materials:
+    """What inputs are made from, with everything imported that commands import."""
+
+    def command(arguments: list[str], where: Path, before: object) -> int:
+        return run_apart(arguments, where, before if callable(before) else None)[0]
+
+    materials = Materials(folder, command)
+    trial = folder / "trial"
+    trial.mkdir()
+    scratch = settings_of(materials, **SCRATCH)
+    del scratch["model_name_or_path"]
+    (trial / "scratch").mkdir()
+    write_recipe(trial / "scratch", {**scratch, "run_dir": "scratch/run"})
+    recipe = write_recipe(trial, settings_of(materials, held_out_fraction=0.3))
+    import_all(trial, ["start", "scratch/small.yaml"], ["plan", recipe], ["run", recipe], ["card", "run"])
+    return materials
+
+
+def _seeds(first: int, number: int, kind: str | None) -> Iterator[int]:
+    """Seeds from the first one on, of one kind if that is named."""
+    seed = first
+    while number:
+        if kind is None or inputs.kind_of(seed) == kind:
+            number -= 1
+            yield seed
+        seed += 1
+
+
+def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = None) -> Tried:
+    """Make the input of a seed, give it to the command, and remove it."""
+    inside = folder / f"input {seed}" / "it"
+    inside.mkdir(parents=True)
+    try:
+        made = inputs.make(seed, inside, materials)
+        if keep:
+            shutil.copytree(inside, Path(keep, str(seed)), symlinks=True, ignore=_odd_files, dirs_exist_ok=True)
+        outcome = judge(made.arguments, inside, as_nobody=made.as_nobody)
+        if keep and not outcome.is_failure:
+            shutil.rmtree(Path(keep, str(seed)))
+        return Tried(seed, inputs.kind_of(seed), made, outcome)
+    finally:
+        shutil.rmtree(inside.parent, ignore_errors=True)
+
+
+def _odd_files(folder: str, names: list[str]) -> list[str]:
+    """What can't be copied: pipes and sockets."""
+    paths = [Path(folder, name) for name in names]
+    return [path.name for path in paths if not (path.is_symlink() or path.is_file() or path.is_dir())]
+
+
+_shared: tuple[Path, Materials, str | None, float]
+
+
+def _try_in_worker(seed: int) -> Tried | None:
+    folder, materials, keep, end = _shared
+    return try_one(seed, folder, materials, keep) if time.monotonic() < end else None
+
+
+def _tried(
+    seeds: Iterable[int], folder: Path, materials: Materials, jobs: int, end: float, keep: str | None
+) -> Iterator[Tried]:
+    """What came of inputs, as they are done."""
+    global _shared
+    _shared = folder, materials, keep, end
+    _ = materials.played, materials.earlier  # made once, before the processes part
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for one in pool.imap_unordered(_try_in_worker, seeds, chunksize=4):
+            if one is not None:
+                yield one
+
+
+def _repeat(seeds: list[int], folder: Path, materials: Materials, keep: str | None) -> int:
+    failed = 0
+    for seed in seeds:
+        one = try_one(seed, folder, materials, keep)
+        failed += one.outcome.is_failure
+        print(f"{seed} ({one.kind}): {one.given.what}\n$ spin-trl {' '.join(map(ascii, one.given.arguments))}"[:2_000])
+        print(one.outcome.printed[-20_000:].encode("utf-8", "replace").decode())
+        print(f"{one.outcome.kind} {one.outcome.cause} (exit code {one.outcome.code}, {one.outcome.seconds:.1f} s)")
+    sys.stdout.flush()
+    return int(bool(failed))
