@@ -192,7 +192,7 @@ def yaml_problem(error: Exception) -> str:
     Args:
         error: of YAML, or of what reads the file.
     """
-    text = str(error)
+    text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)

@@ -10,6 +10,10 @@ import yaml
 from ..errors import RecipeError, SpinError
 from .credentials import yaml_problem
 
+YAML_FAILS = (OSError, yaml.YAMLError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
+"""What reading YAML raises: YAML's own errors, those of the functions that make a value of a text (numbers of thousands of
+digits, dates that there are not, characters beyond Unicode), and Python's where a value is nested too deeply."""
+
 
 def read_yaml(path: Path, name: str | None = None, error: type[SpinError] = RecipeError) -> dict[str, Any]:
     """The settings that a file holds; an empty one holds none.
@@ -24,7 +28,7 @@ def read_yaml(path: Path, name: str | None = None, error: type[SpinError] = Reci
     """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as problem:
+    except YAML_FAILS as problem:
         # Without its cause: YAML's error quotes the line, and a token may stand in it.
         raise error(f"{name or path} can't be read as YAML: {yaml_problem(problem)}") from None
     if settings is not None and not isinstance(settings, dict):

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from datasets import Dataset
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, load_from_disk
 from fsspec.implementations.local import LocalFileSystem
 
+from ..errors import DataError
 from ..files import Checksum, HashedFile
 
 ROWS_PER_SHARD = 10_000
@@ -78,6 +80,33 @@ def save_rows(rows: Dataset, folder: str | os.PathLike[str]) -> dict[Path, Check
     place = f"hashed://{Path(folder).absolute()}"
     by_shard.save_to_disk(place, num_shards=num_shards, storage_options={"checksums": checksums})
     return checksums
+
+
+def load_saved(folder: str | os.PathLike[str]) -> Dataset | DatasetDict:
+    """What `save_to_disk` has written into a folder.
+
+    Raises:
+        DataError: it can't be read; the message says why.
+    """
+    try:
+        return load_from_disk(str(folder))
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, pa.ArrowException) as error:
+        # `datasets` takes the shape of its own JSON files for granted.
+        raise DataError(
+            f"{folder} was written by `Dataset.save_to_disk`, but can't be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def load_saved_rows(folder: str | os.PathLike[str]) -> Dataset:
+    """The rows that [`save_rows`] has written into a folder.
+
+    Raises:
+        DataError: they can't be read; the message says why.
+    """
+    found = load_saved(folder)
+    if not isinstance(found, Dataset):
+        raise DataError(f"{folder} holds datasets by name; expected rows.")
+    return found
 
 
 def remapped(dataset: Dataset) -> Dataset:

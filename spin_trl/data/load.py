@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from datasets import Dataset, DatasetDict, Features, Json, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Json, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import DataError
 from ..files import home_expanded
+from .arrow import load_saved
 from .columns import is_preference, is_sft, is_string, with_input
 from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
@@ -173,10 +173,7 @@ def _load_file(path: Path, split: str, read: Read) -> Dataset:
 
 def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Dataset:
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        try:
-            loaded = load_from_disk(str(path))
-        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise DataError(f"{path} was written by `Dataset.save_to_disk`, but can't be read: {error}") from error
+        loaded = load_saved(path)
         if isinstance(loaded, DatasetDict):
             return choose_split({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
         return part_of(loaded, split, path)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
 from huggingface_hub import DatasetCard, ModelCard
 
+from ..data.arrow import load_saved_rows
 from ..errors import RunDirectoryError
 from ..files import read_json, write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
@@ -115,9 +115,7 @@ def generated_iterations(record: RunRecord) -> dict[int, float]:
 @functools.cache
 def _pairs_info(directory: RunDirectory, iteration: int, made: float) -> PairsInfo:
     """What there is of an iteration's pairs: whoever pushes those of many iterations reads each iteration once."""
-    rows = load_from_disk(directory.train_rows)
-    assert isinstance(rows, Dataset)
-    return info_of(iteration, rows, generations_of(directory, iteration))
+    return info_of(iteration, load_saved_rows(directory.train_rows), generations_of(directory, iteration))
 
 
 def generations_of(directory: RunDirectory, iteration: int) -> Generations:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 
 from ..config.arguments import options_of
 from ..config.recipe import Recipe
 from ..config.shipped import read_accelerate_config
+from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
 from ..run.recipe import find_recipe, read_recipe
 from .costs import Hours, Work, plan_disk
@@ -160,10 +160,9 @@ def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
 def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
     """Whether a recipe says itself that it runs on a CPU."""
     try:
-        settings = yaml.safe_load(find_recipe(source).read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeError):
+        value = str(read_yaml(find_recipe(source)).get("use_cpu", False))
+    except RecipeError:
         return False  # whoever reads the recipe says what is wrong with it
-    value = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else "false"
     for option in options_of(overrides):
         if option.name == "use_cpu":
             value = "".join(option.values[:1])

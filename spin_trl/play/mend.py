@@ -15,8 +15,8 @@ from ..counts import counted
 from ..errors import RunDirectoryError
 from ..files import read_json, remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
-from ..run.integrity import CHECKSUMS, Damage, damage
-from ..run.journal import DATA, MADE, Entry, Step, is_of, newest
+from ..run.integrity import Damage, damage
+from ..run.journal import CHECKSUMS, DATA, MADE, Entry, Step, is_of, newest
 from ..run.run import Run
 from ..run.stage import START, Stage
 

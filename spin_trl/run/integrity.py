@@ -10,10 +10,7 @@ from typing import Any
 from ..files import ADAPTER_CONFIG, Checksum
 from .checked import CheckedFiles
 from .directory import RunDirectory
-from .journal import Entry
-
-CHECKSUMS = "files"
-"""Where an entry has the files that its step has made: `{name in the run directory: [bytes, SHA-256]}`."""
+from .journal import CHECKSUMS, Entry
 
 _LARGE = ".safetensors"
 """How files end that are not read again where this machine has read them before."""

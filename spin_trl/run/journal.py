@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -53,6 +53,9 @@ MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE})
 
 OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 
+
+CHECKSUMS = "files"
+"""Where an entry has the files that its step has made: `{name in the run directory: [bytes, SHA-256]}`."""
 
 _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
     {
@@ -117,10 +120,27 @@ def _wrong_in_entry(entry: Entry) -> str | None:
     """What an entry must have and has not, or None."""
     if missing := {"phase", "stage"} - entry.keys():
         return f"`{min(missing)}` is missing"
-    for name, kind in {"phase": str, "stage": str, **_SHAPES.get(str(entry["phase"]), {})}.items():
+    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(str(entry["phase"]), {})}.items():
         if name in entry and not isinstance(entry[name], kind):
             return f"`{name}` is {entry[name]!r}"
-    return None
+    if entry["phase"] in MADE:
+        try:
+            Stage(entry["stage"])
+        except ValueError as error:
+            return f"`stage`: {error}"
+    wrong = next((name for name, known in entry.get(CHECKSUMS, {}).items() if not _is_checksum(name, known)), None)
+    return None if wrong is None else f"`{CHECKSUMS}` has {wrong!r}: {entry[CHECKSUMS][wrong]!r}"
+
+
+def _is_checksum(name: str, known: Any) -> bool:
+    """Whether it is the checksum of a file in the run directory: damaged files are removed, so no name may lead out of it."""
+    path = PurePosixPath(name)
+    return (
+        not path.is_absolute()
+        and ".." not in path.parts
+        and isinstance(known, list)
+        and [type(part) for part in known] == [int, str]
+    )
 
 
 def is_of(entry: Entry, step: Step, stage: str | None = None) -> bool:

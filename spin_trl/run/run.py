@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import release_memory
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 from peft import PeftModel
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.start import StartConfig
+from ..data.arrow import load_saved_rows
 from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
@@ -158,14 +159,14 @@ class Run:
         """Prepared rows: to train on, or held out.
 
         Raises:
-            DataError: they have not been prepared.
+            DataError: they have not been prepared, or can't be read.
         """
         folder = self.directory.held_out_rows if held_out else self.directory.train_rows
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
         if not any(folder.glob("*.arrow")):  # `datasets` writes no file for no rows, and then can't read the folder
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
-        return load_from_disk(folder)
+        return load_saved_rows(folder)
 
     def done(self, step: Step, stage: str) -> Entry | None:
         """What the journal says of a finished step, or None."""

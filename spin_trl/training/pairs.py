@@ -8,10 +8,11 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import Dataset, load_from_disk
+from datasets import Dataset
 
 from ..config.iteration import SPINConfig
 from ..counts import agreeing
+from ..data.arrow import load_saved_rows
 from ..errors import GenerationsError
 from ..files import whole_folder
 from ..generation.store import Generations, Name
@@ -107,7 +108,7 @@ def on_disk(pairs: Dataset, folder: Path) -> Dataset:
     if not place.exists():
         with whole_folder(place) as unfinished:
             pairs.save_to_disk(unfinished)
-    kept = load_from_disk(place)
+    kept = load_saved_rows(place)
     kept._fingerprint = pairs._fingerprint
     return kept
 

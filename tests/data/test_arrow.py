@@ -6,11 +6,13 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 import tiny
-from spin_trl.data.arrow import remapped, rows_of, save_rows
+from messages import names
+from spin_trl.data.arrow import load_saved_rows, remapped, rows_of, save_rows
 from spin_trl.data.held_out import split_held_out
 from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
+from spin_trl.errors import noted
 
 
 def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +59,16 @@ def test_a_shard_is_a_stretch_of_the_data(
     save_rows(Dataset.from_dict({"n": range(rows)}), tmp_path)
     assert len(list(tmp_path.glob("*.arrow"))) == shards
     assert load_from_disk(tmp_path)["n"][:] == list(range(rows))
+
+
+@pytest.mark.parametrize("name", ["state.json", "dataset_info.json"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "null", "7", '{"_data_files": 3}', '{"features": 3}', "[" * 5000], ids=range(8)
+)
+def test_saved_rows_that_are_damaged_are_refused_by_their_folder(tmp_path: Path, name: str, content: str) -> None:
+    """Whatever `datasets` makes of it; some of it can be read all the same."""
+    save_rows(Dataset.from_dict({"a": [1, 2]}), tmp_path / "rows")
+    (tmp_path / "rows" / name).write_text(content, encoding="utf-8")
+    refusals: list[str] = []
+    found = noted(refusals, lambda: load_saved_rows(tmp_path / "rows"))
+    assert (found is not None and found["a"][:] == [1, 2]) or names(refusals[0], tmp_path / "rows")

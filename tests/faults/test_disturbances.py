@@ -19,7 +19,7 @@ def write_three(folder: Path) -> int:
     """Three files of 1,000 bytes, of three kinds."""
     os.chdir(folder)
     for name in ("best.json", "recipe.yaml", "table.txt"):
-        write_atomically(Path("run", name), lambda path: path.write_text("x" * 1_000, encoding="utf-8"))
+        write_atomically(Path("run", name), lambda file: file.write(b"x" * 1_000))
     return 0
 
 

@@ -46,7 +46,7 @@ def test_what_python_changes_in_a_folder_is_seen_before_it_happens(tmp_path: Pat
             tmp_path,
             lambda found: print(found.kind, found.path, found.creates, found.size, os.path.lexists(found.path)),
         )
-        write_atomically(Path("run/best.json"), lambda path: path.write_text("12345", encoding="utf-8"))
+        write_atomically(Path("run/best.json"), lambda file: file.write(b"12345"))
         with whole_folder(Path("run/iteration-0/model")) as folder:
             folder.mkdir()
             (folder / "config.json").write_text("{}", encoding="utf-8")

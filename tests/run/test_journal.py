@@ -153,6 +153,12 @@ def test_decisions_lead_from_iteration_to_iteration() -> None:
         ('{"phase": "prepare", "stage": "data", "dataset": 3}', "`dataset`"),
         ('{"phase": ["train"], "stage": "iteration-0"}', "`phase`"),
         ('{"phase": "tra', "JSON"),
+        ('{"phase": "train", "stage": "../elsewhere"}', "`stage`"),
+        ('{"phase": "train", "stage": "start", "files": []}', "`files`"),
+        ('{"phase": "train", "stage": "start", "files": {"start/model/config.json": [1]}}', "config.json"),
+        ('{"phase": "train", "stage": "start", "files": {"start/model/config.json": ["1", 2]}}', "config.json"),
+        ('{"phase": "train", "stage": "start", "files": {"start/../../mine": [1, "0"]}}', "start/../../mine"),
+        ('{"phase": "train", "stage": "start", "files": {"/etc/mine": [1, "0"]}}', "/etc/mine"),
     ],
 )
 def test_a_damaged_entry_is_refused_with_its_line(journal: Journal, damaged: str, what: str) -> None:
