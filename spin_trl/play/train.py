@@ -67,7 +67,8 @@ def train(run: Run, iteration: int) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
     files = recorded(f"{stage}/model", _save(run, trainer, stage))
-    check_made_again(run, stage, files)
+    if PartialState().is_main_process:
+        check_made_again(run, stage, files)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     run.record(
         Step.TRAIN,
