@@ -143,6 +143,7 @@ def read_settings(
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
     """
+    # Long, since each step goes by what the ones before it have found in the same settings.
     path = find_file(source)
     settings = read_yaml(path)
     credentials.refuse_credentials(settings, path)

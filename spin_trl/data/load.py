@@ -62,6 +62,7 @@ def load_rows(
     Raises:
         DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
+    # Long, since it lists all that a name may mean, in the order in which it is looked for.
     path = home_expanded(name)
     read = partial(_read, column_mapping or {}, bad_as_rows)
     if os.path.isdir(path):

@@ -100,6 +100,7 @@ def prepare_and_count(
     Raises:
         DataError: rows can't be used, with their numbers (0-based) and what is wrong with them; or no row is left.
     """
+    # Long, since what is counted comes from the same pass over the rows that prepares them.
     if is_prepared(dataset):
         return Prepared(dataset)
     if not is_sft(dataset):

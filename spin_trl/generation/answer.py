@@ -163,6 +163,7 @@ def generate(
         GenerationsError: the store holds generations of something else.
         OSError: the disk is full; all finished shards are kept.
     """
+    # Long, since the shares of the processes, the shards and the progress go by the same numbers.
     state = PartialState()
     lengths = [len(ids) for ids in rows["prompt_ids"]]
     batches = list(enumerate(micro_batches(lengths, sampling.num_generations, sampling.batch_size)))

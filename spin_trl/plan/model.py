@@ -84,6 +84,7 @@ class PlannedModel:
     """
 
     def __init__(self, settings: ModelSettings) -> None:
+        # Long, since the attributes are worked out of each other, once.
         self.settings = settings
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         config = copy.deepcopy(settings.config)

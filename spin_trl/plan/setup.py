@@ -130,6 +130,7 @@ class Setup:
     """
 
     def __init__(self, recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: int | None = None) -> None:
+        # Long, since the attributes are worked out of each other, once.
         self.recipe, self.sharding, self.on_gpu = recipe, sharding, on_gpu
         self.args, self.play = args, play = recipe.args, recipe.play
         name = recipe.model.model_name_or_path

@@ -121,6 +121,7 @@ def _run(
     run: Run, stage: str, missing: list[Benchmark], settings: Settings, known: dict[str, Any], outcome: Outcome
 ) -> None:
     """Run benchmarks and store what they find, beside what is known of all that are run now."""
+    # Long, since a failure anywhere in it must leave what was found so far.
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
     check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks)

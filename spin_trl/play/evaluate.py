@@ -124,6 +124,7 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
 
 def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
     """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
+    # Long, since a row's figures come from the same passes of the model.
     state = PartialState()
     tokenizer = run.tokenizer()
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]

@@ -120,6 +120,7 @@ class SelfPlay:
         sources: Mapping[str, Any] | None = None,
         recipe: str | os.PathLike[str] | None = None,
     ) -> None:
+        # Long, since it takes all that a run can be given, and says what is wrong with it before anything is kept.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
         check_kinds(settings=settings, sources=sources, quantization_config=quantization_config, launch=launch)
         whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()

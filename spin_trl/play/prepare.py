@@ -111,6 +111,7 @@ def _other_name(run: Run, which: str) -> str:
 def _prepare(
     run: Run, train: Dataset, held_out: Dataset | None, keys: RowKeys, digests: dict[str, str | None]
 ) -> None:
+    # Long, since the journal's entry tells everything that the steps before it have found.
     template = run.template()
 
     def prepared(dataset: Dataset, name: str, known_keys: RowKeys | None = None) -> Prepared:

@@ -191,6 +191,7 @@ class Ownership:
             RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it is no
                 folder, but an address, or a link to what is not there.
         """
+        # Long, since it lists every reason, each with its own way out.
         if _ADDRESS.search(str(self.path)):
             raise RunDirectoryError(
                 f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "

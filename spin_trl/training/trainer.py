@@ -102,6 +102,7 @@ class SPINTrainer(PairsTrainer):
         generations: GenerationSource | None = None,
         proto: GenerationSource | None = None,
     ) -> None:
+        # Long, since TRL's constructor does everything at once: what it needs is set before it, and mended after it.
         model = arguments.as_model(model)
         if args is not None and not isinstance(args, DPOConfig):
             args = arguments.as_settings(args)

@@ -93,6 +93,7 @@ def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch
     Raises:
         ValueError: the rows are not filled up on the right, or are no multiple of `num_pairs`.
     """
+    # Long, since every tensor is worked out from those before it; apart, each part would take most of them.
     (num_rows, length), device = input_ids.shape, input_ids.device
     if num_rows % num_pairs:
         raise ValueError(f"{num_rows} rows can't be branches of {num_pairs} pairs.")
