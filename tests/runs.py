@@ -122,3 +122,15 @@ def logp(model: Any, prompt: list[int], response: list[int]) -> float:
     with torch.no_grad():
         scores = model(input_ids=torch.tensor([prompt + response])).logits[0].double().log_softmax(dim=-1)
     return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
+
+
+def without_checksums(run_dir: str | Path = "run") -> None:
+    """Leave a run as version 0.1.0 would have: with no checksums of what its steps have made."""
+    lines = [{name: value for name, value in line.items() if name != "files"} for line in journal(run_dir)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    Path(run_dir, "journal.jsonl").write_text(text, encoding="utf-8")
+    for manifest in Path(run_dir).rglob("generations.json"):
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        found.pop("format", None)
+        manifest.write_text(json.dumps(found), encoding="utf-8")
+        manifest.with_name("checksums.jsonl").unlink()

@@ -191,7 +191,7 @@ class GenerationStore:
             total = self.manifest()["num_shards"]
             raise GenerationsError(
                 f"{self.folder} is not complete: {len(missing)} of {total} {agreeing(total, 'shard')} "
-                f"{agreeing(len(missing), 'is', 'are')} missing. "
+                f"{agreeing(len(missing), 'is', 'are')} missing or cut (first {self._shard(missing[0]).name}). "
                 "Run the generation again to finish it."
             )
         known = self.checksums()

@@ -84,7 +84,7 @@ def _give_up(run: Run, step: Step, stage: str, found: list[Damage]) -> None:
             f"{what}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), or start a new "
             "run."
         )
-    run.journal.append(Step.LOST, stage, lost=step, files=[one.path.name for one in found])
+    run.journal.append(Step.LOST, stage, lost=step, damaged=[one.path.name for one in found])
     logger.warning("%s. %s is played again: %s.", what, stage if stage != DATA else "The data", step)
     for path in _to_remove(run, step, stage, found):
         remove(path)

@@ -133,7 +133,7 @@ def _wrong_in_entry(entry: Entry) -> str | None:
 
 
 def _is_checksum(name: str, known: Any) -> bool:
-    """Whether it is the checksum of a file of the run: damaged ones are removed, so no name may lead out of the directory."""
+    """Whether it is the checksum of a file of the run: damaged ones are removed, so none may lie outside the directory."""
     path = PurePosixPath(name)
     return (
         not path.is_absolute()

@@ -42,7 +42,7 @@ def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, cap
     for parts in (("2 of 15 rows", "train", "row 3", "row 7"), ("1 of 15 rows", "held-out", "row 1")):
         assert any(names(message, *parts, "`bad_rows: skip`") for message in caplog.messages)
     session = build(llama_folder)
-    warnings = gather(session.directory).warnings
+    warnings = gather(session.directory)["warnings"]
     assert any(warning.startswith("2 of 15 rows of the train dataset are left out") for warning in warnings)
     assert any(warning.startswith("1 of 15 rows of the held-out dataset is left out") for warning in warnings)
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
 from messages import names, refused
-from runs import answers, build, entry, logp, tensors, weights
+from runs import answers, build, entry, logp, tensors, weights, without_checksums
 from spin_trl.errors import GenerationsError, OpponentError, RecipeError
 from spin_trl.play import train
 from spin_trl.training.trainer import SPINTrainer
@@ -222,6 +222,7 @@ def test_generations_that_do_not_belong_are_refused(name: str, llama_folder: Pat
     """A manifest that names another dataset, model or template stops the phase before it trains."""
     stopped = build(llama_folder, num_iterations=1)
     stopped.run_phase("generate", 0)
+    without_checksums()  # else they would be made again, as damaged
     path = Path("run/iteration-0/generations/generations.json")
     path.write_text(
         json.dumps({**json.loads(path.read_text(encoding="utf-8")), name: "0123456789abcdef"}), encoding="utf-8"
@@ -246,6 +247,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
         with pytest.raises(KeyboardInterrupt):
             run.run_phase("train", 0)
     assert train._save is original
+    without_checksums()  # else they would be made again, as damaged
     for shard in Path("run/iteration-0/generations").glob("shard-*"):
         table = pq.read_table(shard)
         rows = [{**row, "ids": [*row["ids"][:-1], 300]} for row in table.to_pylist()]

@@ -436,8 +436,10 @@ def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) ->
     is_unusable(as_dataset(made).select(range(5)), "Row 5", "generation")
     shard = store.folder / "shard-00000.parquet"
     whole = shard.read_bytes()
-    shard.write_bytes(whole[: len(whole) // 2])
+    shard.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     is_unusable(store, shard, "damaged")
+    shard.write_bytes(whole[: len(whole) // 2])
+    is_unusable(store, store.folder, "1 of 2 shards", shard.name)
     shard.unlink()
     is_unusable(store, store.folder, "1 of 2 shards")
     (store.folder / "generations.json").write_text("[1, 2]", encoding="utf-8")
