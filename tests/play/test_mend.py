@@ -93,7 +93,9 @@ def damaged(played: Path, name: str, damage: Callable[[Path], None]) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("damage", [deleted, one_bit], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "damage", [deleted, pytest.param(one_bit, marks=pytest.mark.slow)], ids=lambda one: one.__name__
+)
 def test_what_is_damaged_is_made_again(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
