@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class JsonLines:
         self._found: list[dict[str, Any]] = []
         self._end = 0  # of the lines that were read
         self._last = b""  # of them, to see that the file is still the same
+        self._lock = threading.RLock()  # what is pushed in the background is recorded, too
 
     def read(self) -> list[dict[str, Any]]:
         """All objects. They are shared with later calls, and must not be changed.
@@ -50,26 +52,27 @@ class JsonLines:
         Raises:
             DamagedLineError: a line holds something else.
         """
-        try:
-            with self.path.open("rb") as file:
-                file.seek(self._end - len(self._last))
-                if file.read(len(self._last)) != self._last:  # another file is there now
-                    self._found, self._end, self._last = [], 0, b""
-                    file.seek(0)
-                rest = file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            self._found, self._end, self._last = [], 0, b""
-            return []
-        *lines, tail = rest.split(b"\n")
-        while lines and not (tail + lines[-1]).strip(b"\0"):
-            tail += lines.pop()
-        found = [*self._found]
-        for line in lines:
-            found.append(self._parsed(line, len(found) + 1))
-        if lines:
-            self._end += sum(len(line) + 1 for line in lines)
-            self._found, self._last = found, lines[-1] + b"\n"
-        return [*found]
+        with self._lock:
+            try:
+                with self.path.open("rb") as file:
+                    file.seek(self._end - len(self._last))
+                    if file.read(len(self._last)) != self._last:  # another file is there now
+                        self._found, self._end, self._last = [], 0, b""
+                        file.seek(0)
+                    rest = file.read()
+            except (FileNotFoundError, NotADirectoryError):
+                self._found, self._end, self._last = [], 0, b""
+                return []
+            *lines, tail = rest.split(b"\n")
+            while lines and not (tail + lines[-1]).strip(b"\0"):
+                tail += lines.pop()
+            found = [*self._found]
+            for line in lines:
+                found.append(self._parsed(line, len(found) + 1))
+            if lines:
+                self._end += sum(len(line) + 1 for line in lines)
+                self._found, self._last = found, lines[-1] + b"\n"
+            return [*found]
 
     def append(self, value: dict[str, Any]) -> None:
         """Add an object, and return when it is on the disk. Numbers that JSON doesn't know (NaN, infinity) become null.
@@ -79,7 +82,7 @@ class JsonLines:
             DamagedLineError: an earlier line is damaged.
         """
         line = json.dumps(_finite(value), allow_nan=False).encode() + b"\n"
-        with self.path.open("ab") as file:
+        with self._lock, self.path.open("ab") as file:
             # Two processes may write at the same time, and one would cut off the other's line.
             fcntl.flock(file, fcntl.LOCK_EX)
             self.read()

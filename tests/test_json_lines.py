@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,18 @@ def test_numbers_that_json_does_not_know_are_null(lines: JsonLines) -> None:
     assert "NaN" not in lines.path.read_text(encoding="utf-8")
     lines.path.write_text('{"loss": NaN}\n', encoding="utf-8")
     assert math.isnan(lines.read()[0]["loss"])
+
+
+def test_threads_may_read_and_write_at_the_same_time(lines: JsonLines) -> None:
+    """What is pushed in the background is recorded while the run goes on."""
+
+    def work(thread: int) -> None:
+        for number in range(40):
+            lines.append({"thread": thread, "number": number})
+            assert lines.read()[0]["number"] == 0
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    for thread in range(4):
+        assert [line["number"] for line in lines.read() if line["thread"] == thread] == list(range(40))
+    assert lines.read() == JsonLines(lines.path).read()
