@@ -29,6 +29,7 @@ def mend(run: Run) -> None:
     Raises:
         RunDirectoryError: something is damaged that can't be made again.
     """
+    _forget_damaged_best(run)
     entries = run.journal.entries()
     steps = {(entry["phase"], entry["stage"]): None for entry in entries if entry["phase"] in (*MADE, Step.PREPARE)}
     done = {(Step(step), stage): entry for step, stage in steps if (entry := newest(entries, Step(step), stage))}
@@ -42,6 +43,19 @@ def mend(run: Run) -> None:
         found = list(_damaged(run, step, stage, entry))
         if found:
             _give_up(run, step, stage, found)
+
+
+def _forget_damaged_best(run: Run) -> None:
+    """Remove a `best.json` that says nothing: which stage is the best follows from the figures, and is written again."""
+    path = run.directory.best
+    try:
+        found = read_json(path)
+        says = found is None or (isinstance(found, dict) and isinstance(found.get("stage"), str))
+    except (OSError, ValueError):
+        says = False
+    if not says:
+        logger.warning("%s is damaged, and is written again.", path)
+        remove(path)
 
 
 def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]:

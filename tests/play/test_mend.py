@@ -189,3 +189,16 @@ def test_rows_that_were_lost_are_prepared_of_the_same_data_only(played: Path, ll
     damaged(played, MADE[0], deleted)
     with refused(ValueError, "dataset"):
         build(llama_folder, train_dataset=tiny.sft(16), **PLAYED).run()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"a": 1}', '{"stage": 3}', "\0\0"])
+def test_which_stage_is_the_best_is_written_again(
+    played: Path, llama_folder: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It follows from the figures."""
+    shutil.copytree(played, "run", symlinks=True)
+    Path("run/best.json").write_text(content, encoding="utf-8")
+    build(llama_folder, **PLAYED).run()
+    best = [json.loads((run / "best.json").read_text(encoding="utf-8"))["stage"] for run in (Path("run"), played)]
+    assert best[0] == best[1]
+    warned(caplog, "best.json")
