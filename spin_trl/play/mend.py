@@ -62,6 +62,8 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     """What is damaged of what a step has made, as far as it is still needed."""
     if step is Step.TRAIN and not run.directory.model(stage).exists() and _was_given_up(run, stage):
         return
+    if step is Step.GENERATE and not run.directory.generations(stage).exists() and run.done(Step.TRAIN, stage):
+        return  # somebody has made room: they have been trained on, and answering again may take hours
     found = list(damage(run.directory, entry))
     yield from found
     for folder in _stores(run, step, stage):

@@ -180,6 +180,8 @@ def _what_the_journal_says(journal: Path) -> str:
 def _last_lines(output: str) -> str:
     """The end of what a command printed: the exception, and the frame of this package that raised it."""
     lines = output.rstrip().splitlines() or ["nothing printed"]
-    frames = [f"{file}:{line}" for file, line in re.findall(r'File ".*/(spin_trl/[^"]+)", line (\d+)', output)]
+    frames = [
+        f"{file}:{line}" for file, line in re.findall(r'File ".*/(spin_trl/(?!tests/)[^"]+)", line (\d+)', output)
+    ]
     last = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
     return " at ".join([last[:300], *([" <- ".join(frames[-2:][::-1])] if frames else [])])

@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 import tiny
 from messages import refused, warned
@@ -92,10 +93,20 @@ def damaged(played: Path, name: str, damage: Callable[[Path], None]) -> None:
     damage(Path("run", name))
 
 
-@pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize(
-    "damage", [deleted, pytest.param(one_bit, marks=pytest.mark.slow)], ids=lambda one: one.__name__
-)
+ONE_OF_EACH = {"data/train", "iteration-0/generations", "iteration-0/model", "iteration-0", "iteration-0/held-out"}
+"""Folders of which one file is lost in every run of the tests; the others, and single bits, take longer."""
+
+
+def every_kind() -> Iterator[ParameterSet]:
+    """Every file, lost or with one bit changed."""
+    quick = {folder: next(name for name in MADE if str(Path(name).parent) == folder) for folder in ONE_OF_EACH}
+    for name in MADE:
+        for damage in (deleted, one_bit):
+            marks = [] if damage is deleted and name in quick.values() else [pytest.mark.slow]
+            yield pytest.param(name, damage, id=f"{damage.__name__}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "damage"), every_kind())
 def test_what_is_damaged_is_made_again(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +124,7 @@ def test_what_is_damaged_is_made_again(
     assert steps() == before, "it is whole again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut, emptied, zeros, of_another_shape], ids=lambda one: one.__name__)
 @pytest.mark.parametrize("name", ["iteration-0/model/model.safetensors", "iteration-1/metrics.json", MADE[0], MADE[2]])
 def test_every_kind_of_damage_is_found(
@@ -202,3 +214,12 @@ def test_which_stage_is_the_best_is_written_again(
     best = [json.loads((run / "best.json").read_text(encoding="utf-8"))["stage"] for run in (Path("run"), played)]
     assert best[0] == best[1]
     warned(caplog, "best.json")
+
+
+def test_generations_that_somebody_has_deleted_as_a_whole_are_not_made_again(played: Path, llama_folder: Path) -> None:
+    """They have been trained on, and making them again may take hours."""
+    shutil.copytree(played, "run", symlinks=True)
+    shutil.rmtree("run/iteration-0/generations")
+    before = steps()
+    build(llama_folder, **PLAYED).run()
+    assert steps() == before
