@@ -149,9 +149,11 @@ class GenerationStore:
         return {path.name: Checksum.of(path) for path in paths if path.is_file()}
 
     def damaged_shards(self) -> list[Path]:
-        """Shards that are there and hold something else than what was written."""
+        """Shards that are not there, or hold something else than what was written; none where there are no checksums."""
         known, paths = self.checksums(), map(self._shard, range(self.manifest()["num_shards"]))
-        return [path for path in paths if known and path.is_file() and Checksum.of(path) != known.get(path.name)]
+        if known is None:
+            return []
+        return [path for path in paths if not path.is_file() or Checksum.of(path) != known.get(path.name)]
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
         """Write a shard of (key, sample, response), whole or not at all."""

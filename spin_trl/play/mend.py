@@ -68,11 +68,8 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     yield from found
     for folder in _stores(run, step, stage):
         if not any(one.path.parent == folder for one in found) and CHECKSUMS in entry:
-            store = GenerationStore(folder)
-            yield from (Damage(path, "is not what was written") for path in store.damaged_shards())
-            yield from (
-                Damage(folder / f"shard-{number:05d}.parquet", "is missing") for number in store.missing_shards()
-            )
+            for path in GenerationStore(folder).damaged_shards():
+                yield Damage(path, "is not what was written" if path.is_file() else "is missing")
 
 
 def _stores(run: Run, step: Step, stage: str) -> list[Path]:
