@@ -30,8 +30,8 @@ from .nulls import Keys, given_arguments
 from .reading.json_text import value_in
 from .reading.kept import apart
 from .template.markers import text_of
-from .template.pair_template import EarlyEndError, PairTemplate
-from .turns import CONVERSATION, kept_of, tools_of, turns_of
+from .template.pair_template import EarlyEndError, EncodedPair, PairTemplate
+from .turns import CONVERSATION, Turn, kept_of, tools_of, turns_of
 from .unused import naming, not_sft
 
 logger = logging.getLogger(__name__)
@@ -155,16 +155,8 @@ class _Encoder:
     def responses(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         """A row's responses, each with what becomes of it; one that can't be used has no tokens, but the reason."""
         nothing = {**dict.fromkeys(_FEATURES, ""), "prompt_ids": [], "real_ids": [], _NOTES: []}
-        most = math.inf if self.max_length is None else self.max_length
         try:
-            for encoded in list(self._encoded(row, key)):
-                length = len(encoded["prompt_ids"])
-                if length >= most:
-                    yield nothing | {_OUTCOME: TOO_LONG}
-                    continue
-                if length + len(encoded["real_ids"]) > most:
-                    encoded[_NOTES].append(CUT)
-                yield encoded | {_OUTCOME: KEPT, _PROBLEM: ""}
+            yield from [nothing | encoded for encoded in self._encoded(row, key)]
         except DataError as error:
             outcome = BAD_TEMPLATE if isinstance(error, TemplateError) else BAD
             found = [EARLY_END] if isinstance(error, EarlyEndError) else []
@@ -176,14 +168,20 @@ class _Encoder:
         options: dict[str, Any] = {"tools": tools_of(row, is_struct=self.tools_are_structs)}
         options["chat_template_kwargs"] = _template_kwargs(row.get("chat_template_kwargs"))
         conversation = group = ""
-        for number, found in enumerate(turns_of(row, self.turn, self.given)):
+        most = math.inf if self.max_length is None else self.max_length
+        turns = list(turns_of(row, self.turn, self.given))
+        for number, (found, encoded) in enumerate(zip(turns, self._tokens(turns, options, most), strict=True)):
             prompt, response = found.prompt, found.response
             # All turns of a conversation have the hash of its first prompt: they are held out together or not at all.
             conversation, group = conversation or json_digest(found.hashed, 20), group or group_of(prompt)
-            encoded = self.template.encode(prompt, response, **options)
+            if encoded is None:
+                yield {_OUTCOME: TOO_LONG}
+                continue
             if not encoded.prompt_ids:
                 raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
+            is_cut = [CUT] if len(encoded.prompt_ids) + len(encoded.real_ids) > most else []
             yield {
+                _OUTCOME: KEPT,
                 "key": key if self.turn != "all" else f"{key}.{number}",
                 "prompt_hash": conversation,
                 "prompt_ids": encoded.prompt_ids,
@@ -192,8 +190,18 @@ class _Encoder:
                 "real": response if isinstance(response, str) else text_of(response.get("content")),
                 CONVERSATION: kept_of(prompt, response, options),
                 GROUP: group,
-                _NOTES: [*found.notes, *sorted(encoded.notes)],
+                _NOTES: [*found.notes, *sorted(encoded.notes), *is_cut],
             }
+
+    def _tokens(self, turns: list[Turn], options: dict[str, Any], most: float) -> Iterator[EncodedPair | None]:
+        """Tokens of a row's turns, the prompt of each being the beginning of the next one's; None: it is too long."""
+        last = turns[-1]
+        if isinstance(last.prompt, list) and isinstance(last.response, dict):
+            messages, positions = [*last.prompt, last.response], [len(turn.prompt) for turn in turns]
+            yield from self.template.encode_answers(messages, positions, **options, too_long=most)
+        else:  # text has one turn
+            encoded = self.template.encode(last.prompt, last.response, **options)
+            yield encoded if len(encoded.prompt_ids) < most else None
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .markers import ESCAPES, ConversationForm, Found, Slot, stripped
@@ -36,7 +37,7 @@ class Kind:
         options: further arguments of the template.
         segments: of the rendered conversation: what the template writes; slots, each with how it is written; and None where
             the answer starts.
-        end: number of the segment that is the answer's last text.
+        end: which of the slots in them is the answer's last text.
         notes: what is noticed about every conversation of this kind.
         is_matchable: whether a row differs from the kind's markers in nothing but its texts.
     """
@@ -49,10 +50,31 @@ class Kind:
     is_matchable: bool
 
 
+@dataclass(frozen=True)
+class Span:
+    """Where a text of a conversation stands in what it is rendered to.
+
+    Attributes:
+        slot: number of the text.
+        start: of it.
+        stop: of it.
+        is_stripped: whether white space around it is missing.
+    """
+
+    slot: int
+    start: int
+    stop: int
+    is_stripped: bool
+
+
 def segments_of(split: Split) -> tuple[list[str | tuple[int, str] | None], int]:
-    """A rendered conversation of markers as what the template writes, and slots, and None where the answer starts."""
+    """A rendered conversation of markers as what the template writes, and slots, and None where the answer starts.
+
+    Returns:
+        The segments, and which of the slots in them is the last of the answer's.
+    """
     segments: list[str | tuple[int, str] | None] = []
-    place, end, last = 0, 0, split.slots[-1].message
+    place, last = 0, split.slots[-1].message
     for one in split.found:
         if None not in segments and split.start <= one.start:
             segments += [split.text[place : split.start], None]
@@ -61,13 +83,11 @@ def segments_of(split: Split) -> tuple[list[str | tuple[int, str] | None], int]:
             segments.append(split.text[place : one.start])
         segments.append((one.number, one.escape or "as it is"))
         place = one.stop
-        if split.slots[one.number].message == last:
-            end = len(segments) - 1
     segments.append(split.text[place:])
-    return segments, end
+    return segments, max(i for i, one in enumerate(split.found) if split.slots[one.number].message == last)
 
 
-def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool] | None:
+def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, list[Span]] | None:
     """Compare a row's rendered text with its kind.
 
     Args:
@@ -76,10 +96,10 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool]
         slots: the row's own texts.
 
     Returns:
-        Where the answer starts and ends, and whether white space around a text is missing. None: it reads otherwise.
+        Where the answer starts, and where each text stands. None: it reads otherwise.
     """
-    place = start = end = 0
-    is_stripped = False
+    place = start = 0
+    spans: list[Span] = []
     for number, segment in enumerate(kind.segments):
         if segment is None:
             start = place
@@ -91,15 +111,13 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, int, bool]
             variants = _variants(slots[segment[0]], ESCAPES[segment[1]])
             fitting = [one for one in variants if text.startswith(one, place)]
             if len(fitting) > 1:  # the one behind which the template goes on
-                behind = next((one for one in kind.segments[number + 1 :] if isinstance(one, str)), "")
+                behind = next((one for one in islice(kind.segments, number + 1, None) if isinstance(one, str)), "")
                 fitting = [one for one in fitting if text.startswith(behind, place + len(one))] or fitting
             if not fitting:
                 return None
-            is_stripped = is_stripped or fitting[0] != variants[0]
-            place += len(fitting[0])
-            if number == kind.end:
-                end = place
-    return (start, end, is_stripped) if place == len(text) else None
+            spans.append(Span(segment[0], place, place + len(fitting[0]), fitting[0] != variants[0]))
+            place = spans[-1].stop
+    return (start, spans) if place == len(text) else None
 
 
 def _variants(slot: Slot, write: Callable[[str], str]) -> list[str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -20,8 +22,9 @@ from ...files import json_digest, numbered
 from .. import notes
 from ..reading.json_text import value_in
 from .identity import tokenizer_identity
+from .long_conversation import GrowingIds, render_answers
 from .markers import Message
-from .rendering import ConversationRenderer
+from .rendering import ConversationRenderer, Rendered
 from .templated import Opening, is_templated, opening_of, rendered_turns
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
@@ -118,15 +121,56 @@ class PairTemplate:
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = value_in(tools, "`tools` is") or None
-        found = {notes.TEMPLATED_BEFORE} if is_templated(prompt, self._opening, self.tokenizer.bos_token) else set()
+        templated = is_templated(prompt, self._opening, self.tokenizer.bos_token)
         rendered = self._renderer.render(prompt, response, options)
+        return self._encode_rendered(rendered, self._ids, templated)
+
+    def encode_answers(
+        self,
+        messages: list[Message],
+        positions: Sequence[int],
+        tools: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        too_long: float = math.inf,
+    ) -> Iterator[EncodedPair | None]:
+        """Tokenise several answers of a conversation, each as [`encode`] does with the messages before it as its prompt.
+
+        Args:
+            messages: up to the last of the answers.
+            positions: numbers of the answers' messages, in order.
+            tools: as in [`encode`].
+            chat_template_kwargs: as in [`encode`].
+            too_long: tokens of a prompt of which no more is wanted.
+
+        Yields:
+            An answer; None, where its prompt is too long.
+
+        Raises:
+            TemplateError, DataError: as in [`encode`].
+        """
+        options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
+        options["tools"] = value_in(tools, "`tools` is") or None
+        found, ids_of = render_answers(self._renderer, messages, positions, options), GrowingIds(self.tokenizer)
+        if found is None or not ids_of.is_exact(found.whole):
+            for position in positions:
+                pair = self.encode(messages[:position], messages[position], tools, chat_template_kwargs)
+                yield pair if len(pair.prompt_ids) < too_long else None
+            return
+        bos, opening = self.tokenizer.bos_token, self._opening
+        templated = list(accumulate(is_templated([one], opening, bos, number) for number, one in enumerate(messages)))
+        for position, one in ((position, found.at(position)) for position in positions):
+            is_wanted = ids_of.count(one.text[: one.start]) < too_long
+            yield self._encode_rendered(one, ids_of, bool(templated[position - 1])) if is_wanted else None
+
+    def _encode_rendered(self, rendered: Rendered, ids_of: Callable[[str], list[int]], templated: bool) -> EncodedPair:
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
         end = self._own_end() if self._turn_end is None else self._turn_end
-        start_ids = self._ids(start)
-        real = self._behind(start_ids, self._ids(rendered.text), rest)
+        start_ids = ids_of(start)
+        real = self._behind(start_ids, ids_of(rendered.text), rest)
         if self._count_ends(real) != self._ends_of(rendered.text[rendered.end :]):
             self._check_end(rendered.text[rendered.start : rendered.end], rendered.answer)
         real = self._ended(real, end)
+        found = {notes.TEMPLATED_BEFORE} if templated else set()
         found |= rendered.notes | self._noticed([*start_ids, *real], rendered.text, rendered.end)
         return EncodedPair(start_ids, real, frozenset(found))
 

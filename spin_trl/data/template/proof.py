@@ -38,8 +38,11 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
     last = len(messages) - 1
     noticed: set[str] = set()
     problems: list[str] = []
+    places_of: dict[int, list[Found]] = {}
+    for one in found:
+        places_of.setdefault(one.number, []).append(one)
     for slot in expected:
-        places = [one for one in found if one.number == slot.number]
+        places = places_of.get(slot.number, [])
         if not places:
             if slot.field == THINKING and slot.message != last:
                 noticed.add(notes.EARLIER_THINKING)

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from ...errors import DataError, TemplateError
 from .. import notes
 from . import markers
-from .kinds import Kind, Split, match, segments_of
+from .kinds import Kind, Span, Split, match, segments_of
 from .markers import CALL_FIELDS, CONTENT, TEXT, THINKING_FIELDS, ConversationForm, Mark, Message, Slot
 from .proof import FormError, check, is_result, start_of_answer
 
@@ -60,6 +60,19 @@ class Rendered:
     notes: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Traced:
+    """A conversation as text.
+
+    Attributes:
+        text: all of it, and what the template writes behind it.
+        spans: where the text of each message stands in it.
+    """
+
+    text: str
+    spans: list[Span]
+
+
 class ConversationRenderer:
     """Renders conversations with a tokenizer's chat template.
 
@@ -88,16 +101,32 @@ class ConversationRenderer:
             DataError: the tokenizer has no chat template, or a message holds something else than text.
         """
         messages = [*prompt, response]
-        kind = self._kind_of(messages, options)
-        mine = {**options, **kind.options}
-        marked, slots = markers.written_with_markers(messages, kind.form, markers.own)
-        text = self.apply(marked, mine)
+        kind, text, slots = self._written(messages, options)
         matched = match(text, kind, slots) if kind.is_matchable else None
         if matched is None:
-            return self._render_by_itself(messages, text, kind, mine)
-        start, end, is_stripped = matched
-        found = kind.notes | {notes.SPACE} if is_stripped else kind.notes
-        return Rendered(text, start, end, _own_answer(slots), found)
+            return self._render_by_itself(messages, text, kind, {**options, **kind.options})
+        start, spans = matched
+        found = kind.notes | {notes.SPACE} if any(span.is_stripped for span in spans) else kind.notes
+        return Rendered(text, start, spans[kind.end].stop, _own_answer(slots), found)
+
+    def trace(self, messages: list[Message], options: Options) -> Traced | None:
+        """Render a conversation, and find the text of each of its messages in it.
+
+        Args:
+            messages: with an answer as the last; each of one text.
+            options: `tools`, and other arguments of the template.
+
+        Returns:
+            None: the texts, or the tools, change what the template writes around them; or it does not write each once.
+
+        Raises:
+            TemplateError, DataError: as [`render`].
+        """
+        kind, text, slots = self._written(messages, options)
+        matched = match(text, kind, slots) if kind.is_matchable else None
+        if matched is None or [span.slot for span in matched[1]] != list(range(len(messages))):
+            return None
+        return Traced(text, matched[1])
 
     def apply(self, messages: list[Message], options: Options, *, generate: bool = False) -> str:
         """What the template makes of messages, as they are.
@@ -117,6 +146,12 @@ class ConversationRenderer:
         except Exception as error:  # a template is a program: it raises what it likes
             badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
             raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
+
+    def _written(self, messages: list[Message], options: Options) -> tuple[Kind, str, list[Slot]]:
+        """A conversation's kind, what the template makes of it, and its texts."""
+        kind = self._kind_of(messages, options)
+        marked, slots = markers.written_with_markers(messages, kind.form, markers.own)
+        return kind, self.apply(marked, {**options, **kind.options}), slots
 
     # ---- kinds --------------------------------------------------------------------------------------------------------
 

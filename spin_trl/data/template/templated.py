@@ -75,19 +75,20 @@ def rendered_turns(apply: Callable[[list[Message]], str], texts: Sequence[str]) 
                 yield turns, rendered
 
 
-def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None) -> bool:
+def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None, first: int = 0) -> bool:
     """Whether a prompt's texts hold what a template writes before a user's.
 
     Args:
         prompt: messages.
         opening: of the template that is put around them.
         bos: the tokenizer's own.
+        first: number of the first of the messages, for errors.
 
     Raises:
         DataError: a text begins as that template does, so it was certainly templated before.
     """
     found = False
-    for number, message in enumerate(prompt):
+    for number, message in enumerate(prompt, first):
         text = text_of(message.get("content")) if message.get("role") in ("user", "system") else ""
         start = text.lstrip().removeprefix(bos or "").lstrip()
         if opening is not None and opening.text in text and start.startswith(opening.token):
