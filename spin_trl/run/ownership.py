@@ -7,7 +7,6 @@ under a name that the run needs, the run's own entry gets another name.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import fnmatch
 import itertools
 import json
@@ -23,6 +22,7 @@ import yaml
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
+from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
 
 MARKER = RUN_MARKER
@@ -420,7 +420,7 @@ class Ownership:
         """Keep other processes from changing the marker: a report may be written while the run plays."""
         while True:
             with self.marker_path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock_file(file)
                 # Whoever had it before has put another file in its place.
                 if _is_still(file.fileno(), self.marker_path):
                     yield
