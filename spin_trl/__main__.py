@@ -8,6 +8,6 @@ if __name__ == "__main__":
         # stays, behind everything installed, for a checkout of this package that is not installed.
         sys.path.append(sys.path.pop(0))
 
-    from .cli.command_line import main
+    from .cli import main
 
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -9,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class DamagedLineError(ValueError):
@@ -84,7 +85,7 @@ class JsonLines:
         line = json.dumps(_finite(value), allow_nan=False).encode() + b"\n"
         with self._lock, self.path.open("ab") as file:
             # Two processes may write at the same time, and one would cut off the other's line.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file)
             self.read()
             file.truncate(self._end)
             file.write(line)
@@ -100,6 +101,31 @@ class JsonLines:
         if why is not None:
             raise DamagedLineError(self.path, number, why)
         return found
+
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def lock_file(file: IO[Any], *, wait: bool = True) -> bool:
+    """Lock an open file until it is closed, against every other process that locks it, on any machine.
+
+    Args:
+        file: opened for writing.
+        wait: until nobody else has it.
+
+    Returns:
+        Whether it is locked; False: its file system keeps no locks.
+
+    Raises:
+        BlockingIOError: somebody else has it, and this call does not wait.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def _finite(value: Any) -> Any:

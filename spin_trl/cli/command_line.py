@@ -9,23 +9,20 @@ import argparse
 import codecs
 import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from ..config.credentials import refuse_in_arguments
 from ..errors import SpinError
 from ..report.terminal import accept_every_character, printable, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
 from .commands import RECIPES
-
-INTERRUPTED = 130
+from .interrupts import INTERRUPTED, INTERRUPTED_MESSAGE
 
 _COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
@@ -40,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_log_records_plainly()
     parser = _parser()
     options, overrides = parser.parse_known_args(arguments)
-    # A scheduler's SIGTERM ends a run the way Ctrl-C does: what is finished is kept.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
@@ -51,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpinError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
+        return _fail(INTERRUPTED_MESSAGE, INTERRUPTED)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
             return _fail(f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2)
@@ -62,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "command again.",
             1,
         )
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _restart_in_utf8() -> None:
@@ -92,10 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add(commands)
     return parser
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,11 +15,11 @@ from pathlib import Path
 from ..errors import HubError
 from ..files import JOURNAL
 from ..run import checkpoint
-from ..run.adapter_bases import adapter_configs, named_base, set_base
+from ..run.adapter_bases import follow
 from ..run.contents import FILES, FOLDERS, files_in, is_kept_of_run
 from ..run.directory import RunDirectory
 from ..run.ownership import MARKER, Marker
-from ..run.stage import START, Stage
+from ..run.stage import Stage
 from .client import File, Hub
 
 logger = logging.getLogger(__name__)
@@ -166,20 +166,9 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
         target = directory.own(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    _repoint(directory)
     if (place / MARKER).is_file() and directory.ownership.marker() is None:
         (place / MARKER).replace(directory.ownership.marker_path)
+    follow(directory)
     (place / JOURNAL).replace(directory.own(JOURNAL))
     shutil.rmtree(place)
     return True
-
-
-def _repoint(directory: RunDirectory) -> None:
-    """Let adapters on the run's own start find it where it is now."""
-    own = directory.model(START)
-    if not own.is_dir():
-        return
-    for path in adapter_configs(directory):
-        base = Path(named_base(path))
-        if base.parts[-2:] == own.parts[-2:] and not base.is_dir():
-            set_base(path, str(own))

@@ -23,6 +23,7 @@ from trl import ModelConfig, get_peft_config
 
 from ..errors import DataError
 from .loading import loading
+from .moved import base_in_run
 
 Policy: TypeAlias = PreTrainedModel | PeftModel
 """A model that is trained or answers: its weights alone, or with an adapter around them."""
@@ -120,8 +121,7 @@ def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
 def base_of(path: str | os.PathLike[str]) -> str:
     """The base model of an adapter: a folder or a Hub name.
 
-    The base of a model that was passed from Python lies in the run directory (`start/base`). It is found there also after
-    the directory was moved.
+    A base that lies in a run directory is found there also after the directory was moved or copied.
 
     Args:
         path: folder or Hub name of the adapter.
@@ -132,12 +132,8 @@ def base_of(path: str | os.PathLike[str]) -> str:
     named = load_adapter_config(path).base_model_name_or_path
     if not named:
         raise DataError(f"{Path(path) / CONFIG} names no base model. Set `base_model_name_or_path` there.")
-    base = str(named)
-    if Path(base).parts[-2:] == ("start", "base") and not os.path.isdir(base):
-        for parent in Path(path).absolute().parents[:3]:
-            if (parent / "start" / "base").is_dir():
-                return str(parent / "start" / "base")
-    return base
+    inside = base_in_run(Path(path), str(named)) if os.path.isdir(path) else None
+    return str(named) if inside is None else str(inside)
 
 
 def peft_config_of(model: ModelConfig) -> PeftConfig | None:

@@ -19,6 +19,7 @@ from ..files import JOURNAL, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, Journal, Step
 from ..run.stage import START, Stage, arm_name
+from .parent import held_pipe
 
 SHARED = frozenset(
     {
@@ -102,18 +103,20 @@ class Launches:
         if device is not None:
             visible = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = visible[device % len(visible)] if visible else str(device)
-        with output.open("a", encoding="utf-8") as file:
-            command = [sys.executable, "-m", "spin_trl", *arguments]
-            process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        self._running.add(process)
-        try:
-            return process.wait()
-        except BaseException:
-            process.terminate()  # it keeps what it has finished
-            process.wait()
-            raise
-        finally:
-            self._running.discard(process)
+        with held_pipe() as watched:
+            with output.open("a", encoding="utf-8") as file:
+                command = [sys.executable, "-m", "spin_trl", *arguments]
+                environment |= watched
+                process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+            self._running.add(process)
+            try:
+                return process.wait()
+            except BaseException:
+                process.terminate()  # it keeps what it has finished
+                process.wait()
+                raise
+            finally:
+                self._running.discard(process)
 
     def stop(self) -> None:
         """End what runs; it keeps what it has finished. Start nothing more."""

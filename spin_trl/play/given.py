@@ -5,11 +5,13 @@ What was passed, also with an adapter, becomes folders, from which every phase l
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,16 +23,18 @@ from ..models.adapters import Policy, output_layer_refusals, second_adapter, wit
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
 from ..models.lineage import model_origin
 from ..models.policy import load_policy, load_tokenizer
-from ..run.adapter_bases import adapter_configs, named_base, set_base
+from ..run.adapter_bases import adapter_configs, name_base_absolutely, named_base, set_base
 from ..run.directory import RunDirectory
-from ..run.journal import DATA, Step
-from ..run.run import Run
+from ..run.journal import DATA, Step, newest
+from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import START, Stage
 from ..training.arguments import unnamed
 from ..training.supervised import save_model
 from .generate import at_hand
 from .phases import training_plugin
+
+logger = logging.getLogger(__name__)
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""
@@ -142,6 +146,7 @@ def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: 
         with whole_folder(folder) as unfinished:
             model.save_pretrained(str(unfinished), selected_adapters=["default"])
             tokenizer.save_pretrained(unfinished)
+            name_base_absolutely(unfinished)
     finally:
         config.base_model_name_or_path = name
 
@@ -179,20 +184,46 @@ def _digest_of_start(directory: RunDirectory) -> str | None:
     return next((found["model"] for found in manifests if found is not None), None)
 
 
+def check_moved(run: Run) -> None:
+    """Raise if a run directory has been moved or copied to where its start's name leads to another model.
+
+    A start in the directory itself has come along. The digest of any other one is compared with that of the model that the
+    run began with, once a move.
+
+    Raises:
+        RunDirectoryError: it is another model.
+    """
+    before = run.directory.ownership.former_place()
+    if before is None or run.start_model == str(run.directory.model(START)) or training_plugin() is not None:
+        return
+    if _digest_of_start(run.directory) is None:
+        return
+    entries = run.journal.entries()
+    device = newest(entries, Step.EVALUATE, START).get("device")
+    if run.quantization_config is not None and device not in (None, device_name(PartialState().device)):
+        # Quantised weights are laid out in another way on another kind of device.
+        logger.warning("%s is quantised, and %s is another device: its weights are not compared.", run.model, device)
+        return
+    if not is_same_start(run):
+        raise RunDirectoryError(
+            f"{run.directory.path} was at {before} before. Here {run.model} is another model than the one that the run "
+            "began with. Bring that one, and name it with `--model_name_or_path`."
+        )
+
+
 def point_adapters_at_start(run: Run) -> None:
     """Let the run's adapters find their base where θ_0 is now, if it had another path when they were trained."""
-    if not os.path.isdir(run.start_model):
-        return
+    own = run.directory.model(START)
+    if not os.path.isdir(run.start_model) or Path(run.start_model) == own:
+        return  # a start in the run directory moves with it
     frozen = frozen_settings(run.directory)
     before = frozen.get("model_name_or_path") or (frozen.get("python") or {}).get("model") or ""
     paths_from = run.directory.ownership.paths_from() or Path.cwd()
     known = {before, str(paths_from / home_expanded(before))}
-    own = run.directory.model(START)
     for path in adapter_configs(run.directory):
         base = Path(named_base(path))
         # From another folder a relative path leads elsewhere, maybe to another model.
         if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
             continue
-        is_own = Path(run.start_model) == own and base.parts[-2:] == own.parts[-2:]
-        if is_own or str(base) in known:
+        if str(base) in known:
             set_base(path, os.path.abspath(run.start_model))

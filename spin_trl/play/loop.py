@@ -35,6 +35,7 @@ from ..hub.push import Pushing
 from ..models.adapters import Policy
 from ..report import terminal
 from ..report.record import read_record
+from ..run.adapter_bases import follow
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE
@@ -44,7 +45,7 @@ from ..run.stage import START
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, phase_line, show, watched
 from .gate import Verdict, deliver_best, judge, settle
-from .given import is_same_start, keep_given, point_adapters_at_start
+from .given import check_moved, is_same_start, keep_given, point_adapters_at_start
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
 from .prepare import prepare_data
@@ -303,9 +304,12 @@ class SelfPlay:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""
         if PartialState().is_main_process:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
+            if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
+                check_moved(self.state)
+                follow(self.directory)
             if self.state.given is not None:
                 keep_given(self.state, self.state.given)
-            if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
+            if LAUNCHED not in os.environ:
                 mend(self.state)
         PartialState().wait_for_everyone()
         prepare_data(self.state, self.train_dataset, self.eval_dataset)

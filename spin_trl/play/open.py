@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate import PartialState
 from transformers import BitsAndBytesConfig
 from trl import get_quantization_config
 
 from ..config.recipe import Recipe
 from ..errors import RecipeError, RunDirectoryError, refuse_unplayable
 from ..models.policy import load_tokenizer
+from ..run.adapter_bases import follow
 from ..run.directory import RunDirectory
 from ..run.journal import Step
 from ..run.recipe import read_recipe
@@ -53,6 +55,8 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
         quantization_config=_quantization(recipe, objects),
     )
     refuse_unplayable(run.refused)
+    if PartialState().is_main_process:
+        follow(directory)
     if objects is not None:
         _restore(run)
     return run

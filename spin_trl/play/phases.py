@@ -34,6 +34,7 @@ from ..run.stage import START, Stage, arm_name
 from .evaluate import evaluate
 from .gate import settle
 from .generate import generate_iteration
+from .parent import SECONDS_TO_END, held_pipe
 from .train import make_start, play_baseline, train
 
 GRACE_SECONDS = 30
@@ -110,7 +111,9 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         _check_gate(run, iteration)
     state = PartialState()
     try:
-        with run.directory.locked(PHASE_LOCK) if state.is_main_process else contextlib.nullcontext():
+        # What a loop that was killed has launched may still be ending when the next loop launches the phase again.
+        wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
+        with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
             if state.is_main_process and (phase != "start" or run.model is None or len(run.rows(held_out=True))):
                 run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
@@ -194,22 +197,23 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
     # A live display would be torn apart by what others write to its terminal: it passes through here.
     is_watched = isinstance(sys.stdout, FileProxy)
-    # In a session of its own: an interrupt from the terminal reaches it through here alone.
-    launcher = subprocess.Popen(
-        command,
-        start_new_session=True,
-        env={**os.environ, LAUNCHED: "1", **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
-        stdout=subprocess.PIPE if is_watched else None,
-        stderr=subprocess.STDOUT if is_watched else None,
-        errors="replace",  # as text, in the encoding of this process, which is that of its child
-    )
-    try:
-        for line in launcher.stdout or ():
-            print(line, end="")
-        returncode = launcher.wait()
-    except BaseException:
-        _end(launcher)
-        raise
+    with held_pipe() as watched:
+        # In a session of its own: an interrupt from the terminal reaches it through here alone.
+        launcher = subprocess.Popen(
+            command,
+            start_new_session=True,
+            env={**os.environ, LAUNCHED: "1", **watched, **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
+            stdout=subprocess.PIPE if is_watched else None,
+            stderr=subprocess.STDOUT if is_watched else None,
+            errors="replace",  # as text, in the encoding of this process, which is that of its child
+        )
+        try:
+            for line in launcher.stdout or ():
+                print(line, end="")
+            returncode = launcher.wait()
+        except BaseException:
+            _end(launcher)
+            raise
     if returncode:
         raise LaunchError(
             f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "

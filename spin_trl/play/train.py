@@ -29,6 +29,7 @@ from ..models.adapters import Policy, is_adapter
 from ..models.policy import load_policy, merge_adapter
 from ..models.saving import hashing
 from ..report.record import read_figures
+from ..run.adapter_bases import name_base_absolutely
 from ..run.checkpoint import latest
 from ..run.integrity import recorded
 from ..run.journal import Step
@@ -139,6 +140,7 @@ def _save(run: Run, trainer: SPINTrainer, stage: str) -> dict[str, Checksum]:
             shutil.copyfile(output_folder(trainer.args) / "README.md", unfinished / "README.md")
             if run.peft_config is not None and run.play.lora_opponent == "merge":
                 merge_adapter(unfinished, run.args)
+            name_base_absolutely(unfinished)
         return checksums_in(unfinished, taken) if is_main else {}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
+from .lock import only_process
 from .ownership import RECIPE, Ownership
 from .stage import START, Stage
 
@@ -167,22 +167,20 @@ class RunDirectory:
         self.ownership.clear(keep)
 
     @contextlib.contextmanager
-    def locked(self, lock_name: str = LOCK) -> Iterator[None]:
+    def locked(self, lock_name: str = LOCK, wait: float = 0.0) -> Iterator[None]:
         """Keep a second process from playing the same run, or the same phase.
+
+        Args:
+            lock_name: which of the two.
+            wait: as in [`lock.only_process`].
 
         Raises:
             RunDirectoryError: another process is at it, or the path can't be a folder.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / lock_name).open("a", encoding="utf-8")  # whatever is in it stays
-        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
-        with file as lock:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunDirectoryError(
-                    f"Another process is playing {self.path}. Wait for it, or use another run_dir."
-                ) from None
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(only_process(self.path / lock_name, self.path, wait))
+            except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+                raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
             yield

@@ -7,7 +7,6 @@ under a name that the run needs, the run's own entry gets another name.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import fnmatch
 import itertools
 import json
@@ -23,6 +22,7 @@ import yaml
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
+from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
 
 MARKER = RUN_MARKER
@@ -51,12 +51,15 @@ class Marker:
         adopted: usual names of entries that were there when a run of version 0.1.0, which has no marker, was continued.
         paths_from: folder from which relative paths in the run's settings are seen, relative to the run directory.
         kind: whose marker it is: a run's, or a comparison's.
+        places: absolute paths at which the directory has been, the newest last. Empty for a run of an earlier version, and
+            for one that was taken back from the Hub.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
     adopted: frozenset[str] = frozenset()
     paths_from: str | None = None
     kind: str = RUN
+    places: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The marker as JSON can hold it."""
@@ -67,6 +70,7 @@ class Marker:
             "entries": self.entries,
             "adopted": sorted(self.adopted),
             "paths_from": self.paths_from,
+            **({"places": list(self.places)} if self.places else {}),
         }
 
 
@@ -99,7 +103,11 @@ class Ownership:
             if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
                 raise ValueError("an entry leads out of the run directory")
             return Marker(
-                entries, frozenset(found.get("adopted", ())), found.get("paths_from"), found.get("kind", RUN)
+                entries,
+                frozenset(found.get("adopted", ())),
+                found.get("paths_from"),
+                found.get("kind", RUN),
+                tuple(map(str, found.get("places", ()))),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunDirectoryError(
@@ -178,6 +186,26 @@ class Ownership:
         if marker is None or marker.paths_from is None:
             return None
         return (self.path.resolve() / marker.paths_from).resolve()
+
+    def former_place(self) -> Path | None:
+        """Where the directory was when it was last written to, if that is not where it is now."""
+        marker = self.marker()
+        if marker is None or not marker.places or marker.places[-1] == str(self.path.resolve()):
+            return None
+        return Path(marker.places[-1])
+
+    def note_place(self) -> Path | None:
+        """Write down where the directory is. Returns [`Ownership.former_place`].
+
+        Raises:
+            OSError: the marker can't be written.
+        """
+        before, here, marker = self.former_place(), str(self.path.resolve()), self.marker()
+        if marker is not None and marker.places[-1:] != (here,):
+            with self._alone():
+                now = self.marker() or Marker()
+                self._write(replace(now, places=(*(place for place in now.places if place != here), here)))
+        return before
 
     # ---- claiming -----------------------------------------------------------------------------------------------------
 
@@ -392,7 +420,7 @@ class Ownership:
         """Keep other processes from changing the marker: a report may be written while the run plays."""
         while True:
             with self.marker_path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock_file(file)
                 # Whoever had it before has put another file in its place.
                 if _is_still(file.fileno(), self.marker_path):
                     yield

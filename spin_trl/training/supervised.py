@@ -12,6 +12,7 @@ from ..config.iteration import SPINConfig
 from ..files import Checksum, checksums_in, whole_folder
 from ..models.adapters import Policy
 from ..models.saving import hashing
+from ..run.adapter_bases import name_base_absolutely
 
 
 def train_supervised(
@@ -51,4 +52,5 @@ def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) 
     with whole_folder(folder) as unfinished, hashing() as taken:
         model.save_pretrained(str(unfinished))
         tokenizer.save_pretrained(unfinished)
+        name_base_absolutely(unfinished)
         return checksums_in(unfinished, taken)

@@ -83,7 +83,7 @@ def forked(
         os.chdir(folder)
         import datasets.config
 
-        from spin_trl.cli.command_line import main
+        from spin_trl.cli import main
 
         datasets.config.HF_DATASETS_CACHE = folder / CACHE
         _draw_nothing()

@@ -1,0 +1,52 @@
+"""Ctrl-C, a scheduler's SIGTERM and a terminal that closes (SIGHUP) end a command alike: what is finished is kept.
+
+Imported before everything that takes time to import, so nothing here may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted."""
+
+INTERRUPTED_MESSAGE = "Interrupted. What was finished is kept; the same command goes on from there."
+
+_IMPORTS = "<frozen importlib._bootstrap>"
+"""Where Python's own code for imports lies."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let signals interrupt the command while the context lasts, with `KeyboardInterrupt`.
+
+    Those that this process was started to ignore stay ignored: SIGHUP under `nohup`, SIGINT in the background of a shell.
+    """
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {one: signal.getsignal(one) for one in signals}
+    for one in signals:
+        if before[one] is not signal.SIG_IGN or one == signal.SIGTERM:
+            signal.signal(one, _interrupt)
+    try:
+        yield
+    finally:
+        for one in signals:
+            signal.signal(one, before[one] or signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTS:
+            # Libraries turn an exception in the middle of their imports into others, or go on without what is missing.
+            # Whatever a command does may be killed at any time, so it is ended here.
+            os.write(2, f"spin-trl: {INTERRUPTED_MESSAGE}\n".encode())
+            with contextlib.suppress(Exception):  # a stream that is gone, or in the middle of being written to
+                sys.stdout.flush()
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt

@@ -1,0 +1,71 @@
+"""The command can be interrupted from its first moment on, by Ctrl-C, SIGTERM and SIGHUP alike."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import spin_trl
+from messages import names
+from spin_trl.cli.interrupts import interruptible
+
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# A library that takes its time, and turns whatever is raised meanwhile into an error of its own.
+SLOW_LIBRARY = """
+import time
+print("importing", flush=True)
+try:
+    time.sleep(60)
+except BaseException:
+    raise ImportError("yaml is broken") from None
+"""
+
+
+@pytest.mark.parametrize("signum", ALL)
+def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp_path: Path) -> None:
+    """Whatever a library makes of it: exit code 130, and one line."""
+    (tmp_path / "yaml.py").write_text(SLOW_LIBRARY, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from spin_trl.cli import main; sys.exit(main(['recipes']))"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(spin_trl.__file__).parents[1]}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        # A shell starts its background jobs, and these tests may be one, deaf to it.
+        preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in ALL],
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert names(errors, "Interrupted")
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("signum", ALL)
+def test_a_signal_interrupts_a_command_and_is_as_before_afterwards(signum: signal.Signals) -> None:
+    before = signal.signal(signum, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), signum)
+        assert signal.getsignal(signum) is signal.SIG_DFL
+    finally:
+        signal.signal(signum, before)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> None:
+    """SIGHUP under `nohup`, SIGINT in the background of a shell."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signum)
+            assert signal.getsignal(signum) is signal.SIG_IGN
+    finally:
+        signal.signal(signum, before)

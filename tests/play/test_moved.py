@@ -1,0 +1,172 @@
+"""A run directory that is moved or copied goes on where it is, to the same bytes, and its adapters load with PEFT alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+
+import tiny
+from messages import names, refused
+from runs import answers, build, contents, steps, weights
+from spin_trl.errors import RunDirectoryError
+from spin_trl.files import write_json
+from spin_trl.models.adapters import base_of
+from spin_trl.run import adapter_bases
+from spin_trl.run.adapter_bases import adapter_configs, follow, named_base, set_base
+from spin_trl.run.directory import RunDirectory
+
+FIGURES = ("metrics.json", "samples.jsonl", "histograms.json")
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+WAYS: dict[str, dict[str, Any]] = {"kept start": {}, "kept adapter": {}, "merge": {"lora_opponent": "merge"}}
+"""Where bases lie in the run directory: a start that was passed, one with an adapter whose base is on no disk, none."""
+
+
+def play(way: str, folder: Path, run_dir: Path, num_iterations: int) -> None:
+    """A run of a tiny model with an adapter."""
+    options = {**WAYS[way], "num_iterations": num_iterations}
+    if way == "merge":
+        build(folder, run_dir, peft_config=lora(), **options).run()
+    elif way == "kept start":
+        build(tiny.model(), run_dir, processing_class=tiny.tokenizer(), peft_config=lora(), **options).run()
+    else:
+        torch.manual_seed(0)
+        model = get_peft_model(tiny.model(), lora())
+        build(model, run_dir, processing_class=tiny.tokenizer(), **options).run()
+
+
+def bases(run_dir: Path) -> list[Path]:
+    """What the adapters of a run name as their bases."""
+    return [Path(named_base(config)) for config in adapter_configs(RunDirectory(run_dir))]
+
+
+def test_an_adapter_names_its_base_by_an_absolute_path(llama_folder: Path, tmp_path: Path) -> None:
+    """Whatever the recipe names it by: PEFT alone loads it, from any folder."""
+    build(os.path.relpath(llama_folder), "run", peft_config=lora(), num_iterations=1, baseline="sft").run()
+    configs = list(adapter_configs(RunDirectory("run")))
+    assert [named_base(config) for config in configs] == [str(llama_folder.resolve())] * 2
+    model = configs[0].parent.resolve()
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir(tmp_path / "elsewhere")
+    AutoPeftModelForCausalLM.from_pretrained(model)
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=() if way == "kept adapter" else pytest.mark.slow) for way in WAYS]
+)
+def test_a_moved_run_goes_on_to_the_same_bytes(way: str, llama_folder: Path, tmp_path: Path) -> None:
+    """As one that stayed. Its adapters are on a base in the directory, where that is now."""
+    whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
+    play(way, llama_folder, whole, 2)
+    play(way, llama_folder, there, 1)
+    there.rename(here)
+    play(way, llama_folder, here, 2)
+    assert steps(here) == steps(whole)
+    for stage in ("iteration-0", "iteration-1"):
+        assert weights(here / stage / "model") == weights(whole / stage / "model")
+        assert answers(here, stage) == answers(whole, stage)
+        assert all((here / stage / name).read_bytes() == (whole / stage / name).read_bytes() for name in FIGURES)
+    assert len(bases(here)) == {"kept start": 2, "kept adapter": 3, "merge": 0}[way]
+    assert all(base.is_relative_to(here) and base.is_dir() for base in bases(here))
+
+
+def test_a_copy_is_on_its_own_base(tmp_path: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also while the original is there, which stays as it is. What has changed is said once, in one line."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    play("kept start", llama_folder, one, 1)
+    shutil.copytree(one, other, symlinks=True)
+    original = contents(one)
+    assert base_of(other / "iteration-0" / "model") == str(other / "start" / "model")
+    for _ in range(2):
+        play("kept start", llama_folder, other, 1)
+    assert bases(other) == [other / "start" / "model"]
+    assert contents(one) == original
+    said = [message for message in caplog.messages if names(message, str(other), str(one), "1 adapter")]
+    assert len(said) == 1
+    AutoPeftModelForCausalLM.from_pretrained(other / "iteration-0" / "model")
+
+
+def run_with_adapters(path: Path, base: str) -> RunDirectory:
+    """A run directory with two adapters on a base of the user's that lies in it."""
+    directory = RunDirectory(path)
+    directory.ownership.claim()
+    directory.ownership.note_place()
+    tiny.save(path / "users-own")
+    for stage in ("iteration-0", "iteration-1"):
+        model = directory.own(stage) / "model"
+        model.mkdir(parents=True)
+        write_json(model / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": base})
+    return directory
+
+
+def test_an_interrupted_move_is_finished_wherever_the_run_is_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two files, and moved once more."""
+    run_with_adapters(tmp_path / "a", str(tmp_path / "a" / "users-own"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    with monkeypatch.context() as patch:
+
+        def first_only(config: Path, base: str) -> None:
+            set_base(config, base)
+            raise KeyboardInterrupt
+
+        patch.setattr(adapter_bases, "set_base", first_only)
+        with pytest.raises(KeyboardInterrupt):
+            follow(RunDirectory(tmp_path / "b"))
+    assert bases(tmp_path / "b") == [tmp_path / "b" / "users-own", tmp_path / "a" / "users-own"]
+    (tmp_path / "b").rename(tmp_path / "c")
+    follow(RunDirectory(tmp_path / "c"))
+    assert bases(tmp_path / "c") == [tmp_path / "c" / "users-own"] * 2
+    (tmp_path / "c").rename(tmp_path / "a")
+    follow(RunDirectory(tmp_path / "a"))
+    assert bases(tmp_path / "a") == [tmp_path / "a" / "users-own"] * 2
+
+
+def test_a_base_elsewhere_stays(tmp_path: Path) -> None:
+    """Beside the run directory, also under a name that begins alike, and on the Hub."""
+    for number, base in enumerate((str(tmp_path / "run-2" / "users-own"), "org/model")):
+        run_with_adapters(tmp_path / "run", base)
+        (tmp_path / "run").rename(tmp_path / f"moved-{number}")
+        follow(RunDirectory(tmp_path / f"moved-{number}"))
+        assert bases(tmp_path / f"moved-{number}") == [Path(base)] * 2
+
+
+def test_a_directory_that_cannot_be_written_to_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its adapters find their base all the same."""
+    run_with_adapters(tmp_path / "a", str(tmp_path / "a" / "users-own"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    before = contents(tmp_path / "b")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(RunDirectory(tmp_path / "b").ownership.__class__, "_write", refuse)
+    follow(RunDirectory(tmp_path / "b"))
+    assert contents(tmp_path / "b") == before
+    assert base_of(tmp_path / "b" / "iteration-1" / "model") == str(tmp_path / "b" / "users-own")
+
+
+def test_another_model_under_the_starts_name_is_refused_where_the_run_is_now(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    """A name leads elsewhere on another machine. What it leads to is compared by its weights, once a move."""
+    start = shutil.copytree(llama_folder, tmp_path / "start")
+    build(start, "one", peft_config=lora(), num_iterations=1).run()
+    Path("one").rename("other")
+    build(start, "other", peft_config=lora(), num_iterations=1).run()
+    tiny.save(start, tiny.model(seed=1))
+    Path("other").rename("third")
+    with refused(RunDirectoryError, "third", "other", start, "`--model_name_or_path`"):
+        build(start, "third", peft_config=lora(), num_iterations=2).run()

@@ -1,0 +1,120 @@
+"""What a loop has started ends with it, also where it was killed; what was started by hand has nobody to end with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from runs import build
+from spin_trl.play import parent, phases
+from spin_trl.play.arms import Launches
+from spin_trl.play.parent import PARENT_PIPE, end_with_parent, held_pipe
+from spin_trl.play.phases import by_accelerate
+
+# Hangs as in a collective: told to end, it does not. It has started a process itself.
+WORKER = """
+import signal, subprocess, sys, time
+from spin_trl.play import parent
+parent.SECONDS_TO_END = 0.2
+signal.signal(signal.SIGTERM, lambda *_: open("told", "w").close())
+parent.end_with_parent()
+below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(below.pid, flush=True)
+while True:
+    time.sleep(60)
+"""
+
+# As `accelerate launch` and PyTorch's launcher do: a session of its own, and nothing inherited.
+LAUNCHER = (
+    "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', sys.argv[1]]).pid, flush=True); input()"
+)
+
+LOOP = """
+import os, subprocess, sys, time
+from spin_trl.play.parent import held_pipe
+with held_pipe() as watched:
+    command = [sys.executable, "-c", *sys.argv[1:]]
+    subprocess.Popen(command, env={**os.environ, **watched}, start_new_session=True, stdin=subprocess.PIPE)
+    time.sleep(60)
+"""
+
+
+def ends(pid: int, seconds: float) -> bool:
+    """Whether a process ends in this time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_workers_and_their_workers_end_with_a_loop_that_is_killed() -> None:
+    """Though one hangs, and the launcher between them closes what it inherits."""
+    loop = subprocess.Popen(
+        [sys.executable, "-c", LOOP, LAUNCHER, WORKER],
+        env={**os.environ, "PYTHONPATH": str(Path(parent.__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert loop.stdout is not None
+    pids = [int(loop.stdout.readline()) for _ in range(2)]
+    assert not any(ends(pid, 0.1) for pid in pids)
+    loop.send_signal(signal.SIGKILL)
+    loop.wait()
+    assert all(ends(pid, 10) for pid in pids)
+    assert Path("told").exists()
+
+
+def test_a_process_that_no_loop_has_started_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase by hand, or as a job of Slurm."""
+    monkeypatch.delenv(PARENT_PIPE, raising=False)
+    before = threading.active_count()
+    end_with_parent()
+    assert threading.active_count() == before
+
+
+def test_a_launched_phase_and_an_arm_know_their_loop(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as they run, there is a pipe."""
+    pipes: list[Path] = []
+
+    class Launched:
+        stdout = None
+
+        def __init__(self, command: list[str], **options: Any) -> None:
+            pipes.append(Path(options["env"][PARENT_PIPE]))
+
+        def wait(self) -> int:
+            assert pipes[-1].is_fifo()
+            return 0
+
+    monkeypatch.setattr(phases.subprocess, "Popen", Launched)
+    config = Path("one.yaml")
+    config.write_text(yaml.safe_dump({"distributed_type": "NO", "num_processes": 1}), encoding="utf-8")
+    by_accelerate(build(llama_folder, accelerate_config=str(config)).state, "train", 0)
+    Launches().run(["run", "x"], Path("output.txt"), None)
+    assert len(pipes) == 2
+    assert not any(pipe.parent.exists() for pipe in pipes)
+
+
+def test_without_named_pipes_processes_are_started_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(parent.os, "mkfifo", refuse)
+    with held_pipe() as watched:
+        assert watched == {}
