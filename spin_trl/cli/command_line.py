@@ -1,13 +1,12 @@
 """The `spin-trl` command: a whole run, or one of its phases. No traceback for a user's mistake.
 
-Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt.
+Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt. `failures` says which error ends with which.
 """
 
 from __future__ import annotations
 
 import argparse
 import codecs
-import errno
 import os
 import signal
 import sys
@@ -15,12 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..config.credentials import refuse_in_arguments
-from ..errors import SpinError
-from ..report.terminal import accept_every_character, printable, show_log_records_plainly
+from ..report.terminal import accept_every_character, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
 from .commands import RECIPES
-
-INTERRUPTED = 130
+from .failures import fail, flushed, note_run_directory
 
 _COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes)
 
@@ -46,22 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
-        return 0
-    except SpinError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("Interrupted. What was finished is kept; the same command goes on from there.", INTERRUPTED)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
-            return _fail(f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _fail(
-            f"The disk is full ({error}). What was finished is kept: make room, or set `keep_iterations`, and run the same "
-            "command again.",
-            1,
-        )
+        return flushed(0) if arguments is None else 0
+    except SystemExit:  # argparse's
+        raise
+    except BaseException as error:  # whatever a library raises; an interrupt and a panic of Rust's are no `Exception`
+        return fail(error)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -96,10 +84,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _interrupt(signum: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _fail(message: str, code: int) -> int:
-    # Of several processes any one may be the only one that fails, and then nobody else knows why.
-    process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {printable(message)}", file=sys.stderr)
-    return code
