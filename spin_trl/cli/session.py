@@ -80,7 +80,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
 
     play = recipe.play
     own = RunDirectory(source)
-    if own.ownership.holds_run() and own.recipe.is_file():
+    if own.ownership.holds_run() and os.path.isfile(own.recipe):
         elsewhere = RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
         for name, is_other in (("run_dir", elsewhere), ("existing_run", play.existing_run != "continue")):
             if is_other and is_overridden(name, overrides):

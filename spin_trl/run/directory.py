@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
-from .ownership import RECIPE, Ownership
+from .ownership import RECIPE, Ownership, refusing_path
 from .stage import START, Stage
 
 LOCK = ".lock"
@@ -173,11 +173,9 @@ class RunDirectory:
         Raises:
             RunDirectoryError: another process is at it, or the path can't be a folder.
         """
-        try:
+        with refusing_path(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / lock_name).open("a", encoding="utf-8")  # whatever is in it stays
-        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-            raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
         with file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,6 +30,9 @@ from .local import DESCRIPTION, FORMATS, extension
 
 logger = logging.getLogger(__name__)
 
+_OF_THE_SYSTEM = ("/", "/proc", "/sys", "/dev")
+"""Folders of Linux whose files are no files. Data may lie in `/dev/shm`, which is a disk in memory."""
+
 _SPLIT = re.compile(r"^(\w+(?:[.-]\w+)*)(\[.*\])?$")
 
 
@@ -58,6 +61,11 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     Raises:
         DataError: there are none, or there are several configurations and none of them is named.
     """
+    real = os.path.realpath(path)
+    if real in _OF_THE_SYSTEM or real.startswith(tuple(f"{folder}/" for folder in _OF_THE_SYSTEM if folder != "/dev")):
+        raise DataError(
+            f"{path} is a folder of the operating system, and holds no data. Name the folder with the data."
+        )
     path = _snapshot_of_hub(path)
     try:
         with quiet("huggingface_hub.repocard"):  # which warns of a README.md that is only there to be read

@@ -182,3 +182,13 @@ def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, capl
     )
     assert answers(tmp_path) == ["more"]
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["/proc", "/proc/self", "/sys", "/dev", "/"])
+def test_a_folder_of_the_system_holds_no_data(name: str, tmp_path: Path) -> None:
+    """To look through it would take hours, if it came to an end; a link to it leads there, too."""
+    with refused(DataError, name):
+        load_rows(name)
+    (tmp_path / "link").symlink_to(name)
+    with refused(DataError, tmp_path / "link"):
+        load_rows(str(tmp_path / "link"))
