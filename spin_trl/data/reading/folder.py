@@ -21,6 +21,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
+from yaml import YAMLError
 
 from ...errors import DataError
 from ...files import JOURNAL, RUN_MARKER, says_prepared, short_digest
@@ -78,6 +79,12 @@ def look_into(path: Path, config: str | None = None) -> Folder:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
         advice = " Set `dataset_config`." if "onfig" in reason else ""
         raise DataError(f"The folder {path} can't be read: {reason}{advice}") from error
+    except (YAMLError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # `datasets` takes for granted what README.md says of files and of features.
+        raise DataError(
+            f"The folder {path} can't be read: its README.md does not say what `datasets` reads there ({error!r}). Correct "
+            "what stands between its lines of `---`, or remove it."
+        ) from error
     found = described_by(builder, Path)
     unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:
