@@ -7,7 +7,8 @@ prints the message without a traceback and exits with `exit_code`: 2 for input t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+import errno
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Made = TypeVar("Made")
@@ -71,6 +72,45 @@ class PlanError(InputError):
 
 class DoesNotFitError(SpinError, RuntimeError):
     """A run needs more memory than the GPU that it was planned for has, or a format that this GPU does not know."""
+
+
+_FULL_DISK = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter",
+    "inline_container",
+    "iostream error",
+)
+"""What libraries say on a full disk that raise no OSError: safetensors, tokenizers (a bare `Exception`) and `torch.save`."""
+
+
+def full_disk(error: BaseException) -> BaseException | None:
+    """What has found that the disk, or a quota of it, is full: an error, or one of those that it came from; else None."""
+    for one in _with_causes(error):
+        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT):
+            return one
+        # Errors of this package quote what users have written, which may be anything.
+        if not isinstance(one, SpinError) and any(words in message_of(one) for words in _FULL_DISK):
+            return one
+    return None
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    found: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in found:
+        found.append(one)
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+    return iter(found)
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says. That of a user's own code may be unable to."""
+    try:
+        return str(error)
+    except Exception:  # whatever its `__str__` raises
+        return "(its message can't be read)"
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

@@ -28,7 +28,7 @@ JOURNAL = "journal.jsonl"
 def says_prepared(journal: Path) -> bool:
     """Whether a file is a run's journal, and says that the run's data has been prepared: then there is something to lose."""
     # There may be none, it may be another file, or its last line was not written to its end.
-    with contextlib.suppress(OSError, ValueError), journal.open("rb") as lines:
+    with contextlib.suppress(OSError, ValueError, RecursionError), journal.open("rb") as lines:
         entries = (entry for line in lines if isinstance(entry := json.loads(line), dict))
         return any((entry.get("phase"), entry.get("stage")) == ("prepare", "data") for entry in entries)
     return False
@@ -177,8 +177,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a write names no file
+        with contextlib.suppress(OSError):  # where the file couldn't be made, either: that error is the one to raise
+            temporary.unlink(missing_ok=True)
         raise
     taken = _taken.get()
     if taken is not None:
@@ -242,7 +245,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

@@ -1,23 +1,21 @@
 """The `spin-trl` command: a whole run, or one of its phases. No traceback for a user's mistake.
 
-Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt.
+Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt. `failures` says which error ends with which.
 """
 
 from __future__ import annotations
 
 import argparse
 import codecs
-import errno
 import os
 import sys
 from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
-from ..errors import SpinError
-from ..report.terminal import accept_every_character, printable, show_log_records_plainly
+from ..report.terminal import accept_every_character, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
 from .commands import RECIPES
-from .interrupts import INTERRUPTED, INTERRUPTED_MESSAGE
+from .failures import fail, flushed, note_run_directory
 
 _COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes)
 
@@ -41,22 +39,13 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
             parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+        note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
-        return 0
-    except SpinError as error:
-        return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(INTERRUPTED_MESSAGE, INTERRUPTED)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
-            return _fail(f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        return _fail(
-            f"The disk is full ({error}). What was finished is kept: make room, or set `keep_iterations`, and run the same "
-            "command again.",
-            1,
-        )
+        return flushed(0) if arguments is None else 0
+    except SystemExit:  # argparse's
+        raise
+    except BaseException as error:  # whatever a library raises; an interrupt and a panic of Rust's are no `Exception`
+        return fail(error)
 
 
 def _restart_in_utf8() -> None:
@@ -85,10 +74,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add(commands)
     return parser
-
-
-def _fail(message: str, code: int) -> int:
-    # Of several processes any one may be the only one that fails, and then nobody else knows why.
-    process = os.environ.get("RANK", "0")
-    print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {printable(message)}", file=sys.stderr)
-    return code

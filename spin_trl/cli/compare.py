@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from .commands import RECIPES, add_command
+from .failures import note_run_directory
 from .session import quieten
 
 
@@ -36,4 +37,6 @@ def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.compare import Comparison
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
-    Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings).run()
+    comparison = Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings)
+    note_run_directory(comparison.folder)
+    comparison.run()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
 from ..files import home_expanded
+from .failures import note_run_directory
 
 if TYPE_CHECKING:
     from ..config.recipe import Recipe
@@ -40,6 +41,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     if recipe.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
     recipe.play.run_dir = run_dir_of(recipe, source, overrides)
+    note_run_directory(recipe.play.run_dir)
     settings = recipe.settings()
     name = recipe.model.model_name_or_path
     for warning in recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
@@ -78,7 +80,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
 
     play = recipe.play
     own = RunDirectory(source)
-    if own.ownership.holds_run() and own.recipe.is_file():
+    if own.ownership.holds_run() and os.path.isfile(own.recipe):
         elsewhere = RunDirectory(play.run_dir or "").path.resolve() != own.path.resolve()
         for name, is_other in (("run_dir", elsewhere), ("existing_run", play.existing_run != "continue")):
             if is_other and is_overridden(name, overrides):

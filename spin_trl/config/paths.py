@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:
     one, other = home_expanded((paths_from or Path.cwd()) / home_expanded(before)), home_expanded(now)
     try:
         return one.samefile(other)
-    except OSError:
+    except (OSError, ValueError):
         # One of them is no path, like a name on the Hub, or not there any more.
         return before == now
 
@@ -48,7 +49,7 @@ def found_from(paths_from: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
     def found(value: Any, *, is_new: bool = False) -> Any:
         is_relative = isinstance(value, str) and value and not value.startswith("~") and not Path(value).is_absolute()
-        return str(paths_from / value) if is_relative and (is_new or (paths_from / value).exists()) else value
+        return str(paths_from / value) if is_relative and (is_new or os.path.exists(paths_from / value)) else value
 
     settings = {name: found(value) if name in PATHS else value for name, value in settings.items()}
     if "run_dir" in settings:

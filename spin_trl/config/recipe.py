@@ -218,7 +218,7 @@ def find_file(source: str) -> Path:
     """
     path = home_expanded(source)
     for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     known = shipped.recipes()
     if source in known:

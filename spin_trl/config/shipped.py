@@ -60,9 +60,13 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
 def accelerate_config_file(name: str) -> Path:
     """The file that a name means."""
     path, known = Path(os.path.expanduser(name)), accelerate_configs()
-    if name in known and not path.is_file():
+    if name in known and not os.path.isfile(path):
         return known[name]
-    if not path.exists() and path.suffix not in (".yaml", ".yml", ".json"):
+    if os.path.exists(path) and not os.path.isfile(path):  # a folder; or a device, which has no end
+        raise RecipeError(
+            f"`accelerate_config`: {path} is no file. Name a file of accelerate's, or one of {sorted(known)}."
+        )
+    if not os.path.exists(path) and path.suffix not in (".yaml", ".yml", ".json"):
         raise RecipeError(
             f"`accelerate_config`: there is no file {name!r}, and no such configuration{nearest(name, known)} Shipped are: "
             f"{', '.join(sorted(known))}."

@@ -67,7 +67,7 @@ def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
 
     Its values are true and false, or, as many files have them, 1 and 0, as numbers or as text.
     """
-    label = (dataset.features or {}).get("label")
+    label = _feature(dataset, "label")
     if label is None or "completion" not in column_names(dataset):
         return False
     is_stated = getattr(label, "dtype", None) == "bool"
@@ -78,7 +78,7 @@ def is_text(dataset: Dataset | IterableDataset) -> bool:
     """Whether prompts and completions are plain text in every row, which no chat template is put around."""
     if not {"prompt", "completion"} <= set(column_names(dataset)) or _has_rows_without_completion(dataset):
         return False
-    return is_string((dataset.features or {}).get("prompt"))
+    return is_string(_feature(dataset, "prompt"))
 
 
 def read_columns(dataset: Dataset) -> list[str]:
@@ -91,7 +91,7 @@ def read_columns(dataset: Dataset) -> list[str]:
     if {"prompt", "completion"} <= columns:
         read = ["messages", "conversations"] if _has_rows_without_completion(dataset) else []
         read += ["prompt", "completion", PROMPT_INPUT]
-        if not text and not is_string((dataset.features or {}).get("history")):
+        if not text and not is_string(_feature(dataset, "history")):
             read.append("history")
     elif {"messages", "conversations"} & columns:
         read = ["messages", "conversations"]
@@ -159,15 +159,30 @@ def is_string(feature: object) -> bool:
     return getattr(feature, "dtype", None) in ("string", "large_string", "string_view")
 
 
+def _feature(dataset: Dataset | IterableDataset, column: str) -> Any:
+    """What a column is stored as, or None. `dataset.features` would copy those of all columns, however many there are."""
+    return (dataset.info.features or {}).get(column)
+
+
 def first_filled(dataset: Dataset, column: str) -> int | None:
     """The first row (0-based) in which a column holds something; None if it is null or empty in all rows."""
+    return filled_columns(dataset, [column]).get(column)
+
+
+def filled_columns(dataset: Dataset, columns: Sequence[str]) -> dict[str, int]:
+    """The first row in which a column holds something, of the columns that are not empty, in one pass over the rows."""
+    found: dict[str, int] = {}
+    if not columns:
+        return found
     place = 0
-    for table in dataset.select_columns([column]).with_format("arrow").iter(batch_size=1000):
-        filled = _is_filled(table[column]).to_numpy(zero_copy_only=False)
-        if filled.any():
-            return place + int(filled.argmax())
+    for table in dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=1000):
+        for column in columns:
+            if column not in found and (filled := _is_filled(table[column]).to_numpy(zero_copy_only=False)).any():
+                found[column] = place + int(filled.argmax())
+        if len(found) == len(columns):
+            break
         place += len(table)
-    return None
+    return found
 
 
 def says_true_or_false(dataset: Dataset, column: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, message_of
 
 
 def resolve_function(name: str) -> Callable[..., Any]:
@@ -90,7 +90,7 @@ def _hint_on_missing(module_name: str, error: BaseException) -> str | None:
 
 def _broken(name: str, error: BaseException) -> DataError:
     """What to say of a module that can't be imported, whatever it has raised."""
-    reason = f"{type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {message_of(error)}"
     if isinstance(error, SystemExit):
         reason = f"it ends the process ({reason}). What a script does belongs under `if __name__ == ...`"
     return DataError(f"The module of {name!r} can't be imported: {reason}{place_of(error)}")

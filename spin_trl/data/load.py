@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, Features, Json, load_dataset
-from datasets.exceptions import DatasetGenerationError
 
-from ..errors import DataError
+from ..errors import DataError, message_of
 from ..files import home_expanded
 from .arrow import load_saved
 from .columns import is_preference, is_sft, is_string, with_input
@@ -104,8 +103,9 @@ def _from_function(name: str, split: str) -> Any:
         return function(split)
     except DataError:
         raise
-    except Exception as error:  # the user's own code
-        raise DataError(f"{name!r} failed: {type(error).__name__}: {error}{place_of(error)}") from error
+    except (Exception, SystemExit) as error:  # the user's own code
+        said = f"{type(error).__name__}: {message_of(error)}{place_of(error)}"
+        raise DataError(f"{name!r}, called with the split {split!r}, failed: {said}") from error
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
@@ -207,10 +207,12 @@ def _read(
             pass
     try:
         dataset = load_dataset(form, data_files=[glob.escape(str(plain_path(file))) for file in files], split="train")
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        raise DataError(f"{files[0]} can't be read: {error.__cause__ or error}") from error
     except StopIteration:  # what `datasets` says to a file without content
         dataset = None
+    except (
+        Exception
+    ) as error:  # Arrow's kinds, and whatever `datasets` makes of metadata of another shape than its own
+        raise DataError(f"{files[0]} can't be read: {error.__cause__ or error!r}") from error
     if not dataset:
         raise DataError(f"{files[0]} has no rows.")
     return dataset

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
 
-from .columns import PROMPT_INPUT, first_filled, is_prepared, is_text, is_unpaired, read_columns
+from .columns import PROMPT_INPUT, filled_columns, is_prepared, is_text, is_unpaired, read_columns
 from .reading.json_text import are_messages, holds_messages
 
 _PROMPTS = ("instruction", "question", "query", "problem", "input", "user", "request")
@@ -55,7 +55,7 @@ has part in (of plain text, of messages; with prompts), the first that knows the
 
 def unused_columns(dataset: Dataset) -> list[str]:
     """Columns of an SFT dataset that are not read, in the dataset's order."""
-    read = dataset.column_names if is_prepared(dataset) else read_columns(dataset)
+    read = set(dataset.column_names if is_prepared(dataset) else read_columns(dataset))
     return [column for column in dataset.column_names if column not in read]
 
 
@@ -66,10 +66,12 @@ def naming(dataset: Dataset, name: str) -> str | None:
         dataset: an SFT dataset.
         name: of the dataset, for the sentence.
     """
-    unused = [column for column in unused_columns(dataset) if first_filled(dataset, column) is not None]
+    columns = unused_columns(dataset)
+    filled = filled_columns(dataset, columns)
+    unused = [column for column in columns if column in filled]
     if not unused:
         return None
-    hints = {column: _hint_on_column(column, dataset) for column in unused}
+    hints = _hints_on_columns(unused, dataset)
     in_order = sorted(hints.items(), key=lambda named: not named[1])  # those that are explained first
     said = ", ".join(f"`{column}` ({hint})" if hint else f"`{column}`" for column, hint in in_order)
     return f"Columns of the {name} dataset that are not used: {said}."
@@ -98,10 +100,9 @@ def _way_to_sft(dataset: Dataset) -> str:
         for names in (("prompt", *_PROMPTS), _RESPONSES, _CONVERSATION_NAMES)
     )
     if conversation is prompt is response is None:
-        named = (column for column in dataset.column_names if are_messages(_first_value(dataset, column)))
-        conversation = next(named, None)
+        conversation = next((column for column, value in _first_row(dataset).items() if are_messages(value)), None)
     if conversation is not None:
-        first = _first_value(dataset, conversation)
+        first = _first_row(dataset).get(conversation)
         if isinstance(first, str) and not holds_messages(first):
             return f"`{conversation}` is text; a conversation is read as a list of messages only."
         return f"Other names need a column mapping, like {{{conversation}: messages}}."
@@ -115,9 +116,9 @@ def _way_to_sft(dataset: Dataset) -> str:
     return f"{way}{missing}."
 
 
-def _first_value(dataset: Dataset, column: str) -> Any:
-    """A column's first value."""
-    return dataset[0][column] if len(dataset) else None
+def _first_row(dataset: Dataset) -> dict[str, Any]:
+    """The values of the first row, in the order of the columns; none where there are no rows."""
+    return dict(dataset[0]) if len(dataset) else {}
 
 
 def _of_another_form(dataset: Dataset) -> str:
@@ -128,22 +129,24 @@ def _of_another_form(dataset: Dataset) -> str:
         return f"Each row is a single message: gather those of a conversation in one row, as `messages`: {messages}."
     if "text" in columns:
         return "`text` holds a whole conversation: divide it into `prompt` and `completion`, which is what is learned."
-    for name in dataset.column_names:
-        value = _first_value(dataset, name)
+    for name, value in _first_row(dataset).items():
         if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
             like = 'as a message of `messages`, like {"role": "user", "content": ...}'
             return f"`{name}` is a list of texts. If they are turns, write each {like}."
     return ""
 
 
-def _hint_on_column(column: str, dataset: Dataset) -> str:
-    """What a column might be, and how it would be read; nothing where its name says nothing."""
+def _hints_on_columns(columns: Sequence[str], dataset: Dataset) -> dict[str, str]:
+    """What columns might be, and how they would be read, by name; an empty text where the name says nothing."""
     has_prompts = {"prompt", "completion"} <= set(dataset.column_names)
     by_form = _HINTS_ON_TEXT if is_text(dataset) else _HINTS_ON_MESSAGES
     tables: list[Mapping[tuple[str, ...], str]] = [by_form, _HINTS_ON_PROMPTS if has_prompts else {}, _HINTS_ON_ALL]
-    found = (hint for table in tables for names, hint in table.items() if column.lower() in names)
-    mapped = "" if column == "system" else ", mapped to `system`"
-    return next(found, "").format(column=column, mapped=mapped, instead=_instead(dataset))
+    instead, hints = _instead(dataset), {}
+    for column in columns:
+        found = (hint for table in tables for names, hint in table.items() if column.lower() in names)
+        mapped = "" if column == "system" else ", mapped to `system`"
+        hints[column] = next(found, "").format(column=column, mapped=mapped, instead=instead)
+    return hints
 
 
 def _instead(dataset: Dataset) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
 from ..data.functions import place_of, resolve_function
-from ..errors import RecipeError, nearest
+from ..errors import RecipeError, message_of, nearest
 from . import scorers
 
 Score = float | Mapping[str, float]
@@ -91,20 +92,23 @@ def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
     """
     try:
         found = scorer(prompt, real, generated)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code
+        said = f"{type(error).__name__}: {message_of(error)}{place_of(error)}"
         raise RecipeError(
-            f"The scorer fails with {type(error).__name__}: {error}{place_of(error)}. It was called with the prompt "
+            f"The scorer fails with {said}. It was called with the prompt "
             f"{prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}."
         ) from error
     try:
         if isinstance(found, Mapping):
-            return {str(name): float(value) for name, value in found.items()}
+            scores = {str(name): float(value) for name, value in found.items()}
+            "".join(scores).encode()  # figures are written in UTF-8
+            return scores
         return float(found)
-    except (TypeError, ValueError):
+    except Exception as error:  # objects of the user's own classes may raise anything
         raise RecipeError(
-            f"The scorer returned {found!r:.100} for the prompt {prompt[:60]!r}; expected a number, or a mapping from names "
-            "to numbers."
-        ) from None
+            f"The scorer returned {reprlib.repr(found)} for the prompt {prompt[:60]!r}; expected a number, or a mapping "
+            "from names to numbers."
+        ) from error
 
 
 def _short_name(name: str) -> str:

@@ -70,7 +70,7 @@ def without_adapter(model: Policy) -> PreTrainedModel:
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
     """Whether a folder, or a repository of the Hub, holds a PEFT adapter instead of whole weights."""
-    return (local_folder(path) / CONFIG).is_file()
+    return os.path.isfile(local_folder(path) / CONFIG)
 
 
 def local_folder(path: str | os.PathLike[str]) -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -199,7 +199,7 @@ def _model_config(name: str, **kwargs: Any) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
-        is_folder = Path(name).is_dir()
+        is_folder = os.path.isdir(name)
         what = "has no config.json" if is_folder else "is no folder, and its config.json is not in the Hub's cache"
         raise PlanError(
             f"The model {name!r} can't be planned: it {what}, nor could it be fetched. A config.json is all that is needed: "

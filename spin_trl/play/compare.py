@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -84,7 +85,7 @@ class Comparison:
         self.base = read_recipe(source, self.overrides, losses=self.arms[0].losses)
         self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
         self.ownership = Ownership(self.folder, COMPARISON)
-        if (self.folder / "journal.jsonl").exists():
+        if os.path.exists(self.folder / "journal.jsonl"):
             raise RecipeError(f"{self.folder} holds a run. Give the comparison a `--run_dir` of its own.")
         self.seeds = [self.base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
         self.metric = self.base.play.metric_for_best_iteration

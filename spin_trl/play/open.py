@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
         RecipeError: another setting is overridden, or the settings can't be read.
     """
     directory = RunDirectory(source)
-    if not directory.recipe.is_file():
+    if not os.path.isfile(directory.recipe):
         raise RunDirectoryError(f"There is no run in {source}: a run directory holds recipe.yaml.")
     for name in (argument.partition("=")[0] for argument in overrides if argument.startswith("--")):
         if name.removeprefix("--") not in OF_THE_MACHINE:

@@ -21,10 +21,9 @@ import psutil
 import yaml
 from accelerate import PartialState
 from rich.file_proxy import FileProxy
-from safetensors import SafetensorError
 
 from ..config.shipped import accelerate_config_file, read_accelerate_config
-from ..errors import LaunchError, RecipeError, RunDirectoryError, nearest
+from ..errors import LaunchError, RecipeError, RunDirectoryError, full_disk, nearest
 from ..evaluation.figures import is_figure, is_score
 from ..report.record import read_figures
 from ..run.directory import PHASE_LOCK, RunDirectory
@@ -77,9 +76,6 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
     "baseline": baseline_phase,
 }
 
-_FULL_DISK = ("No space left on device", "PytorchStreamWriter", "inline_container", "iostream error")
-"""What safetensors and `torch.save` say when they can't write on: neither raises an OSError."""
-
 TRAINS = ("train", "baseline")
 """Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
 
@@ -118,10 +114,11 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
                 run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
-    except (SafetensorError, RuntimeError) as error:
-        if any(words in str(error) for words in _FULL_DISK):
-            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {error}") from error
-        raise
+    except Exception as error:  # tokenizers raises a bare one on a full disk, and others have kinds of their own
+        found = full_disk(error)
+        if found is None or isinstance(found, OSError):
+            raise
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}", str(run.directory.path)) from error
 
 
 def _folder_of(phase: str, iteration: int) -> str:

@@ -17,7 +17,10 @@ from .checkpoint import CHECKPOINT_MANIFEST
 FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html")
 """Files at the top of a run directory that make the run, and what shows it."""
 
-TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt")
+TRACEBACK = "traceback.txt"
+"""Tracebacks of errors that nobody has foreseen."""
+
+TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
 """Entries at the top that belong to a session, and not to the run: they are not backed up."""
 
 FOLDERS = ("data", "start", "baseline", "tensorboard", "trackers", "hub")

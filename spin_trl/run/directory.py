@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
 from .lock import only_process
-from .ownership import RECIPE, Ownership
+from .ownership import RECIPE, Ownership, refusing_path
 from .stage import START, Stage
 
 LOCK = ".lock"
@@ -178,9 +178,7 @@ class RunDirectory:
             RunDirectoryError: another process is at it, or the path can't be a folder.
         """
         with contextlib.ExitStack() as stack:
-            try:
+            with refusing_path(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(only_process(self.path / lock_name, self.path, wait))
-            except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-                raise RunDirectoryError(f"{self.path} can't be a run directory: {error}") from error
             yield

@@ -7,11 +7,13 @@ under a name that the run needs, the run's own entry gets another name.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import itertools
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RunDirectoryError
+from ..errors import RunDirectoryError, full_disk
 from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
@@ -40,6 +42,9 @@ _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|::")
 
 SHOWN_NAMES = 5
 """Names that a message repeats."""
+
+_SHOWN_PATH = 300
+"""Characters of a path, which may be as long as nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,12 @@ class Ownership:
         try:
             # Opened at every call: file systems of a network look for a newer file only then.
             text = self.marker_path.read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            if not isinstance(error, PermissionError) and not os.path.lexists(self.marker_path):
+                return None  # nothing can be at such a path: it is too long, or leads through a file
+            raise self._unreadable(error) from error
         try:
             found = json.loads(text)
             entries = {str(name): str(here) for name, here in found["entries"].items()}
@@ -109,11 +118,14 @@ class Ownership:
                 found.get("kind", RUN),
                 tuple(map(str, found.get("places", ()))),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RunDirectoryError(
-                f"{self.marker_path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore "
-                "it, or use another `run_dir`."
-            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> RunDirectoryError:
+        return RunDirectoryError(
+            f"{self.marker_path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore it, "
+            "or use another `run_dir`."
+        )
 
     def is_earlier_run(self) -> bool:
         """Whether the directory holds a run of version 0.1.0: there is no marker, but its journal says what was prepared."""
@@ -220,13 +232,17 @@ class Ownership:
                 folder, but an address, or a link to what is not there.
         """
         # Long, since it lists every reason, each with its own way out.
+        if "\0" in str(self.path):
+            raise RunDirectoryError(
+                f"{str(self.path)!r} can't be a run directory: no path holds NUL. Use another one."
+            )
         if _ADDRESS.search(str(self.path)):
             raise RunDirectoryError(
                 f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
                 "folder of this machine; `hub_backup` keeps a run on the Hub."
             )
         for link in (self.path, *self.path.parents):
-            if link.is_symlink() and not os.path.exists(link):
+            if os.path.islink(link) and not os.path.exists(link):
                 raise RunDirectoryError(
                     f"{self.path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
                     "Make that folder or mount its disk, remove the link, or use another `run_dir`."
@@ -245,6 +261,9 @@ class Ownership:
                 f"{self.path} can't be a run directory here: file names are {sys.getfilesystemencoding()} in this process. "
                 "Start Python with PYTHONUTF8=1, or use another `run_dir`."
             ) from None
+        with refusing_path(self.path):
+            if not stat.S_ISDIR(_mode_of(self.path)):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
@@ -284,8 +303,9 @@ class Ownership:
         if self.has_begun():
             self._adopt()
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._create(Marker(kind=self.kind))
+        with refusing_path(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._create(Marker(kind=self.kind))
 
     def clear(self, keep: Collection[str] = ()) -> None:
         """Remove what belongs to the run, and nothing else. Of links only they themselves are removed.
@@ -342,8 +362,9 @@ class Ownership:
     def _in_the_way(self, recipe: Path | None) -> list[str]:
         """Entries of the directory beside which no run begins."""
         try:
-            entries = sorted(os.scandir(self.path), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
+            with refusing_path(self.path):
+                entries = sorted(os.scandir(self.path), key=lambda entry: entry.name)
+        except FileNotFoundError:
             return []
 
         def is_harmless(entry: os.DirEntry[str]) -> bool:
@@ -429,8 +450,39 @@ class Ownership:
 
 def frozen_recipe(folder: Path) -> Path | None:
     """The frozen settings of the run in a folder, or None: there is none, or it is one of version 0.1.0."""
-    marker = Ownership(folder).marker() if folder.is_dir() else None
+    marker = Ownership(folder).marker() if os.path.isdir(folder) else None
     return folder / marker.entries[RECIPE] if marker is not None and RECIPE in marker.entries else None
+
+
+@contextlib.contextmanager
+def refusing_path(path: Path) -> Iterator[None]:
+    """Say of whatever the operating system refuses that a path can't be a run directory.
+
+    Raises:
+        RunDirectoryError: it has refused something.
+        FileNotFoundError: there is nothing at a path.
+        OSError: the disk is full.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if full_disk(error) is not None:
+            raise
+        place = "" if error.filename in (None, str(path), path) else f" ({error.filename})"
+        said = f"[Errno {error.errno}] {error.strerror}{place[:_SHOWN_PATH]}"
+        raise RunDirectoryError(
+            f"{str(path)[:_SHOWN_PATH]} can't be a run directory: {said}. Use another `run_dir`."
+        ) from error
+
+
+def _mode_of(path: Path) -> int:
+    """What is at a path; where nothing is yet, a folder can be."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return stat.S_IFDIR
 
 
 def _first_names(names: Sequence[str]) -> str:

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from messages import refused
 from spin_trl.config import shipped
+from spin_trl.config.shipped import read_accelerate_config
+from spin_trl.errors import RecipeError
 
 
 def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,3 +22,10 @@ def test_recipes_of_another_package_are_not_ours(tmp_path: Path, monkeypatch: py
     (tmp_path / "setup.cfg").touch()
     assert "configs/generation" in shipped.recipes(), "a source tree's own"
     assert {"quickstart", "zephyr-7b"} <= set(before[0])
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", ".", "a" * 300, "a\0b"], ids=["device", "folder", "long", "nul"])
+def test_a_configuration_that_is_no_file_is_refused(name: str) -> None:
+    """What a device says has no end."""
+    with refused(RecipeError, "`accelerate_config`"):
+        read_accelerate_config(name)

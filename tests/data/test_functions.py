@@ -109,3 +109,40 @@ def test_python_m_does_not_take_libraries_from_the_current_folder(here: Path) ->
     )
     assert found.returncode == 2, found.stderr
     assert names(found.stderr, "recipe", "'nothing'")
+
+
+ODD_CODE = ["raise SystemExit(3)", "raise type('Odd', (Exception,), {'__str__': None})()", "1 / 0"]
+
+
+@pytest.mark.parametrize("code", ODD_CODE)
+def test_whatever_a_function_of_the_users_raises_is_said(here: Path, code: str) -> None:
+    """A script that ends its process does not end the command without a word."""
+    module = f"odd_{ODD_CODE.index(code)}"
+    (here / f"{module}.py").write_text(f"def f(*given):\n    {code}\n", encoding="utf-8")
+    with refused(DataError, f"'{module}:f'", "'train'", f"{module}.py", "line 2"):
+        load_rows(f"{module}:f")
+    with refused(RecipeError, f"{module}.py", "line 2"):
+        score_of(resolve_function(f"{module}:f"), "a", "b", "c")
+
+
+@pytest.mark.parametrize("signature", ["", "split, config", "*, split"])
+def test_a_function_with_another_signature_is_named(here: Path, signature: str) -> None:
+    module = f"signed_{len(signature)}"
+    (here / f"{module}.py").write_text(f"def f({signature}):\n    return []\n", encoding="utf-8")
+    with refused(DataError, f"'{module}:f'", "'train'", "TypeError"):
+        load_rows(f"{module}:f")
+
+
+class _Unshown:
+    def __repr__(self) -> str:
+        raise ValueError
+
+    def __float__(self) -> float:
+        raise KeyError
+
+
+@pytest.mark.parametrize("found", [{"\ud800": 1.0}, 10**400, _Unshown(), {"a": _Unshown()}], ids=range(4))
+def test_what_is_no_score_is_refused(found: object) -> None:
+    """Names of scores are written to files in UTF-8."""
+    with refused(RecipeError, "'a prompt'", "number"):
+        score_of(lambda *_: found, "a prompt", "b", "c")  # type: ignore[arg-type, return-value]

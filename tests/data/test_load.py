@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -343,3 +344,18 @@ def test_a_column_is_not_renamed_onto_another() -> None:
         rename_columns(rows, {"question": "prompt"})
     swapped = rename_columns(rows, {"question": "prompt", "prompt": "question"})
     assert swapped[0] == {"prompt": "a", "question": "b", "completion": "c"}
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+@pytest.mark.parametrize("metadata", ["{", "3", '{"info": {"features": 3}}', '{"info": {"features": {"prompt": 3}}}'])
+def test_metadata_of_another_shape_is_refused_with_the_file(metadata: str, form: str, tmp_path: Path) -> None:
+    """`datasets` writes them into the schema, and takes their shape for granted."""
+    table = pa.table({"prompt": ["a"], "completion": ["b"]}).replace_schema_metadata({"huggingface": metadata})
+    path = tmp_path / f"rows.{form}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    with refused(DataError, path):
+        load_rows(str(path))

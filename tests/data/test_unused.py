@@ -182,3 +182,22 @@ def test_columns_of_media_without_any_are_none(caplog: pytest.LogCaptureFixture)
 def test_another_label_is_named() -> None:
     rows = Dataset.from_list([{**TEXT, "label": label} for label in (0, 1, 2)])
     assert names(naming(rows, "train") or "", "`label`", "good")
+
+
+def test_many_columns_are_named_in_no_time() -> None:
+    """Each of them is looked at once, and what is known of all of them isn't copied for each."""
+    rows = Dataset.from_dict(
+        {"prompt": ["a"], "completion": ["b"]} | {f"column {number}": [1] for number in range(500)}
+    )
+    features = 0
+
+    class Counted(Dataset):
+        @property
+        def features(self) -> Any:
+            nonlocal features
+            features += 1
+            return super().features
+
+    rows.__class__ = Counted
+    assert names(naming(rows, "training") or "", "`column 0`", "`column 499`")
+    assert features < 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import tarfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -295,3 +298,76 @@ def test_a_link_to_what_is_not_there_is_named(name: str, tmp_path: Path) -> None
     with refused(RunDirectoryError, tmp_path / name, "link", tmp_path / "not-mounted", "`run_dir`"):
         Ownership(tmp_path / name).claim()
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
+
+
+def _taken(path: Path) -> Path:
+    path.write_text("mine", encoding="utf-8")
+    return path
+
+
+def _to_itself(path: Path) -> Path:
+    path.symlink_to(path.name)
+    return path
+
+
+def _marked_by_a_folder(path: Path) -> Path:
+    (path / MARKER).mkdir(parents=True)
+    return path
+
+
+def _marked_by_a_link_to_itself(path: Path) -> Path:
+    path.mkdir()
+    return _to_itself(path / MARKER).parent
+
+
+def _pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(_taken, id="file"),
+        pytest.param(lambda path: _taken(path) / "run", id="below-a-file"),
+        pytest.param(_to_itself, id="link-to-itself"),
+        pytest.param(_marked_by_a_folder, id="marker-is-a-folder"),
+        pytest.param(_marked_by_a_link_to_itself, id="marker-leads-to-itself"),
+        pytest.param(_pipe, id="pipe"),
+        pytest.param(lambda path: path.with_name("a" * 300), id="long-name"),
+        pytest.param(lambda path: path / "/".join(["a"] * 2_500), id="long-path"),
+        pytest.param(lambda path: path.with_name("a\0b"), id="nul"),
+        pytest.param(lambda path: Path("/dev/null"), id="device"),
+    ],
+)
+def test_what_can_be_no_folder_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    """With the path and what is wrong with it."""
+    path = make(tmp_path / "it")
+    with refused(RunDirectoryError) as refusal:
+        RunDirectory(path).claim("continue")
+    said = str(refusal.value)
+    assert repr(str(path)[:50])[1:-1] in said
+    assert len(said) < 1_000
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENAMETOOLONG])
+def test_what_the_system_does_not_let_happen_is_a_refusal(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "run"))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with refused(RunDirectoryError, tmp_path / "run", f"Errno {number}", "`run_dir`"):
+        RunDirectory(tmp_path / "run").claim("continue")
+
+
+def test_a_full_disk_is_no_matter_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another `run_dir` on it would be as full."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run"))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with refused(OSError, f"Errno {errno.ENOSPC}"):
+        RunDirectory(tmp_path / "run").claim("continue")

@@ -21,6 +21,7 @@ from datasets.data_files import FILES_TO_IGNORE, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.file_download import repo_folder_name
+from yaml import YAMLError
 
 from ...errors import DataError
 from ...files import JOURNAL, RUN_MARKER, says_prepared, short_digest
@@ -29,6 +30,9 @@ from .kept import link_folder, link_to
 from .local import DESCRIPTION, FORMATS, extension
 
 logger = logging.getLogger(__name__)
+
+_OF_THE_SYSTEM = ("/", "/proc", "/sys", "/dev")
+"""Folders of Linux whose files are no files. Data may lie in `/dev/shm`, which is a disk in memory."""
 
 _SPLIT = re.compile(r"^(\w+(?:[.-]\w+)*)(\[.*\])?$")
 
@@ -58,6 +62,11 @@ def look_into(path: Path, config: str | None = None) -> Folder:
     Raises:
         DataError: there are none, or there are several configurations and none of them is named.
     """
+    real = os.path.realpath(path)
+    if real in _OF_THE_SYSTEM or real.startswith(tuple(f"{folder}/" for folder in _OF_THE_SYSTEM if folder != "/dev")):
+        raise DataError(
+            f"{path} is a folder of the operating system, and holds no data. Name the folder with the data."
+        )
     path = _snapshot_of_hub(path)
     try:
         with quiet("huggingface_hub.repocard"):  # which warns of a README.md that is only there to be read
@@ -70,6 +79,12 @@ def look_into(path: Path, config: str | None = None) -> Folder:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
         advice = " Set `dataset_config`." if "onfig" in reason else ""
         raise DataError(f"The folder {path} can't be read: {reason}{advice}") from error
+    except (YAMLError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # `datasets` takes for granted what README.md says of files and of features.
+        raise DataError(
+            f"The folder {path} can't be read: its README.md does not say what `datasets` reads there ({error!r}). Correct "
+            "what stands between its lines of `---`, or remove it."
+        ) from error
     found = described_by(builder, Path)
     unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:

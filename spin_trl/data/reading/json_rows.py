@@ -31,6 +31,12 @@ _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _PRINTED = ("[{'", "{'")
 _KINDS = {str: "string", dict: "object", list: "list", bool: "bool", float: "float64"}
 _NUMBERS = {"int64", "float64"}
+DEEPEST_OF_ARROW = 20
+"""Lists and objects within each other that are stored as such. Arrow reads no file with more than 64."""
+
+DEEPEST = 100
+"""Lists and objects within each other in a row. Libraries whose functions call themselves for each come to their end."""
+
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -73,18 +79,25 @@ class ValueShape:
         """Whether it is known already that these values are stored as JSON. Keys may be as many as rows then."""
         return (self.differs and not self.is_row) or (len(self.kinds) > 1 and self.kinds != _NUMBERS)
 
-    def feature(self) -> Any:
-        """What values like these are stored as; None if they differ so much that what they stand in must be JSON."""
+    def feature(self, depth: int = 0) -> Any:
+        """What values like these are stored as; None if they differ so much, or lie so deep, that what they stand in must be
+        JSON.
+
+        Args:
+            depth: of lists and objects around them.
+        """
         if not self.kinds:
             return Value("null")
         if len(self.kinds) > 1 or "large" in self.kinds:
             return None
         (kind,) = self.kinds
+        if depth > DEEPEST_OF_ARROW and kind in ("list", "object"):
+            return None
         if kind == "list":
-            feature = (self.items or ValueShape()).feature()
+            feature = (self.items or ValueShape()).feature(depth + 1)
             return ExactJson() if feature is None else List(feature)
         if kind == "object":
-            parts = {name: shape.feature() for name, shape in self.fields.items()}
+            parts = {name: shape.feature(depth + 1) for name, shape in self.fields.items()}
             return ExactJson() if self.differs or not parts or None in parts.values() else parts
         return Value(kind)
 
@@ -194,6 +207,8 @@ def _value_or_error(text: bytes) -> Any:
     """The value that a text says, or the error that says why it has none."""
     try:
         value = loaded(decoded(text))
+        if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deep(value):
+            return ValueError(f"lists and objects lie within each other more than {DEEPEST} times")
         if _HALF_CHARACTER.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -201,6 +216,16 @@ def _value_or_error(text: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         return error
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST):
+        parts = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [part for some in parts for part in some if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _is_lines(path: Path, known: frozenset[str]) -> bool:

@@ -1,5 +1,6 @@
 """Folders of data files, and snapshots of Hub datasets, are read as `datasets` reads them."""
 
+import contextlib
 import gzip
 import json
 import shutil
@@ -182,3 +183,32 @@ def test_data_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, capl
     )
     assert answers(tmp_path) == ["more"]
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("name", ["/proc", "/proc/self", "/sys", "/dev", "/"])
+def test_a_folder_of_the_system_holds_no_data(name: str, tmp_path: Path) -> None:
+    """To look through it would take hours, if it came to an end; a link to it leads there, too."""
+    with refused(DataError, name):
+        load_rows(name)
+    (tmp_path / "link").symlink_to(name)
+    with refused(DataError, tmp_path / "link"):
+        load_rows(str(tmp_path / "link"))
+
+
+@pytest.mark.parametrize(
+    "front_matter",
+    [
+        "\tconfigs: [",
+        "configs: 3",
+        "configs: [3]",
+        "configs: [null]",
+        "configs: [{config_name: []}]",
+        "dataset_info: 3",
+    ],
+)
+def test_a_readme_that_says_no_configurations_is_refused_or_passed_over(front_matter: str, tmp_path: Path) -> None:
+    """`datasets` takes its shape for granted."""
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    (tmp_path / "README.md").write_text(f"---\n{front_matter}\n---\n", encoding="utf-8")
+    with contextlib.suppress(DataError):
+        assert len(load_rows(str(tmp_path))) == 1

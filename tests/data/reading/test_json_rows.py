@@ -258,3 +258,21 @@ def test_rows_of_lists_are_no_columns(tmp_path: Path) -> None:
 def test_other_unicode_is_read(encoding: str, path: Path) -> None:
     path.write_bytes('{"prompt": "é"}\r\n{"prompt": "b"}\r\n'.encode(encoding))
     assert load_rows(str(path))["prompt"][:] == ["é", "b"]
+
+
+@pytest.mark.parametrize("depth", [19, 40, 90])
+def test_deep_values_are_read(depth: int, tmp_path: Path) -> None:
+    """Arrow reads no file with types as deep as this: they are stored as JSON."""
+    value: Any = "a"
+    for number in range(depth):
+        value = [value] if number % 2 else {"a": value}
+    row = {"prompt": "a", "completion": "b", "more": value}
+    assert read(tmp_path / "a.jsonl", row) == [row]
+
+
+@pytest.mark.parametrize("depth", [150, 900, 100_000])
+def test_values_that_are_too_deep_are_refused_with_their_line(depth: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "a", "more": ' + "[" * depth + "]" * depth + "}\n", encoding="utf-8")
+    with refused(DataError, path, "line 1"):
+        load_rows(str(path))
