@@ -124,10 +124,10 @@ def _of_kind(value: Any, kind: Any) -> Any:
     if kind is float:
         if isinstance(value, bool):
             raise ValueError
-        number = float(str(value))
-        if not math.isfinite(number):
+        real = float(str(value))
+        if not math.isfinite(real):
             raise ValueError
-        return number
+        return real
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return value if isinstance(value, kind) else kind(value).value
     if kind is str:
