@@ -44,7 +44,8 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     note_run_directory(recipe.play.run_dir)
     settings = recipe.settings()
     name = recipe.model.model_name_or_path
-    for warning in recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
+    unusual = [] if LAUNCHED in os.environ else recipe.unusual()  # a launched phase would only say it again
+    for warning in unusual + recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
         logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):

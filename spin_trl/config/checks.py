@@ -22,8 +22,9 @@ class Bounds:
 
     Attributes:
         low, high: both included.
-        low_open, high_open: whether `low` itself is too low, or `high` too high, as infinity may be.
+        low_open, high_open: whether `low` itself is too low, or `high` too high. Infinity always is.
         why: what is wrong beyond them, for the message.
+        also: single numbers outside that mean something of their own.
     """
 
     low: float
@@ -31,15 +32,19 @@ class Bounds:
     low_open: bool = False
     high_open: bool = False
     why: str = ""
+    also: tuple[float, ...] = ()
 
     def __contains__(self, value: float) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return False
         above = self.low < value if self.low_open else self.low <= value
-        return above and (value < self.high if self.high_open else value <= self.high)
+        return value in self.also or (above and (value < self.high if self.high_open else value <= self.high))
 
     def __str__(self) -> str:
         low = f"{'above' if self.low_open else 'at least'} {self.low:g}"
         high = "" if math.isinf(self.high) else f" and {'below' if self.high_open else 'at most'} {self.high:g}"
-        return low + high + (f": {self.why}" if self.why else "")
+        single = "".join(f"{number:g}, or " for number in self.also)
+        return single + low + high + (f": {self.why}" if self.why else "")
 
 
 class Choices(tuple[str, ...]):
@@ -57,7 +62,16 @@ def check_setting(name: str, value: Any, allowed: Bounds | Choices) -> None:
 
 def problem(name: str, value: Any, allowed: Bounds | Choices) -> str | None:
     """What is wrong with the value of a setting, as a sentence; None if it is one that the setting may have."""
-    return None if value in allowed else f"`{name}` is {value!r}; it must be {allowed}."
+    return None if value in allowed else f"`{name}` is {shown(value)}; it must be {allowed}."
+
+
+def shown(value: Any, most: int = 100) -> str:
+    """A value in a message: at most so many characters of it, whatever it is."""
+    try:
+        text = "null" if value is None else repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or a value in itself
+        text = f"a value of the type {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def check_fields(settings: Any) -> None:
@@ -94,10 +108,12 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise RecipeError(f'`{name}` is {value!r}; expected a mapping as JSON, like \'{{"a": "b"}}\'.') from error
+        except (ValueError, RecursionError) as error:
+            raise RecipeError(
+                f'`{name}` is {shown(value)}; expected a mapping as JSON, like \'{{"a": "b"}}\'.'
+            ) from error
     if value is not None and not isinstance(value, Mapping):
-        raise RecipeError(f"`{name}` is {value!r}; expected a mapping.")
+        raise RecipeError(f"`{name}` is {shown(value)}; expected a mapping.")
     return None if value is None else dict(value)
 
 
@@ -117,6 +133,8 @@ def thresholds(name: str, value: Any, signs: Sequence[str]) -> dict[str, float |
         check_setting(name, sign, Choices(signs))
         try:
             checked[sign] = None if threshold is None else float(threshold)
-        except (TypeError, ValueError):
-            raise RecipeError(f"`{name}` has {threshold!r} for {sign!r}; expected a number, or null.") from None
+        except (TypeError, ValueError, OverflowError):
+            checked[sign] = math.nan
+        if not math.isfinite(checked[sign] or 0):
+            raise RecipeError(f"`{name}` has {shown(threshold)} for {sign!r}; expected a finite number, or null.")
     return checked

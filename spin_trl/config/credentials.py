@@ -17,6 +17,7 @@ import yaml
 
 from ..errors import RecipeError
 from .arguments import options_of
+from .yaml_text import parse_yaml
 
 _ENDINGS = r"(?:access|api|secret)_key|(?:access|api|auth)_token|client_secret|password"
 """What such names are, or end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`. They are compared whole and
@@ -192,7 +193,7 @@ def yaml_problem(error: Exception) -> str:
     Args:
         error: of YAML, or of what reads the file.
     """
-    text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    text = str(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
@@ -250,8 +251,8 @@ def _in_text(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential
 def _in_structure(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential]:
     """What JSON or YAML on a command line, or inside a file, holds; if it is neither, what can be seen of it."""
     try:
-        parsed = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        parsed = parse_yaml(text)
+    except yaml.YAMLError:
         found = _NAMED.search(text)
         if found:
             name = found[1].strip(" \t\n\"':=")

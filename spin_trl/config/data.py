@@ -12,8 +12,9 @@ from datasets import Dataset
 from ..data.load import as_conversations, load_rows
 from ..errors import RecipeError
 from ..objectives.fields import setting
-from .checks import Bounds, as_mapping, check_fields
+from .checks import Bounds, as_mapping, check_fields, shown
 from .credentials import yaml_problem
+from .yaml_text import parse_yaml
 
 
 @dataclass
@@ -43,7 +44,7 @@ class DataConfig:
         "put around them. For chat models.",
     )
     max_rows: Annotated[int | None, Bounds(1)] = setting(None, "Use as many rows only: the first ones.")
-    max_rows_seed: int | None = setting(
+    max_rows_seed: Annotated[int | None, Bounds(0)] = setting(
         None, "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
     )
 
@@ -51,10 +52,14 @@ class DataConfig:
         self.held_out_name = self.held_out_name or None  # `--held_out_name ""` takes a recipe's own away
         if isinstance(self.column_mapping, str):
             try:
-                self.column_mapping = yaml.safe_load(self.column_mapping)
+                self.column_mapping = parse_yaml(self.column_mapping)
             except yaml.YAMLError as error:
                 raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
+        for column, name in (self.column_mapping or {}).items():
+            if not isinstance(column, str) or not isinstance(name, str):
+                wrong = f"{shown(column)}: {shown(name)}"
+                raise RecipeError(f"`column_mapping` has {wrong}; expected names of columns, as texts.")
         check_fields(self)
         if self.max_rows is None and self.max_rows_seed is not None:
             raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")

@@ -5,6 +5,7 @@ A flat dataclass in TRL's style, so that TRL's own parser reads it from YAML and
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -18,31 +19,15 @@ from ..objectives import registry
 from ..objectives.fields import setting
 from ..objectives.objective import Objective
 from . import credentials
-from .checks import Bounds, Choices, as_mapping, check_fields, problem
+from .bounds import POSSIBLE, TRAINABLE
+from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, problem
 
 KEEP_OR_DROP = ("keep", "drop")
 
-_AT_LEAST_0 = Bounds(0, high_open=True)
-_AT_LEAST_1 = Bounds(1, high_open=True)
-
 TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
-    "adam_epsilon": _AT_LEAST_0,
-    "beta": Bounds(0, low_open=True, high_open=True, why="with 0 nothing is learned, and below it the opposite"),
+    **TRAINABLE,
     "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
-    "dataloader_num_workers": _AT_LEAST_0,
-    "dataset_num_proc": _AT_LEAST_1,
-    "gradient_accumulation_steps": _AT_LEAST_1,
-    "label_smoothing": Bounds(0, 0.5, high_open=True, why="it is the share of pairs that are the wrong way round"),
-    "learning_rate": _AT_LEAST_0,
-    "max_grad_norm": _AT_LEAST_0,
-    "max_length": Bounds(2, high_open=True),
-    "num_train_epochs": Bounds(0, low_open=True, high_open=True),
-    "pad_to_multiple_of": _AT_LEAST_1,
-    "per_device_eval_batch_size": _AT_LEAST_1,
-    "per_device_train_batch_size": _AT_LEAST_1,
-    "precompute_ref_batch_size": _AT_LEAST_1,
     "truncation_mode": Choices(("keep_start", "keep_end")),
-    "weight_decay": _AT_LEAST_0,
 }
 """What settings of TRL and transformers must be for anything to be trained: neither of them looks before it is too late.
 Those that this package declares have theirs in their fields.
@@ -56,7 +41,7 @@ class IterationSettings(DPOConfig):
     max_new_tokens: Annotated[int | None, Bounds(1)] = setting(
         None, "Tokens that a generated response may have. None: as many as `max_length` leaves after the prompt."
     )
-    temperature: Annotated[float, Bounds(0, high_open=True)] = setting(
+    temperature: Annotated[float, Bounds(0.01, also=(0,), why="logits that are divided by less overflow")] = setting(
         1.0, "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."
     )
     top_p: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
@@ -130,6 +115,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
 
     def __post_init__(self) -> None:
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
+        self._refuse_impossible()
         super().__post_init__()
         self._check()
 
@@ -146,8 +132,18 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
             if known.default is not MISSING:
                 setattr(completed, known.name, known.default)
         completed.__dict__.update(args.__dict__)
+        completed._refuse_impossible()
         completed._check()
         return completed
+
+    def _refuse_impossible(self) -> None:
+        """Raise if a number of TRL's or transformers' is one that no run can mean. Ours have their bounds."""
+        for known in fields(DPOConfig):
+            value = self.__dict__.get(known.name)
+            if known.name in POSSIBLE and isinstance(value, int | float):
+                check_setting(known.name, value, POSSIBLE[known.name])
+            if isinstance(value, float) and not math.isfinite(value):
+                raise RecipeError(f"`{known.name}` is {value}; it must be a finite number.")
 
     def _check(self) -> None:
         options: Any = self.__dict__["model_init_kwargs"]

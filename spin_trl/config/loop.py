@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from ..errors import RecipeError
 from ..evaluation.degeneration import SIGNS
 from ..evaluation.figures import SCORE_GREEDY, figure_of, is_score
 from ..objectives.fields import setting
-from .checks import Bounds, as_mapping, check_fields, thresholds
+from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 """Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
@@ -26,7 +27,9 @@ class SelfPlayConfig:
         RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
     """
 
-    num_iterations: Annotated[int, Bounds(1)] = setting(3, "Iterations to play. Numbered from 0, as in the papers.")
+    num_iterations: Annotated[int, Bounds(1, 10_000)] = setting(
+        3, "Iterations to play. Numbered from 0, as in the papers."
+    )
     run_dir: str | None = setting(
         None,
         "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or runs/<name of the recipe>.",
@@ -115,7 +118,9 @@ class SelfPlayConfig:
         "points.",
         choices=["sft"],
     )
-    baseline_learning_rate: float | None = setting(None, "Learning rate of the baseline. None: the first iteration's.")
+    baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
+        None, "Learning rate of the baseline. None: the first iteration's."
+    )
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
         metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
@@ -184,11 +189,13 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
                 f"`{name}` can't differ by iteration; a list is possible for {', '.join(PER_ITERATION)}."
             )
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise RecipeError(f"`{name}` is {values!r}; expected a list with one number an iteration.")
+            raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number an iteration.")
         try:
             numbers = [float(value) for value in values]
-        except (TypeError, ValueError):
-            raise RecipeError(f"`{name}` is {list(values)}; expected numbers.") from None
+        except (TypeError, ValueError, OverflowError):
+            numbers = [math.nan]
+        if not all(map(math.isfinite, numbers)):
+            raise RecipeError(f"`{name}` is {shown(list(values))}; expected finite numbers.")
         if play.smoke:
             numbers = numbers[: play.num_iterations]
         if len(numbers) != play.num_iterations:

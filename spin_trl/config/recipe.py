@@ -7,13 +7,14 @@ iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_type_hints
 
 import yaml
 from trl import ModelConfig, TrlParser
@@ -24,15 +25,18 @@ from ..files import home_expanded
 from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings
 from . import credentials, shipped
 from .arguments import is_overridden, options_of, without_options
-from .checks import as_mapping
+from .bounds import OF_RECIPES, USUAL
+from .checks import as_mapping, check_setting, shown
 from .data import DataConfig
 from .iteration import SPINConfig
+from .kinds import typed
 from .loop import PER_ITERATION, SelfPlayConfig
 from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
-from .plain import differences_from_defaults
+from .plain import accelerates_state_kept, differences_from_defaults, plain
 from .start import StartConfig
-from .yaml_files import read_yaml
+from .yaml_files import read_text, read_yaml
+from .yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from trl.scripts._hf_argparser import DataClassType
@@ -96,6 +100,25 @@ class Recipe:
             said.append("`label_smoothing_factor`: not used; DPO's losses have `label_smoothing`.")
         return said
 
+    def unusual(self) -> list[str]:
+        """Settings that are played, but hardly meant, each as a sentence."""
+        lists = as_mapping("per_iteration", self.play.per_iteration) or {}
+        said = []
+        for name, usual in USUAL.items():
+            if (name == "beta" and not self.args.uses_beta) or (
+                name == "learning_rate" and "sgd" in plain(self.args.optim)
+            ):
+                continue
+            for value in dict.fromkeys(lists.get(name) or [getattr(self.args, name)]):
+                if value not in usual and not (name == "num_train_epochs" and self.args.max_steps > 0):
+                    said.append(f"`{name}` is {value:g}, which is unusual; usual is {usual}.")
+        if 0 < self.args.max_steps <= self.args.warmup_steps:
+            said.append(
+                f"`warmup_steps` is {self.args.warmup_steps:g}, and training ends after {self.args.max_steps} steps "
+                "(`max_steps`): the learning rate never gets to what is set."
+            )
+        return said
+
     def load_as_set(self) -> None:
         """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
         model = self.model
@@ -118,6 +141,13 @@ class _Parser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(_with_suggestion(message, self))
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; values of the command line are then looked at as those of a file are."""
+        found, rest = super().parse_known_args(args, namespace)
+        for name in {option.name.replace("-", "_") for option in options_of(args or [])} & _kinds().keys():
+            setattr(found, name, typed(name, getattr(found, name), _kinds()[name]))
+        return found, rest
 
 
 def read_settings(
@@ -147,7 +177,7 @@ def read_settings(
     path = find_file(source)
     settings = read_yaml(path)
     credentials.refuse_credentials(settings, path)
-    credentials.refuse_in_text(path.read_text(encoding="utf-8"), path)
+    credentials.refuse_in_text(read_text(path), path)
     credentials.refuse_in_arguments(overrides)
     if paths_from is not None:
         settings = found_from(paths_from, settings)
@@ -156,7 +186,7 @@ def read_settings(
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     environment = _environment_of(path, settings.pop("env", None))
-    os.environ.update({variable: str(value) for variable, value in environment.items()})  # as TRL's recipes do
+    os.environ.update(environment)  # as TRL's recipes do
     parser = _Parser(_DATACLASSES, allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)
     if losses is not None:
@@ -171,17 +201,22 @@ def read_settings(
             f"{path}: unknown {agreeing(len(unknown), 'setting')} "
             + " ".join(f"{name!r}{_known_as(name, parser)}" for name in unknown)
         )
-    settings = {name: _typed(path, name, value, parser) for name, value in settings.items()}
+    settings = {name: _typed(path, name, value) for name, value in settings.items()}
     parser.set_defaults_with_config(**settings, **({"per_iteration": lists} if lists else {}))
     try:
         parsed = parser.parse_args_into_dataclasses(args=list(arguments))
     except RecipeError:
         raise
     except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: {_with_suggestion(str(error), parser)}") from error
+        named = _naming(_with_suggestion(str(error), parser), settings, arguments)
+        raise RecipeError(f"{path}: {named}") from error
     except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
-        raise RecipeError(f"{path}: these settings can't be used here: {type(error).__name__}: {error}") from error
+        named = _naming(f"these settings can't be used here: {type(error).__name__}: {error}", settings, arguments)
+        raise RecipeError(f"{path}: {named}") from error
     recipe = Recipe(name or _name_of_run(path), *parsed)
+    for setting, allowed in OF_RECIPES.items():
+        if hasattr(recipe.model, setting):
+            check_setting(setting, getattr(recipe.model, setting), allowed)
     recipe.python, recipe.file = python, path
     if recipe.model.model_name_or_path is not None:
         recipe.model.model_name_or_path = os.path.expanduser(recipe.model.model_name_or_path)
@@ -189,13 +224,22 @@ def read_settings(
     return recipe
 
 
-def _environment_of(path: Path, value: Any) -> Mapping[str, Any]:
-    """A recipe's variables of the environment. What is none is not repeated: a token may stand in it."""
+def _environment_of(path: Path, value: Any) -> dict[str, str]:
+    """A recipe's variables of the environment. Values are not repeated: a token may stand in them."""
     if value is not None and not isinstance(value, Mapping):
         raise RecipeError(
             f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping like {{NAME: value}}."
         )
-    return value or {}
+    found = {}
+    for name, content in (value or {}).items():
+        if not isinstance(name, str) or re.fullmatch(r"[^=\0\ud800-\udfff]+", name) is None:
+            raise RecipeError(f"{path}: `env` has {shown(name)}, which can't be the name of a variable.")
+        if not isinstance(content, str | int | float) or re.search(r"[\0\ud800-\udfff]", str(content)):
+            raise RecipeError(
+                f"{path}: `env` has {with_article(type(content).__name__)} for {shown(name)}; expected text or a number."
+            )
+        found[name] = str(content)
+    return found
 
 
 def _with_losses(
@@ -235,34 +279,37 @@ def _name_of_run(path: Path) -> str:
     return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 
 
-def _typed(path: Path, name: str, value: Any, parser: argparse.ArgumentParser) -> Any:
+def _typed(path: Path, name: str, value: Any) -> Any:
     """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
-    action = next(action for action in parser._actions if action.dest == name)
-    kind = "bool" if isinstance(action.const, bool) else getattr(action.type, "__name__", "")
-    if value is None or kind not in _TYPES:
-        return value
-    expected, convert = _TYPES[kind]
     try:
-        if action.nargs == "+":
-            return [convert(part) for part in (value if isinstance(value, list) else [value])]
-        return convert(value)
-    except ValueError:
-        raise RecipeError(f"{path}: `{name}` is {value!r}; expected {expected}.") from None
+        return typed(name, value, _kinds()[name])
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
 
 
-def _as_bool(value: Any) -> bool | str:
-    if isinstance(value, bool | str):
-        return value  # text is the parser's to read
-    raise ValueError
+def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str]) -> str:
+    """A library's message on settings, with the one that it is about: without that one, the others are in order."""
+    given = [*settings, *(option.name.replace("-", "_") for option in options_of(arguments) if option.name)]
+    if any(re.search(rf"\b{re.escape(name)}\b", message) for name in given):
+        return message
+    for name in dict.fromkeys(given):
+        parser = _Parser(_DATACLASSES, allow_abbrev=False)
+        parser.set_defaults_with_config(**{other: value for other, value in settings.items() if other != name})
+        try:
+            with accelerates_state_kept():
+                parser.parse_args_into_dataclasses(args=without_options(arguments, {name, name.replace("_", "-")}))
+        except Exception:  # whatever is wrong is so without this setting, too
+            continue
+        value = shown(settings[name]) if name in settings else "set on the command line"
+        return f"`{name}` is {value}: {message}"
+    return message
 
 
-_TYPES: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "int": ("an integer", lambda value: int(str(value))),
-    "float": ("a number", lambda value: float(str(value))),
-    "bool": ("true or false", _as_bool),
-    "string_to_bool": ("true or false", _as_bool),
-}
-"""By the parser's name of a type: what to call it, and what converts a value of YAML."""
+@functools.cache
+def _kinds() -> dict[str, Any]:
+    """By setting, its type as its class declares it. (What TRL's parser leaves in the fields is another one.)"""
+    hints = [(kind, get_type_hints(kind)) for kind in cast("list[type[Any]]", _DATACLASSES)]
+    return {field.name: found[field.name] for kind, found in hints for field in fields(kind) if field.init}
 
 
 def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
@@ -275,9 +322,9 @@ def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
             continue
         rest += more
         try:
-            lists[option.name] = yaml.safe_load(value)
+            lists[option.name] = parse_yaml(value)
         except yaml.YAMLError as error:
-            raise RecipeError(f"`--{option.name}` is {value!r}; expected a list like '[5e-7,1e-7]'.") from error
+            raise RecipeError(f"`--{option.name}` is {shown(value)}; expected a list like '[5e-7,1e-7]'.") from error
     return rest, lists
 
 

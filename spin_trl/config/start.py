@@ -20,13 +20,13 @@ class StartConfig:
     start_tokenizer: str = setting(
         "bpe", "Tokenizer trained on the dataset: byte-level BPE, or characters.", choices=["bpe", "char"]
     )
-    start_vocab_size: int = setting(4096, "Size of the BPE vocabulary.")
-    start_hidden_size: int = setting(256, "Width of the model.")
-    start_num_layers: int = setting(6, "Layers of the model.")
-    start_num_heads: int = setting(4, "Attention heads of the model.")
-    start_num_epochs: float = setting(3.0, "Epochs of SFT that make θ_0.")
-    start_learning_rate: float = setting(1e-3, "Peak learning rate of that SFT.")
-    start_batch_size: int = setting(16, "Batch size of that SFT.")
+    start_vocab_size: Annotated[int, Bounds(1, 10000000)] = setting(4096, "Size of the BPE vocabulary.")
+    start_hidden_size: Annotated[int, Bounds(1, 100000)] = setting(256, "Width of the model.")
+    start_num_layers: Annotated[int, Bounds(1, 1000)] = setting(6, "Layers of the model.")
+    start_num_heads: Annotated[int, Bounds(1, 1000)] = setting(4, "Attention heads of the model.")
+    start_num_epochs: Annotated[float, Bounds(0)] = setting(3.0, "Epochs of SFT that make θ_0.")
+    start_learning_rate: Annotated[float, Bounds(0)] = setting(1e-3, "Peak learning rate of that SFT.")
+    start_batch_size: Annotated[int, Bounds(1, 1000000)] = setting(16, "Batch size of that SFT.")
     start_label_smoothing: Annotated[float, Bounds(0, 1)] = setting(0.0, "Label smoothing of that SFT.")
 
     def __post_init__(self) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from ..config import credentials
+from ..config.yaml_files import read_text
+from ..config.yaml_text import parse_yaml
 from ..errors import RunDirectoryError
 from ..evaluation.figures import figure_of, is_score
 from ..evaluation.intervals import Difference
@@ -262,8 +264,8 @@ def _settings(directory: RunDirectory) -> dict[str, Any]:
     if not directory.recipe.is_file():
         raise RunDirectoryError(f"{directory.path} is no run directory: there is no {directory.recipe.name} in it.")
     try:
-        found = yaml.safe_load(directory.recipe.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        found = parse_yaml(read_text(directory.recipe))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
     if not isinstance(found, dict):
         raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")

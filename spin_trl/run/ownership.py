@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from ..config.yaml_text import parse_yaml
 from ..errors import RunDirectoryError, full_disk
 from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
@@ -411,7 +412,7 @@ class Ownership:
         """Settings in a `recipe.yaml` that no run has written, since its text is another one; None if a run has."""
         try:
             text = (self.path / RECIPE).read_text(encoding="utf-8")
-            settings = yaml.safe_load(text)
+            settings = parse_yaml(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return None
         is_by_user = isinstance(settings, dict) and text != yaml.safe_dump(settings, sort_keys=True)

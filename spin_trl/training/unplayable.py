@@ -15,7 +15,8 @@ from transformers import PretrainedConfig, Trainer, get_scheduler, integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_liger_kernel_available
 
-from ..config.checks import as_mapping, declared
+from ..config.bounds import OF_RECIPES
+from ..config.checks import as_mapping, declared, problem
 from ..config.iteration import TRL_SETTINGS, SPINConfig
 from ..config.loop import SelfPlayConfig, iteration_settings
 from ..config.plain import plain
@@ -107,7 +108,11 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
             "fits."
         )
     yield from _unknown_metric(play)
-    allowed = {**TRL_SETTINGS, **declared(SPINConfig)}
+    lists = iteration_settings(play, 0)
+    for name in [name for name in ("learning_rate",) if name not in lists]:
+        if (reason := problem(name, getattr(args, name), OF_RECIPES[name])) is not None:
+            yield reason
+    allowed = {**TRL_SETTINGS, **OF_RECIPES, **declared(SPINConfig)}
     for iteration in range(play.num_iterations):
         for name, value in iteration_settings(play, iteration).items():
             if value not in allowed[name]:

@@ -171,7 +171,7 @@ def test_unknown_settings_name_the_nearest_known_one(
         ("loss_weights: [1, much]", (), ("`loss_weights`", [1, "much"], "number")),
         ("smoke: 3", (), ("`smoke`", 3, "true", "false")),
         ("remove_unused_columns: [no]", (), ("`remove_unused_columns`", [False], "true", "false")),
-        ("temperature: -1", (), ("`temperature`", -1.0, "at least 0")),
+        ("temperature: -1", (), ("`temperature`", -1.0, "at least 0.01")),
         ("train_on_turn: middle", (), ("`train_on_turn`", "'middle'", "'last'")),
         ("column_mapping: [a]", (), ("`column_mapping`", ["a"], "mapping")),
         ("learning_rate: [1, 2, 3]", (), ("`learning_rate`", 3, 2, "iterations")),

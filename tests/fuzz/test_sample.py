@@ -23,9 +23,6 @@ SLOW = range(100, 260)
 
 KNOWN: dict[int, str] = {
     111: "TypeError: a value by prompt is no number",
-    159: "TypeError: a LoRA setting has a list of another type",
-    166: "RecursionError: a text in a recipe is deep YAML",
-    195: "TypeError: a path in a recipe is no text",
 }
 """Inputs that fail today, by their seeds, each with the reason. Whoever mends one takes it out."""
 

@@ -269,7 +269,7 @@ def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
 ) -> None:
     """A step of zero leaves every log-ratio at zero: all prompts are ties, and two hundred say so."""
     rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, 200)}
-    settings = {"num_iterations": 2, "learning_rate": 0.0, "max_new_tokens": 2, "generation_batch_size": 200}
+    settings = {"num_iterations": 2, "learning_rate": 1e-30, "max_new_tokens": 2, "generation_batch_size": 200}
     result = build(llama_folder, **rows, **settings).run()
     assert names(str(result.stopped), "iteration 0", 50.0, "`stop_at_plateau`")
     assert result.stopped in capsys.readouterr().out

@@ -1,0 +1,148 @@
+"""Takes a value of YAML as the type that its setting has, or says what is expected.
+
+A dataclass does not look at the types of its values, and argparse at texts alone: a list where a path belongs would be
+noticed far from the recipe, in whatever opens the path.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from ..errors import RecipeError
+from .checks import as_mapping, shown
+
+LARGEST = 2**63
+"""Integers are smaller: torch and Arrow have 64 bits for them."""
+
+_IN_YAML = ("column_mapping",)
+"""Settings that are a mapping, and on a command line YAML, which their class reads."""
+
+_MAY_NAME_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Settings that are a mapping, or the name of a file with one."""
+
+
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """A value as its setting takes it. Text that is to become true or false is the parser's to read.
+
+    Args:
+        name: of the setting.
+        value: of a YAML file, or one that a parser has made of an argument.
+        kind: the type of the setting, as its class declares it.
+
+    Raises:
+        RecipeError: it is none that the setting may have.
+    """
+    options = _options(kind)
+    if value is None and type(None) in options:
+        return None
+    if any(_is_mapping(option) for option in options) and not (isinstance(value, str) and _stays_text(name, value)):
+        value = as_mapping(name, value)
+        refuse_odd_parts(name, value)
+        return value
+    if any(isinstance(option, type) and issubclass(option, enum.Enum) for option in options):
+        value = "no" if value is False else value  # as YAML takes `no`
+        if not isinstance(value, str) or not value.strip():
+            options = tuple(option for option in options if option is not str)
+    for option in options:
+        try:
+            return _of_kind(value, option)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    expected = " or ".join(dict.fromkeys(filter(None, map(_said_kind, options)))) or "that it is left out"
+    raise RecipeError(f"`{name}` is {shown(value)}; expected {expected}.")
+
+
+def refuse_odd_parts(name: str, value: Any) -> None:
+    """Raise if a value holds what no JSON can hold, or keys that are no text.
+
+    Args:
+        name: of the setting.
+        value: a mapping, a list, or what they are made of.
+
+    Raises:
+        RecipeError: it does.
+    """
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            if not isinstance(key, str) or not _can_be_written(key):
+                raise RecipeError(f"`{name}` has the key {shown(key)}; expected a text.")
+            refuse_odd_parts(name, part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            refuse_odd_parts(name, part)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise RecipeError(f"`{name}` holds {value}; expected finite numbers.")
+    elif isinstance(value, int):
+        if abs(value) >= LARGEST:
+            raise RecipeError(f"`{name}` holds {shown(value)}; expected an integer of 64 bits.")
+    elif value is not None and not _can_be_written(value):
+        raise RecipeError(f"`{name}` holds {shown(value)}; expected text, numbers, true, false, lists and mappings.")
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """The types of a union."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _is_mapping(kind: Any) -> bool:
+    return kind is dict or get_origin(kind) is dict
+
+
+def _stays_text(name: str, value: str) -> bool:
+    """Whether the text of a setting that is a mapping is none of JSON."""
+    return name in _IN_YAML or (name in _MAY_NAME_FILES and not value.lstrip().startswith("{"))
+
+
+def _can_be_written(value: Any) -> bool:
+    """Whether it is text that can be written, and named to the system."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _of_kind(value: Any, kind: Any) -> Any:
+    """A value as one type; raises ValueError if it is none of it."""
+    if get_origin(kind) is list:
+        return [_of_kind(part, get_args(kind)[0]) for part in (value if isinstance(value, list) else [value])]
+    if get_origin(kind) is Literal:
+        if any(value is known for known in get_args(kind)):
+            return value
+        raise ValueError
+    if kind is bool:
+        if isinstance(value, bool | str):
+            return value
+        raise ValueError
+    if kind is int:
+        number = int(str(value))
+        if abs(number) >= LARGEST:
+            raise ValueError
+        return number
+    if kind is float:
+        if isinstance(value, bool):
+            raise ValueError
+        real = float(str(value))
+        if not math.isfinite(real):
+            raise ValueError
+        return real
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return value if isinstance(value, kind) else kind(value).value
+    if kind is str:
+        if isinstance(value, int | float | datetime.date) and not isinstance(value, bool):
+            return str(value)  # a revision of digits, or a name that looks like a day
+        if _can_be_written(value):
+            return value
+    raise ValueError
+
+
+def _said_kind(kind: Any) -> str:
+    """What a type is called in a message."""
+    if get_origin(kind) is list:
+        return f"a list, each {_said_kind(get_args(kind)[0])}"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return f"one of {', '.join(repr(known.value) for known in kind)}"
+    named = {bool: "true or false", int: "an integer of 64 bits", float: "a finite number", str: "a text"}
+    return named.get(kind, "null" if kind is type(None) else "")
