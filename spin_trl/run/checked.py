@@ -10,6 +10,9 @@ from huggingface_hub import constants
 
 from ..files import ADAPTER_CONFIG, Checksum, read_json, write_json
 
+GONE = "is missing"
+"""What is wrong with a file that is not there."""
+
 
 class CheckedFiles:
     """Large files and what they were found to hold, by path, size and time of their last change.
@@ -64,7 +67,7 @@ def wrong_with(path: Path, written: Checksum, checked: CheckedFiles | None = Non
         else:
             is_same = (Checksum.of(path).sha256 if checked is None else checked.sha256(path)) == written.sha256
     except FileNotFoundError:
-        return "is missing"
+        return GONE
     except (OSError, ValueError, TypeError, RecursionError) as error:  # a configuration of another shape
         return f"can't be read ({error})"
     return None if is_same else "is not what was written"

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..files import Checksum
-from .checked import CheckedFiles, wrong_with
+from .checked import GONE, CheckedFiles, wrong_with
 from .directory import RunDirectory
 from .journal import CHECKSUMS, Entry
 
@@ -30,6 +30,11 @@ class Damage:
 
     path: Path
     what: str
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing is there."""
+        return self.what == GONE
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
