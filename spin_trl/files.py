@@ -86,18 +86,22 @@ class Checksum:
         return cls(len(content), hashlib.sha256(content).hexdigest())
 
 
-def checksums_in(folder: Path, taken: Mapping[Path, Checksum]) -> dict[str, Checksum]:
-    """Checksums of all files in a folder, by their paths in it.
+def checksums_in(
+    folder: Path, taken: Mapping[Path, Checksum], names: Iterable[str] | None = None
+) -> dict[str, Checksum]:
+    """Checksums of files in a folder, by their paths in it.
 
     Args:
         folder: that was just written.
         taken: what [`models.saving.hashing`] has found. Other files, which are small (configuration, tokenizer), are read.
+        names: paths in the folder; None: of all files.
     """
+    every = sorted(folder.rglob("*")) if names is None else [folder / name for name in names]
     return {
         path.relative_to(folder).as_posix(): Checksum.of_adapter_config(path)
         if path.name == ADAPTER_CONFIG
         else taken.get(path.resolve()) or Checksum.of(path)
-        for path in sorted(folder.rglob("*"))
+        for path in every
         if path.is_file()
     }
 

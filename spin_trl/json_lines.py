@@ -7,10 +7,14 @@ import fcntl
 import json
 import math
 import os
+import re
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+
+_CRC32 = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')
 
 
 class DamagedLineError(ValueError):
@@ -32,7 +36,7 @@ class JsonLines:
 
     A last line without its end was being written when the machine died. It is passed over, and cut off before the next line
     is added; so are zeros behind the last line, which some file systems leave after a power cut. Any other line that holds
-    no object is damage.
+    no object, or not the one that was written, is damage.
 
     Args:
         path: of the file; it need not exist yet.
@@ -82,7 +86,7 @@ class JsonLines:
             OSError: the disk is full. What stood in the file stays readable.
             DamagedLineError: an earlier line is damaged.
         """
-        line = json.dumps(_finite(value), allow_nan=False).encode() + b"\n"
+        line = _with_checksum(json.dumps(_finite(value), allow_nan=False).encode()) + b"\n"
         with self._lock, self.path.open("ab") as file:
             # Two processes may write at the same time, and one would cut off the other's line.
             lock_file(file)
@@ -93,6 +97,9 @@ class JsonLines:
             os.fsync(file.fileno())
 
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
+        line, is_same = _without_checksum(line)
+        if not is_same:
+            raise DamagedLineError(self.path, number, "it is not what was written")
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -126,6 +133,20 @@ def lock_file(file: IO[Any], *, wait: bool = True) -> bool:
             raise
         return False
     return True
+
+
+def _with_checksum(line: bytes) -> bytes:
+    """An object of JSON with its own checksum as its last member."""
+    return line[:-1] + b', "crc32": "%08x"}' % zlib.crc32(line) if len(line) > 2 else line
+
+
+def _without_checksum(line: bytes) -> tuple[bytes, bool]:
+    """A line as it was before it got its checksum, and whether it is still that one. Version 0.1.0 wrote none."""
+    found = _CRC32.search(line)
+    if found is None:
+        return line, True
+    content = line[: found.start()] + b"}"
+    return content, zlib.crc32(content) == int(found[1], 16)
 
 
 def _finite(value: Any) -> Any:

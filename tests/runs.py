@@ -68,8 +68,9 @@ def recipe(folder: Path, model: Path, rows: Dataset | None = None, **settings: A
 
 
 def journal(run_dir: str | Path = "run") -> list[dict[str, Any]]:
-    """All lines of a run's journal."""
-    return [json.loads(line) for line in Path(run_dir, "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    """All lines of a run's journal, without their checksums."""
+    lines = [json.loads(line) for line in Path(run_dir, "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in line.items() if name != "crc32"} for line in lines]
 
 
 def steps(run_dir: str | Path = "run") -> list[tuple[str, str]]:

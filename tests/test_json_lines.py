@@ -36,6 +36,17 @@ def test_lines_that_were_read_are_not_parsed_again(lines: JsonLines, monkeypatch
     assert len(parsed) == 1
 
 
+def test_a_line_that_says_something_else_is_damage(lines: JsonLines) -> None:
+    """Each has its own checksum, which those who read it don't see. Lines of version 0.1.0 have none."""
+    lines.path.write_text('{"number": 1}\n', encoding="utf-8")
+    lines.append({"number": 2, "text": "ä"})
+    lines.append({"number": 3})
+    assert lines.read() == [{"number": 1}, {"number": 2, "text": "ä"}, {"number": 3}]
+    lines.path.write_bytes(lines.path.read_bytes().replace(b'"number": 2', b'"number": 6'))
+    with refused(DamagedLineError, lines.path, "line 2"):
+        JsonLines(lines.path).read()
+
+
 def test_another_file_under_the_name_is_read_whole(lines: JsonLines) -> None:
     """Also where it is longer than the one before."""
     lines.append({"number": 1})

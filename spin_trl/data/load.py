@@ -161,7 +161,12 @@ def as_conversations(dataset: Dataset) -> Dataset:
 
     of_text = Dataset.from_dict({name: [[{"role": "user", "content": ""}]] for name in text}).features
     features = Features({**dataset.features, **of_text})
-    return apart(dataset).map(as_messages, features=features, desc="Writing text as conversations")
+    return apart(dataset).map(
+        as_messages,
+        features=features,
+        load_from_cache_file=False,  # a damaged cache would be read
+        desc="Writing text as conversations",
+    )
 
 
 def _load_file(path: Path, split: str, read: Read) -> Dataset:

@@ -21,6 +21,7 @@ from ..errors import DataError, TemplateError
 from ..files import json_digest, short_digest
 from .arrow import remapped
 from .bad_rows import BadRows, left_out, refusal_of_rows
+from .caches import mapped
 from .columns import PREPARED_COLUMNS, UNREADABLE, is_prepared, is_sft, read_columns, refuse_media
 from .held_out import GROUP, group_of
 from .keys import RowKeys, row_keys
@@ -124,7 +125,8 @@ def prepare_and_count(
         ]
         return {column: [one[column] for one in found] for column in _FEATURES}
 
-    rows = remapped(apart(dataset).select_columns(read)).map(
+    rows = mapped(
+        remapped(apart(dataset).select_columns(read)),
         encode,
         batched=True,
         batch_size=500,

@@ -11,10 +11,10 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from ..data.arrow import load_saved_rows
 from ..errors import RunDirectoryError
-from ..files import read_json, write_atomically
+from ..files import write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
-from ..report.record import RunRecord, StageRecord, read_record
+from ..report.record import RunRecord, StageRecord, read_object, read_record
 from ..report.write import digests, read_samples
 from ..run.directory import RunDirectory
 from ..run.journal import Step, is_of
@@ -173,8 +173,7 @@ def _where(run: RunFacts, stage: StageRecord) -> str | None:
 
 
 def _manifest(directory: RunDirectory, iteration: int) -> dict[str, Any]:
-    found = read_json(directory.generations(Stage.of(iteration)) / STORE_MANIFEST)
-    return found if isinstance(found, dict) else {}
+    return read_object(directory.generations(Stage.of(iteration)) / STORE_MANIFEST)
 
 
 @functools.cache

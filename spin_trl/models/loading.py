@@ -37,8 +37,11 @@ def loading(what: str, done: str = "loaded") -> Iterator[None]:
         yield
     except DataError:
         raise
-    except RAISED as error:
-        kind = "" if type(error) in (OSError, ValueError) else f"{type(error).__name__}: "
+    except Exception as error:
+        # tokenizers raises plain `Exception` where a file holds something else. Other errors are none of the file's.
+        if not isinstance(error, RAISED) and type(error) is not Exception:
+            raise
+        kind = "" if type(error) in (OSError, ValueError, Exception) else f"{type(error).__name__}: "
         raise DataError(f"{what} can't be {done}: {kind}{error}") from error
 
 

@@ -7,7 +7,7 @@ What a step made follows from what the steps before it made. So a step whose wor
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..counts import counted
 from ..errors import RunDirectoryError
 from ..files import read_json, remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
+from ..run.checked import GONE
 from ..run.integrity import Damage, damage
 from ..run.journal import CHECKSUMS, DATA, MADE, Entry, Step, is_of, newest
 from ..run.run import Run
@@ -39,10 +40,29 @@ def mend(run: Run) -> None:
             "%s was begun by a version that took no checksums, so damage to its files is not noticed.",
             run.directory.path,
         )
-    for (step, stage), entry in done.items():
-        found = list(_damaged(run, step, stage, entry))
-        if found:
-            _give_up(run, step, stage, found)
+    lost = {
+        (step, stage): found
+        for (step, stage), entry in done.items()
+        if (found := list(_damaged(run, step, stage, entry)))
+    }
+    _refuse_another_journal(run, len(done), lost)
+    for (step, stage), found in lost.items():  # all of them before anything is removed
+        if reason := _why_not_again(run, step, stage, lost):
+            raise RunDirectoryError(
+                f"{_first_of(found)}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), "
+                "or start a new run."
+            )
+    for (step, stage), found in lost.items():
+        _give_up(run, step, stage, found)
+
+
+def _refuse_another_journal(run: Run, done: int, lost: Mapping[tuple[Step, str], list[Damage]]) -> None:
+    """Raise if every step has left something that is there, but is nowhere what the journal says."""
+    if done > 1 and len(lost) == done and not any(one.is_missing for found in lost.values() for one in found):
+        raise RunDirectoryError(
+            f"Nothing in {run.directory.path} is what {run.directory.journal} says of it: it seems to be another run's "
+            "journal. Restore it from a backup, or start a new run."
+        )
 
 
 def _forget_damaged_best(run: Run) -> None:
@@ -69,7 +89,7 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     for folder in _stores(run, step, stage):
         if not any(one.path.parent == folder for one in found) and CHECKSUMS in entry:
             for path in GenerationStore(folder).damaged_shards():
-                yield Damage(path, "is not what was written" if path.is_file() else "is missing")
+                yield Damage(path, "is not what was written" if path.is_file() else GONE)
 
 
 def _stores(run: Run, step: Step, stage: str) -> list[Path]:
@@ -89,22 +109,27 @@ def _was_given_up(run: Run, stage: str) -> bool:
     )
 
 
-def _give_up(run: Run, step: Step, stage: str, found: list[Damage]) -> None:
+def _first_of(found: Sequence[Damage]) -> str:
+    """The first of what is damaged, and how much more there is."""
+    return "; ".join(map(str, found[:3])) + (f"; and {counted(len(found) - 3, 'file')} more" if len(found) > 3 else "")
+
+
+def _give_up(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> None:
     """Remove what is damaged, and write down that the step has to be played again."""
-    what = "; ".join(map(str, found[:3])) + (f"; and {counted(len(found) - 3, 'file')} more" if len(found) > 3 else "")
-    if reason := _why_not_again(run, step, stage):
-        raise RunDirectoryError(
-            f"{what}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), or start a new "
-            "run."
-        )
     run.journal.append(Step.LOST, stage, lost=step, damaged=[one.path.name for one in found])
-    logger.warning("%s. %s is played again: %s.", what, stage if stage != DATA else "The data", step)
+    logger.warning("%s. %s is played again: %s.", _first_of(found), stage if stage != DATA else "The data", step)
     for path in _to_remove(run, step, stage, found):
         remove(path)
 
 
-def _why_not_again(run: Run, step: Step, stage: str) -> str | None:
-    """Why a step can't be played again, or None."""
+def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step, str]]) -> str | None:
+    """Why a step can't be played again, or None.
+
+    Args:
+        run: the run.
+        step, stage: which.
+        lost: all steps that will be played again.
+    """
     needed = {Step.EVALUATE: Stage(stage)} if stage != DATA else {}
     if step in (Step.GENERATE, Step.TRAIN) and stage != START:
         one = Stage(stage)
@@ -112,18 +137,23 @@ def _why_not_again(run: Run, step: Step, stage: str) -> str | None:
     needs = needed.get(step)
     if needs is None or not run.directory.model(needs).parent.is_dir() or run.directory.model(needs).is_dir():
         return None
-    if needs == START and run.model is not None:
+    if (needs == START and run.model is not None) or (Step.TRAIN, needs) in lost:
         return None
     return f"the model of {needs}, of which it is made, is not there any more."
 
 
-def _to_remove(run: Run, step: Step, stage: str, found: list[Damage]) -> list[Path]:
+def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> list[Path]:
     if step is Step.PREPARE:
-        return [run.directory.train_rows, run.directory.held_out_rows]
+        tokenizer = [run.directory.tokenizer()] if any(_is_in(run.directory.tokenizer(), one) for one in found) else []
+        return [run.directory.train_rows, run.directory.held_out_rows, *tokenizer]
     if step is Step.TRAIN:
         return [run.directory.model(stage)]
     lists = {one.path.parent for one in found if one.path.name in (STORE_MANIFEST, SHARD_CHECKSUMS)}
     return [*lists, *(one.path for one in found if one.path.parent not in lists)]
+
+
+def _is_in(folder: Path, one: Damage) -> bool:
+    return folder in one.path.parents
 
 
 def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -> None:

@@ -18,7 +18,7 @@ from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
-from ..files import DEFINITION, definition_of
+from ..files import DEFINITION, checksums_in, definition_of
 from ..models.lineage import Origin, dataset_origin, model_origin
 from ..models.vocabulary import check_tokens, load_embeddings_size
 from ..run.integrity import recorded
@@ -47,20 +47,20 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
         DataError: a row can't be used, or the data has changed since the run was started.
     """
     state = PartialState()
+    known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE)), None)
+    if state.is_main_process and known is not None and LAUNCHED not in os.environ:
+        # A launched phase goes by what the process that has launched it has compared.
+        definition = definition_of(known["dataset"])
+        for name, found in _digests(row_keys(train, definition), held_out, definition).items():
+            if known.get(name) != found:
+                raise DataError(
+                    f"The dataset has changed since {run.directory.path} was started ({name}: {known.get(name)} then, "
+                    f"{found} now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or "
+                    "start a new run."
+                )
     if run.model is None:
         make_tokenizer(run, train)
     if state.is_main_process:
-        known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE)), None)
-        # A launched phase goes by what the process that has launched it has compared.
-        if known is not None and LAUNCHED not in os.environ:
-            definition = definition_of(known["dataset"])
-            for name, found in _digests(row_keys(train, definition), held_out, definition).items():
-                if known.get(name) != found:
-                    raise DataError(
-                        f"The dataset has changed since {run.directory.path} was started ({name}: {known.get(name)} then, "
-                        f"{found} now{_other_name(run, name)}), so its generations no longer fit. Restore the data, or "
-                        "start a new run."
-                    )
         if known is not None:
             _check_template(run, known.get("template"))
         if run.done(Step.PREPARE, DATA) is None:  # for the first time, or since the rows were lost
@@ -144,6 +144,8 @@ def _prepare(
         kept = dataset.remove_columns([column for column in (GROUP,) if column in dataset.column_names])
         saved = {path.name: checksum for path, checksum in save_rows(kept, folder).items()}
         files |= recorded(f"data/{folder.name}", saved)
+    if run.model is None:
+        files |= recorded(f"{START}/tokenizer", checksums_in(run.directory.tokenizer(), {}))
     run.journal.append(
         Step.PREPARE,
         DATA,

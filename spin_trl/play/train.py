@@ -30,7 +30,6 @@ from ..models.policy import load_policy, merge_adapter
 from ..models.saving import hashing
 from ..report.record import read_figures
 from ..run.adapter_bases import name_base_absolutely
-from ..run.checkpoint import latest
 from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.progress import ReportSteps
@@ -38,7 +37,7 @@ from ..run.run import Run, free_memory, since
 from ..run.stage import START, Stage, arm_name
 from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import save_model, train_supervised
-from ..training.trainer import SPINTrainer
+from ..training.trainer import SPINTrainer, newest_checkpoint
 from ..training.unplayable import refusal_of_trainer
 from .mend import check_made_again
 from .trackers import training_logs
@@ -62,8 +61,8 @@ def train(run: Run, iteration: int) -> None:
         trainer = _trainer_of(run, iteration, args)
     trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
     trainer.add_callback(ReportSteps(run.progress))
-    # Another number of processes can't resume a checkpoint; then nothing is resumed and training starts anew.
-    checkpoint = latest(output_folder(args), args.world_size)
+    # Where no checkpoint is whole, or another number of processes has written it, training starts from its beginning.
+    checkpoint = newest_checkpoint(args)
     training_started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)

@@ -18,7 +18,7 @@ from ..counts import agreeing, counted
 from ..errors import RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
-from ..files import read_json, write_text
+from ..files import write_text
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.stage import SELF_PLAY, Stage
@@ -26,7 +26,7 @@ from .charts import all_charts
 from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
-from .record import RunRecord, StageRecord, read_record
+from .record import RunRecord, StageRecord, read_object, read_record
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict
@@ -205,10 +205,10 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
         "template": prepared.get("template"),
     }
     for stage in record.stages:
-        manifest = read_json(directory.held_out(stage.name) / "sampled" / _MANIFEST)
-        if manifest is None and stage.arm == SELF_PLAY:
-            manifest = read_json(directory.generations(Stage.of(stage.iteration + 1)) / _MANIFEST)
-        found[f"model: {stage.label}"] = (manifest or {}).get("model")
+        manifest = read_object(directory.held_out(stage.name) / "sampled" / _MANIFEST)
+        if not manifest and stage.arm == SELF_PLAY:
+            manifest = read_object(directory.generations(Stage.of(stage.iteration + 1)) / _MANIFEST)
+        found[f"model: {stage.label}"] = manifest.get("model")
     return {name: str(digest) for name, digest in found.items() if digest}
 
 

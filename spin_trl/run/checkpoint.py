@@ -1,4 +1,5 @@
-"""Training checkpoints that count: those whose manifest was written after everything else.
+"""Training checkpoints that count: those whose manifest was written after everything else, and whose files still are what
+it says.
 
 Trainer's own resume takes the newest folder, and crashes if the machine died while it was being written. Of a checkpoint's
 files those count, and are kept on the Hub, that training is resumed from. transformers and accelerate load them with
@@ -11,12 +12,13 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 
-from ..files import write_json
+from ..files import ADAPTER_CONFIG, Checksum, checksums_in, write_json
+from .checked import CheckedFiles, wrong_with
 
 logger = logging.getLogger(__name__)
 
@@ -78,25 +80,41 @@ def without_arguments(args: Any) -> Iterator[None]:
         yield
 
 
-def write_manifest(folder: Path, num_processes: int) -> None:
-    """Declare a checkpoint complete: its files and their sizes, and how many processes wrote it."""
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in kept_files_of_checkpoint(folder)
-        if path.name != CHECKPOINT_MANIFEST
-    }
-    write_json(folder / CHECKPOINT_MANIFEST, {"num_processes": num_processes, "files": files})
+def write_manifest(folder: Path, num_processes: int, taken: Mapping[Path, Checksum] | None = None) -> None:
+    """Declare a checkpoint complete: its files, their sizes and SHA-256, and how many processes wrote it.
+
+    Args:
+        folder: of the checkpoint.
+        num_processes: that have written it.
+        taken: checksums of files that were taken while they were written; the other files are read.
+    """
+    kept = {path.relative_to(folder).as_posix(): path for path in kept_files_of_checkpoint(folder)}
+    kept.pop(CHECKPOINT_MANIFEST, None)
+    checksums = checksums_in(folder, taken or {}, kept)
+    write_json(
+        folder / CHECKPOINT_MANIFEST,
+        {
+            "num_processes": num_processes,
+            # Version 0.1.0 reads sizes alone.
+            "files": {name: path.stat().st_size for name, path in kept.items()},
+            "sha256": {name: checksum.sha256 for name, checksum in checksums.items()},
+        },
+    )
 
 
 def latest(folder: Path, num_processes: int) -> Path | None:
-    """The newest complete checkpoint in a folder that this number of processes can resume, or None.
+    """The newest checkpoint in a folder that is whole, and that this number of processes can resume, or None.
 
     Trainer keeps a random state per process and skips batches by process, so another number starts from the beginning.
+    Files are read for their checksums, unless this machine has read them before.
     """
+    passed_over = False
     for path in _newest_first(folder):
         manifest = _complete(path)
-        if manifest is None:
-            logger.warning("%s was not written to its end and is passed over.", path)
+        what = "was not written to its end" if manifest is None else _damage(path, manifest)
+        if manifest is None or what is not None:
+            passed_over = True
+            logger.warning("%s %s, and is passed over.", path, what)
         elif manifest["num_processes"] != num_processes:
             logger.warning(
                 "%s was written by %d processes; with %d, the iteration's training starts from its beginning.",
@@ -107,11 +125,15 @@ def latest(folder: Path, num_processes: int) -> Path | None:
             return None
         else:
             return path
+    if passed_over:
+        logger.warning(
+            "%s has no checkpoint that is whole: the iteration's training starts from its beginning.", folder
+        )
     return None
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """The newest complete checkpoint in a folder, whoever can resume it, or None."""
+    """The newest checkpoint in a folder that was written to its end, whoever can resume it, or None."""
     return next((path for path in _newest_first(folder) if _complete(path) is not None), None)
 
 
@@ -121,12 +143,28 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
-def _complete(checkpoint: Path) -> dict | None:
+def _complete(checkpoint: Path) -> dict[str, Any] | None:
+    """The manifest of a checkpoint whose files are all there and as long as it says, or None."""
     try:
         manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
         # Version 0.1.0 listed every file. Those that nothing is resumed from, like Trainer's arguments, may be gone.
         sizes = {name: size for name, size in manifest["files"].items() if is_kept_of_checkpoint(PurePath(name))}
-        intact = all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+        # An adapter's configuration names its base, which may lie elsewhere since.
+        intact = all(
+            (checkpoint / name).stat().st_size == size or PurePath(name).name == ADAPTER_CONFIG
+            for name, size in sizes.items()
+        )
+        intact &= all(isinstance(sha256, str) for sha256 in manifest.get("sha256", {}).values())
         return manifest if intact and isinstance(manifest["num_processes"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _damage(checkpoint: Path, manifest: Mapping[str, Any]) -> str | None:
+    """What is wrong with the content of a checkpoint's files, or None. Version 0.1.0 has recorded their sizes alone."""
+    sizes, checked = manifest["files"], CheckedFiles()
+    for name, sha256 in manifest.get("sha256", {}).items():
+        what = wrong_with(checkpoint / name, Checksum(sizes.get(name, 0), sha256), checked)
+        if what is not None:
+            return f"is damaged ({name} {what})"
+    return None

@@ -57,7 +57,7 @@ _CHECKPOINT = re.compile(rf"(?P<folder>{_STAGE}/train/checkpoint-\d+)/(?P<file>.
 
 _ALSO_WRITTEN = re.compile(
     rf"(?:{'|'.join(map(re.escape, TRANSIENT))}"
-    r"|data/(?:train|held-out)/cache-[^/]+\.arrow"
+    r"|data/(?:train|held-out)/cache-[^/]+\.arrow(?:\.checksum)?"
     rf"|{_STAGE}/model/training_args\.bin"
     rf"|{_STAGE}/train/(?:README\.md|(?:runs|logs|pairs|checkpoint-\d+)/.+)"
     r"|trackers/.+"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..files import ADAPTER_CONFIG, Checksum
-from .checked import CheckedFiles
+from ..files import Checksum
+from .checked import GONE, CheckedFiles, wrong_with
 from .directory import RunDirectory
 from .journal import CHECKSUMS, Entry
 
@@ -30,6 +30,11 @@ class Damage:
 
     path: Path
     what: str
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing is there."""
+        return self.what == GONE
 
     def __str__(self) -> str:
         return f"{self.path} {self.what}"
@@ -59,20 +64,7 @@ def damage(directory: RunDirectory, entry: Entry) -> Iterator[Damage]:
     checked = CheckedFiles()
     for name, (size, sha256) in entry.get(CHECKSUMS, {}).items():
         path = directory.stage(name)
-        try:
-            found = path.stat().st_size
-            if path.name == ADAPTER_CONFIG:
-                is_same = Checksum.of_adapter_config(path).sha256 == sha256
-            elif found != size:
-                yield Damage(path, f"has {found} bytes instead of {size}")
-                continue
-            else:
-                is_large = path.suffix == _LARGE
-                is_same = (checked.sha256(path) if is_large else Checksum.of(path).sha256) == sha256
-        except FileNotFoundError:
-            yield Damage(path, "is missing")
-        except (OSError, ValueError) as error:
-            yield Damage(path, f"can't be read ({error})")
-        else:
-            if not is_same:
-                yield Damage(path, "is not what was written")
+        is_large = path.suffix == _LARGE
+        what = wrong_with(path, Checksum(size, sha256), checked if is_large else None)
+        if what is not None:
+            yield Damage(path, what)

@@ -24,12 +24,13 @@ import yaml
 
 from ..config.yaml_text import parse_yaml
 from ..errors import RunDirectoryError, full_disk
-from ..files import JOURNAL, RUN_MARKER, remove, says_prepared, write_json, write_text
+from ..files import JOURNAL, RUN_MARKER, json_digest, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
 
 MARKER = RUN_MARKER
 MARKER_VERSION = 1
+_OF_MARKER = "checksum"
 
 RECIPE = "recipe.yaml"
 
@@ -68,8 +69,8 @@ class Marker:
     places: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The marker as JSON can hold it."""
-        return {
+        """The marker as JSON can hold it, with a checksum of its own."""
+        found = {
             "about": f"The {self.kind} owns these entries of its directory; everything else is yours, and stays.",
             "kind": self.kind,
             "version": MARKER_VERSION,
@@ -78,6 +79,7 @@ class Marker:
             "paths_from": self.paths_from,
             **({"places": list(self.places)} if self.places else {}),
         }
+        return {**found, _OF_MARKER: json_digest(found)}
 
 
 class Ownership:
@@ -112,6 +114,9 @@ class Ownership:
             entries = {str(name): str(here) for name, here in found["entries"].items()}
             if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
                 raise ValueError("an entry leads out of the run directory")
+            known = found.pop(_OF_MARKER, None)  # version 0.1.0 had no marker; others may have been written by hand
+            if known is not None and known != json_digest(found):
+                raise ValueError("it is not what was written")
             return Marker(
                 entries,
                 frozenset(found.get("adopted", ())),

@@ -12,7 +12,8 @@ from datasets import Dataset
 
 from ..config.iteration import SPINConfig
 from ..counts import agreeing
-from ..data.arrow import load_saved_rows
+from ..data.arrow import load_saved_rows, save_rows
+from ..data.caches import CACHES, drop_damaged, is_whole_folder, note_folder
 from ..errors import GenerationsError
 from ..files import whole_folder
 from ..generation.store import Generations, Name
@@ -100,14 +101,19 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
 def on_disk(pairs: Dataset, folder: Path) -> Dataset:
     """Keep pairs as Arrow files, under their fingerprint: memory stays flat, and cached log-probs lie beside them.
 
+    What is damaged of either goes, and is made again.
+
     Args:
         pairs: of [`pair`].
         folder: under which they are kept, and found again.
     """
     place = folder / pairs._fingerprint
-    if not place.exists():
+    if not is_whole_folder(place):
+        if place.exists():
+            logger.warning("%s is damaged, or was written by an earlier version. The pairs are written again.", place)
         with whole_folder(place) as unfinished:
-            pairs.save_to_disk(unfinished)
+            note_folder(unfinished, save_rows(pairs, unfinished))
+    drop_damaged(place.glob(CACHES))
     kept = load_saved_rows(place)
     kept._fingerprint = pairs._fingerprint
     return kept

@@ -19,6 +19,7 @@ from trl.trainer.utils import get_config_model_id
 from ..config.iteration import SPINConfig
 from ..config.paths import output_folder
 from ..data.bad_rows import BadRows
+from ..data.caches import CACHES, note_all
 from ..data.columns import as_preference, is_preference, is_prepared, is_sft
 from ..data.keys import rows_digest
 from ..data.prepare import prepare
@@ -177,7 +178,10 @@ class PairsTrainer(ObjectiveTrainer):
         batch_size = self.args.per_device_train_batch_size if name == "train" else self.args.per_device_eval_batch_size
         started = time.monotonic()
         batch_size = self.args.precompute_ref_batch_size or OPPONENT_BATCH_FACTOR * batch_size
+        folders = {Path(file["filename"]).parent for file in pairs.cache_files}
         pairs = super()._precompute_ref_logps(pairs, name, batch_size)
+        if self.accelerator.is_main_process:
+            note_all(cache for folder in folders for cache in folder.glob(CACHES))
         self.opponent_seconds += time.monotonic() - started
         return pairs
 

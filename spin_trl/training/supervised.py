@@ -39,7 +39,12 @@ def train_supervised(
     trainer = Trainer(
         model=model,
         args=args,
-        train_dataset=rows.map(encode, remove_columns=rows.column_names, desc="Preparing supervised rows"),
+        train_dataset=rows.map(
+            encode,
+            remove_columns=rows.column_names,
+            load_from_cache_file=False,  # a damaged cache would be trained on
+            desc="Preparing supervised rows",
+        ),
         data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
         callbacks=callbacks,
     )

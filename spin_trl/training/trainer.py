@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, IterableDataset
 from transformers import (
     BitsAndBytesConfig,
@@ -25,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     TrainerCallback,
+    TrainingArguments,
 )
 from transformers.trainer_utils import EvalPrediction
 from trl import DPOConfig
@@ -38,6 +41,7 @@ from ..generation.store import GenerationSource
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.lineage import complete_card
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
+from ..models.saving import hashing
 from ..run import checkpoint
 from . import arguments, opponent
 from .objective_trainer import has_streams
@@ -45,6 +49,16 @@ from .pairs_trainer import PairsTrainer
 from .unplayable import check_self_play, of_batches, of_positions
 
 logger = logging.getLogger(__name__)
+
+
+def newest_checkpoint(args: TrainingArguments) -> Path | None:
+    """The newest checkpoint that training with these settings can go on from, or None.
+
+    One process reads its files, and all go by what it has found.
+    """
+    is_main = PartialState().is_main_process
+    found = [checkpoint.latest(output_folder(args), args.world_size) if is_main else None]
+    return broadcast_object_list(found)[0]
 
 
 class SPINTrainer(PairsTrainer):
@@ -195,7 +209,7 @@ class SPINTrainer(PairsTrainer):
             self._for_each_dataset(self._with_opponent)
         if resume_from_checkpoint is True:
             # Checkpoints of a trainer that writes no manifests are left to Trainer's own search.
-            found = checkpoint.latest(output_folder(self.args), self.args.world_size)
+            found = newest_checkpoint(self.args)
             resume_from_checkpoint = str(found) if found is not None else True
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -273,11 +287,13 @@ class SPINTrainer(PairsTrainer):
             config.save_pretrained(output_dir or output_folder(self.args))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        with hashing() as taken:
+            super()._save_checkpoint(model, trial)
+        every = gather_object([*taken.items()])  # each process has written its own random state and shards
         self.accelerator.wait_for_everyone()
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
         if self.accelerator.is_main_process:
-            checkpoint.write_manifest(folder, self.args.world_size)
+            checkpoint.write_manifest(folder, self.args.world_size, dict(every))
 
     def create_model_card(  # type: ignore[override]  # TRL's has these parameters, which aren't Trainer's
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None

@@ -17,7 +17,7 @@ from typing import Any, Final
 import yaml
 
 from .acts import Ended, forked
-from .outcome import Outcome, Results, Verdict, differences, in_words, lost, manners, results_of
+from .outcome import Outcome, Results, Verdict, differences, in_words, lost, manners, results_of, says_the_same
 from .runs import Undisturbed, go_on
 from .trials import Trial, chooser
 from .writes import CACHE, RUN_DIR, kind_of
@@ -30,6 +30,8 @@ HALF_WAY: Final = {
     "training": f"{RUN_DIR}/iteration-1/train/checkpoint-2/checkpoint.json",
 }
 """States of a run that was killed half-way: before which file was put into its place."""
+
+_JOURNAL: Final = f"{RUN_DIR}/journal.jsonl"
 
 READING: Final = (("report", RUN_DIR), ("plan", RUN_DIR))
 """Commands that read a run directory."""
@@ -189,26 +191,28 @@ def _check(state: State, path: str, harmed: bytes | None) -> Callable[[Path], Ou
         wrong = manners(ended)
         if wrong is not None:
             return Outcome(Verdict.TRACEBACK, f"run: {wrong}")
-        return _ended_well(folder, path, state.run.results, before, journal, ended)
+        return _ended_well(folder, path, state.run, before, journal, ended)
 
     return check
 
 
-def _ended_well(folder: Path, path: str, expected: Results, before: Results, journal: bytes, ended: Ended) -> Outcome:
+def _ended_well(folder: Path, path: str, run: Undisturbed, before: Results, journal: bytes, ended: Ended) -> Outcome:
     """The verdict on a command that has gone on with a damaged run, and has ended without a traceback."""
-    after = results_of(folder)
+    after, expected = results_of(folder), run.results
     if ended.code == 0:
         other = differences(after, expected)
+        if other == [_JOURNAL] and says_the_same(folder / _JOURNAL, run.folder / _JOURNAL):
+            other = []  # what was damaged stands there, and that it was made again
         if other == [path]:
             return Outcome(Verdict.SILENT, "nobody has noticed, and it stays so")
         return Outcome(Verdict.SILENT, in_words(other, folder)) if other else Outcome(Verdict.SAME)
     gone = lost(before, after, expected)
     if not _journal(folder).startswith(journal[: journal.rfind(b"\n") + 1]):
-        gone.append(f"{RUN_DIR}/journal.jsonl")
+        gone.append(_JOURNAL)
     said = next((line for line in ended.output.splitlines() if line.startswith("spin-trl")), "")
     return Outcome(Verdict.LOST, f"{', '.join(gone[:4])}, and then: {said}") if gone else Outcome(Verdict.ERROR, said)
 
 
 def _journal(folder: Path) -> bytes:
-    file = folder / RUN_DIR / "journal.jsonl"
+    file = folder / _JOURNAL
     return file.read_bytes() if os.path.isfile(file) else b""

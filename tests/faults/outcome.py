@@ -26,7 +26,7 @@ _RESULTS: Final = re.compile(
 )
 _UNFINISHED: Final = re.compile(r"(?:.*/)?\.[^/]+\.tmp(?:/.*)?|.*/train/.*")
 _JOURNAL: Final = f"{RUN_DIR}/journal.jsonl"
-_VOLATILE: Final = frozenset({"time", "seconds", "work_seconds", "versions"})
+_VOLATILE: Final = frozenset({"time", "seconds", "work_seconds", "versions", "crc32"})
 
 
 _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Invalid)\w*")
@@ -95,6 +95,21 @@ def results_of(folder: Path) -> Results:
 def differences(results: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
     """Paths of what differs, is missing, or is there although it should not."""
     return sorted(path for path in {*results, *expected} if results.get(path) != expected.get(path))
+
+
+def says_the_same(journal: Path, other: Path) -> bool:
+    """Whether two journals say the same of every step, however often a damaged one was played again."""
+    return _newest_of(journal) == _newest_of(other)
+
+
+def _newest_of(journal: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in journal.read_bytes().splitlines():
+        entry = json.loads(line)
+        if entry["phase"] != "lost":
+            kept = {name: value for name, value in entry.items() if name not in _VOLATILE}
+            found[f"{entry['phase']} of {entry['stage']}"] = kept
+    return found
 
 
 def in_words(paths: Iterable[str], folder: Path) -> str:

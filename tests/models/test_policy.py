@@ -222,3 +222,12 @@ def test_frozen_weights_may_be_coarse() -> None:
     """With LoRA the base model stays as it is."""
     model = tiny.model(dtype=torch.bfloat16).requires_grad_(False)
     assert policy.lost_steps(model, 5e-7) is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": 3}', "null"])
+def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
+    """Whatever tokenizers raises: some of it is plain `Exception`."""
+    tiny.tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
+    with refused(DataError, str(tmp_path)):
+        load_tokenizer(tmp_path, settings())

@@ -10,7 +10,7 @@ from _pytest.mark import ParameterSet
 
 import tiny
 from messages import refused, warned
-from runs import build, steps, without_checksums
+from runs import build, journal, steps, without_checksums
 from spin_trl.errors import RunDirectoryError
 from spin_trl.files import Checksum
 
@@ -139,8 +139,7 @@ def test_every_kind_of_damage_is_found(
 def test_a_model_on_which_others_stand_must_come_out_the_same(played: Path, llama_folder: Path) -> None:
     """Where training comes out different (here: the journal says so), the later models don't stem from it."""
     damaged(played, "iteration-0/model/model.safetensors", deleted)
-    path = Path("run/journal.jsonl")
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path, lines = Path("run/journal.jsonl"), journal()
     for line in lines:
         if (line["phase"], line["stage"]) == ("train", "iteration-0"):
             line["files"]["iteration-0/model/model.safetensors"][1] = "0" * 64
@@ -168,6 +167,24 @@ def test_what_a_model_that_is_gone_has_made_is_refused(llama_folder: Path) -> No
     Path("run/iteration-1/model/model.safetensors").unlink()
     with refused(RunDirectoryError, "shard-00000.parquet", "iteration-0"):
         build(llama_folder, **settings).run()
+
+
+def test_another_runs_journal_is_refused(played: Path, llama_folder: Path, tmp_path: Path) -> None:
+    """Nothing is what it says, and nothing is removed for that."""
+    shutil.copytree(played, "run", symlinks=True)
+    build(llama_folder, tmp_path / "other", train_dataset=tiny.sft(40).select(range(20, 40)), **PLAYED).run()
+    shutil.copyfile(tmp_path / "other" / "journal.jsonl", "run/journal.jsonl")
+    with refused(RunDirectoryError, Path("run"), "journal.jsonl"):
+        build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == bytes_of(played)
+
+
+def test_what_depends_on_a_damaged_model_is_made_again_with_it(played: Path, llama_folder: Path) -> None:
+    """Neither is refused because of the other."""
+    damaged(played, "iteration-0/model/model.safetensors", deleted)
+    one_bit(Path("run/iteration-0/held-out/values.json"))
+    build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == bytes_of(played)
 
 
 def test_a_run_without_checksums_goes_on_and_says_so(

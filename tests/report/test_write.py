@@ -293,3 +293,30 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
         (path / folder).mkdir(parents=True)
         (path / folder / "generations.json").write_text(json.dumps({"model": digest}), encoding="utf-8")
     assert gather(RunDirectory(path))["digests"] == {"model: start": "aaaa", "model: iteration 0": "bbbb"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key"),
+    [
+        ("metrics.json", '["nll"]', "nll"),
+        ("metrics.json", '{"nll": "low"}', "`nll`"),
+        ("metrics.json", '{"nll": [1]}', "`nll`"),
+        ("metrics.json", "{", "metrics.json"),
+        ("held-out/values.json", '{"score": [1]}', "`score`"),
+        ("held-out/values.json", '{"score": {"0": "1"}}', "`0`"),
+        ("histograms.json", '{"edges": [1, 2], "real": [3, 4]}', "`real`"),
+        ("histograms.json", '{"edges": {"a": 1}}', "`edges`"),
+        ("held-out/sampled/generations.json", "[", "generations.json"),
+        ("held-out/sampled/generations.json", "[1]", "generations.json"),
+        ("../best.json", "[1]", "best.json"),
+        ("../best.json", '{"stage": 3}', "`stage`"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, key):
+    """With the value that is something else than expected; `spin-trl run` can make it again."""
+    path = write_run(tmp_path / "run", record(*STAGES, best="iteration-1"))
+    file = path / "iteration-0" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content, encoding="utf-8")
+    with refused(RunDirectoryError, file.name, key):
+        report(path)

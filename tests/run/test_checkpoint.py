@@ -1,5 +1,6 @@
 """Training checkpoints that count: those whose manifest was written after everything else."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -12,8 +13,9 @@ import torch
 from peft import LoraConfig
 
 import tiny
-from messages import names, refused
+from messages import names, refused, warned
 from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.files import Checksum
 from spin_trl.run.checkpoint import (
     CHECKPOINT_MANIFEST,
     is_of_a_model,
@@ -96,6 +98,34 @@ def test_a_half_written_one_is_passed_over(
     assert not names(caplog.text, "processes")
 
 
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "inner/rng_state.pth"])
+def test_one_that_is_damaged_is_passed_over(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One bit is enough. The one before it is taken; where that is damaged, too, there is none, and the log says so."""
+    older, newer = checkpoint(tmp_path, 4), checkpoint(tmp_path, 5)
+    assert latest(tmp_path, 1) == newer
+    _flip(newer / name)
+    assert latest(tmp_path, 1) == older
+    warned(caplog, str(newer), name)
+    _flip(older / name)
+    assert latest(tmp_path, 1) is None
+    warned(caplog, str(tmp_path), "no checkpoint")
+
+
+def test_a_manifest_without_checksums_counts(tmp_path: Path) -> None:
+    """Version 0.1.0 wrote sizes alone."""
+    path = checkpoint(tmp_path, 4)
+    manifest = json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+    del manifest["sha256"]
+    (path / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    assert latest(tmp_path, 1) == path
+
+
 def test_another_number_of_processes_starts_from_the_beginning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -113,6 +143,10 @@ def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
     assert json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8")) == {
         "num_processes": 4,
         "files": {"inner/rng_state.pth": 5, "model.safetensors": 21},
+        "sha256": {
+            "inner/rng_state.pth": hashlib.sha256(b"state").hexdigest(),
+            "model.safetensors": hashlib.sha256(b"weights" * 3).hexdigest(),
+        },
     }
 
 
@@ -161,7 +195,7 @@ def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
     """By a list of names, whatever else lies there; links are not followed."""
     for name in RESUMED_FROM | NOBODYS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).write_bytes(b"{}")
     (tmp_path / "linked.json").symlink_to(tmp_path / "config.json")
     write_manifest(tmp_path, 1)
     kept = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_checkpoint(tmp_path)}
@@ -194,7 +228,7 @@ class Hostile:
         return os.mkdir, (str(self._trace),)
 
 
-def trained(folder: Path, steps: int, resume: str | None = None, **settings: Any) -> SPINTrainer:
+def trained(folder: Path, steps: int, resume: str | bool | None = None, **settings: Any) -> SPINTrainer:
     """A trainer that has saved a checkpoint after every step."""
     args = SPINConfig(
         str(folder),
@@ -254,6 +288,34 @@ def test_a_push_while_training_has_no_arguments_either(tmp_path: Path, monkeypat
     assert "training_args.bin" not in uploaded[0]
     saved = torch.save
     assert saved.__module__ == "torch.serialization", "saving is as it was"
+
+
+@pytest.mark.parametrize("name", ["full", "adapter"])
+def test_checksums_are_taken_while_a_checkpoint_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The large files are not read again for them, and are what they say."""
+    read: list[Path] = []
+    read_again = Checksum.of
+    monkeypatch.setattr(Checksum, "of", lambda path: read.append(path) or read_again(path))
+    trained(tmp_path / name, 1)
+    folder = tmp_path / name / "checkpoint-1"
+    large = {"optimizer.pt", "scheduler.pt", "rng_state.pth", f"{'adapter_' * (name == 'adapter')}model.safetensors"}
+    found = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    assert large <= found.keys()
+    assert not large & {path.name for path in read}
+    assert {one: hashlib.sha256((folder / one).read_bytes()).hexdigest() for one in large} == {
+        one: found[one] for one in large
+    }
+
+
+def test_a_trainer_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:
+    """`resume_from_checkpoint=True` goes on from the newest one that is whole, to the same weights."""
+    expected = trained(tmp_path / "whole", 2).model.state_dict()
+    trained(tmp_path / "full", 2)
+    _flip(tmp_path / "full" / "checkpoint-2" / "optimizer.pt")
+    found = trained(tmp_path / "full", 2, resume=True)
+    assert all(torch.equal(value, expected[name]) for name, value in found.model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])

@@ -144,6 +144,17 @@ def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
 # ---- entries ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_marker_that_says_something_else_is_an_error(tmp_path: Path) -> None:
+    """One bit of a name would send the run to another folder."""
+    ownership = Ownership(tmp_path)
+    ownership.claim()
+    ownership.own("iteration-0")
+    marker = tmp_path / MARKER
+    marker.write_text(marker.read_text(encoding="utf-8").replace("iteration-0", "iteration-1"), encoding="utf-8")
+    with refused(RunDirectoryError, marker):
+        ownership.marker()
+
+
 def test_an_entry_is_written_down_before_it_is_there(tmp_path: Path) -> None:
     directory = claimed(tmp_path)
     place = directory.own("hub")

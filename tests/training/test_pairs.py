@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from messages import names, refused
+from messages import names, refused, warned
 from spin_trl.config.iteration import SPINConfig
+from spin_trl.data.caches import note
 from spin_trl.data.columns import PREPARED_COLUMNS
 from spin_trl.errors import GenerationsError
 from spin_trl.generation.store import SCHEMA, Generations
@@ -234,6 +235,27 @@ def test_pairs_on_disk_are_the_same_pairs(tmp_path: Path) -> None:
     assert on_disk(pairs, tmp_path / "pairs").to_list() == pairs.to_list()
     assert (place / "state.json").stat().st_mtime_ns == before
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == [pairs._fingerprint]
+
+
+def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where they could be read, and a cache beside them goes whose checksum is another one or is missing."""
+    pairs, _ = pair(rows(), generations(*FOUR), config(tmp_path))
+    place = tmp_path / "pairs" / pairs._fingerprint
+    on_disk(pairs, tmp_path / "pairs")
+    file = next(place.glob("data-*.arrow"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert on_disk(pairs, tmp_path / "pairs").to_list() == pairs.to_list()
+    warned(caplog, str(place))
+    whole, cut = place / "cache-1.arrow", place / "cache-2.arrow"
+    for cache in (whole, cut):
+        cache.write_bytes(b"logps")
+        note(cache)
+    cut.write_bytes(b"log")
+    (place / "cache-3.arrow").write_bytes(b"nobody has noted it")
+    on_disk(pairs, tmp_path / "pairs")
+    assert list(place.glob("cache-*.arrow")) == [whole]
 
 
 def test_rows_here_are_prepared_rows() -> None:

@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from ...errors import DataError
 from ...files import read_json, short_digest, write_atomically, write_json
+from ..caches import drop, is_whole, note
 from .exact_json import with_json
 
 logger = logging.getLogger(__name__)
@@ -67,24 +68,26 @@ def kept(
             raise DataError(f"{file} can't be read: {error.strerror or error}.") from error
     name = short_digest(named, 32)
     place = _cache() / name / "rows.arrow"
+    said = place.parent / _REMARKS
 
     def write(unfinished: BinaryIO) -> None:
         if not _write_rows(unfinished, *read()):
             raise DataError(f"{files[0]} has no rows.")
-        write_json(place.parent / _REMARKS, remarks())
 
-    if not place.exists():
+    if not (is_whole(said) and is_whole(place)):
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{place.parent}.lock"):
-                if not place.exists():
-                    write_atomically(place, write)
+                if not (is_whole(said) and is_whole(place)):
+                    drop(place)
+                    note(place, write_atomically(place, write))
+                    note(said, write_json(said, remarks()))
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
                 "HF_DATASETS_CACHE to a folder that can be written and has the space."
             ) from error
-    for remark in read_json(place.parent / _REMARKS):
+    for remark in read_json(said):
         logger.warning("%s", remark)
     dataset = Dataset.from_file(str(place))
     dataset._fingerprint = name[:16]

@@ -153,3 +153,29 @@ def test_the_rows_of_a_file_are_read_once(tmp_path: Path, monkeypatch: pytest.Mo
     again = load_rows(str(tmp_path / "moved.csv"))
     assert again[:] == first[:]
     assert again._fingerprint == first._fingerprint
+
+
+@pytest.mark.parametrize("name", ["rows.arrow", "remarks.json", "cache-*.arrow"])
+@pytest.mark.parametrize("damage", ["bit", "cut", "nothing", "gone"])
+def test_a_damaged_cache_is_made_again(
+    name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were read from a file, what there is to say of it, and rows that were prepared of these."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.sft(5))
+
+    def rows() -> list[Any]:
+        return prepare(load_rows(str(path)), PairTemplate(tiny.tokenizer())).to_list()
+
+    expected = rows()
+    (file,) = (tmp_path / "cache" / "spin_trl").glob(f"*/{name}")
+    content = file.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    harmed = {"bit": flipped, "cut": content[:middle], "nothing": b""}
+    if damage in harmed:
+        file.write_bytes(harmed[damage])
+    else:
+        file.unlink()
+    assert rows() == expected
+    assert file.read_bytes() == content
