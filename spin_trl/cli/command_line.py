@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
-            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+            parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
         options.function(options, overrides)
         return 0
     except SpinError as error:
