@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .commands import RECIPES, add_command
+from .commands import RECIPES, add_command, add_trust
 from .session import quieten
 
 
@@ -15,6 +15,7 @@ def add(commands: Any) -> None:
         commands, "compare", play_comparison, help="play several objectives side by side", epilog=RECIPES
     )
     parser.add_argument("recipe")
+    add_trust(parser)
     parser.add_argument(
         "--arms",
         nargs="+",
@@ -36,4 +37,6 @@ def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.compare import Comparison
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
-    Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings).run()
+    Comparison(
+        options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings, options.trust_run
+    ).run()

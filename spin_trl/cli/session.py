@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..play.loop import SelfPlay
 
 
-def session_of(source: str, overrides: list[str]) -> SelfPlay:
-    """The run that a recipe and its overrides describe."""
+def session_of(source: str, overrides: list[str], *, trust_run: bool = False) -> SelfPlay:
+    """The run that a recipe and its overrides describe; `trust_run` lets it run the code that a run directory names."""
     # Imported here: the stack takes seconds, and `--help` should not.
     quieten()
     from trl import get_quantization_config
@@ -32,10 +32,12 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from ..play.phases import by_accelerate, in_this_process
     from ..run.recipe import read_recipe
     from ..run.run import LAUNCHED
+    from ..run.trust import check_trust_of_recipe
 
     # What has been imported stays. Without this, every collection of garbage would walk through all of it.
     gc.freeze()
     recipe = read_recipe(source, overrides)
+    check_trust_of_recipe(recipe, overrides, is_trusted=trust_run)
     if recipe.play.accelerate_config:
         read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
@@ -61,6 +63,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         settings=settings,
         sources=dataclasses.asdict(recipe.data),
         recipe=recipe.file,
+        trust_run=trust_run,
     )
 
 

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,12 +52,14 @@ class Marker:
         adopted: usual names of entries that were there when a run of version 0.1.0, which has no marker, was continued.
         paths_from: folder from which relative paths in the run's settings are seen, relative to the run directory.
         kind: whose marker it is: a run's, or a comparison's.
+        identity: random name of the run, by which this user's machine knows it again. Backups and older markers have none.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
     adopted: frozenset[str] = frozenset()
     paths_from: str | None = None
     kind: str = RUN
+    identity: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The marker as JSON can hold it."""
@@ -67,6 +70,7 @@ class Marker:
             "entries": self.entries,
             "adopted": sorted(self.adopted),
             "paths_from": self.paths_from,
+            **({"identity": self.identity} if self.identity is not None else {}),
         }
 
 
@@ -98,8 +102,13 @@ class Ownership:
             entries = {str(name): str(here) for name, here in found["entries"].items()}
             if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
                 raise ValueError("an entry leads out of the run directory")
+            identity = found.get("identity")
             return Marker(
-                entries, frozenset(found.get("adopted", ())), found.get("paths_from"), found.get("kind", RUN)
+                entries,
+                frozenset(found.get("adopted", ())),
+                found.get("paths_from"),
+                found.get("kind", RUN),
+                identity if isinstance(identity, str) else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunDirectoryError(
@@ -178,6 +187,17 @@ class Ownership:
         if marker is None or marker.paths_from is None:
             return None
         return (self.path.resolve() / marker.paths_from).resolve()
+
+    def identify(self) -> str | None:
+        """The run's random name, which it gets now if it has none; None: there is no marker."""
+        marker = self.marker()
+        if marker is not None and marker.identity is None:
+            with self._alone():
+                marker = self.marker() or Marker()
+                if marker.identity is None:
+                    marker = replace(marker, identity=secrets.token_hex(16))
+                    self._write(marker)
+        return marker.identity if marker is not None else None
 
     # ---- claiming -----------------------------------------------------------------------------------------------------
 
