@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format docs benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format docs audit benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -48,6 +48,10 @@ types: $(READY)  ## check types
 format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Nothing is installed for it and nothing is sent but names and versions. Without pip-audit or its source it is skipped.
+audit: $(READY)  ## look for known vulnerabilities in the installed versions, where PyPI's advisories can be reached
+	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/audit
 
 docs: $(READY)   ## write what documents take from the code: the table of docs/objectives.md
 	PYTHONPATH=. $(BIN)/python tests/objectives_page.py

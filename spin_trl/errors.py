@@ -2,22 +2,77 @@
 
 Every class is also the standard-library error that it replaces, so `except ValueError` keeps working. The command line
 prints the message without a traceback and exits with `exit_code`: 2 for input that has to change, 1 for a failure.
+
+A message quotes what users, files and models have written. So the function that makes such text fit to be shown is here too.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Made = TypeVar("Made")
+
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 without tab and newline
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, overrides and isolates of the direction of text
+    "\u180e\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # no width, or the end of a line
+    "\U000e0000-\U000e007f"  # tags
+    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"  # no characters at all
+)
+_JOINERS = "\u200c\u200d"
+_VIRAMA = 9
+"""Combining class of the mark behind which a joiner has a meaning also at the end of a word."""
+
+_CONTROL_PICTURES = 0x2400
+_DELETE = 0x7F
+
+
+def visible(text: str) -> str:
+    """A text in which characters that can't be seen, or can't be written to a file, stand as names of themselves.
+
+    `\\x00` becomes `␀`; a right-to-left override, a zero-width space and one half of a surrogate pair become `⟨U+202E⟩`,
+    `⟨U+200B⟩` and `⟨U+D83D⟩`. Joiners between letters or emoji stay, since they are part of how these are written.
+
+    This is for what is shown. What is stored or pushed as data stays as it is.
+    """
+    return _UNSEEN.sub(_name_of_character, text.replace("\r\n", "\n"))
+
+
+def _name_of_character(found: re.Match[str]) -> str:
+    if found[0] in _JOINERS and _joins(found):
+        return found[0]
+    code = ord(found[0])
+    if code < ord(" "):
+        return chr(_CONTROL_PICTURES + code)
+    return "␡" if code == _DELETE else f"⟨U+{code:04X}⟩"
+
+
+def _joins(found: re.Match[str]) -> bool:
+    """Whether a joiner stands where it has a meaning: between letters or emoji, or behind a virama."""
+    start, end = found.span()
+    before, after = found.string[max(start - 1, 0) : start], found.string[end : end + 1]
+    behind_virama = before != "" and unicodedata.combining(before) == _VIRAMA
+    return behind_virama or (_is_joined(before) and _is_joined(after))
+
+
+def _is_joined(character: str) -> bool:
+    """Whether it is a letter, a mark on one, or a symbol such as an emoji."""
+    kind = unicodedata.category(character)[0] if character else ""
+    return kind in ("L", "M") or (kind == "S" and not character.isascii())
 
 
 class SpinError(Exception):
     """Base class of every error that this package raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class InputError(SpinError, ValueError):

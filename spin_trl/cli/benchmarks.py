@@ -11,7 +11,7 @@ from ..counts import counted
 from ..errors import BenchmarkError, RecipeError
 from ..evaluation.benchmarks import SUITES, chosen, harness_version
 from ..report.terminal import shown_path
-from .commands import add_command
+from .commands import add_command, add_trust
 from .session import quieten
 
 
@@ -53,6 +53,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--include_path", metavar="FOLDER", help="tasks of your own, as the harness's YAML files")
     parser.add_argument("--apply_chat_template", action="store_true", help="ask in the model's chat template")
     parser.add_argument("--log_samples", action="store_true", help="keep every question with its answer, too")
+    add_trust(parser)
     parser.add_argument("--again", action="store_true", help="run what has been run before, too")
 
 
@@ -105,7 +106,7 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..run.run import find_stage
     from ..run.stage import Stage
 
-    run = reopen(options.run, overrides)
+    run = reopen(options.run, overrides, trust_run=options.trust_run)
     if run.args.disable_tqdm:
         os.environ["TQDM_DISABLE"] = "1"
     stage = find_stage(run, options.stage if options.iteration is None else Stage.of(options.iteration))

@@ -38,7 +38,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
-            parser.error(f"unrecognized arguments: {' '.join(overrides)}")
+            parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
         return flushed(0) if arguments is None else 0

@@ -13,6 +13,13 @@ Every setting of a recipe can be overridden: spin-trl run quickstart --num_itera
 """What the help of commands that take a recipe ends with."""
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add the flag with which the code that a run directory names may run."""
+    parser.add_argument(
+        "--trust_run", action="store_true", help="run the code that a run directory from elsewhere names (SECURITY.md)"
+    )
+
+
 def add_command(
     commands: Any,
     name: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .commands import RECIPES, add_command
+from .commands import RECIPES, add_command, add_trust
 from .failures import note_run_directory
 from .session import quieten
 
@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
         commands, "compare", play_comparison, help="play several objectives side by side", epilog=RECIPES
     )
     parser.add_argument("recipe")
+    add_trust(parser)
     parser.add_argument(
         "--arms",
         nargs="+",
@@ -37,6 +38,8 @@ def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.compare import Comparison
 
     arm_settings = as_mapping("--arm_settings", options.arm_settings)
-    comparison = Comparison(options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings)
+    comparison = Comparison(
+        options.recipe, overrides, options.arms, options.seeds, options.devices, arm_settings, options.trust_run
+    )
     note_run_directory(comparison.folder)
     comparison.run()

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import HubError, RecipeError
 from ..quiet import quiet
 from ..report.terminal import printable, shown_path
-from .commands import add_command
+from .commands import add_command, add_trust
 from .session import quieten
 
 _DESCRIPTION_OF_PUSH = """\
@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
     what = "push a run to the Hub, as far as it is not there"
     push = add_command(commands, "push", push_run, help=what, description=_DESCRIPTION_OF_PUSH)
     push.add_argument("run", help="run directory")
+    add_trust(push)
     push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
     push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="make repositories private")
     push.add_argument("--push_generations", type=_as_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
@@ -49,7 +50,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..play.open import reopen
 
     # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
-    run = reopen(options.run, ["--use_cpu", "true"])
+    run = reopen(options.run, ["--use_cpu", "true"], trust_run=options.trust_run)
     for name in ("hub_model_id", "hub_private_repo", "push_generations", "hub_dataset_id", "hub_license"):
         if (value := getattr(options, name)) is not None:
             setattr(run.args if hasattr(run.args, name) else run.play, name, value)

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from ..config import shipped
+from ..report.terminal import shown_path
 from .commands import add_command
 
 
@@ -19,4 +20,4 @@ def add(commands: Any) -> None:
 def list_recipes(options: argparse.Namespace, overrides: list[str]) -> None:
     """List the recipes."""
     for name, path in sorted(shipped.recipes().items()):
-        print(f"{name:26} {path}")
+        print(f"{name:26} {shown_path(path)}")

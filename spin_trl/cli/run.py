@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RecipeError
 from ..report.terminal import shown_path
-from .commands import RECIPES, add_command
+from .commands import RECIPES, add_command, add_trust
 from .session import session_of
 
 PHASE_COMMANDS = {
@@ -24,15 +24,17 @@ def add(commands: Any) -> None:
     """Add the arguments of `run` and of the phases."""
     run = add_command(commands, "run", play, help="play all iterations, or go on with a run", epilog=RECIPES)
     run.add_argument("recipe")
+    add_trust(run)
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe, or run directory")
         phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
+        add_trust(phase)
 
 
 def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
-    result = session_of(options.recipe, overrides).run()
+    result = session_of(options.recipe, overrides, trust_run=options.trust_run).run()
     if int(os.environ.get("RANK", "0")) == 0:
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
@@ -40,7 +42,7 @@ def play(options: argparse.Namespace, overrides: list[str]) -> None:
 
 def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play one phase."""
-    session = session_of(options.recipe, overrides)
+    session = session_of(options.recipe, overrides, trust_run=options.trust_run)
     if not 0 <= options.iteration < session.state.play.num_iterations:
         raise RecipeError(
             f"`--iteration` is {options.iteration}, but the run has the iterations 0 to "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RunDirectoryError
 from ..files import home_expanded
+from ..report.terminal import printable
 from .failures import note_run_directory
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ..play.loop import SelfPlay
 
 
-def session_of(source: str, overrides: list[str]) -> SelfPlay:
-    """The run that a recipe and its overrides describe."""
+def session_of(source: str, overrides: list[str], *, trust_run: bool = False) -> SelfPlay:
+    """The run that a recipe and its overrides describe; `trust_run` lets it run the code that a run directory names."""
     # Imported here: the stack takes seconds, and `--help` should not.
     quieten()
     from trl import get_quantization_config
@@ -32,10 +33,12 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
     from ..play.phases import by_accelerate, in_this_process
     from ..run.recipe import read_recipe
     from ..run.run import LAUNCHED
+    from ..run.trust import check_trust_of_recipe
 
     # What has been imported stays. Without this, every collection of garbage would walk through all of it.
     gc.freeze()
     recipe = read_recipe(source, overrides)
+    check_trust_of_recipe(recipe, overrides, is_trusted=trust_run)
     if recipe.play.accelerate_config:
         read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
     if recipe.args.disable_tqdm:
@@ -63,6 +66,7 @@ def session_of(source: str, overrides: list[str]) -> SelfPlay:
         settings=settings,
         sources=dataclasses.asdict(recipe.data),
         recipe=recipe.file,
+        trust_run=trust_run,
     )
 
 
@@ -103,7 +107,8 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     is_run = there.ownership.holds_run() and there.recipe.is_file()
     if is_run and not differences(frozen_settings(there), recipe.settings(), there.ownership.paths_from()):
         if int(os.environ.get("RANK", "0")) == 0:
-            print(f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run.")
+            said = f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
+            print(printable(said))
         return str(usual)
     return str(home_expanded(recipe.output_dir + suffix))
 

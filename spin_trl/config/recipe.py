@@ -35,6 +35,7 @@ from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
 from .plain import accelerates_state_kept, differences_from_defaults, plain
 from .start import StartConfig
+from .traits import HARMLESS_VARIABLES
 from .yaml_files import read_text, read_yaml
 from .yaml_text import parse_yaml
 
@@ -158,6 +159,7 @@ def read_settings(
     accept_python: bool = False,
     name: str | None = None,
     paths_from: Path | None = None,
+    is_foreign: bool = False,
 ) -> Recipe:
     """Read a recipe.
 
@@ -169,6 +171,7 @@ def read_settings(
         accept_python: read the settings of a run that was started from Python, too. They can't play it.
         name: what the recipe is called; None: its folder's or its file's name.
         paths_from: folder from which relative paths in the file are seen; None: the current one.
+        is_foreign: the file is a run directory's, and may set none but harmless variables of the environment.
 
     Raises:
         RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
@@ -186,6 +189,12 @@ def read_settings(
     if python is not None and not accept_python:
         raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
     environment = _environment_of(path, settings.pop("env", None))
+    refused = sorted(variable for variable in environment if variable not in HARMLESS_VARIABLES)
+    if is_foreign and refused:
+        raise RecipeError(
+            f"{path} lies in a run directory, and its `env` sets {', '.join(refused)}. Such settings may set "
+            f"{', '.join(sorted(HARMLESS_VARIABLES))} only. Take the others out, and set them yourself if you want them."
+        )
     os.environ.update(environment)  # as TRL's recipes do
     parser = _Parser(_DATACLASSES, allow_abbrev=False)
     settings, overrides = _as_called_here(path, settings, overrides, parser)

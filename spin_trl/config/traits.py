@@ -20,5 +20,11 @@ OF_ONE_MACHINE = frozenset(_NAMES["of_one_machine"])
 OF_AN_ARM = frozenset(_NAMES["of_an_arm"])
 """Settings that an arm may have for itself, beside those of its losses: how it steps. The rest all arms share."""
 
+HARMLESS_MODEL_KWARGS = frozenset(_NAMES["harmless_model_kwargs"])
+"""Keys of `model_init_kwargs` that run no code of anybody's. Others count as code, whatever they do."""
+
+HARMLESS_VARIABLES = frozenset(_NAMES["harmless_variables"])
+"""Variables of the environment that the settings of a run directory may set."""
+
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
 """Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""

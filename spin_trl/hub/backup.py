@@ -143,6 +143,8 @@ def _is_newest(path: Path) -> bool:
 def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
     """Take a run directory back from the Hub, if it is kept there. The journal comes last: without it nothing has begun.
 
+    What a backup does not send is left: other files, links, and the marker, since whose files are whose is known here.
+
     Args:
         directory: of the run; it has no journal.
         hub: from which.
@@ -158,7 +160,7 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
         return False
     place = directory.own(RESTORING)
     hub.download(repository, BRANCH, place)
-    if not (place / JOURNAL).is_file():
+    if not (place / JOURNAL).is_file() or (place / JOURNAL).is_symlink():
         raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {JOURNAL}.")
     found = {path.relative_to(place).as_posix(): path for path in files_in(place)}
     kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept_of_run(name, path)}
@@ -166,8 +168,6 @@ def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
         target = directory.own(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    if (place / MARKER).is_file() and directory.ownership.marker() is None:
-        (place / MARKER).replace(directory.ownership.marker_path)
     follow(directory)
     (place / JOURNAL).replace(directory.own(JOURNAL))
     shutil.rmtree(place)

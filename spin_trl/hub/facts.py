@@ -18,6 +18,7 @@ from jinja2 import Environment
 from ..config.traits import OF_ONE_MACHINE
 from ..counts import counted
 from ..data.reading.local import is_local
+from ..errors import visible
 from ..files import home_expanded
 from ..models.lineage import Origin, origin_from
 from ..objectives.registry import methods_of
@@ -207,9 +208,9 @@ def environment() -> Environment:
 
 
 def card_text(template: str, metadata: CardData, **parts: Any) -> str:
-    """A card: its metadata, and what a template makes of the parts."""
+    """A card: its metadata, and what a template makes of the parts, without characters that can't be seen."""
     text = environment().get_template(template).render(parts)
-    return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
+    return visible(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
 
 
 def _is_path(name: str) -> bool:

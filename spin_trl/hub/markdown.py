@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..counts import counted
+from ..errors import visible
 from ..report.tables import Table
-from ..report.text import cut, visible
+from ..report.text import cut
 
 LONGEST_TEXT = 1_200
 """Characters of a text that a card shows."""

@@ -14,6 +14,7 @@ from ..config.shipped import read_accelerate_config
 from ..config.yaml_files import read_yaml
 from ..errors import RecipeError, SpinError
 from ..run.recipe import find_recipe, read_recipe
+from ..run.trust import run_of_recipe, without_code
 from .costs import Hours, Work, plan_disk
 from .devices import Device, Speed, speed_of
 from .memory import MemoryPlan, Phase
@@ -153,6 +154,8 @@ def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
     recipe = read_recipe(
         source, [*overrides, "--use_cpu", "true"]
     )  # else one for GPUs is refused where there are none
+    if run_of_recipe(recipe.file) is not None:
+        without_code(recipe)
     recipe.load_as_set()
     return recipe
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..counts import counted
-from ..report.text import visible
+from ..errors import visible
 from .costs import Work
 from .devices import Device
 from .memory import PARTS, STATES_KEPT

@@ -25,6 +25,7 @@ from ..errors import DataError, RecipeError
 from ..generation.engine import Sampling
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
+from ..run.trust import named_code, run_of_recipe
 from ..training.scratch import build_tokenizer, texts_of
 
 SAMPLE = 1000
@@ -166,6 +167,10 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
         DataError: the data is at hand, and its first rows can't be used.
     """
     sampling = Sampling.from_args(recipe.args)
+    functions = named_code({"dataset_name": recipe.data.dataset_name, "held_out_name": recipe.data.held_out_name})
+    if functions and run_of_recipe(recipe.file) is not None:
+        why = f"{', '.join(functions.values())} is a function, and a run directory is read without running its code"
+        return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
     try:
         # `datasets` finds what is cached, and fetches nothing.
         with (

@@ -33,6 +33,7 @@ from ..run.ownership import COMPARISON, Ownership
 from ..run.recipe import read_recipe
 from ..run.settings import freeze, renew
 from ..run.stage import START, Stage
+from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
 
 OUTPUT = "output.txt"
@@ -65,6 +66,7 @@ class Comparison:
         seeds: int = 1,
         devices: int = 1,
         arm_settings: Mapping[str, Mapping[str, Any]] | None = None,
+        trust_run: bool = False,
     ) -> None:
         self.source, self.overrides, self.devices = source, list(overrides), devices
         self.arm_settings = dict(arm_settings or {})
@@ -83,6 +85,7 @@ class Comparison:
             self._free.put(device)
         self._check_arm_settings()
         self.base = read_recipe(source, self.overrides, losses=self.arms[0].losses)
+        check_trust_of_recipe(self.base, self.overrides, is_trusted=trust_run)
         self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
         self.ownership = Ownership(self.folder, COMPARISON)
         if os.path.exists(self.folder / "journal.jsonl"):
@@ -213,7 +216,7 @@ class Comparison:
             self._console.print(f"seed {seed}: {arm.name} ...", highlight=False)
             alone = None if self.devices == 1 else device
             directory.own(OUTPUT)
-            failed = self._launches.run(["run", str(directory.path)], _output(directory), alone)
+            failed = self._launches.run(["run", str(directory.path), "--trust_run"], _output(directory), alone)
             return _output(directory) if failed else None
         finally:
             self._free.put(device)

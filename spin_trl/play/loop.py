@@ -42,6 +42,7 @@ from ..run.journal import MADE
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START
+from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, phase_line, show, watched
 from .gate import Verdict, deliver_best, judge, settle
@@ -98,6 +99,7 @@ class SelfPlay:
         settings: all settings as a recipe, if the run comes from one.
         sources: names of the data, as a recipe has them (`dataset_name`, ...), for the cards.
         recipe: file of the recipe, if the run comes from one. It may lie in the run directory, and stays as it is.
+        trust_run: with `trust_remote_code`, run the code of models in the run directory also if that came from elsewhere.
 
     Raises:
         DataError: the data can't be used.
@@ -120,6 +122,7 @@ class SelfPlay:
         settings: dict[str, Any] | None = None,
         sources: Mapping[str, Any] | None = None,
         recipe: str | os.PathLike[str] | None = None,
+        trust_run: bool = False,
     ) -> None:
         # Long, since it takes all that a run can be given, and says what is wrong with it before anything is kept.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
@@ -159,6 +162,7 @@ class SelfPlay:
         )
         self._settings = settings or python_settings(self.state)
         self._recipe = Path(recipe) if recipe is not None else None
+        self._trust_run = trust_run
         self._console = terminal.console()
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
         if settings is None and peft_config is not None and starts_from_adapter(self.state):
@@ -304,6 +308,7 @@ class SelfPlay:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""
         if PartialState().is_main_process:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
+            self._check_trust()
             if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
                 check_moved(self.state)
                 follow(self.directory)
@@ -317,6 +322,16 @@ class SelfPlay:
             point_adapters_at_start(self.state)
             renew(self.directory, self._settings)
         PartialState().wait_for_everyone()
+
+    def _check_trust(self) -> None:
+        """See that no code that came with the directory runs by itself. What the user's settings name is the user's own."""
+        code, directory = named_code(self._settings), self.directory.ownership
+        inside = code_inside(directory, code)
+        if inside and self._trust_run:
+            TrustedRuns().add(directory, code)
+        elif inside and LAUNCHED not in os.environ:
+            check_trust(directory, inside if not TrustedRuns().trusts(directory, code) else {}, is_trusted=False)
+        TrustedRuns().add(directory, code)
 
     def _claim_directory(self) -> None:
         """Make the directory this run's own, or see that it is."""

@@ -19,20 +19,22 @@ from ..run.journal import Step
 from ..run.recipe import read_recipe
 from ..run.run import Run
 from ..run.stage import START, Stage
+from ..run.trust import CODE_OF_MODELS, check_trust, named_code
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
 """Settings that say where and how a model computes: another machine may need others than the run's."""
 
 
-def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
+def reopen(source: str, overrides: Sequence[str] = (), *, trust_run: bool = False) -> Run:
     """A run, also one that was started from Python, without its data.
 
     Args:
         source: the run directory.
         overrides: command-line settings: those that another machine may need.
+        trust_run: run the code of models that the settings name, also if the directory came from elsewhere.
 
     Raises:
-        RunDirectoryError: there is no run.
+        RunDirectoryError: there is no run, or it names code that was not trusted here.
         RecipeError: another setting is overridden, or the settings can't be read.
     """
     directory = RunDirectory(source)
@@ -44,6 +46,9 @@ def reopen(source: str, overrides: Sequence[str] = ()) -> Run:
                 f"`{name}` can't be given here. The run's own settings hold, but for {', '.join(sorted(OF_THE_MACHINE))}."
             )
     recipe = read_recipe(str(directory.recipe), overrides, accept_python=True)
+    code = named_code(recipe.settings())
+    needed = {name: what for name, what in code.items() if name in CODE_OF_MODELS}
+    check_trust(directory.ownership, needed, is_trusted=trust_run)
     recipe.play.scorer = None  # it may be code that is not here
     recipe.load_as_set()
     objects = recipe.python

@@ -192,6 +192,7 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     command = [sys.executable, *(["-P"] if is_safe else [])]
     command += ["-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
+    command.append("--trust_run")  # it has been seen to here
     # A live display would be torn apart by what others write to its terminal: it passes through here.
     is_watched = isinstance(sys.stdout, FileProxy)
     with held_pipe() as watched:

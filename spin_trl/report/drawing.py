@@ -18,8 +18,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import visible
 from ..files import write_atomically
-from .text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

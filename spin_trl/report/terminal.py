@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..config.credentials import hide
-from .text import visible
+from ..errors import visible
 
 
 class _PlainConsole(Console):

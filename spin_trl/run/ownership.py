@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import stat
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -60,6 +61,7 @@ class Marker:
         kind: whose marker it is: a run's, or a comparison's.
         places: absolute paths at which the directory has been, the newest last. Empty for a run of an earlier version, and
             for one that was taken back from the Hub.
+        identity: random name of the run, by which this user's machine knows it again. Backups and older markers have none.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Marker:
     paths_from: str | None = None
     kind: str = RUN
     places: tuple[str, ...] = ()
+    identity: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The marker as JSON can hold it, with a checksum of its own."""
@@ -78,6 +81,7 @@ class Marker:
             "adopted": sorted(self.adopted),
             "paths_from": self.paths_from,
             **({"places": list(self.places)} if self.places else {}),
+            **({"identity": self.identity} if self.identity is not None else {}),
         }
         return {**found, _OF_MARKER: json_digest(found)}
 
@@ -117,12 +121,14 @@ class Ownership:
             known = found.pop(_OF_MARKER, None)  # version 0.1.0 had no marker; others may have been written by hand
             if known is not None and known != json_digest(found):
                 raise ValueError("it is not what was written")
+            identity = found.get("identity")
             return Marker(
                 entries,
                 frozenset(found.get("adopted", ())),
                 found.get("paths_from"),
                 found.get("kind", RUN),
                 tuple(map(str, found.get("places", ()))),
+                identity if isinstance(identity, str) else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise self._unreadable(error) from error
@@ -224,6 +230,17 @@ class Ownership:
                 now = self.marker() or Marker()
                 self._write(replace(now, places=(*(place for place in now.places if place != here), here)))
         return before
+
+    def identify(self) -> str | None:
+        """The run's random name, which it gets now if it has none; None: there is no marker."""
+        marker = self.marker()
+        if marker is not None and marker.identity is None:
+            with self._alone():
+                marker = self.marker() or Marker()
+                if marker.identity is None:
+                    marker = replace(marker, identity=secrets.token_hex(16))
+                    self._write(marker)
+        return marker.identity if marker is not None else None
 
     # ---- claiming -----------------------------------------------------------------------------------------------------
 

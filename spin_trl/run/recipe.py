@@ -9,6 +9,7 @@ from ..config import recipe
 from ..config.recipe import Recipe
 from ..files import home_expanded
 from .ownership import Ownership, frozen_recipe
+from .trust import TrustedRuns, run_of_recipe
 
 
 def find_recipe(source: str) -> Path:
@@ -42,6 +43,7 @@ def read_recipe(
     """
     path = find_recipe(source)
     is_frozen = path == frozen_recipe(path.parent)
+    owner = run_of_recipe(path)
     return recipe.read_settings(
         str(path),
         overrides,
@@ -49,4 +51,6 @@ def read_recipe(
         accept_python=accept_python,
         name=path.absolute().parent.name if is_frozen else None,
         paths_from=Ownership(path.parent).paths_from() if is_frozen else None,
+        # A user's own file in the folder of a run that was started here sets what it likes.
+        is_foreign=is_frozen or (owner is not None and not TrustedRuns().trusts(owner, {})),
     )

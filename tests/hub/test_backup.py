@@ -159,6 +159,29 @@ def test_an_earlier_backup_is_taken_back_without_its_pickles(hub: LocalHub, tmp_
     assert newest_complete(train) == train / "checkpoint-20"
 
 
+def test_nothing_but_what_a_backup_sends_is_restored(hub: LocalHub, tmp_path: Path) -> None:
+    """Whoever can write to the branch gets no file of theirs beside the run's, and no word on whose files are whose."""
+    run = directory(tmp_path / "one")
+    files: dict[str, Any] = {path.relative_to(run.path).as_posix(): path for path in kept_files_of_run(run)}
+    marker = {"entries": {"data": "photos"}, "kind": "run", "paths_from": "/", "identity": "0" * 32}
+    files |= {
+        ".spin_trl.json": json.dumps(marker).encode(),
+        "evil.py": b"evil",
+        "data/.bashrc": b"evil",
+        ".env": b"evil",
+    }
+    files["journal.jsonl"] = run.journal
+    api = Hub()
+    api.create(REPO, "model", None)
+    api.push(REPO, BRANCH, lambda: files, "with more")
+    other = RunDirectory(tmp_path / "two")
+    other.ownership.claim()
+    assert restore(other, api, REPO)
+    assert other.ownership.marker().identity is None
+    assert "photos" not in other.ownership.marker().entries.values()
+    assert not [path for path in other.path.rglob("*") if path.name in ("evil.py", ".bashrc", ".env")]
+
+
 def test_where_nothing_is_kept_nothing_is_restored(hub: LocalHub, tmp_path: Path) -> None:
     other = RunDirectory(tmp_path)
     assert not restore(other, Hub(), REPO)

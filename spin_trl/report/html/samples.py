@@ -14,7 +14,8 @@ from html import escape
 from typing import Any, TypeVar
 
 from ...counts import counted
-from ..text import cut, visible
+from ...errors import visible
+from ..text import cut
 from .diff import Part, compare_texts
 
 Item = TypeVar("Item")
