@@ -106,7 +106,16 @@ class OpponentError(SpinError, RuntimeError):
 
 
 class DivergedError(SpinError, RuntimeError):
-    """A model's logits are NaN: its training has diverged, and it can't answer."""
+    """A model's logits are NaN, or a loss or a gradient of its training: it has diverged.
+
+    Args:
+        message: what was found, and what to do.
+        step: of training, at which it was found (from 1); None if it was found elsewhere.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class LaunchError(SpinError, RuntimeError):

@@ -27,6 +27,7 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "_compute_loss": (("model", "inputs", "return_outputs"), "ours are added to the parent's loss"),
     "_get_dataloader": (("dataset",), "batches are laid out in the data loader's worker"),
+    "_get_grad_norm": (("model", "grad_norm"), "a step whose gradients' norm is no number is not taken"),
     "_move_model_to_device": (("model", "device"), "a rehearsed model may have no weights to move"),
     "_precompute_ref_logps": (
         ("dataset", "name", "batch_size"),
@@ -43,11 +44,17 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "_save_checkpoint": (("model", "trial"), "a manifest says when a checkpoint is whole"),
     "_set_signature_columns_if_needed": ((), "columns that name a generation reach the collator"),
+    "compute_loss": (
+        ("model", "inputs", "return_outputs", "num_items_in_batch"),
+        "a loss that is no number is noted with its rows",
+    ),
     "compute_ref_log_probs": (("model", "inputs"), "the opponent, too, runs over unique tokens"),
     "create_model_card": (("model_name", "dataset_name", "tags"), "the card names the base model of a local folder"),
     "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
     "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
+    "log": (("logs",), "steps that were left out are counted, and a collapse is warned of"),
     "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
+    "training_step": ((), "figures of a step that is left out are known by how many there were before it"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
 }
 """Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
@@ -73,6 +80,7 @@ ATTRIBUTES: dict[str, str] = {
     "_tokenizer": "of the processing class",
     "accelerator": "processes, devices, and what is gathered",
     "args": "the settings",
+    "beta": "by which rewards are log-ratios",
     "aux_loss_enabled": "with it prompts are not shared",
     "data_collator": "set to ours once there are generations, and while loaders are made that lay out",
     "eval_dataset": "set when the opponent has answered",
@@ -178,8 +186,13 @@ PRIVATE: dict[str, tuple[object, str]] = {
     "_indices": (datasets.Dataset, "whether rows are selected"),
     "_info": (datasets.Dataset, "a dataset's features, changed in place"),
     "_is_stateful": (transformers.PreTrainedModel, "whether a state other than a cache of keys and values is kept"),
+    "_is_overflow": (
+        accelerate.optimizer.AcceleratedOptimizer,
+        "whether Trainer is to leave the schedule where it is",
+    ),
     "_name_or_path": (transformers.PreTrainedConfig, "from where a model was loaded"),
     "_num_examples": (datasets.arrow_writer.ArrowWriter, "whether anything was written"),
+    "_optimizers": (accelerate.Accelerator, "the optimizers that Trainer asks whether a step was skipped"),
     "_setup_devices": (
         transformers.TrainingArguments,
         "the device that settings have found, forgotten in a rehearsal",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
-from ..report.terminal import accept_every_character, show_log_records_plainly
+from ..report.terminal import accept_every_character, printable, show_log_records_plainly
 from . import benchmarks, compare, hub, plan, recipes, report, run
 from .commands import RECIPES
 from .failures import fail, flushed, note_run_directory

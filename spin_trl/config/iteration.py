@@ -24,6 +24,9 @@ from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, pr
 
 KEEP_OR_DROP = ("keep", "drop")
 
+STOP_ON_NAN, SKIP_STEP, LOWER_RATE = "stop", "skip", "lower"
+"""What may become of a step whose loss or gradient is not finite."""
+
 TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
     **TRAINABLE,
     "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
@@ -77,6 +80,13 @@ class IterationSettings(DPOConfig):
     )
     bad_rows_max: Annotated[float, Bounds(0)] = setting(
         MOST, "With `bad_rows: skip`, how many may be left out: below 1 a share of the rows, else a number."
+    )
+    on_nan: str = setting(
+        STOP_ON_NAN,
+        "A loss or gradient that is not finite: stop, with the rows and the likely cause; skip the step, at most 10 times "
+        "an iteration; or, in a run, lower: go back to the last checkpoint with half the learning rate, at most twice an "
+        "iteration.",
+        choices=(STOP_ON_NAN, SKIP_STEP, LOWER_RATE),
     )
     check_opponent: bool = setting(
         True, "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."
@@ -210,6 +220,12 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
                     f"`{name}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        if self.on_nan == LOWER_RATE and schedule in ("reduce_lr_on_plateau", "greedy"):
+            raise RecipeError(
+                "`on_nan: lower` halves the learning rate of a schedule that follows the steps, which "
+                f"`lr_scheduler_type: {schedule}` is not. Choose another one of both."
+            )
         noisy = not self.disable_dropout or self.neftune_noise_alpha
         coupled = [objective.loss_type for objective, _ in objectives if objective.couples_pairs]
         if coupled and self.gradient_accumulation_steps > 1 and noisy:

@@ -23,6 +23,7 @@ from ..data.template.pair_template import PairTemplate
 from ..errors import DivergedError
 from ..models.adapters import Policy
 from ..models.digest import digest
+from ..models.non_finite import non_finite_in_words
 from .engine import Engine, Sampling, engine_of, micro_batch_seed
 from .store import GenerationStore, Manifest
 
@@ -110,9 +111,13 @@ def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int])
         logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
     # Minus infinity is a probability of zero.
     if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
+        weights = non_finite_in_words(model)
+        because = f"its weights hold NaN or infinity, in {weights}" if weights else "though its weights are all finite"
         raise DivergedError(
-            "The model's logits are NaN: its training has diverged, and it can't answer. A smaller "
-            "`learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from it."
+            f"The model's logits are NaN, and it can't answer: {because}. If self-play has trained it, its training has "
+            "diverged: a smaller `learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from "
+            "it. If a run is to start from it, take another checkpoint"
+            + ("." if weights else ", or compute in bfloat16 or float32 (`bf16`, `fp16`, `dtype`).")
         )
 
 

@@ -24,8 +24,9 @@ from ..report.charts import plot_run
 from ..report.record import read_figures, read_record
 from ..report.status import PhaseProgress
 from ..report.terminal_table import run_table
+from ..report.verdict import faults_in_words
 from ..report.write import write_report
-from ..run.journal import Step
+from ..run.journal import Entry, Step
 from ..run.progress import seconds_left_of_run
 from ..run.run import Run
 from ..run.stage import START, Stage, up_to
@@ -48,8 +49,13 @@ def all_figures(run: Run, iteration: int) -> Figures:
     return {stage: read_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
 
 
-def phase_line(entry: dict[str, Any]) -> str:
-    """What a phase did, in a line, from its record in the journal."""
+def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
+    """What a phase did, in a line, from its record in the journal.
+
+    Args:
+        entry: the record.
+        journal: all records, this one among them.
+    """
     seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
     if entry["phase"] == Step.GENERATE:
         rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
@@ -58,6 +64,8 @@ def phase_line(entry: dict[str, Any]) -> str:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
         used = pairs["total"] - pairs["dropped"]
         line = f"{where}: {counted(entry['steps'], 'step')} on {counted(used, 'pair')} in {seconds:.0f} s"
+        faults = faults_in_words(journal, entry["stage"])
+        line += "".join(f"; {fault}" for fault in faults)
         if not last:  # fewer steps than `logging_steps`
             return line
         # JSON knows no NaN, so the journal has null for it.

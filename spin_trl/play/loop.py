@@ -298,10 +298,11 @@ class SelfPlay:
                 elsewhere = self.launch is not in_this_process
                 stack.enter_context(watched(run, self._console, phase, iteration, self._phases, elsewhere=elsewhere))
             self.launch(run, phase, iteration)
-        news = [entry for entry in run.journal.entries()[before:] if entry["phase"] in MADE]
+        entries = run.journal.entries()
+        news = [entry for entry in entries[before:] if entry["phase"] in MADE]
         if PartialState().is_main_process:
             for entry in news:
-                self._console.print(phase_line(entry), highlight=False, soft_wrap=True)
+                self._console.print(phase_line(entry, entries), highlight=False, soft_wrap=True)
         return bool(news)
 
     def _set_up(self) -> None:

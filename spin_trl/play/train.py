@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from ..models.saving import hashing
 from ..report.record import read_figures
 from ..run.adapter_bases import name_base_absolutely
 from ..run.integrity import recorded
-from ..run.journal import Step
+from ..run.journal import Step, lowered
 from ..run.progress import ReportSteps
 from ..run.run import Run, free_memory, since
 from ..run.stage import START, Stage, arm_name
@@ -39,6 +40,7 @@ from ..training.scratch import build_tokenizer, start_config, texts_of
 from ..training.supervised import save_model, train_supervised
 from ..training.trainer import SPINTrainer, newest_checkpoint
 from ..training.unplayable import refusal_of_trainer
+from .lower import AtLearningRate, faults, lowering
 from .mend import check_made_again
 from .trackers import training_logs
 
@@ -57,15 +59,7 @@ def train(run: Run, iteration: int) -> None:
         return
     started = time.monotonic()
     args = _at_iteration(run, iteration, run.iteration_args(iteration))
-    with training_logs(run, stage):
-        trainer = _trainer_of(run, iteration, args)
-    trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
-    trainer.add_callback(ReportSteps(run.progress))
-    # Where no checkpoint is whole, or another number of processes has written it, training starts from its beginning.
-    checkpoint = newest_checkpoint(args)
-    training_started = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
-    work_seconds = round(since(training_started) + trainer.opponent_seconds, 3)
+    trainer, work_seconds = lowering(run, stage, args, lambda args: _trained(run, iteration, args))
     files = recorded(f"{stage}/model", _save(run, trainer, stage))
     if PartialState().is_main_process:
         check_made_again(run, stage, files)
@@ -80,10 +74,27 @@ def train(run: Run, iteration: int) -> None:
         objective=args.objective_values() | ({"beta": args.beta} if args.uses_beta else {}),
         first={name: log[0][name] for name in _LOGGED if name in log[0]} if log else {},
         last={name: log[-1][name] for name in _LOGGED if name in log[-1]} if log else {},
+        **faults(trainer.state.log_history, trainer.collapses()),
         files=files,
     )
     del trainer
     free_memory()
+
+
+def _trained(run: Run, iteration: int, args: SPINConfig) -> tuple[SPINTrainer, float]:
+    """A trainer that has trained an iteration from its newest checkpoint, or from its start; and the seconds of work."""
+    stage = Stage.of(iteration)
+    with training_logs(run, stage):
+        trainer = _trainer_of(run, iteration, args)
+    trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
+    trainer.add_callback(ReportSteps(run.progress))
+    if lowered(run.journal.entries(), stage):
+        trainer.add_callback(AtLearningRate(args.learning_rate))
+    # Where no checkpoint is whole, or another number of processes has written it, training starts from its beginning.
+    checkpoint = newest_checkpoint(args)
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    return trainer, round(since(started) + trainer.opponent_seconds, 3)
 
 
 def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
@@ -161,16 +172,19 @@ def make_start(run: Run) -> None:
         return
     started = time.monotonic()
     tokenizer = run.tokenizer()
-    set_seed(run.args.seed)
     config = start_config(run.start, len(tokenizer), run.args.max_length or 2048)
     config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model = LlamaForCausalLM(config)
+
+    def build() -> Policy:
+        set_seed(run.args.seed)
+        return LlamaForCausalLM(config)
+
     args = _supervised(run, START, run.args)
     args.num_train_epochs, args.max_steps = run.start.start_num_epochs, -1
     args.learning_rate = run.start.start_learning_rate
     args.label_smoothing_factor = run.start.start_label_smoothing
     args.per_device_train_batch_size, args.gradient_accumulation_steps = run.start.start_batch_size, 1
-    done = _train_and_save(run, START, model, args)
+    model, done = _train_and_save(run, START, build, args)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     run.record(Step.TRAIN, START, seconds=since(started), parameters=parameters, **done)
 
@@ -183,12 +197,16 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     started = time.monotonic()
     path = run.model_of(stage.before)
     args = supervised_args(run, iteration, label_smoothing)
-    # As a trainer would, for a new adapter's weights.
-    torch.manual_seed(args.seed)
-    model = load_policy(path, run.args, run.quantization_config, trainable=True)
-    if run.peft_config is not None and not is_adapter(path):
-        model = get_peft_model(model, copy.deepcopy(run.peft_config))
-    done = _train_and_save(run, stage, model, args)
+
+    def load() -> Policy:
+        # As a trainer would, for a new adapter's weights.
+        torch.manual_seed(args.seed)
+        model = load_policy(path, run.args, run.quantization_config, trainable=True)
+        if run.peft_config is not None and not is_adapter(path):
+            return get_peft_model(model, copy.deepcopy(run.peft_config))
+        return model
+
+    model, done = _train_and_save(run, stage, load, args)
     run.record(Step.TRAIN, stage, seconds=since(started), steps=args.max_steps, **done)
     del model
     free_memory()
@@ -215,16 +233,23 @@ def _supervised(run: Run, stage: Stage, args: SPINConfig) -> SPINConfig:
     return args
 
 
-def _train_and_save(run: Run, stage: Stage, model: Policy, args: SPINConfig) -> dict[str, Any]:
-    """Train a stage's model on the run's rows, and keep it. Returns what the journal is to say of that."""
-    tokenizer, started = run.tokenizer(), time.monotonic()
-    with training_logs(run, stage):
-        train_supervised(model, tokenizer, run.rows(), args, [ReportSteps(run.progress)])
-    work_seconds = since(started)
+def _train_and_save(
+    run: Run, stage: Stage, make: Callable[[], Policy], args: SPINConfig
+) -> tuple[Policy, dict[str, Any]]:
+    """Train a stage's model on the run's rows, and keep it. Returns it, and what the journal is to say of that."""
+    tokenizer = run.tokenizer()
+
+    def attempt(args: SPINConfig) -> tuple[Policy, list[dict[str, float]], float]:
+        model, started = make(), time.monotonic()
+        with training_logs(run, stage):
+            history = train_supervised(model, tokenizer, run.rows(), args, [ReportSteps(run.progress)])
+        return model, history, since(started)
+
+    model, history, work_seconds = lowering(run, stage, args, attempt)
     files: dict[str, Any] = {}
     if PartialState().is_main_process:
         files = recorded(f"{stage}/model", save_model(model, tokenizer, run.directory.model(stage)))
         shutil.rmtree(output_folder(args), ignore_errors=True)
         check_made_again(run, stage, files)
     PartialState().wait_for_everyone()
-    return {"work_seconds": work_seconds, "files": files}
+    return model, {"work_seconds": work_seconds, **faults(history), "files": files}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ..counts import counted
 from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
+from ..run.journal import Entry, Step, lowered, newest
 from ..run.stage import SELF_PLAY, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord
@@ -44,6 +45,7 @@ def remarks(record: RunRecord) -> list[str]:
     elif record.stopped and len(record.iterations) < record.planned:
         found.append(f"The run ended early: {_iterations_played(record)}.")
     for stage in record.iterations:
+        found += [f"{capitalised(stage.label)}: {fault}." for fault in faults_in_words(record.journal, stage.name)]
         reason = record.decision(stage).get("reason")
         if reason:
             prefix = "" if stage.label in reason else f"After {stage.label}: "
@@ -57,6 +59,29 @@ def remarks(record: RunRecord) -> list[str]:
             f"{capitalised(higher.label)} has the better figure, {figure}, but not by as much as the run asks of an "
             f"improvement, so it did not take the place of {the_stage(best)}."
         )
+    return found
+
+
+def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
+    """What went wrong while a stage was trained, and was dealt with, each in words without a full stop."""
+    found = []
+    for entry in lowered(journal, stage):
+        where = f"step {entry['back_to']}" if entry["back_to"] else "the start"
+        found.append(
+            f"training diverged at step {entry.get('at_step')} and went back to {where} with {entry['lr_scale']:g} times "
+            "the learning rate (`on_nan: lower`)"
+        )
+    trained = newest(journal, Step.TRAIN, stage)
+    skipped, by_scaler = trained.get("skipped") or [], trained.get("skipped_by_scaler")
+    if skipped:
+        steps = ", ".join(str(one.get("step")) for one in skipped)
+        found.append(
+            f"{counted(len(skipped), 'step')} left out, without a finite loss or gradient: {steps} (`on_nan: skip`)"
+        )
+    if by_scaler:
+        found.append(f"{counted(by_scaler, 'step')} skipped by the scaler of float16 gradients")
+    if trained.get("collapse"):
+        found.append(str(trained["collapse"]))
     return found
 
 

@@ -34,6 +34,8 @@ class Step(StrEnum):
     """An iteration's opponent has answered the training prompts."""
     EVALUATE = "evaluate"
     """A stage's model has been measured on the held-out prompts."""
+    LOWER = "lower"
+    """Training has diverged: it goes back (`back_to`, a step) with a smaller learning rate (`on_nan: lower`)."""
     GATE = "gate"
     """It was decided how the run goes on after an iteration."""
     TRACK = "track"
@@ -63,6 +65,7 @@ _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
         Step.PREPARE: {"dataset": str},
         Step.GATE: {"decision": str, "opponent": str},
         Step.LOST: {"lost": str},
+        Step.LOWER: {"back_to": int, "lr_scale": float},
     }
 )
 """Of what type the values in an entry of a step are, besides `phase` and `stage`, as far as a run goes on by them."""
@@ -160,6 +163,17 @@ def newest(entries: Sequence[Entry], step: Step, stage: str | None = None) -> En
         if is_of(entry, Step.LOST, stage) and entry["lost"] == step:
             return {}
     return {}
+
+
+def lowered(entries: Sequence[Entry], stage: str) -> list[Entry]:
+    """The decisions to go back within the training of a stage that is going on, or was the last; oldest first."""
+    found: list[Entry] = []
+    for entry in entries:
+        if is_of(entry, Step.LOWER, stage):
+            found.append(entry)
+        elif is_of(entry, Step.LOST, stage) and entry["lost"] == Step.TRAIN:
+            found = []  # it is trained again as it was the first time
+    return found
 
 
 class Decisions:

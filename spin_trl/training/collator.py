@@ -18,6 +18,7 @@ from ..generation.store import Generations
 from ..models.forward.batch import LAYOUT, PROTO_PREFIX, joined, third_rows, with_labels
 from ..models.forward.layout import lay_out
 from ..objectives.registry import proto_in_words
+from .non_finite import ROW_NAMES
 
 
 @dataclass(kw_only=True)
@@ -96,6 +97,19 @@ def self_play_collator(
     if proto is not None:
         collator.proto = (collator.proto or Generations({})).merged(proto, prefix)
     return collator
+
+
+def named(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any]:
+    """A batch that also says which pairs it has, under the key `ROW_NAMES`, where they have names.
+
+    Args:
+        collator: of the batch.
+        examples: of the batch.
+    """
+    batch = collator(examples)
+    if not all("key" in example for example in examples):
+        return batch
+    return {**batch, ROW_NAMES: [(example["key"], example["iteration"], example["sample"]) for example in examples]}
 
 
 def laid_out(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any]:

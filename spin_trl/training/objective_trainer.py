@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from unittest import mock
@@ -31,7 +32,11 @@ from ..objectives.objective import LENGTHS, OPPONENT, POLICY, PROTO
 from ..objectives.registry import OURS, published
 from ..objectives.terms import ObjectiveTerms, Others
 from . import opponent
-from .collator import laid_out
+from .collapse import LOGS, Collapse, collapses
+from .collator import laid_out, named
+from .non_finite import ROW_NAMES, NonFiniteTrainer, RowName
+
+logger = logging.getLogger(__name__)
 
 OTHERS = "others_in_step"
 """Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
@@ -40,7 +45,7 @@ Logratios = tuple[torch.Tensor, torch.Tensor]
 """Of real and generated responses, shape `(batch,)` each."""
 
 
-class ObjectiveTrainer(DPOTrainer):
+class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
     """`DPOTrainer` whose `loss_type` also takes the objectives of [`objectives.registry`]. Arguments are DPOTrainer's."""
 
     args: DPOConfig
@@ -50,6 +55,11 @@ class ObjectiveTrainer(DPOTrainer):
     train_dataset: Any
     eval_dataset: Any
     data_collator: Any
+    _both_logps: torch.Tensor | None = None  # of the last micro-batch: the policy's, then the opponent's
+    _starts_without_numbers = False
+    _real_responses = 0
+    _real_tokens: Any = 0
+    _has_warned = False
     _signature_columns: list[str]  # type: ignore[assignment]  # Trainer's type is that of its first value, None
 
     def __init__(self, *args: Any) -> None:
@@ -121,11 +131,17 @@ class ObjectiveTrainer(DPOTrainer):
             return super()._get_dataloader(dataset, *args, **kwargs)
 
     def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
-        """Let data loaders be made with a collator that also lays out. The parents take the trainer's when they make one."""
+        """Let data loaders be made with a collator that also names rows, and lays out.
+
+        The parents take the trainer's when they make one.
+        """
         # A stream's batches are cut up between processes.
-        if not self._forwards.shares or not isinstance(dataset, Dataset):
+        if not isinstance(dataset, Dataset):
             return contextlib.nullcontext()
-        return mock.patch.object(self, "data_collator", functools.partial(laid_out, self.data_collator))
+        collator = functools.partial(named, self.data_collator)
+        if self._forwards.shares:
+            collator = functools.partial(laid_out, collator)
+        return mock.patch.object(self, "data_collator", collator)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
         """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
@@ -167,7 +183,9 @@ class ObjectiveTrainer(DPOTrainer):
         # Ours are taken out first: the parent hands everything that it does not know to the model.
         everything, inputs = inputs, _without_ours(inputs)
         check_is_due = self._check_is_due()
-        watched = [self.model, self.ref_model] if self._terms or check_is_due else []
+        # A forward that is compiled is left alone, where nothing of ours needs what it returns.
+        is_watched = self._terms or check_is_due or (self._on_nan is not None and not self.args.torch_compile)
+        watched = [self.model, self.ref_model] if is_watched else []
         with (
             self._forwards.batch(everything, *watched) as passing,
             self._without_opponent(inputs) if self._terms.reference_free else contextlib.nullcontext(),
@@ -182,15 +200,22 @@ class ObjectiveTrainer(DPOTrainer):
             opponent_logps = torch.cat([inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]])
         else:
             opponent_logps = passing.log_probs[1][:, -mask.size(1) :].sum(dim=1)
-        if check_is_due:
+        self._both_logps = torch.stack([policy_logps.detach().float(), opponent_logps.float()])
+        self._starts_without_numbers = check_is_due and not bool(self._both_logps.isfinite().all())
+        if check_is_due and not self._starts_without_numbers:
             checked = policy_logps
             if rounds_by_batch(self.model):
                 # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
                 checked = opponent_logps + torch.cat(self._logratios(everything))
             opponent.check_starting_point(checked, opponent_logps, lengths, self._compute_dtype())
+        if self.model.training:
+            self._real_responses += len(lengths) // 2
+            self._real_tokens = self._real_tokens + lengths[: len(lengths) // 2].sum()
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: passing.third_logps}
         for names, both in ((POLICY, policy_logps), (OPPONENT, opponent_logps), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.chunk(2), strict=True))
+        if not self._terms:
+            return result
         more = self._added(tensors, everything.get(OTHERS))
         return (result[0] + more, result[1]) if return_outputs else result + more
 
@@ -210,6 +235,44 @@ class ObjectiveTrainer(DPOTrainer):
             self._metrics["train" if self.model.training else "eval"][name].append(value)
         return more
 
+    def _has_bad_figures(self) -> bool:
+        return self._starts_without_numbers
+
+    def _suspects(self, rows: list[RowName]) -> list[RowName]:
+        """Those pairs for which a log-probability is no number; all of them, if there are none."""
+        if self._both_logps is None or len(rows) * 2 != self._both_logps.size(1):
+            return rows
+        bad = ~self._both_logps.isfinite().all(dim=0).view(2, -1).all(dim=0)
+        return [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if is_bad] or rows
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Trainer's; figures of a step that is left out are known by how many there were before it."""
+        if self._noted_before is None:
+            self._noted_before = {name: len(values) for name, values in self._metrics["train"].items()}
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        return loss
+
+    def _forget_figures(self) -> None:
+        noted, before = self._metrics["train"], self._noted_before or {}
+        for name in [*noted]:
+            del noted[name][before.get(name, 0) :]
+            if not noted[name]:
+                del noted[name]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """TRL's, with a warning, once, where real responses become unlikely while margins rise."""
+        super().log(logs, *args, **kwargs)
+        found = self.collapses() if self._on_nan is not None and not self._has_warned else []
+        if found and self.accelerator.is_main_process:
+            self._has_warned = True
+            logger.warning("Collapse: %s.", found[-1])
+
+    def collapses(self) -> list[Collapse]:
+        """Where this training has made real responses unlikely while margins rose, by its log."""
+        if not self._real_responses or len(self.state.log_history) <= LOGS:
+            return []
+        return collapses(self.state.log_history, self.beta, float(self._real_tokens) / self._real_responses)
+
     def _check_is_due(self) -> bool:
         """Whether the policy must be equal to its opponent in this batch."""
         return False
@@ -222,7 +285,9 @@ class ObjectiveTrainer(DPOTrainer):
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A batch as DPOTrainer knows it."""
-    return {name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX))}
+    return {
+        name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX, ROW_NAMES))
+    }
 
 
 def has_streams(datasets: Any) -> bool:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from ..config.iteration import SPINConfig
 from ..files import Checksum, checksums_in, whole_folder
 from ..models.adapters import Policy
 from ..models.saving import hashing
 from ..run.adapter_bases import name_base_absolutely
+from .non_finite import ROW_NAMES, NonFiniteTrainer
 
 
 def train_supervised(
@@ -21,7 +22,7 @@ def train_supervised(
     rows: Dataset,
     args: SPINConfig,
     callbacks: list[TrainerCallback],
-) -> None:
+) -> list[dict[str, float]]:
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
     Args:
@@ -30,13 +31,23 @@ def train_supervised(
         rows: prepared rows.
         args: Trainer's, `label_smoothing_factor` among them; sequences longer than `max_length` are cut at their end.
         callbacks: of the trainer.
+
+    Returns:
+        What was logged.
     """
 
-    def encode(row: dict[str, Any]) -> dict[str, list[int]]:
+    def encode(row: dict[str, Any]) -> dict[str, Any]:
         ids, labels = row["prompt_ids"] + row["real_ids"], [-100] * len(row["prompt_ids"]) + row["real_ids"]
-        return {"input_ids": ids[: args.max_length], "labels": labels[: args.max_length]}
+        return {"input_ids": ids[: args.max_length], "labels": labels[: args.max_length], "key": row["key"]}
 
-    trainer = Trainer(
+    padded = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100)
+
+    def collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [(example["key"],) for example in examples]
+        batch = padded([{name: example[name] for name in ("input_ids", "labels")} for example in examples])
+        return {**batch, ROW_NAMES: rows}
+
+    trainer = NonFiniteTrainer(
         model=model,
         args=args,
         train_dataset=rows.map(
@@ -45,11 +56,12 @@ def train_supervised(
             load_from_cache_file=False,  # a damaged cache would be trained on
             desc="Preparing supervised rows",
         ),
-        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=-100),
+        data_collator=collate,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
+    return trainer.state.log_history
 
 
 def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Checksum]:

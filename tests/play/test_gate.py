@@ -449,6 +449,7 @@ def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_d
 
     seen = torch.tensor([[[0.0, 0.0], logits]])
     call = type("Model", (), {"device": "cpu", "__call__": lambda self, input_ids: SimpleNamespace(logits=seen)})
+    call.named_parameters = lambda self: []
     with pytest.raises(DivergedError) if has_diverged else contextlib.nullcontext():
         check_logits(call(), Accelerator(cpu=True), [1, 2])
 
@@ -494,7 +495,7 @@ def test_the_start_can_be_what_a_run_falls_back_to(llama_folder: Path) -> None:
 
 
 DIVERGED = {"learning_rate": [2e-3, 1e30, 2e-3]}
-"""The second iteration's weights are no numbers any more."""
+"""The second iteration's weights are no numbers any more, after a step whose loss and gradient were: with one step each."""
 
 
 @pytest.mark.slow
@@ -502,7 +503,7 @@ def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_tra
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It can't answer, so nothing can be played against it: the run ends by itself, or falls back."""
-    settings = {"num_iterations": 3, "per_iteration": DIVERGED, "baseline": "sft"}
+    settings = {"num_iterations": 3, "per_iteration": DIVERGED, "baseline": "sft", "max_steps": 1}
     result = collapsing(llama_folder, **settings).run()
     assert result.stopped is not None
     assert names(result.stopped, "iteration 1", "NaN")
@@ -517,7 +518,7 @@ def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_tra
 
 def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_folder: Path) -> None:
     """Without held-out prompts nobody has seen it: the next iteration says so."""
-    settings = {"num_iterations": 3, "per_iteration": DIVERGED, "held_out_fraction": 0.0}
+    settings = {"num_iterations": 3, "per_iteration": DIVERGED, "held_out_fraction": 0.0, "max_steps": 1}
     with refused(DivergedError, "NaN"):
         build(llama_folder, **settings).run()
     assert steps()[-1] == ("gate", "iteration-1")

@@ -21,6 +21,7 @@ from trl import DPOTrainer
 
 import spin_trl
 from spin_trl.play.rehearse import _Rehearsal
+from spin_trl.training.non_finite import NonFiniteTrainer
 from spin_trl.training.objective_trainer import ObjectiveTrainer
 from spin_trl.training.pairs_trainer import PairsTrainer
 from spin_trl.training.trainer import SPINTrainer
@@ -30,7 +31,7 @@ PACKAGE = Path(spin_trl.__file__).parent
 METHODS = OVERRIDDEN | CALLED
 LIBRARIES = {"accelerate", "datasets", "peft", "transformers", "trl"}
 
-OURS = (ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
+OURS = (NonFiniteTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsal)
 """Classes under `DPOTrainer`."""
 
 

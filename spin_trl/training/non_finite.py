@@ -1,0 +1,260 @@
+"""A trainer that takes no step on numbers that are none (`on_nan`).
+
+A non-finite loss is noticed at its micro-batch, a non-finite gradient in the norm that Trainer computes before every step.
+All processes decide alike. Under float16 a step that the gradients' scaler skips is only counted, until it skips too many.
+What was left out stands in `state.log_history`, so that training that is resumed counts on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from accelerate.utils import gather_object
+from transformers import Trainer
+
+from ..config.iteration import LOWER_RATE, SKIP_STEP
+from ..counts import counted
+from ..errors import DataError, DivergedError
+from ..models.non_finite import non_finite_in_words
+
+logger = logging.getLogger(__name__)
+
+ROW_NAMES = "rows_of_batch"
+"""Key under which a batch carries which rows it has: (key, iteration, sample) of every pair."""
+
+MOST_SKIPPED = 10
+"""Steps of an iteration that `on_nan: skip` leaves out."""
+
+MOST_SCALER_SKIPS = 20
+"""Steps in a row that the scaler of float16 gradients may skip: at its start it looks for a scale in about ten."""
+
+SMALLEST_SCALE = 1.0
+"""Of float16 gradients: below it they overflow without any scaling."""
+
+SKIPPED, SCALER_SKIPPED = "skipped_rows", "skipped_by_scaler"
+"""By what entries of `state.log_history` are known that are on a step which was left out."""
+
+COUNTS = {SKIPPED: "skipped_steps", SCALER_SKIPPED: "scaler_skipped_steps"}
+"""Under what it is logged how many of them there are."""
+
+NAMED_ROWS = 5
+"""How many rows a message names, and a log keeps."""
+
+RowName = Sequence[Any]
+"""Key, iteration and sample of a pair; of supervised training, the key alone."""
+
+
+class NonFiniteTrainer(Trainer):
+    """transformers' Trainer, with `on_nan` of its settings; settings that have none are left to Trainer."""
+
+    _rows_of_step: list[RowName]
+    _bad_rows: list[RowName]
+    _noted_before: dict[str, int] | None
+    """How many figures there were for the log when the step began, by name."""
+    _loss_is_bad = False
+    _skips_step = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._begin_step()
+        super().__init__(*args, **kwargs)
+
+    def _begin_step(self) -> None:
+        self._rows_of_step, self._bad_rows, self._loss_is_bad = [], [], False
+        self._noted_before = None
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Trainer's loss; one that is not finite is noted with its rows, and where nobody has to be asked, is refused."""
+        rows = inputs.get(ROW_NAMES, [])
+        inputs = {name: value for name, value in inputs.items() if name != ROW_NAMES}
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self._on_nan is None or not cast(torch.nn.Module, self.model).training:
+            return result
+        loss = cast(torch.Tensor, result[0] if return_outputs else result)
+        self._rows_of_step += rows
+        if self._has_bad_figures() or not bool(torch.isfinite(loss.detach()).all()):
+            self._loss_is_bad = True
+            self._bad_rows += self._suspects(rows)
+        # DeepSpeed's step is a part of its backward pass: it must not begin. One process waits for nobody.
+        if self.is_deepspeed_enabled or (self.accelerator.num_processes == 1 and self._on_nan != SKIP_STEP):
+            self._decide(None)
+        return result
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if self._on_nan is None:
+            return norm
+        self._decide(norm)
+        if self._skips_step:
+            # Parameters without gradients are left alone by the optimizer, with their states. As after a step that the
+            # scaler has skipped, Trainer then leaves the learning rate as it is.
+            model.zero_grad()
+        if self.accelerator.scaler is None:
+            self._say_skipped(self._skips_step)
+        self._begin_step()
+        return None if self._skips_step else norm
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Trainer's, with how many steps were left out so far, if there are any."""
+        if "loss" in logs:
+            history = self.state.log_history
+            logs |= {COUNTS[kind]: float(count) for kind in COUNTS if (count := len(steps_left_out(history, kind)))}
+            skipped = {entry["step"] for entry in steps_left_out(history, SKIPPED)}
+            logged = max((int(entry["step"]) for entry in history if "learning_rate" in entry), default=0)
+            if logged < self.state.global_step and skipped.issuperset(range(logged + 1, self.state.global_step + 1)):
+                del logs["loss"]  # there was none: it is made up
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def _on_nan(self) -> str | None:
+        return getattr(self.args, "on_nan", None)
+
+    def _has_bad_figures(self) -> bool:
+        """Whether this micro-batch must not be trained on although its loss is a number."""
+        return False
+
+    def _suspects(self, rows: list[RowName]) -> list[RowName]:
+        """Those rows of a micro-batch by which its loss is none."""
+        return rows
+
+    def _forget_figures(self) -> None:
+        """A step is left out: what its forwards have noted for the log goes, too."""
+
+    def _say_skipped(self, skipped: bool) -> None:
+        for optimizer in self.accelerator._optimizers:
+            optimizer._is_overflow = skipped
+
+    def _decide(self, norm: Any) -> None:
+        """Refuse a step or leave it out, on all processes alike, where a loss or the gradients' norm is none."""
+        self._skips_step = False
+        norm_is_bad, scaler = norm is not None and not math.isfinite(float(norm)), self.accelerator.scaler
+        found = [self._loss_is_bad, norm_is_bad]
+        if self.accelerator.num_processes > 1:
+            flags = torch.tensor(found, dtype=torch.float32, device=self.accelerator.device)
+            found = [bool(flag) for flag in self.accelerator.reduce(flags, "sum")]  # the only message of a step
+        if not any(found):
+            return
+        if scaler is not None and not found[0]:
+            # Gradients of float16 have overflowed: their scaler skips the step. Nobody else says so: accelerate does not
+            # notice it of a fused optimizer, which Trainer's own is.
+            self._note({SCALER_SKIPPED: True})
+            scale = scaler.get_scale() * scaler.get_backoff_factor()
+            if fault := scaler_fault(self.state.log_history, scale):
+                self._refuse(fault, [], None)
+            return
+        own = self._bad_rows if found[0] else self._rows_of_step
+        rows: list[RowName] = [
+            tuple(row) for row in (gather_object(own) if self.accelerator.num_processes > 1 else own)
+        ]
+        what = "the loss is not finite" if found[0] else "the gradient is not finite, though the loss is"
+        weights = non_finite_in_words(self.accelerator.unwrap_model(self.model))
+        skipped = len(steps_left_out(self.state.log_history, SKIPPED))
+        if self._on_nan == SKIP_STEP and weights is None and skipped < MOST_SKIPPED and not self.is_deepspeed_enabled:
+            self._leave_out(what, rows, skipped + 1)
+            return
+        more = f" {counted(skipped, 'step')} of this iteration had been left out before." if skipped else ""
+        self._refuse(what, rows, weights, more)
+
+    def _leave_out(self, what: str, rows: list[RowName], count: int) -> None:
+        self._skips_step = True
+        step = self.state.global_step + 1
+        self._forget_figures()
+        self._note({SKIPPED: [list(row) for row in rows[:NAMED_ROWS]]})
+        if self.accelerator.is_main_process:
+            logger.warning(
+                "Step %d is left out (`on_nan: skip`): %s%s. It is the %s of at most %d.",
+                *(step, what, rows_in_words(rows), ordinal(count), MOST_SKIPPED),
+            )
+
+    def _note(self, entry: dict[str, Any]) -> None:
+        """Write down that the step which is being taken is left out."""
+        self.state.log_history.append({"epoch": self.state.epoch, "step": self.state.global_step + 1, **entry})
+
+    def _refuse(self, what: str, rows: list[RowName], weights: str | None, more: str = "") -> None:
+        step, rows_of_step = self.state.global_step + 1, len(self._rows_of_step)
+        self._begin_step()  # `train()` may be called again
+        if weights is not None and step == 1:
+            raise DataError(
+                f"Training can't start: {what} at its first step, since the weights that it starts from hold NaN or "
+                f"infinity, in {weights}. Start from another checkpoint."
+            )
+        raise DivergedError(
+            f"Training has diverged at step {step}: {what}{rows_in_words(rows)}. Nothing of this step was kept.{more} "
+            f"Likely cause: {likely_cause(self.args, weights, rows, rows_of_step)} {_ways_out(self.args)}",
+            step,
+        )
+
+
+def steps_left_out(history: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    """The entries of a log that are on steps which were left out: `SKIPPED` or `SCALER_SKIPPED`."""
+    return [entry for entry in history if kind in entry]
+
+
+def scaler_fault(history: Sequence[Mapping[str, Any]], scale: float) -> str | None:
+    """What is wrong with the steps that the scaler has skipped, the newest of them now; None if nothing is.
+
+    Args:
+        history: of the log; it has every step that was skipped.
+        scale: by which losses will be multiplied at the next step.
+    """
+    steps = [entry["step"] for entry in steps_left_out(history, SCALER_SKIPPED)]
+    in_a_row = next((n for n, step in enumerate(reversed(steps)) if step != steps[-1] - n), len(steps))
+    if in_a_row >= MOST_SCALER_SKIPS:
+        return f"the gradients of {counted(in_a_row, 'step')} in a row overflow float16"
+    if scale < SMALLEST_SCALE:
+        return f"the gradients overflow float16 although their scale has fallen to {scale:g}"
+    return None
+
+
+def likely_cause(args: Any, weights: str | None, rows: Sequence[RowName], rows_of_step: int) -> str:
+    """Why a loss or a gradient is none, as a sentence.
+
+    Args:
+        args: the trainer's.
+        weights: which parameters are not finite, in words, or None.
+        rows: by which the loss is none, as far as that is known.
+        rows_of_step: how many pairs the step has had so far.
+    """
+    rate = f"`learning_rate` ({args.learning_rate:g})"
+    if weights is not None:
+        return f"the steps before were too large: {rate}. The weights are not finite any more, in {weights}."
+    if args.fp16:
+        return f"float16 overflows (`bf16: true`, or float32, does not), or {rate} is too large."
+    if rows and len(rows) < rows_of_step:
+        return f"something in these rows, since others of the step are fine; or {rate} is too large."
+    return f"{rate} is too large for `beta` and `max_grad_norm` ({args.max_grad_norm:g})."
+
+
+def _ways_out(args: Any) -> str:
+    if args.on_nan == SKIP_STEP:
+        return "`on_nan: lower` goes back, in a run, with half the learning rate."
+    if args.on_nan == LOWER_RATE:
+        return "A run goes back with half the learning rate, at most twice an iteration (`on_nan: lower`)."
+    return (
+        "`on_nan: lower` goes back, in a run, with half the learning rate, and `on_nan: skip` leaves such steps out; or set "
+        "a smaller `learning_rate`."
+    )
+
+
+def rows_in_words(rows: Sequence[RowName]) -> str:
+    """Which rows, in brackets' place behind a sentence; nothing where they are not known."""
+    if not rows:
+        return ""
+    named = ", ".join(str(row[0]) if len(row) == 1 else _pair_in_words(row) for row in rows[:NAMED_ROWS])
+    more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
+    return f" for {counted(len(rows), 'row')}: {named}{more}"
+
+
+def _pair_in_words(row: RowName) -> str:
+    key, iteration, sample = row
+    return f"key {key} (iteration {iteration}, sample {sample})"
+
+
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`, as far as `MOST_SKIPPED`."""
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number, 'th') }"
