@@ -49,9 +49,9 @@ format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Nothing is installed for it and nothing is sent but names and versions. Without pip-audit or its source it is skipped.
-audit: $(READY)  ## look for known vulnerabilities in the installed versions, where PyPI's advisories can be reached
-	@PATH="$(CURDIR)/$(BIN):$$PATH" .ci/audit
+# pip-audit is installed for it into a folder that goes again; nothing is sent but names and versions.
+audit:           ## look for known vulnerabilities in the versions of constraints.txt, where PyPI's advisories can be reached
+	@bash .ci/audit
 
 docs: $(READY)   ## write what documents take from the code: the table of docs/objectives.md
 	PYTHONPATH=. $(BIN)/python tests/objectives_page.py
