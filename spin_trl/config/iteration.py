@@ -224,10 +224,11 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
                     f"`{name}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
-        if self.on_nan == LOWER_RATE and self.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):
+        schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        if self.on_nan == LOWER_RATE and schedule in ("reduce_lr_on_plateau", "greedy"):
             raise RecipeError(
                 "`on_nan: lower` halves the learning rate of a schedule that follows the steps, which "
-                f"`lr_scheduler_type: {getattr(self.lr_scheduler_type, 'value', self.lr_scheduler_type)!s}` is not. Choose another one of both."
+                f"`lr_scheduler_type: {schedule}` is not. Choose another one of both."
             )
         noisy = not self.disable_dropout or self.neftune_noise_alpha
         coupled = [objective.loss_type for objective, _ in objectives if objective.couples_pairs]

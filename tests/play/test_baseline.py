@@ -17,7 +17,7 @@ from spin_trl.errors import RunDirectoryError
 from spin_trl.play import train as play_train
 from spin_trl.play.train import supervised_args
 from spin_trl.run.stage import arm_name
-from spin_trl.training.supervised import Trainer
+from spin_trl.training.non_finite import NonFiniteTrainer as Trainer
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
