@@ -153,7 +153,7 @@ def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
 def test_too_many_skips_of_the_scaler_are_a_fault(llama: Any) -> None:
     trainer = with_faults(build(llama, overrides={**TWO_PAIRS, "max_steps": 30}), range(1, 40), in_gradient=True)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
-    with refused(DivergedError, f"{MOST_SCALER_SKIPS} steps in a row", "float16"):
+    with refused(DivergedError, MOST_SCALER_SKIPS, "float16"):
         trainer.train()
     assert trainer.state.global_step == MOST_SCALER_SKIPS - 1
 
