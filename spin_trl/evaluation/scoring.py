@@ -8,6 +8,7 @@ where the real response has no answer that could be compared.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 import re
 import reprlib
@@ -85,30 +86,37 @@ def figures_of(names: Sequence[str]) -> list[str] | None:
 
 
 def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
-    """What a scorer says, as numbers.
+    """What a scorer says, as numbers; NaN in place of what is none.
 
     Raises:
-        RecipeError: it fails, or says something that is no number; the message says where.
+        RecipeError: it fails, or names a number in a way that can't be written; the message says where.
     """
+    called_with = (
+        f"the prompt {prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}"
+    )
     try:
         found = scorer(prompt, real, generated)
     except (Exception, SystemExit) as error:  # the user's own code
         said = f"{type(error).__name__}: {message_of(error)}{place_of(error)}"
-        raise RecipeError(
-            f"The scorer fails with {said}. It was called with the prompt "
-            f"{prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}."
-        ) from error
+        raise RecipeError(f"The scorer fails with {said}. It was called with {called_with}.") from error
+    if not isinstance(found, Mapping):
+        return _number(found)
+    scores = {str(name): _number(value) for name, value in found.items()}
     try:
-        if isinstance(found, Mapping):
-            scores = {str(name): float(value) for name, value in found.items()}
-            "".join(scores).encode()  # figures are written in UTF-8
-            return scores
-        return float(found)
-    except Exception as error:  # objects of the user's own classes may raise anything
+        "".join(scores).encode()
+    except UnicodeEncodeError as error:
         raise RecipeError(
-            f"The scorer returned {reprlib.repr(found)} for the prompt {prompt[:60]!r}; expected a number, or a mapping "
-            "from names to numbers."
+            f"The scorer returned numbers by the names {reprlib.repr(list(scores))} for {called_with}; expected names that "
+            "can be written in UTF-8."
         ) from error
+    return scores
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # it may be anything
+    except Exception:  # objects of the user's own classes may raise anything
+        return math.nan
 
 
 def _short_name(name: str) -> str:

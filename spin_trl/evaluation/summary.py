@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .intervals import Difference, mean_and_error, of_difference, of_mean
@@ -94,7 +95,8 @@ def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
     """What a model did on every prompt, for comparisons with others: `nll`, `win_rate` and scores, by figure and key.
 
     Args:
-        rows: what was measured, by the keys of the prompts. A figure has values for those prompts on which it was.
+        rows: what was measured, by the keys of the prompts. A figure has values for those prompts on which it was, and
+            scores for those on which they are finite numbers.
     """
     values: ByPrompt = {
         "nll": {key: -row.real_logp for key, row in rows.items()},
@@ -103,12 +105,29 @@ def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
     for key, row in rows.items():
         if row.margin is not None:
             values.setdefault("win_rate", {})[key] = (row.margin > 0) + (row.margin == 0) / 2
-        for figure, score in (("score", row.score), ("score_greedy", row.greedy_score)):
-            named = score if isinstance(score, Mapping) else {"": score}
-            for name, value in named.items():
-                if value is not None:
-                    values.setdefault(f"{figure}/{name}" if name else figure, {})[key] = value
+        for name, value in _scores(row):
+            if math.isfinite(value):
+                values.setdefault(name, {})[key] = value
     return values
+
+
+def unscored(rows: Mapping[str, HeldOutRow]) -> dict[str, list[str]]:
+    """The keys of prompts for which a scorer gave no finite number, by the name of its figure."""
+    found: dict[str, list[str]] = {}
+    for key, row in rows.items():
+        for name, value in _scores(row):
+            if not math.isfinite(value):
+                found.setdefault(name, []).append(key)
+    return found
+
+
+def _scores(row: HeldOutRow) -> Iterator[tuple[str, float]]:
+    """Scores of a row's responses, by the names of figures."""
+    for figure, score in (("score", row.score), ("score_greedy", row.greedy_score)):
+        named = score if isinstance(score, Mapping) else {"": score}
+        for name, value in named.items():
+            if value is not None:
+                yield f"{figure}/{name}" if name else figure, value
 
 
 def difference(name: str, now: ByPrompt, before: ByPrompt) -> Difference | None:

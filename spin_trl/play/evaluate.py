@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..errors import DivergedError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, score_of
-from ..evaluation.summary import HeldOutRow, changes, summarise, values_of
+from ..evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
 from ..files import Checksum, read_json, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
@@ -27,6 +28,14 @@ from ..run.journal import Step
 from ..run.run import Run, since
 from ..run.stage import START
 from .generate import Load, answer_into, at_hand
+
+logger = logging.getLogger(__name__)
+
+UNSCORED = "unscored"
+"""Key in the journal's `evaluate` entry: of how many prompts a score is no finite number, by the name of its figure."""
+
+NAMED_KEYS = 5
+"""How many of them a message names."""
 
 
 def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: str | None = None) -> None:
@@ -77,8 +86,12 @@ def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, 
 
 def _figures_of_stage(
     run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
-) -> tuple[dict[str, float], float]:
-    """Measure a model, and keep everything of it in the stage's folder. Returns its figures, and seconds of work."""
+) -> tuple[dict[str, Any], float]:
+    """Measure a model, and keep everything of it in the stage's folder.
+
+    Returns:
+        What the journal is to have of it: its figures, and of how many prompts a score is no number; and seconds of work.
+    """
     folder = run.directory.held_out(stage)
     # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
     description = f"{stage}: held-out prompts"
@@ -94,9 +107,10 @@ def _figures_of_stage(
     trained = run.done(Step.TRAIN, stage) or {}
     settings = run.args.objective_values() | {"beta": run.args.beta} | trained.get("objective", {})
     figures = summarise(measured) | game_figures(measured, losses, settings)
+    by_prompt = dict(zip(rows["key"], measured, strict=True))
     values = {
         name: {key: value for key, value in by_key.items() if math.isfinite(value)}
-        for name, by_key in values_of(dict(zip(rows["key"], measured, strict=True))).items()
+        for name, by_key in values_of(by_prompt).items()
     }
     if (other_stage := compared_with or opponent_stage) is not None:
         figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
@@ -108,7 +122,19 @@ def _figures_of_stage(
         _write_samples(run, rows, stage, answers, measured)
         write_json(run.directory.histograms(stage), histograms(measured))
         write_json(run.directory.metrics(stage), figures)
-    return figures, work_seconds
+    return figures | _left_out(stage, unscored(by_prompt), len(rows)), work_seconds
+
+
+def _left_out(stage: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
+    """Say which scores are no numbers, and count them for the journal."""
+    for name, keys in unscored.items():
+        more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
+        if PartialState().is_main_process:
+            logger.warning(
+                "%s: `%s` is no finite number for %d of %d held-out prompts, which its mean leaves out: %s%s.",
+                *(stage, name, len(keys), total, ", ".join(keys[:NAMED_KEYS]), more),
+            )
+    return {UNSCORED: {name: len(keys) for name, keys in unscored.items()}} if unscored else {}
 
 
 def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
@@ -187,12 +213,19 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     return [everything[key] for key in rows["key"]]
 
 
+def _as_json(score: Score | None) -> Any:
+    """A score, with null in place of numbers that JSON does not know."""
+    if isinstance(score, Mapping):
+        return {name: _as_json(value) for name, value in score.items()}
+    return score if score is None or math.isfinite(score) else None
+
+
 def _write_samples(
     run: Run, rows: Dataset, stage: str, answers: list[AnsweredPrompt], measured: list[HeldOutRow]
 ) -> None:
     lines = [
         {name: row[name] for name in ("key", "prompt", "real")}
-        | {"generated": answer.generated, "finish_reason": found.finish_reason, "score": found.score}
+        | {"generated": answer.generated, "finish_reason": found.finish_reason, "score": _as_json(found.score)}
         for row, answer, found in zip(rows, answers, measured, strict=True)
     ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

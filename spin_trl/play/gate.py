@@ -124,7 +124,9 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     opponent, lr_scale = stage, record.decisions.lr_scale(iteration)
     decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
-    if metric.regresses(models[stage], models[best]):
+    if models[stage].figures and not models[stage].has_diverged and models[stage].value(metric.name) is None:
+        warnings.append(f"{stage} has no `{metric.name}`, so it can't be compared by that, and is not called the best")
+    elif metric.regresses(models[stage], models[best]):
         worse = _comparison(metric, models[stage], models[best])
         warnings.append(f"{stage} is worse than {best}: {worse}")
         if play.on_regression == "stop":
@@ -215,7 +217,8 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
             count, too. Without held-out data the newest iteration counts as the best.
 
     Returns:
-        `stage`, `model` (folder or Hub name), `metric` and `value`.
+        `stage`, `model` (folder or Hub name), `metric` and `value`; these two are None where no model has the metric, and
+        the stage is the newest that has not diverged.
     """
     newest = iteration
     while run.done(Step.TRAIN, Stage.of(newest + 1)):
@@ -223,7 +226,7 @@ def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
     models, metric = read_record(run.directory).candidates(newest), metric_of(run.play)
     stage = best_of(models, metric)
     model, value = run.model_of(stage), models[stage].figures.get(metric.name)
-    best = {"stage": stage, "model": model, "metric": metric.name, "value": value}
+    best = {"stage": stage, "model": model, "metric": None if value is None else metric.name, "value": value}
     write_json(run.directory.own("best.json"), best)
     _link_best(run.directory, model)
     _tidy(run, iteration, stage)

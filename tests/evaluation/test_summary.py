@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from spin_trl.evaluation.summary import HeldOutRow, changes, summarise, values_of
+from spin_trl.evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
 
 
 def row(**values):
@@ -138,3 +138,18 @@ def test_a_change_is_measured_on_the_prompts_that_both_have():
 
 def test_models_that_were_measured_before_values_were_kept_have_no_change():
     assert changes(values_of({"a": row()}), {}) == {}
+
+
+def test_scores_that_are_no_numbers_are_left_out_of_means_and_named():
+    """A mean is that of the others: of 1 and 0, not of four prompts, and not NaN."""
+    rows = {
+        "a": row(score={"x": 1.0, "y": 2.0}),
+        "b": row(score={"x": math.nan, "y": 4.0}),
+        "c": row(score={"x": 0.0, "y": math.inf}),
+        "d": row(score={"x": -math.inf}),
+    }
+    figures = summarise(list(rows.values()))
+    assert figures["score/x"] == 0.5
+    assert figures["score/y"] == 3.0
+    assert unscored(rows) == {"score/x": ["b", "d"], "score/y": ["c"]}
+    assert values_of(rows)["score/x"] == {"a": 1.0, "c": 0.0}

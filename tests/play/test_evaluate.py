@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 import tiny
-from messages import refused
+from messages import names, refused
 from runs import answers, build, entry, logp, steps
 from spin_trl.errors import RecipeError
 from spin_trl.play import evaluate, generate
@@ -229,3 +229,43 @@ def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Pat
     assert steps() == [("prepare", "data")]
     build(llama_folder, num_iterations=1, scorer=length).run()
     assert "score" in figures(Path("run"), "iteration-0")
+
+
+def test_a_score_that_is_no_number_is_counted_and_its_prompt_named(
+    llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The figure is the mean of the others, here of those whose real response is not the first one's."""
+    first: list[str] = []
+
+    def odd(prompt: str, real: str, generated: str) -> float:
+        first[:] = first or [real]
+        return math.nan if real == first[0] else float(len(real))
+
+    build(llama_folder, num_iterations=1, held_out_fraction=0.4, scorer=odd).run()
+    lines = [json.loads(line) for line in Path("run/start/samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    unscored = [line["key"] for line in lines if line["score"] is None]
+    others = [line["score"] for line in lines if line["score"] is not None]
+    assert unscored
+    assert figures(Path("run"), "start")["score"] == pytest.approx(sum(others) / len(others))
+    assert entry("evaluate", "start")["unscored"] == {"score": len(unscored)}
+    assert names(caplog.text, "start", "`score`", str(len(unscored)), unscored[0])
+
+
+def test_nothing_is_called_the_best_by_a_metric_that_it_does_not_have(
+    llama_folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The scorer breaks once the start is measured: that makes the iteration neither the best nor a regression."""
+    code = "calls = []\n\ndef f(*texts):\n    calls.append(1)\n    return 1.0 if len(calls) <= 3 else float('nan')\n"
+    Path("breaking_scorer.py").write_text(code, encoding="utf-8")
+    build(
+        llama_folder,
+        num_iterations=1,
+        metric_for_best_iteration="score",
+        greater_is_better_iteration=True,
+        scorer="breaking_scorer:f",
+    ).run()
+    assert figures(Path("run"), "start")["score"] == 1.0
+    assert "score" not in figures(Path("run"), "iteration-0")
+    assert json.loads(Path("run/best.json").read_text(encoding="utf-8"))["stage"] == "start"
+    assert entry("gate", "iteration-0")["decision"] == "continued"
+    assert names(capsys.readouterr().out + caplog.text, "iteration-0", "`score`")
