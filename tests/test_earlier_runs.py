@@ -202,7 +202,7 @@ def check_report(run: Path, iterations: int, capsys) -> None:
     assert capsys.readouterr().out.splitlines() == [str(run / "report.html")]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert f"<bdi>{iterations} of 2</bdi>" in page
-    rows = re.findall(r'<th scope="row">iteration\s(\d).*?</th><td>(\d+\.\d{3})<', page)
+    rows = re.findall(r'<th scope="row"><bdi>iteration\s(\d).*?</th><td><bdi>(\d+\.\d{3})<', page)
     measured = {str(number): f"{figures_of(run, number)['nll']:.3f}" for number in range(iterations)}
     assert dict(rows) == measured
 

@@ -201,5 +201,5 @@ PRIVATE: dict[str, tuple[object, str]] = {
 }
 """Private names of the libraries that the package uses anywhere: of which class or module, and what for."""
 
-OF_OTHERS = {"_actions", "_cdata", "_has_fused_head", "_modules", "_xoptions"}
+OF_OTHERS = {"_actions", "_cdata", "_exit", "_has_fused_head", "_modules", "_xoptions"}
 """Private names of Python's and torch's objects, and our own mark on a model."""

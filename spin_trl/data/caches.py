@@ -76,7 +76,7 @@ def mapped(dataset: Dataset, function: Any, new_fingerprint: str, **options: Any
     """
 
     def files() -> Iterable[Path]:
-        folder = Path(dataset._get_cache_file_path(new_fingerprint)).parent
+        folder = Path(dataset.cache_files[0]["filename"]).parent  # where `map` writes
         return folder.glob(f"cache-{new_fingerprint}*.arrow")  # one for each process
 
     if not dataset.cache_files:  # in memory

@@ -194,7 +194,10 @@ def test_output_on_a_full_disk_ends_with_a_message_if_one_can_be_written(
 ) -> None:
     """Python itself would print `Exception ignored`, and end with 120."""
     command = [sys.executable, "-m", "spin_trl", "recipes" if stdout else "report", *([] if stdout else ["nowhere"])]
-    with open(stdout or os.devnull, "w") as out, open(stderr or "said.txt", "w") as err:
+    with (
+        open(stdout or os.devnull, "w", encoding="utf-8") as out,
+        open(stderr or "said.txt", "w", encoding="utf-8") as err,
+    ):
         ended = subprocess.run(command, stdout=out, stderr=err, check=False, timeout=120)
     assert ended.returncode == (1 if stdout else 2)
     if stderr is None:

@@ -68,7 +68,7 @@ def test_generation_is_launched_without_the_training_plugin(
         by_accelerate(run, phase, 1)
         for arguments in popen.commands:
             assert arguments[:4] == [sys.executable, "-P", "-m", "accelerate.commands.launch"]
-            assert arguments[-6:] == ["-m", "spin_trl", phase, "run", "--iteration", "1"]
+            assert arguments[-7:] == ["-m", "spin_trl", phase, "run", "--iteration", "1", "--trust_run"]
         # Nor do the processes of the launch look for Python's and the libraries' modules in the user's folder.
         assert all(environment["PYTHONSAFEPATH"] == "1" for environment in popen.environments)
         assert [config["distributed_type"] for config in popen.configs] == [

@@ -12,7 +12,7 @@ import pytest
 from rich.table import Table
 
 from made_up import record, sample, stage, write_run
-from spin_trl.cli.command_line import main
+from spin_trl.cli import main
 from spin_trl.errors import DataError, SpinError, noted
 from spin_trl.hub.cards import pushed_names, run_facts, write_cards
 from spin_trl.hub.dataset import PairsInfo

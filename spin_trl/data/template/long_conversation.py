@@ -18,7 +18,7 @@ from .. import notes
 from .markers import Message
 from .rendering import ConversationRenderer, Options, Rendered, Traced
 
-FEW = 8
+FEW_ANSWERS = 8
 """Answers that are rendered each by itself."""
 
 
@@ -39,7 +39,7 @@ def render_answers(
     Raises:
         TemplateError, DataError: as [`ConversationRenderer.render`], of a conversation that would be refused there, too.
     """
-    if len(positions) <= FEW or not all(map(_is_plain, messages)):
+    if len(positions) <= FEW_ANSWERS or not all(map(_is_plain, messages)):
         return None
     traced = renderer.trace(messages, options)
     proved = {0, 1, 2, len(positions) - 1} | {2**power for power in range(2, len(positions).bit_length() - 1)}

@@ -133,20 +133,22 @@ class PairTemplate:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         too_long: float = math.inf,
     ) -> Iterator[EncodedPair | None]:
-        """Tokenise several answers of a conversation, each as [`encode`] does with the messages before it as its prompt.
+        """Tokenise several answers of a conversation, each as [`PairTemplate.encode`] does.
+
+        The messages before an answer are its prompt.
 
         Args:
             messages: up to the last of the answers.
             positions: numbers of the answers' messages, in order.
-            tools: as in [`encode`].
-            chat_template_kwargs: as in [`encode`].
+            tools: as in [`PairTemplate.encode`].
+            chat_template_kwargs: as in [`PairTemplate.encode`].
             too_long: tokens of a prompt of which no more is wanted.
 
         Yields:
             An answer; None, where its prompt is too long.
 
         Raises:
-            TemplateError, DataError: as in [`encode`].
+            TemplateError, DataError: as in [`PairTemplate.encode`].
         """
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = value_in(tools, "`tools` is") or None

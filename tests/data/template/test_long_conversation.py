@@ -8,7 +8,7 @@ import pytest
 
 import tiny
 from spin_trl.data import notes
-from spin_trl.data.template.long_conversation import FEW, GrowingIds, render_answers
+from spin_trl.data.template.long_conversation import FEW_ANSWERS, GrowingIds, render_answers
 from spin_trl.data.template.pair_template import EncodedPair, PairTemplate, eos_token_ids
 from spin_trl.data.template.rendering import ConversationRenderer
 from trl_templates import TEMPLATES, family_tokenizer, generation_config
@@ -31,7 +31,9 @@ def test_each_answer_is_encoded_as_by_itself(path: Path) -> None:
     """Also with white space around a text, which a template may strip."""
     tokenizer = family_tokenizer(path)
     template = PairTemplate(tokenizer, eos_token_ids(tokenizer, generation_config(path, tokenizer)))
-    messages, positions = chat(FEW + 3, lambda i: ("\n" if i == 9 else "") + f"Turn {i}." + (" \n" if i == 13 else ""))
+    messages, positions = chat(
+        FEW_ANSWERS + 3, lambda i: ("\n" if i == 9 else "") + f"Turn {i}." + (" \n" if i == 13 else "")
+    )
 
     assert list(template.encode_answers(messages, positions)) == each_alone(template, messages, positions)
 
@@ -63,7 +65,7 @@ def test_the_answers_are_rendered_together() -> None:
 def test_a_template_that_looks_at_the_length_gets_each_by_itself(odd: str) -> None:
     start = "{{ '<|im_start|>' + message['role']"
     template = PairTemplate(tiny.tokenizer(chat_template=tiny.CHATML.replace(start, odd + start)))
-    messages, positions = chat(FEW + 4)
+    messages, positions = chat(FEW_ANSWERS + 4)
 
     assert list(template.encode_answers(messages, positions)) == each_alone(template, messages, positions)
 
@@ -71,7 +73,7 @@ def test_a_template_that_looks_at_the_length_gets_each_by_itself(odd: str) -> No
 def test_space_that_a_template_strips_is_noted_from_there_on() -> None:
     source = tiny.CHATML.replace("(message['content'] or '')", "(message['content'] or '')|trim")
     template = PairTemplate(tiny.tokenizer(chat_template=source))
-    messages, positions = chat(FEW + 4, lambda i: f"Turn {i}." + ("  " if i == 10 else ""))
+    messages, positions = chat(FEW_ANSWERS + 4, lambda i: f"Turn {i}." + ("  " if i == 10 else ""))
 
     noted = [notes.SPACE in one.notes for one in template.encode_answers(messages, positions) if one is not None]
 
@@ -80,16 +82,21 @@ def test_space_that_a_template_strips_is_noted_from_there_on() -> None:
 
 def test_prompts_that_are_too_long_are_not_encoded() -> None:
     template = PairTemplate(tiny.tokenizer())
-    messages, positions = chat(FEW + 8)
+    messages, positions = chat(FEW_ANSWERS + 8)
     whole = each_alone(template, messages, positions)
     longest = len(whole[5].prompt_ids)
 
-    assert list(template.encode_answers(messages, positions, too_long=longest)) == [*whole[:5], *[None] * (FEW + 3)]
+    assert list(template.encode_answers(messages, positions, too_long=longest)) == [
+        *whole[:5],
+        *[None] * (FEW_ANSWERS + 3),
+    ]
 
 
 def test_thinking_is_looked_at_answer_by_answer() -> None:
     """A template may leave out the thinking of all answers but the last."""
-    messages, positions = chat(FEW + 4, lambda i: f"<think>Hm {i}.</think>Turn {i}." if i % 2 else f"Turn {i}.")
+    messages, positions = chat(
+        FEW_ANSWERS + 4, lambda i: f"<think>Hm {i}.</think>Turn {i}." if i % 2 else f"Turn {i}."
+    )
 
     assert render_answers(ConversationRenderer(tiny.tokenizer()), messages, positions, {"tools": None}) is None
 
