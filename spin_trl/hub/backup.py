@@ -18,7 +18,7 @@ from ..run import checkpoint
 from ..run.adapter_bases import follow
 from ..run.contents import FILES, FOLDERS, files_in, is_kept_of_run
 from ..run.directory import RunDirectory
-from ..run.ownership import MARKER, Marker
+from ..run.marker import MARKER, Marker
 from ..run.stage import Stage
 from .client import File, Hub
 

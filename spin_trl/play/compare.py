@@ -29,7 +29,8 @@ from ..report.comparison import AGAINST, ArmFigures, comparison_table, plot_comp
 from ..report.record import read_record, read_stage
 from ..run.directory import RunDirectory
 from ..run.journal import MADE, Journal, Step, newest
-from ..run.ownership import COMPARISON, Ownership
+from ..run.marker import COMPARISON
+from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
 from ..run.settings import freeze, renew
 from ..run.stage import START, Stage

@@ -10,14 +10,13 @@ import contextlib
 import errno
 import fnmatch
 import itertools
-import json
 import os
 import re
 import secrets
 import stat
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,12 @@ import yaml
 
 from ..config.yaml_text import parse_yaml
 from ..errors import RunDirectoryError, full_disk
-from ..files import JOURNAL, RUN_MARKER, json_digest, remove, says_prepared, write_json, write_text
+from ..files import JOURNAL, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
-
-MARKER = RUN_MARKER
-MARKER_VERSION = 1
-_OF_MARKER = "checksum"
+from .marker import MARKER, RUN, Marker, read_marker
 
 RECIPE = "recipe.yaml"
-
-RUN, COMPARISON = "run", "comparison"
 
 HARMLESS = ("*.out", "*.err", "*.log")
 """Files that may lie in the folder of a new run: schedulers and shells put them there before it starts."""
@@ -48,42 +42,6 @@ SHOWN_NAMES = 5
 
 _SHOWN_PATH = 300
 """Characters of a path, which may be as long as nobody reads."""
-
-
-@dataclass(frozen=True)
-class Marker:
-    """What a run directory's marker says.
-
-    Attributes:
-        entries: names of what the run owns: the usual ones, and those that the entries have here.
-        adopted: usual names of entries that were there when a run of version 0.1.0, which has no marker, was continued.
-        paths_from: folder from which relative paths in the run's settings are seen, relative to the run directory.
-        kind: whose marker it is: a run's, or a comparison's.
-        places: absolute paths at which the directory has been, the newest last. Empty for a run of an earlier version, and
-            for one that was taken back from the Hub.
-        identity: random name of the run, by which this user's machine knows it again. Backups and older markers have none.
-    """
-
-    entries: dict[str, str] = field(default_factory=dict)
-    adopted: frozenset[str] = frozenset()
-    paths_from: str | None = None
-    kind: str = RUN
-    places: tuple[str, ...] = ()
-    identity: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The marker as JSON can hold it, with a checksum of its own."""
-        found = {
-            "about": f"The {self.kind} owns these entries of its directory; everything else is yours, and stays.",
-            "kind": self.kind,
-            "version": MARKER_VERSION,
-            "entries": self.entries,
-            "adopted": sorted(self.adopted),
-            "paths_from": self.paths_from,
-            **({"places": list(self.places)} if self.places else {}),
-            **({"identity": self.identity} if self.identity is not None else {}),
-        }
-        return {**found, _OF_MARKER: json_digest(found)}
 
 
 class Ownership:
@@ -104,40 +62,7 @@ class Ownership:
         Raises:
             RunDirectoryError: it can't be read.
         """
-        try:
-            # Opened at every call: file systems of a network look for a newer file only then.
-            text = self.marker_path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            if not isinstance(error, PermissionError) and not os.path.lexists(self.marker_path):
-                return None  # nothing can be at such a path: it is too long, or leads through a file
-            raise self._unreadable(error) from error
-        try:
-            found = json.loads(text)
-            entries = {str(name): str(here) for name, here in found["entries"].items()}
-            if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
-                raise ValueError("an entry leads out of the run directory")
-            known = found.pop(_OF_MARKER, None)  # version 0.1.0 had no marker; others may have been written by hand
-            if known is not None and known != json_digest(found):
-                raise ValueError("it is not what was written")
-            identity = found.get("identity")
-            return Marker(
-                entries,
-                frozenset(found.get("adopted", ())),
-                found.get("paths_from"),
-                found.get("kind", RUN),
-                tuple(map(str, found.get("places", ()))),
-                identity if isinstance(identity, str) else None,
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> RunDirectoryError:
-        return RunDirectoryError(
-            f"{self.marker_path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore it, "
-            "or use another `run_dir`."
-        )
+        return read_marker(self.marker_path)
 
     def is_earlier_run(self) -> bool:
         """Whether the directory holds a run of version 0.1.0: there is no marker, but its journal says what was prepared."""

@@ -21,7 +21,8 @@ from messages import names, refused
 from runs import contents
 from spin_trl.errors import RunDirectoryError
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.ownership import COMPARISON, MARKER, Ownership
+from spin_trl.run.marker import COMPARISON, MARKER
+from spin_trl.run.ownership import Ownership
 
 ARCHIVES = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 

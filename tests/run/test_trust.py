@@ -14,7 +14,8 @@ from messages import refused
 from spin_trl.config.recipe import read_settings
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.play.open import reopen
-from spin_trl.run.ownership import MARKER, Ownership
+from spin_trl.run.marker import MARKER
+from spin_trl.run.ownership import Ownership
 from spin_trl.run.recipe import read_recipe
 from spin_trl.run.trust import TrustedRuns, check_trust, check_trust_of_recipe, named_code
 
