@@ -142,7 +142,7 @@ _FULL_DISK = (
     "No space left on device",
     "Disk quota exceeded",
     "PytorchStreamWriter",
-    "inline_container",
+    "unexpected pos",
     "iostream error",
 )
 """What libraries say on a full disk that raise no OSError: safetensors, tokenizers (a bare `Exception`) and `torch.save`."""

@@ -149,10 +149,10 @@ def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: p
     build(llama_folder, "whole", **settings).run()
     run, save, save_model = build(llama_folder, **settings), torch.save, SPINTrainer.save_model
 
-    def half_a_checkpoint(content: Any, path: Any, *args: Any, **kwargs: Any) -> None:
-        if "checkpoint-2" not in str(path):
-            return save(content, path, *args, **kwargs)
-        Path(path).write_bytes(b"half")
+    def half_a_checkpoint(content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        if "checkpoint-2" not in os.readlink(f"/proc/self/fd/{file.fileno()}"):
+            return save(content, file, *args, **kwargs)
+        file.write(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
     def half_a_model(self: Any, folder: str, *args: Any, **kwargs: Any) -> None:
