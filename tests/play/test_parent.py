@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from runs import build
+from runs import build, recipe
 from spin_trl.play import parent, phases
 from spin_trl.play.arms import Launches
 from spin_trl.play.parent import PARENT_PIPE, end_with_parent, held_pipe
@@ -118,3 +118,27 @@ def test_without_named_pipes_processes_are_started_all_the_same(monkeypatch: pyt
     monkeypatch.setattr(parent.os, "mkfifo", refuse)
     with held_pipe() as watched:
         assert watched == {}
+
+
+@pytest.mark.slow
+def test_no_process_of_a_launched_phase_outlives_its_loop(llama_folder: Path, tmp_path: Path) -> None:
+    """`accelerate launch` and its two workers end by themselves when the loop is killed."""
+    config = tmp_path / "two.yaml"
+    settings = {"distributed_type": "MULTI_GPU", "num_processes": 2, "use_cpu": True, "main_process_port": 0}
+    config.write_text(yaml.safe_dump({**settings, "num_machines": 1, "machine_rank": 0}), encoding="utf-8")
+    saving = {"save_strategy": "steps", "save_steps": 1}
+    path = recipe(tmp_path / "my", llama_folder, num_train_epochs=2000, accelerate_config=str(config), **saving)
+    command = [sys.executable, "-m", "spin_trl", "run", str(path)]
+    nowhere = subprocess.DEVNULL
+    loop = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=nowhere, stderr=nowhere)
+    started: list[psutil.Process] = []
+    deadline = time.monotonic() + 240
+    while len(started) < 3 and time.monotonic() < deadline:
+        assert loop.poll() is None
+        time.sleep(0.2)
+        below = psutil.Process(loop.pid).children(recursive=True)
+        started = below if list(tmp_path.glob("my/run/iteration-0/train/checkpoint-*")) else []
+    assert len(started) == 3
+    loop.kill()
+    loop.wait()
+    assert all(ends(process.pid, 10) for process in started)
