@@ -40,6 +40,7 @@ def test_it_makes_a_start_plays_three_iterations_and_two_supervised_arms(played)
         expected = [("generate", stage), ("train", stage), ("evaluate", stage), ("gate", stage)]
         expected += [(phase, arm) for arm in arms for phase in ("train", "evaluate")]
         assert done[3 + 8 * iteration :][:8] == expected
+    assert not any("collapse" in entry for entry in journal)
     steps = {entry["stage"]: entry["steps"] for entry in journal if "steps" in entry}
     assert set(steps.values()) == {3}  # 48 rows, batches of 16, one epoch; each arm the same
 
