@@ -44,8 +44,7 @@ def note_all(paths: Iterable[Path]) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a file is there as its checksum beside it says."""
     try:
-        size, sha256 = read_json(_beside(path))
-        return path.stat().st_size == size and Checksum.of(path).sha256 == sha256
+        return _is_as_written(path, *read_json(_beside(path)))
     except (OSError, ValueError, TypeError, RecursionError):  # one of them is missing, or no checksum is what it says
         return False
 
@@ -87,6 +86,10 @@ def mapped(dataset: Dataset, function: Any, new_fingerprint: str, **options: Any
     return result
 
 
+def _is_as_written(path: Path, size: int, sha256: str) -> bool:
+    return path.stat().st_size == size and Checksum.of(path).sha256 == sha256
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(path.name + _SUFFIX)
 
@@ -101,9 +104,6 @@ def is_whole_folder(folder: Path) -> bool:
     """Whether all files that were saved into a folder are as they were written."""
     try:
         found = read_json(folder / _OF_FOLDER)
-        return bool(found) and all(
-            (folder / name).stat().st_size == size and Checksum.of(folder / name).sha256 == sha256
-            for name, (size, sha256) in found.items()
-        )
+        return bool(found) and all(_is_as_written(folder / name, *written) for name, written in found.items())
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # no checksums, or of another shape
         return False
