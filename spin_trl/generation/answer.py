@@ -145,6 +145,7 @@ def generate(
     asked: Asked,
     *,
     iteration: int,
+    opponent: str | None = None,
     disable_progress: bool = False,
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
@@ -160,6 +161,7 @@ def generate(
         sampling: how to sample.
         asked: what the generations belong to.
         iteration: 0-based; a part of every micro-batch's seed.
+        opponent: stage of the run whose model answers, for the store's manifest.
         disable_progress: show no progress bar.
         description: of the progress bar.
         on_progress: told how far this process has come.
@@ -181,6 +183,7 @@ def generate(
         sampling=dataclasses.asdict(sampling),
         num_rows=len(rows),
         num_shards=len(shards),
+        opponent=opponent,
     )
     if state.is_main_process:
         store.open(manifest)

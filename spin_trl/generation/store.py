@@ -58,6 +58,7 @@ class Manifest:
         sampling: how.
         num_rows: prompts.
         num_shards: files, when all is done.
+        opponent: stage of the run whose model answers; None where no run says so, or an earlier version has written it.
     """
 
     dataset: str
@@ -68,6 +69,7 @@ class Manifest:
     sampling: dict[str, Any]
     num_rows: int
     num_shards: int
+    opponent: str | None = None
 
 
 class GenerationStore:
@@ -87,11 +89,14 @@ class GenerationStore:
         Raises:
             GenerationsError: the folder holds generations of something else.
         """
+        made_of = asdict(manifest)
+        opponent = made_of.pop("opponent")  # its name only: `model` is what it is
         if (self.folder / STORE_MANIFEST).exists():
-            self.check(asdict(manifest))
+            self.check(made_of)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / STORE_MANIFEST, {**asdict(manifest), "format": FORMAT})
+            named = {} if opponent is None else {"opponent": opponent}
+            write_json(self.folder / STORE_MANIFEST, {**made_of, **named, "format": FORMAT})
 
     def check(self, expected: Mapping[str, Any]) -> None:
         """Raise if the generations were made from something else, naming the first thing that differs.
@@ -120,7 +125,7 @@ class GenerationStore:
             found = json.loads((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise GenerationsError(f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}).") from error
-        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} <= set(found):
+        if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {"opponent"} <= set(found):
             raise GenerationsError(f"{self.folder / STORE_MANIFEST} is no manifest of generations.")
         return found
 

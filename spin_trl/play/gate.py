@@ -21,12 +21,13 @@ from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of
-from ..files import write_json
+from ..files import read_json, write_json
+from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
 from ..run.journal import Decisions, Step
 from ..run.run import Run
-from ..run.stage import START, Stage
+from ..run.stage import START, Stage, up_to
 
 WIDEST = 0.1
 """How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
@@ -75,7 +76,8 @@ def metric_of(play: SelfPlayConfig) -> Metric:
 def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
     """Judge an iteration, and write down what was decided.
 
-    What the next iteration starts from is settled when it has begun; from then on the record stays as it is.
+    What the next iteration starts from is settled when it has begun; from then on the record stays as it is. Where it is
+    gone (a journal that was cut), the decision is written down again, for the opponent that has answered that iteration.
 
     Args:
         run: the run.
@@ -85,16 +87,37 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
         What was decided, and whether that is new.
     """
     state, record = PartialState(), read_record(run.directory)
-    verdict, known, has_begun = judge(record, run.play, iteration), record.decisions.after(iteration), False
+    verdict, known = judge(record, run.play, iteration), record.decisions.after(iteration)
+    is_settled = False
     if run.has_begun(iteration + 1):
-        has_begun, verdict = True, as_played(verdict, record.decisions, iteration)
+        opponent, lr_scale = started_from(run, iteration + 1), record.decisions.lr_scale(iteration)
+        is_settled = bool(known) or opponent is None
+        if known or opponent is None:
+            verdict = as_played(verdict, record.decisions, iteration)
+        else:
+            verdict = as_begun(verdict, iteration, opponent, lr_scale * run.play.fall_back_lr_scale, lr_scale)
     entry = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
-    is_new = not has_begun and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
+    is_new = not is_settled and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
     state.wait_for_everyone()  # all have read the journal before one writes
     if is_new and state.is_main_process:
         run.journal.append(Step.GATE, Stage.of(iteration), **entry)
     state.wait_for_everyone()
     return verdict, is_new
+
+
+def started_from(run: Run, iteration: int) -> Stage | None:
+    """The stage whose model has answered an iteration's prompts (0-based), as the journal or the generations say.
+
+    Returns:
+        None where none has, where an earlier version has not written it down, or where what stands there can't be.
+    """
+    stage = Stage.of(iteration)
+    try:
+        found = run.done(Step.GENERATE, stage) or read_json(run.directory.generations(stage) / STORE_MANIFEST)
+        opponent = Stage(found["opponent"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return opponent if opponent in up_to(iteration - 1) else None
 
 
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
@@ -108,6 +131,28 @@ def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict
     if not before or before["decision"] == "stopped":  # and then it went on
         return dataclasses.replace(verdict, decision="continued", reason=None)
     return dataclasses.replace(verdict, decision=before["decision"], reason=before["reason"])
+
+
+def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: float, lr_scale: float) -> Verdict:
+    """A verdict on an iteration whose decision is gone from the journal, while it is known what the next one started from.
+
+    Args:
+        verdict: as it is judged now, maybe by other settings.
+        iteration: 0-based.
+        opponent: of the next one.
+        fallen_back: what the learning rates of the next one are multiplied by if there was a fall-back.
+        lr_scale: the same if there was none.
+    """
+    if verdict.opponent == opponent:
+        return verdict
+    falls_back = opponent != Stage.of(iteration)
+    decision, reason = (
+        ("fell back", f"Back to {opponent} as the next opponent.") if falls_back else ("continued", None)
+    )
+    if verdict.stopped is not None:
+        decision, reason = verdict.decision, verdict.reason
+    scale = fallen_back if falls_back else lr_scale
+    return dataclasses.replace(verdict, decision=decision, opponent=opponent, lr_scale=scale, reason=reason)
 
 
 def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:

@@ -48,7 +48,14 @@ def at_hand(run: Run, path: str) -> Iterator[Load]:
 
 
 def answer_into(
-    run: Run, load: Load, rows: Dataset, folder: Path, iteration: int, description: str, **others: float
+    run: Run,
+    load: Load,
+    rows: Dataset,
+    folder: Path,
+    iteration: int,
+    description: str,
+    opponent: Stage | None = None,
+    **others: float,
 ) -> float:
     """Let a model answer the prompts of `rows` into the store `folder`.
 
@@ -59,6 +66,7 @@ def answer_into(
         folder: of the store. If it is complete, no model is loaded.
         iteration: whose settings, and part of the seeds.
         description: of the progress bar.
+        opponent: the model's stage, where the answers are what an iteration is trained on.
         others: settings of [`Sampling`] that are others than the iteration's.
 
     Returns:
@@ -84,6 +92,7 @@ def answer_into(
         sampling,
         asked,
         iteration=iteration,
+        opponent=opponent,
         disable_progress=bool(run.args.disable_tqdm),
         description=description,
         on_progress=run.progress.answered,
@@ -102,13 +111,14 @@ def generate_iteration(run: Run, iteration: int) -> None:
         return
     started = time.monotonic()
     folder = run.directory.generations(stage)
-    description = f"{stage}: answers"
-    with at_hand(run, run.model_of(run.decisions.opponent(iteration))) as load:
-        work_seconds = answer_into(run, load, run.rows(), folder, iteration, description)
+    opponent, description = run.decisions.opponent(iteration), f"{stage}: answers"
+    with at_hand(run, run.model_of(opponent)) as load:
+        work_seconds = answer_into(run, load, run.rows(), folder, iteration, description, opponent)
     store = GenerationStore(folder)
     run.record(
         Step.GENERATE,
         stage,
+        opponent=opponent,
         seconds=since(started),
         work_seconds=round(work_seconds, 3),
         tokens=sum(store.table()["length"].to_pylist()),

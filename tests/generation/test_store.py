@@ -64,6 +64,16 @@ def test_a_store_of_something_else_is_refused_and_the_difference_named(store, fi
     store.open(MANIFEST)  # the same is opened again
 
 
+def test_a_store_names_the_opponent_and_goes_on_without_its_name(tmp_path):
+    """A version that has not written it down has begun the store."""
+    named = dataclasses.replace(MANIFEST, opponent="iteration-0")
+    for folder, first in ((tmp_path / "old", MANIFEST), (tmp_path / "new", named)):
+        GenerationStore(folder).open(first)
+        GenerationStore(folder).open(named)
+    assert "opponent" not in GenerationStore(tmp_path / "old").manifest()
+    assert GenerationStore(tmp_path / "new").manifest()["opponent"] == "iteration-0"
+
+
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with refused(GenerationsError, tmp_path / "generations.json", f"Errno {errno.ENOENT}"):
         GenerationStore(tmp_path).manifest()

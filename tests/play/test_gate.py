@@ -20,7 +20,7 @@ from spin_trl import SelfPlay
 from spin_trl.config.loop import SelfPlayConfig
 from spin_trl.errors import DivergedError, RecipeError, RunDirectoryError
 from spin_trl.generation.answer import check_logits
-from spin_trl.play.gate import Verdict, as_played, judge, plateau
+from spin_trl.play.gate import Verdict, as_begun, as_played, judge, plateau
 from spin_trl.report.record import RunRecord
 from spin_trl.run.journal import Decisions
 from spin_trl.run.stage import Stage
@@ -236,6 +236,26 @@ def test_a_decision_that_another_iteration_has_followed_is_history(
     assert as_played(stopping, decisions_so_far, 1).stopped == "patience"
 
 
+@pytest.mark.parametrize(
+    ("decision", "judged_opponent", "opponent", "expected"),
+    [
+        ("fell back", "start", "start", ("fell back", "worse", 0.25)),
+        ("improved", "iteration-1", "iteration-1", ("improved", "worse", 0.25)),
+        ("continued", "iteration-1", "iteration-0", ("fell back", "Back to iteration-0 as the next opponent.", 0.5)),
+        ("fell back", "iteration-0", "iteration-1", ("continued", None, 1.0)),
+        ("stopped", "iteration-1", "iteration-0", ("stopped", "worse", 0.5)),
+    ],
+)
+def test_a_decision_that_is_lost_is_made_again_for_the_opponent_that_has_answered(
+    decision: str, judged_opponent: str, opponent: str, expected: tuple[str, str | None, float]
+) -> None:
+    """As it is judged now, if that leads to the same opponent; else it follows from the opponent."""
+    verdict = Verdict(decision, Stage("start"), Stage(judged_opponent), 0.25, "worse")
+    found = as_begun(verdict, 1, Stage(opponent), fallen_back=0.5, lr_scale=1.0)
+    assert (found.decision, found.reason, found.lr_scale) == expected
+    assert found.opponent == opponent
+
+
 def test_thresholds_are_checked_when_the_settings_are_made(llama_folder: Path) -> None:
     with refused(RecipeError, "`degeneration_stop`", "'cut'", "'empty', 'truncated'"):
         build(llama_folder, degeneration_stop={"cut": 0.9})
@@ -341,6 +361,23 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
     # The policy starts at the best: log-ratios of zero, so a loss of ln 2 (SPIN checks it, too).
     assert entry("train", "iteration-3")["first"]["loss"] == pytest.approx(0.6931, abs=1e-4)
     assert result.best_stage == "iteration-3"
+
+
+def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Path) -> None:
+    """The generations of the iteration that has followed say who has answered, so the decision is written down again."""
+    settings = {"num_iterations": 2, "on_regression": "fall_back", "fall_back_lr_scale": 0.5}
+    settings["per_iteration"] = {"learning_rate": [0.2, 1e-3]}
+    collapsing(llama_folder, **settings).run()
+    assert decisions() == ["fell back", "improved"]
+    assert entry("generate", "iteration-1")["opponent"] == "start"
+    before, model = journal(), weights("run/iteration-1/model")
+    gate = next(number for number, line in enumerate(before) if line["phase"] == "gate")
+    path = Path("run/journal.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:gate]))
+    collapsing(llama_folder, **settings).run()
+    assert [line for line in steps() if line[0] != "lost"] == [(line["phase"], line["stage"]) for line in before]
+    assert {**entry("gate", "iteration-0"), "time": 0} == {**before[gate], "time": 0}
+    assert weights("run/iteration-1/model") == model
 
 
 @pytest.mark.slow
