@@ -45,7 +45,7 @@ def mend(run: Run) -> None:
         for (step, stage), entry in done.items()
         if (found := list(_damaged(run, step, stage, entry)))
     }
-    _refuse_another_journal(run, len(done), lost)
+    _refuse_another_journal(run, done, lost)
     for (step, stage), found in lost.items():  # all of them before anything is removed
         if reason := _why_not_again(run, step, stage, lost):
             raise RunDirectoryError(
@@ -56,9 +56,18 @@ def mend(run: Run) -> None:
         _give_up(run, step, stage, found)
 
 
-def _refuse_another_journal(run: Run, done: int, lost: Mapping[tuple[Step, str], list[Damage]]) -> None:
-    """Raise if every step has left something that is there, but is nowhere what the journal says."""
-    if done > 1 and len(lost) == done and not any(one.is_missing for found in lost.values() for one in found):
+def _refuse_another_journal(
+    run: Run, done: Mapping[tuple[Step, str], Entry], lost: Mapping[tuple[Step, str], list[Damage]]
+) -> None:
+    """Raise if several steps have left something that is not what the journal says, and none what it is."""
+    is_whole = any(
+        run.directory.stage(name).exists()
+        for step, entry in done.items()
+        if step not in lost
+        for name in entry.get(CHECKSUMS, {})
+    )
+    others = [step for step, found in lost.items() if not all(one.is_missing for one in found)]
+    if len(others) > 1 and not is_whole:
         raise RunDirectoryError(
             f"Nothing in {run.directory.path} is what {run.directory.journal} says of it: it seems to be another run's "
             "journal. Restore it from a backup, or start a new run."

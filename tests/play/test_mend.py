@@ -179,6 +179,26 @@ def test_another_runs_journal_is_refused(played: Path, llama_folder: Path, tmp_p
     assert bytes_of(Path("run")) == bytes_of(played)
 
 
+def test_another_runs_journal_is_refused_by_a_run_that_has_come_less_far(
+    played: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    """That some of what it records is missing does not make the rest this run's."""
+    shutil.copytree(played, "run", symlinks=True)
+    for name in ("iteration-1", "baseline"):
+        shutil.rmtree(Path("run", name))
+    before = bytes_of(Path("run"))
+    lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines()
+    entries = [json.loads(line) for line in lines]
+    for entry in entries:
+        entry.pop("crc32")
+        for name, (size, _) in entry.get("files", {}).items():
+            entry["files"][name] = [size, "0" * 64]
+    Path("run/journal.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries), encoding="utf-8")
+    with refused(RunDirectoryError, Path("run"), "journal.jsonl"):
+        build(llama_folder, **PLAYED).run()
+    assert bytes_of(Path("run")) == before
+
+
 def test_what_depends_on_a_damaged_model_is_made_again_with_it(played: Path, llama_folder: Path) -> None:
     """Neither is refused because of the other."""
     damaged(played, "iteration-0/model/model.safetensors", deleted)
