@@ -69,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             number for number in in_turn(trials) if trials[number].part in [KINDS[kind][1] for kind in options.kinds]
         ]
         if options.only is not None:
-            if options.only not in trials:
-                sys.exit(f"With the seed {options.seed} no trial has the number {options.only}.")
-            chosen = [options.only]
-            print(f"{trials[options.only].name}, in {folder / f'trial-{options.only}'}", flush=True)
+            if unknown := sorted(set(options.only) - trials.keys()):
+                sys.exit(f"With the seed {options.seed} no trial has the number {unknown[0]}.")
+            chosen = options.only
+            for number in chosen:
+                print(f"{trials[number].name}, in {folder / f'trial-{number}'}", flush=True)
         until = started + 60 * options.minutes
         table = _tried(options.seed, trials, chosen, folder, options.jobs, until, keep=options.only is not None)
     finally:
@@ -145,12 +146,16 @@ def _computed() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+def _numbers(listed: str) -> list[int]:
+    return [int(number) for number in listed.split(",")]
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--seed", type=int, help="of all choices; default: a new one")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="after which no trial is begun")
     parser.add_argument("--kinds", type=lambda names: names.split(","), default=[*KINDS], help=",".join(KINDS))
-    parser.add_argument("--only", type=int, help="number of one trial; its folder stays")
+    parser.add_argument("--only", type=_numbers, help="numbers of trials, with commas; their folders stay")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="trials at a time")
     options = parser.parse_args(arguments)
     if options.only is not None and options.seed is None:
@@ -158,7 +163,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.seed is None:
         options.seed = random.randrange(1_000_000)
     if options.only is not None:
-        options.kinds = [next(kind for kind in reversed(KINDS) if options.only >= KINDS[kind][0])]
+        options.kinds = [next(kind for kind in reversed(KINDS) if max(options.only) >= KINDS[kind][0])]
     unknown = set(options.kinds) - KINDS.keys()
     if unknown:
         parser.error(f"--kinds: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")

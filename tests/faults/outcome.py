@@ -14,6 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from spin_trl.generation.store import SHARD_CHECKSUMS
+from spin_trl.run.contents import TRACEBACK
+from spin_trl.run.journal import CHECKSUMS
+
 from .acts import Ended
 from .writes import RUN_DIR
 
@@ -28,6 +32,9 @@ _UNFINISHED: Final = re.compile(r"(?:.*/)?\.[^/]+\.tmp(?:/.*)?|.*/train/.*")
 _JOURNAL: Final = f"{RUN_DIR}/journal.jsonl"
 _VOLATILE: Final = frozenset({"time", "seconds", "work_seconds", "versions", "crc32"})
 
+
+UNEXPECTED: Final = "Unexpected error, "
+"""Stands in the message of an error that the command does not know. It has a traceback, wherever that is kept."""
 
 _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Invalid)\w*")
 
@@ -108,6 +115,10 @@ def _newest_of(journal: Path) -> dict[str, Any]:
         entry = json.loads(line)
         if entry["phase"] != "lost":
             kept = {name: value for name, value in entry.items() if name not in _VOLATILE}
+            files = kept.get(
+                CHECKSUMS, {}
+            )  # the list of shards is added to when one is made again, so it is another one
+            kept[CHECKSUMS] = {name: value for name, value in files.items() if Path(name).name != SHARD_CHECKSUMS}
             found[f"{entry['phase']} of {entry['stage']}"] = kept
     return found
 
@@ -130,6 +141,9 @@ def manners(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> str | None:
         return "it did not end"
     if "Traceback (most recent call last)" in ended.output:
         return _last_lines(ended.output)
+    unforeseen = next((line for line in ended.output.splitlines() if UNEXPECTED in line), None)
+    if unforeseen is not None:  # its traceback is in a file
+        return unforeseen[:600]
     if ended.code not in codes:
         return f"exit code {ended.code}: {_last_lines(ended.output)}"
     if ended.code > 0 and message(ended) is None:
@@ -140,6 +154,16 @@ def manners(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> str | None:
 def message(ended: Ended) -> str | None:
     """What the command has said when it failed."""
     return next((line for line in reversed(ended.output.splitlines()) if re.match(r"spin-trl(?: \(|:)", line)), None)
+
+
+def with_traceback(folder: Path, outcome: Outcome) -> Outcome:
+    """An outcome, or that a command of its trial has kept a traceback in the run directory, whatever it has printed."""
+    kept = folder / RUN_DIR / TRACEBACK
+    if outcome.verdict is Verdict.TRACEBACK or not kept.is_file():
+        return outcome
+    return Outcome(
+        Verdict.TRACEBACK, f"{TRACEBACK}: {_last_lines(kept.read_text(encoding='utf-8', errors='replace'))}"
+    )
 
 
 def of_going_on(folder: Path, ended: Ended, expected: Results) -> Outcome:

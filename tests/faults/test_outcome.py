@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from faults.acts import Ended
-from faults.outcome import Outcome, Table, Verdict, differences, lost, of_going_on, results_of
+from faults.outcome import (
+    Outcome,
+    Table,
+    Verdict,
+    differences,
+    lost,
+    of_going_on,
+    results_of,
+    says_the_same,
+    with_traceback,
+)
 
 
 @pytest.fixture
@@ -76,6 +86,11 @@ def test_what_was_right_and_is_gone_is_lost() -> None:
         (Ended(1, "Traceback (most recent call last):\nKeyError: 1"), True, Verdict.TRACEBACK),
         (Ended(-11, ""), True, Verdict.TRACEBACK),
         (Ended(0, "", hung=True), True, Verdict.TRACEBACK),
+        (
+            Ended(1, "spin-trl: Unexpected error, KeyError: 1 (a.py:3 in b). The traceback follows."),
+            True,
+            Verdict.TRACEBACK,
+        ),
     ],
 )
 def test_a_run_that_goes_on_ends_in_the_same_bytes_or_with_a_fault(
@@ -83,6 +98,27 @@ def test_a_run_that_goes_on_ends_in_the_same_bytes_or_with_a_fault(
 ) -> None:
     expected = results_of(folder) if is_same else {**results_of(folder), "run/iteration-1/metrics.json": "0"}
     assert of_going_on(folder, ended, expected).verdict is verdict
+
+
+def test_a_traceback_that_was_kept_is_a_fault_whatever_was_printed(folder: Path) -> None:
+    same = Outcome(Verdict.SAME)
+    assert with_traceback(folder, same) is same
+    kept = 'Traceback (most recent call last):\n  File "/x/spin_trl/play/loop.py", line 7\nKeyError: 1\n'
+    (folder / "run" / "traceback.txt").write_text(kept, encoding="utf-8")
+    found = with_traceback(folder, same)
+    assert found.verdict is Verdict.TRACEBACK
+    assert "KeyError: 1" in found.detail
+
+
+@pytest.mark.parametrize(("name", "is_same"), [("checksums.jsonl", True), ("generations.json", False)])
+def test_a_step_that_was_played_again_says_the_same(name: str, is_same: bool, tmp_path: Path) -> None:
+    """The list of shards has another line for one that was made again. What the shards hold is compared by itself."""
+    step = {"phase": "generate", "stage": "iteration-0", "tokens": 3}
+    before, after = ({**step, "files": {f"iteration-0/generations/{name}": [size, "0"]}} for size in (1, 2))
+    lost_step = {"phase": "lost", "stage": "iteration-0", "lost": "generate"}
+    for place, lines in (("one", [before]), ("other", [before, lost_step, after])):
+        (tmp_path / place).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    assert says_the_same(tmp_path / "other", tmp_path / "one") is is_same
 
 
 def test_the_table_counts_verdicts_and_faults() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .outcome import Outcome, Verdict
+from .outcome import Outcome, Verdict, with_traceback
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _work(
             number = order[place]
             here = folder / f"trial-{number}"
             try:
-                outcome = trials[number].check(here)
+                outcome = with_traceback(here, trials[number].check(here))
             except Exception:  # a mistake of the harness is a fault, too
                 outcome = Outcome(Verdict.TRACEBACK, f"the harness itself: {traceback.format_exc()}")
             if not keep:
