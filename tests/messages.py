@@ -35,6 +35,11 @@ def warned(kind: type[Warning], *parts: object) -> Iterator[None]:
     assert any(names(message, *parts) for message in messages), f"none of them names all of {parts}: {messages}"
 
 
+def logged(caplog: pytest.LogCaptureFixture, *parts: object) -> None:
+    """Fail unless something was logged that names every part."""
+    assert any(names(message, *parts) for message in caplog.messages), f"none names all of {parts}: {caplog.messages}"
+
+
 def _missing(message: str, parts: tuple[object, ...]) -> list[str]:
     return [str(part) for part in parts if not _as_whole(str(part)).search(message)]
 

@@ -52,13 +52,13 @@ def test_a_warning_of_another_class_or_about_another_setting_is_not_the_warning(
 
 
 def prose_of(test: Path) -> list[str]:
-    """The places of a test that ask for words: `match=`, and parts of `refused`, `warned` and `names` that are prose."""
+    """The places of a test that ask for words: `match=`, and parts of `refused`, `warned`, `logged` or `names` in prose."""
     found = []
     for call in (node for node in ast.walk(ast.parse(test.read_text("utf-8"))) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         if name in {"raises", "warns"} and any(keyword.arg == "match" for keyword in call.keywords):
             found.append(f"{test.name}:{call.lineno}: `match=`")
-        if name in {"refused", "warned", "names"}:
+        if name in {"refused", "warned", "logged", "names"}:
             texts = [node for node in ast.walk(call) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
             found += [f"{test.name}:{text.lineno}: {text.value}" for text in texts if is_prose(str(text.value))]
     return found
@@ -74,6 +74,19 @@ def test_prose_is_told_from_names() -> None:
     assert is_prose("does not start this iteration")
     assert not is_prose("`spin-trl run a b c`")
     assert not is_prose("spin-trl push RUN --branch x")
+
+
+def test_no_check_of_an_error_or_a_warning_stands_without_its_block() -> None:
+    """As a statement of its own it would check nothing; `logged` is for what was logged."""
+    idle = [
+        f"{test.name}:{node.lineno}"
+        for test in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(test.read_text("utf-8")))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and getattr(node.value.func, "id", "") in {"refused", "warned"}
+    ]
+    assert not idle
 
 
 def test_no_test_asks_for_the_words_of_a_message() -> None:

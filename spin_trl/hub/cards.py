@@ -14,10 +14,11 @@ from ..errors import RunDirectoryError
 from ..files import write_atomically
 from ..generation.store import STORE_MANIFEST, Generations, GenerationStore
 from ..report.html.samples import evenly
-from ..report.record import RunRecord, StageRecord, read_object, read_record
+from ..report.record import RunRecord, StageRecord, read_record
 from ..report.write import digests, read_samples
 from ..run.directory import RunDirectory
 from ..run.journal import Step, is_of
+from ..run.objects import read_object
 from ..run.stage import START, Stage
 from .dataset import PairsInfo, info_of
 from .dataset_card import dataset_card

@@ -20,6 +20,7 @@ from ..files import short_digest
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.checkpoint import is_of_a_model
 from ..run.journal import HUB, Entry, Step, is_of, newest
+from ..run.objects import read_object
 from ..run.run import Run
 from ..run.stage import START
 from . import cards
@@ -229,7 +230,7 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
 
 def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
     """A configuration without the paths of this machine."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_object(path)
     for setting in ("base_model_name_or_path", "_name_or_path"):
         name = config.get(setting)
         if isinstance(name, str) and (Path(name).is_absolute() or Path(name).exists()):

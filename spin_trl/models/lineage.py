@@ -146,7 +146,10 @@ def complete_card(path: Path, start: str) -> None:
 def _parent(folder: Path) -> str | None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        try:
+            return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        except (ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong with it
+            return None
     card = folder / "README.md"
     try:
         base = ModelCard.load(card).data.base_model if card.is_file() else None

@@ -3,6 +3,7 @@ twice."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,17 +12,24 @@ from typing import Any
 
 from accelerate import PartialState
 
-from ..errors import BenchmarkError, LaunchError, RecipeError
+from ..errors import BenchmarkError, LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.benchmarks import Benchmark, check_tasks, harness_version, scores
-from ..files import parts_digest, read_json, write_json
+from ..files import parts_digest, write_json
 from ..models.digest import digest
 from ..run.journal import Step
+from ..run.objects import read_object
 from ..run.run import Run, since
 from .generate import at_hand
 from .phases import training_plugin
 
+logger = logging.getLogger(__name__)
+
 EVALUATED = "evaluated"
 """Key of what was evaluated, and how, beside the harness's own."""
+
+
+_OF_HARNESS = ("results", "configs", "n-shot")
+"""Of the harness's own keys, those that its numbers are read from."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,8 @@ def run_benchmarks(
     }
     outcome, missing = Outcome(), []
     for benchmark in benchmarks:
-        stored = read_json(result_path(run, stage, benchmark, settings))
-        if again or stored is None or not _fits(stored, known, settings):
+        stored = {} if again else _stored_results(result_path(run, stage, benchmark, settings))
+        if not stored or not _fits(stored, known, settings):
             missing.append(benchmark)
         else:
             outcome.add(benchmark, stored)
@@ -173,6 +181,19 @@ def _run(
                 figures = outcome.add(benchmark, whole)
             run.record(Step.BENCHMARK, stage, **asked, **figures, file=path.name)
         del harness_model, model
+
+
+def _stored_results(path: Path) -> dict[str, Any]:
+    """Results that were stored; empty if there are none, or none that can be read."""
+    try:
+        found = read_object(path, "It is measured again.")
+        wrong = next((name for name in (EVALUATED, *_OF_HARNESS) if not isinstance(found.get(name), dict)), None)
+        if found and wrong is not None:
+            raise RunDirectoryError(f"{path} is damaged: it has no `{wrong}`. It is measured again.")
+    except RunDirectoryError as error:
+        logger.warning("%s", error)
+        return {}
+    return found
 
 
 def _fits(stored: dict[str, Any], known: dict[str, Any], settings: Settings) -> bool:

@@ -18,7 +18,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from ..counts import counted
-from ..files import read_json, write_text
+from ..files import write_text
 from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import read_figures, read_record
@@ -27,6 +27,7 @@ from ..report.terminal_table import run_table
 from ..report.verdict import faults_in_words
 from ..report.write import write_report
 from ..run.journal import Entry, Step
+from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_run
 from ..run.run import Run
 from ..run.stage import START, Stage, up_to
@@ -110,8 +111,7 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
     fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
     shown = {stage: found for stage, found in figures.items() if stage.is_start or stage.iteration > iteration - fit}
-    best = read_json(run.directory.best) or {}
-    return _table_of_run(run, iteration, shown, best.get("stage"), width) if shown else None
+    return _table_of_run(run, iteration, shown, best_stage(run.directory), width) if shown else None
 
 
 def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, width: int) -> Table:

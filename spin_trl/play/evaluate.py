@@ -14,17 +14,18 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 
-from ..errors import DivergedError
+from ..errors import DivergedError, RunDirectoryError
 from ..evaluation.degeneration import AnsweredPrompt, measure, normalised
 from ..evaluation.diagnostics import game_figures, histograms
 from ..evaluation.scoring import Score, score_of
 from ..evaluation.summary import HeldOutRow, changes, summarise, unscored, values_of
-from ..files import Checksum, read_json, write_json, write_text
+from ..files import Checksum, write_json, write_text
 from ..generation.store import Generations, GenerationStore
 from ..models.logps import response_logps
 from ..models.saving import hashing
 from ..run.integrity import recorded
 from ..run.journal import Step
+from ..run.objects import PLAYED_AGAIN, read_named_numbers
 from ..run.run import Run, since
 from ..run.stage import START
 from .generate import Load, answer_into, at_hand
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 UNSCORED = "unscored"
 """Key in the journal's `evaluate` entry: of how many prompts a score is no finite number, by the name of its figure."""
+
+LOGPS = "logps.json"
+"""File of a model's log-probabilities: by prompt, of the `real` response and of its own (`generated`)."""
 
 NAMED_KEYS = 5
 """How many of them a message names."""
@@ -113,7 +117,7 @@ def _figures_of_stage(
         for name, by_key in values_of(by_prompt).items()
     }
     if (other_stage := compared_with or opponent_stage) is not None:
-        figures |= changes(values, read_json(run.directory.values(other_stage)) or {})
+        figures |= changes(values, read_named_numbers(run.directory.values(other_stage)))
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
     figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON knows no other numbers
@@ -172,7 +176,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     replies: list[list[int]] = []
     if opponent_stage is not None:
         opponents = run.directory.held_out(opponent_stage)
-        before = read_json(opponents / "logps.json")
+        before = _recorded_logps(opponents / LOGPS, [key for key, _, _ in names])
         of_opponent = Generations.load({0: GenerationStore(opponents / "sampled")})
         replies = [of_opponent[name] for name in names]
         against = logps(replies)
@@ -208,9 +212,19 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
     everything = {key: row for part in gather_object([measured]) for key, row in part.items()}
     if state.is_main_process:
         logps_of = {key: {"real": row.real_logp, "generated": row.generated_logp} for key, row in everything.items()}
-        write_json(folder / "logps.json", logps_of)
+        write_json(folder / LOGPS, logps_of)
     state.wait_for_everyone()
     return [everything[key] for key in rows["key"]]
+
+
+def _recorded_logps(path: Path, keys: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What an opponent's log-probabilities were when it was measured itself."""
+    found = read_named_numbers(path)
+    for key in keys:
+        missing = next((name for name in ("real", "generated") if name not in found.get(key, {})), None)
+        if missing is not None:
+            raise RunDirectoryError(f"{path} is damaged: the prompt {key!r} has no `{missing}`. {PLAYED_AGAIN}")
+    return found
 
 
 def _as_json(score: Score | None) -> Any:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config.iteration import SPINConfig
 from ..errors import DataError, RecipeError, RunDirectoryError, noted, refuse_unplayable
-from ..files import definition_of, home_expanded, read_json, whole_folder
+from ..files import definition_of, home_expanded, whole_folder
 from ..generation.store import STORE_MANIFEST
 from ..models.adapters import Policy, output_layer_refusals, second_adapter, without_adapter
 from ..models.digest import FROZEN_ADAPTER, base_tensors, digest
@@ -26,6 +26,7 @@ from ..models.policy import load_policy, load_tokenizer
 from ..run.adapter_bases import adapter_configs, name_base_absolutely, named_base, set_base
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, Step, newest
+from ..run.objects import read_object
 from ..run.run import Run, device_name
 from ..run.settings import frozen_settings
 from ..run.stage import START, Stage
@@ -35,6 +36,12 @@ from .generate import at_hand
 from .phases import training_plugin
 
 logger = logging.getLogger(__name__)
+
+_WAY_OUT = (
+    "It says which model the run began with, and the one that is named now has to be compared with that. Restore it from a "
+    "backup; or play the run where it was before, with the model under the name that it had: then it is made again."
+)
+"""Where a store's manifest is damaged before what a run has made is looked at, and mended."""
 
 BASE = "base"
 """Folder beside the start's model, for a base model that is on no disk."""
@@ -178,10 +185,26 @@ def is_same_start(run: Run) -> bool:
 
 
 def _digest_of_start(directory: RunDirectory) -> str | None:
-    """The digest of θ_0 beside what it has answered, or None: it has not answered yet."""
-    stores = (directory.held_out(START) / "sampled", directory.generations(Stage.of(0)))
-    manifests = (read_json(store / STORE_MANIFEST) for store in stores)
-    return next((found["model"] for found in manifests if found is not None), None)
+    """The digest of θ_0 beside what it has answered, or None: it has not answered yet.
+
+    Raises:
+        RunDirectoryError: no list of what it has answered can be read.
+    """
+    damaged = None
+    for store in (directory.held_out(START) / "sampled", directory.generations(Stage.of(0))):
+        path = store / STORE_MANIFEST
+        try:
+            found = read_object(path, _WAY_OUT)
+            if path.is_file() and not isinstance(found.get("model"), str):
+                raise RunDirectoryError(f"{path} is damaged: `model` is {found.get('model')!r:.60}. {_WAY_OUT}")
+        except RunDirectoryError as error:
+            damaged = error
+            continue
+        if found:
+            return found["model"]
+    if damaged is not None:
+        raise damaged
+    return None
 
 
 def check_moved(run: Run) -> None:

@@ -27,9 +27,9 @@ from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..data.columns import is_sft
 from ..data.unused import not_sft
-from ..errors import DataError, LaunchError, RecipeError, noted, refuse_unplayable
+from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
-from ..files import JOURNAL, read_json
+from ..files import JOURNAL
 from ..hub.cards import write_cards
 from ..hub.push import Pushing
 from ..models.adapters import Policy
@@ -39,6 +39,7 @@ from ..run.adapter_bases import follow
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
 from ..run.journal import MADE
+from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START
@@ -241,10 +242,12 @@ class SelfPlay:
             if verdict.stopped is not None:
                 stopped = None if ends else verdict.stopped
                 break
-        delivered = read_json(self.directory.best)
-        return RunResult(
-            delivered["stage"], delivered["model"], all_figures(run, iteration), self.directory.path, stopped
-        )
+        delivered = best_stage(self.directory)
+        if delivered is None:
+            raise RunDirectoryError(
+                f"{self.directory.best} was removed while the run played. The same command writes it again."
+            )
+        return RunResult(delivered, run.model_of(delivered), all_figures(run, iteration), self.directory.path, stopped)
 
     def _write_cards(self) -> None:
         """Renew the cards beside the models, which training has written without knowing how good they are."""

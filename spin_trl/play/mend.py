@@ -13,11 +13,12 @@ from typing import Any
 
 from ..counts import counted
 from ..errors import RunDirectoryError
-from ..files import read_json, remove
+from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
 from ..run.checked import GONE
 from ..run.integrity import Damage, damage
 from ..run.journal import CHECKSUMS, DATA, MADE, Entry, Step, is_of, newest
+from ..run.objects import best_stage
 from ..run.run import Run
 from ..run.stage import START, Stage
 
@@ -78,11 +79,8 @@ def _forget_damaged_best(run: Run) -> None:
     """Remove a `best.json` that says nothing: which stage is the best follows from the figures, and is written again."""
     path = run.directory.best
     try:
-        found = read_json(path)
-        says = found is None or (isinstance(found, dict) and isinstance(found.get("stage"), str))
-    except (OSError, ValueError):
-        says = False
-    if not says:
+        best_stage(run.directory)
+    except RunDirectoryError:
         logger.warning("%s is damaged, and is written again.", path)
         remove(path)
 
@@ -112,9 +110,11 @@ def _stores(run: Run, step: Step, stage: str) -> list[Path]:
 
 def _was_given_up(run: Run, stage: str) -> bool:
     """Whether a model may have gone because of `keep_iterations`: a newer one is there, and another one is the best."""
-    one, best = Stage(stage), (read_json(run.directory.best) or {}).get("stage")
+    one = Stage(stage)
     return (
-        not one.is_start and stage != best and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
+        not one.is_start
+        and stage != best_stage(run.directory)
+        and run.done(Step.TRAIN, Stage.of(one.iteration + 1, one.arm)) is not None
     )
 
 

@@ -22,16 +22,14 @@ from ..evaluation.figures import figure_of, is_score
 from ..evaluation.intervals import Difference
 from ..evaluation.selection import Measured
 from ..evaluation.summary import difference
-from ..files import read_json
 from ..run.directory import RunDirectory
 from ..run.journal import DATA, Decisions, Entry, Journal, Step, newest
+from ..run.objects import PLAYED_AGAIN, best_stage, read_named_numbers, read_numbers, read_object
 from ..run.stage import SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
 REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
 """Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
-
-_MENDS = "`spin-trl run` on the run directory makes it again, or says what that takes."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +240,7 @@ def read_record(directory: RunDirectory) -> RunRecord:
             for name in directory.stages()
             if name in made or directory.metrics(name).exists()
         ],
-        best=_best_in(directory.best),
+        best=best_stage(directory),
         journal=journal,
         settings=settings,
     )
@@ -254,7 +252,7 @@ def read_figures(directory: RunDirectory, stage: Stage) -> dict[str, float]:
     Raises:
         RunDirectoryError: what is there are no figures; the message names the file.
     """
-    return _numbers_in(directory.metrics(stage))
+    return read_numbers(directory.metrics(stage))
 
 
 def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
@@ -263,50 +261,12 @@ def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
     Raises:
         RunDirectoryError: a file holds something else; the message names it.
     """
-    values, path = read_object(directory.values(stage)), directory.values(stage)
     return StageRecord(
         read_figures(directory, stage),
-        {name: _numbers(found, path, name) for name, found in values.items()},
+        read_named_numbers(directory.values(stage)),
         name=stage,
         histogram=_histogram(directory.histograms(stage)),
     )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """An object of JSON in a run's file; empty if there is no such file.
-
-    Raises:
-        RunDirectoryError: it is something else, or no JSON.
-    """
-    try:
-        found = read_json(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}. {_MENDS}") from error
-    if not isinstance(found, dict | None):
-        raise RunDirectoryError(f"{path} is damaged: it holds {found!r:.60} instead of an object. {_MENDS}")
-    return found or {}
-
-
-def _numbers_in(path: Path) -> dict[str, float]:
-    return _numbers(read_object(path), path)
-
-
-def _numbers(found: Any, path: Path, key: str | None = None) -> dict[str, float]:
-    """An object whose values are numbers; `null`, which stands for none, is left out."""
-    where = "" if key is None else f"`{key}` is "
-    if not isinstance(found, dict):
-        raise RunDirectoryError(f"{path} is damaged: {where}{found!r:.60} instead of an object. {_MENDS}")
-    for name, value in found.items():
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise RunDirectoryError(f"{path} is damaged: `{name}` is {value!r:.60} instead of a number. {_MENDS}")
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _best_in(path: Path) -> str | None:
-    stage = read_object(path).get("stage")
-    if not isinstance(stage, str | None):
-        raise RunDirectoryError(f"{path} is damaged: `stage` is {stage!r:.60} instead of a name. {_MENDS}")
-    return stage
 
 
 def _histogram(path: Path) -> dict[str, list[float]]:
@@ -315,9 +275,11 @@ def _histogram(path: Path) -> dict[str, list[float]]:
     edges = found.get("edges")
     for name, values in found.items():
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
-            raise RunDirectoryError(f"{path} is damaged: `{name}` is {values!r:.60} instead of numbers. {_MENDS}")
+            raise RunDirectoryError(
+                f"{path} is damaged: `{name}` is {values!r:.60} instead of numbers. {PLAYED_AGAIN}"
+            )
         if not isinstance(edges, list) or (name != "edges" and len(values) + 1 != len(edges)):
-            raise RunDirectoryError(f"{path} is damaged: `{name}` does not fit its `edges`. {_MENDS}")
+            raise RunDirectoryError(f"{path} is damaged: `{name}` does not fit its `edges`. {PLAYED_AGAIN}")
     return found
 
 

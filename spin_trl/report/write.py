@@ -21,12 +21,13 @@ from ..evaluation.figures import SCORE
 from ..files import write_text
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
+from ..run.objects import read_object
 from ..run.stage import SELF_PLAY, Stage
 from .charts import all_charts
 from .formats import duration
 from .html.page import render
 from .html.samples import MOST_OTHERS, Shown, choose_samples, evenly, sections
-from .record import RunRecord, StageRecord, read_object, read_record
+from .record import RunRecord, StageRecord, read_record
 from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict

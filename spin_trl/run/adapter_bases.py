@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..counts import counted
-from ..files import ADAPTER_CONFIG, read_json, write_json
+from ..errors import RunDirectoryError
+from ..files import ADAPTER_CONFIG, write_json
 from ..models.moved import base_in_run
 from .directory import RunDirectory
+from .objects import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -24,13 +26,17 @@ def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
 
 
 def named_base(adapter_config: Path) -> str:
-    """What an adapter's configuration names as its base."""
-    return str(read_json(adapter_config).get("base_model_name_or_path"))
+    """What an adapter's configuration names as its base.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+    """
+    return str(read_object(adapter_config).get("base_model_name_or_path"))
 
 
 def set_base(adapter_config: Path, base: str) -> None:
     """Let an adapter's configuration name another base."""
-    write_json(adapter_config, {**read_json(adapter_config), "base_model_name_or_path": base})
+    write_json(adapter_config, {**read_object(adapter_config), "base_model_name_or_path": base})
 
 
 def name_base_absolutely(folder: Path) -> None:
@@ -58,7 +64,10 @@ def follow(directory: RunDirectory) -> None:
         before = ownership.note_place()
         moved = 0
         for config in adapter_configs(directory):
-            named = named_base(config)
+            try:
+                named = named_base(config)
+            except RunDirectoryError:
+                continue  # what the run has made is looked at next, and mended; what loads it says so, too
             base = base_in_run(config.parent, named)
             if base is not None and str(base) != named:
                 set_base(config, str(base))

@@ -125,5 +125,5 @@ def _named_by_manifest(folder: Path) -> set[str]:
     try:
         names = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]
         return {name for name in names if ".." not in PurePosixPath(name).parts}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()

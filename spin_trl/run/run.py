@@ -24,12 +24,13 @@ from ..data.columns import PREPARED_COLUMNS
 from ..data.template.pair_template import PairTemplate
 from ..errors import DataError, RunDirectoryError, nearest, noted
 from ..evaluation.scoring import Scorer, scorer_of
-from ..files import definition_of, read_json
+from ..files import definition_of
 from ..models.eos import load_eos_ids
 from ..models.policy import load_tokenizer
 from ..objectives.registry import check_losses
 from .directory import RunDirectory
 from .journal import DATA, Decisions, Entry, Journal, Step
+from .objects import best_stage
 from .progress import Progress
 from .stage import START, Stage, arm_name
 
@@ -198,10 +199,10 @@ def find_stage(run: Run, name: str) -> Stage:
         name: of a stage, or `best`.
 
     Raises:
-        RunDirectoryError: there is none, or its model is not there.
+        RunDirectoryError: there is none, or its model is not there, or `best.json` is damaged.
     """
     known = stages_with_model(run)
-    stage = (read_json(run.directory.best) or {}).get("stage") if name == BEST else name
+    stage = best_stage(run.directory) if name == BEST else name
     if stage in known:
         return Stage(stage)
     there = f"Stages with a model are {', '.join(known)}." if known else "None has one yet."

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 import runs
 import tiny
-from messages import names
+from messages import logged, names
 from play import harness_tasks
 from spin_trl.cli import main
 
@@ -256,6 +256,17 @@ def test_data_of_a_task_that_has_changed_is_asked_anew(fresh, tasks, calls):
         )
     evaluate(fresh, tasks)
     assert calls["loglikelihood"] > 0
+
+
+def test_results_that_are_damaged_are_measured_again(fresh, tasks, calls, caplog):
+    evaluate(fresh, tasks)
+    before, path = stored(fresh, "iteration-1", "pick_colour"), fresh / "iteration-1" / "lm-eval" / "pick_colour.json"
+    path.write_text('{"evaluated": {}, "results": 1}', encoding="utf-8")
+    calls["loglikelihood"] = 0
+    evaluate(fresh, tasks)
+    assert calls["loglikelihood"] > 0
+    assert stored(fresh, "iteration-1", "pick_colour")["results"] == before["results"]
+    logged(caplog, path, "`results`")
 
 
 def test_other_weights_in_the_same_folder_are_another_model(fresh, tasks, calls, llama_folder):

@@ -9,7 +9,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 import tiny
-from messages import refused, warned
+from messages import logged, refused
 from runs import build, journal, steps, without_checksums
 from spin_trl.errors import RunDirectoryError
 from spin_trl.files import Checksum
@@ -118,7 +118,7 @@ def test_what_is_damaged_is_made_again(
     news = steps()[len(before) :]
     assert next(phase for phase, _ in news) == "lost"
     assert len({stage for _, stage in news}) == 1
-    warned(caplog, Path(name).name)
+    logged(caplog, Path(name).name)
     before = steps()
     build(llama_folder, **PLAYED).run()
     assert steps() == before, "it is whole again"
@@ -215,7 +215,7 @@ def test_a_run_without_checksums_goes_on_and_says_so(
     without_checksums()
     before = steps()
     build(llama_folder, **PLAYED).run()
-    warned(caplog, Path("run"))
+    logged(caplog, Path("run"))
     assert steps() == before
 
 
@@ -250,7 +250,7 @@ def test_which_stage_is_the_best_is_written_again(
     build(llama_folder, **PLAYED).run()
     best = [json.loads((run / "best.json").read_text(encoding="utf-8"))["stage"] for run in (Path("run"), played)]
     assert best[0] == best[1]
-    warned(caplog, "best.json")
+    logged(caplog, "best.json")
 
 
 def test_generations_that_somebody_has_deleted_as_a_whole_are_not_made_again(played: Path, llama_folder: Path) -> None:

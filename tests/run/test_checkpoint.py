@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig
 
 import tiny
-from messages import names, refused, warned
+from messages import logged, names, refused
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.files import Checksum
 from spin_trl.run.checkpoint import (
@@ -111,10 +111,10 @@ def test_one_that_is_damaged_is_passed_over(name: str, tmp_path: Path, caplog: p
     assert latest(tmp_path, 1) == newer
     _flip(newer / name)
     assert latest(tmp_path, 1) == older
-    warned(caplog, str(newer), name)
+    logged(caplog, str(newer), name)
     _flip(older / name)
     assert latest(tmp_path, 1) is None
-    warned(caplog, str(tmp_path), "no checkpoint")
+    logged(caplog, tmp_path)
 
 
 def test_a_manifest_without_checksums_counts(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset
 
-from messages import names, refused, warned
+from messages import logged, names, refused
 from spin_trl.config.iteration import SPINConfig
 from spin_trl.data.caches import note
 from spin_trl.data.columns import PREPARED_COLUMNS
@@ -247,7 +247,7 @@ def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptu
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     assert on_disk(pairs, tmp_path / "pairs").to_list() == pairs.to_list()
-    warned(caplog, str(place))
+    logged(caplog, str(place))
     whole, cut = place / "cache-1.arrow", place / "cache-2.arrow"
     for cache in (whole, cut):
         cache.write_bytes(b"logps")
