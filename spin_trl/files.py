@@ -206,6 +206,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+def give_back(folder: Path) -> None:
+    """Remove a folder that isn't needed any more, so that an interrupt leaves it whole or not at all. A link stays.
+
+    What can't be removed stays, too. What an interrupt has left of it goes when this is called again.
+    """
+    going = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(going, ignore_errors=True)
+    if folder.is_dir() and not folder.is_symlink():
+        with contextlib.suppress(OSError):
+            folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Give a folder beside `folder` to fill, and put it into `folder`'s place when it is complete.

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from spin_trl.files import (
     Checksum,
     HashedFile,
     definition_of,
+    give_back,
     json_digest,
     numbered,
     parts_digest,
@@ -143,6 +145,34 @@ def test_of_a_link_in_its_place_what_it_points_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere" / "theirs").exists()
     assert (tmp_path / "model").is_dir()
     assert not (tmp_path / "model").is_symlink()
+
+
+def test_a_folder_that_is_given_back_is_whole_or_gone_wherever_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "weights").touch()
+
+    def interrupted(folder: Path, ignore_errors: bool) -> None:
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            give_back(model)
+    assert not model.exists()
+    give_back(model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_that_is_given_back_stays(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model").symlink_to("elsewhere")
+    give_back(tmp_path / "model")
+    assert (tmp_path / "model").is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "model"]
 
 
 def test_of_several_processes_one_moves_the_folder_and_all_wait(tmp_path: Path) -> None:

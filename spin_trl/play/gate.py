@@ -21,7 +21,7 @@ from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..evaluation.degeneration import findings
 from ..evaluation.selection import Measured, Metric, best_of
-from ..files import read_json, write_json
+from ..files import give_back, read_json, write_json
 from ..generation.store import STORE_MANIFEST
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.directory import RunDirectory
@@ -300,4 +300,4 @@ def _tidy(run: Run, iteration: int, best_stage: str) -> None:
         return
     for old in range(iteration + 1 - run.play.keep_iterations):
         if Stage.of(old) != best_stage:
-            shutil.rmtree(run.directory.model(Stage.of(old)), ignore_errors=True)
+            give_back(run.directory.model(Stage.of(old)))
