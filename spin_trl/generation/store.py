@@ -124,10 +124,26 @@ class GenerationStore:
         try:
             found = json.loads((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise GenerationsError(f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}).") from error
+            raise GenerationsError(
+                f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "
+                "or delete the folder and generate again."
+            ) from error
         if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {"opponent"} <= set(found):
-            raise GenerationsError(f"{self.folder / STORE_MANIFEST} is no manifest of generations.")
+            raise GenerationsError(
+                f"{self.folder / STORE_MANIFEST} is no manifest of generations. Restore it from a backup, or delete the "
+                "folder and generate again."
+            )
         return found
+
+    def damage(self) -> GenerationsError | None:
+        """What keeps the store's manifest or its list of shards from being read, or None: nothing, or there is no store."""
+        if not os.path.lexists(self.folder / STORE_MANIFEST):
+            return None
+        try:
+            self.checksums()
+        except GenerationsError as error:
+            return error
+        return None
 
     def has_shard(self, number: int) -> bool:
         """Whether a shard is done: it is there, and as long as it was written."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from datasets import Dataset
 
+from ..files import remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
 from ..generation.store import GenerationStore
@@ -22,6 +24,8 @@ from ..run.integrity import recorded
 from ..run.journal import Step
 from ..run.run import Run, free_memory, since
 from ..run.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 Load = Callable[[], tuple[Policy, Accelerator]]
 """Gives a model of the run, on this process's device; it is loaded at the first call only."""
@@ -63,7 +67,7 @@ def answer_into(
         run: the run.
         load: the model.
         rows: prepared rows.
-        folder: of the store. If it is complete, no model is loaded.
+        folder: of the store. If it is complete, no model is loaded; where it can't be read, it begins again.
         iteration: whose settings, and part of the seeds.
         description: of the progress bar.
         opponent: the model's stage, where the answers are what an iteration is trained on.
@@ -75,7 +79,12 @@ def answer_into(
     Raises:
         DivergedError: the model's logits are NaN.
     """
-    store = GenerationStore(folder)
+    store, state = GenerationStore(folder), PartialState()
+    damaged = store.damage() if state.is_main_process else None
+    if damaged is not None:
+        logger.warning("%s is damaged, and its answers are made again (%s).", folder, damaged.__cause__ or damaged)
+        remove(folder)
+    state.wait_for_everyone()
     if store.is_complete():
         return 0.0
     # The seed of the run, not of the iteration: the iteration enters by itself.

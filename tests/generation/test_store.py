@@ -83,6 +83,15 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
             GenerationStore(tmp_path).manifest()
 
 
+@pytest.mark.parametrize("name", ["generations.json", "checksums.jsonl"])
+def test_a_store_says_what_keeps_it_from_being_read(name, store, tmp_path):
+    assert store.damage() is None
+    assert GenerationStore(tmp_path / "nowhere").damage() is None
+    (store.folder / name).write_text("[1]\n", encoding="utf-8")
+    with refused(GenerationsError, name):
+        raise store.damage()
+
+
 def test_a_damaged_shard_is_named_and_can_be_made_again(store):
     path = store.folder / "shard-00000.parquet"
     content = bytearray(path.read_bytes())

@@ -233,6 +233,22 @@ def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path)
     assert bytes_of(Path("run")) == bytes_of(played)
 
 
+def test_answers_that_were_not_finished_and_can_not_be_read_are_made_again(
+    played: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal does not know them yet."""
+    shutil.copytree(played, "run", symlinks=True)
+    lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
+    Path("run/journal.jsonl").write_text("".join(lines[:first]), encoding="utf-8")
+    for name in ("iteration-1/model", "iteration-1/held-out", "baseline/sft/iteration-1"):
+        shutil.rmtree(Path("run", name))
+    zeros(Path("run/iteration-1/generations/generations.json"))
+    build(llama_folder, **PLAYED).run()
+    logged(caplog, Path("run/iteration-1/generations"))
+    assert bytes_of(Path("run")) == bytes_of(played)
+
+
 def test_rows_that_were_lost_are_prepared_of_the_same_data_only(played: Path, llama_folder: Path) -> None:
     """Else the run would go on with other rows than those that were answered."""
     damaged(played, MADE[0], deleted)
