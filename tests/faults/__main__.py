@@ -28,7 +28,12 @@ from faults.runs import play as play_task
 from faults.trials import Trial, in_turn, numbered
 from faults.trials import play as play_trials
 
-KINDS: Final = {"kills": (0, kills.PART), "disks": (1_000, full_disks.PART), "damage": (2_000, damage.PART)}
+KINDS: Final = {
+    "kills": (0, kills.PART),
+    "writes": (500, kills.WRITES),
+    "disks": (1_000, full_disks.PART),
+    "damage": (2_000, damage.PART),
+}
 """Parts by the names of `--kinds`: the number of their first trial, and their name in the table."""
 
 MINUTES: Final = 20.0
@@ -52,7 +57,7 @@ class Prepared:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the trials that fit into the time. Returns the exit code."""
+    """Make the trials that fit into the time. Returns the exit code: 1 after a fault, or where no trial was made."""
     options = _options(arguments)
     started = time.monotonic()
     print(f"Seed {options.seed}.", flush=True)
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"\n{table}\n{_left(trials, chosen, table)}{time.monotonic() - started:.0f} s, of processors {_computed():.0f} s."
     )
     print(f"Seed {options.seed}.")
-    return 1 if table.faults else 0
+    return 1 if table.faults or (options.minutes > 0 and not table.counts) else 0
 
 
 def all_trials(seed: int, prepared: Prepared) -> dict[int, Trial]:
@@ -91,6 +96,7 @@ def all_trials(seed: int, prepared: Prepared) -> dict[int, Trial]:
     return numbered(
         [
             (KINDS["kills"][0], kills.trials(seed, prepared.undisturbed, prepared.seconds, prepared.start)),
+            (KINDS["writes"][0], kills.at_writes(seed, prepared.undisturbed)),
             (KINDS["disks"][0], full_disks.trials(seed, prepared.undisturbed)),
             (KINDS["damage"][0], damage.trials(seed, prepared.states)),
         ]

@@ -1,6 +1,6 @@
 """Kills: a run ends at any moment, by a signal, and the same command goes on to the same bytes.
 
-Every kind of write is killed before it, in its middle and after it; further kills come at random operations and times.
+They come at random operations and times; and every kind of write is killed before it, in its middle and after it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .trials import Trial, chooser
 from .writes import Operation, watch
 
 PART: Final = "kills"
+WRITES: Final = "kills at writes"
 COUNT: Final = 200
 WHOLE_PROCESSES: Final = 10
 SIGNALS: Final = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -47,7 +48,7 @@ class Moment:
 
 
 def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start: float) -> list[Trial]:
-    """All kills.
+    """Kills at random, of them ten of whole processes.
 
     Args:
         seed: of the choice.
@@ -55,20 +56,39 @@ def trials(seed: int, undisturbed: Sequence[Undisturbed], seconds: float, start:
         seconds: that one of them takes in a fork.
         start: seconds that a process needs before it has imported everything.
     """
-    found = [*_at_every_kind(seed, undisturbed)]
-    for number in range(len(found), COUNT - WHOLE_PROCESSES):
+    found = []
+    for number in range(COUNT - WHOLE_PROCESSES):
         chosen = chooser(seed, PART, number)
         run, signal_number = chosen.choice(undisturbed), chosen.choice(SIGNALS)
         if number % 2:
             found.append(_by_time(run, signal_number, chosen.uniform(0, seconds)))
         else:
             moment = Moment(None, chosen.randint(1, len(run.operations)))
-            found.append(_by_operation(run, signal_number, moment, f"at operation {moment.number}"))
-    chooser(seed, PART).shuffle(found)
+            found.append(_by_operation(PART, run, signal_number, moment, f"at operation {moment.number}"))
     for number, trial in enumerate(_whole_processes(seed, undisturbed, seconds, start)):
         found.insert(
             number * COUNT // WHOLE_PROCESSES, trial
         )  # they take longest; a part of all trials has a part of them
+    return found
+
+
+def at_writes(seed: int, undisturbed: Sequence[Undisturbed]) -> list[Trial]:
+    """Kills before, in the middle of and after a write of every kind, each in one of the runs that has it."""
+    kinds = sorted({operation.kind for run in undisturbed for operation in run.operations})
+    found = []
+    for when, kind in itertools.product(("before", "in the middle of", "after"), kinds):
+        chosen = chooser(seed, PART, when, kind)
+        run = chosen.choice([run for run in undisturbed if any(one.kind == kind for one in run.operations)])
+        first, last = chosen.choice(_writes(run.operations, kind))
+        signal_number = chosen.choice(SIGNALS)
+        if when == "after":
+            moment = Moment(kind, last, after=True)
+        elif when == "before":
+            moment = Moment(kind, first)
+        else:
+            moment, signal_number = Moment(kind, first, middle_at=_middle(chosen, run, kind)), signal.SIGXFSZ
+        found.append(_by_operation(WRITES, run, signal_number, moment, f"{when} {kind} ({first} to {last})"))
+    chooser(seed, WRITES).shuffle(found)
     return found
 
 
@@ -109,23 +129,6 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _at_every_kind(seed: int, undisturbed: Sequence[Undisturbed]) -> Iterator[Trial]:
-    """Before, in the middle of and after a write of every kind, each in one of the runs that has it."""
-    kinds = sorted({operation.kind for run in undisturbed for operation in run.operations})
-    for when, kind in itertools.product(("before", "in the middle of", "after"), kinds):
-        chosen = chooser(seed, PART, when, kind)
-        run = chosen.choice([run for run in undisturbed if any(one.kind == kind for one in run.operations)])
-        first, last = chosen.choice(_writes(run.operations, kind))
-        signal_number = chosen.choice(SIGNALS)
-        if when == "after":
-            moment = Moment(kind, last, after=True)
-        elif when == "before":
-            moment = Moment(kind, first)
-        else:
-            moment, signal_number = Moment(kind, first, middle_at=_middle(chosen, run, kind)), signal.SIGXFSZ
-        yield _by_operation(run, signal_number, moment, f"{when} {kind} ({first} to {last})")
-
-
 def _writes(operations: Sequence[Operation], kind: str) -> list[tuple[int, int]]:
     """First and last operation of each write of a kind, as numbers among those of the kind, from 1."""
     found, count = [], 0
@@ -143,12 +146,12 @@ def _middle(chosen: random.Random, run: Undisturbed, kind: str) -> int:
     return chosen.randint(1, max(max(sizes, default=60) - 1, 1))
 
 
-def _by_operation(run: Undisturbed, signal_number: int, moment: Moment, when: str) -> Trial:
+def _by_operation(part: str, run: Undisturbed, signal_number: int, moment: Moment, when: str) -> Trial:
     def check(folder: Path) -> Outcome:
         run.task.lay_out(folder, run.model)
         return _gone_on(folder, run, forked(folder, COMMAND, killer(folder, signal_number, moment)))
 
-    return Trial(PART, f"{run.task.name}: {signal.Signals(signal_number).name} {when}", check)
+    return Trial(part, f"{run.task.name}: {signal.Signals(signal_number).name} {when}", check)
 
 
 def _by_time(run: Undisturbed, signal_number: int, after: float) -> Trial:

@@ -222,5 +222,5 @@ def _last_lines(output: str) -> str:
     frames = [
         f"{file}:{line}" for file, line in re.findall(r'File ".*/(spin_trl/(?!tests/)[^"]+)", line (\d+)', output)
     ]
-    last = next((line for line in reversed(lines) if _EXCEPTION.match(line)), lines[-1])
-    return " at ".join([last[:300], *([" <- ".join(frames[-2:][::-1])] if frames else [])])
+    last = next((number for number in reversed(range(len(lines))) if _EXCEPTION.match(lines[number])), len(lines) - 1)
+    return " at ".join([" ".join(lines[last : last + 2])[:300], *([" <- ".join(frames[-2:][::-1])] if frames else [])])

@@ -72,12 +72,12 @@ def play(
     context = multiprocessing.get_context("fork")
     following = context.Value("i", 0)
     reading, writing = os.pipe()
-    workers = []
+    workers, parent = [], os.getpid()
     for _ in range(jobs):
         worker = os.fork()
         if worker == 0:
             os.close(reading)
-            _work(trials, order, folder, following, writing, until, keep)
+            _work(trials, order, folder, following, writing, until, keep, parent)
         workers.append(worker)
     os.close(writing)
     with open(reading, encoding="utf-8") as lines:
@@ -96,10 +96,11 @@ def _work(
     output: int,
     until: float,
     keep: bool,
+    parent: int,
 ) -> None:
-    """Be a worker, to the end of this process."""
+    """Be a worker, to the end of this process, or of its parent."""
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < until and os.getppid() == parent:
             with following.get_lock():
                 place = following.value
                 following.value += 1
