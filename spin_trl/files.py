@@ -182,8 +182,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # a write names no file
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # a write names no file, and nobody has asked for the temporary one
         with contextlib.suppress(OSError):  # where the file couldn't be made, either: that error is the one to raise
             temporary.unlink(missing_ok=True)
         raise
