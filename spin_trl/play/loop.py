@@ -25,6 +25,7 @@ from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
+from ..config.unusual import long_warmup, unusual
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
@@ -38,11 +39,11 @@ from ..report.record import read_record
 from ..run.adapter_bases import follow
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
-from ..run.journal import MADE
+from ..run.journal import MADE, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
-from ..run.stage import START
+from ..run.stage import START, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, phase_line, show, watched
@@ -171,6 +172,9 @@ class SelfPlay:
                 "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
                 named,
             )
+        if settings is None:  # those of a recipe have been said by the command
+            for sentence in unusual(args, play):
+                logger.warning(sentence)
         if self.state.refused:
             self._check_playable()
 
@@ -324,8 +328,17 @@ class SelfPlay:
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
         if PartialState().is_main_process:
             point_adapters_at_start(self.state)
+            self._say_of_warmup()
             renew(self.directory, self._settings)
         PartialState().wait_for_everyone()
+
+    def _say_of_warmup(self) -> None:
+        """Now that rows are counted, so are steps. A launched phase would only say it again."""
+        run = self.state
+        if LAUNCHED in os.environ or run.done(Step.TRAIN, Stage.of(0)):
+            return
+        for sentence in long_warmup(run.args, run.play, len(run.rows()), processes_of(run.play.accelerate_config)):
+            logger.warning(sentence)
 
     def _check_trust(self) -> None:
         """See that no code that came with the directory runs by itself. What the user's settings name is the user's own."""
