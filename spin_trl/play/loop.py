@@ -48,11 +48,12 @@ from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, phase_line, show, watched
 from .gate import Verdict, deliver_best, judge, settle
-from .given import check_moved, is_same_start, keep_given, point_adapters_at_start
+from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
 from .prepare import prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
+from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
 
 logger = logging.getLogger(__name__)
@@ -299,6 +300,8 @@ class SelfPlay:
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
         run = self.state
+        if PartialState().is_main_process:
+            check_same_start(run)  # somebody may have trained another one there meanwhile
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
             if self._is_watched:
@@ -318,7 +321,7 @@ class SelfPlay:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
             self._check_trust()
             if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
-                check_moved(self.state)
+                check_same_start(self.state)
                 follow(self.directory)
             if self.state.given is not None:
                 keep_given(self.state, self.state.given)

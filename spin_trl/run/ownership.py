@@ -11,7 +11,7 @@ import fnmatch
 import itertools
 import os
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,22 @@ class Ownership:
                 now = self.marker() or Marker()
                 self._write(replace(now, places=(*(place for place in now.places if place != here), here)))
         return before
+
+    def start_files(self) -> Mapping[str, Sequence[int]] | None:
+        """Sizes and times of the weights that the run began with, as they were last seen; None: nobody has."""
+        marker = self.marker()
+        return None if marker is None else marker.start_files
+
+    def see_start(self, files: Mapping[str, Sequence[int]] | None) -> None:
+        """Write down sizes and times of the weights that the run began with; None: they are in no folder.
+
+        Raises:
+            OSError: the marker can't be written.
+        """
+        marker = self.marker()
+        if marker is not None and marker.start_files != files:
+            with self._alone():
+                self._write(replace(self.marker() or Marker(), start_files=files))
 
     def identify(self) -> str | None:
         """The run's random name, which it gets now if it has none; None: there is no marker."""
