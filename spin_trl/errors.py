@@ -148,6 +148,10 @@ _FULL_DISK = (
 """What libraries say on a full disk that raise no OSError: safetensors, tokenizers (a bare `Exception`) and `torch.save`."""
 
 
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Numbers of an `OSError` where this user may not write, or nobody may."""
+
+
 def full_disk(error: BaseException) -> BaseException | None:
     """What has found that the disk, or a quota of it, is full: an error, or one of those that it came from; else None."""
     for one in _with_causes(error):

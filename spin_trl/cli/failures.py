@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..config.credentials import hide
-from ..errors import SpinError, full_disk, message_of
+from ..errors import FORBIDDEN, SpinError, full_disk, message_of
 from ..files import home_expanded
 from ..report.terminal import printable, shown_path
 from ..run.contents import TRACEBACK
@@ -25,7 +25,6 @@ from .interrupts import INTERRUPTED, INTERRUPTED_MESSAGE
 SHOWS_TRACEBACK = "SPIN_TRL_TRACEBACK"
 """Environment variable; `1` shows the traceback of every error."""
 
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _OF_PATHS = {
     errno.ENOENT: "Correct the path.",
     errno.ENOTDIR: "A file stands where a folder should be: name another path, or move the file.",
@@ -139,7 +138,7 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         return f"{error}. {_OF_MACHINES[error.errno]} the same command goes on from what was finished.", 1
     if error.filename is None:
         return None
-    if error.errno in _FORBIDDEN:
+    if error.errno in FORBIDDEN:
         return f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2
     if error.errno in _OF_PATHS:
         name = error.filename if isinstance(error.filename, int | str) else os.fsdecode(error.filename)

@@ -14,6 +14,7 @@ def add(commands: Any) -> None:
     what = "write report.html of a run, as it stands"
     parser = add_command(commands, "report", report, help=what, takes_settings=False)
     parser.add_argument("run", help="run directory")
+    parser.add_argument("--output", metavar="PATH", help="file or folder to write to instead of the run directory")
 
 
 def report(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -21,4 +22,4 @@ def report(options: argparse.Namespace, overrides: list[str]) -> None:
     from ..report.write import write_report
     from ..run.directory import RunDirectory
 
-    print(shown_path(write_report(RunDirectory(options.run))))
+    print(shown_path(write_report(RunDirectory(options.run), output=options.output)))

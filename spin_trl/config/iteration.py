@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from trl import DPOConfig
 
 from ..data.bad_rows import BAD_ROWS, MOST, REFUSE_BAD_ROWS
+from ..data.template.arguments import wrong_arguments
 from ..errors import RecipeError
 from ..objectives import registry
 from ..objectives.fields import setting
@@ -161,6 +162,8 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
             others = {name: value for name, value in options.items() if name != "torch_dtype"}
             self.model_init_kwargs = {"dtype": options["torch_dtype"], **others}
         check_fields(self)
+        if (reason := wrong_arguments(self.template_kwargs)) is not None:
+            raise RecipeError(reason)
         if self.max_new_tokens is None and self.max_length is None:
             # Only self-play generates; DPOTrainer's `max_length=None` stays valid for preference data.
             self.max_new_tokens = 1024

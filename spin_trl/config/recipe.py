@@ -25,7 +25,7 @@ from ..files import home_expanded
 from ..objectives.registry import OWN_SETTINGS, meaningless, own_settings
 from . import credentials, shipped
 from .arguments import is_overridden, options_of, without_options
-from .bounds import OF_RECIPES, USUAL
+from .bounds import OF_RECIPES
 from .checks import as_mapping, check_setting, shown
 from .data import DataConfig
 from .iteration import SPINConfig
@@ -33,9 +33,10 @@ from .kinds import typed
 from .loop import PER_ITERATION, SelfPlayConfig
 from .other_names import said_of, translate, translate_arguments
 from .paths import found_from
-from .plain import accelerates_state_kept, differences_from_defaults, plain
+from .plain import accelerates_state_kept, differences_from_defaults
 from .start import StartConfig
-from .traits import HARMLESS_VARIABLES
+from .traits import HARMLESS_VARIABLES, OF_LAUNCHERS
+from .unusual import unusual
 from .yaml_files import read_text, read_yaml
 from .yaml_text import parse_yaml
 
@@ -103,22 +104,7 @@ class Recipe:
 
     def unusual(self) -> list[str]:
         """Settings that are played, but hardly meant, each as a sentence."""
-        lists = as_mapping("per_iteration", self.play.per_iteration) or {}
-        said = []
-        for name, usual in USUAL.items():
-            if (name == "beta" and not self.args.uses_beta) or (
-                name == "learning_rate" and "sgd" in plain(self.args.optim)
-            ):
-                continue
-            for value in dict.fromkeys(lists.get(name) or [getattr(self.args, name)]):
-                if value not in usual and not (name == "num_train_epochs" and self.args.max_steps > 0):
-                    said.append(f"`{name}` is {value:g}, which is unusual; usual is {usual}.")
-        if 0 < self.args.max_steps <= self.args.warmup_steps:
-            said.append(
-                f"`warmup_steps` is {self.args.warmup_steps:g}, and training ends after {self.args.max_steps} steps "
-                "(`max_steps`): the learning rate never gets to what is set."
-            )
-        return said
+        return unusual(self.args, self.play)
 
     def load_as_set(self) -> None:
         """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
@@ -248,6 +234,11 @@ def _environment_of(path: Path, value: Any) -> dict[str, str]:
                 f"{path}: `env` has {with_article(type(content).__name__)} for {shown(name)}; expected text or a number."
             )
         found[name] = str(content)
+    if of_launchers := sorted(OF_LAUNCHERS & found.keys()):
+        raise RecipeError(
+            f"{path}: `env` sets {', '.join(of_launchers)}, by which a launcher tells each process which one it is. Leave "
+            "them out: `accelerate launch`, or a run's own launches (`accelerate_config`), set them."
+        )
     return found
 
 

@@ -26,5 +26,8 @@ HARMLESS_MODEL_KWARGS = frozenset(_NAMES["harmless_model_kwargs"])
 HARMLESS_VARIABLES = frozenset(_NAMES["harmless_variables"])
 """Variables of the environment that the settings of a run directory may set."""
 
+OF_LAUNCHERS = frozenset(_NAMES["of_launchers"])
+"""Variables of the environment that a launcher sets for each of its processes."""
+
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
 """Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""

@@ -30,6 +30,7 @@ from .notes import CUT, EARLY_END, FIELD, note_in_words, sentence_on_fields
 from .nulls import Keys, given_arguments
 from .reading.json_text import value_in
 from .reading.kept import apart
+from .template.arguments import wrong_arguments
 from .template.markers import text_of
 from .template.pair_template import EarlyEndError, EncodedPair, PairTemplate
 from .turns import CONVERSATION, Turn, kept_of, tools_of, turns_of
@@ -246,6 +247,8 @@ def _template_kwargs(value: Any) -> dict[str, Any]:
     value = value_in(value, "`chat_template_kwargs` is") or {}
     if not isinstance(value, Mapping):
         raise unexpected("`chat_template_kwargs` is", value, "a mapping")
+    if (reason := wrong_arguments(name for name, given in value.items() if given is not None)) is not None:
+        raise DataError(reason)
     return dict(remove_none_values(value))
 
 

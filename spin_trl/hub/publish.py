@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ..errors import HubError
+from ..errors import FORBIDDEN, HubError
 from ..files import short_digest
 from ..report.record import RunRecord, StageRecord, read_record
 from ..run.checkpoint import is_of_a_model
@@ -78,6 +79,7 @@ class Publisher:
     def __init__(self, run: Run, hub: Hub, say: Say) -> None:
         self._run, self._hub, self._say = run, hub, say
         self._asked = False
+        self._unwritten: list[Entry] = []
 
     def push_missing(self, upto: int | None = None) -> None:
         """Push what is not there yet, the iterations first.
@@ -116,6 +118,7 @@ class Publisher:
     def _read(self, upto: int | None) -> RunRecord:
         """The run's record, with the settings that hold here."""
         record = read_record(self._run.directory)
+        record = replace(record, journal=[*record.journal, *self._unwritten])
         record = record if upto is None else until(record, upto)
         set_here = {"hub_license": self._run.play.hub_license} if self._run.play.hub_license else {}
         return replace(record, settings={**record.settings, **set_here})
@@ -131,7 +134,7 @@ class Publisher:
         }
         self._asked = True
         if any(found.values()):
-            self._run.journal.append(Step.LICENSES, HUB, **found)
+            self._remember(Step.LICENSES, HUB, **found)
         return any(found.values())
 
     def _push_model(self, run: RunFacts, stage: StageRecord, revision: str, card: str) -> None:
@@ -173,7 +176,21 @@ class Publisher:
         """Push files, and remember in the journal what was pushed where (`repository`, `revision` and `kind`)."""
         self._hub.create(where["repository"], where["kind"], privacy_of(self._run))
         commit = self._hub.push(**where, files=files, message=message, outdated=outdated)
-        self._run.journal.append(Step.PUSH, stage, **where, commit=commit.oid, url=commit.commit_url, **more)
+        self._remember(Step.PUSH, stage, **where, commit=commit.oid, url=commit.commit_url, **more)
+
+    def _remember(self, step: Step, stage: str, **what: Any) -> None:
+        """Write into the journal what was done; where nobody may, that is said, once."""
+        try:
+            self._run.journal.append(step, stage, **what)
+        except OSError as error:
+            if error.errno not in FORBIDDEN:
+                raise
+            if not self._unwritten:
+                self._say(
+                    f"{self._run.directory.path} can't be written to ({error.strerror}), so its journal won't say what was "
+                    "pushed: the next `spin-trl push` pushes it again."
+                )
+            self._unwritten.append({"phase": step, "stage": stage, **what})
 
 
 def _base(run: RunFacts) -> tuple[str, str | None] | None:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 
 from ..errors import BenchmarkError, LaunchError, RecipeError, RunDirectoryError
 from ..evaluation.benchmarks import Benchmark, check_tasks, harness_version, scores
-from ..files import parts_digest, write_json
+from ..files import parts_digest, stamps, write_json
 from ..models.digest import digest
 from ..run.journal import Step
 from ..run.objects import read_object
@@ -211,8 +211,7 @@ def _files_of(model: str) -> dict[str, list[int]] | None:
     folder = Path(model)
     if not folder.is_dir():
         return None
-    files = sorted(folder.glob("*.safetensors"))
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    return stamps(folder, "*.safetensors")
 
 
 def _digest_of_folder(path: str | None) -> str | None:

@@ -25,6 +25,7 @@ from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
+from ..config.unusual import long_warmup, unusual
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
@@ -38,20 +39,21 @@ from ..report.record import read_record
 from ..run.adapter_bases import follow
 from ..run.contents import TRANSIENT
 from ..run.directory import RunDirectory
-from ..run.journal import MADE
+from ..run.journal import MADE, Step
 from ..run.objects import best_stage
 from ..run.run import LAUNCHED, Run
 from ..run.settings import freeze, python_settings, renew
-from ..run.stage import START
+from ..run.stage import START, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
 from .console import Figures, all_figures, phase_line, show, watched
 from .gate import Verdict, deliver_best, judge, settle
-from .given import check_moved, is_same_start, keep_given, point_adapters_at_start
+from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
 from .prepare import prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
+from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
 
 logger = logging.getLogger(__name__)
@@ -171,6 +173,9 @@ class SelfPlay:
                 "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
                 named,
             )
+        if settings is None:  # those of a recipe have been said by the command
+            for sentence in unusual(args, play):
+                logger.warning(sentence)
         if self.state.refused:
             self._check_playable()
 
@@ -295,6 +300,8 @@ class SelfPlay:
     def _play(self, phase: str, iteration: int) -> bool:
         """Launch a phase and print what it did. Returns whether it had anything to do."""
         run = self.state
+        if PartialState().is_main_process:
+            check_same_start(run)  # somebody may have trained another one there meanwhile
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
             if self._is_watched:
@@ -314,7 +321,7 @@ class SelfPlay:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
             self._check_trust()
             if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
-                check_moved(self.state)
+                check_same_start(self.state)
                 follow(self.directory)
             if self.state.given is not None:
                 keep_given(self.state, self.state.given)
@@ -324,8 +331,17 @@ class SelfPlay:
         prepare_data(self.state, self.train_dataset, self.eval_dataset)
         if PartialState().is_main_process:
             point_adapters_at_start(self.state)
+            self._say_of_warmup()
             renew(self.directory, self._settings)
         PartialState().wait_for_everyone()
+
+    def _say_of_warmup(self) -> None:
+        """Now that rows are counted, so are steps. A launched phase would only say it again."""
+        run = self.state
+        if LAUNCHED in os.environ or run.done(Step.TRAIN, Stage.of(0)):
+            return
+        for sentence in long_warmup(run.args, run.play, len(run.rows()), processes_of(run.play.accelerate_config)):
+            logger.warning(sentence)
 
     def _check_trust(self) -> None:
         """See that no code that came with the directory runs by itself. What the user's settings name is the user's own."""

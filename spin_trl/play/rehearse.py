@@ -12,6 +12,7 @@ import copy
 import io
 import logging
 import random
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -31,8 +32,8 @@ from ..config.iteration import SPINConfig
 from ..config.plain import accelerates_state_kept, differences_from_defaults
 from ..config.shipped import read_accelerate_config
 from ..config.start import StartConfig
-from ..config.traits import USUAL_SETTINGS
-from ..errors import DataError, SpinError, noted
+from ..config.traits import HARMLESS_MODEL_KWARGS, USUAL_SETTINGS
+from ..errors import DataError, SpinError, nearest, noted
 from ..models.adapters import (
     adapter_refusals,
     base_of,
@@ -85,6 +86,7 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         found += given.refusals(run.given, run.processing_class, run.args, run.peft_config)
     else:
         found += _single_tokens(run, config)
+        found += _unknown_options(run, config)
         found += hub_revision(run.model or "", run.args.model_kwargs.get("revision"))
     if run.args.train_on_turn != "all":
         found += of_batches(run.args, rows, processes)
@@ -157,6 +159,42 @@ def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
     except Exception as error:  # said when the model is loaded or adapted, if it is not this attempt's own
         logger.debug("No adapter was tried: %s: %s", type(error).__name__, error)
         return []
+
+
+_SURE = HARMLESS_MODEL_KWARGS | {"load_in_4bit", "load_in_8bit"}
+"""Options that are known, and those whose refusal has a name already."""
+
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def _unknown_options(run: Run, config: PretrainedConfig | None) -> list[str]:
+    """Names in `model_init_kwargs` that mean nothing to the model: seen by loading a very small one with them.
+
+    Their values stay out of it, since some would take a GPU, or fetch something.
+    """
+    options = run.args.model_kwargs
+    inner = config.get_text_config() if config is not None else None
+    unsure = {name for name in options if not (hasattr(config, name) or hasattr(inner, name))} - _SURE
+    if run.model is None or config is None or not unsure or run.args.trust_remote_code:
+        return []
+    found = []
+    with _unnoticed(), tempfile.TemporaryDirectory() as folder:
+        AutoModelForCausalLM.from_config(start_config(_SMALL, 300, 64)).save_pretrained(folder)
+        while unsure:
+            try:
+                AutoModelForCausalLM.from_pretrained(folder, **dict.fromkeys(sorted(unsure)))
+                break
+            except Exception as error:
+                unexpected = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+                if unexpected is None or unexpected[1] not in unsure:
+                    break  # what a name without its value leads to says nothing
+                unsure.remove(unexpected[1])
+                found.append(unexpected[1])
+    known = [*HARMLESS_MODEL_KWARGS, *config.to_dict()]
+    return [
+        f"`model_init_kwargs` has {name!r}, which {model_name(run)} can't be loaded with{nearest(name, known, 0.6)}"
+        for name in sorted(found)
+    ]
 
 
 def _adapted(run: Run, model: Any) -> Any:

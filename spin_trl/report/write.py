@@ -9,16 +9,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ..counts import agreeing, counted
-from ..errors import RunDirectoryError
+from ..errors import FORBIDDEN, RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
-from ..files import write_text
+from ..files import home_expanded, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.objects import read_object
@@ -32,32 +33,50 @@ from .tables import costs, devices, facts, figures, standings
 from .text import cut
 from .verdict import remarks, verdict
 
+REPORT = "report.html"
+
 LONGEST_SETTINGS = 100_000
 """Characters of the recipe that are shown."""
 
 _MANIFEST = "generations.json"
 
 
-def write_report(directory: RunDirectory, record: RunRecord | None = None) -> Path:
+def write_report(
+    directory: RunDirectory, record: RunRecord | None = None, output: str | os.PathLike[str] | None = None
+) -> Path:
     """Write the report of a run as it stands, in place of the one before.
 
     Args:
         directory: of the run.
         record: of the run, if it has been read.
+        output: file to write instead of the run's own report, or a folder for it. Nothing in the run directory changes.
 
     Returns:
         Path of the report.
 
     Raises:
-        RunDirectoryError: there is no run, or one of its files can't be read.
+        RunDirectoryError: there is no run, one of its files can't be read, or nothing can be written to its directory.
     """
     page = render(gather(directory, record))
+    if output is not None:
+        path = home_expanded(output)
+        path = path / REPORT if path.is_dir() else path
+        write_text(path, page)
+        return path
     if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
         raise RunDirectoryError(
             f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
         )
-    report = directory.own("report.html")
-    write_text(report, page)
+    try:
+        report = directory.own(REPORT)
+        write_text(report, page)
+    except OSError as error:
+        if error.errno not in FORBIDDEN:
+            raise
+        raise RunDirectoryError(
+            f"{directory.path} can't be written to ({error.strerror}). `spin-trl report --output PATH` writes the report "
+            "elsewhere."
+        ) from error
     return report
 
 

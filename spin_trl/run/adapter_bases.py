@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..counts import counted
-from ..errors import RunDirectoryError
+from ..errors import FORBIDDEN, RunDirectoryError
 from ..files import ADAPTER_CONFIG, write_json
 from ..models.moved import base_in_run
 from .directory import RunDirectory
@@ -73,7 +72,7 @@ def follow(directory: RunDirectory) -> None:
                 set_base(config, str(base))
                 moved += 1
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in FORBIDDEN:
             return
         raise
     if moved:

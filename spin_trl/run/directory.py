@@ -10,7 +10,8 @@ from pathlib import Path
 from ..errors import RunDirectoryError
 from ..files import JOURNAL, home_expanded
 from .lock import only_process
-from .ownership import RECIPE, Ownership, refusing_path
+from .ownership import RECIPE, Ownership
+from .possible_path import refusing_path
 from .stage import START, Stage
 
 LOCK = ".lock"

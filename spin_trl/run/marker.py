@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Marker:
         kind: whose marker it is: a run's, or a comparison's.
         places: absolute paths at which the directory has been, the newest last. Empty for a run of an earlier version, and
             for one that was taken back from the Hub.
+        start_files: sizes and times of the weights of a start that lies elsewhere, as they were last seen; None: nobody has.
         identity: random name of the run, by which this user's machine knows it again. Backups and older markers have none.
     """
 
@@ -39,6 +41,7 @@ class Marker:
     kind: str = RUN
     places: tuple[str, ...] = ()
     identity: str | None = None
+    start_files: Mapping[str, Sequence[int]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The marker as JSON can hold it, with a checksum of its own."""
@@ -51,6 +54,7 @@ class Marker:
             "paths_from": self.paths_from,
             **({"places": list(self.places)} if self.places else {}),
             **({"identity": self.identity} if self.identity is not None else {}),
+            **({"start_files": self.start_files} if self.start_files is not None else {}),
         }
         return {**found, _CHECKSUM: json_digest(found)}
 
@@ -78,7 +82,7 @@ def read_marker(path: Path) -> Marker | None:
         known = found.pop(_CHECKSUM, None)  # version 0.1.0 had no marker; others may have been written by hand
         if known is not None and known != json_digest(found):
             raise ValueError("it is not what was written")
-        identity = found.get("identity")
+        identity, start_files = found.get("identity"), found.get("start_files")
         return Marker(
             entries,
             frozenset(found.get("adopted", ())),
@@ -86,6 +90,7 @@ def read_marker(path: Path) -> Marker | None:
             found.get("kind", RUN),
             tuple(map(str, found.get("places", ()))),
             identity if isinstance(identity, str) else None,
+            start_files if isinstance(start_files, dict) else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(path, error) from error

@@ -7,15 +7,11 @@ under a name that the run needs, the run's own entry gets another name.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fnmatch
 import itertools
 import os
-import re
 import secrets
-import stat
-import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,25 +19,20 @@ from typing import Any
 import yaml
 
 from ..config.yaml_text import parse_yaml
-from ..errors import RunDirectoryError, full_disk
+from ..errors import RunDirectoryError
 from ..files import JOURNAL, remove, says_prepared, write_json, write_text
 from ..json_lines import lock_file
 from .contents import ITERATION, LINK, foreign_files, is_top_entry
 from .marker import MARKER, RUN, Marker, read_marker
+from .possible_path import check_path, refusing_path
 
 RECIPE = "recipe.yaml"
 
 HARMLESS = ("*.out", "*.err", "*.log")
 """Files that may lie in the folder of a new run: schedulers and shells put them there before it starts."""
 
-_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|::")
-"""How fsspec, with which `datasets` saves rows, tells an address from a path. `Path` leaves one slash of two."""
-
 SHOWN_NAMES = 5
 """Names that a message repeats."""
-
-_SHOWN_PATH = 300
-"""Characters of a path, which may be as long as nobody reads."""
 
 
 class Ownership:
@@ -156,6 +147,22 @@ class Ownership:
                 self._write(replace(now, places=(*(place for place in now.places if place != here), here)))
         return before
 
+    def start_files(self) -> Mapping[str, Sequence[int]] | None:
+        """Sizes and times of the weights that the run began with, as they were last seen; None: nobody has."""
+        marker = self.marker()
+        return None if marker is None else marker.start_files
+
+    def see_start(self, files: Mapping[str, Sequence[int]] | None) -> None:
+        """Write down sizes and times of the weights that the run began with; None: they are in no folder.
+
+        Raises:
+            OSError: the marker can't be written.
+        """
+        marker = self.marker()
+        if marker is not None and marker.start_files != files:
+            with self._alone():
+                self._write(replace(self.marker() or Marker(), start_files=files))
+
     def identify(self) -> str | None:
         """The run's random name, which it gets now if it has none; None: there is no marker."""
         marker = self.marker()
@@ -176,42 +183,10 @@ class Ownership:
             recipe: file that the run is started from; it may lie in the directory.
 
         Raises:
-            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it is no
-                folder, but an address, or a link to what is not there.
+            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it can be
+                no run directory at all ([`possible_path.check_path`]).
         """
-        # Long, since it lists every reason, each with its own way out.
-        if "\0" in str(self.path):
-            raise RunDirectoryError(
-                f"{str(self.path)!r} can't be a run directory: no path holds NUL. Use another one."
-            )
-        if _ADDRESS.search(str(self.path)):
-            raise RunDirectoryError(
-                f"{self.path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
-                "folder of this machine; `hub_backup` keeps a run on the Hub."
-            )
-        for link in (self.path, *self.path.parents):
-            if os.path.islink(link) and not os.path.exists(link):
-                raise RunDirectoryError(
-                    f"{self.path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
-                    "Make that folder or mount its disk, remove the link, or use another `run_dir`."
-                )
-        try:
-            os.path.abspath(self.path).encode()
-        except UnicodeEncodeError:
-            raise RunDirectoryError(
-                f"{self.path} can't be a run directory: its path is not UTF-8, so a run's files can't name it. Use another "
-                "`run_dir`."
-            ) from None
-        try:
-            os.fsencode(self.path)
-        except UnicodeEncodeError:  # the command restarts in UTF-8; a Python session is the user's
-            raise RunDirectoryError(
-                f"{self.path} can't be a run directory here: file names are {sys.getfilesystemencoding()} in this process. "
-                "Start Python with PYTHONUTF8=1, or use another `run_dir`."
-            ) from None
-        with refusing_path(self.path):
-            if not stat.S_ISDIR(_mode_of(self.path)):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        check_path(self.path)
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
@@ -400,37 +375,6 @@ def frozen_recipe(folder: Path) -> Path | None:
     """The frozen settings of the run in a folder, or None: there is none, or it is one of version 0.1.0."""
     marker = Ownership(folder).marker() if os.path.isdir(folder) else None
     return folder / marker.entries[RECIPE] if marker is not None and RECIPE in marker.entries else None
-
-
-@contextlib.contextmanager
-def refusing_path(path: Path) -> Iterator[None]:
-    """Say of whatever the operating system refuses that a path can't be a run directory.
-
-    Raises:
-        RunDirectoryError: it has refused something.
-        FileNotFoundError: there is nothing at a path.
-        OSError: the disk is full.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        if full_disk(error) is not None:
-            raise
-        place = "" if error.filename in (None, str(path), path) else f" ({error.filename})"
-        said = f"[Errno {error.errno}] {error.strerror}{place[:_SHOWN_PATH]}"
-        raise RunDirectoryError(
-            f"{str(path)[:_SHOWN_PATH]} can't be a run directory: {said}. Use another `run_dir`."
-        ) from error
-
-
-def _mode_of(path: Path) -> int:
-    """What is at a path; where nothing is yet, a folder can be."""
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        return stat.S_IFDIR
 
 
 def _first_names(names: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ import tiny
 from made_up import record, write_run
 from made_up import stage as made_up_stage
 from messages import names
-from runs import build
+from read_only import read_only
+from runs import build, contents
 from spin_trl.cli import main
 from spin_trl.generation.store import GenerationStore
 from spin_trl.run.journal import Journal
@@ -314,11 +315,11 @@ def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, parts):
     assert names(capsys.readouterr().err, option, f"'{value}'", *parts)
 
 
+REPORTED = record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0")
+
+
 def test_the_report_of_a_run_is_written_and_its_path_printed(tmp_path, capsys):
-    path = write_run(
-        tmp_path / "run",
-        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
-    )
+    path = write_run(tmp_path / "run", REPORTED)
     assert main(["report", str(path)]) == 0
     assert capsys.readouterr().out.strip() == str(path / "report.html")
     assert "40.0\u00a0points above the start" in (path / "report.html").read_text(encoding="utf-8")
@@ -330,6 +331,23 @@ def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, 
     Path("file").write_text("mine", encoding="utf-8")
     assert names(refusal(capsys, "report", run), run, "recipe.yaml")
     assert not list(tmp_path.glob("**/report.html"))
+
+
+def test_the_report_of_a_run_that_cannot_be_written_to_goes_elsewhere(tmp_path, capsys):
+    """A read-only mount, another user's run: the refusal names the option, and with it nothing changes in the run."""
+    path = write_run(tmp_path / "run", REPORTED)
+    before = contents(path)
+    with read_only(path):
+        assert names(refusal(capsys, "report", str(path)), path, "--output")
+        for output in (tmp_path / "mine.html", tmp_path):
+            assert main(["report", str(path), "--output", str(output)]) == 0
+            written = Path(capsys.readouterr().out.strip())
+            assert written == (output if output != tmp_path else tmp_path / "report.html")
+            assert "40.0\u00a0points above the start" in written.read_text(encoding="utf-8")
+        assert names(refusal(capsys, "report", str(path), "--output", str(path / "a.html")), path / "a.html")
+    assert contents(path) == before
+    absent = tmp_path / "absent" / "a.html"
+    assert names(refusal(capsys, "report", str(path), "--output", str(absent)), absent)
 
 
 def test_a_report_takes_no_settings(tmp_path, capsys):

@@ -63,6 +63,11 @@ def test_self_plays_defaults_are_the_papers() -> None:
         ("identical_generations", "maybe", ("`identical_generations`", "'maybe'", "'keep'", "'drop'")),
         ("chat_template_kwargs", "{nope", ("`chat_template_kwargs`", "'{nope'", "mapping", "JSON")),
         ("chat_template_kwargs", "[1]", ("`chat_template_kwargs`", [1], "mapping")),
+        ("chat_template_kwargs", {"style": 1, "tokenize": True}, ("`chat_template_kwargs`", "'tokenize'")),
+        ("chat_template_kwargs", '{"add_generation_prompt": true}', ("'add_generation_prompt'",)),
+        ("chat_template_kwargs", {"return_tensors": "pt"}, ("'return_tensors'",)),
+        ("chat_template_kwargs", {"tools": []}, ("'tools'",)),
+        ("chat_template_kwargs", {"chat_template": "x"}, ("'chat_template'",)),
     ],
 )
 def test_values_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from messages import names, refused
 from spin_trl.config import kinds
 from spin_trl.config.checks import shown
 from spin_trl.config.recipe import Recipe, _kinds, read_settings
+from spin_trl.config.unusual import long_warmup
 from spin_trl.config.yaml_text import MOST_DEEP, parse_yaml
 from spin_trl.errors import RecipeError
 
@@ -182,6 +184,8 @@ def test_a_text_of_digits_or_a_date_is_a_name(monkeypatch: pytest.MonkeyPatch, t
         ({"num_train_epochs": 1000}, "num_train_epochs"),
         ({"num_train_epochs": 1000, "max_steps": 3}, None),
         ({"warmup_steps": 10, "max_steps": 10}, "warmup_steps"),
+        ({"warmup_steps": 10, "max_steps": 10, "lr_scheduler_type": "constant"}, None),
+        ({"warmup_steps": 0.9, "max_steps": 10}, None),
         ({"weight_decay": 3.0}, "weight_decay"),
     ],
 )
@@ -221,6 +225,44 @@ def test_what_a_text_stands_for_has_a_limit(text: str) -> None:
 def test_aliases_are_read() -> None:
     assert parse_yaml("a: &a {b: 1}\nc: *a\nd: {<<: *a}") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
     assert parse_yaml("") is None
+
+
+LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_FSDP")
+
+
+@pytest.mark.parametrize("variable", LAUNCHED_BY)
+def test_variables_that_a_launcher_sets_are_refused_in_a_recipe(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They say which of several processes this one is; the environment stays as it was."""
+    monkeypatch.delenv(variable, raising=False)
+    with refused(RecipeError, "`env`", variable, "`accelerate_config`"):
+        read(monkeypatch, tmp_path / "a.yaml", env={"SOME": "x", variable: "1"})
+    assert variable not in os.environ
+    assert "SOME" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "processes", "steps"),
+    [
+        ({}, 12, 1, 9),  # 3 batches of 4, three epochs
+        ({}, 13, 2, 6),
+        ({"num_generations": 2}, 12, 1, 18),
+        ({"gradient_accumulation_steps": 2}, 12, 1, 6),
+        ({"num_train_epochs": [3, 1, 3]}, 12, 1, 3),
+        ({"dataloader_drop_last": True}, 11, 1, 6),
+    ],
+)
+def test_a_warmup_longer_than_the_training_of_the_rows_is_warned_of(
+    settings: dict[str, Any], rows: int, processes: int, steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the steps that Trainer will take, of which the message has the number."""
+    known = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_train_epochs": 3, **settings}
+    for warmup, number in ((steps, 1), (steps - 1, 0), (0.99, 0)):
+        found = read(monkeypatch, tmp_path / "a.yaml", warmup_steps=warmup, **known)
+        said = long_warmup(found.args, found.play, rows, processes)
+        assert len(said) == number
+        assert all(names(one, "`warmup_steps`", f"{steps} steps", rows) for one in said)
 
 
 @pytest.mark.parametrize("setting", ["chat_template_kwargs", "env"])

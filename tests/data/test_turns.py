@@ -173,6 +173,14 @@ def test_a_row_of_the_wrong_kind_is_refused_by_what_is_wrong(row: dict[str, Any]
         prepared([row])
 
 
+@pytest.mark.parametrize("name", ["tokenize", "chat_template", "return_dict", "continue_final_message"])
+def test_a_rows_template_arguments_are_none_of_what_applies_the_template(name: str) -> None:
+    """Some would fail, some would be obeyed without a word. `null`, as Arrow fills in, is none."""
+    with refused(DataError, "Row 0", "`chat_template_kwargs`", f"'{name}'"):
+        prepared([{"messages": [HUMAN, GPT], "chat_template_kwargs": {name: True}}])
+    prepared([{"messages": [HUMAN, GPT], "chat_template_kwargs": {name: None, "style": "terse"}}])
+
+
 # ---- marked turns ---------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load as load_safetensors
 import runs
 from hub.server import TOKEN, USER, LocalHub, problems_of_card
 from messages import names, refused
+from read_only import read_only
 from spin_trl import SPINConfig
 from spin_trl.cli import main
 from spin_trl.errors import RecipeError
@@ -138,6 +139,27 @@ def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, ll
     assert hub.model("org/other").private
     assert ModelCard(hub.model("org/other").branches["main"]["README.md"].decode()).data.license == "mit"
     assert "iteration-0/train-00000.parquet" in hub.dataset("org/other-pairs").branches["main"]
+
+
+def test_a_run_that_cannot_be_written_to_is_pushed_and_its_journal_is_said_to_lack_it(
+    hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
+) -> None:
+    """A read-only mount, another user's run: what was pushed stands nowhere, so it is pushed again the next time."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, use_peft=True, lora_r=2)
+    assert main(["run", str(recipe)]) == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    before = runs.contents(tmp_path / "moved")
+    arguments = ["push", str(tmp_path / "moved"), "--hub_model_id", "small", "--push_generations", "true"]
+    capsys.readouterr()
+    for _ in range(2):
+        with read_only(tmp_path / "moved"):
+            assert main(arguments) == 0
+        said = [line for line in capsys.readouterr().out.splitlines() if names(line, tmp_path / "moved")]
+        assert len(said) == 1
+        assert names(said[0], "`spin-trl push`")
+    assert {"main", "iter-0"} <= set(hub.model(REPO).branches)
+    assert "iteration-0/train-00000.parquet" in hub.dataset(f"{REPO}-pairs").branches["main"]
+    assert runs.contents(tmp_path / "moved") == before
 
 
 def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(

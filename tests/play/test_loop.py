@@ -16,7 +16,7 @@ from datasets import Dataset, IterableDataset, load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
-from messages import names, refused
+from messages import logged, names, refused
 from runs import answers, build, contents, entry, journal, recipe, steps, tensors, weights
 from spin_trl import SelfPlay, SelfPlayConfig, SPINConfig
 from spin_trl.cli import main
@@ -577,6 +577,15 @@ def test_a_run_that_launches_its_phases_is_refused_to_a_launcher(
     with refused(LaunchError, "`accelerate_config: ddp`", "`--accelerate_config ''`"):
         run.run()
     assert not os.path.exists("run")
+
+
+def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At once, and once the rows are counted: a warmup that is longer than the training of twelve of them."""
+    run = build(llama_folder, learning_rate=0.5, warmup_steps=50, lr_scheduler_type="linear")
+    logged(caplog, "`learning_rate`", 0.5)
+    assert not any(names(message, "`warmup_steps`") for message in caplog.messages)
+    run.run_phase("start", 0)
+    logged(caplog, "`warmup_steps`", 50, "3 steps", "12 rows")
 
 
 def test_settings_are_checked_where_they_are_made() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 import tiny
 from messages import names, refused
@@ -18,9 +19,10 @@ from runs import answers, build, contents, steps, weights
 from spin_trl.errors import RunDirectoryError
 from spin_trl.files import write_json
 from spin_trl.models.adapters import base_of
-from spin_trl.run import adapter_bases
+from spin_trl.run import adapter_bases, checkpoint
 from spin_trl.run.adapter_bases import adapter_configs, follow, named_base, set_base
 from spin_trl.run.directory import RunDirectory
+from spin_trl.training.trainer import SPINTrainer
 
 FIGURES = ("metrics.json", "samples.jsonl", "histograms.json")
 
@@ -79,6 +81,92 @@ def test_a_moved_run_goes_on_to_the_same_bytes(way: str, llama_folder: Path, tmp
         assert all((here / stage / name).read_bytes() == (whole / stage / name).read_bytes() for name in FIGURES)
     assert len(bases(here)) == {"kept start": 2, "kept adapter": 3, "merge": 0}[way]
     assert all(base.is_relative_to(here) and base.is_dir() for base in bases(here))
+
+
+SAVES = {"save_strategy": "steps", "save_steps": 1}
+
+
+def play_saving(way: str, folder: Path, run_dir: Path) -> None:
+    """Two iterations that keep a checkpoint at every step, on a start beside the run directory, or one that was passed."""
+    if way == "full":
+        build(folder, run_dir, **SAVES).run()
+    else:
+        build(tiny.model(), run_dir, processing_class=tiny.tokenizer(), peft_config=lora(), **SAVES).run()
+
+
+@pytest.mark.parametrize("with_original", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["copied", "moved"])
+@pytest.mark.parametrize("way", ["lora", pytest.param("full", marks=pytest.mark.slow)])
+def test_training_that_was_moved_in_its_middle_goes_on_to_the_same_bytes(
+    way: str, with_original: bool, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its newest checkpoint, where that is now. An original that is still there is neither read nor written."""
+    whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
+    play_saving(way, llama_folder, whole)
+    write, resumed = checkpoint.write_manifest, []
+
+    def interrupted(folder: Path, *arguments: Any) -> None:
+        write(folder, *arguments)
+        if folder == there / "iteration-1" / "train" / "checkpoint-2":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_manifest", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            play_saving(way, llama_folder, there)
+    shutil.copytree(there, here, symlinks=True)
+    if with_original:
+        original = contents(there)
+        for weights_file in there.rglob("*.safetensors"):
+            weights_file.write_bytes(b"")  # whoever reads them fails
+    else:
+        shutil.rmtree(there)
+    train = SPINTrainer.train
+
+    def spy(trainer: SPINTrainer, resume_from_checkpoint: Any = None, **options: Any) -> Any:
+        resumed.append(resume_from_checkpoint)
+        return train(trainer, resume_from_checkpoint=resume_from_checkpoint, **options)
+
+    monkeypatch.setattr(SPINTrainer, "train", spy)
+    play_saving(way, llama_folder, here)
+    assert resumed == [str(here / "iteration-1" / "train" / "checkpoint-2")]
+    assert steps(here) == steps(whole)
+    for stage in ("iteration-0", "iteration-1"):
+        assert weights(here / stage / "model") == weights(whole / stage / "model")
+        assert answers(here, stage) == answers(whole, stage)
+    if with_original:
+        assert original.keys() == contents(there).keys()
+
+
+def test_a_start_with_an_adapter_outside_the_run_is_followed_by_nothing(llama_folder: Path, tmp_path: Path) -> None:
+    """The run is moved, or its copy goes on; the adapter that it began with, and the base of that, stay where they are."""
+    torch.manual_seed(0)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), lora()).save_pretrained(tmp_path / "adapter")
+    tiny.tokenizer().save_pretrained(tmp_path / "adapter")
+    whole, there, here = (tmp_path / name for name in ("whole", "there", "here"))
+    build(tmp_path / "adapter", whole).run()
+    build(tmp_path / "adapter", there, num_iterations=1).run()
+    users = contents(tmp_path / "adapter")
+    there.rename(here)
+    build(tmp_path / "adapter", here).run()
+    assert weights(here / "iteration-1" / "model") == weights(whole / "iteration-1" / "model")
+    assert bases(here) == [llama_folder] * 2
+    assert contents(tmp_path / "adapter") == users
+
+
+@pytest.mark.slow
+def test_a_project_is_moved_with_its_start(llama_folder: Path, tmp_path: Path) -> None:
+    """The start lies beside the run directory, and is named from where both are now."""
+    (tmp_path / "project").mkdir()
+    shutil.copytree(llama_folder, tmp_path / "project" / "start")
+    build(tmp_path / "project" / "start", tmp_path / "project" / "run", peft_config=lora(), num_iterations=1).run()
+    (tmp_path / "project").rename(tmp_path / "renamed")
+    build(tmp_path / "renamed" / "start", tmp_path / "renamed" / "run", peft_config=lora()).run()
+    assert bases(tmp_path / "renamed" / "run") == [tmp_path / "renamed" / "start"] * 2
+    build(llama_folder, tmp_path / "whole", peft_config=lora()).run()
+    for stage in ("iteration-0", "iteration-1"):
+        moved = tmp_path / "renamed" / "run" / stage / "model"
+        assert weights(moved) == weights(tmp_path / "whole" / stage / "model")
+        AutoPeftModelForCausalLM.from_pretrained(moved)
 
 
 def test_a_copy_is_on_its_own_base(tmp_path: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -96,6 +96,19 @@ def test_a_configuration_is_read_and_no_weights(llama_folder: Path, tmp_path: Pa
     assert scratch.max_position_embeddings == 40
 
 
+def test_options_that_mean_nothing_to_the_model_are_named(llama_folder: Path) -> None:
+    """All of them, with what they may be meant for. What its configuration has, and what loading takes, is in order."""
+    known = {"use_cache": False, "attention_dropout": 0.0, "attn_implementation": "eager", "key_mapping": None}
+    assert said(run_of(llama_folder, model_init_kwargs=known)) == ""
+    found = reasons(run_of(llama_folder, model_init_kwargs={**known, "attn_impl": "eager", "frobnicate": 1}), ROWS, 1)
+    assert [names(one, f"'{name}'") for one, name in zip(found, ("attn_impl", "frobnicate"), strict=True)] == [
+        True,
+        True,
+    ]
+    assert names(found[0], "'attn_implementation'")
+    assert said(run_of(llama_folder, model_init_kwargs={"load_in_4bit": True})).count("load_in_4bit") == 2
+
+
 def test_a_model_without_a_configuration_is_not_looked_at() -> None:
     """Loading it will say why."""
     run = run_of("no/such-model")

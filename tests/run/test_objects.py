@@ -14,7 +14,7 @@ from runs import build
 from spin_trl.errors import RunDirectoryError
 from spin_trl.play.console import table_so_far
 from spin_trl.play.evaluate import LOGPS, _recorded_logps
-from spin_trl.play.given import is_same_start
+from spin_trl.play.same_start import is_same_start
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.objects import best_stage, read_named_numbers, read_numbers, read_object
 from spin_trl.run.run import BEST, Run, find_stage

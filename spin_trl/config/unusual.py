@@ -1,0 +1,60 @@
+"""Settings that are played, but hardly meant: each is said as a sentence, and the run goes on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .bounds import USUAL
+from .checks import as_mapping
+from .plain import plain
+
+if TYPE_CHECKING:
+    from .iteration import SPINConfig
+    from .loop import SelfPlayConfig
+
+
+def unusual(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
+    """What is unusual about the settings of a run, wherever they come from: a recipe or Python."""
+    lists = as_mapping("per_iteration", play.per_iteration) or {}
+    said = []
+    for name, usual in USUAL.items():
+        if (name == "beta" and not args.uses_beta) or (name == "learning_rate" and "sgd" in plain(args.optim)):
+            continue
+        for value in dict.fromkeys(lists.get(name) or [getattr(args, name)]):
+            if value not in usual and not (name == "num_train_epochs" and args.max_steps > 0):
+                said.append(f"`{name}` is {value:g}, which is unusual; usual is {usual}.")
+    if args.max_steps > 0:
+        said += _long_warmup(args, args.max_steps, "(`max_steps`)")
+    return said
+
+
+def long_warmup(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: int) -> list[str]:
+    """What is said of a warmup that is as long as the training of an iteration. With `max_steps`, [`unusual`] says it.
+
+    Args:
+        args: settings of an iteration.
+        play: settings of the loop.
+        rows: prepared ones to train on.
+        processes: that train together.
+    """
+    if args.max_steps > 0:
+        return []
+    lists = as_mapping("per_iteration", play.per_iteration) or {}
+    # Trainer's own arithmetic. Later iterations may have more pairs, from `history`, and never fewer.
+    pairs = rows * args.num_generations / (args.per_device_train_batch_size * processes)
+    batches = math.floor(pairs) if args.dataloader_drop_last else math.ceil(pairs)
+    an_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    epochs = min(lists.get("num_train_epochs") or [args.num_train_epochs])
+    return _long_warmup(args, math.ceil(epochs * an_epoch), f"(an epoch has {an_epoch}, with {rows} rows)")
+
+
+def _long_warmup(args: SPINConfig, steps: int, why: str) -> list[str]:
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    # A share of the steps, which it is below 1, is never too long.
+    if schedule == "constant" or not 1 <= args.warmup_steps >= steps:
+        return []
+    return [
+        f"`warmup_steps` is {args.warmup_steps:g}, and training ends after {steps} steps {why}: the learning rate never "
+        "gets to what is set."
+    ]
