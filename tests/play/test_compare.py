@@ -17,7 +17,6 @@ from spin_trl.cli import main
 from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play.arms import Arm, share_start
 from spin_trl.play.compare import Comparison, _figures_of_arm
-from spin_trl.report.comparison import ArmFigures, summarise_cells
 from spin_trl.run.directory import RunDirectory
 from spin_trl.run.journal import Journal
 from spin_trl.run.recipe import read_recipe
@@ -39,21 +38,6 @@ def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Pa
 
 def arm(folder: Path, name: str, seed: int = 42) -> Path:
     return folder / f"seed-{seed}" / name
-
-
-@pytest.mark.parametrize(
-    ("name", "losses", "smoothing"),
-    [
-        ("space", {"space": 1.0}, None),
-        ("space+sft", {"space": 1.0, "sft": 1.0}, None),
-        ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
-        ("sft", {}, 0.0),
-        ("sft-smoothing-0.1", {}, 0.1),
-    ],
-)
-def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
-    found = Arm.parse(name)
-    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
 
 
 @pytest.mark.slow
@@ -375,12 +359,3 @@ def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder:
         Comparison(str(run), [], ["space"])
     found = Comparison(str(run), ["--run_dir", str(tmp_path / "c")], ["space"]).recipes["space", 42]
     assert found.play.per_iteration == {}
-
-
-def test_one_seed_of_several_has_no_standard_error() -> None:
-    """That over the held-out prompts would be another one."""
-    cells = [ArmFigures("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
-    summary = summarise_cells([*cells, ArmFigures("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
-    assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
-    assert summary["iris"][0] == {"seeds": 1.0, "nll": 2.0}
-    assert summarise_cells(cells[:1], 1)["space"][0] == {"seeds": 1.0, "nll": 1.0, "nll_se": 0.1}

@@ -1,4 +1,4 @@
-"""Processes of a comparison: each has a GPU of its own, where arms are played at the same time."""
+"""The arms of a comparison: their names, their processes, each with a GPU of its own, and the start that they share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spin_trl.play import arms
-from spin_trl.play.arms import Launches
+from spin_trl.play.arms import Arm, Launches
 
 
 class Started:
@@ -60,3 +60,18 @@ def test_nothing_is_started_after_a_stop(tmp_path: Path, monkeypatch: pytest.Mon
     launches.stop()
     assert launches.run(["run", "x"], tmp_path / "output.txt", 0) == 1
     assert started.gpus == []
+
+
+@pytest.mark.parametrize(
+    ("name", "losses", "smoothing"),
+    [
+        ("space", {"space": 1.0}, None),
+        ("space+sft", {"space": 1.0, "sft": 1.0}, None),
+        ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
+        ("sft", {}, 0.0),
+        ("sft-smoothing-0.1", {}, 0.1),
+    ],
+)
+def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
+    found = Arm.parse(name)
+    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
