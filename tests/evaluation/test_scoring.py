@@ -1,11 +1,13 @@
 """What a recipe names as its scorer, and what is made of what that returns."""
 
+import math
+
 import pytest
 
 from messages import refused
 from spin_trl.errors import DataError, RecipeError
 from spin_trl.evaluation.scorers import exact_match, gsm8k, valid_json
-from spin_trl.evaluation.scoring import figures_of, scorer_names, scorer_of
+from spin_trl.evaluation.scoring import compared, figures_of, score_of, scorer_names, scorer_of
 
 REAL = "She has 2 * 600 = <<2*600=1200>>1,200 eggs.\n#### 1,200"
 
@@ -60,3 +62,47 @@ def test_a_scorer_of_a_frozen_recipe_is_found_by_its_old_name() -> None:
     """`module:function`, as runs of earlier versions may name them."""
     for name, function in (("gsm8k", gsm8k), ("exact_match", exact_match), ("valid_json", valid_json)):
         assert scorer_of([f"spin_trl.evaluation.scorers:{name}"]) is function
+
+
+def test_an_answer_is_compared_only_where_the_real_response_has_one() -> None:
+    assert [compared("7", "7"), compared("7", "8"), compared("7", None)] == [1.0, 0.0, 0.0]
+    assert compared(None, "7") == compared(None, None) == {}
+
+
+class Odd:
+    """An object of a user's class, that is no number and says so in its own way."""
+
+    def __float__(self) -> float:
+        raise KeyError("no number")
+
+
+@pytest.mark.parametrize("value", ["right", None, [1.0], Odd(), {"a"}])
+def test_a_score_that_is_no_number_is_nan(value: object) -> None:
+    """It is counted, and the run goes on."""
+    assert math.isnan(score_of(lambda *texts: value, "", "", ""))  # type: ignore[arg-type, return-value]
+    named = score_of(lambda *texts: {"a": value, "b": "0.5", 3: True}, "", "", "")  # type: ignore[arg-type, dict-item, return-value]
+    assert isinstance(named, dict)
+    assert math.isnan(named["a"])
+    assert {name: value for name, value in named.items() if name != "a"} == {"b": 0.5, "3": 1.0}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), SystemExit(3)])
+def test_a_scorer_that_fails_is_named_with_its_line_and_what_it_was_given(error: BaseException) -> None:
+    def fail(prompt: str, real: str, generated: str) -> float:
+        raise error
+
+    with refused(RecipeError, type(error).__name__, "test_scoring.py", "'Why?'", "'So.'", "'" + "x" * 60 + "'"):
+        score_of(fail, "Why?", "So.", "x" * 100)
+
+
+def test_a_name_that_can_not_be_written_is_refused() -> None:
+    with refused(RecipeError, "UTF-8", "'Why?'"):
+        score_of(lambda *texts: {"\ud800": 1.0}, "Why?", "", "")
+
+
+def test_figures_are_known_without_calling_anything() -> None:
+    assert figures_of(["boxed"]) == ["score"]
+    assert figures_of(["regex:a", "gsm8k"]) == [
+        "score/a", "score/gsm8k.exact_match", "score/gsm8k.answer_line", "score/gsm8k.format"
+    ]  # fmt: skip
+    assert figures_of(["boxed", f"{__name__}:length"]) is None

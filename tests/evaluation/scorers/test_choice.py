@@ -2,7 +2,7 @@
 
 import pytest
 
-from spin_trl.evaluation.scorers.choice import choice_letter
+from spin_trl.evaluation.scorers.choice import choice, choice_letter
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,10 @@ from spin_trl.evaluation.scorers.choice import choice_letter
 )
 def test_the_letter_that_is_chosen(response: str, expected: str | None) -> None:
     assert choice_letter(response) == expected
+
+
+def test_letters_are_compared_whatever_announces_them() -> None:
+    assert choice("", "The answer is (b).", "B. Because it is larger.") == 1.0
+    assert choice("", "The answer is (b).", "C") == 0.0
+    assert choice("", "The answer is (b).", "a good day") == 0.0
+    assert choice("", "no letter here", "B") == {}
