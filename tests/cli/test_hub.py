@@ -76,10 +76,10 @@ def test_where_nothing_is_missing_that_is_said(pushed: SimpleNamespace, capsys: 
 
 
 def test_a_push_that_fails_says_that_the_same_command_goes_on(pushed: SimpleNamespace, capsys: Any) -> None:
-    pushed.says.append(HubError("The Hub does not answer."))
+    pushed.says.append(HubError("Error 503."))
     assert main(["push", "runs/a"]) == 1
     found = capsys.readouterr()
-    assert names(found.err, "The Hub does not answer.", "the same command")
+    assert names(found.err, "Error 503.", "same command")
     assert names(found.out, "a/b")
 
 

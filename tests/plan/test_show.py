@@ -112,6 +112,4 @@ def test_where_nothing_helps_that_is_said() -> None:
     advice = [Advice(("optim",), "optim: sgd", "worse steps", 25 * GIB, False)]
     more = Advice(("accelerate_config",), "accelerate_config: zero3, on 2 GPUs", "", 15 * GIB, True)
     show_verdict(terminal.console(file, 200), plan(30, 30), DEVICES["l4"], advice, more)
-    assert names(
-        file.getvalue(), "No change", "25.0 GiB are left of 22.0", "`accelerate_config: zero3, on 2 GPUs`", "15.0 GiB"
-    )
+    assert names(file.getvalue(), "No change", "25.0 GiB", 22.0, "`accelerate_config: zero3, on 2 GPUs`", "15.0 GiB")

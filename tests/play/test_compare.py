@@ -388,6 +388,20 @@ def test_an_arm_that_stops_by_on_nan_is_a_result(
     assert (result["ended"], result["figures"].keys()) == ([], {"start", "sigmoid", "space", "iris"})
 
 
+@pytest.mark.slow
+def test_an_arm_whose_loss_is_no_number_is_left_behind(tmp_path: Path, llama_folder: Path) -> None:
+    """As real processes play it: its weights are no numbers after a step that was one."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, max_steps=2)
+    own = {"space": {"learning_rate": 1e30}}
+    result = Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
+    (end,) = result["ended"]
+    assert (end["arm"], end["seed"], end["stage"], end["step"]) == ("space", 42, "iteration-0", 2)
+    keys = {row[0] for row in end["rows"]}
+    assert keys
+    assert names(end["reason"], "step 2", "`learning_rate`", *keys)
+    assert result["figures"].keys() == {"start", "sigmoid"}
+
+
 def test_nothing_is_left_to_compare_where_every_arm_stops(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

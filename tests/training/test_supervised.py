@@ -106,6 +106,6 @@ def test_a_model_that_can_not_be_saved_leaves_the_one_before(
     monkeypatch.setattr(tokenizer, "save_pretrained", fail)
     with torch.no_grad():
         llama.model.norm.weight.add_(1)
-    with pytest.raises(OSError, match="space"):
+    with refused(OSError, 28):
         save_model(llama, tokenizer, folder)
     assert (folder / "model.safetensors").read_bytes() == before

@@ -49,7 +49,7 @@ def test_a_text_of_a_row_is_read_and_anything_else_is_as_it_is(value: Any, expec
 
 
 def test_a_text_that_is_no_json_is_shown_up_to_its_sixtieth_character() -> None:
-    with refused(DataError, "the tools are not valid JSON") as error:
+    with refused(DataError, "the tools", "JSON") as error:
         value_in("[" + "x" * 100, "the tools are")
     assert "x" * 59 in str(error.value)
     assert "x" * 60 not in str(error.value)

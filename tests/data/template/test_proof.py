@@ -96,7 +96,7 @@ def test_calls_and_results_may_be_json(value: str, result: str, is_fine: bool) -
 
 
 def test_arguments_as_python_prints_a_dict_are_refused() -> None:
-    with refused(FormError, "a tool call"):
+    with refused(FormError, "tool call"):
         noticed("<u>{0}<a>{1}({{'{2}': '{3}'}})<t>{4}<a>{5}", CALLED)
 
 
@@ -122,7 +122,7 @@ def test_earlier_thinking_may_be_left_out_and_the_answers_may_not() -> None:
     order = {slot.value: slot.number for slot in slots}
     all_but = "".join(f"{{{order[text]}}}" for text in ("What?", "That.", "And?", "So.", "This."))
     assert noticed(all_but, thinking) == {notes.EARLIER_THINKING}
-    with refused(FormError, "the thinking of message 3"):
+    with refused(FormError, "thinking", "message 3"):
         noticed(all_but.replace(f"{{{order['So.']}}}", ""), thinking)
 
 
