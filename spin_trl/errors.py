@@ -12,7 +12,7 @@ import difflib
 import errno
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 Made = TypeVar("Made")
@@ -111,11 +111,12 @@ class DivergedError(SpinError, RuntimeError):
     Args:
         message: what was found, and what to do.
         step: of training, at which it was found (from 1); None if it was found elsewhere.
+        rows: of that step by which the loss is none, as far as they are known: key, iteration and sample of each pair.
     """
 
-    def __init__(self, message: str, step: int | None = None) -> None:
+    def __init__(self, message: str, step: int | None = None, rows: Iterable[Sequence[object]] = ()) -> None:
         super().__init__(message)
-        self.step = step
+        self.step, self.rows = step, [list(row) for row in rows]
 
 
 class LaunchError(SpinError, RuntimeError):

@@ -1,4 +1,4 @@
-"""The plan of the package: which folder may import which, how many there are, and that a name means one thing.
+"""The plan of the package: which folder may import which, how many there are, that a name means one thing, and its tests.
 
 `docs/develop/architecture.md` describes it. Every import counts, also inside functions and for type checkers alone. What is
 named by a text is not an import: the public names of `spin_trl/__init__.py`, which are loaded when they are first used, and
@@ -197,6 +197,29 @@ def test_no_test_module_imports_another() -> None:
             modules = {name for name in names if name.rpartition(".")[2].startswith("test_")}
             found += [f"{path.relative_to(tests)}: {name}" for name in modules]
     assert found == []
+
+
+WITHOUT_TESTS: dict[str, str] = {}
+"""Modules that need no test file of their own name, by their paths, and why."""
+
+
+def mirror_of(module: Path) -> Path:
+    """Where the tests of a module of the package are, or would be: tests mirror it."""
+    return Path(__file__).parent / module.parent / f"test_{module.name}"
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    """What it promises is found there. A module that has nothing to promise on its own is named above with the reason."""
+    every = {path.relative_to(PACKAGE) for path in MODULES.values() if path.name != "__init__.py"}
+    missing = {module.as_posix() for module in every if not mirror_of(module).is_file()}
+    assert missing == WITHOUT_TESTS.keys()
+
+
+def test_every_test_file_of_a_module_has_tests() -> None:
+    """A file with nothing but a name would do for the test above."""
+    files = [mirror_of(path.relative_to(PACKAGE)) for path in MODULES.values()]
+    texts = {path: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    assert [str(path) for path, text in texts.items() if not re.search(r"^def test_\w+\(", text, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])

@@ -1,11 +1,20 @@
-"""Self-play trainers on a few rows, what they log, and where they keep what they generate."""
+"""Self-play trainers on a few rows, what they log, what they were trained on, and where they keep what they generate."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
 
 import tiny
 from spin_trl import SPINConfig, SPINTrainer
 from spin_trl.generation.store import GenerationStore
+
+LN2 = 0.6931471805599453
+AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
+"""What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -50,3 +59,51 @@ def store_of(trainer: SPINTrainer) -> GenerationStore:
     """Where a trainer kept the answers to its training prompts."""
     (folder,) = Path(trainer.args.output_dir, "generations").glob("train-*")
     return GenerationStore(folder)
+
+
+def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> None:
+    """The first step had every log-ratio at 0, and the training then moved.
+
+    Log-probs that were computed beforehand come from other batches, whose additions are ordered otherwise.
+    """
+    assert logged(trainer)[0] == pytest.approx(AT_ZERO[loss_type], abs=1e-5)
+    for key in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
+        assert logged(trainer, key)[0] == pytest.approx(0.0, abs=1e-5 if trainer.precompute_ref_logps else 0.0)
+    assert abs(logged(trainer)[-1] - AT_ZERO[loss_type]) > 1e-4
+
+
+def copy_of(model: Any) -> dict[str, torch.Tensor]:
+    """A model's weights as they are now, bit by bit."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def llama_with(state: dict[str, torch.Tensor]) -> PreTrainedModel:
+    """A model of its own with these weights, which no trainer has touched."""
+    model = tiny.model()
+    model.load_state_dict(state)
+    return model
+
+
+def logp(model: Any, prompt: list[int], response: list[int]) -> float:
+    """log p(response | prompt) from the logits of one unpadded row: none of our code, none of TRL's."""
+    with torch.no_grad():
+        scores = model(input_ids=torch.tensor([prompt + response])).logits[0].double().log_softmax(dim=-1)
+    return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
+
+
+def pairs(trainer: SPINTrainer) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """The rows that were trained on, each with its generated response."""
+    for row in trainer.train_dataset:
+        yield row, trainer.data_collator.generations[(row["key"], row["iteration"], row["sample"])]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of tensors are equal bit by bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def stored(llama_folder: Path, **kwargs: Any) -> GenerationStore:
+    """Generations of the tiny Llama to the six rows."""
+    trainer = build(str(llama_folder), overrides={"output_dir": "made"}, **kwargs)
+    trainer.train()
+    return store_of(trainer)

@@ -90,6 +90,7 @@ ATTRIBUTES: dict[str, str] = {
     "loss_types": "set to TRL's alone, once its constructor is done; ours are added to their loss",
     "loss_weights": "likewise",
     "model": "the policy, not wrapped",
+    "optimizer": "its step is passed over where the step is left out",
     "model_wrapped": "the policy, as a step runs it",
     "precompute_ref_logps": "whether the opponent's log-probabilities come with the batch; unset where they can't",
     "ref_model": "an opponent that is a model of its own",

@@ -108,6 +108,8 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
     the chosen losses is an error. `beta` is SPIN's lambda (arXiv 2401.01335, eq. 4.7): the larger, the smaller the step. On
     preference data every default is DPOConfig's.
 
+    `on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`), which goes back: `SPINTrainer` alone stops, as with `stop`.
+
     Raises:
         RecipeError: a value is out of range or contradicts another one.
     """

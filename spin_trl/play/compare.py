@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -20,15 +21,15 @@ from ..config.arguments import without_options
 from ..config.loop import PER_ITERATION, iteration_settings
 from ..config.recipe import Recipe
 from ..config.traits import OF_AN_ARM
-from ..errors import LaunchError, RecipeError
+from ..errors import DivergedError, LaunchError, RecipeError, visible
 from ..evaluation.summary import ByPrompt, difference
 from ..files import home_expanded, write_json, write_text
 from ..objectives.registry import check_losses, own_settings, use_beta
 from ..report import terminal
-from ..report.comparison import AGAINST, ArmFigures, comparison_table, plot_comparison, summarise_cells
+from ..report.comparison import AGAINST, ArmFigures, EarlyEnd, comparison_table, plot_comparison, summarise_cells
 from ..report.record import read_record, read_stage
 from ..run.directory import RunDirectory
-from ..run.journal import MADE, Journal, Step, newest
+from ..run.journal import MADE, Journal, Step, diverged, newest
 from ..run.marker import COMPARISON
 from ..run.ownership import Ownership
 from ..run.recipe import read_recipe
@@ -159,6 +160,7 @@ class Comparison:
 
         Raises:
             LaunchError: an arm failed; the others are played and shown all the same.
+            DivergedError: every arm has diverged before anything was measured of it.
         """
         self.ownership.claim(self.base.file, self._written_by_0_1_0())
         failed = [output for seed in self.seeds for output in self._play_seed(seed)]
@@ -167,6 +169,11 @@ class Comparison:
             raise LaunchError(
                 f"These arms failed, and their output says why: {', '.join(map(str, dict.fromkeys(failed)))}. The same "
                 "command tries again."
+            )
+        if result["ended"] and not result["figures"].keys() - {START}:
+            ends = "\n".join(f"- {end['arm']}, seed {end['seed']}: {end['reason']}" for end in result["ended"])
+            raise DivergedError(
+                f"There is nothing to compare, since every arm has ended in its first iteration:\n{ends}"
             )
         return result
 
@@ -210,7 +217,7 @@ class Comparison:
     def _play_arm(self, arm: Arm, seed: int) -> Path | None:
         """Play an arm on a device that is free. Returns its output if it failed."""
         directory = self._directory(arm, seed)
-        if self._is_finished(arm, directory):
+        if self._has_diverged(arm, seed) or self._is_finished(arm, directory):
             return None
         device = self._free.get()
         try:
@@ -218,9 +225,14 @@ class Comparison:
             alone = None if self.devices == 1 else device
             directory.own(OUTPUT)
             failed = self._launches.run(["run", str(directory.path), "--trust_run"], _output(directory), alone)
-            return _output(directory) if failed else None
+            return _output(directory) if failed and not self._has_diverged(arm, seed) else None
         finally:
             self._free.put(device)
+
+    def _has_diverged(self, arm: Arm, seed: int) -> bool:
+        """Whether its training has stopped for good: with the same settings it would stop at the same step again."""
+        found = diverged(Journal(self._directory(arm, seed).journal).entries())
+        return bool(found) and found.get("on_nan") == self.recipes[arm.name, seed].args.on_nan
 
     def _is_finished(self, arm: Arm, directory: RunDirectory) -> bool:
         if not directory.best.exists():
@@ -240,23 +252,33 @@ class Comparison:
             for width in (self._console.width, None)
         )
         self._console.print(table)
-        for seed in self.seeds:
-            for arm in self.arms:
-                stopped = read_record(self._directory(arm, seed)).stopped
-                if stopped:
-                    text = f"{arm.name}, seed {seed}: {stopped['reason']}"
-                    self._console.print(text, style="bold", highlight=False, soft_wrap=True)
-        write_text(self.ownership.own("table.txt"), _printed(wide))
+        ended = [end for seed in self.seeds for arm in self.arms if (end := self._end(arm, seed)) is not None]
+        for end in ended:
+            self._console.print(str(end), style="bold", highlight=False, soft_wrap=True)
+        text = _printed(wide) + "".join(f"\n{end}\n" for end in ended)
+        write_text(self.ownership.own("table.txt"), visible(text))
         plot_comparison(self.ownership.own("plot.png"), summary, self.metric, baseline)
         result = {
             "recipe": self.source,
             "arms": [arm.name for arm in (*self.arms, *self.supervised)],
             "seeds": self.seeds,
             "figures": summary,
+            "ended": [asdict(end) for end in ended],
         }
         write_json(self.ownership.own("comparison.json"), result)
         self._console.print(f"Table, plot and figures: {self.folder}", highlight=False)
         return result
+
+    def _end(self, arm: Arm, seed: int) -> EarlyEnd | None:
+        """Why a run ended before its last iteration, or None. A supervised arm ends the run that it belongs to."""
+        record = read_record(self._directory(arm, seed))
+        if self._has_diverged(arm, seed):
+            found = diverged(record.journal)
+            reason, rows = found.get("reason", "its training has diverged"), found.get("rows", [])
+            return EarlyEnd(arm.name, seed, found["stage"], reason, found.get("at_step"), rows)
+        if record.stopped:
+            return EarlyEnd(arm.name, seed, record.stopped["stage"], record.stopped["reason"])
+        return None
 
     def _cells(self, seed: int) -> list[ArmFigures]:
         """What was measured with a seed, by arm and iteration; self-play is held against the first supervised arm."""

@@ -21,7 +21,7 @@ from ..files import remove
 from ..run.journal import Entry, Step, lowered
 from ..run.run import Run, free_memory
 from ..training.collapse import Collapse
-from ..training.non_finite import SCALER_SKIPPED, SKIPPED, steps_left_out
+from ..training.non_finite import SCALER_SKIPPED, SKIPPED, going_back, steps_left_out
 from ..training.trainer import newest_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -52,16 +52,28 @@ def lowering(run: Run, stage: str, args: SPINConfig, attempt: Callable[[SPINConf
         now = copy.copy(args)
         now.learning_rate *= 0.5 ** len(before)
         try:
-            return attempt(now)
+            with going_back():
+                return attempt(now)
         except DivergedError as error:
             if args.on_nan != LOWER_RATE:
+                _note_end(run, stage, args, error)
                 raise
             if len(before) >= MOST_LOWERED:
                 rates = ", ".join(f"{args.learning_rate * 0.5**count:g}" for count in range(len(before) + 1))
-                raise DivergedError(f"{error} Learning rates of {rates} have been tried.", error.step) from error
+                last = DivergedError(f"{error} Learning rates of {rates} have been tried.", error.step, error.rows)
+                _note_end(run, stage, args, last)
+                raise last from error
             reason, step = str(error), error.step or 1
         free_memory()  # of the attempt, now that nothing refers to it
         _go_back(run, stage, now, step, reason, before)
+
+
+def _note_end(run: Run, stage: str, args: SPINConfig, error: DivergedError) -> None:
+    """Let the journal say that training has ended here, for the report and for comparisons."""
+    if PartialState().is_main_process:
+        run.journal.append(
+            Step.DIVERGED, stage, at_step=error.step, rows=error.rows, on_nan=args.on_nan, reason=str(error)
+        )
 
 
 def _go_back(run: Run, stage: str, args: SPINConfig, step: int, reason: str, before: Sequence[Entry]) -> None:

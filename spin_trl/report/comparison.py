@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from ..evaluation.figures import FIGURES, Figure, figure_of, is_figure
 from ..evaluation.intervals import mean_and_error, of_mean
+from ..run.stage import Stage
 from .drawing import Point, Series, lines_chart, write_picture
 from .terminal_table import COLUMNS, difference_of, run_table
 
@@ -41,6 +43,31 @@ class ArmFigures:
     iteration: int
     seed: int
     figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EarlyEnd:
+    """Why an arm has not played all its iterations.
+
+    Attributes:
+        arm: its name.
+        seed: of its run.
+        stage: at which the run ended.
+        reason: in words.
+        step: of training, if that is where it ended.
+        rows: of that step which are to blame, as far as they are known: key, iteration and sample of each pair.
+    """
+
+    arm: str
+    seed: int
+    stage: str
+    reason: str
+    step: int | None = None
+    rows: Sequence[Sequence[Any]] = ()
+
+    def __str__(self) -> str:
+        label = Stage(self.stage).label
+        return f"{self.arm}, seed {self.seed}: {'' if label in self.reason else f'{label}: '}{self.reason}"
 
 
 def summarise_cells(cells: Sequence[ArmFigures], num_seeds: int) -> Summary:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from ..counts import counted
 from ..evaluation.figures import figure_of
 from ..evaluation.intervals import Difference
-from ..run.journal import Entry, Step, lowered, newest
-from ..run.stage import SELF_PLAY, arm_in_words
+from ..run.journal import Entry, Step, diverged, lowered, newest
+from ..run.stage import SELF_PLAY, Stage, arm_in_words
 from .formats import capitalised
 from .record import RunRecord, StageRecord
 
@@ -44,6 +44,8 @@ def remarks(record: RunRecord) -> list[str]:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
     elif record.stopped and len(record.iterations) < record.planned:
         found.append(f"The run ended early: {_iterations_played(record)}.")
+    if stopped := diverged(record.journal):
+        found.append(f"{capitalised(Stage(stopped['stage']).label)}: {stopped.get('reason', 'training has diverged')}")
     for stage in record.iterations:
         found += [f"{capitalised(stage.label)}: {fault}." for fault in faults_in_words(record.journal, stage.name)]
         reason = record.decision(stage).get("reason")

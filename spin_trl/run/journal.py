@@ -36,6 +36,8 @@ class Step(StrEnum):
     """A stage's model has been measured on the held-out prompts."""
     LOWER = "lower"
     """Training has diverged: it goes back (`back_to`, a step) with a smaller learning rate (`on_nan: lower`)."""
+    DIVERGED = "diverged"
+    """Training has diverged (`at_step`, `rows`) and has stopped, for a `reason`, with this `on_nan`: nothing was made."""
     GATE = "gate"
     """It was decided how the run goes on after an iteration."""
     TRACK = "track"
@@ -66,6 +68,7 @@ _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
         Step.GATE: {"decision": str, "opponent": str},
         Step.LOST: {"lost": str},
         Step.LOWER: {"back_to": int, "lr_scale": float},
+        Step.DIVERGED: {"reason": str, "on_nan": str},
     }
 )
 """Of what type the values in an entry of a step are, besides `phase` and `stage`, as far as a run goes on by them."""
@@ -126,7 +129,7 @@ def _wrong_in_entry(entry: Entry) -> str | None:
     for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(str(entry["phase"]), {})}.items():
         if name in entry and not isinstance(entry[name], kind):
             return f"`{name}` is {entry[name]!r}"
-    if entry["phase"] in MADE:
+    if entry["phase"] in MADE or is_of(entry, Step.DIVERGED):
         try:
             Stage(entry["stage"])
         except ValueError as error:
@@ -174,6 +177,16 @@ def lowered(entries: Sequence[Entry], stage: str) -> list[Entry]:
         elif is_of(entry, Step.LOST, stage) and entry["lost"] == Step.TRAIN:
             found = []  # it is trained again as it was the first time
     return found
+
+
+def diverged(entries: Sequence[Entry]) -> Entry:
+    """The entry on training that has diverged and stopped; empty if the run has gone on since, or never stopped so."""
+    for entry in reversed(entries):
+        if is_of(entry, Step.DIVERGED):
+            return entry
+        if entry["phase"] in MADE or is_of(entry, Step.LOWER):
+            break
+    return {}
 
 
 class Decisions:

@@ -7,9 +7,11 @@ What was left out stands in `state.log_history`, so that training that is resume
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -47,6 +49,18 @@ NAMED_ROWS = 5
 RowName = Sequence[Any]
 """Key, iteration and sample of a pair; of supervised training, the key alone."""
 
+_caller_goes_back: ContextVar[bool] = ContextVar("_caller_goes_back", default=False)
+
+
+@contextlib.contextmanager
+def going_back() -> Iterator[None]:
+    """Within this block, whoever makes a trainer goes back itself where that has stopped (`on_nan: lower`)."""
+    token = _caller_goes_back.set(True)
+    try:
+        yield
+    finally:
+        _caller_goes_back.reset(token)
+
 
 class NonFiniteTrainer(Trainer):
     """transformers' Trainer, with `on_nan` of its settings; settings that have none are left to Trainer."""
@@ -61,6 +75,11 @@ class NonFiniteTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._begin_step()
         super().__init__(*args, **kwargs)
+        if self._on_nan == LOWER_RATE and not _caller_goes_back.get() and self.accelerator.is_main_process:
+            logger.warning(
+                "`on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`), which goes back with half the learning rate. "
+                "This trainer alone stops at a loss or gradient that is not finite, as with `on_nan: stop`."
+            )
 
     def _begin_step(self) -> None:
         self._rows_of_step, self._bad_rows, self._loss_is_bad = [], [], False
@@ -91,11 +110,9 @@ class NonFiniteTrainer(Trainer):
             return norm
         self._decide(norm)
         if self._skips_step:
-            # Parameters without gradients are left alone by the optimizer, with their states. As after a step that the
-            # scaler has skipped, Trainer then leaves the learning rate as it is.
-            model.zero_grad()
-        if self.accelerator.scaler is None:
-            self._say_skipped(self._skips_step)
+            self._keep_step_from_being_taken()
+        elif self.accelerator.scaler is None:  # which says it itself
+            self._say_skipped(False)
         self._begin_step()
         return None if self._skips_step else norm
 
@@ -124,6 +141,20 @@ class NonFiniteTrainer(Trainer):
 
     def _forget_figures(self) -> None:
         """A step is left out: what its forwards have noted for the log goes, too."""
+
+    def _keep_step_from_being_taken(self) -> None:
+        """Let the optimizer leave weights and its own states alone, and Trainer the schedule, as behind a scaler's skip."""
+        optimizer = self.optimizer
+        assert optimizer is not None
+        step = optimizer.step
+
+        def pass_over(closure: Any = None) -> None:
+            optimizer.step = step  # type: ignore[method-assign]
+
+        optimizer.step = pass_over  # type: ignore[assignment, method-assign]
+        self._say_skipped(True)
+        if (scaler := self.accelerator.scaler) is not None:
+            scaler.update(scaler.get_scale())  # the scale stays: the next gradients are scaled as if nothing had been
 
     def _say_skipped(self, skipped: bool) -> None:
         for optimizer in self.accelerator._optimizers:
@@ -187,6 +218,7 @@ class NonFiniteTrainer(Trainer):
             f"Training has diverged at step {step}: {what}{rows_in_words(rows)}. Nothing of this step was kept.{more} "
             f"Likely cause: {likely_cause(self.args, weights, rows, rows_of_step)} {_ways_out(self.args)}",
             step,
+            rows[:NAMED_ROWS],
         )
 
 
@@ -234,7 +266,8 @@ def _ways_out(args: Any) -> str:
     if args.on_nan == SKIP_STEP:
         return "`on_nan: lower` goes back, in a run, with half the learning rate."
     if args.on_nan == LOWER_RATE:
-        return "A run goes back with half the learning rate, at most twice an iteration (`on_nan: lower`)."
+        alone = "" if _caller_goes_back.get() else "This trainer alone stops. "
+        return f"{alone}A run goes back with half the learning rate, at most twice an iteration (`on_nan: lower`)."
     return (
         "`on_nan: lower` goes back, in a run, with half the learning rate, and `on_nan: skip` leaves such steps out; or set "
         "a smaller `learning_rate`."

@@ -1,7 +1,6 @@
 """The command line: bad input gets one clear message and an exit code, no traceback, and nothing finished is lost."""
 
 import errno
-import importlib.metadata
 import json
 import os
 import signal
@@ -16,11 +15,8 @@ import yaml
 from safetensors import SafetensorError
 
 import tiny
-from made_up import record, write_run
-from made_up import stage as made_up_stage
 from messages import names
-from read_only import read_only
-from runs import build, contents
+from runs import build
 from spin_trl.cli import main
 from spin_trl.generation.store import GenerationStore
 from spin_trl.run.journal import Journal
@@ -56,13 +52,6 @@ def refusal(capsys, *arguments, code=2):
     assert message.startswith("spin-trl: ")
     assert "Traceback" not in message
     return message
-
-
-def test_a_run_plays_and_says_where_the_best_is(recipe, capsys):
-    assert main(["run", recipe()]) == 0
-    output = capsys.readouterr().out
-    assert names(output, "iteration-1: train:", "Best:")
-    assert Path("runs/my/best.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -153,25 +142,6 @@ def test_changed_data_stops_a_run_that_is_continued(recipe, capsys, tmp_path):
     assert names(refusal(capsys, "run", recipe(), "--num_iterations", "2"), "runs/my", "dataset:")
 
 
-def test_one_phase_at_a_time_gives_the_same_model_as_a_run(recipe):
-    assert main(["run", recipe(), "--run_dir", "whole"]) == 0
-    first = recipe()
-    assert main(["start", first, "--run_dir", "phases"]) == 0
-    for iteration in ("0", "1"):
-        for phase in ("generate", "train", "evaluate"):
-            assert main([phase, "phases", "--iteration", iteration]) == 0
-    for stage in ("iteration-0", "iteration-1"):
-        weights = [Path(run, stage, "model", "model.safetensors").read_bytes() for run in ("whole", "phases")]
-        assert weights[0] == weights[1]
-        assert Path("whole", stage, "metrics.json").read_text(encoding="utf-8") == Path(
-            "phases", stage, "metrics.json"
-        ).read_text(encoding="utf-8")
-
-
-def test_a_phase_of_an_iteration_that_the_run_does_not_have_is_refused(recipe, capsys):
-    assert names(refusal(capsys, "generate", recipe(), "--iteration", "2"), "`--iteration`", 2, "0 to 1")
-
-
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
     """Every command says so in one message."""
@@ -236,13 +206,6 @@ def test_a_run_directory_that_is_a_file_is_refused(recipe, capsys):
     assert Path("taken").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_phase_out_of_order_names_the_one_that_comes_first(recipe, capsys):
-    message = refusal(capsys, "train", recipe())
-    assert names(message, "train phase", 0, "generate phase", "iteration-0")
-    message = refusal(capsys, "generate", recipe(), "--iteration", "1")
-    assert names(message, "generate phase", 1, "train phase", "iteration-0")
-
-
 def test_weights_that_are_a_pickle_are_refused(recipe, capsys, tmp_path):
     folder = tiny.save(tmp_path / "pickle")
     torch.save({}, folder / "pytorch_model.bin")
@@ -265,117 +228,6 @@ def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
     assert ("train", "iteration-1") in [
         (entry["phase"], entry["stage"]) for entry in Journal(Path("runs/my/journal.jsonl")).entries()
     ]
-
-
-def test_the_list_of_recipes_has_the_quickstart(capsys):
-    assert main(["recipes"]) == 0
-    assert "quickstart" in capsys.readouterr().out
-
-
-def test_the_benchmark_suites_are_listed_without_a_run(capsys):
-    assert main(["eval", "--tasks", "list"]) == 0
-    listed = capsys.readouterr().out
-    assert "open_llm_leaderboard_v1: ARC (25), TruthfulQA (0)" in listed
-    assert "iris_ten: GSM8K (5)" in listed
-
-
-def test_benchmarks_without_the_extra_say_what_to_install(capsys, monkeypatch):
-    version = importlib.metadata.version
-
-    def without(package):
-        if package == "lm_eval":
-            raise importlib.metadata.PackageNotFoundError(package)
-        return version(package)
-
-    monkeypatch.setattr(importlib.metadata, "version", without)
-    message = refusal(capsys, "eval", "runs/my", "--tasks", "iris_ten")
-    assert names(message, "pip install 'spin_trl[lm-eval]'")
-
-
-def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
-    monkeypatch.setattr("spin_trl.cli.benchmarks.harness_version", lambda: "0")
-    assert names(refusal(capsys, "eval", "nowhere", "--tasks", "iris_ten"), "nowhere", "recipe.yaml")
-    assert names(refusal(capsys, "eval", "--tasks", "iris_ten"), "`spin-trl eval RUN --tasks ...`")
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "parts"),
-    [
-        ("--limit", "0", ("questions", "share")),
-        ("--limit", "1.5", ("questions", "share")),
-        ("--limit", "many", ("questions", "share")),
-        ("--num_fewshot", "-1", ()),
-        ("--batch_size", "0", ("requests", "`auto`")),
-    ],
-)
-def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, parts):
-    with pytest.raises(SystemExit) as ended:
-        main(["eval", "runs/my", "--tasks", "iris_ten", f"{option}={value}"])
-    assert ended.value.code == 2
-    assert names(capsys.readouterr().err, option, f"'{value}'", *parts)
-
-
-REPORTED = record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0")
-
-
-def test_the_report_of_a_run_is_written_and_its_path_printed(tmp_path, capsys):
-    path = write_run(tmp_path / "run", REPORTED)
-    assert main(["report", str(path)]) == 0
-    assert capsys.readouterr().out.strip() == str(path / "report.html")
-    assert "40.0\u00a0points above the start" in (path / "report.html").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("run", ["nowhere", ".", "file"])
-def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, run):
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("mine", encoding="utf-8")
-    assert names(refusal(capsys, "report", run), run, "recipe.yaml")
-    assert not list(tmp_path.glob("**/report.html"))
-
-
-def test_the_report_of_a_run_that_cannot_be_written_to_goes_elsewhere(tmp_path, capsys):
-    """A read-only mount, another user's run: the refusal names the option, and with it nothing changes in the run."""
-    path = write_run(tmp_path / "run", REPORTED)
-    before = contents(path)
-    with read_only(path):
-        assert names(refusal(capsys, "report", str(path)), path, "--output")
-        for output in (tmp_path / "mine.html", tmp_path):
-            assert main(["report", str(path), "--output", str(output)]) == 0
-            written = Path(capsys.readouterr().out.strip())
-            assert written == (output if output != tmp_path else tmp_path / "report.html")
-            assert "40.0\u00a0points above the start" in written.read_text(encoding="utf-8")
-        assert names(refusal(capsys, "report", str(path), "--output", str(path / "a.html")), path / "a.html")
-    assert contents(path) == before
-    absent = tmp_path / "absent" / "a.html"
-    assert names(refusal(capsys, "report", str(path), "--output", str(absent)), absent)
-
-
-def test_a_report_takes_no_settings(tmp_path, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(["report", str(tmp_path), "--num_iterations", "3"])
-    assert error.value.code == 2
-    assert names(capsys.readouterr().err, "--num_iterations 3")
-
-
-def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
-    """It takes a second or two, and works where a run's files were copied to."""
-    path = write_run(
-        tmp_path / "run",
-        record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),
-    )
-    code = (
-        "import sys; from spin_trl.cli import main; main(['report', sys.argv[1]]);"
-        "print([name for name in ('torch', 'transformers', 'trl', 'datasets') if name in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.slow

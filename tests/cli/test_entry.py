@@ -10,7 +10,6 @@ import pytest
 
 import spin_trl
 from messages import names
-from spin_trl.cli.interrupts import interruptible
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -46,26 +45,3 @@ def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp
     assert process.returncode == 130, errors
     assert names(errors, "Interrupted")
     assert len(errors.splitlines()) == 1
-
-
-@pytest.mark.parametrize("signum", ALL)
-def test_a_signal_interrupts_a_command_and_is_as_before_afterwards(signum: signal.Signals) -> None:
-    before = signal.signal(signum, signal.SIG_DFL)
-    try:
-        with pytest.raises(KeyboardInterrupt), interruptible():
-            os.kill(os.getpid(), signum)
-        assert signal.getsignal(signum) is signal.SIG_DFL
-    finally:
-        signal.signal(signum, before)
-
-
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> None:
-    """SIGHUP under `nohup`, SIGINT in the background of a shell."""
-    before = signal.signal(signum, signal.SIG_IGN)
-    try:
-        with interruptible():
-            os.kill(os.getpid(), signum)
-            assert signal.getsignal(signum) is signal.SIG_IGN
-    finally:
-        signal.signal(signum, before)

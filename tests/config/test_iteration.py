@@ -11,7 +11,6 @@ from trl import DPOConfig
 import tiny
 from messages import refused
 from spin_trl import SelfPlayConfig, SPINConfig, SPINTrainer, StartConfig
-from spin_trl.config.loop import PER_ITERATION, iteration_settings
 from spin_trl.errors import RecipeError
 
 CPU: dict[str, Any] = {"use_cpu": True, "bf16": False, "report_to": "none"}
@@ -25,9 +24,6 @@ def test_a_mistake_in_a_setting_is_the_users_to_mend() -> None:
     """Exit code 2, and any `except ValueError` catches it."""
     assert RecipeError.exit_code == 2
     assert issubclass(RecipeError, ValueError)
-
-
-# ---- one iteration ------------------------------------------------------------------------------------------------------
 
 
 def test_everything_of_dpoconfig_is_at_its_default() -> None:
@@ -139,117 +135,6 @@ def test_an_unknown_loss_falls_through_to_trls_error() -> None:
     )
     with refused(ValueError, "nonsense", "['sigmoid'"):
         trainer.train()
-
-
-# ---- the loop -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("setting", "value", "parts"),
-    [
-        ("num_iterations", 0, ("`num_iterations`", 0, 1)),
-        ("history", -1, ("`history`", -1, 0)),
-        ("held_out_fraction", -0.1, ("`held_out_fraction`", -0.1, 0, 0.5)),
-        ("held_out_fraction", 0.6, ("`held_out_fraction`", 0.6, 0, 0.5)),
-        ("held_out_max", 0, ("`held_out_max`", 0, 1)),
-        ("keep_iterations", 0, ("`keep_iterations`", 0, 1)),
-        ("existing_run", "ask", ("`existing_run`", "'ask'", "'continue'", "'fail'", "'overwrite'")),
-        ("lora_opponent", "both", ("`lora_opponent`", "'both'", "'adapter'", "'merge'")),
-        ("baseline", "dpo", ("`baseline`", "'dpo'", "'sft'")),
-        (
-            "baseline_label_smoothing",
-            [0.1, 1.5],
-            ("`baseline_label_smoothing`", 1.5, 0, 1),
-        ),
-        ("metric_for_best_iteration", "score", ("`metric_for_best_iteration`", "'score'", "`scorer`")),
-    ],
-)
-def test_values_of_the_loop_out_of_range_are_named(setting: str, value: Any, parts: tuple[object, ...]) -> None:
-    """With the value and what it may be."""
-    with refused(RecipeError, *parts):
-        SelfPlayConfig(**{setting: value})
-
-
-@pytest.mark.parametrize(
-    ("metric", "greater"), [("nll", False), ("win_rate", True), ("score", True), ("score_greedy", True)]
-)
-def test_which_way_a_figure_is_better_is_known(metric: str, greater: bool) -> None:
-    """Less NLL, more of everything else; the user's word counts more."""
-    play = SelfPlayConfig(metric_for_best_iteration=metric, scorer="json:dumps")
-    assert play.greater_is_better_iteration is greater
-    other = SelfPlayConfig(
-        metric_for_best_iteration=metric, scorer="json:dumps", greater_is_better_iteration=not greater
-    )
-    assert other.greater_is_better_iteration is not greater
-
-
-def test_a_metric_of_greedy_answers_has_them_made() -> None:
-    """Otherwise there would be nothing to choose by."""
-    assert SelfPlayConfig(metric_for_best_iteration="score_greedy", scorer="json:dumps").evaluate_greedy
-    assert not SelfPlayConfig(metric_for_best_iteration="score", scorer="json:dumps").evaluate_greedy
-
-
-@pytest.mark.parametrize("name", PER_ITERATION)
-def test_four_settings_may_differ_by_iteration(name: str) -> None:
-    """Each iteration has its own value; YAML's `5e-7`, which is text, counts as a number."""
-    play = SelfPlayConfig(num_iterations=3, per_iteration={name: [0.5, "5e-7", 2]})
-    assert [iteration_settings(play, i) for i in range(3)] == [{name: 0.5}, {name: 5e-7}, {name: 2.0}]
-
-
-def test_without_lists_no_iteration_differs() -> None:
-    """The settings of the iteration hold."""
-    assert iteration_settings(SelfPlayConfig(), 2) == {}
-
-
-@pytest.mark.parametrize("count", [2, 4])
-def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
-    """Too short and too long alike, with both numbers."""
-    with refused(RecipeError, "`learning_rate`", count, 3, [1e-6] * count):
-        SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": [1e-6] * count})
-
-
-@pytest.mark.parametrize(
-    ("lists", "parts"),
-    [
-        ({"seed": [1, 2]}, ("`seed`", "iteration", *PER_ITERATION)),
-        ({"beta": 0.1}, ("`beta`", 0.1, "list")),
-        ({"beta": "0.1"}, ("`beta`", "'0.1'", "list")),
-        ({"beta": [0.1, "much"]}, ("`beta`", [0.1, "much"], "numbers")),
-        ({"beta": [0.1, None]}, ("`beta`", [0.1, None], "numbers")),
-        ("[1, 2]", ("`per_iteration`", "[1, 2]", "mapping")),
-    ],
-    ids=["unknown", "number", "text", "no number", "nothing", "no mapping"],
-)
-def test_lists_that_are_none_are_named(lists: Any, parts: tuple[object, ...]) -> None:
-    """What may be a list, and of what."""
-    with refused(RecipeError, *parts):
-        SelfPlayConfig(num_iterations=2, per_iteration=lists)
-
-
-def test_a_smoke_run_plays_two_iterations_of_any_recipe() -> None:
-    """It takes the first values of longer lists, and makes no run longer."""
-    play = SelfPlayConfig(num_iterations=4, smoke=True, per_iteration={"beta": [0.1, 0.2, 0.3, 0.4]})
-    assert play.num_iterations == 2
-    assert play.per_iteration == {"beta": [0.1, 0.2]}
-    assert SelfPlayConfig(num_iterations=1, smoke=True).num_iterations == 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "parts"),
-    [
-        ({"start_tokenizer": "words"}, ("`start_tokenizer`", "'words'", "'bpe'", "'char'")),
-        ({"start_label_smoothing": -1}, ("`start_label_smoothing`", -1)),
-        (
-            {"start_hidden_size": 30, "start_num_heads": 4},
-            ("`start_hidden_size`", 30, "`start_num_heads`", 4),
-        ),
-    ],
-    ids=["tokenizer", "smoothing", "heads"],
-)
-def test_a_start_that_cant_be_built_is_named(settings: dict[str, Any], parts: tuple[object, ...]) -> None:
-    """Before anything is trained."""
-    with refused(RecipeError, *parts):
-        StartConfig(**settings)
 
 
 def test_settings_are_dataclasses_that_trls_parser_reads(tmp_path: Path) -> None:

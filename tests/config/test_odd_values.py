@@ -18,7 +18,6 @@ from spin_trl.config import kinds
 from spin_trl.config.checks import shown
 from spin_trl.config.recipe import Recipe, _kinds, read_settings
 from spin_trl.config.unusual import long_warmup
-from spin_trl.config.yaml_text import MOST_DEEP, parse_yaml
 from spin_trl.errors import RecipeError
 
 KINDS = _kinds()
@@ -194,37 +193,6 @@ def test_unusual_values_are_warned_of(
 ) -> None:
     found = read(monkeypatch, tmp_path / "a.yaml", **settings).unusual()
     assert [names(one, f"`{said}`") for one in found] == ([] if said is None else [True])
-
-
-# ---- YAML that is more than it seems ---------------------------------------------------------------------------------
-
-
-BOMB = "\n".join(["a0: &a0 [lol, lol]", *(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 10)}]" for at in range(1, 9))])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        BOMB,
-        "&a [*a]",
-        "&a {a: *a}",
-        "a: &a\n  b: [*a]",
-        "[" * (MOST_DEEP + 1) + "]" * (MOST_DEEP + 1),
-        "[" * 3_000,
-        "9" * 5_000,
-        "2020-13-45",
-        '"\\UFFFFFFFF"',
-        "{[1]: 2}",
-    ],
-)
-def test_what_a_text_stands_for_has_a_limit(text: str) -> None:
-    with pytest.raises(yaml.YAMLError):
-        parse_yaml(text)
-
-
-def test_aliases_are_read() -> None:
-    assert parse_yaml("a: &a {b: 1}\nc: *a\nd: {<<: *a}") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
-    assert parse_yaml("") is None
 
 
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_FSDP")

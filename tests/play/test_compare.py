@@ -14,13 +14,13 @@ import pytest
 import runs
 from messages import names, refused
 from spin_trl.cli import main
-from spin_trl.errors import LaunchError, RecipeError, RunDirectoryError
-from spin_trl.play.arms import Arm, share_start
+from spin_trl.errors import DivergedError, LaunchError, RecipeError, RunDirectoryError
+from spin_trl.play.arms import Arm, Launches, share_start
 from spin_trl.play.compare import Comparison, _figures_of_arm
-from spin_trl.report.comparison import ArmFigures, summarise_cells
 from spin_trl.run.directory import RunDirectory
-from spin_trl.run.journal import Journal
+from spin_trl.run.journal import Journal, Step
 from spin_trl.run.recipe import read_recipe
+from spin_trl.run.stage import Stage
 
 ARMS = ("sigmoid", "iris", "tspin+0.1*sft", "sft", "sft-smoothing-0.1")
 OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", '{"iris": {"learning_rate": 1e-3}}')
@@ -39,21 +39,6 @@ def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Pa
 
 def arm(folder: Path, name: str, seed: int = 42) -> Path:
     return folder / f"seed-{seed}" / name
-
-
-@pytest.mark.parametrize(
-    ("name", "losses", "smoothing"),
-    [
-        ("space", {"space": 1.0}, None),
-        ("space+sft", {"space": 1.0, "sft": 1.0}, None),
-        ("0.5*sigmoid+0.1*sft", {"sigmoid": 0.5, "sft": 0.1}, None),
-        ("sft", {}, 0.0),
-        ("sft-smoothing-0.1", {}, 0.1),
-    ],
-)
-def test_an_arm_is_named_by_its_losses(name: str, losses: dict[str, float], smoothing: float | None) -> None:
-    found = Arm.parse(name)
-    assert (found.name, dict(found.losses), found.label_smoothing) == (name, losses, smoothing)
 
 
 @pytest.mark.slow
@@ -358,6 +343,81 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
     assert set(figures["space"]) == {"0"}
 
 
+def test_an_arm_that_stops_by_on_nan_is_a_result(
+    tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are played. It is named with reason and rows wherever the comparison is shown, and is begun again only with
+    another `on_nan`."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+    launched: list[str] = []
+
+    def play(self: Launches, arguments: list[str], *others: Any) -> int:
+        """What such a run leaves: the start and its answers, and the first iteration trained and measured, or diverged."""
+        directory = RunDirectory(Path(arguments[1]))
+        launched.append(directory.path.name)
+        journal = Journal(directory.own("journal.jsonl"))
+        if not journal.entries():
+            journal.append(Step.EVALUATE, "start")
+            journal.append(Step.GENERATE, "iteration-0")
+        on_nan = read_recipe(arguments[1]).args.on_nan
+        if directory.path.name == "space" and on_nan != "skip":
+            of_end = {"at_step": 3, "rows": [["k1", 0, 0]], "reason": "NaN for k1"}
+            journal.append(Step.DIVERGED, "iteration-0", on_nan=on_nan, **of_end)
+            return 1
+        for step in (Step.TRAIN, Step.EVALUATE):
+            journal.append(step, "iteration-0", steps=4)
+        directory.own("iteration-0").mkdir(exist_ok=True)
+        directory.metrics(Stage("iteration-0")).write_text('{"nll": 1.5, "held_out": 3}', encoding="utf-8")
+        directory.own("best.json").write_text('{"stage": "iteration-0"}', encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr(Launches, "run", play)
+    for _ in range(2):
+        result = Comparison(str(recipe), [], ["sigmoid", "space", "iris"]).run()
+        known = {"arm": "space", "seed": 42, "stage": "iteration-0", "step": 3, "rows": [["k1", 0, 0]]}
+        assert result["ended"] == [{**known, "reason": "NaN for k1"}]
+        assert result["figures"].keys() == {"start", "sigmoid", "iris"}
+        printed, table = capsys.readouterr().out, (tmp_path / "run/table.txt").read_text(encoding="utf-8")
+        for said in (printed, table):
+            assert names(" ".join(said.split()), "space, seed 42", "iteration 0", "NaN for k1")
+        assert launched == ["sigmoid", "space", "iris"]
+    written = json.loads((tmp_path / "run/comparison.json").read_text(encoding="utf-8"))
+    assert written["ended"] == result["ended"]
+    result = Comparison(str(recipe), ["--on_nan", "skip"], ["sigmoid", "space", "iris"]).run()
+    assert launched == ["sigmoid", "space", "iris", "space"]
+    assert (result["ended"], result["figures"].keys()) == ([], {"start", "sigmoid", "space", "iris"})
+
+
+@pytest.mark.slow
+def test_an_arm_whose_loss_is_no_number_is_left_behind(tmp_path: Path, llama_folder: Path) -> None:
+    """As real processes play it: its weights are no numbers after a step that was one."""
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, max_steps=2)
+    own = {"space": {"learning_rate": 1e30}}
+    result = Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
+    (end,) = result["ended"]
+    assert (end["arm"], end["seed"], end["stage"], end["step"]) == ("space", 42, "iteration-0", 2)
+    keys = {row[0] for row in end["rows"]}
+    assert keys
+    assert names(end["reason"], "step 2", "`learning_rate`", *keys)
+    assert result["figures"].keys() == {"start", "sigmoid"}
+
+
+def test_nothing_is_left_to_compare_where_every_arm_stops(
+    tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
+
+    def diverge(self: Launches, arguments: list[str], *others: Any) -> int:
+        journal = Journal(RunDirectory(Path(arguments[1])).own("journal.jsonl"))
+        journal.append(Step.GENERATE, "iteration-0")
+        journal.append(Step.DIVERGED, "iteration-0", on_nan="stop", reason="NaN")
+        return 1
+
+    monkeypatch.setattr(Launches, "run", diverge)
+    with refused(DivergedError, "sigmoid, seed 42", "space, seed 42", "NaN"):
+        Comparison(str(recipe), [], ["sigmoid", "space"]).run()
+
+
 @pytest.mark.slow
 def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
     """`spin-trl eval` writes into the journal, too."""
@@ -375,12 +435,3 @@ def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder:
         Comparison(str(run), [], ["space"])
     found = Comparison(str(run), ["--run_dir", str(tmp_path / "c")], ["space"]).recipes["space", 42]
     assert found.play.per_iteration == {}
-
-
-def test_one_seed_of_several_has_no_standard_error() -> None:
-    """That over the held-out prompts would be another one."""
-    cells = [ArmFigures("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
-    summary = summarise_cells([*cells, ArmFigures("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
-    assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
-    assert summary["iris"][0] == {"seeds": 1.0, "nll": 2.0}
-    assert summarise_cells(cells[:1], 1)["space"][0] == {"seeds": 1.0, "nll": 1.0, "nll_se": 0.1}

@@ -89,10 +89,14 @@ def test_the_rate_is_half_of_what_the_schedule_would_have(
     assert [rate for _, rate in again[:2]] == [rate / 2 for _, rate in first[2:]]
 
 
-def test_without_a_checkpoint_it_goes_back_to_the_start_and_twice_at_most(llama_folder: Path, faulty: Any) -> None:
+def test_without_a_checkpoint_it_goes_back_to_the_start_and_twice_at_most(
+    llama_folder: Path, faulty: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     faulty({2})
     with refused(DivergedError, "step 2", "0.02", "0.01", "0.005"):
         build(llama_folder, on_nan="lower", **RUN).run()
+    assert not any(names(line, "`on_nan: stop`") for line in caplog.messages)  # which a trainer alone warns of
+    assert names(entry("diverged", "iteration-0")["reason"], "0.02", "0.01", "0.005")
     assert lowered_of() == [(2, 0, 0.5), (2, 0, 0.25)]
 
 
@@ -106,12 +110,17 @@ def test_a_checkpoint_that_leads_nowhere_is_left(llama_folder: Path, faulty: Any
 def test_a_run_that_has_stopped_goes_on_with_another_choice(llama_folder: Path, faulty: Any) -> None:
     """And says in journal and report which steps were left out."""
     faulty({4})
-    with refused(DivergedError, "step 4", "`on_nan: skip`"):
+    with refused(DivergedError, "step 4", "`on_nan: skip`") as error:
         build(llama_folder, **RUN).run()
+    ended = entry("diverged", "iteration-0")
+    assert (ended["at_step"], ended["on_nan"], ended["reason"]) == (4, "stop", str(error.value))
+    assert [len(row) for row in ended["rows"]] == [3, 3, 3]  # key, iteration and sample of the last three of fifteen
+    assert any(names(one, "Iteration 0", "step 4") for one in remarks(read_record(RunDirectory("run"))))
     build(llama_folder, on_nan="skip", **RUN).run()
     (skipped,) = entry("train", "iteration-0")["skipped"]
     assert (skipped["step"], len(skipped["rows"])) == (4, 3)  # the last three of fifteen
-    assert any(names(one, "1 step", "4", "`on_nan: skip`") for one in remarks(read_record(RunDirectory("run"))))
+    (remark,) = remarks(read_record(RunDirectory("run")))  # it has gone on: nothing is said of its end
+    assert names(remark, "1 step", "4", "`on_nan: skip`")
 
 
 def test_a_run_that_leaves_steps_out_goes_on_exactly(llama_folder: Path, faulty: Any) -> None:

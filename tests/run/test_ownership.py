@@ -113,26 +113,7 @@ def test_a_comparison_and_a_run_do_not_share_a_folder(tmp_path: Path) -> None:
         Ownership(tmp_path / "r", COMPARISON).claim()
 
 
-def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
-    """So is one that names what is not in the directory."""
-    for text in ("{", "[]", '{"entries": {"data": "../data"}}', '{"entries": {"data": ".."}}'):
-        (tmp_path / MARKER).write_text(text, encoding="utf-8")
-        with refused(RunDirectoryError, tmp_path / MARKER):
-            Ownership(tmp_path).claim()
-
-
 # ---- entries ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_marker_that_says_something_else_is_an_error(tmp_path: Path) -> None:
-    """One bit of a name would send the run to another folder."""
-    ownership = Ownership(tmp_path)
-    ownership.claim()
-    ownership.own("iteration-0")
-    marker = tmp_path / MARKER
-    marker.write_text(marker.read_text(encoding="utf-8").replace("iteration-0", "iteration-1"), encoding="utf-8")
-    with refused(RunDirectoryError, marker):
-        ownership.marker()
 
 
 def test_an_entry_is_written_down_before_it_is_there(tmp_path: Path) -> None:

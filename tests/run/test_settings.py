@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from accelerate import PartialState
 from peft import LoraConfig
 
 from messages import names, refused
-from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
+from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.config.traits import FREE
 from spin_trl.errors import RecipeError, RunDirectoryError
 from spin_trl.report.write import read_record
@@ -34,38 +32,6 @@ def frozen(run: Run) -> dict[str, Any]:
 
 
 # ---- what is written ----------------------------------------------------------------------------------------------------
-
-
-def test_only_what_differs_from_the_defaults_is_written() -> None:
-    """A recipe that says what was chosen."""
-    assert differences_from_defaults(SelfPlayConfig(), StartConfig()) == {}
-    args = SPINConfig("out", **CPU, beta=0.5, loss_type="hinge", temperature=0.7)
-    written = differences_from_defaults(args)
-    assert written == {
-        "output_dir": "out",
-        "use_cpu": True,
-        "bf16": False,
-        "beta": 0.5,
-        "loss_type": ["hinge"],
-        "temperature": 0.7,
-    }
-
-
-def test_the_device_of_the_process_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TrainingArguments set it for the whole process; a run on a GPU must not move to the CPU when settings are read."""
-    args = SPINConfig("out", **CPU)
-    state = PartialState()
-    monkeypatch.setitem(PartialState._shared_state, "device", torch.device("meta"))  # stands in for a GPU
-    differences_from_defaults(args)
-    assert PartialState().device == torch.device("meta")
-    assert state.device == torch.device("meta")
-
-
-def test_what_is_written_is_plain_yaml() -> None:
-    """Enums, tuples and numbers read back as YAML's own."""
-    args = SPINConfig("out", **CPU, optim="rmsprop", lr_scheduler_type="cosine", learning_rate=5e-7)
-    written = yaml.safe_load(yaml.safe_dump(differences_from_defaults(args)))
-    assert (written["optim"], written["lr_scheduler_type"], written["learning_rate"]) == ("rmsprop", "cosine", 5e-7)
 
 
 def test_tokens_are_never_written(tmp_path: Path) -> None:

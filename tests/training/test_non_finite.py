@@ -150,6 +150,38 @@ def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
     assert logged(trainer, "scaler_skipped_steps") == [1, 2, 2, 3, 3, 3]
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+@pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
+def test_a_step_that_is_left_out_changes_nothing_under_a_scaler(llama: Any, optim: str, max_grad_norm: float) -> None:
+    """Nor its scale: the schedule stands still, as it does behind a step that the scaler itself has skipped."""
+    overrides = {**TWO_PAIRS, "on_nan": "skip", "lr_scheduler_type": "linear", "weight_decay": 0.1, "max_steps": 4}
+    overrides |= {"optim": optim, "max_grad_norm": max_grad_norm}
+    trainer = with_faults(build(llama, overrides=overrides), {2})
+    trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    seen: list[tuple[dict[str, torch.Tensor], float, float]] = []
+
+    def noting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append((state(trainer), trainer.lr_scheduler.get_last_lr()[0], scaler.get_scale()))
+        return type(trainer).training_step(self, *args, **kwargs)
+
+    trainer.training_step = MethodType(noting, trainer)  # type: ignore[method-assign]
+    trainer.train()
+    (before, *of_before), (after, *of_after) = seen[1], seen[2]
+    assert same(before, after)
+    assert of_before == of_after == [0.015, 1024.0]  # one of four steps of 0.02 was taken
+    assert not same(after, seen[3][0])
+    assert seen[3][1] == 0.01
+    assert [entry["step"] for entry in trainer.state.log_history if SKIPPED in entry] == [2]
+
+
+def test_a_trainer_alone_says_that_it_can_not_go_back(llama: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """When it is made, and when it stops."""
+    trainer = with_faults(build(llama, overrides={"on_nan": "lower"}), {1})
+    assert any(names(line, "`on_nan: lower`", "`SelfPlay`", "`on_nan: stop`") for line in caplog.messages)
+    with refused(DivergedError, "step 1", "trainer alone"):
+        trainer.train()
+
+
 def test_too_many_skips_of_the_scaler_are_a_fault(llama: Any) -> None:
     trainer = with_faults(build(llama, overrides={**TWO_PAIRS, "max_steps": 30}), range(1, 40), in_gradient=True)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)

@@ -1,8 +1,6 @@
 """The self-play side of SPINTrainer: human responses in, one iteration against the model's own answers out."""
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,27 @@ from messages import names, refused
 from spin_trl import DataCollatorForSelfPlay, SPINTrainer
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.errors import DataError, GenerationsError, OpponentError, RecipeError
+from spin_trl.errors import DataError, OpponentError, RecipeError
 from spin_trl.generation.store import Generations, GenerationStore
-from trainers import LORA, build, logged, settings, store_of
+from trainers import (
+    AT_ZERO,
+    LN2,
+    LORA,
+    build,
+    copy_of,
+    llama_with,
+    logged,
+    logp,
+    pairs,
+    same,
+    settings,
+    starts_at_its_opponent,
+    store_of,
+    stored,
+)
 
 pytestmark = pytest.mark.numeric
 
-LN2 = 0.6931471805599453
-AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
-"""What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""
 
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
 
@@ -38,36 +48,6 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama with the widths that bitsandbytes' 4-bit kernels for inference on a CPU can divide into blocks."""
     widths = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model(**widths))
-
-
-def starts_at_its_opponent(trainer: SPINTrainer, loss_type: str = "sigmoid") -> None:
-    """The first step had every log-ratio at 0, and the training then moved.
-
-    Log-probs that were computed beforehand come from other batches, whose additions are ordered otherwise.
-    """
-    assert logged(trainer)[0] == pytest.approx(AT_ZERO[loss_type], abs=1e-5)
-    for key in ("rewards/margins", "rewards/chosen", "rewards/rejected"):
-        assert logged(trainer, key)[0] == pytest.approx(0.0, abs=1e-5 if trainer.precompute_ref_logps else 0.0)
-    assert abs(logged(trainer)[-1] - AT_ZERO[loss_type]) > 1e-4
-
-
-def copy_of(model: Any) -> dict[str, torch.Tensor]:
-    """A model's weights as they are now, bit by bit."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def llama_with(state: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """A model of its own with these weights, which no trainer has touched."""
-    model = tiny.model()
-    model.load_state_dict(state)
-    return model
-
-
-def logp(model: Any, prompt: list[int], response: list[int]) -> float:
-    """log p(response | prompt) from the logits of one unpadded row: none of our code, none of TRL's."""
-    with torch.no_grad():
-        scores = model(input_ids=torch.tensor([prompt + response])).logits[0].double().log_softmax(dim=-1)
-    return sum(float(scores[len(prompt) - 1 + i, token]) for i, token in enumerate(response))
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], most: int) -> list[int]:
@@ -81,12 +61,6 @@ def greedy(model: PreTrainedModel, prompt: list[int], most: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def pairs(trainer: SPINTrainer) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """The rows that were trained on, each with its generated response."""
-    for row in trainer.train_dataset:
-        yield row, trainer.data_collator.generations[(row["key"], row["iteration"], row["sample"])]
-
-
 def adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
     """Copies of one adapter's tensors, by module."""
     found = {
@@ -96,11 +70,6 @@ def adapter(model: Any, name: str) -> dict[str, torch.Tensor]:
     }
     assert found
     return found
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of tensors are equal bit by bit."""
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # ---- every iteration starts at its opponent --------------------------------------------------------------------------
@@ -243,13 +212,6 @@ def moved(model: Any, name: str, by: float) -> None:
     assert changed
 
 
-def stored(llama_folder: Path, **kwargs: Any) -> GenerationStore:
-    """Generations of the tiny Llama to the six rows."""
-    trainer = build(str(llama_folder), overrides={"output_dir": "made"}, **kwargs)
-    trainer.train()
-    return store_of(trainer)
-
-
 def test_changed_weights_are_noticed_at_the_first_step(llama_folder: Path) -> None:
     """Weights that change between construction and training stop the run, with both log-probs and the likely cause."""
     trainer = build(str(llama_folder), generations=stored(llama_folder))
@@ -351,228 +313,6 @@ def test_the_check_holds_with_gradient_accumulation_and_evaluation_first(accumul
     assert evaluated[0] == pytest.approx(LN2, abs=1e-5)
     assert logged(trainer, "eval_rewards/margins")[0] == pytest.approx(0.0, abs=1e-5)
     assert abs(evaluated[-1] - LN2) > 1e-3
-
-
-# ---- generations from elsewhere -------------------------------------------------------------------------------------
-
-
-def as_dataset(trainer: SPINTrainer) -> Dataset:
-    """A trainer's generations as a plain dataset of token ids by key."""
-    return Dataset.from_list([{"key": row["key"], "ids": generated} for row, generated in pairs(trainer)])
-
-
-def test_generations_can_be_given_in_every_form(llama_folder: Path) -> None:
-    """A folder, a store, stores by iteration, a dataset and loaded generations train as if they had just been made."""
-    made = build(str(llama_folder), overrides={"output_dir": "made"})
-    made.train()
-    store = store_of(made)
-    for number, source in enumerate(
-        (str(store.folder), store.folder, store, {0: store}, Generations.load({0: store}), as_dataset(made))
-    ):
-        trainer = build(str(llama_folder), overrides={"output_dir": f"out/{number}"}, generations=source)
-        assert not Path(f"out/{number}/generations").exists(), "nothing is generated again"
-        trainer.train()
-        assert logged(trainer) == logged(made)
-        assert same(copy_of(trainer.model), copy_of(made.model))
-
-
-def test_history_gives_every_prompt_a_pair_an_iteration(llama: PreTrainedModel) -> None:
-    """Stores of two iterations make twice the pairs; all are compared with the newest opponent."""
-    first = build(llama, overrides={"output_dir": "0"})
-    first.train()
-    second = build(llama, overrides={"output_dir": "1"})
-    opponent = llama_with(copy_of(llama))
-    second.train()
-    # A later iteration's store says so; a run's stores do.
-    store = store_of(second)
-    manifest = json.loads((store.folder / "generations.json").read_text(encoding="utf-8"))
-    (store.folder / "generations.json").write_text(json.dumps({**manifest, "iteration": 1}), encoding="utf-8")
-    llama.load_state_dict(opponent.state_dict())
-    both = build(llama, overrides={"output_dir": "2"}, generations={0: store_of(first), 1: store})
-    assert len(both.train_dataset) == 12
-    assert sorted(both.train_dataset["iteration"]) == [0] * 6 + [1] * 6
-    both.train()
-    starts_at_its_opponent(both)
-    by_iteration = {0: dict(_by_key(first)), 1: dict(_by_key(second))}
-    for row, generated in pairs(both):
-        assert generated == by_iteration[row["iteration"]][row["key"]]
-        assert row["ref_rejected_logps"] == pytest.approx(logp(opponent, row["prompt_ids"], generated), abs=1e-3)
-
-
-def _by_key(trainer: SPINTrainer) -> Iterator[tuple[str, list[int]]]:
-    return ((row["key"], generated) for row, generated in pairs(trainer))
-
-
-def test_generations_of_something_else_are_refused(llama_folder: Path) -> None:
-    """Another dataset, model or template is named, with what was found, before a step is taken."""
-    store = stored(llama_folder)
-    manifest = store.manifest()
-    for name, change in (
-        ("dataset", {"train_dataset": tiny.sft(7)}),
-        ("dataset", {"train_dataset": tiny.sft(6, "messages").select([5, 4, 3, 2, 1, 0])}),
-        ("model", {"model": tiny.model(seed=1)}),
-        ("template", {"processing_class": tiny.tokenizer(chat_template=tiny.CHATML + "{# another #}")}),
-        ("template", {"overrides": {"chat_template_kwargs": {"style": "brief"}}}),
-    ):
-        with refused(GenerationsError, store.folder, name, repr(manifest[name])):
-            build(**{"model": str(llama_folder), "generations": store, **change})
-
-
-def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """No store, an unfinished one, a damaged one, text instead of tokens, a missing row: each says what is wrong."""
-    made = build(str(llama_folder), overrides={"output_dir": "made"})
-    made.train()
-    store = store_of(made)
-
-    def is_unusable(source: Any, *parts: object) -> None:
-        with refused(GenerationsError, *parts):
-            build(str(llama_folder), generations=source)
-
-    is_unusable(tmp_path, tmp_path, "generations.json", "[Errno 2]")
-    is_unusable(
-        Dataset.from_list([{"key": "a", "text": "hello"}]),
-        "`generations`", "['key', 'text']", "`ids`", "`key`", "`real`", "`generated`",
-    )  # fmt: skip
-    is_unusable(as_dataset(made).select(range(5)), "Row 5", "generation")
-    shard = store.folder / "shard-00000.parquet"
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
-    is_unusable(store, shard, "damaged")
-    shard.write_bytes(whole[: len(whole) // 2])
-    is_unusable(store, store.folder, "1 of 2 shards", shard.name)
-    shard.unlink()
-    is_unusable(store, store.folder, "1 of 2 shards")
-    (store.folder / "generations.json").write_text("[1, 2]", encoding="utf-8")
-    is_unusable(store, store.folder / "generations.json", "manifest")
-
-
-def test_what_an_interrupted_call_answered_is_used_by_the_next(llama_folder: Path) -> None:
-    """Generation inside `train()` goes on where it was: the shards that are there are not made again."""
-    whole = build(str(llama_folder), overrides={"output_dir": "whole"})
-    whole.train()
-    first = build(str(llama_folder), overrides={"output_dir": "out"})
-    first.train()
-    (store_of(first).folder / "shard-00001.parquet").unlink()
-    kept = store_of(first).folder / "shard-00000.parquet"
-    stamp = kept.stat().st_mtime_ns
-    second = build(str(llama_folder), overrides={"output_dir": "out"})
-    second.train()
-    assert kept.stat().st_mtime_ns == stamp
-    assert same(copy_of(second.model), copy_of(whole.model))
-
-
-# ---- changed generations never meet old log-probs -------------------------------------------------------------------
-
-
-def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Same rows, same model, same output folder, other generations: TRL's cache of log-probs must miss.
-
-    A third trainer with the first generations shows that there is a cache, and that it is used where it fits.
-    """
-    made = build(str(llama_folder), overrides={"output_dir": "made"})
-    made.train()
-    first = as_dataset(made)
-    # Another response of the same length, so that neither rows, keys nor lengths differ: only the tokens do.
-    second = first.map(lambda row: {"ids": [*row["ids"][:-1], (row["ids"][-1] + 1) % 300]})
-    computed: list[int] = []
-    original = SPINTrainer.compute_ref_log_probs
-    monkeypatch.setattr(
-        SPINTrainer,
-        "compute_ref_log_probs",
-        lambda self, model, inputs: computed.append(1) or original(self, model, inputs),
-    )
-    opponent = llama_with(copy_of(AutoModelForCausalLM.from_pretrained(llama_folder)))
-    seen = []
-    for generations, is_computed in ((first, True), (second, True), (first, False)):
-        computed.clear()
-        trainer = build(str(llama_folder), generations=generations)
-        assert bool(computed) is is_computed
-        for row, generated in pairs(trainer):
-            assert row["ref_rejected_logps"] == pytest.approx(logp(opponent, row["prompt_ids"], generated), abs=1e-3)
-        seen.append(trainer.train_dataset["ref_rejected_logps"][:])
-        trainer.train()
-        starts_at_its_opponent(trainer)
-    assert seen[0] == seen[2] != seen[1]
-
-
-def test_the_opponents_pass_has_larger_batches_and_keeps_nothing(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Four times as many pairs as a step, or as many as are asked for, in inference mode; steps run no opponent."""
-    seen: list[tuple[int, bool]] = []
-    original = SPINTrainer.compute_ref_log_probs
-
-    def note(self: SPINTrainer, model: Any, inputs: dict[str, Any]) -> Any:
-        seen.append((len(inputs["input_ids"]) // 2, torch.is_inference_mode_enabled()))
-        return original(self, model, inputs)
-
-    monkeypatch.setattr(SPINTrainer, "compute_ref_log_probs", note)
-    for settings_of_pass, expected in (({}, [4, 2]), ({"precompute_ref_batch_size": 5}, [5, 1])):
-        seen.clear()
-        for peft in (None, LoraConfig(**LORA)):
-            folder = f"{expected}/{peft is None}"
-            overrides = {"per_device_train_batch_size": 1, "output_dir": folder, **settings_of_pass}
-            build(str(llama_folder), overrides=overrides, peft_config=peft).train()
-        assert seen == [(count, True) for count in expected] * 2
-
-
-def test_every_epoch_sees_every_pair_once_in_an_order_that_seed_and_epoch_decide(llama_folder: Path) -> None:
-    """The same for any trainer with that seed, another in each epoch, another for another seed."""
-
-    def epochs(seed: int, **overrides: Any) -> list[list[str]]:
-        name = f"out/{seed}{len(overrides)}"
-        trainer = build(
-            str(llama_folder),
-            train_dataset=tiny.sft(7),
-            overrides={"seed": seed, "num_train_epochs": 3, "max_steps": -1, "output_dir": name, **overrides},
-        )
-        seen: list[str] = []
-        trainer.train()
-        collator = trainer.data_collator
-        trainer.data_collator = lambda examples: seen.extend(row["key"] for row in examples) or collator(examples)
-        loader = trainer.get_train_dataloader()
-        for epoch in range(3):
-            loader.set_epoch(epoch)
-            list(loader)
-        return [seen[start : start + 7] for start in (0, 7, 14)]
-
-    first = epochs(1)
-    assert all(len(set(keys)) == 7 for keys in first)
-    assert first[0] != first[1] != first[2]
-    assert first == epochs(1, shared_prefix=False)
-    assert first != epochs(2)
-
-
-def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of a run: no text becomes tokens a second time, and the only mapping keeps the opponent's log-probabilities."""
-    rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
-    mapped: list[str] = []
-
-    def noted(dataset: Dataset, function: Any, *args: Any, **kwargs: Any) -> Dataset:
-        mapped.append(function.__name__)
-        return plain(dataset, function, *args, **kwargs)
-
-    plain = Dataset.map
-    monkeypatch.setattr(Dataset, "map", noted)
-    monkeypatch.setattr(PairTemplate, "encode", None)
-    build(
-        str(llama_folder), train_dataset=rows, generations=Dataset.from_dict({"key": rows["key"], "ids": [[5, 6]] * 6})
-    )
-    assert mapped == ["add_ref_logps"]
-
-
-def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
-    """The same holds for the human side: a corrected answer under the same key has log-probs of its own."""
-    rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
-    changed = rows.map(lambda row: {"real_ids": [*row["real_ids"][:-1], 9, row["real_ids"][-1]]})
-    generations = Dataset.from_dict({"key": rows["key"], "ids": [[5, 6, 7]] * 6})
-    for given in (rows, changed):
-        trainer = build(str(llama_folder), train_dataset=given, generations=generations)
-        trainer.train()
-        starts_at_its_opponent(trainer)
-        for row, _ in pairs(trainer):
-            expected = logp(tiny.model(), row["prompt_ids"], row["real_ids"])
-            assert row["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
 
 
 # ---- evaluation -----------------------------------------------------------------------------------------------------

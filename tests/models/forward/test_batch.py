@@ -934,7 +934,7 @@ def test_a_model_may_be_given_to_one_trainer_after_another(tmp_path: Path) -> No
 LOSSES = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
-from models.forward.test_shared_prefix import losses_by_sharing
+from models.forward.test_batch import losses_by_sharing
 from accelerate import PartialState
 found = losses_by_sharing(sys.argv[1])
 if PartialState().is_main_process:
@@ -985,7 +985,7 @@ SHARDED = """
 import json, os, sys
 sys.path[:0] = json.loads(os.environ["TESTS_PATH"])
 import torch.distributed as dist
-from models.forward.test_shared_prefix import sharded
+from models.forward.test_batch import sharded
 dist.init_process_group("gloo")
 found = [sharded(checkpointing) for checkpointing in (False, True)]
 if dist.get_rank() == 0:

@@ -1,0 +1,60 @@
+"""`spin-trl eval`: what it lists, and what it refuses before a model is loaded."""
+
+import importlib.metadata
+
+import pytest
+
+from messages import names
+from spin_trl.cli import main
+
+
+def refusal(capsys, *arguments, code=2):
+    """What the command says on stderr when it refuses; one message, no traceback."""
+    assert main(list(arguments)) == code
+    message = capsys.readouterr().err
+    assert message.startswith("spin-trl: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_the_benchmark_suites_are_listed_without_a_run(capsys):
+    assert main(["eval", "--tasks", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "open_llm_leaderboard_v1: ARC (25), TruthfulQA (0)" in listed
+    assert "iris_ten: GSM8K (5)" in listed
+
+
+def test_benchmarks_without_the_extra_say_what_to_install(capsys, monkeypatch):
+    version = importlib.metadata.version
+
+    def without(package):
+        if package == "lm_eval":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    message = refusal(capsys, "eval", "runs/my", "--tasks", "iris_ten")
+    assert names(message, "pip install 'spin_trl[lm-eval]'")
+
+
+def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("spin_trl.cli.benchmarks.harness_version", lambda: "0")
+    assert names(refusal(capsys, "eval", "nowhere", "--tasks", "iris_ten"), "nowhere", "recipe.yaml")
+    assert names(refusal(capsys, "eval", "--tasks", "iris_ten"), "`spin-trl eval RUN --tasks ...`")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "parts"),
+    [
+        ("--limit", "0", ("questions", "share")),
+        ("--limit", "1.5", ("questions", "share")),
+        ("--limit", "many", ("questions", "share")),
+        ("--num_fewshot", "-1", ()),
+        ("--batch_size", "0", ("requests", "`auto`")),
+    ],
+)
+def test_a_bad_number_for_benchmarks_is_named(capsys, option, value, parts):
+    with pytest.raises(SystemExit) as ended:
+        main(["eval", "runs/my", "--tasks", "iris_ten", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert names(capsys.readouterr().err, option, f"'{value}'", *parts)

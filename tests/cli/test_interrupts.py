@@ -1,0 +1,33 @@
+"""Signals end a command as Ctrl-C does, and those that are to be ignored don't."""
+
+import os
+import signal
+
+import pytest
+
+from spin_trl.cli.interrupts import interruptible
+
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("signum", ALL)
+def test_a_signal_interrupts_a_command_and_is_as_before_afterwards(signum: signal.Signals) -> None:
+    before = signal.signal(signum, signal.SIG_DFL)
+    try:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            os.kill(os.getpid(), signum)
+        assert signal.getsignal(signum) is signal.SIG_DFL
+    finally:
+        signal.signal(signum, before)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> None:
+    """SIGHUP under `nohup`, SIGINT in the background of a shell."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signum)
+            assert signal.getsignal(signum) is signal.SIG_IGN
+    finally:
+        signal.signal(signum, before)

@@ -1,0 +1,108 @@
+"""What a recipe names as its scorer, and what is made of what that returns."""
+
+import math
+
+import pytest
+
+from messages import refused
+from spin_trl.errors import DataError, RecipeError
+from spin_trl.evaluation.scorers import exact_match, gsm8k, valid_json
+from spin_trl.evaluation.scoring import compared, figures_of, score_of, scorer_names, scorer_of
+
+REAL = "She has 2 * 600 = <<2*600=1200>>1,200 eggs.\n#### 1,200"
+
+
+def length(prompt: str, real: str, generated: str) -> float:
+    """A user's own scorer."""
+    return float(len(generated))
+
+
+def test_one_scorer_is_itself() -> None:
+    assert scorer_of(["gsm8k"]) is gsm8k
+    assert scorer_of([f"{__name__}:length"]) is length
+    found = scorer_of([r"regex:^\d+$"])
+    assert (found("", "", "12"), found("", "", "12 apples")) == (1.0, 0.0)
+
+
+def test_several_scorers_return_their_numbers_by_name() -> None:
+    """Named numbers keep the scorer's name before their own, so none takes another's place."""
+    found = scorer_of(["exact_match", "gsm8k", r"regex:\d", f"{__name__}:length"])("", REAL, "#### 1200")
+    assert found == {
+        "exact_match": 0.0,
+        "gsm8k.exact_match": 1.0,
+        "gsm8k.answer_line": 1.0,
+        "gsm8k.format": 0.0,
+        r"\d": 1.0,
+        "length": 9.0,
+    }
+
+
+def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
+    with refused(RecipeError, "`scorer`", "'gsm9k'", *scorer_names(), "`regex:PATTERN`", "'gsm8k'"):
+        scorer_of(["gsm9k"])
+    with refused(RecipeError, "`scorer`", "'regex:('", "position 0"):
+        scorer_of(["regex:("])
+    with refused(RecipeError, "`scorer`", "twice", "'gsm8k'", "'spin_trl.evaluation.scorers:gsm8k'"):
+        scorer_of(["gsm8k", "json", "spin_trl.evaluation.scorers:gsm8k"])
+    with refused(DataError, "'nowhere:score'", "'nowhere'"):
+        scorer_of(["nowhere:score"])
+
+
+@pytest.mark.parametrize("name", scorer_names())
+def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
+    """Whatever modules the folder has: the names of the figures are known before anything is scored."""
+    answer = "Working.\n\\boxed{5} is the answer: B\n#### 5"
+    found = scorer_of([name])("", answer, answer)
+    named = [f"score/{part}" for part in found] if isinstance(found, dict) else ["score"]
+    assert figures_of([name]) == named
+    assert set(found.values() if isinstance(found, dict) else [found]) <= {0.0, 1.0}
+
+
+def test_a_scorer_of_a_frozen_recipe_is_found_by_its_old_name() -> None:
+    """`module:function`, as runs of earlier versions may name them."""
+    for name, function in (("gsm8k", gsm8k), ("exact_match", exact_match), ("valid_json", valid_json)):
+        assert scorer_of([f"spin_trl.evaluation.scorers:{name}"]) is function
+
+
+def test_an_answer_is_compared_only_where_the_real_response_has_one() -> None:
+    assert [compared("7", "7"), compared("7", "8"), compared("7", None)] == [1.0, 0.0, 0.0]
+    assert compared(None, "7") == compared(None, None) == {}
+
+
+class Odd:
+    """An object of a user's class, that is no number and says so in its own way."""
+
+    def __float__(self) -> float:
+        raise KeyError("no number")
+
+
+@pytest.mark.parametrize("value", ["right", None, [1.0], Odd(), {"a"}])
+def test_a_score_that_is_no_number_is_nan(value: object) -> None:
+    """It is counted, and the run goes on."""
+    assert math.isnan(score_of(lambda *texts: value, "", "", ""))  # type: ignore[arg-type, return-value]
+    named = score_of(lambda *texts: {"a": value, "b": "0.5", 3: True}, "", "", "")  # type: ignore[arg-type, dict-item, return-value]
+    assert isinstance(named, dict)
+    assert math.isnan(named["a"])
+    assert {name: value for name, value in named.items() if name != "a"} == {"b": 0.5, "3": 1.0}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), SystemExit(3)])
+def test_a_scorer_that_fails_is_named_with_its_line_and_what_it_was_given(error: BaseException) -> None:
+    def fail(prompt: str, real: str, generated: str) -> float:
+        raise error
+
+    with refused(RecipeError, type(error).__name__, "test_scoring.py", "'Why?'", "'So.'", "'" + "x" * 60 + "'"):
+        score_of(fail, "Why?", "So.", "x" * 100)
+
+
+def test_a_name_that_can_not_be_written_is_refused() -> None:
+    with refused(RecipeError, "UTF-8", "'Why?'"):
+        score_of(lambda *texts: {"\ud800": 1.0}, "Why?", "", "")
+
+
+def test_figures_are_known_without_calling_anything() -> None:
+    assert figures_of(["boxed"]) == ["score"]
+    assert figures_of(["regex:a", "gsm8k"]) == [
+        "score/a", "score/gsm8k.exact_match", "score/gsm8k.answer_line", "score/gsm8k.format"
+    ]  # fmt: skip
+    assert figures_of(["boxed", f"{__name__}:length"]) is None

@@ -1,0 +1,115 @@
+"""A plan on a terminal: numbers short enough to be read, and none that says more than is known."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.table import Table
+
+from messages import names
+from spin_trl.plan.costs import Work
+from spin_trl.plan.devices import DEVICES
+from spin_trl.plan.planning import Advice
+from spin_trl.plan.show import GIB, _gib, _hours, _many, devices_table, hours_table, show_verdict
+from spin_trl.report import terminal
+
+
+def printed(table: Table) -> list[list[str]]:
+    """The cells of a table, row by row."""
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(0, ""), (7, "7"), (999, "999"), (1_234, "1.2 k"), (99_600, "99.6 k"), (1_500_000, "1.5 M"), (3.2e9, "3.2 G")],
+)
+def test_tokens_are_counted_in_thousands(count: float, expected: str) -> None:
+    assert _many(count) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, ""),
+        (3.6, "0.001"),
+        (360, "0.10"),
+        (3600, "1.00"),
+        (9.94 * 3600, "9.94"),
+        (36_000, "10.0"),
+        (3.6e6, "1,000.0"),
+    ],
+)
+def test_hours_have_digits_as_they_are_needed(seconds: float, expected: str) -> None:
+    assert _hours(seconds) == expected
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, ""), (GIB, "1.0"), (GIB / 50, "0.020"), (78.96 * GIB, "79.0")])
+def test_bytes_are_shown_in_gib(count: float, expected: str) -> None:
+    assert _gib(count) == expected
+
+
+def plan(peak: float, most: float, obstacle: str | None = None, seconds: float = 7200) -> Any:
+    """A plan of so many GiB at its peak, and with the longest responses."""
+    return SimpleNamespace(
+        setup=SimpleNamespace(num_processes=2),
+        peak=SimpleNamespace(total=peak * GIB, name="train"),
+        most=most * GIB,
+        fits=lambda device: peak <= device.memory,
+        fits_surely=lambda device: most <= device.memory,
+        obstacle=lambda device: None if device.has_bf16 else obstacle,
+        work=lambda device: [Work("start", {}), Work("iteration-0", {"train": seconds})],
+    )
+
+
+def test_iterations_that_are_alike_stand_together() -> None:
+    """A stage that nothing is played of has no column; sums are of all iterations."""
+    alike = [Work(f"iteration-{number}", {"generate": 3600, "train": 7200}, 1000, 5000, 10) for number in range(3)]
+    last = Work("iteration-3", {"generate": 3600, "train": 3600}, 1000, 2000, 4)
+    table = hours_table(plan(1, 1), [Work("start", {}), *alike, last])
+    assert [column.header for column in table.columns] == ["", "iteration-0 to 2, each", "iteration-3", "run"]
+    assert printed(table)[:5] == [
+        ["steps", "10", "4", "34"],
+        ["tokens sampled", "1.0 k", "1.0 k", "4.0 k"],
+        ["tokens trained on", "5.0 k", "2.0 k", "17.0 k"],
+        ["generate", "1.00", "1.00", "4.00"],
+        ["train", "2.00", "1.00", "7.00"],
+    ]
+
+
+def test_every_gpu_is_shown_with_whether_it_holds_the_run() -> None:
+    rows = {row[0]: row for row in printed(devices_table(plan(20, 30, "no bfloat16"), list(DEVICES.values())))}
+    assert rows["t4"][2:] == ["no bfloat16", "20.0", ""]
+    assert rows["l4"][2:] == ["fits, but for the longest", "20.0", "2.00"]
+    assert rows["a100-40"][2:] == ["fits", "20.0", "2.00"]
+    small = {row[0]: row for row in printed(devices_table(plan(30, 30), list(DEVICES.values())))}
+    assert small["l4"][2:] == ["does not fit", "30.0", ""]
+
+
+@pytest.mark.parametrize(
+    ("peak", "most", "said", "unsaid"),
+    [
+        (20, 21, ("Fits", "l4", "20.0 of 22.0 GiB", "`train`"), ("Does not fit",)),
+        (20, 25, ("Fits", "25.0 GiB", "`max_new_tokens`"), ("Does not fit",)),
+        (30, 35, ("Does not fit", "`optim: sgd`", "12.0"), ("No change",)),
+    ],
+)
+def test_the_verdict_says_whether_it_fits_and_what_to_change(
+    peak: float, most: float, said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    file = io.StringIO()
+    advice = [Advice(("optim",), "`optim: sgd`", "worse steps", 12 * GIB, True)] if peak > 22 else []
+    show_verdict(terminal.console(file, 200), plan(peak, most), DEVICES["l4"], advice, None)
+    assert names(file.getvalue(), *said)
+    assert not any(names(file.getvalue(), one) for one in unsaid)
+
+
+def test_where_nothing_helps_that_is_said() -> None:
+    file = io.StringIO()
+    advice = [Advice(("optim",), "optim: sgd", "worse steps", 25 * GIB, False)]
+    more = Advice(("accelerate_config",), "accelerate_config: zero3, on 2 GPUs", "", 15 * GIB, True)
+    show_verdict(terminal.console(file, 200), plan(30, 30), DEVICES["l4"], advice, more)
+    assert names(file.getvalue(), "No change", "25.0 GiB", 22.0, "`accelerate_config: zero3, on 2 GPUs`", "15.0 GiB")

@@ -1,0 +1,84 @@
+"""A model of a run is loaded when it is needed, once, and not at all where its answers are there."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runs import answers, build
+from spin_trl.generation.store import GenerationStore
+from spin_trl.play import generate
+from spin_trl.play.generate import answer_into, at_hand, generate_iteration
+from spin_trl.play.prepare import prepare_data
+from spin_trl.run.journal import Step
+from spin_trl.run.run import Run
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that were loaded."""
+    found: list[str] = []
+    load = generate.load_policy
+
+    def counted(path: str, *arguments: Any, **kwargs: Any) -> Any:
+        found.append(path)
+        return load(path, *arguments, **kwargs)
+
+    monkeypatch.setattr(generate, "load_policy", counted)
+    return found
+
+
+@pytest.fixture
+def run(llama_folder: Path) -> Run:
+    """A run whose data is prepared."""
+    session = build(llama_folder)
+    session.directory.claim("continue")
+    prepare_data(session.state, session.train_dataset, None)
+    return session.state
+
+
+def test_a_model_is_loaded_at_the_first_call_alone(run: Run, loads: list[str]) -> None:
+    with at_hand(run, run.start_model) as load:
+        assert loads == []
+        model, accelerator = load()
+        assert load()[0] is model
+        assert not model.training
+        assert next(model.parameters()).device == accelerator.device
+    assert loads == [run.start_model]
+
+
+def test_its_memory_is_given_back(run: Run) -> None:
+    with at_hand(run, run.start_model) as load:
+        model = weakref.ref(load()[0])
+    del load
+    gc.collect()
+    assert model() is None
+
+
+def test_answers_that_are_there_need_no_model(run: Run, loads: list[str], tmp_path: Path) -> None:
+    """With the prompts, the settings and the iteration of the first call."""
+    with at_hand(run, run.start_model) as load:
+        folder = tmp_path / "store"
+        assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) > 0
+        found = {row["key"] for row in GenerationStore(folder).table().to_pylist()}
+        assert found == set(run.rows()["key"])
+    with at_hand(run, "a model that is gone") as load:
+        assert answer_into(run, load, run.rows(), folder, 0, "answers", temperature=0.0) == 0.0
+    assert loads == [run.start_model]
+    assert GenerationStore(folder).manifest()["sampling"]["temperature"] == 0.0
+
+
+def test_the_phase_is_done_once_and_the_journal_has_its_tokens(run: Run, loads: list[str]) -> None:
+    generate_iteration(run, 0)
+    made = sum(map(len, answers(run.directory.path, "iteration-0").values()))
+    entry = run.done(Step.GENERATE, "iteration-0")
+    assert entry is not None
+    assert entry["tokens"] == made
+    assert {Path(name).name for name in entry["files"]} >= {"generations.json"}
+    generate_iteration(run, 0)
+    assert loads == [run.start_model]
+    assert len([line for line in run.journal.entries() if line["phase"] == "generate"]) == 1

@@ -1,0 +1,111 @@
+"""Supervised training is cross-entropy over the real responses, EOS included, whatever stands before them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+import tiny
+from messages import refused
+from spin_trl.errors import DivergedError
+from spin_trl.training.supervised import save_model, train_supervised
+from trainers import settings
+
+ROWS = [([5, 6, 7], [8, 9, 10, 11]), ([12], [13, 14]), ([15, 16], [17])]
+
+
+def rows() -> Dataset:
+    return Dataset.from_list(
+        [
+            {"key": f"k{n}", "prompt_ids": prompt, "real_ids": real, "prompt": "p"}
+            for n, (prompt, real) in enumerate(ROWS)
+        ]
+    )
+
+
+def by_hand(model: Any, pairs: list[tuple[list[int], list[int]]], smoothing: float) -> float:
+    """(1 - s) * mean of -log p(token) + s * mean of -log p over the vocabulary, over all real tokens, row by row."""
+    nll = smooth = count = 0.0
+    for prompt, real in pairs:
+        with torch.no_grad():
+            scores = model(input_ids=torch.tensor([prompt + real])).logits[0].double().log_softmax(-1)
+        for place, token in enumerate(real, len(prompt) - 1):
+            nll -= float(scores[place, token])
+            smooth -= float(scores[place].mean())
+            count += 1
+    return ((1 - smoothing) * nll + smoothing * smooth) / count
+
+
+def logged(model: Any, **overrides: Any) -> float:
+    """The loss of one step on all three rows."""
+    args = settings(per_device_train_batch_size=3, max_steps=1, remove_unused_columns=False, **overrides)
+    history = train_supervised(model, tiny.tokenizer(), rows(), args, [])
+    return next(entry["loss"] for entry in history if "loss" in entry)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_the_loss_by_hand(llama: Any, smoothing: float) -> None:
+    expected = by_hand(llama, ROWS, smoothing)
+    assert logged(llama, label_smoothing_factor=smoothing) == pytest.approx(expected, rel=1e-4)
+
+
+def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
+    """Of the first one 3 + 1 tokens are left."""
+    cut = [([5, 6, 7], [8]), *ROWS[1:]]
+    expected = by_hand(llama, cut, 0.0)
+    assert logged(llama, max_length=4) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_response_becomes_likelier(llama: Any) -> None:
+    before = by_hand(llama, ROWS, 0.0)
+    args = settings(per_device_train_batch_size=3, max_steps=20, remove_unused_columns=False)
+    train_supervised(llama, tiny.tokenizer(), rows(), args, [])
+    assert by_hand(llama.eval(), ROWS, 0.0) < 0.5 * before
+
+
+def test_a_loss_that_is_no_number_stops_it_and_names_its_rows(llama: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = type(llama).forward
+
+    def bad(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        output["loss"] = output["loss"] * math.nan
+        return output
+
+    monkeypatch.setattr(type(llama), "forward", bad)
+    with refused(DivergedError, "step 1", "3 rows", "k0", "k1", "k2") as error:
+        logged(llama)
+    assert sorted(row[0] for row in error.value.rows) == ["k0", "k1", "k2"]
+
+
+def test_a_model_is_saved_with_the_checksums_of_its_files(llama: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    found = save_model(llama, tiny.tokenizer(), folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= files.keys()
+    assert {name: (one.size, one.sha256) for name, one in found.items()} == {
+        name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()
+    }
+
+
+def test_a_model_that_can_not_be_saved_leaves_the_one_before(
+    llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tokenizer = tmp_path / "model", tiny.tokenizer()
+    save_model(llama, tokenizer, folder)
+    before = (folder / "model.safetensors").read_bytes()
+
+    def fail(path: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tokenizer, "save_pretrained", fail)
+    with torch.no_grad():
+        llama.model.norm.weight.add_(1)
+    with refused(OSError, 28):
+        save_model(llama, tokenizer, folder)
+    assert (folder / "model.safetensors").read_bytes() == before
