@@ -158,7 +158,8 @@ def _unforeseen(error: BaseException) -> str:
 def _frame_in_words(frame: traceback.FrameSummary) -> str:
     """A frame, like `spin_trl/play/train.py:33 in train`."""
     path = Path(frame.filename)
-    package = next((parent for parent in path.parents if not (parent / "__init__.py").is_file()), path.parent)
+    # os.path: a folder may be closed to this user, and whatever fails here would take the place of the error.
+    package = next((parent for parent in path.parents if not os.path.isfile(parent / "__init__.py")), path.parent)
     shown = path.relative_to(package) if path.is_absolute() else path
     return f"{shown.as_posix()}:{frame.lineno} in {frame.name}"
 

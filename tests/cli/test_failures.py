@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_an_error_that_nobody_has_foreseen_names_its_class_and_frame(ends: Any, 
     assert "Traceback" in written
     marker = json.loads((run_dir / ".spin_trl.json").read_text(encoding="utf-8"))
     assert marker["entries"]["traceback.txt"] == "traceback.txt"
+
+
+def test_a_frame_in_a_folder_that_is_closed_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python itself may lie where this user may not look around."""
+
+    def closed(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    frame = traceback.FrameSummary("/closed/library/module.py", 3, "work")
+    assert failures._frame_in_words(frame) == "module.py:3 in work"
 
 
 def test_a_file_of_the_users_is_not_written_to(ends: Any, run_dir: Path, capsys: Any) -> None:
