@@ -259,7 +259,7 @@ def _without_plugin(name: str, directory: RunDirectory) -> Path:
     if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
         return accelerate_config_file(name)
     plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
-    plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
+    plain["distributed_type"] = "MULTI_GPU" if (plain.get("num_processes") or 1) > 1 else "NO"
     written = directory.own("accelerate-replicas.yaml")
     written.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return written
