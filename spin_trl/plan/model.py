@@ -20,8 +20,9 @@ from transformers.integrations import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 from trl.trainer.utils import disable_dropout_in_model
 
-from ..errors import PlanError
+from ..errors import PlanError, message_of
 from ..models.forward.attention import IMPLEMENTATIONS
+from ..models.loading import is_of_files
 from ..training.opponent import freeze_adapter
 
 QUANTIZATION_BLOCK = 64
@@ -96,8 +97,12 @@ class PlannedModel:
                     attn_implementation=settings.attention,
                     trust_remote_code=settings.trust_remote_code,
                 )
-        except (ValueError, TypeError, AttributeError, ImportError) as error:
-            raise PlanError(f"A model can't be built from its configuration ({config.model_type}): {error}") from error
+        except Exception as error:
+            if not is_of_files(error):
+                raise
+            raise PlanError(
+                f"A model can't be built from its configuration ({config.model_type}): {message_of(error)}"
+            ) from error
         self.num_parameters = sum(parameter.numel() for parameter in self.base.parameters())
         embeddings = self.base.get_input_embeddings().weight
         self.num_embeddings = embeddings.numel()
