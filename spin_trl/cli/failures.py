@@ -116,6 +116,12 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         place = getattr(full, "filename", None) or getattr(error, "filename", None) or _directory
         where = f" at {place}" if place is not None else ""
         said = getattr(full, "strerror", None) or message_of(full)
+        if os.strerror(errno.EFBIG) in said:
+            return (
+                f"A file is larger than its file system, or a limit of this user (`ulimit -f`), allows{where} ({said}). "
+                "What was finished is kept: raise the limit or choose another disk, and run the same command again.",
+                1,
+            )
         return (
             f"The disk is full{where} ({said}). What was finished is kept: make room, or set `keep_iterations`, and run the "
             "same command again.",

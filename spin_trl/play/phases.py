@@ -118,7 +118,8 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         found = full_disk(error)
         if found is None or isinstance(found, OSError):
             raise
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}", str(run.directory.path)) from error
+        number = errno.EFBIG if os.strerror(errno.EFBIG) in str(found) else errno.ENOSPC
+        raise OSError(number, f"{os.strerror(number)}: {found}", str(run.directory.path)) from error
 
 
 def _folder_of(phase: str, iteration: int) -> str:

@@ -164,6 +164,19 @@ def test_a_full_disk_is_said_whichever_library_meets_it(
     assert not (run_dir / "traceback.txt").exists()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EFBIG, "File too large", "there/model.safetensors"),
+        Exception("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_may_not_grow_is_a_failure(error: Exception, ends: Any, run_dir: Path, capsys: Any) -> None:
+    assert ends(error) == 1
+    assert names(capsys.readouterr().err, "`ulimit -f`", "same command", "run" if "Error" in str(error) else "there")
+
+
 def test_a_text_that_speaks_of_full_disks_fills_none() -> None:
     assert full_disk(DataError("Row 3: 'No space left on device' is no answer.")) is None
 
