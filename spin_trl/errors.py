@@ -142,6 +142,7 @@ class DoesNotFitError(SpinError, RuntimeError):
 _FULL_DISK = (
     "No space left on device",
     "Disk quota exceeded",
+    "File too large",
     "PytorchStreamWriter",
     "unexpected pos",
     "iostream error",
@@ -154,9 +155,9 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def full_disk(error: BaseException) -> BaseException | None:
-    """What has found that the disk, or a quota of it, is full: an error, or one of those that it came from; else None."""
+    """What has found that the disk, a quota or a file is full: an error, or one of those that it came from; else None."""
     for one in _with_causes(error):
-        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return one
         # Errors of this package quote what users have written, which may be anything.
         if not isinstance(one, SpinError) and any(words in message_of(one) for words in _FULL_DISK):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_streams()
     with interruptible():
         try:
             end_with_parent()
@@ -27,3 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"spin-trl: {INTERRUPTED_MESSAGE}", file=sys.stderr)
             return INTERRUPTED
+
+
+def _open_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr one that leads nowhere, as a daemon does.
+
+    The next file that is opened would take its number, and what libraries print would go into that.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))

@@ -115,6 +115,12 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         place = getattr(full, "filename", None) or getattr(error, "filename", None) or _directory
         where = f" at {place}" if place is not None else ""
         said = getattr(full, "strerror", None) or message_of(full)
+        if os.strerror(errno.EFBIG) in said:
+            return (
+                f"A file is larger than its file system, or a limit of this user (`ulimit -f`), allows{where} ({said}). "
+                "What was finished is kept: raise the limit or choose another disk, and run the same command again.",
+                1,
+            )
         return (
             f"The disk is full{where} ({said}). What was finished is kept: make room, or set `keep_iterations`, and run the "
             "same command again.",
@@ -157,7 +163,8 @@ def _unforeseen(error: BaseException) -> str:
 def _frame_in_words(frame: traceback.FrameSummary) -> str:
     """A frame, like `spin_trl/play/train.py:33 in train`."""
     path = Path(frame.filename)
-    package = next((parent for parent in path.parents if not (parent / "__init__.py").is_file()), path.parent)
+    # os.path: a folder may be closed to this user, and whatever fails here would take the place of the error.
+    package = next((parent for parent in path.parents if not os.path.isfile(parent / "__init__.py")), path.parent)
     shown = path.relative_to(package) if path.is_absolute() else path
     return f"{shown.as_posix()}:{frame.lineno} in {frame.name}"
 

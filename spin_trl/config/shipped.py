@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RecipeError, nearest
+from .checks import shown
 from .yaml_files import read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
@@ -35,6 +36,15 @@ def name_of(recipe: Path) -> str | None:
     return None
 
 
+_READ: dict[str, tuple[type, str]] = {
+    "num_machines": (int, "a whole number"),
+    "num_processes": (int, "a whole number"),
+    "deepspeed_config": (dict, "settings, as `key: value` lines"),
+    "fsdp_config": (dict, "settings, as `key: value` lines"),
+}
+"""What this package reads of a configuration of accelerate."""
+
+
 def read_accelerate_config(name: str) -> dict[str, Any]:
     """A configuration of accelerate for the launches of one machine, as a mapping.
 
@@ -42,13 +52,17 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
         name: its file, or the name of one that ships with the package (`zero3`).
 
     Raises:
-        RecipeError: there is none, it is no mapping, or it is for several machines.
+        RecipeError: there is none, it is no mapping, a value is of another kind, or it is for several machines.
     """
     path = accelerate_config_file(name)
     config = read_yaml(path, f"`accelerate_config`: {path}")
     if not config:
         raise RecipeError(f"`accelerate_config`: {path} holds no settings.")
-    if config.get("num_machines", 1) > 1:
+    for name, (kind, expected) in _READ.items():
+        value = config.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise RecipeError(f"`accelerate_config`: `{name}` in {path} is {shown(value)}; expected {expected}.")
+    if (config.get("num_machines") or 1) > 1:
         raise RecipeError(
             f"`accelerate_config`: {path} is for {config['num_machines']} machines, and this loop launches processes on its "
             "own machine alone. On several, every phase is launched on all of them: `accelerate launch ... -m spin_trl "

@@ -109,6 +109,27 @@ def load_saved_rows(folder: str | os.PathLike[str]) -> Dataset:
     return found
 
 
+def check_content(dataset: Dataset, name: str | os.PathLike[str]) -> None:
+    """Raise if the values of a dataset are none of their types: text that is no UTF-8, lengths that lead out of a column.
+
+    Arrow believes what a file says of itself. Whatever reads such a value later ends with an error of its own, or takes
+    another value for it.
+
+    Args:
+        dataset: of a user's file.
+        name: of the file, for the message.
+
+    Raises:
+        DataError: a value is damaged.
+    """
+    try:
+        # Batch by batch, through a mapping of its own: what has been read counts as this process's memory.
+        for batch in remapped(dataset).data.to_batches():
+            batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{name} is damaged: {error}. Fetch or write it again.") from error
+
+
 def remapped(dataset: Dataset) -> Dataset:
     """The same dataset, with its files mapped into memory anew.
 

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, Features, Json, load_dataset
 
 from ..errors import DataError, message_of
 from ..files import home_expanded
-from .arrow import load_saved
+from .arrow import check_content, load_saved
 from .columns import is_preference, is_sft, is_string, with_input
 from .functions import place_of, resolve_function
 from .reading.csv_text import read_csv
@@ -181,8 +181,11 @@ def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Data
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         loaded = load_saved(path)
         if isinstance(loaded, DatasetDict):
-            return choose_split({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
-        return part_of(loaded, split, path)
+            chosen = choose_split({name: partial(loaded.__getitem__, name) for name in loaded}, split, path)
+        else:
+            chosen = part_of(loaded, split, path)
+        check_content(chosen, path)
+        return chosen
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
         raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
@@ -220,4 +223,5 @@ def _read(
         raise DataError(f"{files[0]} can't be read: {error.__cause__ or error!r}") from error
     if not dataset:
         raise DataError(f"{files[0]} has no rows.")
+    check_content(dataset, files[0] if len(files) == 1 else files[0].parent)
     return dataset

@@ -67,8 +67,10 @@ def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
 def _iteration(one: PairsInfo) -> list[str]:
     total = max(sum(one.finish_reasons.values()), 1)
     shares = ", ".join(
-        f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason, markdown.escaped(reason) or 'unknown')}"
-        for reason, count in sorted(one.finish_reasons.items())
+        f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason) or markdown.escaped(str(reason or '')) or 'unknown'}"
+        for reason, count in sorted(
+            one.finish_reasons.items(), key=str
+        )  # of a shard whose reasons are damaged, any value
     )
     return [
         markdown.code(config_name(one.iteration)),

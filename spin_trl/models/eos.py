@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..data.template.pair_template import eos_token_ids
+from ..errors import DataError
 from ..files import DEFINITION
 from .adapters import base_of, is_adapter
-from .loading import LoadSettings, model_config_of
+from .loading import LoadSettings, loading, model_config_of
 
 
 def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -67,11 +70,23 @@ def _declared(configurations: Iterable[Any]) -> set[int]:
             every.append(configuration.get_text_config())  # that of composite models stands one level deeper
         for one in every:
             ids = getattr(one, "eos_token_id", None)
-            found.update(ids if isinstance(ids, Iterable) else [] if ids is None else [ids])
-    return {int(token) for token in found if token is not None and int(token) >= 0}
+            for token in ids if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]:
+                if token is None:
+                    continue
+                if not isinstance(token, int):
+                    raise DataError(
+                        f"A configuration of the model has the `eos_token_id` {ids!r}; expected a number, or several."
+                    )
+                found.add(int(token))
+    return {token for token in found if token >= 0}
 
 
 def _generation_config(path: str, revision: str) -> GenerationConfig | None:
+    file = Path(path) / GENERATION_CONFIG_NAME
+    if os.path.lexists(file):
+        # transformers passes over one that is damaged, and with it over what ends a response.
+        with loading(str(file), "read"):
+            return GenerationConfig.from_pretrained(path, revision=revision)
     try:
         return GenerationConfig.from_pretrained(path, revision=revision)
     except OSError:

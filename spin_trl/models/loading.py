@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from safetensors import SafetensorError
+import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from ..errors import DataError
+from ..errors import DataError, SpinError, full_disk, message_of
 
-RAISED = (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError)
-"""What these libraries raise where a file is missing, damaged or another one's."""
+_OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Errors that say nothing about the files that are read meanwhile."""
 
 
 class LoadSettings(Protocol):
@@ -31,18 +31,23 @@ def loading(what: str, done: str = "loaded") -> Iterator[None]:
     """Say of whatever goes wrong that `what` can't be `done`.
 
     Raises:
-        DataError: something went wrong. Errors of this kind pass as they are.
+        DataError: something went wrong. Errors of this package and of the machine pass as they are.
     """
     try:
         yield
-    except DataError:
-        raise
     except Exception as error:
-        # tokenizers raises plain `Exception` where a file holds something else. Other errors are none of the file's.
-        if not isinstance(error, RAISED) and type(error) is not Exception:
+        if not is_of_files(error):
             raise
         kind = "" if type(error) in (OSError, ValueError, Exception) else f"{type(error).__name__}: "
-        raise DataError(f"{what} can't be {done}: {kind}{error}") from error
+        raise DataError(f"{what} can't be {done}: {kind}{message_of(error)}") from error
+
+
+def is_of_files(error: Exception) -> bool:
+    """Whether an error says that a file which is read is missing, damaged or another one's.
+
+    These libraries raise nearly any kind of exception then: they take for granted what a file holds, and compute with it.
+    """
+    return not isinstance(error, (SpinError, *_OF_THE_MACHINE)) and full_disk(error) is None
 
 
 def model_config_of(path: str, args: LoadSettings) -> PreTrainedConfig | None:
@@ -56,5 +61,7 @@ def model_config_of(path: str, args: LoadSettings) -> PreTrainedConfig | None:
     known = {name: options.get(name) for name in ("trust_remote_code", "revision")}
     try:
         return AutoConfig.from_pretrained(path, **known)
-    except RAISED:
+    except Exception as error:
+        if not is_of_files(error):
+            raise
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.trainer.utils import create_model_from_path
 
-from ..errors import DataError
+from ..counts import counted
+from ..errors import DataError, message_of
 from . import adapters
 from .eos import add_eos_ids, own_eos_ids
 from .loading import LoadSettings, loading
+from .saving import make_savable
 
 
 def load_policy(
@@ -37,7 +41,8 @@ def load_policy(
         trainable: whether the adapter is to be trained further.
 
     Raises:
-        DataError: there is no such model, its weights are not safetensors, or an adapter does not fit its base model.
+        DataError: there is no such model, its files are damaged, incomplete or no safetensors, or an adapter does not fit
+            its base model.
     """
     kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **args.model_kwargs}
     if quantization_config is not None:
@@ -51,14 +56,42 @@ def load_policy(
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
             raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
         if not adapters.is_adapter(path):
-            model: adapters.Policy = create_model_from_path(str(path), **kwargs)
+            model: adapters.Policy = _load_weights(str(path), kwargs)
         else:
             adapters.check_start(path)
             with loading(f"The base model {adapters.base_of(path)!r}, which {Path(path) / adapters.CONFIG} names,"):
-                base = create_model_from_path(adapters.base_of(path), **kwargs)
+                base = _load_weights(adapters.base_of(path), kwargs)
             with loading(f"The adapter {str(path)!r}"):
                 model = _load_adapter(adapters.local_folder(path), base, trainable)
+        objection = make_savable(model)
+    if objection is not None:
+        raise DataError(f"The generation_config.json of the model {str(path)!r} can't be saved again: {objection}")
     keep_differentiable(model)
+    return model
+
+
+def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
+    """Load weights, all of them: transformers makes those up that it does not find, or finds with other shapes.
+
+    Raises:
+        DataError: some are missing, or of another shape than the configuration says.
+    """
+    # Where shapes differ, transformers would raise an error that points to a report which a run does not show.
+    passes_over = {"ignore_mismatched_sizes": True}
+    model, found = create_model_from_path(path, **{**kwargs, **passes_over}, output_loading_info=True)
+    mismatched = [] if kwargs.get("ignore_mismatched_sizes") else sorted(found["mismatched_keys"])
+    if mismatched:
+        name, stored, needed = mismatched[0]
+        raise DataError(
+            f"The files of the model {path!r} don't fit each other: {name} has the shape {tuple(stored)}, and by "
+            f"config.json {tuple(needed)} ({counted(len(mismatched), 'such weight')}). Fetch them again, from one model."
+        )
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise DataError(
+            f"The files of the model {path!r} lack {counted(len(missing), 'weight')} that its config.json asks for, such as "
+            f"{missing[0]}, and random numbers would take their place. Fetch them again, or correct config.json."
+        )
     return model
 
 
@@ -85,7 +118,14 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
         base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
     add_eos_ids(base, own_eos_ids(path))
     try:
-        return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*Found missing adapter keys", UserWarning)
+            return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
+    except UserWarning as error:
+        raise DataError(
+            f"The file of the adapter {str(path)!r} lacks weights that {adapters.CONFIG} asks for, and random numbers would "
+            f"take their place. Fetch it again, or correct {adapters.CONFIG}. ({message_of(error)[:300]})"
+        ) from error
     except RuntimeError as error:
         raise DataError(
             f"The adapter {str(path)!r} does not fit its base model {base.config._name_or_path!r}, whose embeddings are for "

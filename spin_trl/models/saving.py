@@ -1,4 +1,4 @@
-"""Checksums of what torch and safetensors write, taken from memory."""
+"""What a trained model needs to be saved, and checksums of what torch and safetensors write, taken from memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,29 @@ from unittest import mock
 import safetensors.torch
 import torch
 
+from ..errors import message_of
 from ..files import Checksum, HashedFile, taking_checksums
+
+
+def make_savable(model: Any) -> str | None:
+    """Let a model's generation configuration be one that transformers saves; returns what it objects to all the same.
+
+    Many published models name a temperature or `top_p` and forget `do_sample`. transformers loads that with a warning, and
+    refuses to save it with other EOS ids, which would be at the end of a training.
+    """
+    config = getattr(model, "generation_config", None)
+    if config is None:
+        return None
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        before, config.do_sample = config.do_sample, True
+        try:
+            config.validate(strict=True)
+        except ValueError as error:
+            config.do_sample = before
+            return message_of(error)
+    return None
 
 
 @contextlib.contextmanager

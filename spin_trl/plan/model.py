@@ -6,8 +6,9 @@ counted on the real thing: which layers are quantised, what an adapter adds, whi
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,9 @@ from transformers.integrations import replace_with_bnb_linear
 from transformers.quantizers.base import get_keys_to_not_convert
 from trl.trainer.utils import disable_dropout_in_model
 
-from ..errors import PlanError
+from ..errors import PlanError, message_of
 from ..models.forward.attention import IMPLEMENTATIONS
+from ..models.loading import is_of_files
 from ..training.opponent import freeze_adapter
 
 QUANTIZATION_BLOCK = 64
@@ -88,16 +90,13 @@ class PlannedModel:
         self.settings = settings
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         config = copy.deepcopy(settings.config)
-        try:
-            with torch.device("meta"):
-                self.base: Any = AutoModelForCausalLM.from_config(
-                    config,
-                    dtype=settings.dtype,
-                    attn_implementation=settings.attention,
-                    trust_remote_code=settings.trust_remote_code,
-                )
-        except (ValueError, TypeError, AttributeError, ImportError) as error:
-            raise PlanError(f"A model can't be built from its configuration ({config.model_type}): {error}") from error
+        with _building(config), torch.device("meta"):
+            self.base: Any = AutoModelForCausalLM.from_config(
+                config,
+                dtype=settings.dtype,
+                attn_implementation=settings.attention,
+                trust_remote_code=settings.trust_remote_code,
+            )
         self.num_parameters = sum(parameter.numel() for parameter in self.base.parameters())
         embeddings = self.base.get_input_embeddings().weight
         self.num_embeddings = embeddings.numel()
@@ -107,7 +106,7 @@ class PlannedModel:
             _quantise(self.base, settings.quantization)
         self.model: PreTrainedModel | PeftModel = self.base
         if settings.peft is not None:
-            with torch.device("meta"):
+            with _building(config), torch.device("meta"):
                 self.model = _with_adapter(self.base, settings)
         if settings.disable_dropout:
             disable_dropout_in_model(self.model)
@@ -145,6 +144,18 @@ def _description(layer: torch.nn.Module) -> str:
         }
         found.append((name, type(part), settings | {"layer_idx": None}))
     return repr(found)
+
+
+@contextlib.contextmanager
+def _building(config: PretrainedConfig) -> Iterator[None]:
+    """Say of whatever transformers and PEFT raise that no model can be built from a configuration."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_files(error):
+            raise
+        said = message_of(error)
+        raise PlanError(f"A model can't be built from its configuration ({config.model_type}): {said}") from error
 
 
 def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:

@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, PretrainedConfig
+from transformers.utils import CONFIG_NAME
 from trl import get_quantization_config
 
 from ..config.loop import iteration_settings
 from ..config.recipe import Recipe
 from ..counts import counted
-from ..errors import PlanError
+from ..errors import PlanError, message_of
 from ..models.adapters import base_of, is_adapter, load_adapter_config, peft_config_of
+from ..models.loading import is_of_files
 from ..objectives.terms import ObjectiveTerms
 from ..training.pairs_trainer import OPPONENT_BATCH_FACTOR
 from ..training.scratch import start_config
@@ -80,11 +82,13 @@ def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None)
                 "The accelerate configuration has no `zero_stage`. One that names a DeepSpeed file of its own can't be "
                 "planned; write its stage and offloading into `deepspeed_config`."
             )
-        stage = int(settings["zero_stage"])
+        stage = settings["zero_stage"]
+        if str(stage) not in ("0", "1", "2", "3"):
+            raise PlanError(f"The accelerate configuration has the `zero_stage` {stage!r}; expected 0, 1, 2 or 3.")
         on_host = [
             str(settings.get(f"offload_{what}_device")).lower() in ("cpu", "nvme") for what in ("optimizer", "param")
         ]
-        return Sharding(f"ZeRO-{stage}" if stage else replicas, count, *on_host)
+        return Sharding(f"ZeRO-{stage}" if str(stage) != "0" else replicas, count, *on_host)
     if kind == "FSDP":
         settings = config.get("fsdp_config") or {}
         offloads, checkpoints = (
@@ -198,10 +202,18 @@ class Setup:
 def _model_config(name: str, **kwargs: Any) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
-        is_folder = os.path.isdir(name)
-        what = "has no config.json" if is_folder else "is no folder, and its config.json is not in the Hub's cache"
+    except Exception as error:
+        if not is_of_files(error):
+            raise
+        said = (message_of(error).splitlines() or [""])[0]
+        if os.path.lexists(os.path.join(name, CONFIG_NAME)):
+            raise PlanError(f"The model {name!r} can't be planned: its config.json can't be read ({said}).") from error
+        what = (
+            "has no config.json"
+            if os.path.isdir(name)
+            else "is no folder, and its config.json is not in the Hub's cache"
+        )
         raise PlanError(
             f"The model {name!r} can't be planned: it {what}, nor could it be fetched. A config.json is all that is needed: "
-            f"put one into a folder, and name it with `--model_name_or_path`. ({str(error).splitlines()[0]})"
+            f"put one into a folder, and name it with `--model_name_or_path`. ({said})"
         ) from error

@@ -12,14 +12,17 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 PARENT_PIPE = "SPIN_TRL_LOOP"
 """Environment variable of processes that a loop has started: the pipe that it holds open."""
+
+_PREFIX = "spin-trl-"
+"""Of the name of the folder in which the pipe lies."""
 
 SECONDS_TO_END = 5
 """That a process has to end by itself, as after an interrupt. A process whose peers are gone may hang in a collective."""
@@ -36,7 +39,7 @@ def held_pipe() -> Iterator[dict[str, str]]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            folder = tempfile.mkdtemp(prefix="spin-trl-")
+            folder = tempfile.mkdtemp(prefix=_PREFIX)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             path = os.path.join(folder, "loop")
             os.mkfifo(path)
@@ -65,11 +68,20 @@ def _wait_for_end(path: str) -> None:
     except OSError:
         pass  # it has gone already
     signal.alarm(SECONDS_TO_DIE)  # which ends a process by default, also one whose interpreter is stuck
-    shutil.rmtree(Path(path).parent, ignore_errors=True)
+    _remove_pipe(path)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(SECONDS_TO_END)
     _kill_children()
     os._exit(130)
+
+
+def _remove_pipe(path: str) -> None:
+    """Remove the pipe of a loop that was killed, and its folder. Whatever else a variable of the environment names stays."""
+    folder = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        if os.path.basename(folder).startswith(_PREFIX) and stat.S_ISFIFO(os.lstat(path).st_mode):
+            os.unlink(path)
+            os.rmdir(folder)
 
 
 def _kill_children() -> None:

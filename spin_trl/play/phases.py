@@ -118,7 +118,8 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         found = full_disk(error)
         if found is None or isinstance(found, OSError):
             raise
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}", str(run.directory.path)) from error
+        number = errno.EFBIG if os.strerror(errno.EFBIG) in str(found) else errno.ENOSPC
+        raise OSError(number, f"{os.strerror(number)}: {found}", str(run.directory.path)) from error
 
 
 def _folder_of(phase: str, iteration: int) -> str:
@@ -262,7 +263,7 @@ def _without_plugin(name: str, directory: RunDirectory) -> Path:
     if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
         return accelerate_config_file(name)
     plain = {name: value for name, value in config.items() if name not in ("fsdp_config", "deepspeed_config")}
-    plain["distributed_type"] = "MULTI_GPU" if plain.get("num_processes", 1) > 1 else "NO"
+    plain["distributed_type"] = "MULTI_GPU" if (plain.get("num_processes") or 1) > 1 else "NO"
     written = directory.own("accelerate-replicas.yaml")
     written.write_text(yaml.safe_dump(plain), encoding="utf-8")
     return written

@@ -79,7 +79,7 @@ def run_table(
     measuring = terminal.console(width=10_000)
     while True:
         table = _rich_table(figures, shown, best, title, caption)
-        if width is None or len(shown) == 1 or measuring.measure(table).maximum <= width:
+        if width is None or len(shown) <= 1 or measuring.measure(table).maximum <= width:
             return table
         shown.remove(max(shown, key=lambda column: (column.rank, shown.index(column))))
 

@@ -41,7 +41,7 @@ from ..generation.store import GenerationSource
 from ..models.adapters import has_adapter, is_adapter, output_layer_refusals
 from ..models.lineage import complete_card
 from ..models.policy import keep_differentiable, load_policy, load_tokenizer, lost_steps, rounds_by_batch
-from ..models.saving import hashing
+from ..models.saving import hashing, make_savable
 from ..run import checkpoint
 from . import arguments, opponent
 from .objective_trainer import has_streams
@@ -164,6 +164,7 @@ class SPINTrainer(PairsTrainer):
                 *(compute_metrics, callbacks, optimizers, quantization_config, peft_config),
             )
         keep_differentiable(self.model)
+        make_savable(self.model)
         if has_adapter(self.model):
             refuse_unplayable(output_layer_refusals(self.model))
             if self.args.fp16 or self._self_play:

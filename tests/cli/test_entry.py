@@ -45,3 +45,22 @@ def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp
     assert process.returncode == 130, errors
     assert names(errors, "Interrupted")
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 2), (0, 1, 2)], ids=str)
+def test_a_process_without_standard_streams_works(closed: tuple[int, ...], tmp_path: Path) -> None:
+    """A daemon's. No file that is opened then gets the number of a stream, into which libraries print."""
+    script = (
+        "import os, sys; from spin_trl.cli import main; code = main(['recipes'])\n"
+        f"open({str(tmp_path / 'file')!r}, 'w').write('mine'); os.write(1, b'printed')\n"
+        f"open({str(tmp_path / 'code')!r}, 'w').write(str(code))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(Path(spin_trl.__file__).parents[1])},
+        preexec_fn=lambda: [os.close(one) for one in closed],
+        check=True,
+        timeout=60,
+    )
+    assert (tmp_path / "code").read_text(encoding="utf-8") == "0"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ def test_an_error_that_nobody_has_foreseen_names_its_class_and_frame(ends: Any, 
     assert "Traceback" in written
     marker = json.loads((run_dir / ".spin_trl.json").read_text(encoding="utf-8"))
     assert marker["entries"]["traceback.txt"] == "traceback.txt"
+
+
+def test_a_frame_in_a_folder_that_is_closed_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python itself may lie where this user may not look around."""
+
+    def closed(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    frame = traceback.FrameSummary("/closed/library/module.py", 3, "work")
+    assert failures._frame_in_words(frame) == "module.py:3 in work"
 
 
 def test_a_file_of_the_users_is_not_written_to(ends: Any, run_dir: Path, capsys: Any) -> None:
@@ -150,6 +162,19 @@ def test_a_full_disk_is_said_whichever_library_meets_it(
     said = capsys.readouterr().err
     assert names(said, "disk", "there/rows.arrow" if "rows.arrow" in repr(full_disk(error)) else "run", "same command")
     assert not (run_dir / "traceback.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EFBIG, "File too large", "there/model.safetensors"),
+        Exception("Error while serializing: I/O error: File too large (os error 27)"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_may_not_grow_is_a_failure(error: Exception, ends: Any, run_dir: Path, capsys: Any) -> None:
+    assert ends(error) == 1
+    assert names(capsys.readouterr().err, "`ulimit -f`", "same command", "run" if "Error" in str(error) else "there")
 
 
 def test_a_text_that_speaks_of_full_disks_fills_none() -> None:

@@ -1,8 +1,10 @@
 """What ships beside code is found, and nothing else is taken for it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from messages import refused
 from spin_trl.config import shipped
@@ -29,3 +31,27 @@ def test_a_configuration_that_is_no_file_is_refused(name: str) -> None:
     """What a device says has no end."""
     with refused(RecipeError, "`accelerate_config`"):
         read_accelerate_config(name)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"num_machines": "2"},
+        {"num_machines": [2]},
+        {"num_processes": True},
+        {"fsdp_config": [1]},
+        {"deepspeed_config": "a"},
+    ],
+    ids=range(5),
+)
+def test_a_value_of_another_kind_is_refused_with_its_name(tmp_path: Path, says: dict[str, Any]) -> None:
+    path = tmp_path / "accelerate.yaml"
+    path.write_text(yaml.safe_dump(says), encoding="utf-8")
+    with refused(RecipeError, "`accelerate_config`", path, *says):
+        read_accelerate_config(str(path))
+
+
+def test_what_accelerate_leaves_open_is_not_refused(tmp_path: Path) -> None:
+    path = tmp_path / "accelerate.yaml"
+    path.write_text("num_machines: null\nnum_processes: null\nfsdp_config: {}\n", encoding="utf-8")
+    assert read_accelerate_config(str(path))["num_machines"] is None

@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_from_disk
 
 import tiny
-from messages import names
+from messages import names, refused
 from spin_trl.data.arrow import load_saved_rows, remapped, rows_of, save_rows
 from spin_trl.data.held_out import split_held_out
 from spin_trl.data.load import load_rows
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
-from spin_trl.errors import noted
+from spin_trl.errors import DataError, noted
 
 
 def test_rows_are_saved_in_stretches_as_save_to_disk_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +75,21 @@ def test_saved_rows_that_are_damaged_are_refused_by_their_folder(tmp_path: Path,
     refusals: list[str] = []
     found = noted(refusals, lambda: load_saved_rows(tmp_path / "rows"))
     assert (found is not None and found["a"][:] == [1, 2]) or names(refusals[0], tmp_path / "rows")
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow", "saved"])
+def test_text_that_is_no_utf8_is_refused_with_its_file(tmp_path: Path, form: str) -> None:
+    """Arrow takes it as it is, and whatever reads it later would fail without a word on where it comes from."""
+    ends = pa.py_buffer(np.array([0, 2], dtype=np.int32).tobytes())
+    text = pa.StringArray.from_buffers(1, ends, pa.py_buffer(b"\xc9A"))
+    table = pa.table({"prompt": text, "completion": ["a"]})
+    path = tmp_path / f"rows.{form}"
+    if form == "parquet":
+        pq.write_table(table, path)
+    elif form == "arrow":
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        Dataset(table).save_to_disk(path)
+    with refused(DataError, path):
+        load_rows(str(path))

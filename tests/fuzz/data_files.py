@@ -21,8 +21,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import tiny
+
 from . import values
-from .materials import Materials
+from .materials import MAPPINGS, Materials
 from .parts import Input, reading_command, settings_of, write_recipe
 
 Rows = list[Any]
@@ -40,35 +42,57 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
     """A data file, or a folder of some, and a recipe that names it."""
-    what, rows = _rows(rng, materials)
+    kind = rng.choice(list(materials.rows))
+    what, rows = _rows(rng, materials, kind)
     name, how = _write(rng, folder, rows)
+    is_in_order = what == IN_ORDER and how in HARMLESS and _fits(kind, folder / name)
     changes: dict[str, Any] = {"dataset_name": name}
     if rng.random() < 0.1:
         changes = {"held_out_name": name}
-    if "question-answer" in what and rng.random() < 0.8:
-        changes |= {"column_mapping": {"question": "prompt", "answer": "completion"}}
+    if kind in MAPPINGS and (is_in_order or rng.random() < 0.8):
+        changes |= {"column_mapping": MAPPINGS[kind]}
     if rng.random() < 0.3:
         changes |= rng.choice(SETTINGS)
     recipe = write_recipe(folder, settings_of(materials, **changes))
     shown = {key: value for key, value in changes.items() if key != "dataset_name"}
-    return Input([reading_command(rng), recipe], f"{name}: {what}; {how}" + (f"; {shown}" if shown else ""))
+    command = reading_command(rng)
+    said = f"{name}: rows of {kind}, {what}; {how}" + (f"; {shown}" if shown else "")
+    known = {"dataset_name": name} | ({"column_mapping": MAPPINGS[kind]} if kind in MAPPINGS else {})
+    is_sure = is_in_order and command == "start" and changes == known
+    digest = materials.digest(kind, len(rows)) if is_sure else None
+    return Input([command, recipe], said, digest=digest)
+
+
+def _fits(kind: str, path: Path) -> bool:
+    """Whether a file holds these rows as they are: a table of text has cells that are text, and JSON may be of any shape."""
+    if path.is_dir() or path.suffix == ".zip":  # two files lie in it
+        return False
+    endings = [ending.lower() for ending in path.suffixes]
+    if ".json" in endings:
+        return path.read_bytes().startswith(b"[")
+    return kind in ("prompt-completion", "question-answer") or not {".csv", ".tsv"} & set(endings)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _rows(rng: Random, materials: Materials) -> tuple[str, Rows]:
-    """What is odd about rows, and the rows."""
-    kind = rng.choice(list(materials.rows))
+IN_ORDER = "in order"
+
+HARMLESS = ("as it is", "as it is, compressed")
+"""How rows may be written so that they have to be read."""
+
+
+def _rows(rng: Random, materials: Materials, kind: tiny.SFTKind) -> tuple[str, Rows]:
+    """What is odd about rows of a kind, and the rows."""
     rows = copy.deepcopy(materials.rows[kind][: rng.choice([1, 3, 8])])
     if rng.random() < 0.2:
-        return f"rows of {kind}", rows
+        return IN_ORDER, rows
     if rng.random() < 0.4:
         name, change = rng.choice(SHAPES)
-        return f"rows of {kind} with {name}", change(rng, rows)
+        return f"with {name}", change(rng, rows)
     times = rng.choice([1, 1, 2, 5])
     changed = values.changed(rng, rows, times)
-    return f"rows of {kind} with {times} changes", changed if isinstance(changed, list) else [changed]
+    return f"with {times} changes", changed if isinstance(changed, list) else [changed]
 
 
 def _each(change: Callable[[Random, dict[str, Any]], Any]) -> Callable[[Random, Rows], Rows]:
@@ -150,18 +174,26 @@ def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
     form = rng.choices(list(FORMATS), [weight for weight, _ in FORMATS.values()])[0]
     if form.startswith("folder"):
         return FORMATS[form][1](rng, folder, rows)
-    content = FORMATS[form][1](rng, rows)
-    how = "as it is"
+    is_odd = form in ("parquet", "arrow") and rng.random() < 0.3
+    content = FORMATS[form][1](rng, rng.choice(ODD_TABLES)() if is_odd else rows)
+    how = "an odd table" if is_odd else "as it is"
     luck = rng.random()
     is_text = form in ("jsonl", "json", "csv", "tsv")
     if luck < 0.22:
         how, content = values.damaged(rng, content)
     elif luck < 0.32 and is_text:
-        how, content = values.encoded(rng, content.decode("utf-8", "replace") + "é")
+        letters = content.decode("utf-8", "replace").rpartition("e")
+        how, content = values.encoded(rng, letters[0] + "é" + letters[2])
     elif luck < 0.42 and is_text:
         name, change = rng.choice(OF_TEXT)
         how, content = name, change(content)
     name = f"rows.{form}"
+    luck = rng.random()
+    if luck < 0.15:
+        name = rng.choice(NAMES).replace("FORM", form)
+    elif luck < 0.2:
+        name = f"rows{rng.choice(OTHER_ENDINGS)}"
+        how += ", by another format's name"
     if rng.random() < 0.15:
         extension, compress = rng.choice(list(COMPRESSIONS.items()))
         content, name, how = compress(content), name + extension, f"{how}, compressed"
@@ -170,6 +202,25 @@ def _write(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
             how += f", then {more}"
     (folder / name).write_bytes(content)
     return name, how
+
+
+NAMES = (
+    "rows (1).FORM", "rows [1].FORM", "[rows].FORM", "rows*.FORM", "rows?.FORM", "100%.FORM", "%20rows.FORM", "a b.FORM",
+    "é.FORM", "日本.FORM", "rows.v2.FORM", "rows.tar.FORM", "-rows.FORM", "--rows.FORM", "a:b.FORM", "rows::a.FORM",
+    "a,b.FORM",
+    "{a}.FORM", "~rows.FORM", "#rows.FORM", "a\nb.FORM", "rows@1.FORM", "$HOME.FORM", "'rows'.FORM", '"rows".FORM',
+    "rows!.FORM",
+    "a=b.FORM", "a;b.FORM", "a&b.FORM", "a\\b.FORM", "train.FORM", "test.FORM", "data.test.FORM", ".rows.FORM", "rows..FORM",
+    "**.FORM", "null.FORM", "1.FORM", "1e5.FORM", "2020-01-01.FORM", "train[:50%].FORM", "e\u0301.FORM", "a\u202eb.FORM",
+)  # fmt: skip
+"""Names that a file may have, whatever they mean elsewhere."""
+
+OTHER_ENDINGS = (
+    "", ".", ".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".ndjson", ".xlsx", ".pkl", ".npz", ".db",
+    ".yaml",
+    ".py", ".md", ".gz", ".jsonl.gz", ".zip", ".tar.gz", ".safetensors", ".JSON", ".feather", ".xml", ".html", ".tar",
+)  # fmt: skip
+"""Endings of names that say nothing, or something else, of what is in a file."""
 
 
 def _jsonl(rng: Random, rows: Rows) -> bytes:
@@ -212,10 +263,10 @@ def _table(separator: str) -> Callable[[Random, Rows], bytes]:
     return write
 
 
-def _arrow_table(rng: Random, rows: Rows) -> pa.Table:
+def _arrow_table(rows: Rows | pa.Table) -> pa.Table:
     """Rows as a table of Arrow; what it can't hold in one column becomes a column of another type."""
-    if rng.random() < 0.3:
-        return rng.choice(ODD_TABLES)()
+    if isinstance(rows, pa.Table):
+        return rows
     rows = [row for row in rows if isinstance(row, dict)]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     arrays = []
@@ -270,17 +321,17 @@ ODD_TABLES: tuple[Callable[[], pa.Table], ...] = (
 )  # fmt: skip
 
 
-def _parquet(rng: Random, rows: Rows) -> bytes:
+def _parquet(rng: Random, rows: Rows | pa.Table) -> bytes:
     file = io.BytesIO()
     try:
-        pq.write_table(_arrow_table(rng, rows), file)
+        pq.write_table(_arrow_table(rows), file)
     except (pa.ArrowException, OverflowError):
         pq.write_table(pa.table({"prompt": ["a"], "completion": ["b"]}), file)
     return file.getvalue()
 
 
-def _arrow(rng: Random, rows: Rows) -> bytes:
-    table, file = _arrow_table(rng, rows), io.BytesIO()
+def _arrow(rng: Random, rows: Rows | pa.Table) -> bytes:
+    table, file = _arrow_table(rows), io.BytesIO()
     new = rng.choice([pa.ipc.new_stream, pa.ipc.new_file])
     with new(file, table.schema) as writer:
         writer.write_table(table)
@@ -370,7 +421,7 @@ CARDS = (
 def _folder_of_datasets(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
     """What `Dataset.save_to_disk` writes, with one file damaged."""
     inside = folder / "saved"
-    table = _arrow_table(rng, rows)
+    table = rng.choice(ODD_TABLES)() if rng.random() < 0.3 else _arrow_table(rows)
     try:
         dataset = datasets.Dataset(table)
     except Exception:  # a table that `datasets` has no features for

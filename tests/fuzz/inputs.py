@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
-from . import command_lines, data_files, functions, paths, recipes, runs_on_disk, settings
+from . import (
+    command_lines,
+    configurations,
+    data_files,
+    functions,
+    models,
+    paths,
+    recipes,
+    runs_on_disk,
+    settings,
+    surroundings,
+)
 from .materials import Materials
 from .parts import Input
 
@@ -22,8 +33,11 @@ KINDS: Mapping[str, tuple[int, Make]] = {
     "journals": (7, runs_on_disk.make_journal),
     "manifests": (7, runs_on_disk.make_manifest),
     "shards": (4, runs_on_disk.make_shard),
+    "models": (10, models.make),
+    "surroundings": (5, surroundings.make),
+    "configurations": (3, configurations.make),
 }
-"""By kind: how many of a hundred inputs, and what makes one."""
+"""By kind: its weight among the inputs, and what makes one."""
 
 
 def kind_of(seed: int) -> str:

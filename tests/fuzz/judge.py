@@ -21,11 +21,12 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import datasets
 import torch
@@ -33,6 +34,8 @@ import torch
 import spin_trl
 from spin_trl.cli import main
 from spin_trl.errors import SpinError
+
+from .confined import confine
 
 PACKAGE = Path(spin_trl.__file__).parent
 INTERRUPTED = 130
@@ -46,6 +49,7 @@ class Kind(StrEnum):
     TRACEBACK = "tracebacks"
     UNFORESEEN = "unforeseen"
     EXIT = "wrong exit codes"
+    WRONG = "wrong results"
     HANG = "hangs"
     MEMORY = "out of memory"
 
@@ -98,7 +102,7 @@ class Outcome:
 def run_apart(
     arguments: list[str],
     folder: Path,
-    before: Callable[[], None] | None = None,
+    before: Callable[[], object] | None = None,
     limits: Limits = Limits(),
     *,
     as_nobody: bool = False,
@@ -122,6 +126,8 @@ def run_apart(
         code = 1
         try:
             code = _in_the_child(arguments, folder, before, limits, as_nobody)
+        except BaseException:  # a mistake of the fuzzer's own
+            traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(code if isinstance(code, int) else 1)
     return _end_of(process, limits)
@@ -145,15 +151,22 @@ def _end_of(process: int, limits: Limits) -> tuple[int, float, int]:
 
 
 def _in_the_child(
-    arguments: list[str], folder: Path, before: Callable[[], None] | None, limits: Limits, as_nobody: bool
+    arguments: list[str], folder: Path, before: Callable[[], object] | None, limits: Limits, as_nobody: bool
 ) -> int:
     os.setsid()
     os.chdir(folder)
     torch.set_num_threads(1)  # threads of the process that this one is forked from are not here
     errors = _redirect(folder)
+    record = folder.with_suffix(".json").open("w", encoding="utf-8")
     _limit(limits)
-    # Every input reads its data anew, as a user's first run does.
-    datasets.config.HF_DATASETS_CACHE = folder.with_suffix(".cache")
+    cache = folder.with_suffix(".cache")
+    cache.mkdir(exist_ok=True)
+    datasets.config.HF_DATASETS_CACHE = cache  # every input reads its data anew, as a user's first run does
+    os.environ["TMPDIR"] = tempfile.tempdir = str(cache)
+    if not confine(folder, cache) and os.getuid() == 0:
+        raise RuntimeError(
+            "This machine has no Landlock, by which an input is kept in its folder: fuzz as a user that isn't root."
+        )
     if as_nobody and os.getuid() == 0:
         _become_nobody(folder)
     if before is not None:
@@ -171,9 +184,9 @@ def _in_the_child(
         traceback.print_exc(file=errors)
     faulthandler.cancel_dump_traceback_later()
     for stream in (sys.stdout, errors):
-        with contextlib.suppress(ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # a surrounding may have none
             stream.flush()
-    _write_down(folder.with_suffix(".json"), escaped, errors.handled)
+    _write_down(record, escaped, errors.handled)
     return code
 
 
@@ -211,18 +224,15 @@ def _limit(limits: Limits) -> None:
 
 def _become_nobody(folder: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    folder.with_suffix(".cache").mkdir()
     for path in (folder, folder.with_suffix(".cache")):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    folder.with_suffix(".json").touch(mode=0o666)
-    os.chmod(folder.with_suffix(".json"), 0o666)
     os.environ["HOME"] = str(folder)
     os.setgroups([])
     os.setgid(nobody.pw_gid)
     os.setuid(nobody.pw_uid)
 
 
-def _write_down(path: Path, escaped: BaseException | None, handled: BaseException | None) -> None:
+def _write_down(record: TextIO, escaped: BaseException | None, handled: BaseException | None) -> None:
     """What this process knows of how it ended, for the one that judges."""
     foreseen = (SpinError, OSError, KeyboardInterrupt, SystemExit, argparse.ArgumentError)
     error = escaped or (None if isinstance(handled, foreseen) else handled)
@@ -240,7 +250,8 @@ def _write_down(path: Path, escaped: BaseException | None, handled: BaseExceptio
             "place": _place(error),
             "memory": isinstance(error, MemoryError),
         }
-    path.write_text(json.dumps(found), encoding="utf-8")
+    record.write(json.dumps(found))
+    record.close()
 
 
 def _place(error: BaseException) -> str:
@@ -260,7 +271,14 @@ _OF_MEMORY = re.compile(
 _OF_LINE = re.compile(r'File "([^"]*)", line (\d+) in (\w+)')
 
 
-def judge(arguments: list[str], folder: Path, limits: Limits = Limits(), *, as_nobody: bool = False) -> Outcome:
+def judge(
+    arguments: list[str],
+    folder: Path,
+    limits: Limits = Limits(),
+    *,
+    as_nobody: bool = False,
+    before: Callable[[], object] | None = None,
+) -> Outcome:
     """Give an input to the command, and say what came of it.
 
     Args:
@@ -268,9 +286,10 @@ def judge(arguments: list[str], folder: Path, limits: Limits = Limits(), *, as_n
         folder: of the input, in which the command runs. Files of its name with other extensions are written beside it.
         limits: of the command.
         as_nobody: whether a user without rights gives it.
+        before: is called in the process of the command first.
     """
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    code, seconds, most = run_apart(arguments, folder, None, limits, as_nobody=as_nobody)
+    code, seconds, most = run_apart(arguments, folder, before, limits, as_nobody=as_nobody)
     printed = folder.with_suffix(".err").read_text(encoding="utf-8", errors="replace")
     record = folder.with_suffix(".json")
     known = record.read_text(encoding="utf-8") if record.is_file() else ""
@@ -331,7 +350,7 @@ def import_all(folder: Path, *commands: list[str]) -> None:
 
         def note(code: int) -> None:
             news = [name for name in sys.modules if name not in before]
-            folder.with_suffix(".modules").write_text("\n".join(news), encoding="utf-8")
+            (folder / "imported").write_text("\n".join(news), encoding="utf-8")
             end(code)
 
         os._exit = note  # type: ignore[assignment]
@@ -341,7 +360,7 @@ def import_all(folder: Path, *commands: list[str]) -> None:
         if code:
             said = folder.with_suffix(".err").read_text(encoding="utf-8")
             raise RuntimeError(f"`spin-trl {' '.join(arguments)}` ended with {code} on what is in order: {said}")
-        for name in folder.with_suffix(".modules").read_text(encoding="utf-8").split():
+        for name in (folder / "imported").read_text(encoding="utf-8").split():
             with contextlib.suppress(Exception):
                 __import__(name)
     gc.freeze()

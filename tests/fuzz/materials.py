@@ -13,6 +13,8 @@ import yaml
 
 import runs
 import tiny
+from spin_trl.data.keys import row_keys
+from spin_trl.data.load import load_rows
 
 ARCHIVES = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 
@@ -25,6 +27,13 @@ SCRATCH: dict[str, Any] = {
 
 PLAYED = ("finished", "scored", "generated", "training", "lora")
 """Runs that today's code has played, as far as their names say; those of 0.1.0 are read from their archives."""
+
+
+MAPPINGS: dict[str, dict[str, str]] = {
+    "question-answer": {"question": "prompt", "answer": "completion"},
+    "real-generated": {"real": "messages"},
+}
+"""Columns to be renamed, by the kind of rows."""
 
 
 class Materials:
@@ -42,6 +51,13 @@ class Materials:
         self.model = tiny.save(folder / "model", tiny.model(num_hidden_layers=1))
         self.rows = {kind: tiny.sft(8, kind).to_list() for kind in get_args(tiny.SFTKind)}
         self.data = tiny.write_jsonl(folder / "train.jsonl", tiny.sft(10))
+
+    def digest(self, kind: tiny.SFTKind, number: int) -> str:
+        """The digest of the first rows of a kind, from a file of JSON lines in which they stand as they are."""
+        path = self.folder / f"{kind}-{number}.jsonl"
+        if not path.exists():
+            tiny.write_jsonl(path, tiny.sft(8, kind).select(range(number)))
+        return row_keys(load_rows(str(path), column_mapping=MAPPINGS.get(kind))).digest
 
     @functools.cached_property
     def earlier(self) -> list[Path]:

@@ -24,11 +24,15 @@ class Input:
         arguments: of `spin-trl`.
         what: what is odd about it, for people.
         as_nobody: whether a user without rights gives it.
+        digest: that the journal has to give the data. The input is in order, so it has to be taken; None: it may be refused.
+        surroundings: of the command, one of `surroundings.SURROUNDINGS`.
     """
 
     arguments: list[str]
     what: str
     as_nobody: bool = False
+    digest: str | None = None
+    surroundings: str | None = None
 
 
 def settings_of(materials: Materials, **changes: Any) -> dict[str, Any]:
@@ -46,3 +50,21 @@ def write_recipe(folder: Path, settings: Any) -> str:
 def reading_command(rng: Random) -> str:
     """A command that reads a recipe and its data: nearly always the one that takes less time."""
     return rng.choices(["start", "plan"], [12, 1])[0]
+
+
+def put(rng: Random, path: Path, content: bytes) -> str:
+    """Write a file; or, now and then, let it be gone, a folder, or a link."""
+    match rng.randrange(20):
+        case 0:
+            path.unlink()
+            return ", gone"
+        case 1:
+            path.unlink()
+            path.mkdir()
+            return ", a folder"
+        case 2:
+            path.unlink()
+            path.symlink_to(path.name)
+            return ", a link to itself"
+    path.write_bytes(content)
+    return ""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from . import values
 from .materials import Materials
-from .parts import Input
+from .parts import Input, put
 
 COMMANDS = {
     "run": 2,
@@ -161,26 +161,8 @@ def make_manifest(rng: Random, folder: Path, materials: Materials) -> Input:
         what, content = f"is {_name(other, run)}", other.read_bytes()
     else:
         what, content = values.damaged(rng, content)
-    what += _put(rng, path, content)
+    what += put(rng, path, content)
     return Input(_command(rng), f"{_name(path, run)} {what}")
-
-
-def _put(rng: Random, path: Path, content: bytes) -> str:
-    """Write a file; or, now and then, let it be gone, a folder, or a link."""
-    match rng.randrange(20):
-        case 0:
-            path.unlink()
-            return ", gone"
-        case 1:
-            path.unlink()
-            path.mkdir()
-            return ", a folder"
-        case 2:
-            path.unlink()
-            path.symlink_to(path.name)
-            return ", a link to itself"
-    path.write_bytes(content)
-    return ""
 
 
 # ---- shards ----------------------------------------------------------------------------------------------------------
@@ -204,7 +186,7 @@ def make_shard(rng: Random, folder: Path, materials: Materials) -> Input:
         what, content = f"is {_name(other, run)}", other.read_bytes()
     else:
         what, content = values.damaged(rng, content)
-    what += _put(rng, path, content)
+    what += put(rng, path, content)
     return Input(_command(rng), f"{_name(path, run)} {what}")
 
 

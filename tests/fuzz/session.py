@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import multiprocessing
 import os
 import random
@@ -13,11 +15,11 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import inputs
-from .judge import import_all, judge, run_apart
+from . import inputs, surroundings
+from .judge import Kind, Outcome, import_all, judge, run_apart
 from .materials import SCRATCH, Materials
 from .parts import settings_of, write_recipe
-from .table import Tried, failures_by_cause, table
+from .table import Tried, add_line, failures_by_cause, table
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -33,6 +35,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--only", type=int, nargs="+", metavar="SEED", help="repeat these inputs, and show what they print"
     )
     parser.add_argument("--keep", metavar="FOLDER", help="leave inputs that failed here")
+    parser.add_argument("--log", metavar="FILE", help="write here what was said to every input, a line of JSON each")
     return parser.parse_args(arguments)
 
 
@@ -56,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         end = started + 60 * options.minutes
         for one in _tried(seeds, folder, materials, options.jobs, end, options.keep):
             tried.append(one)
+            if options.log:
+                add_line(Path(options.log), one)
             if one.outcome.is_failure:
                 print(f"{one.seed}: {one.outcome.kind}: {one.outcome.cause}", flush=True)
             if len(tried) % 500 == 0:
@@ -103,12 +108,26 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
         made = inputs.make(seed, inside, materials)
         if keep:
             shutil.copytree(inside, Path(keep, str(seed)), symlinks=True, ignore=_odd_files, dirs_exist_ok=True)
-        outcome = judge(made.arguments, inside, as_nobody=made.as_nobody)
+        before = surroundings.SURROUNDINGS.get(made.surroundings or "")
+        outcome = judge(made.arguments, inside, as_nobody=made.as_nobody, before=before)
+        if made.digest is not None:
+            outcome = compared(outcome, inside / "run", made.digest)
         if keep and not outcome.is_failure:
             shutil.rmtree(Path(keep, str(seed)))
         return Tried(seed, inputs.kind_of(seed), made, outcome)
     finally:
         shutil.rmtree(inside.parent, ignore_errors=True)
+
+
+def compared(outcome: Outcome, run: Path, digest: str) -> Outcome:
+    """What came of an input that is in order: it has to be taken, and its rows have to be what they are elsewhere."""
+    if outcome.is_failure:
+        return outcome
+    if outcome.kind == Kind.REFUSED:
+        return dataclasses.replace(outcome, kind=Kind.WRONG, cause="what is in order is refused")
+    entries = [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = next(entry["dataset"] for entry in entries if entry["phase"] == "prepare")
+    return outcome if found == digest else dataclasses.replace(outcome, kind=Kind.WRONG, cause="other rows are read")
 
 
 def _odd_files(folder: str, names: list[str]) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from .judge import Kind, Outcome
 from .parts import Input
@@ -42,6 +44,20 @@ def table(tried: Sequence[Tried]) -> str:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def add_line(path: Path, one: Tried) -> None:
+    """Add an input and what was said to it to a file, to be read by people who ask whether a message is clear."""
+    outcome = one.outcome
+    line = {"seed": one.seed, "kind": one.kind, "given": one.given.what, "arguments": one.given.arguments}
+    line |= {
+        "outcome": outcome.kind,
+        "code": outcome.code,
+        "seconds": round(outcome.seconds, 1),
+        "message": outcome.message,
+    }
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def failures_by_cause(tried: Sequence[Tried]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,10 +15,10 @@ from fuzz import inputs, values
 from fuzz.judge import Kind, Limits, Outcome, judge
 from fuzz.materials import Materials
 from fuzz.parts import Input
-from fuzz.session import prepared, try_one
+from fuzz.session import compared, prepared, try_one
 from fuzz.table import Tried, failures_by_cause, table
 
-WITHOUT_RUNS = ("data files", "recipes", "settings", "paths", "functions")
+WITHOUT_RUNS = ("data files", "recipes", "settings", "paths", "functions", "models", "configurations")
 FAST = [seed for seed in range(10, 50) if inputs.kind_of(seed) in WITHOUT_RUNS]
 SLOW = range(100, 260)
 
@@ -136,6 +137,38 @@ def test_a_message_of_an_error_that_nobody_has_foreseen_is_none(
     assert command(monkeypatch, tmp_path, do).kind == kind
 
 
+def test_an_input_changes_nothing_outside_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever fuzzes as root would lose what a mistake of the package removes."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine", encoding="utf-8")
+    do = f"""
+    import pathlib, shutil
+    pathlib.Path("own").mkdir()
+    pathlib.Path("own/file").write_text("a", encoding="utf-8")
+    pathlib.Path("/dev/null").write_text("a", encoding="utf-8")
+    shutil.rmtree("own")
+    shutil.rmtree({str(tmp_path / "mine")!r})"""
+    assert command(monkeypatch, tmp_path, do).cause.startswith("PermissionError")
+    assert (tmp_path / "mine" / "file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "journal", "found"),
+    [
+        (Kind.ACCEPTED, "a", Kind.ACCEPTED),
+        (Kind.ACCEPTED, "b", Kind.WRONG),
+        (Kind.REFUSED, "a", Kind.WRONG),
+        (Kind.HANG, "a", Kind.HANG),
+    ],
+)
+def test_what_is_in_order_has_to_be_read_as_it_is_elsewhere(
+    kind: Kind, journal: str, found: Kind, tmp_path: Path
+) -> None:
+    entry = json.dumps({"phase": "prepare", "dataset": journal})
+    (tmp_path / "journal.jsonl").write_text(f"{entry}\n", encoding="utf-8")
+    assert compared(Outcome(kind, "", "", 0, 0.1, ""), tmp_path, "a").kind == found
+
+
 def test_the_table_counts_what_was_tried() -> None:
     failed = Outcome(Kind.TRACEBACK, "KeyError at spin_trl/a.py:1 (f)", "'a'", 1, 0.1, "")
     outcomes = [
@@ -145,7 +178,7 @@ def test_the_table_counts_what_was_tried() -> None:
         failed,
     ]
     tried = [Tried(seed, "paths", Input([], "odd"), outcome) for seed, outcome in enumerate(outcomes)]
-    assert table(tried).splitlines()[-1].split() == ["all", "4", "1", "1", "2", "0", "0", "0", "0"]
+    assert table(tried).splitlines()[-1].split() == ["all", "4", "1", "1", "2", "0", "0", "0", "0", "0"]
     assert failures_by_cause(tried).splitlines()[0] == "2 tracebacks: KeyError at spin_trl/a.py:1 (f)"
     assert "--only 2 3" in failures_by_cause(tried)
 

@@ -129,3 +129,11 @@ def test_what_is_not_known_is_said() -> None:
     assert "a dataset that was given as an object" in unknown.text
     assert "| unknown | not on the Hub | unknown |" in unknown.text
     assert "None" not in str(unknown)
+
+
+def test_reasons_that_are_damaged_are_unknown() -> None:
+    """A shard that someone has written to may hold anything there."""
+    record = made_up.record(name="my-run", journal=[])
+    pairs = PairsInfo(0, MESSAGES_LAYOUT, 4, {None: 1, "eos": 2, 3: 1}, 5)  # type: ignore[dict-item]
+    said = str(dataset_card(RunFacts(record, Names("someone/small", "someone/small-pairs")), [pairs]))
+    assert "25.0 % unknown" in said

@@ -1,6 +1,7 @@
 """What ends a response is told by all files of a model, and is the same for generation, training and planning."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 import tiny
+from messages import refused
 from spin_trl import SPINConfig, SPINTrainer
+from spin_trl.errors import DataError
 from spin_trl.models.eos import eos_ids_of, load_eos_ids
-from spin_trl.models.policy import load_policy
+from spin_trl.models.policy import load_policy, load_tokenizer
 
 OWN = tiny.tokenizer().eos_token_id
 LORA = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
@@ -93,3 +96,16 @@ def test_a_run_of_version_0_1_0_goes_on_with_the_ids_that_it_knew(tmp_path: Path
     folder = model_that_names(tmp_path, 7, [8])
     assert load_eos_ids(str(folder), settings(), tiny.tokenizer(), definition=1) == sorted({OWN, 8})
     assert load_eos_ids(None, settings(), tiny.tokenizer()) == [OWN]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[" * 5_000, "3", '{"eos_token_id": "a"}', '{"eos_token_id": [[1]]}'], ids=range(5)
+)
+def test_what_names_the_ids_is_not_passed_over_where_it_is_damaged(
+    llama_folder: Path, tmp_path: Path, content: str
+) -> None:
+    """transformers goes on without it, and responses would not end where they should."""
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    (folder / "generation_config.json").write_text(content, encoding="utf-8")
+    with refused(DataError):
+        load_eos_ids(str(folder), settings(), load_tokenizer(folder, settings()))

@@ -1,6 +1,7 @@
 """How a policy is loaded in every phase, what is never loaded, and how weights are named."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import tiny
@@ -231,3 +233,78 @@ def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     with refused(DataError, str(tmp_path)):
         load_tokenizer(tmp_path, settings())
+
+
+# ---- files that are damaged, missing, or another model's ---------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(llama_folder: Path, tmp_path: Path) -> Path:
+    """A copy of a model, to be damaged."""
+    return Path(shutil.copytree(llama_folder, tmp_path / "damaged"))
+
+
+def say(folder: Path, name: str, **says: Any) -> None:
+    """Let a file of JSON say something else."""
+    known = json.loads((folder / name).read_text(encoding="utf-8"))
+    (folder / name).write_text(json.dumps({**known, **says}), encoding="utf-8")
+
+
+def test_weights_that_no_file_has_are_not_made_up(damaged: Path) -> None:
+    """transformers would put random numbers in their place, and only warn."""
+    weights = load_file(damaged / "model.safetensors")
+    missing = "model.layers.0.self_attn.q_proj.weight"
+    save_file({name: weight for name, weight in weights.items() if name != missing}, damaged / "model.safetensors")
+    with refused(DataError, damaged, missing, "config.json", 1):
+        load_policy(damaged, settings())
+    save_file({f"module.{name}": weight for name, weight in weights.items()}, damaged / "model.safetensors")
+    with refused(DataError, damaged, len(weights)):
+        load_policy(damaged, settings())
+
+
+def test_weights_of_another_shape_are_named_with_both_shapes(damaged: Path) -> None:
+    weights = load_file(damaged / "model.safetensors")
+    name = "model.norm.weight"
+    size = len(weights[name])
+    save_file(weights | {name: weights[name][:-1].clone()}, damaged / "model.safetensors")
+    with refused(DataError, damaged, name, f"({size - 1},)", f"({size},)"):
+        load_policy(damaged, settings())
+
+
+def test_an_adapters_weights_that_its_file_lacks_are_not_made_up(llama_folder: Path, tmp_path: Path) -> None:
+    adapted(llama_folder).save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(dict(list(load_file(file).items())[1:]), file)
+    with refused(DataError, tmp_path / "adapter", "adapter_config.json"):
+        load_policy(tmp_path / "adapter", settings())
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"vocab_size": -0.0},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": "a"},
+        {"architectures": None},
+        {"rope_parameters": 3},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"dtype": "float33"},
+    ],
+    ids=lambda says: next(iter(says)),
+)
+def test_whatever_a_configuration_makes_libraries_raise_is_a_message(damaged: Path, says: dict[str, Any]) -> None:
+    say(damaged, "config.json", **says)
+    with refused(DataError, damaged):
+        load_policy(damaged, settings())
+
+
+def test_errors_of_the_machine_are_not_the_models(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More memory, or another GPU, is what helps then."""
+    for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")):
+
+        def fail(*_: Any, raised: Exception = error, **__: Any) -> Any:
+            raise raised
+
+        monkeypatch.setattr(policy, "create_model_from_path", fail)
+        with pytest.raises(type(error)):
+            load_policy(llama_folder, settings())

@@ -1,13 +1,18 @@
 """What torch and safetensors write has its checksum, which is taken without reading it."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from spin_trl import SPINConfig
 from spin_trl.files import Checksum, write_json
-from spin_trl.models.saving import hashing
+from spin_trl.models.eos import add_eos_ids
+from spin_trl.models.policy import load_policy
+from spin_trl.models.saving import hashing, make_savable
 
 
 @pytest.mark.parametrize("place", [str, Path], ids=["str", "Path"])
@@ -57,3 +62,21 @@ def test_what_is_written_whole_is_among_it(tmp_path: Path) -> None:
     with hashing() as found:
         write_json(tmp_path / "metrics.json", {"nll": 1.0})
     assert found == {tmp_path / "metrics.json": Checksum.of(tmp_path / "metrics.json")}
+
+
+def test_sampling_without_do_sample_can_be_saved(llama_folder: Path, tmp_path: Path) -> None:
+    """Many published models say so. With other EOS ids transformers would refuse to save it, after the training."""
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
+    (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9}', encoding="utf-8")
+    model = load_policy(folder, SPINConfig("out", use_cpu=True, bf16=False))
+    add_eos_ids(model, [2, 3])
+    model.save_pretrained(tmp_path / "saved")
+    said = json.loads((tmp_path / "saved" / "generation_config.json").read_text(encoding="utf-8"))
+    assert (said["temperature"], said["top_p"], said["do_sample"]) == (0.6, 0.9, True)
+
+
+def test_a_generation_configuration_that_is_in_order_stays(llama_folder: Path) -> None:
+    model = load_policy(llama_folder, SPINConfig("out", use_cpu=True, bf16=False))
+    before = model.generation_config.to_dict()
+    assert make_savable(model) is None
+    assert model.generation_config.to_dict() == before

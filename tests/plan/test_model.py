@@ -5,7 +5,9 @@ import torch
 from peft import LoraConfig
 from transformers import BitsAndBytesConfig
 
+from messages import refused
 from plan.shapes import QWEN_05B, QWEN_3B, ZEPHYR, small
+from spin_trl.errors import PlanError
 from spin_trl.plan.model import ModelSettings, PlannedModel
 
 
@@ -49,3 +51,14 @@ def test_nothing_of_a_planned_model_takes_memory():
     """Its tensors are fake."""
     model = PlannedModel(ModelSettings(small(), torch.float32))
     assert all(type(parameter.data).__name__ == "FakeTensor" for parameter in model.model.parameters())
+
+
+@pytest.mark.parametrize(
+    "says", [{"num_attention_heads": 0}, {"hidden_size": -1}, {"num_hidden_layers": "a"}], ids=range(3)
+)
+def test_a_configuration_that_makes_no_model_is_refused(says):
+    config = small()
+    for name, value in says.items():
+        object.__setattr__(config, name, value)
+    with refused(PlanError, config.model_type):
+        PlannedModel(ModelSettings(config, torch.float32))

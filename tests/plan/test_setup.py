@@ -2,6 +2,8 @@
 
 import pytest
 
+from messages import refused
+from spin_trl.errors import PlanError
 from spin_trl.plan.setup import Sharding, read_sharding
 
 
@@ -29,3 +31,9 @@ from spin_trl.plan.setup import Sharding, read_sharding
 )
 def test_processes_are_those_of_the_accelerate_configuration(config, gpus, expected):
     assert read_sharding(config, gpus) == expected
+
+
+@pytest.mark.parametrize("stage", ["a", None, [2], 7])
+def test_a_stage_that_is_none_is_refused(stage):
+    with refused(PlanError, "`zero_stage`"):
+        read_sharding({"distributed_type": "DEEPSPEED", "deepspeed_config": {"zero_stage": stage}})

@@ -142,3 +142,20 @@ def test_no_process_of_a_launched_phase_outlives_its_loop(llama_folder: Path, tm
     loop.kill()
     loop.wait()
     assert all(ends(process.pid, 10) for process in started)
+
+
+@pytest.mark.parametrize("named", ["a file", "a pipe", "missing", "a folder"])
+def test_only_a_loops_own_pipe_is_removed(tmp_path: Path, named: str) -> None:
+    """The variable may be set to anything: what lies there, and beside it, stays."""
+    (tmp_path / "a file").write_text("mine", encoding="utf-8")
+    os.mkfifo(tmp_path / "a pipe")
+    (tmp_path / "a folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    parent._remove_pipe(str(tmp_path / named))
+    assert sorted(tmp_path.iterdir()) == before
+    with held_pipe() as environment:
+        pipe = Path(environment[PARENT_PIPE])
+        (pipe.parent / "mine").write_text("mine", encoding="utf-8")
+        parent._remove_pipe(str(pipe))
+        assert not pipe.exists()
+        assert (pipe.parent / "mine").exists()

@@ -101,3 +101,10 @@ def test_a_score_may_be_called_as_it_likes():
     Console(file=file, width=120).print(run_table({"start": figures}, None))
     assert "is low %" in file.getvalue()
     assert "right low" not in file.getvalue()
+
+
+def test_a_run_without_figures_has_a_table_on_the_narrowest_terminal() -> None:
+    """Nothing was held out, and there is no column that could be left out."""
+    file = io.StringIO()
+    Console(file=file, width=10).print(run_table({"start": {}, "iteration-0": {}}, None, width=10))
+    assert "start" in file.getvalue()
