@@ -182,6 +182,7 @@ PRIVATE: dict[str, tuple[object, str]] = {
     "_attn_implementation": (transformers.PreTrainedConfig, "which attention a model has"),
     "_buffer_dict": (peft.tuners, "where PEFT keeps adapters that are buffers"),
     "_data": (datasets.Dataset, "whether rows lie in memory"),
+    "_encode_plus": (transformers.PreTrainedTokenizerFast, "whether a tokenizer hands texts on as they are"),
     "_fingerprint": (datasets.Dataset, "by which TRL finds what it has cached"),
     "_hf_argparser": (trl.scripts, "a type, for mypy alone"),
     "_indices": (datasets.Dataset, "whether rows are selected"),

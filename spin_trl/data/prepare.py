@@ -203,8 +203,9 @@ class _Encoder:
             messages, positions = [*last.prompt, last.response], [len(turn.prompt) for turn in turns]
             yield from self.template.encode_answers(messages, positions, **options, too_long=most)
         else:  # text has one turn
-            encoded = self.template.encode(last.prompt, last.response, **options)
-            yield encoded if len(encoded.prompt_ids) < most else None
+            assert isinstance(last.prompt, str)
+            assert isinstance(last.response, str)
+            yield self.template.encode_text(last.prompt, last.response, most)
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:

@@ -74,11 +74,11 @@ def segments_of(split: Split) -> tuple[list[str | tuple[int, str] | None], int]:
         The segments, and which of the slots in them is the last of the answer's.
     """
     segments: list[str | tuple[int, str] | None] = []
-    place, last = 0, split.slots[-1].message
+    place, last, has_begun = 0, split.slots[-1].message, False
     for one in split.found:
-        if None not in segments and split.start <= one.start:
+        if not has_begun and split.start <= one.start:
             segments += [split.text[place : split.start], None]
-            place = split.start
+            place, has_begun = split.start, True
         if place < one.start:
             segments.append(split.text[place : one.start])
         segments.append((one.number, one.escape or "as it is"))

@@ -1,4 +1,4 @@
-"""All answers of a long conversation, from one rendering and one tokenisation of the whole.
+"""All answers of a long conversation, from one rendering of the whole.
 
 To render each answer's prompt by itself takes a time that grows with the square of the number of answers. Most templates
 write a conversation of plain messages turn by turn, so a shorter one is the beginning of a longer one. A template need not,
@@ -8,11 +8,8 @@ themselves, too. Where one of them differs, all are rendered by themselves.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from itertools import accumulate, chain, pairwise
-
-from transformers import PreTrainedTokenizerBase
+from itertools import accumulate
 
 from .. import notes
 from .markers import Message
@@ -88,57 +85,3 @@ def _is_plain(message: Message) -> bool:
         and bool(content.strip())
         and ("</think>" not in content)
     )
-
-
-class GrowingIds:
-    """Ids of texts, each of which begins as the one before.
-
-    A fast tokenizer takes the tokens that were added to its vocabulary out of a text first, and splits what is between them
-    piece by piece. So what stands before such a token is split as if nothing followed, and is not split again.
-
-    Args:
-        tokenizer: of the texts.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder.values() if tokenizer.is_fast else []
-        # A token that takes the white space around it, or is searched in normalised text, does not end what is before it.
-        exact = [
-            one.content
-            for one in added
-            if one.special and not (one.lstrip or one.rstrip or one.single_word or one.normalized)
-        ]
-        self._added = re.compile("|".join(map(re.escape, sorted(exact, key=len, reverse=True))) or "(?!)")
-        self._text = ""
-        self._ids: list[int] = []
-
-    def __call__(self, text: str) -> list[int]:
-        rest = self._rest(text)
-        return [*self._ids, *rest]
-
-    def count(self, text: str) -> int:
-        """How many ids a text has."""
-        rest = self._rest(text)
-        return len(self._ids) + len(rest)
-
-    def is_exact(self, text: str) -> bool:
-        """Whether a text's ids are those of its pieces, each from an added token to the next."""
-        places = [0, *(match.start() for match in self._added.finditer(text) if match.start()), len(text)]
-        pieces = [text[start:stop] for start, stop in pairwise(places)]
-        split = self.tokenizer(pieces, add_special_tokens=False)["input_ids"]
-        return list(chain.from_iterable(split)) == self._split(text)
-
-    def _rest(self, text: str) -> list[int]:
-        """Ids behind those that are known to be the text's, now that it has been seen."""
-        if not text.startswith(self._text):
-            self._text, self._ids = "", []
-        known = len(self._text)
-        last = max((match.start() for match in self._added.finditer(text, known)), default=known)
-        if last > known:
-            self._ids += self._split(text[known:last])
-            self._text = text[:last]
-        return self._split(text[last:])
-
-    def _split(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []

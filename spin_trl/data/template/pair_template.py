@@ -22,10 +22,11 @@ from ...files import json_digest, numbered
 from .. import notes
 from ..reading.json_text import value_in
 from .identity import tokenizer_identity
-from .long_conversation import GrowingIds, render_answers
+from .long_conversation import render_answers
 from .markers import Message
-from .rendering import ConversationRenderer, Rendered
+from .rendering import ConversationRenderer, Options, Rendered
 from .templated import Opening, is_templated, opening_of, rendered_turns
+from .text_ids import LONG, Cuts, GrowingIds, text_ids
 
 # Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
 _PROBE = "Qzprobezq"
@@ -81,7 +82,7 @@ class PairTemplate:
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         self.eos_ids = list(eos_token_ids(tokenizer) if eos_ids is None else eos_ids)
         self._turn_end: int | None = None
-        self._renderer = ConversationRenderer(tokenizer)
+        self._renderer, self._cuts = ConversationRenderer(tokenizer), Cuts(tokenizer)
         self._ends_of_tails: dict[str, int] = {}
         if not self.eos_ids:
             raise DataError(
@@ -116,14 +117,42 @@ class PairTemplate:
             TemplateError: the template renders the conversation so that no generation could continue its prompt.
         """
         if isinstance(prompt, str) and isinstance(response, str):
-            return self._encode_text(prompt, response)
+            found = self.encode_text(prompt, response)
+            assert found is not None  # no prompt is too long
+            return found
         if not isinstance(prompt, list) or not isinstance(response, dict):
             raise DataError("the prompt and the response must both be text or both be messages")
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = value_in(tools, "`tools` is") or None
-        templated = is_templated(prompt, self._opening, self.tokenizer.bos_token)
-        rendered = self._renderer.render(prompt, response, options)
-        return self._encode_rendered(rendered, self._ids, templated)
+        return self._encode_messages(prompt, response, options, GrowingIds(self._cuts))
+
+    def encode_text(self, prompt: str, response: str, too_long: float = math.inf) -> EncodedPair | None:
+        """Tokenise a prompt and its response that are text, as [`PairTemplate.encode`] does.
+
+        Args:
+            prompt: plain text.
+            response: plain text.
+            too_long: tokens of a prompt of which no more is wanted.
+
+        Returns:
+            None: the prompt is too long.
+
+        Raises:
+            DataError: the response would end early.
+        """
+        start = self._with_special(prompt)
+        # Some tokenizers end every text with EOS; a prompt goes on.
+        if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
+            start = start[:-1]
+        is_wanted = len(start) < too_long
+        whole = self._with_special(prompt + response) if is_wanted else []
+        real = self._behind(start, whole, response)
+        if self._count_ends(real[:-1]):
+            self._check_end(response, (response,))
+        if not is_wanted:
+            return None
+        real = self._ended(real, self._own_end())
+        return EncodedPair(start, real, self._noticed([*start, *real], prompt + response, len(prompt + response)))
 
     def encode_answers(
         self,
@@ -152,17 +181,31 @@ class PairTemplate:
         """
         options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
         options["tools"] = value_in(tools, "`tools` is") or None
-        found, ids_of = render_answers(self._renderer, messages, positions, options), GrowingIds(self.tokenizer)
-        if found is None or not ids_of.is_exact(found.whole):
+        found, ids_of = render_answers(self._renderer, messages, positions, options), GrowingIds(self._cuts)
+        if found is None:
             for position in positions:
-                pair = self.encode(messages[:position], messages[position], tools, chat_template_kwargs)
+                pair = self._encode_messages(messages[:position], messages[position], options, ids_of)
                 yield pair if len(pair.prompt_ids) < too_long else None
             return
         bos, opening = self.tokenizer.bos_token, self._opening
         templated = list(accumulate(is_templated([one], opening, bos, number) for number, one in enumerate(messages)))
-        for position, one in ((position, found.at(position)) for position in positions):
+        known = 0
+        for position in positions:
+            if known >= too_long:  # a prompt begins as those before it
+                yield None
+                continue
+            one = found.at(position)
             is_wanted = ids_of.count(one.text[: one.start]) < too_long
+            known = ids_of.known
             yield self._encode_rendered(one, ids_of, bool(templated[position - 1])) if is_wanted else None
+
+    def _encode_messages(
+        self, prompt: list[Message], response: Message, options: Options, ids_of: GrowingIds
+    ) -> EncodedPair:
+        templated = is_templated(prompt, self._opening, self.tokenizer.bos_token)
+        rendered = self._renderer.render(prompt, response, options)
+        # To cut a short text takes longer than to tokenise it twice.
+        return self._encode_rendered(rendered, ids_of if len(rendered.text) >= LONG else self._ids, templated)
 
     def _encode_rendered(self, rendered: Rendered, ids_of: Callable[[str], list[int]], templated: bool) -> EncodedPair:
         start, rest = rendered.text[: rendered.start], rendered.text[rendered.start :]
@@ -212,22 +255,11 @@ class PairTemplate:
         return self._renderer.apply(messages, {**self.chat_template_kwargs, "tools": None})
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _encode_text(self, prompt: str, response: str) -> EncodedPair:
-        whole, start = (self._with_special(text) for text in (prompt + response, prompt))
-        # Some tokenizers end every text with EOS; a prompt goes on.
-        if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
-            start = start[:-1]
-        real = self._behind(start, whole, response)
-        if self._count_ends(real[:-1]):
-            self._check_end(response, (response,))
-        real = self._ended(real, self._own_end())
-        return EncodedPair(start, real, self._noticed([*start, *real], prompt + response, len(prompt + response)))
+        return text_ids(self.tokenizer, text)
 
     def _with_special(self, text: str) -> list[int]:
         """Ids of a text with the special tokens around it, but none before it that the text itself begins with."""
-        ids, size = list(self.tokenizer(text)["input_ids"]), len(self._prefix)
+        ids, size = text_ids(self.tokenizer, text, special=True), len(self._prefix)
         return ids[size:] if size and ids[: 2 * size] == self._prefix * 2 else ids
 
     def _behind(self, start: list[int], whole: list[int], rest: str) -> list[int]:
@@ -271,11 +303,11 @@ class PairTemplate:
         )
 
     def _count_ends(self, ids: list[int]) -> int:
-        return sum(token in self.eos_ids for token in ids)
+        return sum(map(ids.count, set(self.eos_ids)))
 
     def _first_end(self, ids: list[int]) -> int | None:
         """Where the first EOS stands."""
-        return next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+        return min((ids.index(token) for token in self.eos_ids if token in ids), default=None)
 
     def _noticed(self, ids: list[int], text: str, end: int) -> frozenset[str]:
         """What the tokenizer did to a text.
