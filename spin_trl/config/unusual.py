@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .bounds import USUAL
 from .checks import as_mapping
 from .plain import plain
+from .steps import steps_an_epoch
 
 if TYPE_CHECKING:
     from .iteration import SPINConfig
@@ -41,10 +42,8 @@ def long_warmup(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: in
     if args.max_steps > 0:
         return []
     lists = as_mapping("per_iteration", play.per_iteration) or {}
-    # Trainer's own arithmetic. Later iterations may have more pairs, from `history`, and never fewer.
-    pairs = rows * args.num_generations / (args.per_device_train_batch_size * processes)
-    batches = math.floor(pairs) if args.dataloader_drop_last else math.ceil(pairs)
-    an_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    # Later iterations may have more pairs, from `history`, and never fewer.
+    an_epoch = steps_an_epoch(args, rows * args.num_generations, processes)
     epochs = min(lists.get("num_train_epochs") or [args.num_train_epochs])
     return _long_warmup(args, math.ceil(epochs * an_epoch), f"(an epoch has {an_epoch}, with {rows} rows)")
 

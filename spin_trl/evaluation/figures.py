@@ -85,10 +85,11 @@ FIGURES: Mapping[str, Figure] = {
         Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
                "same %", 2, percent=True),
         _bad_share("degeneration/repetition", "repetition", ANSWERS, "repeated"),
-        Figure("degeneration/distinct", "distinct", ANSWERS, "distinct", percent=True),
+        Figure("degeneration/distinct", "variety, where real responses have 100 %", ANSWERS,
+               "variety (real: 100 %)", percent=True),
         _bad_share("degeneration/odd_characters", "odd characters", ANSWERS, "odd characters"),
         _bad_share("degeneration/copies", "copies", ANSWERS, "copied"),
-        Figure("degeneration/length_ratio", "length, by that of real responses"),
+        Figure("degeneration/length_ratio", "length, relative to real responses"),
     )
 }  # fmt: skip
 """Every figure by which models can be compared, in the order of the tables' columns."""

@@ -12,24 +12,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import Task
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
+from ..config.steps import gradient_steps
 from ..counts import counted
 from ..files import write_text
 from ..report import terminal
 from ..report.charts import plot_run
 from ..report.record import read_figures, read_record
-from ..report.status import PhaseProgress
+from ..report.status import PhaseLog, PhaseProgress
 from ..report.terminal_table import run_table
 from ..report.verdict import faults_in_words
 from ..report.write import write_report
-from ..run.journal import Entry, Step
+from ..run.journal import MADE, Entry, Step
 from ..run.objects import best_stage
 from ..run.progress import seconds_left_of_run
-from ..run.run import Run
+from ..run.run import Run, device_name
 from ..run.stage import START, Stage, up_to
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,31 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
     return f"{where}: done in {seconds:.0f} s"
 
 
+def intention(run: Run, phases: Sequence[str], processes: int) -> list[str]:
+    """What a run will do, before its first phase: a line of how and where, one of rows and steps, and one of what is done.
+
+    Args:
+        run: the run; its rows are prepared.
+        phases: the phases that every iteration has, in their order.
+        processes: how many train together.
+    """
+    where = "one process" if processes == 1 else f"{processes} processes"
+    first = f"Run {run.directory.path} on {where} ({device_name(PartialState().device)}): "
+    first += f"{counted(run.play.num_iterations, 'iteration')} of {', '.join(phases)}."
+    rows = len(run.rows())
+    steps = [
+        gradient_steps(args, rows * args.num_generations * (1 + min(run.play.history, iteration)), processes)
+        for iteration in range(run.play.num_iterations)
+        for args in [run.iteration_args(iteration)]
+    ]
+    second = f"{counted(rows, 'row')} to train on, {counted(len(run.rows(held_out=True)), 'row')} held out; "
+    second += f"about {counted(sum(steps), 'gradient step')} in all ({', '.join(f'{one:,}' for one in steps[:6])}"
+    second += ", ...)." if len(steps) > 6 else ")."
+    done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
+    last = [f"Finished earlier: {done[-1]['stage']}: {done[-1]['phase']}, and what comes before it."] if done else []
+    return [first, second, *last]
+
+
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
     """Keep table, plot and report in the run directory, and print the table, if there is a console.
 
@@ -123,14 +150,17 @@ def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, 
 def watched(
     run: Run, console: Console, phase: str, iteration: int, phases: Sequence[str], *, elsewhere: bool
 ) -> Iterator[None]:
-    """Show a phase, and what has been measured, for as long as the context lasts. Nothing of it stays on the screen.
+    """Show how far a phase is for as long as the context lasts.
+
+    A terminal that can move its cursor shows that in one line, above what has been measured; nothing of it stays on the
+    screen. Elsewhere a line is printed at least every minute.
 
     Args:
         run: the run.
-        console: of a terminal.
-        phase: that is about to run.
-        iteration: of it.
-        phases: that every iteration has, in their order.
+        console: a terminal's, or a log's.
+        phase: the phase that is about to run.
+        iteration: its iteration.
+        phases: the phases that every iteration has, in their order.
         elsewhere: whether it runs in processes of its own, which say in a file how far they are.
     """
     progress = run.progress
@@ -154,9 +184,13 @@ def watched(
             "run_seconds_left": of_run,
         }
 
-    stage = START if phase == "start" else Stage.of(iteration)
-    table = table_so_far(run, iteration, console.width, console.height)
-    with _no_bars(run), PhaseProgress(console, f"{stage}: {phase}", table, renew):
+    name = f"{START if phase == 'start' else Stage.of(iteration)}: {phase}"
+    shown: PhaseProgress | PhaseLog
+    if console.is_interactive:
+        shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)
+    else:
+        shown = PhaseLog(name, renew, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    with _no_bars(run), shown:
         yield
 
 

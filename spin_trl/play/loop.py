@@ -26,6 +26,7 @@ from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
+from ..counts import counted
 from ..data.columns import is_sft
 from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
@@ -46,7 +47,7 @@ from ..run.settings import freeze, python_settings, renew
 from ..run.stage import START, Stage
 from ..run.trust import TrustedRuns, check_trust, code_inside, named_code
 from ..training.arguments import as_dataset, as_settings, as_whole_model, check_kinds, kind_of
-from .console import Figures, all_figures, phase_line, show, watched
+from .console import Figures, all_figures, intention, phase_line, show, watched
 from .gate import Verdict, deliver_best, judge, settle
 from .given import keep_given
 from .mend import mend
@@ -202,7 +203,14 @@ class SelfPlay:
             if main:
                 self._claim_directory()
             pushing.restore()
+            if main:
+                self._tell(
+                    f"{counted(len(self.train_dataset), 'row')} to prepare for the run {self.directory.path} ..."
+                )
             self._set_up()
+            if main:
+                for line in intention(run, self._phases, processes_of(run.play.accelerate_config)):
+                    self._tell(line)
             with pushing, ThreadPoolExecutor(max_workers=1) as background:
                 return self._play_all(pushing, background)
 
@@ -273,8 +281,13 @@ class SelfPlay:
             self._claim_directory()
         self._set_up()
         before = len(self.state.journal.entries())
-        in_this_process(self.state, phase, iteration)
         by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
+        with contextlib.ExitStack() as stack:
+            if by_hand and not self._is_watched:  # the log of a job; on a terminal the libraries' bars say more
+                stack.enter_context(
+                    watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
+                )
+            in_this_process(self.state, phase, iteration)
         if by_hand and phase in ("evaluate", "baseline") and len(self.state.journal.entries()) > before:
             # Whoever launches phases on their own gets what a run delivers, as far as it has come.
             best = deliver_best(self.state, iteration)["stage"]
@@ -290,6 +303,10 @@ class SelfPlay:
         """Whether a terminal shows phases while they run. One that can't move its cursor (`TERM=dumb`) gets a log."""
         return PartialState().is_main_process and self._console.is_interactive
 
+    def _tell(self, line: str) -> None:
+        """Print a line of what the run does."""
+        self._console.print(line, highlight=False, soft_wrap=True)
+
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
         """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""
         for warning in verdict.warnings if is_news else ():
@@ -304,7 +321,7 @@ class SelfPlay:
             check_same_start(run)  # somebody may have trained another one there meanwhile
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
-            if self._is_watched:
+            if PartialState().is_main_process:
                 elsewhere = self.launch is not in_this_process
                 stack.enter_context(watched(run, self._console, phase, iteration, self._phases, elsewhere=elsewhere))
             self.launch(run, phase, iteration)
@@ -312,7 +329,7 @@ class SelfPlay:
         news = [entry for entry in entries[before:] if entry["phase"] in MADE]
         if PartialState().is_main_process:
             for entry in news:
-                self._console.print(phase_line(entry, entries), highlight=False, soft_wrap=True)
+                self._tell(phase_line(entry, entries))
         return bool(news)
 
     def _set_up(self) -> None:

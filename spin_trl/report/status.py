@@ -1,11 +1,18 @@
-"""What a terminal shows while a phase runs: what runs, how fast, and how long it will take, above the table so far."""
+"""What is shown while a phase runs: what runs, how fast, and how long it will take.
+
+A terminal has one line that moves, above the table so far. A log has a line now and then.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterable
+from types import TracebackType
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -13,6 +20,9 @@ BAR_WIDTH = 30
 
 REFRESHES = 4
 """A second."""
+
+LOGS_EVERY = 50.0
+"""Seconds: less than a minute, also where a busy process is late."""
 
 
 class PhaseProgress(Progress):
@@ -38,6 +48,39 @@ class PhaseProgress(Progress):
         yield self.make_tasks_table(self.tasks)
         if self._table is not None:
             yield self._table
+
+
+class PhaseLog:
+    """A context in which a log gets a line now and then of how far a phase is.
+
+    Args:
+        name: the phase and its stage.
+        renew: brings the task up to date, before every line.
+        say: prints a line. It is called from a thread, every [`LOGS_EVERY`] seconds: a phase that ends sooner gets no line.
+    """
+
+    def __init__(self, name: str, renew: Callable[[Task], None], say: Callable[[str], None]) -> None:
+        self._renew, self._say = renew, say
+        self._task = Task(TaskID(0), name, total=None, completed=0, _get_time=time.monotonic)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._lines, daemon=True)
+
+    def __enter__(self) -> PhaseLog:
+        self._task.start_time = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _lines(self) -> None:
+        while not self._ended.wait(LOGS_EVERY):
+            self._renew(self._task)
+            with contextlib.suppress(OSError):  # nobody loses a run because nobody can read its log
+                self._say(status_line(self._task))
 
 
 class _StatusColumn(ProgressColumn):

@@ -61,6 +61,49 @@ def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str 
     assert said.count("run, iterations 0 to") == 2
 
 
+def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`nohup`, a job of Slurm, CI: nothing moves there, and nobody should wait in the dark."""
+    monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    run, said = watched_run(llama_folder, terminal=None, disable_tqdm=False, num_train_epochs=6, history=1)
+    lines = said.splitlines()
+    assert names(lines[0], "15 rows", str(run.directory.path))  # 3 of them are then held out
+    assert names(lines[1], str(run.directory.path), "one process", "2 iterations", "generate, train, evaluate")
+    trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
+    assert trained == [18, 36]  # 12 rows, 4 pairs a step, 6 epochs; with history the second has twice the pairs
+    assert names(lines[2], "12 rows", "3 rows held out", "54 gradient steps", "18, 36")
+    assert not lines[3].startswith("Finished earlier")
+    assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
+    assert "%|" not in capfd.readouterr().err
+
+    assert "Finished earlier: iteration-1: evaluate" in watched_again(run)
+
+
+def watched_again(run: SelfPlay) -> str:
+    """What a log has of a finished run that is called again."""
+    run._console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    run.run()
+    return run._console.file.getvalue()
+
+
+def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of Slurm plays one phase. What a loop has launched is told of by the loop alone."""
+    monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
+    said = {}
+    for launched in (False, True):
+        if launched:
+            monkeypatch.setenv("SPIN_TRL_LAUNCHED", "1")
+        run = build(llama_folder, num_train_epochs=6, run_dir=str(llama_folder.parent / f"by-hand-{launched}"))
+        run._console = Console(file=io.StringIO(), width=200, force_terminal=False)
+        for phase in ("start", "generate", "train"):
+            run.run_phase(phase, 0)
+        said[launched] = run._console.file.getvalue()
+    assert re.search(r"iteration-0: train, \d+ of 18 steps", said[False])
+    assert said[True] == ""
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
     """They are the caller's: a notebook goes on after the run."""

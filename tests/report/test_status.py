@@ -1,6 +1,7 @@
 """What a terminal shows of a phase while it runs."""
 
 import io
+import threading
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from rich.console import Console
 from rich.progress import Task, TaskID
 from rich.table import Table
 
-from spin_trl.report.status import PhaseProgress, clock, status_line
+from spin_trl.report import status
+from spin_trl.report.status import LOGS_EVERY, PhaseLog, PhaseProgress, clock, status_line
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,30 @@ def test_the_table_stands_below_the_line_and_a_bar_beside_it() -> None:
 def test_a_narrow_terminal_gets_one_line_all_the_same() -> None:
     (line,) = rendered(None, width=50, rate=2.0, seconds_left=9.0, run_seconds_left=99.0)
     assert len(line) <= 50
+
+
+def test_a_log_gets_lines_until_the_phase_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "LOGS_EVERY", 0.01)
+    said: list[str] = []
+    third = threading.Event()
+
+    def renew(task: Task) -> None:
+        task.completed, task.total = len(said), 10
+        task.fields |= {"what": "steps", "rate": 2.0, "seconds_left": 90.0, "run_seconds_left": 3600.0}
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 3:
+            third.set()
+            raise OSError("no space left")  # of a log on a full disk, which is no reason to end a run
+
+    with PhaseLog("iteration-1: train", renew, say):
+        assert third.wait(60)
+    count = len(said)
+    assert said[1] == "iteration-1: train, 1 of 10 steps, 2.0/s, 1:30 left, run 1:00:00"
+    assert not threading.Event().wait(0.05)
+    assert len(said) == count
+
+
+def test_a_log_gets_a_line_at_least_every_minute() -> None:
+    assert LOGS_EVERY < 60
