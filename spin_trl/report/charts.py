@@ -31,8 +31,8 @@ _SIGN_WORDS = {
     ),
     "degeneration/distinct": (
         "Variety",
-        "Distinct pairs of neighbouring tokens, relative to as much text of real responses (100 %): far below it, answers are "
-        "alike.",
+        "Distinct pairs of neighbouring tokens, relative to as much text of real responses (100 %): far below it, "
+        "answers are alike.",
     ),
     "degeneration/odd_characters": (
         "Odd characters",
