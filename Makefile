@@ -62,7 +62,7 @@ benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 clean:           ## remove what was set up and played
 	rm -rf $(VENV) runs build dist *.egg-info
 
-$(READY): setup.cfg pyproject.toml constraints.txt
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s" % sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
