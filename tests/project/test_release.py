@@ -41,44 +41,51 @@ def script() -> ModuleType:
 RELEASE = script()
 
 
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the files that name a version. Something is unreleased in it, also right after a release."""
+    copy_of_the_tree(tmp_path, *FILES)
+    changelog = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = changelog.replace(f"{RELEASE.UNRELEASED}\n", f"{RELEASE.UNRELEASED}\n\n### Added\n\n- Something.\n")
+    (tmp_path / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
+    return tmp_path
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     assert RELEASE.check(TOP, spin_trl.__version__) == []
     assert len(RELEASE.check(TOP, "99.0.0")) == 3
     assert RELEASE.notes(text_of("CHANGELOG.md"), spin_trl.__version__)
 
 
-def test_a_version_is_named_in_one_step(tmp_path: Path) -> None:
+def test_a_version_is_named_in_one_step(tree: Path) -> None:
     """What was unreleased is the version's, and there is room for what comes next."""
-    copy_of_the_tree(tmp_path, *FILES)
-    before = RELEASE.notes(text_of("CHANGELOG.md"), "Unreleased")
+    before = RELEASE.notes((tree / "CHANGELOG.md").read_text(encoding="utf-8"), "Unreleased")
     base = settings()["metadata"]["url"]
-    RELEASE.set_version(tmp_path, "97.1.0", DAY)
-    assert RELEASE.check(tmp_path, "97.1.0") == []
-    changelog = (tmp_path / "CHANGELOG.md").read_text(encoding="utf-8")
+    RELEASE.set_version(tree, "97.1.0", DAY)
+    assert RELEASE.check(tree, "97.1.0") == []
+    changelog = (tree / "CHANGELOG.md").read_text(encoding="utf-8")
     assert RELEASE.notes(changelog, "97.1.0") == before
     assert RELEASE.notes(changelog, "Unreleased") == ""
     assert "## [97.1.0] - 2030-01-02\n" in changelog
     assert f"[Unreleased]: {base}/compare/v97.1.0...HEAD\n" in changelog
     assert f"[97.1.0]: {base}/compare/v{spin_trl.__version__}...v97.1.0\n" in changelog
-    assert "date-released: 2030-01-02\n" in (tmp_path / "CITATION.cff").read_text(encoding="utf-8")
+    assert "date-released: 2030-01-02\n" in (tree / "CITATION.cff").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-rc1", "one"])
-def test_what_is_no_version_is_refused(version: str, tmp_path: Path) -> None:
-    copy_of_the_tree(tmp_path, *FILES)
+def test_what_is_no_version_is_refused(version: str, tree: Path) -> None:
     with pytest.raises(SystemExit, match=re.escape(repr(version))):
-        RELEASE.set_version(tmp_path, version, DAY)
-    assert RELEASE.check(tmp_path, spin_trl.__version__) == []
+        RELEASE.set_version(tree, version, DAY)
+    assert RELEASE.check(tree, spin_trl.__version__) == []
 
 
-def test_a_version_is_not_released_twice_and_not_without_notes(tmp_path: Path) -> None:
-    copy_of_the_tree(tmp_path, *FILES)
+def test_a_version_is_not_released_twice_and_not_without_notes(tree: Path) -> None:
     with pytest.raises(SystemExit, match=spin_trl.__version__):
-        RELEASE.set_version(tmp_path, spin_trl.__version__, DAY)
-    RELEASE.set_version(tmp_path, "97.1.0", DAY)
+        RELEASE.set_version(tree, spin_trl.__version__, DAY)
+    RELEASE.set_version(tree, "97.1.0", DAY)
     with pytest.raises(SystemExit, match=re.escape(RELEASE.UNRELEASED)):
-        RELEASE.set_version(tmp_path, "97.2.0", DAY)
-    assert RELEASE.check(tmp_path, "97.1.0") == []
+        RELEASE.set_version(tree, "97.2.0", DAY)
+    assert RELEASE.check(tree, "97.1.0") == []
 
 
 def test_the_account_is_set_everywhere_by_one_command(tmp_path: Path) -> None:
