@@ -1,4 +1,4 @@
-"""What a release changes in the repository's files; RELEASE.md says when. Needs Python alone.
+"""Change what a release changes in the repository's files; RELEASE.md says when. It needs nothing but Python.
 
 python3 .ci/release.py owner NAME       the account that the repository lies in, in every address
 python3 .ci/release.py version 0.2.0    the version, today's date, and the changelog's heading
@@ -67,7 +67,7 @@ def set_owner(top: Path, owner: str) -> list[str]:
 
 
 def current_owner(settings: str) -> str:
-    """The account in the `url` of setup.cfg."""
+    """Return the account in the `url` of setup.cfg."""
     found = re.search(r"^url = https://github\.com/([\w-]+)/spin_trl$", settings, re.MULTILINE)
     if not found:
         sys.exit("setup.cfg has no line `url = https://github.com/ACCOUNT/spin_trl`.")
@@ -86,7 +86,7 @@ def set_version(top: Path, version: str, day: datetime.date) -> None:
 
 
 def released(changelog: str, version: str, day: datetime.date) -> str:
-    """The changelog with what is unreleased under a version's heading, and a link to what has changed since the last."""
+    """Return the changelog with its unreleased entries under a version's heading, and a link that compares versions."""
     if f"## [{version}]" in changelog:
         sys.exit(f"{CHANGELOG} has a version {version} already.")
     if not notes(changelog, "Unreleased"):
@@ -102,7 +102,7 @@ def released(changelog: str, version: str, day: datetime.date) -> str:
 
 
 def check(top: Path, version: str) -> list[str]:
-    """What does not name a version, in sentences."""
+    """Return a sentence for each file that names another version."""
     said = {
         PACKAGE: re.findall(r'^__version__ = "(.*)"$', read(top / PACKAGE), re.MULTILINE),
         CITATION: re.findall(r"^version: (.*)$", read(top / CITATION), re.MULTILINE),
@@ -116,7 +116,7 @@ def check(top: Path, version: str) -> list[str]:
 
 
 def notes(changelog: str, version: str) -> str:
-    """What stands under a version's heading."""
+    """Return what the changelog says under a version's heading."""
     found = re.search(
         rf"^## \[{re.escape(version)}\][^\n]*\n(?P<text>.*?)(?=^## |^\[[^\]\n]+\]: |\Z)",
         changelog,

@@ -1,4 +1,4 @@
-"""Where the repository lies, and what its files promise to each other."""
+"""Read the files around the package, and look up what they name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_targets() -> frozenset[str]:
 
 
 def missing_targets(commands: Iterable[str]) -> list[str]:
-    """What `make` is asked for in commands, and can't make."""
+    """Return the targets that commands ask `make` for and that the Makefile does not have."""
     asked = [
         word
         for command in commands
@@ -73,7 +73,7 @@ def missing_targets(commands: Iterable[str]) -> list[str]:
 
 
 def missing_scripts(commands: Iterable[str]) -> list[str]:
-    """Scripts of the repository that commands name and that are not there, or can't be run as they are named."""
+    """Return the scripts in `.ci` that commands name and that are missing, or can't be run the way they are named."""
     missing = []
     for command in commands:
         for before, name in re.findall(r"(\S+ )?(?<![\w/])(\.ci/[\w.]+)", command):
@@ -98,7 +98,7 @@ def tracked() -> list[str]:
 
 
 def of_schema(schema: str, *names: str) -> str:
-    """What a published schema has against files; nothing if they are valid. Schemas ship with check-jsonschema."""
+    """Validate files against a published schema, and return its complaints. Schemas ship with check-jsonschema."""
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *names],
         cwd=TOP,
@@ -111,7 +111,7 @@ def of_schema(schema: str, *names: str) -> str:
 
 
 def copy_of_the_tree(target: Path, *names: str) -> Path:
-    """Some files and folders of the repository, copied without what Python has left in them."""
+    """Copy files and folders of the repository, without Python's caches."""
     for name in names:
         source = TOP / name
         if source.is_dir():

@@ -32,7 +32,7 @@ class Instruction:
 
 
 def read(text: str) -> list[Instruction]:
-    """The instructions of a Dockerfile, continued lines joined and comments left out."""
+    """Read the instructions of a Dockerfile: continued lines are joined, comments are left out."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     found, stage = [], ""
     for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
@@ -50,12 +50,12 @@ IMAGES = ("cpu", "cuda")
 
 
 def of(name: str, stage: str | None = None) -> list[str]:
-    """The values of all instructions of a name."""
+    """Return the values of all instructions with this name."""
     return [item.value for item in INSTRUCTIONS if item.name == name and stage in (None, item.stage)]
 
 
 def copied(value: str) -> tuple[str, list[str], str]:
-    """Of a COPY: the stage that it takes from, or none; the sources; the target."""
+    """Take a COPY apart: the stage that it copies from, if any, the sources, and the target."""
     words = value.split()
     other = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else ""
     return other, words[:-1], words[-1]
@@ -71,7 +71,7 @@ def is_left_out(name: str, patterns: list[str]) -> bool:
 
 
 _NOT_SEEN = re.compile(r"(?:__editable__\W*_*)?spin_trl|pip(?:-|$)|.*\.pth$|__pycache__")
-"""What an image's environment has of its own."""
+"""Packages that an image installs itself."""
 
 _ABSOLUTE = re.compile(r"(?<![\w:/.])/\w")
 
@@ -108,7 +108,7 @@ def test_every_source_of_a_copy_is_there_and_gets_in() -> None:
 
 
 def test_nothing_else_gets_in() -> None:
-    """A folder of the user's may hold runs, keys and a history."""
+    """The folder that an image is built in may hold runs, keys and a git history."""
     for name in (".git", ".env", "id_rsa", "runs", "tests", ".venv", "token.json"):
         assert is_left_out(name, IGNORED)
     needed = {source for other, names, _ in map(copied, of("COPY")) for source in names if not other}
@@ -166,7 +166,7 @@ def test_the_commands_of_an_image_work(image: str, tmp_path: Path) -> None:
 
 
 def environment(folder: Path) -> Path:
-    """The Python of a new virtual environment that sees all installed packages but this one."""
+    """Make a virtual environment that sees all installed packages but this one, and return its Python."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
     (site,) = folder.glob("lib/python*/site-packages")
     for old in site.glob("setuptools*"):  # Python 3.11 brings one that is too old to build with
@@ -183,7 +183,7 @@ def environment(folder: Path) -> Path:
 
 
 def surroundings(python: Path) -> dict[str, str]:
-    """Variables of a command: the environment's commands come first, and pip asks nobody."""
+    """Return the variables for a command: the environment's commands come first, and pip uses no index."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     return {
         **kept,

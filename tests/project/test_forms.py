@@ -1,4 +1,4 @@
-"""What asks people for something: issue templates, and the hooks before a commit."""
+"""Issue templates ask for what is needed, and the hooks before a commit agree with the rest of the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Releasing: the version stands in one way everywhere, and the commands of RELEASE.md do what it says."""
+"""The version is the same everywhere, and the commands of RELEASE.md do what it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hosted tests, the site and the release run what is there, with versions that agree and rights that are few."""
+"""Workflows run commands that exist, on the Python versions of setup.cfg, with as few rights as they need."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_job_has_the_rights_that_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS)
 def test_actions_are_pinned(file: str) -> None:
-    """GitHub's own by version, others by commit with the version beside it. No secret is used."""
+    """GitHub's own actions by version, others by commit, with the version in a comment. No secret is used."""
     used = re.findall(r"uses: ([^\s@]+)@(\S+)(?: +# (v[\d.]+))?", text_of(file))
     assert len(used) == text_of(file).count("uses:")
     for action, pin, version in used:
