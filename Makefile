@@ -8,7 +8,8 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format docs audit benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
+	format hooks docs package audit benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,6 +35,13 @@ test-anywhere: $(READY) ## run every test in random order, with nothing that a u
 test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: what they end in is the same, or an error
 	PYTHONPATH=tests $(BIN)/python -m faults $(MINUTES:%=--minutes=%) $(SEED:%=--seed=%) $(KINDS:%=--kinds=%) $(ONLY:%=--only=%)
 
+# Each has an environment of its own, .venv-NAME. `make test-lowest TESTS=tests/drop_in` runs a part.
+test-lowest:     ## run the fast tests with the lowest versions of TRL and others that setup.cfg allows
+test-newest:     ## run the fast tests with the newest versions that there are
+test-trl:        ## run the drop-in suite with TRL's main branch
+test-lowest test-newest test-trl:
+	PYTHON=$(PYTHON) bash .ci/versions $(@:test-%=%) $(TESTS)
+
 # `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
 fuzz: $(READY)   ## give the command 10,000 files, recipes, settings and runs that are not in order, in half an hour
 	$(BIN)/python tests/fuzz $(FUZZ)
@@ -49,6 +57,12 @@ format: $(READY) ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+hooks: $(READY)  ## run the pre-commit hooks on every file; their repositories are fetched the first time
+	$(BIN)/pre-commit run --all-files
+
+package:         ## build what is published into dist/, check it, and try it in an empty environment
+	PYTHON=$(PYTHON) bash .ci/package
+
 # pip-audit is installed for it into a folder that goes again; nothing is sent but names and versions.
 audit:           ## look for known vulnerabilities in the versions of constraints.txt, where PyPI's advisories can be reached
 	@bash .ci/audit
@@ -60,9 +74,9 @@ benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:           ## remove what was set up and played
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-* runs build dist *.egg-info
 
-$(READY): setup.cfg pyproject.toml constraints.txt
+$(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s" % sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

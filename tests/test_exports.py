@@ -4,12 +4,14 @@ import configparser
 import importlib
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import spin_trl
 from messages import refused
+from project.repository import TOP, copy_of_the_tree
 
 PUBLIC = {
     "DataCollatorForSelfPlay",
@@ -64,30 +66,45 @@ def test_importing_the_package_does_not_import_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_folder_of_the_package_is_shipped() -> None:
-    """A wheel holds the packages that setup.cfg names, and no others."""
-    top = Path(spin_trl.__file__).parents[1]
-    settings = configparser.ConfigParser()
-    settings.read(top / "setup.cfg")
-    named = set(settings["options"]["packages"].split()) - {"spin_trl.recipes"}
-    assert named == {".".join(path.parent.relative_to(top).parts) for path in top.glob("spin_trl/**/__init__.py")}
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The files of a wheel that is built from this tree, by the names that they will have where it is installed."""
+    tree = copy_of_the_tree(
+        tmp_path_factory.mktemp("tree"),
+        *("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE", "spin_trl", "recipes"),
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "from setuptools.build_meta import build_wheel; build_wheel('.')"],
+        cwd=tree,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tree.glob("*.whl")
+    return {name for name in zipfile.ZipFile(path).namelist() if ".dist-info/" not in name}
 
 
-def test_every_file_of_the_package_that_is_no_module_is_shipped() -> None:
+def files_of(folder: str) -> set[str]:
+    """Files of a folder of the repository, without what Python leaves there."""
+    files = (path for path in (TOP / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(TOP).as_posix() for path in files}
+
+
+def test_every_folder_of_the_package_is_shipped(wheel: set[str]) -> None:
+    """They are found, and none has to be named. Recipes lie at the top of the repository, and are installed inside."""
+    shipped = {name for name in wheel if name.endswith(".py")}
+    assert shipped == {name for name in files_of("spin_trl") if name.endswith(".py")}
+    recipes = {name.removeprefix("spin_trl/") for name in wheel if name.startswith("spin_trl/recipes/")}
+    assert recipes == files_of("recipes")
+
+
+def test_every_file_of_the_package_that_is_no_module_is_shipped(wheel: set[str]) -> None:
     """A report without its template is none."""
-    top = Path(spin_trl.__file__).parents[1]
-    settings = configparser.ConfigParser()
-    settings.read(top / "setup.cfg")
-    shipped = {
-        path
-        for package, patterns in settings["options.package_data"].items()
-        if package != "spin_trl.recipes"
-        for pattern in patterns.split(",")
-        for path in top.joinpath(*package.split(".")).glob(pattern.strip())
-    }
-    files = {path for path in top.glob("spin_trl/**/*") if path.is_file() and "__pycache__" not in path.parts}
-    assert shipped == {path for path in files if path.suffix != ".py"}
-    assert any(path.name == "report.html.j2" for path in shipped)
+    shipped = {name for name in wheel if not name.startswith("spin_trl/recipes/")}
+    assert shipped == files_of("spin_trl")
+    assert any(name.endswith("report.html.j2") for name in shipped)
 
 
 def test_the_command_is_where_scripts_and_notebooks_have_it() -> None:
