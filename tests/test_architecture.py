@@ -199,7 +199,10 @@ def test_no_test_module_imports_another() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["recipes"], ["run", "--help"], ["settings"], ["settings", "beta"], ["schema"], ["--version"]],
+)
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
     """`report` has a test of its own, with a run to show."""
     code = "import sys\nfrom spin_trl.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
