@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import spin_trl
+from shipped_settings import of_shipped_versions
 
 PACKAGE = Path(spin_trl.__file__).parent
 
@@ -201,7 +202,12 @@ def test_no_test_module_imports_another() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["recipes"], ["run", "--help"], ["settings"], ["settings", "beta"], ["schema"], ["--version"]],
+    [
+        ["--help"],
+        ["recipes"],
+        ["--version"],
+        *(pytest.param(of_trl, marks=of_shipped_versions) for of_trl in (["settings"], ["schema"], ["run", "--help"])),
+    ],
 )
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
     """`report` has a test of its own, with a run to show."""

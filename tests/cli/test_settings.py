@@ -10,6 +10,7 @@ import pytest
 
 import spin_trl
 from messages import names
+from shipped_settings import of_shipped_versions
 from spin_trl.cli import main
 from spin_trl.config import described, listed
 from spin_trl.config.known import KnownSetting
@@ -79,6 +80,7 @@ def test_settings_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {one["name"] for one in json.loads(printed(capsys, "settings", "--json"))} == NAMES
 
 
+@of_shipped_versions
 def test_the_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> None:
     schema = json.loads(printed(capsys, "schema"))
     assert schema["properties"].keys() == NAMES
@@ -86,6 +88,7 @@ def test_the_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> No
     assert schema == json.loads((top / "recipes" / "schema.json").read_text(encoding="utf-8"))
 
 
+@of_shipped_versions
 def test_the_help_of_run_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     """And how to see what one is for; those that most recipes need are explained."""
     shown = printed(capsys, "run", "--help")
