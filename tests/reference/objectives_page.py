@@ -58,7 +58,7 @@ def section(methods: list[Method]) -> str:
     parts += [escaped(method.note) + "\n" for method in methods if method.note]
     function = function_of(first)
     if function is None:
-        parts.append(f"```math\n{first.equation}\n```\n")
+        parts.append(f"$`{first.equation}`$\n")
     else:
         parts.append(described(function) + "\n")
     for method in methods:
