@@ -30,7 +30,9 @@ def add(commands: Any) -> None:
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe, or run directory")
-        phase.add_argument("--iteration", type=int, default=0, metavar="T", help="which iteration, from 0 (0)")
+        phase.add_argument(
+            "--iteration", type=int, default=0, metavar="T", help="which iteration, counted from 0 (default: 0)"
+        )
         add_trust(phase)
 
 

@@ -100,7 +100,7 @@ class IterationSettings(DPOConfig):
 
 @dataclass
 class SPINConfig(registry.ObjectiveSettings, IterationSettings):
-    """Settings of one self-play iteration: those of [`~trl.DPOConfig`], and how the opponent answers.
+    """Settings of one self-play iteration: those of TRL's `DPOConfig`, and how the opponent answers.
 
     `loss_type` takes, beside TRL's fifteen, the objectives of `spin_trl/objectives/` (`docs/objectives.md` has them all).
     Their settings begin with their names; one that is left out takes the published value, and one that belongs to none of

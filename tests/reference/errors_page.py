@@ -55,8 +55,9 @@ def page() -> str:
 
 def row(kind: type[SpinError]) -> list[str]:
     also = [base.__name__ for base in kind.__mro__[1:] if base not in (object, BaseException, Exception, SpinError)]
-    name = kind.__name__ if kind.__module__ == SpinError.__module__ else f"{kind.__module__}.{kind.__name__}"
-    return [code(name), code(*also) if also else "", str(kind.exit_code), escaped(said(kind), in_table=True)]
+    where = "" if kind.__module__ == SpinError.__module__ else f" From `{kind.__module__}`."
+    meaning = escaped(said(kind), in_table=True) + where
+    return [code(kind.__name__), code(*also) if also else "", str(kind.exit_code), meaning]
 
 
 def said(kind: type[SpinError]) -> str:

@@ -35,7 +35,7 @@ What follows a figure's name says how sure it is, and how it has changed:
 
 def page() -> str:
     rows = [row(figure) for figure in FIGURES.values()]
-    return f"{WRITTEN}{HEAD}{table(['name', 'in words', 'unit', 'better', 'meaning'], rows)}{TAIL}"
+    return f"{WRITTEN}{HEAD}{table(['name', 'in words', 'unit', 'counts as better', 'meaning'], rows)}{TAIL}"
 
 
 def row(figure: Figure) -> list[str]:

@@ -29,5 +29,5 @@ def section(name: str) -> str:
     # Settings have a page of their own, with all that they inherit.
     is_config = name.endswith("Config")
     options = "    options:\n      members: []\n" if is_config else ""
-    more = "\nIts fields: [Settings](settings.md).\n" if is_config else ""
-    return f"\n## {name}\n{more}\n::: spin_trl.{name}\n{options}"
+    more = "\nIts fields are [settings](settings.md).\n" if is_config else ""
+    return f"\n::: spin_trl.{name}\n{options}{more}"

@@ -31,12 +31,15 @@ first line of the recipe `# yaml-language-server: $schema=recipe.schema.json`.
 
 def page(settings: list[KnownSetting], versions: dict[str, str | None]) -> str:
     groups = {title: list(part) for title, part in groupby(settings, lambda setting: setting.group)}
-    contents = "".join(
-        f"- [{title}](#{anchor(title)}): {code(*(one.name for one in part))}\n" for title, part in groups.items()
-    )
+    contents = "".join(f"- [{title}](#{anchor(title)}): {links(part)}\n" for title, part in groups.items())
     sections = "".join(section(title, part, settings) for title, part in groups.items())
     tried = f"{len(settings)} settings, with TRL {versions['trl']} and transformers {versions['transformers']}.\n\n"
     return f"{WRITTEN}{HEAD}{tried}{contents}{sections}"
+
+
+def links(part: list[KnownSetting]) -> str:
+    """Links to the entries of settings."""
+    return ", ".join(f"[`{setting.name}`](#{setting.name})" for setting in part)
 
 
 def anchor(title: str) -> str:
