@@ -35,8 +35,10 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     accept_every_character()
     show_log_records_plainly()
     parser = command_parser()
-    options, overrides = parser.parse_known_args(arguments)
     try:
+        options, overrides = parser.parse_known_args(
+            arguments
+        )  # which may print the help, to whoever has gone by then
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
             parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))

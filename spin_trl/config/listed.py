@@ -14,6 +14,8 @@ from pathlib import Path
 
 from ..errors import RecipeError, nearest
 from ..files import short_digest, write_text
+from .checks import shown
+from .credentials import is_name
 from .known import KnownSetting, settings_as_json
 from .other_names import said_of
 
@@ -116,6 +118,12 @@ def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[Kn
     found += [one for one in parts if one not in found]
     if not found:
         named = " ".join(words)
+        if is_name(named.lstrip("-")):
+            raise RecipeError(
+                f"{shown(named)} can't be a setting: tokens belong into the environment or into a login."
+            )
         near = said_of("_".join(wanted)) or nearest("_".join(wanted), [one.name for one in settings])
-        raise RecipeError(f"No setting has {named!r} in its name or its help{near} `spin-trl settings` lists all.")
+        raise RecipeError(
+            f"No setting has {shown(named)} in its name or its help{near} `spin-trl settings` lists all."
+        )
     return found

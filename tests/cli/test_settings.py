@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,3 +121,22 @@ def test_another_trl_is_said_before_it_is_imported(
     assert "TRL" in found.err
     assert main(["settings"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", ["--version", "run --help", "settings"])
+def test_a_reader_that_has_gone_is_no_traceback(arguments: str) -> None:
+    """`spin-trl run --help | head -1`, with a Python that writes at once."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-u", "-m", "spin_trl", *arguments.split()],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert "Traceback" not in done.stderr

@@ -200,6 +200,12 @@ def test_settings_are_found_by_name_and_by_words(words: list[str], first: str) -
     assert looked_up(words, list(SETTINGS.values()))[0].name == first
 
 
+@pytest.mark.parametrize("word", ["hub_token", "--hub-token", "wandb_api_key"])
+def test_a_token_is_no_setting_and_where_it_belongs_is_said(word: str) -> None:
+    with refused(RecipeError, word, "environment"):
+        looked_up([word], list(SETTINGS.values()))
+
+
 def test_all_words_must_be_there() -> None:
     found = {setting.name for setting in looked_up(["lora", "layers"], list(SETTINGS.values()))}
     assert "lora_modules_to_save" in found
