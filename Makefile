@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help quickstart test test-all test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
-	format hooks docs package audit benchmarks clean
+	format hooks reference docs package audit benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -67,8 +67,8 @@ package:         ## build what is published into dist/, check it, and try it in 
 audit:           ## look for known vulnerabilities in the versions of constraints.txt, where PyPI's advisories can be reached
 	@bash .ci/audit
 
-docs: $(READY)   ## write what documents take from the code: the table of docs/objectives.md
-	PYTHONPATH=. $(BIN)/python tests/objectives_page.py
+reference: $(READY)  ## write what is written from the code: docs/reference/, the shipped settings of TRL, and recipes/schema.json
+	PYTHONPATH=.:tests $(BIN)/python -m reference
 
 benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done

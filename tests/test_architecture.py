@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import spin_trl
+from shipped_settings import of_shipped_versions
 
 PACKAGE = Path(spin_trl.__file__).parent
 
@@ -222,7 +223,15 @@ def test_every_test_file_of_a_module_has_tests() -> None:
     assert [str(path) for path, text in texts.items() if not re.search(r"^def test_\w+\(", text, re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["recipes"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["recipes"],
+        ["--version"],
+        *(pytest.param(of_trl, marks=of_shipped_versions) for of_trl in (["settings"], ["schema"], ["run", "--help"])),
+    ],
+)
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
     """`report` has a test of its own, with a run to show."""
     code = "import sys\nfrom spin_trl.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"

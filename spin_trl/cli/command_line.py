@@ -13,11 +13,12 @@ from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
 from ..report.terminal import accept_every_character, printable, show_log_records_plainly
-from . import benchmarks, compare, hub, plan, recipes, report, run
-from .commands import RECIPES
+from . import benchmarks, compare, hub, plan, recipes, report, run, settings
+from .commands import RECIPES, CommandParser
 from .failures import fail, flushed, note_run_directory
+from .versions import ShowVersions
 
-_COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes)
+_COMMANDS = (run, plan, compare, benchmarks, report, hub, recipes, settings)
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +34,11 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         _restart_in_utf8()
     accept_every_character()
     show_log_records_plainly()
-    parser = _parser()
-    options, overrides = parser.parse_known_args(arguments)
+    parser = command_parser()
     try:
+        options, overrides = parser.parse_known_args(
+            arguments
+        )  # which may print the help, to whoever has gone by then
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
             parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
@@ -62,13 +65,17 @@ def _restart_in_utf8() -> None:
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def command_parser() -> CommandParser:
+    """Return the parser of the whole command line, each command with one of its own."""
+    parser = CommandParser(
         prog="spin-trl",
         description="Self-play fine-tuning for TRL.",
         epilog=RECIPES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action=ShowVersions, nargs=0, help="show the versions of what is installed, and exit"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:

@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands, "compare", play_comparison, help="play several objectives side by side", epilog=RECIPES
     )
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", help="recipe, or run directory")
     add_trust(parser)
     parser.add_argument(
         "--arms",
@@ -24,10 +24,18 @@ def add(commands: Any) -> None:
         metavar="ARM",
         help="losses (sigmoid space tspin spif iris ...), sums of them (space+0.1*sft), and sft, the supervised arm",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds (1)")
-    parser.add_argument("--devices", type=int, default=1, help="arms at the same time, on GPUs each on its own (1)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds each arm is played with (1)")
     parser.add_argument(
-        "--arm_settings", help='further settings by arm, as JSON: {"sigmoid": {"learning_rate": 1e-6}}'
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="how many arms run at the same time, each on a GPU of its own (1)",
+    )
+    parser.add_argument(
+        "--arm_settings",
+        metavar="JSON",
+        help='further settings of single arms: `{"sigmoid": {"learning_rate": 1e-6}}`',
     )
 
 

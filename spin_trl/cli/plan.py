@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     """Add the arguments."""
     what = "say what a run will take: memory, hours, disk"
     parser = add_command(commands, "plan", plan, help=what, description=_DESCRIPTION, epilog=RECIPES)
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", help="recipe, or run directory")
     parser.add_argument(
         "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ...; default: the GPU here, else all known"
     )

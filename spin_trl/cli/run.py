@@ -10,6 +10,7 @@ from ..errors import RecipeError
 from ..report.terminal import shown_path
 from .commands import RECIPES, add_command, add_trust
 from .session import session_of
+from .settings import help_of_settings
 
 PHASE_COMMANDS = {
     "generate": "let the opponent of an iteration answer the prompts",
@@ -22,13 +23,16 @@ PHASE_COMMANDS = {
 
 def add(commands: Any) -> None:
     """Add the arguments of `run` and of the phases."""
-    run = add_command(commands, "run", play, help="play all iterations, or go on with a run", epilog=RECIPES)
-    run.add_argument("recipe")
+    what = "play all iterations, or go on with a run"
+    run = add_command(commands, "run", play, help=what, epilog=RECIPES, more_help=help_of_settings)
+    run.add_argument("recipe", help="recipe, or run directory")
     add_trust(run)
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
         phase.add_argument("recipe", help="recipe, or run directory")
-        phase.add_argument("--iteration", type=int, default=0, help="which iteration, from 0")
+        phase.add_argument(
+            "--iteration", type=int, default=0, metavar="T", help="which iteration, counted from 0 (default: 0)"
+        )
         add_trust(phase)
 
 

@@ -23,18 +23,19 @@ class DataConfig:
 
     dataset_name: str | None = setting(
         None,
-        "JSONL, JSON, Parquet, CSV or TSV file, folder of them, `save_to_disk` folder, Hub name, or `module:function`.",
+        "The data to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of them, a `save_to_disk` folder, a name "
+        "on the Hub, or `module:function`.",
     )
     dataset_config: str | None = setting(None, "Configuration of a Hub dataset.")
     dataset_revision: str | None = setting(None, "Commit of a Hub dataset.")
     dataset_train_split: str = setting("train", "Split to train on.")
     held_out_name: str | None = setting(
-        None, "Dataset to evaluate on, named like `dataset_name`. None: some prompts are held out."
+        None, "Dataset to evaluate on, named like `dataset_name`. By default some prompts are held out of that one."
     )
     held_out_config: str | None = setting(
-        None, "Its configuration. None: `dataset_config`, where it is a split of the same dataset."
+        None, "Configuration of `held_out_name`. By default `dataset_config`, if it is the same dataset."
     )
-    held_out_split: str = setting("test", "Its split, where there are several.")
+    held_out_split: str = setting("test", "Split of `held_out_name`, where it has several.")
     column_mapping: dict[str, Any] | str | None = setting(
         None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
@@ -43,9 +44,13 @@ class DataConfig:
         "Take prompts and completions that are text as a user's and an assistant's message, so that the chat template is "
         "put around them. For chat models.",
     )
-    max_rows: Annotated[int | None, Bounds(1)] = setting(None, "Use as many rows only: the first ones.")
+    max_rows: Annotated[int | None, Bounds(1)] = setting(
+        None, "Number of rows to use: the first ones. By default all."
+    )
     max_rows_seed: Annotated[int | None, Bounds(0)] = setting(
-        None, "Draw them at random with this seed instead. More rows with the same seed hold the fewer ones."
+        None,
+        "Seed for drawing `max_rows` rows at random instead of the first ones. With the same seed, more rows include those "
+        "of fewer.",
     )
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class IterationSettings(DPOConfig):
     """The fields of [`SPINConfig`] that no objective brings along."""
 
     max_new_tokens: Annotated[int | None, Bounds(1)] = setting(
-        None, "Tokens that a generated response may have. None: as many as `max_length` leaves after the prompt."
+        None, "Tokens that a generated response may have. By default as many as `max_length` leaves after the prompt."
     )
     temperature: Annotated[float, Bounds(0.01, also=(0,), why="logits that are divided by less overflow")] = setting(
         1.0, "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."
@@ -56,7 +56,7 @@ class IterationSettings(DPOConfig):
         1, "Generated responses per prompt in each iteration. Each is a pair of its own."
     )
     generation_batch_size: Annotated[int, Bounds(1)] = setting(
-        64, "Prompts that are answered together. A part of what makes a run reproducible."
+        64, "Prompts that are answered together. With another number other answers are sampled."
     )
     engine: str = setting("transformers", "What generates: transformers, with the weights in memory.")
     train_on_turn: str = setting(
@@ -76,17 +76,17 @@ class IterationSettings(DPOConfig):
     )
     bad_rows: str = setting(
         REFUSE_BAD_ROWS,
-        "Rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
+        "What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
         choices=BAD_ROWS,
     )
     bad_rows_max: Annotated[float, Bounds(0)] = setting(
-        MOST, "With `bad_rows: skip`, how many may be left out: below 1 a share of the rows, else a number."
+        MOST, "How many rows `bad_rows: skip` may leave out: below 1 a share of the rows, else a number."
     )
     on_nan: str = setting(
         STOP_ON_NAN,
-        "A loss or gradient that is not finite: stop, with the rows and the likely cause; skip the step, at most 10 times "
-        "an iteration; or, in a run, lower: go back to the last checkpoint with half the learning rate, at most twice an "
-        "iteration.",
+        "What to do at a loss or gradient that is not finite. stop: end the run with the rows and the likely cause. "
+        "skip: leave the step out, at most 10 times an iteration. lower: in a run, go back to the last checkpoint with half "
+        "the learning rate, at most twice an iteration.",
         choices=(STOP_ON_NAN, SKIP_STEP, LOWER_RATE),
     )
     check_opponent: bool = setting(
@@ -94,14 +94,14 @@ class IterationSettings(DPOConfig):
     )
     shared_prefix: bool | None = setting(
         None,
-        "Run every prompt once for all its responses, without padding between pairs. None: where that is exact, and say "
-        "why where it is not. true: or fail. false: never.",
+        "Run every prompt once for all its responses, without padding between pairs. By default where that is exact; where "
+        "it is not, the run says why. true: fail where it is not exact. false: never.",
     )
 
 
 @dataclass
 class SPINConfig(registry.ObjectiveSettings, IterationSettings):
-    """Settings of one self-play iteration: those of [`~trl.DPOConfig`], and how the opponent answers.
+    """Settings of one self-play iteration: those of TRL's `DPOConfig`, and how the opponent answers.
 
     `loss_type` takes, beside TRL's fifteen, the objectives of `spin_trl/objectives/` (`docs/objectives.md` has them all).
     Their settings begin with their names; one that is left out takes the published value, and one that belongs to none of

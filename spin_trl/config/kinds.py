@@ -37,7 +37,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     Raises:
         RecipeError: it is none that the setting may have.
     """
-    options = _options(kind)
+    options = types_in(kind)
     if value is None and type(None) in options:
         return None
     if any(_is_mapping(option) for option in options) and not (isinstance(value, str) and _stays_text(name, value)):
@@ -85,7 +85,7 @@ def refuse_odd_parts(name: str, value: Any) -> None:
         raise RecipeError(f"`{name}` holds {shown(value)}; expected text, numbers, true, false, lists and mappings.")
 
 
-def _options(kind: Any) -> tuple[Any, ...]:
+def types_in(kind: Any) -> tuple[Any, ...]:
     """The types of a union."""
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 

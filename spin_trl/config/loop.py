@@ -32,7 +32,8 @@ class SelfPlayConfig:
     )
     run_dir: str | None = setting(
         None,
-        "Where everything of the run is kept. Default: `output_dir`, if a recipe sets it, or runs/<name of the recipe>.",
+        "Where everything of the run is kept. By default `output_dir`, if the recipe sets it, or runs/NAME, NAME being the "
+        "recipe's.",
     )
     existing_run: str = setting(
         "continue",
@@ -46,7 +47,7 @@ class SelfPlayConfig:
         "the list where the number would stand.",
     )
     history: Annotated[int, Bounds(0)] = setting(
-        0, "Earlier iterations whose generations are mixed into the pairs (SPIN's paper: 1)."
+        0, "How many earlier iterations' generations are trained on again (SPIN's paper: 1)."
     )
     lora_opponent: str = setting(
         "adapter",
@@ -55,13 +56,13 @@ class SelfPlayConfig:
         choices=["adapter", "merge"],
     )
     held_out_fraction: Annotated[float, Bounds(0, 0.5)] = setting(
-        0.02, "Share of the prompts that is kept for evaluation. Ignored with held-out data."
+        0.02, "Share of the prompts that is held out for evaluation, unless `held_out_name` is set."
     )
-    held_out_max: Annotated[int, Bounds(1)] = setting(1000, "Most prompts that are kept for evaluation.")
+    held_out_max: Annotated[int, Bounds(1)] = setting(1000, "Most prompts that `held_out_fraction` holds out.")
     held_out_overlap: str = setting(
         "drop_train",
-        "With held-out data of its own: what happens to prompts that are trained on, too (up to case and white space): "
-        "drop_train leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
+        "What happens to prompts of `held_out_name` that are trained on, too (up to case and white space): drop_train "
+        "leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
         choices=OVERLAP,
     )
     scorer: list[str] | None = setting(
@@ -75,16 +76,17 @@ class SelfPlayConfig:
         "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or win_rate.",
     )
     greater_is_better_iteration: bool | None = setting(
-        None, "Whether more of that figure is better. None: known for the names above."
+        None, "Whether more of `metric_for_best_iteration` is better. By default as is known of that figure."
     )
     min_improvement: Annotated[float, Bounds(0)] = setting(
-        0.0, "How much of that figure an iteration must gain on the best so far to take its place."
+        0.0, "By how much of that figure an iteration must be better than the best so far to take its place."
     )
     significant_improvement: bool = setting(
-        False, "Whether the whole 95 % interval of that gain, prompt by prompt, must lie above `min_improvement`."
+        False,
+        "Whether the whole 95 % interval of the improvement, prompt by prompt, must lie above `min_improvement`.",
     )
     patience: Annotated[int | None, Bounds(1)] = setting(
-        None, "Stop after as many iterations in a row without an improvement. None: never."
+        None, "Stop after this many iterations in a row without an improvement. By default a run never stops for that."
     )
     on_regression: str = setting(
         "continue",
@@ -93,19 +95,19 @@ class SelfPlayConfig:
         choices=["continue", "stop", "fall_back"],
     )
     fall_back_lr_scale: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
-        1.0, "What the learning rate is multiplied by each time the run falls back. It stays so."
+        1.0, "Factor for the learning rate of all later iterations, each time the run falls back."
     )
     evaluate_greedy: bool = setting(False, "Also answer the held-out prompts greedily, and score that (score_greedy).")
     keep_iterations: Annotated[int | None, Bounds(1)] = setting(
-        None, "Models that are kept beside the best one, newest first. None keeps all."
+        None, "How many models are kept besides the best one: the newest ones. By default all are kept."
     )
     degeneration_warn: dict[str, Any] | str | None = setting(
         None,
-        "Thresholds beyond which answers are warned of, by sign (JSON): empty, truncated, repetition, distinct, short, "
-        "long, odd_characters, copies. null: never. Signs that are left out keep theirs.",
+        "Thresholds beyond which the run warns of degenerate answers, by sign: empty, truncated, repetition, distinct, "
+        "short, long, odd_characters, copies. Signs that are left out keep theirs; null switches one off.",
     )
     degeneration_stop: dict[str, Any] | str | None = setting(
-        None, "Thresholds beyond which the run stops after an iteration, by sign (JSON). None: it goes on."
+        None, "Thresholds beyond which the run stops after an iteration, by the same signs. By default it goes on."
     )
     stop_at_plateau: bool = setting(
         True,
@@ -119,25 +121,29 @@ class SelfPlayConfig:
         choices=["sft"],
     )
     baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
-        None, "Learning rate of the baseline. None: the first iteration's."
+        None, "Learning rate of the baseline. By default that of the first iteration."
     )
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
         metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
     )
     accelerate_config: str | None = setting(
-        None, "Launch every phase as a process of its own with `accelerate launch --config_file` this."
+        None,
+        "Configuration of accelerate, by name (`ddp`, `zero3`, ...) or file. Every phase is then launched with it, in "
+        "processes of its own.",
     )
     push_generations: bool = setting(
         False,
         "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
         "configuration an iteration.",
     )
-    hub_dataset_id: str | None = setting(None, "Name of that dataset. None: that of the model, with `-pairs`.")
+    hub_dataset_id: str | None = setting(
+        None, "Name of the dataset of pairs on the Hub. By default that of the model, with `-pairs`."
+    )
     hub_license: str | None = setting(
         None,
-        "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). None: the base model's, and of the pairs the "
-        "source dataset's, where the Hub knows them.",
+        "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). By default that of the base model, and for the "
+        "pairs that of the source dataset, where the Hub knows them.",
     )
     hub_backup: bool = setting(
         False,

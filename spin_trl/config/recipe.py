@@ -132,8 +132,8 @@ class _Parser(TrlParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; values of the command line are then looked at as those of a file are."""
         found, rest = super().parse_known_args(args, namespace)
-        for name in {option.name.replace("-", "_") for option in options_of(args or [])} & _kinds().keys():
-            setattr(found, name, typed(name, getattr(found, name), _kinds()[name]))
+        for name in {option.name.replace("-", "_") for option in options_of(args or [])} & kinds_of_settings().keys():
+            setattr(found, name, typed(name, getattr(found, name), kinds_of_settings()[name]))
         return found, rest
 
 
@@ -282,7 +282,7 @@ def _name_of_run(path: Path) -> str:
 def _typed(path: Path, name: str, value: Any) -> Any:
     """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
     try:
-        return typed(name, value, _kinds()[name])
+        return typed(name, value, kinds_of_settings()[name])
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
@@ -306,7 +306,7 @@ def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str])
 
 
 @functools.cache
-def _kinds() -> dict[str, Any]:
+def kinds_of_settings() -> dict[str, Any]:
     """By setting, its type as its class declares it. (What TRL's parser leaves in the fields is another one.)"""
     hints = [(kind, get_type_hints(kind)) for kind in cast("list[type[Any]]", _DATACLASSES)]
     return {field.name: found[field.name] for kind, found in hints for field in fields(kind) if field.init}
@@ -331,6 +331,14 @@ def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
 def known_settings() -> frozenset[str]:
     """The names of all settings that a recipe may have."""
     return frozenset(_known(_Parser(_DATACLASSES)))
+
+
+def classes_of_settings() -> dict[str, type[Any]]:
+    """By setting that a recipe may have, the dataclass that it is a field of."""
+    classes = cast("list[type[Any]]", _DATACLASSES)
+    by_name = {field.name: kind for kind in classes for field in fields(kind) if field.init}
+    known = known_settings()
+    return {name: kind for name, kind in by_name.items() if name in known}
 
 
 def _known(parser: argparse.ArgumentParser) -> list[str]:

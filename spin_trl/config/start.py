@@ -24,10 +24,14 @@ class StartConfig:
     start_hidden_size: Annotated[int, Bounds(1, 100000)] = setting(256, "Width of the model.")
     start_num_layers: Annotated[int, Bounds(1, 1000)] = setting(6, "Layers of the model.")
     start_num_heads: Annotated[int, Bounds(1, 1000)] = setting(4, "Attention heads of the model.")
-    start_num_epochs: Annotated[float, Bounds(0)] = setting(3.0, "Epochs of SFT that make θ_0.")
-    start_learning_rate: Annotated[float, Bounds(0)] = setting(1e-3, "Peak learning rate of that SFT.")
-    start_batch_size: Annotated[int, Bounds(1, 1000000)] = setting(16, "Batch size of that SFT.")
-    start_label_smoothing: Annotated[float, Bounds(0, 1)] = setting(0.0, "Label smoothing of that SFT.")
+    start_num_epochs: Annotated[float, Bounds(0)] = setting(3.0, "Epochs of SFT with which the start is made.")
+    start_learning_rate: Annotated[float, Bounds(0)] = setting(
+        1e-3, "Peak learning rate of the SFT that makes the start."
+    )
+    start_batch_size: Annotated[int, Bounds(1, 1000000)] = setting(16, "Batch size of the SFT that makes the start.")
+    start_label_smoothing: Annotated[float, Bounds(0, 1)] = setting(
+        0.0, "Label smoothing of the SFT that makes the start."
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -115,3 +115,36 @@ def is_score(name: str) -> bool:
 def is_figure(name: str, names: Collection[str]) -> bool:
     """Whether a name, among names, is a figure's own: not one that says something of another figure."""
     return not any(name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in SUFFIXES)
+
+
+MEANINGS: Mapping[str, str] = {
+    SCORE: "Mean of what the scorer gives for sampled answers. A scorer that returns named numbers has one figure for each, "
+    "`score/NAME`.",
+    SCORE_GREEDY: "The same for answers that are decoded greedily (`evaluate_greedy: true`).",
+    "nll": "Negative log-likelihood of the real responses, in nats per token.",
+    "win_rate": "Share of prompts whose log-ratio prefers the real response to the opponent's; ties count half. At one half "
+    "the policy no longer tells them apart.",
+    "logps/real": "Mean log-probability of a real response, summed over its tokens.",
+    "logps/generated": "Mean log-probability of the opponent's response, summed over its tokens.",
+    "logratio/real": "Mean of r: log-probability of a real response under the model, less that under its opponent.",
+    "logratio/generated": "Mean of r': the same of the opponent's response.",
+    "gap": "Mean of r - r': how much further the model has moved towards real responses than towards the opponent's.",
+    "kl": "How far the model has moved from its opponent: KL divergence of a response, estimated on the opponent's answers.",
+    "real_below_generated": "Share of prompts whose real response is less likely than the opponent's.",
+    "reward_without_likelihood": "Share of prompts where that is so although the log-ratio prefers the real response: the "
+    "reward rises, and the real response stays unlikely.",
+    "length_real": "Mean length of a real response.",
+    "length_generated": "Mean length of an answer.",
+    "truncated": "Share of answers that were cut before their end (`max_new_tokens`, `max_length`).",
+    "empty": "Share of answers with no token before their end.",
+    "identical": "Share of answers that are the real response, token by token.",
+    "degeneration/repetition": "Share of phrases of four tokens that an answer has had before, less the same share of the "
+    "real responses.",
+    "degeneration/distinct": "Distinct pairs of neighbouring tokens in the answers, relative to those in as much text of "
+    "the real responses: 100 % is as varied as real responses.",
+    "degeneration/odd_characters": "Share of the answers' characters that are far more frequent than in real responses.",
+    "degeneration/copies": "Share of answers that stand in the training data word for word, less the same share of the real "
+    "responses.",
+    "degeneration/length_ratio": "Tokens of all answers, divided by those of all real responses.",
+}
+"""What a figure of `FIGURES` means, for the reference."""

@@ -55,10 +55,10 @@ class GsilSettings:
     """GSIL's part of `SPINConfig`."""
 
     gsil_scale: float | None = setting(
-        None, "GSIL: scale of the log-ratios. None: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
+        None, "GSIL: scale of the log-ratios. Default: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
     )
     gsil_shift: float | None = setting(
-        None, "GSIL: added to the scaled log-ratios. None: 2.0 for gsil_bernoulli, as published, 0 for the others."
+        None, "GSIL: added to the scaled log-ratios. Default: 2.0 for gsil_bernoulli, as published, 0 for the others."
     )
 
 

@@ -128,12 +128,12 @@ class IrisSettings:
     """IRIS's part of `SPINConfig`."""
 
     iris_schedule: str | None = setting(
-        None, "IRIS: how its order goes from iteration to iteration. None: gap.", choices=SCHEDULES
+        None, "IRIS: how its order goes from iteration to iteration. Default: gap.", choices=SCHEDULES
     )
     iris_alpha: list[float] | None = setting(
         None,
         "IRIS: the order, or one for each iteration (iris_schedule: fixed); or the least and the largest order (gap, "
-        "geometric). None: as published.",
+        "geometric). Default: as published.",
     )
 
 

@@ -60,14 +60,19 @@ def methods_of(losses: Sequence[str]) -> list[Method]:
     return [METHODS.get(loss) or Method(loss, f"TRL's `{loss}`") for loss in losses]
 
 
+def losses_of_trl() -> list[str]:
+    """The losses that TRL computes, as it lists them; none if it lists them no more."""
+    # TRL has no list of its losses but in the help of the setting.
+    return re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata.get("help", ""))
+
+
 def check_losses(losses: Iterable[str]) -> None:
     """Raise if there is no such loss: a trainer would say so when it computes the first one, after hours of generation.
 
     Raises:
         RecipeError: a loss is neither ours nor named by TRL; the nearest name is given.
     """
-    # TRL has no list of its losses but in the help of the setting.
-    theirs = re.findall(r"`'(\w+)'`", DPOConfig.__dataclass_fields__["loss_type"].metadata.get("help", ""))
+    theirs = losses_of_trl()
     known = sorted({*OURS, *theirs})
     guesses = {guess: method.loss_type for method in METHODS.values() for guess in method.guesses}
     for loss in losses:

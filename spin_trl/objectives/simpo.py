@@ -48,8 +48,8 @@ def simpo(
 class SimpoSettings:
     """S-SimPO's part of `SPINConfig`."""
 
-    simpo_beta: float | None = setting(None, "S-SimPO: scale of the mean log-likelihoods. None: 2.0, as published.")
-    simpo_gamma: float | None = setting(None, "S-SimPO: margin that real must win by. None: 0.5, as published.")
+    simpo_beta: float | None = setting(None, "S-SimPO: scale of the mean log-likelihoods. Default: 2.0, as published.")
+    simpo_gamma: float | None = setting(None, "S-SimPO: margin that real must win by. Default: 0.5, as published.")
 
 
 SIMPO_LOSS = Objective(

@@ -44,7 +44,7 @@ class SpaceSettings:
     """SPACE's part of `SPINConfig`."""
 
     space_mu: float | None = setting(
-        None, "SPACE: generated responses per real one (the noise ratio). None: `num_generations`."
+        None, "SPACE: generated responses per real one (the noise ratio). Default: `num_generations`."
     )
 
 

@@ -46,8 +46,8 @@ def spif(
 class SpifSettings:
     """SPIF's part of `SPINConfig`."""
 
-    spif_reward_scale: float | None = setting(None, "SPIF (reconstructed): reward per nat of log-ratio. None: 0.1.")
-    spif_reward_bound: float | None = setting(None, "SPIF (reconstructed): largest reward. None: 1.0.")
+    spif_reward_scale: float | None = setting(None, "SPIF (reconstructed): reward per nat of log-ratio. Default: 0.1.")
+    spif_reward_bound: float | None = setting(None, "SPIF (reconstructed): largest reward. Default: 1.0.")
 
 
 SPIF_LOSS = Objective(

@@ -55,10 +55,11 @@ def tspin(
 class TspinSettings:
     """T-SPIN's part of `SPINConfig`."""
 
-    tspin_alpha: float | None = setting(None, "T-SPIN: scale of the log-likelihoods. None: 1.0, as published.")
+    tspin_alpha: float | None = setting(None, "T-SPIN: scale of the log-likelihoods. Default: 1.0, as published.")
     tspin_beta: float | None = setting(
         None,
-        "T-SPIN: weight of the historical advantage from iteration 1 on; at iteration 0 it is 0. None: 0.1, as published.",
+        "T-SPIN: weight of the historical advantage from iteration 1 on; at iteration 0 it is 0. Default: 0.1, as "
+        "published.",
     )
 
 

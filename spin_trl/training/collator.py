@@ -28,12 +28,12 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
     Examples have `prompt_ids`, `real_ids`, and `key`, `iteration`, `sample`, which name the generation; optionally
     `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass unchanged. The batch
     is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first. With
-    `proto`, θ_0's responses travel beside it: `proto_input_ids` and so on, of shape (batch, another length).
+    `proto`, θ_0's responses travel beside it: `proto_input_ids` and so on, of shape (batch, another length). The other
+    arguments (`pad_token_id`, `max_length`, `truncation_mode`, `pad_to_multiple_of`) are those of TRL's collator.
 
     Args:
         generations: generated token ids by (key, iteration, sample).
         proto: θ_0's generations, by (key, 0, sample), for objectives that take them; None for the others.
-        pad_token_id, max_length, truncation_mode, pad_to_multiple_of: as in TRL's collator.
 
     Raises:
         GenerationsError: there is no generation for an example.

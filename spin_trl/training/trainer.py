@@ -62,7 +62,7 @@ def newest_checkpoint(args: TrainingArguments) -> Path | None:
 
 
 class SPINTrainer(PairsTrainer):
-    """Drop-in for [`~trl.DPOTrainer`] that also plays a self-play iteration on an SFT dataset.
+    """Drop-in for TRL's `DPOTrainer` that also plays a self-play iteration on an SFT dataset.
 
     All arguments are DPOTrainer's, with one more. `train_dataset` may hold preference pairs (as in DPOTrainer, or with
     the columns `real` and `generated`), or human responses alone (`messages`, or `prompt` and `completion`). In the

@@ -1,4 +1,4 @@
-"""The README's table of families: written from rows that were tried, and read back to be held against them."""
+"""The table of docs/reference/models.md: written from families that were tried, and read back to be compared with them."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ from compatibility.check import COLUMNS
 from compatibility.families import FAMILIES, LEFT_OUT
 
 ROOT: Final = Path(__file__).parents[2]
+PAGE: Final = ROOT / "docs" / "reference" / "models.md"
 MARKER: Final = "<!-- compatibility -->"
 PACKAGES: Final = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 
@@ -16,16 +17,10 @@ Rows = dict[str, dict[str, str]]
 """Cells by column, by family: `yes`, `yes: what it takes`, `no: why not`, or `–`."""
 
 
-def block(readme: str) -> str:
+def block(page: str) -> str:
     """What stands between the two markers."""
-    _, found, _ = readme.split(MARKER)
+    _, found, _ = page.split(MARKER)
     return found
-
-
-def replaced(readme: str, rows: Rows) -> str:
-    """A README whose table shows these rows."""
-    before, _, after = readme.split(MARKER)
-    return f"{before}{MARKER}{rendered(rows)}{MARKER}{after}"
 
 
 def rendered(rows: Rows) -> str:

@@ -1,4 +1,4 @@
-"""Any model, honestly: the README's table shows what comes out when a tiny model of every family is tried."""
+"""Any model, honestly: docs/reference/models.md shows what comes out when a tiny model of every family is tried."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,26 @@ import pytest
 import tiny
 from compatibility.check import COLUMNS, Trial, row
 from compatibility.families import FAMILIES, FOLDER, LEFT_OUT, ModelFamily
-from compatibility.table import ROOT, block, read, rendered
+from compatibility.table import PAGE, block, read, rendered
 from spin_trl import SPINConfig
 from spin_trl.generation.engines.transformers import TransformersEngine
 
-WRITE = "`.venv/bin/python tests/compatibility/write_table.py` writes the README's table anew"
-README = block((ROOT / "README.md").read_text(encoding="utf-8"))
+WRITE = "`.venv/bin/python tests/compatibility/write_table.py` tries every family, and writes the page"
+TABLE = block(PAGE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_the_readme_shows_what_a_family_does(family: ModelFamily, tmp_path: Path) -> None:
+def test_the_page_shows_what_a_family_does(family: ModelFamily, tmp_path: Path) -> None:
     """Generation, training, sharing, saving, LoRA and 4-bit, each with the reason where it can't be had."""
-    assert row(family, tmp_path) == read(README).get(family.name), WRITE
+    assert row(family, tmp_path) == read(TABLE).get(family.name), WRITE
 
 
-def test_the_readme_shows_every_family_and_the_versions_that_were_tried() -> None:
+def test_the_page_shows_every_family_and_the_versions_that_were_tried() -> None:
     """Rows, examples, what is left out, and the versions of constraints.txt."""
-    rows = read(README)
+    rows = read(TABLE)
     assert list(rows) == [family.name for family in FAMILIES], WRITE
-    assert rendered(rows) == README, WRITE
+    assert rendered(rows) == TABLE, WRITE
 
 
 def test_every_template_of_trls_has_a_family() -> None:

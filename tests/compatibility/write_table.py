@@ -1,4 +1,4 @@
-"""Tries every family and writes what came out into the README: `.venv/bin/python tests/compatibility/write_table.py`."""
+"""Tries every family and writes docs/reference/models.md: `.venv/bin/python tests/compatibility/write_table.py`."""
 
 import sys
 import tempfile
@@ -9,7 +9,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import conftest  # noqa: F401 - nothing is fetched: before any library of Hugging Face is imported
 from compatibility.check import row
 from compatibility.families import FAMILIES
-from compatibility.table import ROOT, replaced
+from compatibility.table import PAGE
+from reference.models_page import page
 
 
 def main() -> None:
@@ -18,8 +19,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows[family.name] = row(family, Path(folder))
         print(family.name, rows[family.name], file=sys.stderr)
-    readme = ROOT / "README.md"
-    readme.write_text(replaced(readme.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    PAGE.write_text(page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import yaml
 from messages import names, refused
 from spin_trl.config import kinds
 from spin_trl.config.checks import shown
-from spin_trl.config.recipe import Recipe, _kinds, read_settings
+from spin_trl.config.recipe import Recipe, kinds_of_settings, read_settings
 from spin_trl.config.unusual import long_warmup
 from spin_trl.errors import RecipeError
 
-KINDS = _kinds()
+KINDS = kinds_of_settings()
 
 ODD: tuple[Any, ...] = (
     None, True, [], [None], {}, {"a": 1}, {1: 2}, {None: "a"}, [[1]], -1, 0, 2**40, 10**30, int("9" * 4_000), -0.1, 1e-300,

@@ -25,6 +25,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "card": ("--unknown",),
     "report": ("--unknown",),
     "recipes": ("--unknown",),
+    "settings": ("--json", "--unknown"),
+    "schema": ("--unknown",),
     "unknown": ("--unknown",),
 }  # fmt: skip
 """By command, its options."""

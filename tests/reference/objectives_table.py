@@ -1,4 +1,4 @@
-"""The table of objectives in `docs/objectives.md`, from what the objectives say of themselves. `make docs` writes it."""
+"""The table of objectives in `docs/objectives.md`, from what the objectives say of themselves."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from spin_trl.objectives.objective import NUM_GENERATIONS, OPPONENT, POLICY, Method, Objective
 from spin_trl.objectives.registry import METHODS, published
 
-PAGE = Path(__file__).parents[1] / "docs" / "objectives.md"
+PAGE = Path(__file__).parents[2] / "docs" / "objectives.md"
 
 HEAD = """\
 | `loss_type` | method | loss of a pair | at the start | settings, with the values that they have if left out |
@@ -44,7 +44,3 @@ def with_table(page: str) -> str:
     lines = rest.splitlines(keepends=True)
     after = next((number for number, line in enumerate(lines) if number and not line.startswith("|")), len(lines))
     return before + HEAD + "".join(map(row, METHODS.values())) + "".join(lines[after:])
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,157 @@
+"""`spin-trl settings`: every setting of a recipe, and what it is for. `spin-trl schema`: the same for editors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from ..config.in_words import default_in_words, facts_of, first_sentence, help_of
+from ..config.known import KnownSetting
+from ..config.listed import every_setting, looked_up, version_of
+from ..config.schema import schema_of
+from .commands import add_command
+
+_WHAT_IS_LISTED = """\
+List the settings that a recipe may have, TRL's and transformers' among them. With words, those that have all of them in
+their name or help; with a whole name, everything that is known of that setting.
+"""
+_WHAT_A_SCHEMA_IS = """\
+Print the JSON schema of a recipe, by which an editor completes and checks settings:
+  spin-trl schema > recipe.schema.json
+and as the first line of the recipe: # yaml-language-server: $schema=recipe.schema.json
+"""
+_EPILOG = """\
+spin-trl settings                 all of them, by group
+spin-trl settings learning_rate   everything about one
+spin-trl settings lora            those that have to do with LoRA
+"""
+
+_NAME_COLUMNS = 34
+"""Columns for the names in a list."""
+
+_FACT_COLUMNS = 15
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    what = "list the settings of a recipe, or show one"
+    parser = add_command(
+        commands,
+        "settings",
+        show_settings,
+        takes_settings=False,
+        help=what,
+        description=_WHAT_IS_LISTED,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="name of a setting, or words of its name or help")
+    parser.add_argument("--json", action="store_true", help="print them as JSON, with all that is known of each")
+    what = "print the JSON schema of a recipe, for editors"
+    add_command(commands, "schema", show_schema, takes_settings=False, help=what, description=_WHAT_A_SCHEMA_IS)
+
+
+def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Show settings."""
+    settings = _installed_settings()
+    found = looked_up(options.words, settings) if options.words else settings
+    if options.json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+    elif not options.words:
+        print(_listed_by_group(found, in_full=False))
+        print("\n" + _filled(f"{len(found)} settings. `spin-trl settings NAME` shows everything about one.", 0))
+    elif len(found) == 1 or _names_it(found[0], options.words):
+        print(_in_full(found[0], settings))
+        if found[1:]:
+            print("\n" + _filled(f"See also: {', '.join(setting.name for setting in found[1:])}", 0))
+    else:
+        print(_listed_by_group(found, in_full=True))
+
+
+def show_schema(options: argparse.Namespace, overrides: list[str]) -> None:
+    """Print the schema."""
+    print(json.dumps(schema_of(_installed_settings()), indent=2))
+
+
+def help_of_settings() -> str:
+    """The end of the help of `spin-trl run`: what the settings that most recipes need are for, and the names of all."""
+    settings = _installed_settings()
+    common = [setting for setting in settings if setting.is_common]
+    names = [
+        textwrap.fill(
+            f"{group}: {', '.join(setting.name for setting in part)}", _terminal_columns(), subsequent_indent="  "
+        )
+        for group, part in _by_group(settings).items()
+    ]
+    return (
+        "settings that most recipes need:\n"
+        + _listed_by_group(common, in_full=False, heads=False)
+        + f"\n\nall {len(settings)} settings (`spin-trl settings NAME` says what one is for):\n"
+        + textwrap.indent("\n".join(names), "  ")
+        + "\n"
+    )
+
+
+def _installed_settings() -> list[KnownSetting]:
+    return every_setting(_say_it_takes_long)
+
+
+def _say_it_takes_long() -> None:
+    # Imported here: the libraries take seconds, and mostly nothing of them is needed.
+    from .session import quieten
+
+    print(f"Reading the settings of TRL {version_of('trl')}, once.", file=sys.stderr)
+    quieten()
+
+
+def _names_it(setting: KnownSetting, words: Sequence[str]) -> bool:
+    wanted = "_".join(words).lstrip("-").replace("-", "_").lower()
+    return wanted in (setting.name, *setting.names_elsewhere)
+
+
+def _by_group(settings: Sequence[KnownSetting]) -> dict[str, list[KnownSetting]]:
+    groups: dict[str, list[KnownSetting]] = {}
+    for setting in settings:
+        groups.setdefault(setting.group, []).append(setting)
+    return groups
+
+
+def _listed_by_group(settings: Sequence[KnownSetting], *, in_full: bool, heads: bool = True) -> str:
+    """Names and what they are for, in two columns."""
+    lines: list[str] = []
+    for group, part in _by_group(settings).items():
+        if heads:
+            lines += ["", group] if lines else [group]
+        lines += [_in_two_columns(setting, in_full) for setting in part]
+    return "\n".join(lines)
+
+
+def _in_two_columns(setting: KnownSetting, in_full: bool) -> str:
+    said, default = help_of(setting), default_in_words(setting)
+    words = (said if in_full else first_sentence(said)) + (f" (default: {default})" if default else "")
+    text = textwrap.fill(
+        words, _terminal_columns(), initial_indent=" " * _NAME_COLUMNS, subsequent_indent=" " * _NAME_COLUMNS
+    )
+    name = f"  {setting.name}"
+    return name.ljust(_NAME_COLUMNS) + text[_NAME_COLUMNS:] if len(name) < _NAME_COLUMNS else f"{name}\n{text}"
+
+
+def _in_full(setting: KnownSetting, settings: Sequence[KnownSetting]) -> str:
+    known = [
+        f"  {name:{_FACT_COLUMNS}}" + _filled(text, _FACT_COLUMNS + 2).lstrip()
+        for name, text in facts_of(setting, settings).items()
+    ]
+    return "\n".join([setting.name, _filled(help_of(setting), 2), "", *known])
+
+
+def _filled(text: str, indent: int) -> str:
+    return textwrap.fill(text, _terminal_columns(), initial_indent=" " * indent, subsequent_indent=" " * indent)
+
+
+def _terminal_columns() -> int:
+    return max(60, min(shutil.get_terminal_size((100, 24)).columns - 2, 120))

@@ -1,0 +1,129 @@
+"""Finds every setting that a recipe may have, without importing TRL, and those that words name.
+
+What is known of them is shipped in a file for one version of TRL, since asking TRL itself takes seconds. With other versions
+of TRL or transformers it is taken from the code once, and kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import RecipeError, nearest
+from ..files import short_digest, write_text
+from .checks import shown
+from .credentials import is_name
+from .known import KnownSetting, settings_as_json
+from .other_names import said_of
+
+LIBRARIES = ("trl", "transformers")
+"""Libraries that settings are inherited from."""
+
+_SHIPPED = "settings-trl-*.json"
+
+
+def installed_versions() -> dict[str, str | None]:
+    """Versions of the libraries that settings are inherited from; None for one that is not installed. Imports none."""
+    return {library: version_of(library) for library in LIBRARIES}
+
+
+def version_of(library: str) -> str | None:
+    """The version of a library, which is not imported; None if it is not installed."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def shipped_file() -> Path:
+    """The file of settings that comes with the package."""
+    (file,) = Path(__file__).parent.glob(_SHIPPED)
+    return file
+
+
+def every_setting(before_import: Callable[[], object] = lambda: None) -> list[KnownSetting]:
+    """Every setting that a recipe may have, as the installed versions of TRL and transformers have them.
+
+    Args:
+        before_import: called if these have to be imported, which takes seconds.
+    """
+    shipped, versions = shipped_file(), installed_versions()
+    content = shipped.read_bytes()
+    known = _settings_in(content, versions)
+    if known is None and None in versions.values():
+        known = _settings_in(content, None)  # nothing else can be known
+    if known is not None:
+        return known
+    # The shipped file changes with our own settings, so its digest tells a cache of an earlier version.
+    cached = _cache_folder() / f"settings-{'-'.join(map(str, versions.values()))}-{short_digest(content)}.json"
+    try:
+        known = _settings_in(cached.read_bytes(), versions)
+    except OSError:
+        known = None
+    if known is None:
+        before_import()
+        from .described import describe
+
+        known = describe()
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_text(cached, settings_as_json(known, versions))
+        except OSError:  # no home, or a full disk: the next command takes its seconds again
+            pass
+    return known
+
+
+def _settings_in(content: bytes, versions: Mapping[str, str | None] | None) -> list[KnownSetting] | None:
+    """The settings of a file; None if it is damaged, or one of other versions than these."""
+    try:
+        found = json.loads(content)
+        if versions is not None and found["versions"] != versions:
+            return None
+        return [KnownSetting.of(values) for values in found["settings"]]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # As its specification says, a relative path counts as none.
+    return (Path(named) if os.path.isabs(named) else Path(os.path.expanduser("~/.cache"))) / "spin_trl"
+
+
+def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[KnownSetting]:
+    """The settings that words name: that with exactly this name comes first, then those with all words in name or help.
+
+    Args:
+        words: parts of names or of help, in any case.
+        settings: to look among.
+
+    Raises:
+        RecipeError: there are none; the message has the nearest name.
+    """
+    wanted = [word.lstrip("-").replace("-", "_").lower() for word in words]
+    exact = [
+        one for one in settings if [one.name] == wanted or (len(wanted) == 1 and wanted[0] in one.names_elsewhere)
+    ]
+    texts = {one.name: f"{one.name} {one.help} {one.note} {one.group}".lower() for one in settings}
+    parts = [
+        one
+        for one in settings
+        if one not in exact
+        and all(word in texts[one.name] or word.replace("_", " ") in texts[one.name] for word in wanted)
+    ]
+    found = exact + [one for one in parts if any(word in one.name for word in wanted)]
+    found += [one for one in parts if one not in found]
+    if not found:
+        named = " ".join(words)
+        if is_name(named.lstrip("-")):
+            raise RecipeError(
+                f"{shown(named)} can't be a setting: tokens belong into the environment or into a login."
+            )
+        near = said_of("_".join(wanted)) or nearest("_".join(wanted), [one.name for one in settings])
+        raise RecipeError(
+            f"No setting has {shown(named)} in its name or its help{near} `spin-trl settings` lists all."
+        )
+    return found

@@ -1,0 +1,75 @@
+"""The JSON schema of a recipe, by which an editor completes names, shows what a setting is for, and marks what is wrong.
+
+It marks what a recipe is refused for because of one setting alone. What settings contradict each other is found by reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .known import KnownSetting, Range
+
+_FLOAT = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+$"
+"""Numbers like `5e-7`, which YAML 1.1 takes for text and a recipe for a number."""
+
+
+def schema_of(settings: Iterable[KnownSetting]) -> dict[str, Any]:
+    """The schema of a recipe that may have these settings, in draft 7, which editors know."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "A recipe of spin-trl",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {setting.name: _property(setting) for setting in settings},
+    }
+
+
+def _property(setting: KnownSetting) -> dict[str, Any]:
+    scalar = _scalar(setting, [kind for kind in setting.kinds if kind not in ("array", "object")])
+    options = [scalar] if scalar else []
+    if "object" in setting.kinds:
+        options.append({"type": "object"})
+    if "array" in setting.kinds:
+        one = _scalar(setting, [str(setting.items)])
+        # One value counts as a list of one.
+        options = [one, {"type": "array", "items": one}] + ([{"type": "null"}] if "null" in setting.kinds else [])
+        if "boolean" in setting.kinds:
+            options.append({"type": "boolean"})
+    if setting.differs_by_iteration:
+        options.append({"type": "array", "items": scalar, "minItems": 1, "description": "One value an iteration."})
+    found = options[0] if len(options) == 1 else {"anyOf": options}
+    words = " ".join(filter(None, [setting.help, setting.note]))
+    return {"description": words, **({} if setting.default is None else {"default": setting.default}), **found}
+
+
+def _scalar(setting: KnownSetting, kinds: list[str]) -> dict[str, Any]:
+    """What a value must be that is no list and no mapping; empty if there is none."""
+    if not kinds:
+        return {}
+    if setting.choices:
+        # YAML 1.1 takes `no` for false.
+        more: list[Any] = [False] * ("no" in setting.choices or "boolean" in kinds) + [True] * ("boolean" in kinds)
+        return {"enum": [*setting.choices, *more, *([None] if "null" in kinds else [])]}
+    types = list(kinds)
+    found: dict[str, Any] = {}
+    if "number" in kinds and "string" not in kinds:
+        types.append("string")
+        found["pattern"] = _FLOAT
+    limits = _limits(setting.bounds)
+    if setting.bounds is not None and setting.bounds.also:
+        return {"anyOf": [{"type": _types(types), **found, **limits}, {"enum": list(setting.bounds.also)}]}
+    return {"type": _types(types), **found, **limits}
+
+
+def _types(types: list[str]) -> str | list[str]:
+    return types[0] if len(types) == 1 else types
+
+
+def _limits(bounds: Range | None) -> dict[str, float]:
+    """Bounds in the schema's words, which hold for numbers and pass over texts and null."""
+    if bounds is None:
+        return {}
+    low = {} if bounds.low is None else {"exclusiveMinimum" if bounds.low_open else "minimum": bounds.low}
+    high = {} if bounds.high is None else {"exclusiveMaximum" if bounds.high_open else "maximum": bounds.high}
+    return low | high

@@ -1,0 +1,218 @@
+"""What is known of settings is what the code has, whichever version of TRL is installed, and costs no import of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from messages import refused
+from shipped_settings import of_shipped_versions
+from spin_trl.config import described, listed
+from spin_trl.config.bounds import OF_RECIPES, TRAINABLE
+from spin_trl.config.checks import Bounds
+from spin_trl.config.credentials import is_name
+from spin_trl.config.known import KnownSetting, Range, settings_as_json
+from spin_trl.config.listed import every_setting, installed_versions, looked_up, shipped_file
+from spin_trl.config.loop import PER_ITERATION
+from spin_trl.config.recipe import known_settings
+from spin_trl.config.traits import FREE
+from spin_trl.errors import RecipeError
+from spin_trl.objectives.registry import OWN_SETTINGS
+
+SETTINGS = {setting.name: setting for setting in described.describe()}
+OTHER = {"trl": "99.0.0", "transformers": "98.0.0"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "spin_trl"
+
+
+@pytest.fixture
+def another_trl(cache: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Another TRL is installed, with two settings; how often it was asked."""
+    asked: list[str] = []
+
+    def describe() -> list[KnownSetting]:
+        asked.append("described")
+        return [SETTINGS["learning_rate"], SETTINGS["temperature"]]
+
+    monkeypatch.setattr(listed, "installed_versions", lambda: dict(OTHER))
+    monkeypatch.setattr(described, "describe", describe)
+    return asked
+
+
+@of_shipped_versions
+def test_the_shipped_file_is_what_the_code_has() -> None:
+    """`make reference` writes it. Its name carries the version of TRL, and it is read where this one is installed."""
+    versions = installed_versions()
+    content = json.loads(shipped_file().read_text(encoding="utf-8"))
+    assert shipped_file().name == f"settings-trl-{content['versions']['trl']}.json"
+    assert shipped_file().read_text(encoding="utf-8") == settings_as_json(SETTINGS.values(), versions)
+    assert every_setting() == list(SETTINGS.values())
+
+
+@of_shipped_versions
+def test_every_setting_of_a_recipe_is_known_and_no_other() -> None:
+    """But for tokens, which no recipe may hold, and what can only be given in Python."""
+    only_in_python = {"parallelism_config"}
+    assert SETTINGS.keys() == {name for name in known_settings() if not is_name(name)} - only_in_python | {"env"}
+
+
+@of_shipped_versions
+def test_every_setting_stands_in_one_group_and_groups_name_nothing_else() -> None:
+    groups = described._GROUPS
+    listed = [name for group in groups["groups"] for name in group["settings"]]
+    assert sorted(listed) == sorted(SETTINGS)
+    assert {*groups["notes"], *groups["instead"], *groups["more"]} <= SETTINGS.keys()
+    often = [name for group in groups["groups"] for name in group.get("often", ())]
+    assert [name for name, setting in SETTINGS.items() if setting.is_common] == sorted(often, key=listed.index)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, setting in SETTINGS.items() if len(setting.help) < 12] == []
+    assert [name for name, setting in SETTINGS.items() if "%%" in setting.help or ":class:" in setting.help] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "learning_rate",
+            {"kinds": ("number",), "default": 1e-6, "origin": "transformers", "differs_by_iteration": True},
+        ),
+        (
+            "learning_rate",
+            {"bounds": Range(0.0, low_open=True, why="with 0 nothing changes"), "names_elsewhere": ("lr",)},
+        ),
+        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="logits that are divided by less overflow")}),
+        ("num_iterations", {"kinds": ("integer",), "default": 3, "origin": "spin_trl", "may_change": True}),
+        ("beta", {"origin": "trl", "phases": ("train",), "differs_by_iteration": True}),
+        ("scorer", {"kinds": ("array", "null"), "items": "string", "default": None}),
+        ("tspin_beta", {"objectives": ("tspin",), "bounds": Range(0.0), "may_change": False}),
+        ("simpo_gamma", {"objectives": ("simpo",), "bounds": None}),
+        ("lr_scheduler_kwargs", {"kinds": ("object", "string", "null")}),
+        ("lora_dropout", {"bounds": Range(0.0, 1.0, high_open=True), "origin": "trl"}),
+        ("bad_rows", {"choices": ("refuse", "skip"), "may_change": True}),
+    ],
+)
+def test_what_is_known_of_a_setting(name: str, expected: dict[str, Any]) -> None:
+    assert {part: getattr(SETTINGS[name], part) for part in expected} == expected
+
+
+def test_what_is_known_agrees_with_the_tables_that_the_code_goes_by() -> None:
+    assert {name for name, setting in SETTINGS.items() if setting.differs_by_iteration} == set(PER_ITERATION)
+    assert {name for name, setting in SETTINGS.items() if setting.may_change} == FREE & SETTINGS.keys()
+    bounded = {name for name, setting in SETTINGS.items() if setting.bounds is not None}
+    assert {name for name, bounds in {**TRAINABLE, **OF_RECIPES}.items() if isinstance(bounds, Bounds)} <= bounded
+    assert {name for name in OWN_SETTINGS if not SETTINGS[name].objectives} == set()
+    assert "space" not in SETTINGS["beta"].objectives
+    assert "sigmoid" in SETTINGS["beta"].objectives
+
+
+def test_another_trl_is_asked_once(another_trl: list[str], cache: Path) -> None:
+    """Then its settings are read from the cache."""
+    imports: list[str] = []
+    for _ in range(2):
+        found = every_setting(lambda: imports.append("imported"))
+        assert [setting.name for setting in found] == ["learning_rate", "temperature"]
+    assert another_trl == ["described"]
+    assert imports == ["imported"]
+    (kept,) = cache.iterdir()
+    assert "99.0.0" in kept.name
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"versions": {}}', '{"versions": 3, "settings": [{}]}', "[" * 5000]
+)
+def test_a_damaged_cache_is_made_again(another_trl: list[str], cache: Path, content: str) -> None:
+    every_setting()
+    (kept,) = cache.iterdir()
+    kept.write_text(content, encoding="utf-8")
+    assert len(every_setting()) == 2
+    assert len(every_setting()) == 2
+    assert another_trl == ["described"] * 2
+
+
+def test_a_cache_whose_settings_are_damaged_is_made_again(another_trl: list[str], cache: Path) -> None:
+    every_setting()
+    (kept,) = cache.iterdir()
+    content = json.loads(kept.read_text(encoding="utf-8"))
+    del content["settings"][0]["name"]
+    kept.write_text(json.dumps(content), encoding="utf-8")
+    assert every_setting()[0].name == "learning_rate"
+    assert another_trl == ["described"] * 2
+
+
+def test_without_a_cache_it_works_too(another_trl: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file stands where the folder would be."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert len(every_setting()) == 2
+    assert another_trl == ["described"]
+
+
+def test_the_cache_is_in_the_home_unless_an_absolute_path_is_named(
+    another_trl: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    every_setting()
+    assert [path.suffix for path in (tmp_path / ".cache" / "spin_trl").iterdir()] == [".json"]
+
+
+def test_where_trl_is_not_installed_the_shipped_settings_are_shown(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listed, "installed_versions", lambda: {"trl": None, "transformers": "98.0.0"})
+    assert {setting.name for setting in every_setting()} >= {"learning_rate", "temperature"}
+    assert not cache.exists()
+
+
+@of_shipped_versions
+def test_asking_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom spin_trl.config.listed import every_setting\nassert len(every_setting()) > 200\n"
+        "print({'torch', 'trl', 'transformers', 'datasets'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["beta"], "beta"),
+        (["learning-rate"], "learning_rate"),
+        (["--max_length"], "max_length"),
+        (["lr"], "learning_rate"),
+        (["TORCH_DTYPE"], "dtype"),
+        (["held", "out"], "held_out_name"),
+    ],
+)
+def test_settings_are_found_by_name_and_by_words(words: list[str], first: str) -> None:
+    assert looked_up(words, list(SETTINGS.values()))[0].name == first
+
+
+@pytest.mark.parametrize("word", ["hub_token", "--hub-token", "wandb_api_key"])
+def test_a_token_is_no_setting_and_where_it_belongs_is_said(word: str) -> None:
+    with refused(RecipeError, word, "environment"):
+        looked_up([word], list(SETTINGS.values()))
+
+
+def test_all_words_must_be_there() -> None:
+    found = {setting.name for setting in looked_up(["lora", "layers"], list(SETTINGS.values()))}
+    assert "lora_modules_to_save" in found
+    assert "lora_dropout" not in found
+
+
+@pytest.mark.parametrize(("word", "near"), [("learnign_rate", "learning_rate"), ("flash_attn", "attn_implementation")])
+def test_an_unknown_word_names_the_nearest_setting(word: str, near: str) -> None:
+    with refused(RecipeError, word, near, "spin-trl settings"):
+        looked_up([word], list(SETTINGS.values()))

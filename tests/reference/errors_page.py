@@ -1,0 +1,65 @@
+"""`docs/reference/errors.md`: exceptions, and the exit codes of the command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+from reference.markdown import WRITTEN, code, escaped, table
+from spin_trl.cli.failures import SHOWS_TRACEBACK
+from spin_trl.cli.interrupts import INTERRUPTED
+from spin_trl.errors import SpinError
+
+HEAD = """\
+# Errors and exit codes
+
+A message names the file, the row or the setting that is at fault, and says what to do. The command prints it without
+a traceback and ends with one of these codes:
+
+"""
+
+EXIT_CODES = {
+    0: "done",
+    1: "a failure: a full disk, a phase that failed, training that diverged, a run that does not fit the GPU. What was "
+    "finished is kept, and the same command goes on from there",
+    2: "input that has to change: a recipe, an option, a dataset, a run directory, a path",
+    INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP. What was finished is kept",
+}
+
+REST = f"""
+An error that nobody has foreseen ends with 1. The message names the exception and where it was raised, and the
+traceback is kept in `traceback.txt` in the run directory. `{SHOWS_TRACEBACK}=1` shows the traceback of every error.
+
+## Exceptions
+
+In Python they come from `spin_trl.errors`, unless another module is named, and all are `SpinError`s. Each is also the
+exception of the standard library that it replaces, so `except ValueError` goes on working.
+
+"""
+
+
+def exceptions() -> Iterator[type[SpinError]]:
+    """Every exception of the package, base classes before what they are bases of."""
+    waiting: list[type[SpinError]] = [SpinError]
+    while waiting:
+        kind = waiting.pop(0)
+        yield kind
+        waiting = kind.__subclasses__() + waiting
+
+
+def page() -> str:
+    rows = [row(kind) for kind in exceptions() if kind.__module__.startswith("spin_trl.")]
+    codes = table(["code", "meaning"], ([str(code), meaning] for code, meaning in EXIT_CODES.items()))
+    return f"{WRITTEN}{HEAD}{codes}{REST}{table(['exception', 'is also', 'exit code', 'meaning'], rows)}"
+
+
+def row(kind: type[SpinError]) -> list[str]:
+    also = [base.__name__ for base in kind.__mro__[1:] if base not in (object, BaseException, Exception, SpinError)]
+    where = "" if kind.__module__ == SpinError.__module__ else f" From `{kind.__module__}`."
+    meaning = escaped(said(kind), in_table=True) + where
+    return [code(kind.__name__), code(*also) if also else "", str(kind.exit_code), meaning]
+
+
+def said(kind: type[SpinError]) -> str:
+    """The first paragraph of its docstring."""
+    return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
