@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format docs audit benchmarks clean
+.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults fuzz lint types format reference docs audit benchmarks clean
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -53,14 +53,18 @@ format: $(READY) ## put the code into its format
 audit:           ## look for known vulnerabilities in the versions of constraints.txt, where PyPI's advisories can be reached
 	@bash .ci/audit
 
-docs: $(READY)   ## write what documents take from the code: the table of docs/objectives.md
+reference: $(READY) ## write what documents take from the code: the table of docs/objectives.md
 	PYTHONPATH=. $(BIN)/python tests/objectives_page.py
+
+docs: $(READY)   ## build the documentation site into site/
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	PYTHONPATH=docs/extensions $(BIN)/python -m zensical build --strict
 
 benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:           ## remove what was set up and played
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) .cache runs build dist site *.egg-info
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s" % sys.version if sys.version_info < (3, 11) else 0)'

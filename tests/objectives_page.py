@@ -1,4 +1,4 @@
-"""The table of objectives in `docs/objectives.md`, from what the objectives say of themselves. `make docs` writes it."""
+"""The table in `docs/objectives.md`, from what the objectives say of themselves. `make reference` writes it."""
 
 from pathlib import Path
 
