@@ -70,11 +70,15 @@ audit:           ## look for known vulnerabilities in the versions of constraint
 reference: $(READY)  ## write what is written from the code: docs/reference/, the shipped settings of TRL, and recipes/schema.json
 	PYTHONPATH=.:tests $(BIN)/python -m reference
 
+docs: $(READY)   ## build the documentation site into site/
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	PYTHONPATH=docs/extensions $(BIN)/python -m zensical build --strict
+
 benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
 clean:           ## remove what was set up and played
-	rm -rf $(VENV) $(VENV)-* runs build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-* .cache runs build dist site *.egg-info
 
 $(READY): setup.cfg setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %s" % sys.version if sys.version_info < (3, 11) else 0)'

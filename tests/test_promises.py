@@ -60,7 +60,25 @@ def test_no_promise_stands_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", *(f"docs/{name}.md" for name in ("data", "adapters"))]
+    "document",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        *(
+            f"docs/{name}.md"
+            for name in (
+                "data",
+                "adapters",
+                "evaluation",
+                "hub",
+                "index",
+                "many-gpus",
+                "plan",
+                "report",
+                "run-directory",
+            )
+        ),
+    ],
 )
 def test_documents_with_promises_have_their_part(document: str) -> None:
     assert any(document in heading for heading in re.findall(r"^## (.*)$", TEXT, re.MULTILINE))
