@@ -78,7 +78,10 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """
     # Where shapes differ, transformers would raise an error that points to a report which a run does not show.
     passes_over = {"ignore_mismatched_sizes": True}
-    model, found = create_model_from_path(path, **{**kwargs, **passes_over}, output_loading_info=True)
+    # With the loading info a pair is returned, which TRL's types leave out.
+    loaded: Any = create_model_from_path(path, **{**kwargs, **passes_over}, output_loading_info=True)
+    model: PreTrainedModel = loaded[0]
+    found: dict[str, Any] = loaded[1]
     mismatched = [] if kwargs.get("ignore_mismatched_sizes") else sorted(found["mismatched_keys"])
     if mismatched:
         name, stored, needed = mismatched[0]

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import Accelerator, PartialState
 from datasets import Dataset
 
+from ..errors import RecipeError
 from ..files import remove
 from ..generation.answer import Asked, engine_for, generate
 from ..generation.engine import Sampling
@@ -37,7 +38,13 @@ def at_hand(run: Run, path: str) -> Iterator[Load]:
 
     @functools.cache
     def load() -> tuple[Policy, Accelerator]:
-        accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+        try:
+            accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
+        except ValueError as error:
+            raise RecipeError(
+                f"accelerate can't be set up here: {error}. Correct the settings, or the variables of the environment whose "
+                "names begin with ACCELERATE_."
+            ) from error
         model = load_policy(path, run.args, run.quantization_config)
         if run.quantization_config is None:
             model = model.to(accelerator.device)

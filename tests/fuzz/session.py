@@ -110,6 +110,10 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
             shutil.copytree(inside, Path(keep, str(seed)), symlinks=True, ignore=_odd_files, dirs_exist_ok=True)
         before = surroundings.SURROUNDINGS.get(made.surroundings or "")
         outcome = judge(made.arguments, inside, as_nobody=made.as_nobody, before=before)
+        if made.surroundings == surroundings.WITHOUT_A_READER and outcome.code == 1 and outcome.kind == Kind.EXIT:
+            outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # as usual, nothing is said to nobody
+        if outcome.kind == Kind.REFUSED and outcome.code == 1 and made.arguments[0] == "start" and is_mistake(seed):
+            outcome = dataclasses.replace(outcome, kind=Kind.EXIT, cause="exit code 1 for what a user has to change")
         if made.digest is not None:
             outcome = compared(outcome, inside / "run", made.digest)
         if keep and not outcome.is_failure:
@@ -117,6 +121,11 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
         return Tried(seed, inputs.kind_of(seed), made, outcome)
     finally:
         shutil.rmtree(inside.parent, ignore_errors=True)
+
+
+def is_mistake(seed: int) -> bool:
+    """Whether an input is one that its user has to change, if it is refused: exit code 2, and not 1."""
+    return inputs.kind_of(seed) in ("data files", "recipes", "settings", "configurations")
 
 
 def compared(outcome: Outcome, run: Path, digest: str) -> Outcome:

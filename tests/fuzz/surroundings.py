@@ -82,10 +82,12 @@ VARIABLES: tuple[dict[str, str], ...] = (
 )  # fmt: skip
 """Variables of the environment, one or several at a time."""
 
+WITHOUT_A_READER = "nobody who reads stdout"
+
 SURROUNDINGS: dict[str, Callable[[], object]] = {
     "no stdin": functools.partial(_close, 0, "stdin"),
     "no stdout": functools.partial(_close, 1, "stdout"),
-    "nobody who reads stdout": _without_a_reader,
+    WITHOUT_A_READER: _without_a_reader,
     "stdout on a full disk": _full,
     "stdout in ASCII": _in_ascii,
     "a folder that is gone": _in_a_folder_that_is_gone,

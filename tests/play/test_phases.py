@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from messages import refused
 from runs import build, contents, steps, weights
-from spin_trl.errors import GenerationsError, LaunchError, RunDirectoryError
+from spin_trl.errors import GenerationsError, LaunchError, RecipeError, RunDirectoryError
 from spin_trl.play import phases
 from spin_trl.play.phases import PHASES
 from spin_trl.run.directory import PHASE_LOCK, RunDirectory
@@ -212,3 +212,16 @@ def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> N
     assert len(texts) > 20
     for text in texts:
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_what_accelerate_refuses_of_the_environment_is_a_message(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that a cluster, or another project, has set."""
+
+    def fail(**_: Any) -> Any:
+        raise ValueError("invalid truth value a")
+
+    monkeypatch.setattr("spin_trl.play.generate.Accelerator", fail)
+    with refused(RecipeError, "ACCELERATE_"):
+        build(llama_folder).run_phase("start", 0)
