@@ -101,8 +101,8 @@ def _figures_of_stage(
     description = f"{stage}: held-out prompts"
     work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
-        greedily = {"temperature": 0.0, "num_generations": 1}
-        work_seconds += answer_into(run, load, rows, folder / "greedy", 0, f"{description}, greedily", **greedily)
+        greedy, description = folder / "greedy", f"{description}, greedily"
+        work_seconds += answer_into(run, load, rows, greedy, 0, description, temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
     measured = _measure(run, load, rows, folder, opponent_stage)

@@ -76,6 +76,8 @@ def read_marker(path: Path) -> Marker | None:
         raise _unreadable(path, error) from error
     try:
         found = json.loads(text)
+        if not isinstance(found, dict) or not isinstance(found.get("entries"), dict):
+            raise ValueError("it names no entries of a run directory")
         entries = {str(name): str(here) for name, here in found["entries"].items()}
         if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
             raise ValueError("an entry leads out of the run directory")
