@@ -189,7 +189,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
 
     measured = {}
     for index, (row, name) in enumerate(zip(mine, names, strict=True)):
-        played = {}
+        played: dict[str, Any] = {}
         if replies:
             opponent = before[row["key"]]
             played = {

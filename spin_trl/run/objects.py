@@ -62,8 +62,8 @@ def best_stage(directory: RunDirectory) -> Stage | None:
     if name is None and not path.exists():
         return None
     try:
-        return Stage(name)
-    except (TypeError, ValueError) as error:
+        return Stage(str(name))
+    except ValueError as error:
         raise RunDirectoryError(
             f"{path} is damaged: `stage` is {name!r:.60} instead of a model's name. `spin-trl run` on the run directory "
             "writes it again."
