@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..counts import agreeing, counted
 from ..errors import DataError
 from ..files import json_digest
 from .template.markers import text_of
 
-if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import
+if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes a second to import, numpy a tenth
     from datasets import Dataset
 
 GROUP = "prompt_group"
@@ -78,6 +76,8 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     Returns:
         Rows to train on, and held-out rows.
     """
+    import numpy as np
+
     prompts, prompt_of = np.unique(_texts(rows, "prompt_hash"), return_inverse=True)
     first = group_of_row = prompt_of
     if GROUP in rows.column_names:
@@ -103,6 +103,8 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
 
 def _texts(rows: Dataset, column: str) -> Any:
     """A column of short ASCII texts, in an array: as objects of Python they would take five times the memory."""
+    import numpy as np
+
     batches = rows.select_columns([column]).iter(batch_size=1000)
     return np.concatenate([np.array(batch[column], dtype=np.bytes_) for batch in batches])
 
