@@ -6,20 +6,14 @@ A move or a new name leaves them behind silently, and a reader then looks for wh
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
-from trl import DPOConfig
 
 import spin_trl
-from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
-from spin_trl.config.data import DataConfig
-from spin_trl.config.recipe import known_settings
 
 TOP = Path(spin_trl.__file__).parents[1]
 PACKAGE = TOP / "spin_trl"
@@ -162,62 +156,3 @@ def test_comments_name_files_that_are_there() -> None:
 )
 def test_names_are_known_by_what_defines_them(name: str, is_known: bool) -> None:
     assert (name in KNOWN) is is_known
-
-
-# ---- the README's table of settings --------------------------------------------------------------------------------------
-
-README = (TOP / "README.md").read_text(encoding="utf-8")
-OBJECTIVES = (TOP / "docs" / "objectives.md").read_text(encoding="utf-8")
-
-WRITTEN_AS_LISTS = {"per_iteration"}
-"""What a recipe's lists become; nobody writes it."""
-
-_UNSET = {"none", "all", ""}
-"""What the README calls a setting that is left out, where its default is None."""
-
-
-def settings_rows() -> list[tuple[list[str], str]]:
-    """Names and default of every row of the README's table."""
-    table = README.partition("## Settings")[2].partition("\n## ")[0]
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
-    return [(re.findall(r"`([\w*]+)`", cells[0]), cells[1].strip()) for cells in rows]
-
-
-def own_fields() -> dict[str, dataclasses.Field]:
-    """Settings that TRL does not have."""
-    theirs = {known.name for known in dataclasses.fields(DPOConfig)}
-    own = (
-        known
-        for config in (SPINConfig, SelfPlayConfig, DataConfig, StartConfig)
-        for known in dataclasses.fields(config)
-    )
-    return {known.name: known for known in own if known.name not in theirs}
-
-
-def test_the_readme_lists_every_setting() -> None:
-    """By its name, or as one of a family (`start_*`); those of objectives may stand on their page."""
-    in_table = [name for names, _ in settings_rows() for name in names]
-    families = tuple(name.removesuffix("*") for name in in_table if name.endswith("*"))
-    said = {*re.findall(r"`(\w+)`", README), *re.findall(r"`(\w+)`", OBJECTIVES)}
-    assert [
-        name for name in own_fields() if name not in said | WRITTEN_AS_LISTS and not name.startswith(families)
-    ] == []
-    assert [name for name in in_table if not name.endswith("*") and name not in known_settings()] == []
-
-
-def defaults_in_the_readme() -> dict[str, str]:
-    """Defaults by setting, from rows that have as many defaults as names. Others are said in words."""
-    found = {}
-    for names, default in settings_rows():
-        values = default.replace("`", "").split(", ")
-        if len(values) == len(names):
-            found |= dict(zip(names, values, strict=True))
-    return {name: value for name, value in found.items() if re.fullmatch(r"[\w.]+", value)}
-
-
-def test_the_readme_has_the_defaults() -> None:
-    own, said = own_fields(), defaults_in_the_readme()
-    found = {name: own[name].default for name in said if name in own}
-    expected = {name: None if said[name] in _UNSET else yaml.safe_load(said[name]) for name in found}
-    assert len(found) > 20
-    assert found == expected

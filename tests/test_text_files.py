@@ -43,6 +43,7 @@ def test_so_does_the_notebook() -> None:
         ("path.open()", True),
         ("open(path, mode='w', encoding='utf-8')", False),
         ("store.open(manifest)", False),
+        ("os.open(path, os.O_WRONLY)", False),
         ("subprocess.run(command, text=True)", True),
         ("subprocess.run(command, encoding='utf-8')", False),
     ],
@@ -61,7 +62,7 @@ def _depends_on_the_locale(call: ast.Call) -> bool:
     options = {keyword.arg: keyword.value for keyword in call.keywords}
     is_method = isinstance(call.func, ast.Attribute)
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if "encoding" in options:
+    if "encoding" in options or ast.unparse(call.func) == "os.open":  # a descriptor: bytes
         return False
     if name in ("read_text", "write_text"):
         return len(call.args) == (0 if name == "read_text" else 1)

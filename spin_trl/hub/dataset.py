@@ -86,7 +86,7 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
         for name in names.get(row["key"], []):
             ids = generations[name]
             yield {
-                **_texts(row, ids, tokenizer, form),
+                **_decoded(row, ids, tokenizer, form),
                 "key": name[0],
                 "sample": name[2],
                 "finish_reason": generations.finish_reasons.get(name, ""),
@@ -94,7 +94,7 @@ def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: 
             }
 
 
-def _texts(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
+def _decoded(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: str) -> dict[str, Any]:
     if form == RENDERED:
         all_ids = (row["prompt_ids"], row["real_ids"], ids)
         prompt, real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in all_ids)

@@ -69,11 +69,11 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     run, said = watched_run(llama_folder, terminal=None, disable_tqdm=False, num_train_epochs=6, history=1)
     lines = said.splitlines()
-    assert names(lines[0], "15 rows", str(run.directory.path))  # 3 of them are then held out
-    assert names(lines[1], str(run.directory.path), "one process", "2 iterations", "generate, train, evaluate")
+    assert names(lines[0], 15, str(run.directory.path))  # 3 of them are then held out
+    assert names(lines[1], str(run.directory.path), "one process", "generate", "train", "evaluate", 2)
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
     assert trained == [18, 36]  # 12 rows, 4 pairs a step, 6 epochs; with history the second has twice the pairs
-    assert names(lines[2], "12 rows", "3 rows held out", "54 gradient steps", "18, 36")
+    assert names(lines[2], 12, 3, 54, 18, 36)
     assert not lines[3].startswith("Finished earlier")
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
     assert "%|" not in capfd.readouterr().err

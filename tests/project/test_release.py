@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 import spin_trl
+from messages import refused
 from project.repository import (
     TOP,
     copy_of_the_tree,
@@ -74,16 +75,16 @@ def test_a_version_is_named_in_one_step(tree: Path) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-rc1", "one"])
 def test_what_is_no_version_is_refused(version: str, tree: Path) -> None:
-    with pytest.raises(SystemExit, match=re.escape(repr(version))):
+    with refused(SystemExit, repr(version)):
         RELEASE.set_version(tree, version, DAY)
     assert RELEASE.check(tree, spin_trl.__version__) == []
 
 
 def test_a_version_is_not_released_twice_and_not_without_notes(tree: Path) -> None:
-    with pytest.raises(SystemExit, match=spin_trl.__version__):
+    with refused(SystemExit, spin_trl.__version__):
         RELEASE.set_version(tree, spin_trl.__version__, DAY)
     RELEASE.set_version(tree, "97.1.0", DAY)
-    with pytest.raises(SystemExit, match=re.escape(RELEASE.UNRELEASED)):
+    with refused(SystemExit, RELEASE.UNRELEASED):
         RELEASE.set_version(tree, "97.2.0", DAY)
     assert RELEASE.check(tree, "97.1.0") == []
 
@@ -105,7 +106,7 @@ def test_the_account_is_set_everywhere_by_one_command(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("owner", ["", "two words", "a/b", "-a", "a--b"])
 def test_what_is_no_account_is_refused(owner: str, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=re.escape(repr(owner))):
+    with refused(SystemExit, repr(owner)):
         RELEASE.set_owner(tmp_path, owner)
 
 
