@@ -27,7 +27,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that lets a command end with an error; it returns the exit code."""
 
     def run(error: BaseException, run_dir: str = "run") -> int:
-        def end(*_: Any) -> None:
+        def end(*_: Any, **__: Any) -> None:
             raise error
 
         monkeypatch.setattr("spin_trl.report.write.write_report", end)
