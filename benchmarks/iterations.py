@@ -46,7 +46,8 @@ def play(recipe: Path, settings: list[str]) -> list[dict[str, float]]:
     """Play in this process.
 
     Returns:
-        For every iteration: `mb` of memory and `files` that are open when it is done, and `seconds` of a processor since the one before.
+        For every iteration: `mb` of memory and `files` that are open when it is done, and `seconds` of a processor since
+        the one before.
     """
     from spin_trl.cli import main as run_command
 
