@@ -46,18 +46,19 @@ def play(recipe: Path, settings: list[str]) -> list[dict[str, float]]:
     """Play in this process.
 
     Returns:
-        For every iteration: `mb` of memory and `files` that are open when it is done, and `seconds` since the one before.
+        For every iteration: `mb` of memory and `files` that are open when it is done, and `seconds` of a processor since
+        the one before.
     """
     from spin_trl.cli import main as run_command
 
     found: list[dict[str, float]] = []
-    began, append = time.perf_counter(), Journal.append
+    began, append = time.process_time(), Journal.append
 
     def watched(journal: Journal, step: Step, stage: str, **figures: Any) -> None:
         nonlocal began
         append(journal, step, stage, **figures)
         if step is Step.EVALUATE and stage.startswith("iteration"):
-            now = time.perf_counter()
+            now = time.process_time()
             found.append({"mb": _resident_mb(), "files": len(os.listdir("/proc/self/fd")), "seconds": now - began})
             began = now
 
@@ -104,7 +105,7 @@ def main() -> int:
     for heading in ("", f"first {size}", f"last {size}", "ratio", "target"):
         table.add_column(heading, justify="right" if heading else "left")
     targets = {"mb": f"{MOST_MORE_MEMORY:g}", "files": "1", "seconds": f"{MOST_AS_LONG:g}"}
-    names = {"mb": "memory (MB)", "files": "open files", "seconds": "seconds an iteration"}
+    names = {"mb": "memory (MB)", "files": "open files", "seconds": "CPU seconds an iteration"}
     for name, target in targets.items():
         first, last = (statistics.median(one[name] for one in part) for part in (found[:size], found[-size:]))
         table.add_row(names[name], f"{first:.1f}", f"{last:.1f}", f"{last / first:.3f}", f"at most {target}")
