@@ -25,8 +25,6 @@ from ..config.iteration import SPINConfig
 from ..config.loop import SelfPlayConfig
 from ..config.paths import output_folder
 from ..config.start import StartConfig
-from ..data.columns import is_sft
-from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL, read_json
@@ -49,7 +47,7 @@ from .gate import Verdict, deliver_best, judge, settle
 from .given import check_moved, is_same_start, keep_given, point_adapters_at_start
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
-from .prepare import prepare_data
+from .prepare import check_human_responses, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .trackers import track
 
@@ -134,11 +132,7 @@ class SelfPlay:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         rows: Dataset = as_dataset(train_dataset, "train_dataset")
         held_out: Dataset | None = None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset")
-        if not is_sft(rows):
-            raise DataError(
-                f"Self-play needs prompts with human responses. {not_sft(rows)} Given pairs (`chosen` and `rejected`) are "
-                "for SPINTrainer: there is nothing to iterate."
-            )
+        check_human_responses(rows)
         self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
         self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch
