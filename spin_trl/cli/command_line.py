@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
 from ..report.terminal import accept_every_character, printable, show_log_records_plainly
-from . import benchmarks, compare, hub, init, plan, preview, recipes, report, run
+from . import benchmarks, compare, completion, hub, init, plan, preview, recipes, report, run
 from .commands import RECIPES
 from .failures import fail, flushed, note_run_directory
 
-_COMMANDS = (init, preview, run, plan, compare, benchmarks, report, hub, recipes)
+_COMMANDS = (init, preview, run, plan, compare, benchmarks, report, hub, recipes, completion)
 
 
 def run_command_line(arguments: Sequence[str] | None = None) -> int:
