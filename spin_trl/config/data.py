@@ -73,11 +73,20 @@ class DataConfig:
         mapping = as_mapping("column_mapping", self.column_mapping)
         return load_rows(name, config, split, mapping, revision, bad_as_rows=bad_as_rows)
 
-    def _as_set(self, dataset: Dataset) -> Dataset:
+    def as_set(self, dataset: Dataset) -> Dataset:
+        """Turn rows as they are stored into conversations, where that is set."""
         return as_conversations(dataset) if self.as_conversations else dataset
 
     def train(self, *, bad_as_rows: bool = False) -> Dataset:
         """Load the data to train on.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+        """
+        return self.as_set(self.train_as_stored(bad_as_rows=bad_as_rows))
+
+    def train_as_stored(self, *, bad_as_rows: bool = False) -> Dataset:
+        """Load the data to train on, with text that is still text: as conversations, all rows would be written anew.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -91,10 +100,19 @@ class DataConfig:
             if self.max_rows_seed is not None:
                 order = np.random.default_rng(self.max_rows_seed).permutation(order)
             dataset = dataset.select(order[: self.max_rows])
-        return self._as_set(dataset)
+        return dataset
 
     def held_out(self, *, bad_as_rows: bool = False) -> Dataset | None:
         """Load the data to evaluate on, if it is named.
+
+        Args:
+            bad_as_rows: as in [`load_rows`].
+        """
+        dataset = self.held_out_as_stored(bad_as_rows=bad_as_rows)
+        return None if dataset is None else self.as_set(dataset)
+
+    def held_out_as_stored(self, *, bad_as_rows: bool = False) -> Dataset | None:
+        """Load the data to evaluate on, if it is named, with text that is still text.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -104,4 +122,4 @@ class DataConfig:
         is_same = self.held_out_name == self.dataset_name
         config = self.held_out_config or (self.dataset_config if is_same else None)
         revision = self.dataset_revision if is_same else None
-        return self._as_set(self._load(self.held_out_name, config, self.held_out_split, revision, bad_as_rows))
+        return self._load(self.held_out_name, config, self.held_out_split, revision, bad_as_rows)

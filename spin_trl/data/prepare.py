@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,9 +102,56 @@ def prepare_and_count(
     Raises:
         DataError: rows can't be used, with their numbers (0-based) and what is wrong with them; or no row is left.
     """
-    # Long, since what is counted comes from the same pass over the rows that prepares them.
     if is_prepared(dataset):
         return Prepared(dataset)
+    encoded = encode_rows(dataset, template, max_length=max_length, turn=turn, num_proc=num_proc, keys=keys, name=name)
+    prepared = encoded.counted(bad_rows or BadRows())
+    for remark in prepared.remarks:
+        logger.warning("%s", remark)
+    return prepared
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """A response of a row, and what becomes of it.
+
+    Attributes:
+        row: number of its row (0-based).
+        outcome: `KEPT`, `TOO_LONG`, `BAD` or `BAD_TEMPLATE`.
+        problem: why it can't be used, if it can't.
+        prompt_ids, real_ids: tokens; none, unless it is kept.
+        notes: names of what was noticed ([`notes`]).
+    """
+
+    row: int
+    outcome: str
+    problem: str
+    prompt_ids: list[int]
+    real_ids: list[int]
+    notes: list[str]
+
+
+def encode_rows(
+    dataset: Dataset,
+    template: PairTemplate,
+    *,
+    max_length: int | None = None,
+    turn: str = "last",
+    num_proc: int | None = None,
+    keys: RowKeys | None = None,
+    name: str = "train",
+    numbers: Sequence[int] | None = None,
+) -> EncodedRows:
+    """Turn all responses of an SFT dataset into token ids, and say of each what becomes of it.
+
+    Args:
+        dataset: any SFT dataset that [`is_sft`] accepts.
+        template, max_length, turn, num_proc, keys, name: as in [`prepare_and_count`].
+        numbers: of the rows, where they are some of a larger dataset. None: they are counted from 0.
+
+    Raises:
+        DataError: it is no SFT dataset, has no rows, or holds pictures or sound.
+    """
     if not is_sft(dataset):
         raise DataError(not_sft(dataset))
     if not len(dataset):
@@ -116,11 +163,13 @@ def prepare_and_count(
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     encoder = _Encoder(template, turn, max_length, given_arguments(dataset.select_columns(read)), tools_are_structs)
     # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
-    identity = (keys.digest, template.digest(), max_length, turn, read, 8)
+    identity: tuple[Any, ...] = (keys.digest, template.digest(), max_length, turn, read, 8)
+    if numbers is not None:
+        identity += (list(numbers),)
 
     def encode(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         found = [
-            encoded | {_ROW: index}
+            encoded | {_ROW: index if numbers is None else numbers[index]}
             for index, *values in zip(indices, *batch.values(), strict=True)
             for encoded in encoder.responses(dict(zip(batch, values, strict=True)), keys.keys[index])
         ]
@@ -138,11 +187,7 @@ def prepare_and_count(
         new_fingerprint=short_digest(repr(identity)),
         desc="Preparing prompts and real responses",
     )
-    prepared = _counted(rows, len(dataset), name, max_length, bad_rows or BadRows())
-    prepared.remarks[:0] = [unused] if unused else []
-    for remark in prepared.remarks:
-        logger.warning("%s", remark)
-    return prepared
+    return EncodedRows(rows, dataset, name, unused, encoder)
 
 
 @dataclass(frozen=True)
@@ -165,11 +210,21 @@ class _Encoder:
             found = [EARLY_END] if isinstance(error, EarlyEndError) else []
             yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
 
+    def own_texts(self, row: dict[str, Any]) -> list[tuple[str, list[tuple[int, int]]]]:
+        """The text of each response of a row with its prompt, and what in it is the row's ([`PairTemplate.own_texts`])."""
+        options, turns = self._options(row), turns_of(row, self.turn, self.given)
+        return [self.template.own_texts(turn.prompt, turn.response, **options) for turn in turns]
+
+    def _options(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "tools": tools_of(row, is_struct=self.tools_are_structs),
+            "chat_template_kwargs": _template_kwargs(row.get("chat_template_kwargs")),
+        }
+
     def _encoded(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
         if row.get(UNREADABLE):
             raise DataError(row[UNREADABLE])
-        options: dict[str, Any] = {"tools": tools_of(row, is_struct=self.tools_are_structs)}
-        options["chat_template_kwargs"] = _template_kwargs(row.get("chat_template_kwargs"))
+        options = self._options(row)
         conversation = group = ""
         most = math.inf if self.max_length is None else self.max_length
         turns = list(turns_of(row, self.turn, self.given))
@@ -206,6 +261,49 @@ class _Encoder:
             assert isinstance(last.prompt, str)
             assert isinstance(last.response, str)
             yield self.template.encode_text(last.prompt, last.response, most)
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """All responses of a dataset, those included that are not trained on.
+
+    Attributes:
+        rows: prepared rows, with columns that say what becomes of each.
+        source: the dataset that they were made of.
+        name: of the dataset, for messages.
+        unused: a sentence on columns that are not used, or None.
+        encoder: that has made them.
+    """
+
+    rows: Dataset
+    source: Dataset
+    name: str
+    unused: str | None
+    encoder: _Encoder
+
+    def responses(self) -> Iterator[EncodedResponse]:
+        """Yield all responses, in the order of the rows."""
+        for row in self.rows:
+            ids = row["prompt_ids"], row["real_ids"]
+            yield EncodedResponse(row[_ROW], row[_OUTCOME], row[_PROBLEM], *ids, row[_NOTES])
+
+    def own_texts(self, place: int) -> list[tuple[str, list[tuple[int, int]]]]:
+        """Return the text of each response of a row with its prompt, and from where to where it is the row's own.
+
+        Args:
+            place: of the row in the dataset. None of its responses is bad.
+        """
+        return self.encoder.own_texts(self.source.select_columns(read_columns(self.source))[place])
+
+    def counted(self, policy: BadRows) -> Prepared:
+        """Return what is trained on, with what became of the others.
+
+        Raises:
+            DataError: more rows can't be used than the policy allows; or no row is left.
+        """
+        found = _counted(self.rows, len(self.source), self.name, self.encoder.max_length, policy)
+        found.remarks[:0] = [self.unused] if self.unused else []
+        return found
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:

@@ -95,12 +95,7 @@ def _way_to_sft(dataset: Dataset) -> str:
     padded = next((column for column in dataset.column_names if column != column.strip()), None)
     if padded is not None:
         return f"The name {padded!r} has white space around it: take that out."
-    prompt, response, conversation = (
-        next((column for column in dataset.column_names if column.lower() in names), None)
-        for names in (("prompt", *_PROMPTS), _RESPONSES, _CONVERSATION_NAMES)
-    )
-    if conversation is prompt is response is None:
-        conversation = next((column for column, value in _first_row(dataset).items() if are_messages(value)), None)
+    prompt, response, conversation = likely_columns(dataset)
     if conversation is not None:
         first = _first_row(dataset).get(conversation)
         if isinstance(first, str) and not holds_messages(first):
@@ -114,6 +109,17 @@ def _way_to_sft(dataset: Dataset) -> str:
     missing = "".join(f", and a column for `{new}`" for old, new in mapping.items() if old is None)
     way = f"Other names need a column mapping, like {{{written}}}" if written else "There is `prompt`"
     return f"{way}{missing}."
+
+
+def likely_columns(dataset: Dataset) -> tuple[str | None, str | None, str | None]:
+    """Columns that may hold prompts, responses and conversations, by their names; the last also by the first row's value."""
+    prompt, response, conversation = (
+        next((column for column in dataset.column_names if column.lower() in names), None)
+        for names in (("prompt", *_PROMPTS), _RESPONSES, _CONVERSATION_NAMES)
+    )
+    if conversation is prompt is response is None:
+        conversation = next((column for column, value in _first_row(dataset).items() if are_messages(value)), None)
+    return prompt, response, conversation
 
 
 def _first_row(dataset: Dataset) -> dict[str, Any]:

@@ -27,8 +27,6 @@ from ..config.paths import output_folder
 from ..config.start import StartConfig
 from ..config.unusual import long_warmup, unusual
 from ..counts import counted
-from ..data.columns import is_sft
-from ..data.unused import not_sft
 from ..errors import DataError, LaunchError, RecipeError, RunDirectoryError, noted, refuse_unplayable
 from ..evaluation.scoring import Scorer, scorer_of
 from ..files import JOURNAL
@@ -52,7 +50,7 @@ from .gate import Verdict, deliver_best, judge, settle
 from .given import keep_given
 from .mend import mend
 from .phases import Launch, in_this_process, training_plugin
-from .prepare import prepare_data
+from .prepare import check_human_responses, prepare_data
 from .rehearse import processes_of, reasons, starts_from_adapter
 from .same_start import check_same_start, is_same_start, point_adapters_at_start
 from .trackers import track
@@ -138,11 +136,7 @@ class SelfPlay:
             raise DataError("`train_dataset` is required: prompts with human responses.")
         rows: Dataset = as_dataset(train_dataset, "train_dataset")
         held_out: Dataset | None = None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset")
-        if not is_sft(rows):
-            raise DataError(
-                f"Self-play needs prompts with human responses. {not_sft(rows)} Given pairs (`chosen` and `rejected`) are "
-                "for SPINTrainer: there is nothing to iterate."
-            )
+        check_human_responses(rows)
         self.train_dataset = _first_rows(rows, SMOKE_ROWS) if play.smoke else rows
         self.eval_dataset = _first_rows(held_out, SMOKE_ROWS) if play.smoke and held_out else held_out
         self.launch = launch

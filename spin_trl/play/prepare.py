@@ -11,12 +11,16 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
+from ..config.iteration import SPINConfig
+from ..config.loop import SelfPlayConfig
 from ..counts import counted
 from ..data.arrow import save_rows
 from ..data.bad_rows import BadRows
+from ..data.columns import is_sft
 from ..data.held_out import DROP_TRAIN, GROUP, separate, split_held_out
 from ..data.keys import RowKeys, row_keys
 from ..data.prepare import Prepared, prepare_and_count
+from ..data.unused import not_sft
 from ..errors import DataError, RecipeError, noted, refuse_unplayable
 from ..files import DEFINITION, checksums_in, definition_of
 from ..models.lineage import Origin, dataset_origin, model_origin
@@ -118,22 +122,16 @@ def _prepare(
         return prepare_and_count(
             dataset,
             template,
-            max_length=run.args.max_length if run.args.truncation_mode == "keep_start" else None,
-            turn=run.args.train_on_turn,
-            num_proc=run.args.dataset_num_proc,
             keys=known_keys,
             name=name,
             bad_rows=BadRows(run.args.bad_rows, run.args.bad_rows_max),
+            **encoding(run.args),
         )
 
     found = prepared(train, "train", keys)
     others = [] if held_out is None else [prepared(held_out, "held-out")]
-    if others:
-        rows, held_out_rows, news = _without_overlap(run, found.rows, others[0].rows)
-    else:
-        rows, held_out_rows = split_held_out(found.rows, run.play.held_out_fraction, run.play.held_out_max)
-        news = _remarks_on_split(run, rows, held_out_rows)
-    refuse_unplayable(_against_rows(run, (rows, held_out_rows)), DataError)
+    rows, held_out_rows, news = divide(run.play, found.rows, others[0].rows if others else None)
+    refuse_unplayable(against_rows(run, (rows, held_out_rows)), DataError)
     for remark in news:
         logger.warning("%s", remark)
     held_out_notes = _counts(others[0]) if others else {}
@@ -164,7 +162,49 @@ def _prepare(
     )
 
 
-def _against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
+def check_human_responses(dataset: Dataset) -> None:
+    """Refuse a dataset that self-play can't learn from.
+
+    Raises:
+        DataError: it holds no prompts with human responses, or pairs that are given.
+    """
+    if not is_sft(dataset):
+        raise DataError(
+            f"Self-play needs prompts with human responses. {not_sft(dataset)} Given pairs (`chosen` and `rejected`) are "
+            "for SPINTrainer: there is nothing to iterate."
+        )
+
+
+def encoding(args: SPINConfig) -> dict[str, Any]:
+    """The arguments of [`encode_rows`] that the settings of a run decide."""
+    return {
+        "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
+        "turn": args.train_on_turn,
+        "num_proc": args.dataset_num_proc,
+    }
+
+
+def divide(play: SelfPlayConfig, rows: Dataset, held_out: Dataset | None) -> tuple[Dataset, Dataset, list[str]]:
+    """Divide prepared rows into those that are trained on and those that are held out.
+
+    Args:
+        play: the loop's settings.
+        rows: of the training data.
+        held_out: of held-out data, or None: a share of the prompts is held out.
+
+    Returns:
+        Rows to train on, held-out rows, and what there is to say about it.
+
+    Raises:
+        DataError: both datasets have a prompt, which is refused, or leaves nothing.
+    """
+    if held_out is not None:
+        return _without_overlap(play, rows, held_out)
+    train, out = split_held_out(rows, play.held_out_fraction, play.held_out_max)
+    return train, out, _remarks_on_split(play, train, out)
+
+
+def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
     """What the model lacks for these rows: embeddings of tokens, or positions."""
     found: list[str] = []
     name = "the start that is built here" if run.model is None else f"the model {run.model!r}"
@@ -179,9 +219,9 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
 
 
-def _without_overlap(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
+def _without_overlap(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
     """Rows to train on and held-out rows of two datasets, without what is in both, and what there is to say about it."""
-    most, overlap = run.play.held_out_max, run.play.held_out_overlap
+    most, overlap = play.held_out_max, play.held_out_overlap
     if overlap == DROP_TRAIN:  # what is not evaluated on may be trained on
         held_out = held_out.select(range(min(len(held_out), most)))
     rows, held_out, dropped = separate(rows, held_out, overlap)
@@ -197,9 +237,9 @@ def _without_overlap(run: Run, rows: Dataset, held_out: Dataset) -> tuple[Datase
     return rows, held_out, [news]
 
 
-def _remarks_on_split(run: Run, rows: Dataset, held_out: Dataset) -> list[str]:
+def _remarks_on_split(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> list[str]:
     """What there is to say if nothing could be held out."""
-    if not run.play.held_out_fraction or len(held_out):
+    if not play.held_out_fraction or len(held_out):
         return []
     count = len(set(rows["prompt_hash"]))
     return [

@@ -154,6 +154,33 @@ class PairTemplate:
         real = self._ended(real, self._own_end())
         return EncodedPair(start, real, self._noticed([*start, *real], prompt + response, len(prompt + response)))
 
+    def own_texts(
+        self,
+        prompt: str | list[Message],
+        response: str | Message,
+        tools: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Write a prompt and its real response as text, and find what in it the row itself says.
+
+        Args:
+            prompt, response, tools, chat_template_kwargs: as in [`PairTemplate.encode`].
+
+        Returns:
+            The text, and from where to where the row's own texts stand in it, in order. A chat template has written the
+            rest. Special tokens that the tokenizer puts around a text are not part of it.
+
+        Raises:
+            TemplateError, DataError: as in [`PairTemplate.encode`].
+        """
+        if isinstance(prompt, str) and isinstance(response, str):
+            return prompt + response, [(0, len(prompt + response))]
+        if not isinstance(prompt, list) or not isinstance(response, dict):
+            raise DataError("the prompt and the response must both be text or both be messages")
+        options = {**self.chat_template_kwargs, **(chat_template_kwargs or {})}
+        options["tools"] = value_in(tools, "`tools` is") or None
+        return self._renderer.own_texts(prompt, response, options)
+
     def encode_answers(
         self,
         messages: list[Message],

@@ -128,6 +128,33 @@ class ConversationRenderer:
             return None
         return Traced(text, matched[1])
 
+    def own_texts(
+        self, prompt: list[Message], response: Message, options: Options
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Render a prompt and its answer, and find what in it the conversation itself says.
+
+        Args:
+            prompt, response, options: as in [`render`].
+
+        Returns:
+            The text, and from where to where the conversation's own texts stand in it, in order. The template has written
+            the rest.
+
+        Raises:
+            TemplateError, DataError: as [`render`].
+        """
+        messages = [*prompt, response]
+        kind, text, slots = self._written(messages, options)
+        matched = match(text, kind, slots) if kind.is_matchable else None
+        if matched is not None:
+            return text, [(span.start, span.stop) for span in matched[1]]
+        split = self._split(messages, kind.form, {**options, **kind.options}, markers.inside)
+
+        def unmarked(place: int) -> int:
+            return len(markers.without_markers(split.text[:place]))
+
+        return text, [(unmarked(one.start), unmarked(one.stop)) for one in split.found]
+
     def apply(self, messages: list[Message], options: Options, *, generate: bool = False) -> str:
         """What the template makes of messages, as they are.
 

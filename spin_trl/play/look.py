@@ -1,0 +1,269 @@
+"""What a recipe that fits goes by: the columns and lengths of the data, the model's files, and this machine.
+
+Of the data a sample is tokenised; of the model only the configuration and the tokenizer are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..config.data import DataConfig
+from ..counts import counted
+from ..data.bad_rows import MOST, SKIP, BadRow, BadRows, refusal_of_rows
+from ..data.columns import UNREADABLE, is_text, read_columns
+from ..data.mapping import ColumnGuess, guess_columns
+from ..data.prepare import BAD, BAD_TEMPLATE, KEPT, encode_rows
+from ..data.template.pair_template import PairTemplate
+from ..data.template.templated import KNOWN
+from ..data.unused import naming, not_sft
+from ..errors import DataError
+from ..evaluation.scorers.boxed import boxed_answer
+from ..evaluation.scorers.gsm8k import has_format
+from ..models.adapters import base_of, is_adapter
+from ..models.eos import load_eos_ids
+from ..models.loading import model_config_of
+from ..models.policy import load_tokenizer
+from ..plan.devices import Device, own_gpu, this_cpu
+from ..quiet import quiet
+
+TOKENISED = 500
+"""Rows that are tokenised."""
+
+CHARACTERS_A_TOKEN = 3
+"""Of a text, where there is no tokenizer to ask: rather few, so that lengths are not taken too short."""
+
+
+@dataclass(frozen=True)
+class SeenModel:
+    """What a model's files say.
+
+    Attributes:
+        name: Hub name or folder.
+        config: of the model, or of an adapter's base; None where it can't be read.
+        tokenizer: of the model.
+        is_adapter: whether it is an adapter already.
+    """
+
+    name: str
+    config: PreTrainedConfig | None
+    tokenizer: PreTrainedTokenizerBase
+    is_adapter: bool
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self.tokenizer.chat_template is not None
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model has positions for, if that is known."""
+        text = None if self.config is None else self.config.get_text_config()
+        found: Any = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        return int(found) if isinstance(found, int) and found > 0 else None
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """What a dataset holds, and how it is to be read.
+
+    Attributes:
+        settings: that read it.
+        total: rows.
+        columns: under the data's own names.
+        guess: how its columns are read.
+        read: columns that are read, under the names here.
+        is_text: whether prompts and responses are text that no chat template is put around.
+        lengths: tokens of prompts with their real responses, and of real responses alone, in order of length.
+        is_counted: whether a tokenizer has counted them; else they are taken from the number of characters.
+        bad: rows of the sample that can't be used.
+        sampled: how many rows that is.
+        unused: a sentence on columns that are not used, or None.
+        scorer: that fits the answers, or None.
+    """
+
+    settings: DataConfig
+    total: int
+    columns: list[str]
+    guess: ColumnGuess
+    read: list[str]
+    is_text: bool
+    lengths: tuple[list[int], list[int]]
+    is_counted: bool
+    bad: list[BadRow]
+    sampled: int
+    unused: str | None
+    scorer: str | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run would play.
+
+    Attributes:
+        device: a GPU, or the CPU.
+        is_mps: whether it is Apple's GPU, which has the CPU's memory.
+    """
+
+    device: Device
+    is_mps: bool = False
+
+
+@dataclass
+class _Files:
+    """How tokenizers and configurations are read: without code of theirs."""
+
+    trust_remote_code: bool = False
+    model_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def this_machine() -> Machine:
+    """The device that training takes by itself."""
+    gpu = own_gpu()
+    return Machine(gpu) if gpu is not None else Machine(this_cpu(), torch.backends.mps.is_available())
+
+
+def look_at_model(name: str) -> SeenModel:
+    """Read a model's configuration and tokenizer.
+
+    Raises:
+        DataError: the tokenizer can't be loaded.
+    """
+    tokenizer = load_tokenizer(name, _Files())
+    adapts = is_adapter(name)
+    config = model_config_of(base_of(name) if adapts else name, _Files())
+    return SeenModel(name, config, tokenizer, adapts)
+
+
+def look_at_data(name: str, config: str | None, split: str, model: SeenModel | None) -> SeenData:
+    """Find out how a dataset is read, and how long its rows are.
+
+    Args:
+        name: file, folder, Hub name or function.
+        config: of a dataset on the Hub.
+        split: to train on.
+        model: whose tokenizer counts, and whose chat template is put around text; None: not known yet.
+
+    Raises:
+        DataError: the data can't be read, or nothing says how.
+    """
+    # Long, since how the columns are read is found out step by step.
+    options: dict[str, Any] = {"dataset_name": name, "dataset_config": config, "dataset_train_split": split}
+    stored = DataConfig(**options).train_as_stored(bad_as_rows=True)
+    guess = guess_columns(stored)
+    if guess is None:
+        raise DataError(not_sft(stored) + _of_nested(stored))
+    columns = [column for column in stored.column_names if column != UNREADABLE]
+    if {"instruction", "output"} <= set(columns) and not guess.mapping and model and not model.has_chat_template:
+        guess = ColumnGuess({"instruction": "prompt", "output": "completion"})
+    settings = DataConfig(**options, column_mapping=guess.mapping or None)
+    mapped = settings.train_as_stored(bad_as_rows=True) if guess.mapping else stored
+    total = len(mapped)
+    numbers = range(0, total, -(-total // TOKENISED))
+    sample = mapped.select(numbers)
+    if is_text(sample) and (model is None or model.has_chat_template) and not _is_templated(sample):
+        settings.as_conversations = True
+        sample = settings.as_set(sample)
+    text = is_text(sample)
+    with quiet("spin_trl"):
+        unused = naming(sample, "train")
+        bad: list[BadRow] = []
+        if model is None:
+            lengths, answers = _lengths_by_characters(sample)
+        else:
+            bad, lengths, answers = _counted_lengths(sample, model, numbers)
+    if len(bad) > MOST * len(sample):
+        raise DataError(refusal_of_rows(bad, len(sample), "train", BadRows(SKIP)))
+    return SeenData(
+        settings=settings,
+        total=total,
+        columns=columns,
+        guess=guess,
+        read=[column for column in read_columns(sample) if column != UNREADABLE],
+        is_text=text,
+        lengths=lengths,
+        is_counted=model is not None,
+        bad=bad,
+        sampled=len(sample),
+        unused=unused,
+        scorer=_scorer_of(answers),
+    )
+
+
+def _of_nested(dataset: Dataset) -> str:
+    row = dict(dataset[0]) if len(dataset) else {}
+    nested = [name for name, value in row.items() if isinstance(value, dict)]
+    if not nested:
+        return ""
+    return (
+        f" Objects are not looked into ({', '.join(nested)}): write what is in them as columns of their own, such as "
+        "`prompt` and `completion`."
+    )
+
+
+def _is_templated(sample: Dataset) -> bool:
+    """Whether prompts hold what a chat template has written already."""
+    prompts = [row["prompt"] or "" for row in sample.select_columns("prompt")]
+    found = sum(any(known in prompt for known in KNOWN) for prompt in prompts)
+    return 2 * found > len(prompts)
+
+
+def _counted_lengths(
+    sample: Dataset, model: SeenModel, numbers: Sequence[int]
+) -> tuple[list[BadRow], tuple[list[int], list[int]], list[str]]:
+    """Rows that can't be used, lengths of the others in tokens, and their answers."""
+    template = PairTemplate(model.tokenizer, load_eos_ids(model.name, _Files(), model.tokenizer))
+    encoded = encode_rows(sample, template, numbers=numbers)
+    responses = list(encoded.responses())
+    bad = [(one.row, one.problem) for one in responses if one.outcome in (BAD, BAD_TEMPLATE)]
+    kept = [one for one in responses if one.outcome == KEPT]
+    whole = sorted(len(one.prompt_ids) + len(one.real_ids) for one in kept)
+    answers = [answer for answer in encoded.rows["real"] if answer]
+    return bad, (whole, sorted(len(one.real_ids) for one in kept)), answers
+
+
+def _lengths_by_characters(sample: Dataset) -> tuple[tuple[list[int], list[int]], list[str]]:
+    """Lengths in tokens, as far as the number of characters says them, and the answers."""
+    whole, real, answers = [], [], []
+    for row in sample:
+        texts = [*_texts_in_order(row)]
+        if texts:
+            whole.append(sum(map(len, texts)) // CHARACTERS_A_TOKEN)
+            real.append(len(texts[-1]) // CHARACTERS_A_TOKEN)
+            answers.append(texts[-1])
+    return (sorted(whole), sorted(real)), answers
+
+
+def _texts_in_order(value: Any) -> Sequence[str]:
+    """The texts of a row's prompt and response, in order."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        names = ("instruction", "input", "prompt", "prompt_input", "messages", "conversations", "content", "value")
+        parts = [value[name] for name in (*names, "output", "completion", "text") if value.get(name)]
+        return [text for part in parts for text in _texts_in_order(part)]
+    return [text for part in value for text in _texts_in_order(part)] if isinstance(value, list) else []
+
+
+def _scorer_of(answers: Sequence[str]) -> str | None:
+    """A scorer for answers of a known form, if most have it."""
+    forms = {"gsm8k": has_format, "boxed": lambda answer: boxed_answer(answer) is not None}
+    return next((name for name, fits in forms.items() if 2 * sum(map(fits, answers)) > len(answers)), None)
+
+
+def at_quantile(lengths: Sequence[int], share: float) -> int:
+    """The length that a share of the lengths, which are in order, do not exceed."""
+    return lengths[min(int(share * len(lengths)), len(lengths) - 1)] if lengths else 0
+
+
+def lengths_in_words(data: SeenData) -> str:
+    """A sentence on how long the rows are."""
+    whole = data.lengths[0]
+    how = "tokens" if data.is_counted else f"tokens, as {CHARACTERS_A_TOKEN} characters each"
+    middle, many, longest = (at_quantile(whole, share) for share in (0.5, 0.95, 1))
+    lengths = f"{middle:,} (median), {many:,} (95 %), {longest:,} (longest)"
+    return f"prompt and response of {counted(data.sampled, 'row')}: {lengths} {how}"

@@ -1,0 +1,195 @@
+"""A preview for the terminal: colours say what the template added and what is cut; without colours, marks do."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.text import Text
+
+from ..counts import agreeing, counted
+from ..data.notes import FIELD
+from ..data.prepare import BAD, BAD_TEMPLATE
+from ..errors import visible
+from .preview import Counts, Piece, Preview, ShownResponse
+
+ADDED_MARKS, CUT_MARK = ("⟦", "⟧"), "✂"
+"""Marks around what the chat template or the tokenizer added, and around what `max_length` cuts."""
+
+MOST_CHARACTERS = 1200
+"""Characters of a prompt or a response that are shown, unless all are asked for: its beginning and its end."""
+
+_ADDED_STYLE, _SPECIAL_STYLE, _CUT_STYLE = "cyan", "bold magenta", "red strike"
+
+
+def show_preview(console: Console, found: Preview, *, full: bool = False) -> None:
+    """Print a preview.
+
+    Args:
+        console: to print to.
+        found: the preview.
+        full: print long texts whole.
+    """
+    marks = console.color_system is None or console.no_color or not console.is_terminal
+    _print_line(console, _title(found))
+    _print_line(console, _legend(marks))
+    for shown in found.shown:
+        console.print()
+        _show_response(console, found, shown, marks=marks, full=full)
+    console.print()
+    for line in _summary(found):
+        _print_line(console, line)
+
+
+def _print_line(console: Console, text: str | Text) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _title(found: Preview) -> str:
+    args, name = found.recipe.args, found.recipe.model.model_name_or_path
+    rows = f"all {found.total:,} rows" if found.total > 1 else "its row"
+    looked = f"{found.counted:,} of {found.total:,} rows (`--all` counts all)" if found.is_sample else rows
+    tokenizer = "the tokenizer that a run trains on the data" if name is None else f"the tokenizer of {name}"
+    if name is None and found.is_sample:
+        tokenizer += ", here made of the counted rows alone"
+    template = "with its chat template"
+    if not found.has_template:
+        template = "without a chat template: text is continued as it is"
+        if found.tokenizer.chat_template is not None and name is not None:
+            template += " (`as_conversations: true` puts the chat template around it)"
+    ends = " or ".join(found.ends)
+    limit = "no `max_length`" if args.max_length is None else f"`max_length` {args.max_length:,}"
+    return (
+        f"Data: {found.recipe.data.dataset_name}, {looked}. Columns that are read: {', '.join(found.columns)}.\n"
+        f"Tokens: of {tokenizer}, {template}; {limit}. A response ends with {ends}."
+    )
+
+
+def _legend(marks: bool) -> Text:
+    if marks:
+        begins, ends = ADDED_MARKS
+        return Text(
+            f"{begins}...{ends} is added by the template or the tokenizer; {CUT_MARK}...{CUT_MARK} is cut by `max_length`."
+        )
+    return Text.assemble(
+        ("added by the template or the tokenizer", _ADDED_STYLE),
+        ", ",
+        ("special tokens", _SPECIAL_STYLE),
+        ", ",
+        ("cut by `max_length`", _CUT_STYLE),
+    )
+
+
+def _show_response(console: Console, found: Preview, shown: ShownResponse, *, marks: bool, full: bool) -> None:
+    one = shown.encoded
+    title = f"Row {one.row}"
+    if not shown.pieces:
+        why = one.problem if one.outcome in (BAD, BAD_TEMPLATE) else _too_long(found)
+        _print_line(console, Text(f"{title} is left out: {visible(why)}", style="bold"))
+        return
+    prompt, real = len(one.prompt_ids), len(one.real_ids)
+    cut = f", of which {shown.cut:,} are cut" if shown.cut else ""
+    sizes = f"{prompt:,} + {real:,} = {counted(prompt + real, 'token')}{cut}"
+    _print_line(console, Text(f"{title}: {sizes}", style="bold"))
+    for heading, is_prompt in (("prompt", True), ("real response", False)):
+        _print_line(console, Text(f"--- {heading}", style="dim"))
+        pieces = [piece for piece in shown.pieces if piece.is_prompt is is_prompt]
+        _print_line(console, _written(pieces if full else _shortened(pieces), marks=marks))
+    noted = [note for note in one.notes if not note.startswith(FIELD)]
+    if not shown.is_traced:
+        noted.append("the tokenizer changes the text, so it isn't shown what the template adds")
+    if noted:
+        _print_line(console, Text(f"--- {'; '.join(noted)}", style="yellow"))
+
+
+def _too_long(found: Preview) -> str:
+    return f"its prompt has {found.recipe.args.max_length} tokens (`max_length`) or more, which leaves no response."
+
+
+def _shortened(pieces: list[Piece]) -> list[Piece]:
+    """The beginning and the end of pieces that are long together."""
+    length = sum(len(piece.text) for piece in pieces)
+    if length <= MOST_CHARACTERS:
+        return pieces
+    head, tail = MOST_CHARACTERS * 2 // 3, length - MOST_CHARACTERS // 3
+    found: list[Piece] = []
+    place = 0
+    for piece in pieces:
+        start, stop = place, place + len(piece.text)
+        place = stop
+        if start < head:
+            found.append(_part_of_piece(piece, 0, head - start))
+        if start <= head < stop:
+            found.append(_part_of_piece(piece, 0, 0, f" [... {tail - head:,} characters, `--full` shows them ...] "))
+        if stop > tail:
+            found.append(_part_of_piece(piece, max(tail - start, 0), len(piece.text)))
+    return found
+
+
+def _part_of_piece(piece: Piece, start: int, stop: int, text: str | None = None) -> Piece:
+    written = piece.text[start:stop] if text is None else text
+    return Piece(written, piece.is_prompt, piece.is_added, piece.is_special, piece.is_cut)
+
+
+def _written(pieces: list[Piece], *, marks: bool) -> Text:
+    """Pieces as one text, in colours, or with marks, of which that around what is added is the inner one."""
+    text = Text()
+    was_added = was_cut = False
+    for piece in [*pieces, Piece("", is_prompt=False)]:
+        if marks and (piece.is_added, piece.is_cut) != (was_added, was_cut):
+            ends_added, ends_cut = was_added, was_cut and not piece.is_cut
+            begins_cut, begins_added = piece.is_cut and not was_cut, piece.is_added
+            changes = (
+                (ends_added, ADDED_MARKS[1]),
+                (ends_cut, CUT_MARK),
+                (begins_cut, CUT_MARK),
+                (begins_added, ADDED_MARKS[0]),
+            )
+            text.append("".join(mark for happens, mark in changes if happens))
+        was_added, was_cut = piece.is_added, piece.is_cut
+        style = _CUT_STYLE if piece.is_cut else _SPECIAL_STYLE if piece.is_special else _ADDED_STYLE
+        text.append(visible(piece.text), style if piece.is_cut or piece.is_special or piece.is_added else "")
+    return text
+
+
+def _summary(found: Preview) -> list[str]:
+    counts = found.counts
+    if counts is None:
+        return []
+    lines = [_lengths_in_words(counts)]
+    kept = len(counts.lengths[0])
+    of = counted(found.counted, "row") + (" that were counted" if found.is_sample else "")
+    left_out = []
+    if counts.too_long:
+        left_out.append(f"{counts.too_long:,} with prompts of `max_length` tokens or more")
+    if counts.bad:
+        left_out.append(f"{len(counts.bad):,} that can't be used")
+    are = agreeing(counts.too_long + len(counts.bad), "is", "are")
+    out = f"; left out {are} {' and '.join(left_out)}" if left_out else ""
+    lines.append(f"Responses: {kept:,} of {of}{out}.")
+    if found.recipe.args.max_length is not None:
+        share = counts.cut / kept
+        lines.append(f"Cut by `max_length`: {counts.cut:,} of {counted(kept, 'response')} ({share:.1%}).")
+    if found.train or found.held_out:
+        lines.append(_division(found))
+    lines += found.remarks
+    return [visible(line) for line in lines]
+
+
+def _lengths_in_words(counts: Counts) -> str:
+    parts = []
+    for name, lengths in zip(("prompts", "real responses"), counts.lengths, strict=True):
+        middle, most = lengths[len(lengths) // 2], lengths[-1]
+        many = lengths[min(int(0.95 * len(lengths)), len(lengths) - 1)]
+        parts.append(f"{name} {middle:,} (median), {many:,} (95 %), {most:,} (longest)")
+    return f"Lengths in tokens: {'; '.join(parts)}."
+
+
+def _division(found: Preview) -> str:
+    if found.held_out_total is not None:
+        own = f"the held-out data has {counted(found.held_out_total, 'row')}"
+        if found.is_sample:
+            return f"Held out: {own}."
+        return f"Held out: {counted(found.held_out, 'row')} ({own}); trained on: {found.train:,}."
+    if not found.is_sample:
+        return f"Held out: {counted(found.held_out, 'row')}; trained on: {found.train:,}."
+    play = found.recipe.play
+    return f"Held out: {play.held_out_fraction:.0%} of the prompts, at most {play.held_out_max:,}."

@@ -1,0 +1,273 @@
+"""The text of a new recipe: its settings, and in comments why each is what it is."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..counts import counted
+from ..errors import visible
+from .look import Machine, SeenData, SeenModel, at_quantile, lengths_in_words
+
+NO_MODEL, NO_DATA = "MODEL", "DATA.jsonl"
+"""What stands in a recipe for a model and for data that were not named."""
+
+USUAL_LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
+"""Values of `max_length` and `max_new_tokens` that are written."""
+
+USUAL_LENGTH = 1024
+"""`max_length` where nothing is known of the data."""
+
+LONG_TAIL = 2.0
+"""How much longer than 98 % of the rows the longest may be, for `max_length` to hold it, too."""
+
+FEW_ROWS = 2000
+"""Rows below which a larger share of the prompts is held out."""
+
+FULL, ADAPTER, FOUR_BITS = "full", "adapter", "4 bits"
+"""Which weights are trained: all; an adapter's; an adapter's, on weights in 4 bits."""
+
+PAIRS_A_STEP = 32
+
+COMMENT_WIDTH = 118
+"""Of comments."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model is trained so that it fits the machine.
+
+    Attributes:
+        kind: `FULL`, `ADAPTER` or `FOUR_BITS`.
+        batch: pairs that are run together.
+        peak: GiB that the run takes at its peak; None: it wasn't planned.
+        fits: whether that is no more than there is; None: it wasn't planned.
+    """
+
+    kind: str = FULL
+    batch: int = 8
+    peak: float | None = None
+    fits: bool | None = None
+
+
+def recipe_text(path: Path, model: SeenModel | None, data: SeenData | None, machine: Machine, fit: Fit) -> str:
+    """Return a recipe.
+
+    Args:
+        path: that it gets.
+        model, data: what it is for; None: a placeholder stands there.
+        machine: that it is to run on.
+        fit: how the model is trained.
+    """
+    parts = [
+        _of_commands(path, model, data),
+        _of_model(model, machine, fit),
+        _of_data(data, model),
+        _of_game(data, fit),
+    ]
+    text = "\n\n".join("\n".join(lines) for lines in [*parts, _of_machine(machine, fit), _of_run(path, data)])
+    return text + "\n"
+
+
+def _entry(name: str, value: Any, comment: str = "") -> str:
+    """A setting as a line of YAML."""
+    # In a list, since YAML ends a document after a value that stands alone.
+    written = yaml.safe_dump(
+        [value], default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False
+    ).strip()[1:-1]
+    return f"{name}: {written}" + (f"  # {_in_line(comment)}" if comment else "")
+
+
+def gib_in_words(size: float) -> str:
+    """Return a size of memory."""
+    return "less than 0.1 GiB" if size < 0.1 else f"{size:.1f} GiB"
+
+
+def _comment(text: str) -> list[str]:
+    """A text as lines of comments, whatever is quoted in it."""
+    return textwrap.wrap(
+        _in_line(text), COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )
+
+
+def _in_line(text: str) -> str:
+    return " ".join(visible(text).split())
+
+
+def _of_commands(path: Path, model: SeenModel | None, data: SeenData | None) -> list[str]:
+    name = path.name
+    commands = ["# Written by `spin-trl init`. Before it plays:"]
+    if model is None or data is None:
+        missing = " and ".join([*(["the model"] if model is None else []), *(["the data"] if data is None else [])])
+        commands.append(f"#   name {missing} below")
+    return [
+        *commands,
+        f"#   spin-trl preview {name}       rows as they will be tokenised",
+        f"#   spin-trl plan {name}          memory, hours and disk",
+        f"#   spin-trl run {name} --smoke   two iterations on eight rows",
+    ]
+
+
+def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
+    lines = ["# The start: your SFT checkpoint, a folder or a name on the Hub. Self-play begins where SFT has ended."]
+    lines.append(_entry("model_name_or_path", NO_MODEL if model is None else model.name))
+    adapts = fit.kind != FULL
+    half = "float16" if _has_fp16(machine) else "bfloat16"
+    on_gpu = machine.device.is_gpu
+    if adapts and on_gpu:
+        lines.append(_entry("dtype", half, "of the frozen weights; the adapter is trained in float32"))
+    else:
+        lines.append(_entry("dtype", "float32", "steps as small as these are lost in weights of 16 bits"))
+    if fit.kind == FOUR_BITS:
+        lines += [_entry("load_in_4bit", True), _entry("bnb_4bit_quant_type", "nf4")]
+    if model is not None and model.is_adapter:
+        lines.append("# It is an adapter already, and training goes on with that one.")
+    elif adapts:
+        lines += [
+            "# All weights would not fit this machine, so an adapter is trained. Dropout would make it another model than",
+            "# its opponent.",
+            _entry("use_peft", True),
+            _entry("lora_r", 16),
+            _entry("lora_alpha", 32),
+            _entry("lora_dropout", 0.0),
+            _entry("lora_target_modules", ["all-linear"]),
+        ]
+    return lines
+
+
+def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
+    if data is None:
+        return [
+            "# The data: JSONL, JSON, Parquet, CSV or TSV, a folder, or a name on the Hub, with the columns `messages`, or",
+            "# `prompt` and `completion`, or `instruction` and `output`. Other names are mapped to these.",
+            _entry("dataset_name", NO_DATA),
+            "# column_mapping: {question: prompt, answer: completion}",
+            "# as_conversations: true   # puts the chat template around text",
+            _entry("max_length", _fitting_length(model, USUAL_LENGTH), "tokens of prompt and response; more are cut"),
+        ]
+    settings, guess = data.settings, data.guess
+    lines = _comment(f"The data: {counted(data.total, 'row')} with the columns {', '.join(data.columns)}.")
+    lines.append(_entry("dataset_name", settings.dataset_name))
+    if settings.dataset_config is not None:
+        lines.append(_entry("dataset_config", settings.dataset_config))
+    if settings.dataset_train_split != "train":
+        lines.append(_entry("dataset_train_split", settings.dataset_train_split))
+    if guess.of_pairs:
+        lines.append("# Of each pair the preferred response is taken as the human one; the other one is not used.")
+    if guess.is_by_content:
+        lines.append("# A guess, by what the columns hold: see that it is right.")
+    if guess.mapping:
+        lines.append(_entry("column_mapping", guess.mapping))
+    if settings.as_conversations:
+        lines.append(_entry("as_conversations", True, "puts the chat template around prompts and responses"))
+    elif data.is_text:
+        lines.append("# Prompts are text that is continued as it stands: no chat template is put around them.")
+    if data.unused is not None:
+        lines += _comment(data.unused)
+    if data.bad:
+        number, problem = data.bad[0]
+        seen = f"{len(data.bad)} of {counted(data.sampled, 'row')} that were looked at"
+        lines += _comment(f"{seen} can't be used; the first is row {number}: {problem}")
+        lines.append(_entry("bad_rows", "skip"))
+    lines += _of_lengths(data, model)
+    if data.total < FEW_ROWS:
+        lines.append(_entry("held_out_fraction", 0.1, "of the prompts, to measure on; of larger data 0.02 is enough"))
+    lines.append("# held_out_name: ...   # data of its own to measure on, instead of a share of these prompts")
+    return lines
+
+
+def _of_lengths(data: SeenData, model: SeenModel | None) -> list[str]:
+    whole, real = data.lengths
+    longest, usual = at_quantile(whole, 1), at_quantile(whole, 0.98)
+    wanted = longest if longest <= LONG_TAIL * usual else usual
+    length = _fitting_length(model, wanted)
+    cut = sum(one > length for one in whole)
+    lines = [f"# Lengths, of {lengths_in_words(data)}."]
+    lines.append(
+        _entry("max_length", length, f"cuts {cut / max(len(whole), 1):.1%} of them" if cut else "cuts none of them")
+    )
+    answer = min(_fitting_length(model, at_quantile(real, 0.98)), length)
+    lines.append(_entry("max_new_tokens", answer, "of an answer, about as long as the longest real ones"))
+    return lines
+
+
+def _fitting_length(model: SeenModel | None, wanted: int) -> int:
+    """The next usual length, as far as the model has positions for it."""
+    usual = next((one for one in USUAL_LENGTHS if one >= wanted), USUAL_LENGTHS[-1])
+    positions = None if model is None else model.positions
+    return usual if positions is None else min(usual, positions)
+
+
+def _of_game(data: SeenData | None, fit: Fit) -> list[str]:
+    rate = 5e-7 if fit.kind == FULL else 1e-5
+    why = "as in SPIN's paper" if fit.kind == FULL else "twenty times SPIN's: an adapter moves less with the same step"
+    scored = [
+        "# Score the answers to held-out prompts, and choose the best iteration by that: exact_match, gsm8k, boxed, choice,",
+        "# json, `regex:PATTERN` or `module:function`.",
+        "# scorer: ...",
+        "# metric_for_best_iteration: score",
+    ]
+    if data is not None and data.scorer is not None:
+        scored = [
+            f"# The answers look like those that the scorer {data.scorer} scores. To choose the best iteration by that:",
+            f"# scorer: {data.scorer}",
+            f"# metric_for_best_iteration: {'score/exact_match' if data.scorer == 'gsm8k' else 'score'}",
+        ]
+    return [
+        "# The game. Each iteration may have its own value: learning_rate: [5.0e-7, 5.0e-7, 1.0e-7].",
+        _entry("num_iterations", 3),
+        _entry("loss_type", "sigmoid", "SPIN's; others: docs/objectives.md"),
+        f"learning_rate: {_in_figures(rate)}  # {why}",
+        _entry("num_train_epochs", 1),
+        "# Also train the start on the real responses alone, for as many steps, to see what self-play adds to that.",
+        _entry("baseline", "sft"),
+        *scored,
+    ]
+
+
+def _in_figures(rate: float) -> str:
+    return f"{rate:.1e}".replace("e-0", "e-")
+
+
+def _of_machine(machine: Machine, fit: Fit) -> list[str]:
+    device, lines = machine.device, []
+    place = "Apple's GPU" if machine.is_mps else device.name if device.is_gpu else "a CPU"
+    planned = (
+        f"; by `spin-trl plan`, the run takes {gib_in_words(fit.peak)} at its peak" if fit.peak is not None else ""
+    )
+    lines.append(f"# The machine: {_in_line(place)} with {device.memory:.0f} GiB{planned}.")
+    if fit.fits is False:
+        lines.append("# THIS DOES NOT FIT. `spin-trl plan` says what would.")
+    if device.is_gpu:
+        lines.append(_entry("fp16" if _has_fp16(machine) else "bf16", True))
+        if _has_fp16(machine):
+            lines.append(_entry("bf16", False, "this GPU has no bfloat16"))
+    else:
+        lines.append(_entry("bf16", False))
+        if not machine.is_mps:
+            lines.append(_entry("use_cpu", True, "take this out on a machine with a GPU, and set `bf16: true`"))
+    lines.append(_entry("per_device_train_batch_size", fit.batch))
+    steps = PAIRS_A_STEP // fit.batch
+    lines.append(_entry("gradient_accumulation_steps", steps, f"{PAIRS_A_STEP} pairs a step"))
+    if device.is_gpu:
+        lines.append(_entry("activation_checkpointing", True))
+    return lines
+
+
+def _has_fp16(machine: Machine) -> bool:
+    """Whether half precision has to be float16."""
+    return machine.device.is_gpu and not machine.device.has_bf16
+
+
+def _of_run(path: Path, data: SeenData | None) -> list[str]:
+    return [
+        "# Where everything of the run is kept. The same command goes on where it was interrupted.",
+        _entry("run_dir", f"runs/{path.stem}"),
+        _entry("report_to", "none"),
+        _entry("seed", 42),
+    ]
