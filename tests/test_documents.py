@@ -20,7 +20,15 @@ PACKAGE = TOP / "spin_trl"
 
 DOCUMENTS = sorted(
     path.relative_to(TOP).as_posix()
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "benchmarks/*.md", "recipes/**/*.md")
+    for pattern in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "RELEASE.md",
+        "SECURITY.md",
+        "docs/**/*.md",
+        "benchmarks/*.md",
+        "recipes/**/*.md",
+    )
     for path in TOP.glob(pattern)
 )
 

@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 from ..config import shipped
+from ..config.listed import every_setting
 from ..errors import RecipeError
 from .commands import add_command
 from .session import quieten
@@ -36,7 +37,7 @@ def add(commands: Any) -> None:
     """Add the arguments."""
     what = "print a script with which a shell completes commands, options and settings"
     parser = add_command(commands, "completion", write_script, help=what, description=_SCRIPTS, takes_settings=False)
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="which shell the script is for")
     parser.set_defaults(commands=commands)
 
 
@@ -57,13 +58,11 @@ def _whole_command_line(commands: Any, file: Any, folder: Any) -> argparse.Argum
         commands: argparse's, which knows all of them.
         file, folder: what completes such paths.
     """
-    from ..config.recipe import known_settings
-
     names = " ".join(sorted(shipped.recipes()))
     preamble = {shell: text.replace("NAMES", names) for shell, text in _RECIPES.items()}
     recipe = {shell: text.replace("NAMES", names) for shell, text in _COMPLETES_RECIPES.items()}
     completes = {"recipe": recipe | {"preamble": preamble}, "run": folder, "data": file, "output": file}
-    settings = sorted(known_settings())
+    settings = sorted(every_setting(), key=lambda setting: setting.name)
     parser = argparse.ArgumentParser(prog="spin-trl", allow_abbrev=False)
     described = parser.add_subparsers(dest="command", metavar="COMMAND")
     helps = {action.dest: action.help for action in commands._choices_actions}
@@ -76,6 +75,6 @@ def _whole_command_line(commands: Any, file: Any, folder: Any) -> argparse.Argum
                 action.complete = completes[action.dest]
         if command.get_default("takes_settings"):
             for setting in settings:
-                if f"--{setting}" not in one._option_string_actions:
-                    one.add_argument(f"--{setting}", help="a setting of the recipe")
+                if f"--{setting.name}" not in one._option_string_actions:
+                    one.add_argument(f"--{setting.name}", help="a setting of the recipe")
     return parser

@@ -48,7 +48,11 @@ def is_broken(page: Path, link: Link) -> bool:
     return link.anchor not in github_anchors(text) or (on_site and link.anchor not in site_anchors(text))
 
 
-DOCUMENTS = [README, *(TOP / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")), *pages()]
+DOCUMENTS = [
+    README,
+    *(TOP / name for name in ("CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "CHANGELOG.md")),
+    *pages(),
+]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(TOP).as_posix())
