@@ -1,8 +1,7 @@
-"""`spin-trl settings`, `schema`, `--version` and the help of `run`: what a recipe may say, at once and in a terminal."""
+"""`spin-trl settings`, `schema` and the help of `run`: what a recipe may say, at once and in a terminal."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -97,14 +96,6 @@ def test_the_help_of_run_names_every_setting(capsys: pytest.CaptureFixture[str])
     shown = printed(capsys, "run", "--help")
     assert names(shown, *NAMES, "spin-trl settings NAME", "--trust_run")
     assert known_settings() - NAMES == {"hub_token", "parallelism_config"}
-
-
-def test_the_versions_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = dict(line.split() for line in printed(capsys, "--version").splitlines())
-    assert shown["spin_trl"] == spin_trl.__version__
-    for library in ("trl", "transformers", "torch"):
-        assert shown[library] == importlib.metadata.version(library)
-    assert shown["python"].startswith("3.")
 
 
 def test_another_trl_is_said_before_it_is_imported(

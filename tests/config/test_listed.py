@@ -6,23 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from messages import refused
 from shipped_settings import of_shipped_versions
 from spin_trl.config import described, listed
-from spin_trl.config.bounds import OF_RECIPES, TRAINABLE
-from spin_trl.config.checks import Bounds
-from spin_trl.config.credentials import is_name
-from spin_trl.config.known import KnownSetting, Range, settings_as_json
+from spin_trl.config.known import KnownSetting, settings_as_json
 from spin_trl.config.listed import every_setting, installed_versions, looked_up, shipped_file
-from spin_trl.config.loop import PER_ITERATION
-from spin_trl.config.recipe import known_settings
-from spin_trl.config.traits import FREE
 from spin_trl.errors import RecipeError
-from spin_trl.objectives.registry import OWN_SETTINGS
 
 SETTINGS = {setting.name: setting for setting in described.describe()}
 OTHER = {"trl": "99.0.0", "transformers": "98.0.0"}
@@ -56,64 +48,6 @@ def test_the_shipped_file_is_what_the_code_has() -> None:
     assert shipped_file().name == f"settings-trl-{content['versions']['trl']}.json"
     assert shipped_file().read_text(encoding="utf-8") == settings_as_json(SETTINGS.values(), versions)
     assert every_setting() == list(SETTINGS.values())
-
-
-@of_shipped_versions
-def test_every_setting_of_a_recipe_is_known_and_no_other() -> None:
-    """But for tokens, which no recipe may hold, and what can only be given in Python."""
-    only_in_python = {"parallelism_config"}
-    assert SETTINGS.keys() == {name for name in known_settings() if not is_name(name)} - only_in_python | {"env"}
-
-
-@of_shipped_versions
-def test_every_setting_stands_in_one_group_and_groups_name_nothing_else() -> None:
-    groups = described._GROUPS
-    listed = [name for group in groups["groups"] for name in group["settings"]]
-    assert sorted(listed) == sorted(SETTINGS)
-    assert {*groups["notes"], *groups["instead"], *groups["more"]} <= SETTINGS.keys()
-    often = [name for group in groups["groups"] for name in group.get("often", ())]
-    assert [name for name, setting in SETTINGS.items() if setting.is_common] == sorted(often, key=listed.index)
-
-
-def test_every_setting_says_what_it_is_for() -> None:
-    assert [name for name, setting in SETTINGS.items() if len(setting.help) < 12] == []
-    assert [name for name, setting in SETTINGS.items() if "%%" in setting.help or ":class:" in setting.help] == []
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (
-            "learning_rate",
-            {"kinds": ("number",), "default": 1e-6, "origin": "transformers", "differs_by_iteration": True},
-        ),
-        (
-            "learning_rate",
-            {"bounds": Range(0.0, low_open=True, why="with 0 nothing changes"), "names_elsewhere": ("lr",)},
-        ),
-        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="logits that are divided by less overflow")}),
-        ("num_iterations", {"kinds": ("integer",), "default": 3, "origin": "spin_trl", "may_change": True}),
-        ("beta", {"origin": "trl", "phases": ("train",), "differs_by_iteration": True}),
-        ("scorer", {"kinds": ("array", "null"), "items": "string", "default": None}),
-        ("tspin_beta", {"objectives": ("tspin",), "bounds": Range(0.0), "may_change": False}),
-        ("simpo_gamma", {"objectives": ("simpo",), "bounds": None}),
-        ("lr_scheduler_kwargs", {"kinds": ("object", "string", "null")}),
-        ("lora_dropout", {"bounds": Range(0.0, 1.0, high_open=True), "origin": "trl"}),
-        ("bad_rows", {"choices": ("refuse", "skip"), "may_change": True}),
-    ],
-)
-def test_what_is_known_of_a_setting(name: str, expected: dict[str, Any]) -> None:
-    assert {part: getattr(SETTINGS[name], part) for part in expected} == expected
-
-
-def test_what_is_known_agrees_with_the_tables_that_the_code_goes_by() -> None:
-    assert {name for name, setting in SETTINGS.items() if setting.differs_by_iteration} == set(PER_ITERATION)
-    assert {name for name, setting in SETTINGS.items() if setting.may_change} == FREE & SETTINGS.keys()
-    bounded = {name for name, setting in SETTINGS.items() if setting.bounds is not None}
-    assert {name for name, bounds in {**TRAINABLE, **OF_RECIPES}.items() if isinstance(bounds, Bounds)} <= bounded
-    assert {name for name in OWN_SETTINGS if not SETTINGS[name].objectives} == set()
-    assert "space" not in SETTINGS["beta"].objectives
-    assert "sigmoid" in SETTINGS["beta"].objectives
 
 
 def test_another_trl_is_asked_once(another_trl: list[str], cache: Path) -> None:

@@ -17,7 +17,6 @@ from messages import names, refused
 from spin_trl.config import kinds
 from spin_trl.config.checks import shown
 from spin_trl.config.recipe import Recipe, kinds_of_settings, read_settings
-from spin_trl.config.unusual import long_warmup
 from spin_trl.errors import RecipeError
 
 KINDS = kinds_of_settings()
@@ -169,32 +168,6 @@ def test_a_text_of_digits_or_a_date_is_a_name(monkeypatch: pytest.MonkeyPatch, t
     )
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({}, None),
-        ({"learning_rate": 1e-5, "beta": 5.0, "num_train_epochs": 2, "temperature": 0.0}, None),
-        ({"learning_rate": 0.5}, "learning_rate"),
-        ({"learning_rate": 0.5, "optim": "sgd"}, None),
-        ({"learning_rate": [1e-6, 0.5, 1e-6]}, "learning_rate"),
-        ({"beta": 100.0}, "beta"),
-        ({"beta": 0.1, "loss_type": "space"}, None),
-        ({"temperature": 5.0}, "temperature"),
-        ({"num_train_epochs": 1000}, "num_train_epochs"),
-        ({"num_train_epochs": 1000, "max_steps": 3}, None),
-        ({"warmup_steps": 10, "max_steps": 10}, "warmup_steps"),
-        ({"warmup_steps": 10, "max_steps": 10, "lr_scheduler_type": "constant"}, None),
-        ({"warmup_steps": 0.9, "max_steps": 10}, None),
-        ({"weight_decay": 3.0}, "weight_decay"),
-    ],
-)
-def test_unusual_values_are_warned_of(
-    settings: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    found = read(monkeypatch, tmp_path / "a.yaml", **settings).unusual()
-    assert [names(one, f"`{said}`") for one in found] == ([] if said is None else [True])
-
-
 LAUNCHED_BY = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_FSDP")
 
 
@@ -208,29 +181,6 @@ def test_variables_that_a_launcher_sets_are_refused_in_a_recipe(
         read(monkeypatch, tmp_path / "a.yaml", env={"SOME": "x", variable: "1"})
     assert variable not in os.environ
     assert "SOME" not in os.environ
-
-
-@pytest.mark.parametrize(
-    ("settings", "rows", "processes", "steps"),
-    [
-        ({}, 12, 1, 9),  # 3 batches of 4, three epochs
-        ({}, 13, 2, 6),
-        ({"num_generations": 2}, 12, 1, 18),
-        ({"gradient_accumulation_steps": 2}, 12, 1, 6),
-        ({"num_train_epochs": [3, 1, 3]}, 12, 1, 3),
-        ({"dataloader_drop_last": True}, 11, 1, 6),
-    ],
-)
-def test_a_warmup_longer_than_the_training_of_the_rows_is_warned_of(
-    settings: dict[str, Any], rows: int, processes: int, steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """By the steps that Trainer will take, of which the message has the number."""
-    known = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_train_epochs": 3, **settings}
-    for warmup, number in ((steps, 1), (steps - 1, 0), (0.99, 0)):
-        found = read(monkeypatch, tmp_path / "a.yaml", warmup_steps=warmup, **known)
-        said = long_warmup(found.args, found.play, rows, processes)
-        assert len(said) == number
-        assert all(names(one, "`warmup_steps`", f"{steps} steps", rows) for one in said)
 
 
 @pytest.mark.parametrize("setting", ["chat_template_kwargs", "env"])
