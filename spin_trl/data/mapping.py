@@ -58,11 +58,12 @@ def guess_columns(dataset: Dataset) -> ColumnGuess | None:
     prompt, response, conversation = likely_columns(dataset)
     if conversation is not None and _is_conversation(first.get(conversation)):
         return ColumnGuess({conversation: "messages"})
-    prose = [column for column in _prose(dataset) if column not in (prompt, response)]
     by_content = (prompt is None) + (response is None)
-    if 0 < by_content == len(prose):
-        prompt = prompt or prose.pop(0)
-        response = response or prose.pop(0)
+    for candidates in (_prose(dataset), _text_columns(dataset)) if by_content else ():
+        others = [column for column in candidates if column not in (prompt, response)]
+        if len(others) == by_content:
+            prompt = prompt or others.pop(0)
+            response = response or others.pop(0)
     if prompt is None or response is None:
         return None
     if not all(
@@ -87,13 +88,16 @@ def _is_conversation(value: Any, least: int = 1) -> bool:
     return is_long_enough and (are_messages(value) or (isinstance(value, str) and holds_messages(value)))
 
 
+def _text_columns(dataset: Dataset) -> list[str]:
+    """Columns of text."""
+    return [name for name, kind in dataset.features.items() if name != UNREADABLE and is_string(kind)]
+
+
 def _prose(dataset: Dataset) -> list[str]:
     """Columns of texts with words that differ from row to row."""
     rows = dataset.select(range(min(SEEN, len(dataset))))
     found = []
-    for column in dataset.column_names:
-        if column == UNREADABLE or not is_string(dataset.features[column]):
-            continue
+    for column in _text_columns(dataset):
         texts = [text for text in rows[column] if text]
         words = sum(len(text.split()) for text in texts) / max(len(texts), 1)
         if words >= _WORDS and len(set(texts)) >= _DISTINCT * len(rows):

@@ -177,15 +177,15 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
             mock.patch.object(datasets.config, "HF_HUB_OFFLINE", True),
             mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
         ):
-            dataset = recipe.data.train(bad_as_rows=recipe.args.bad_rows == SKIP)
-            held_out = recipe.data.held_out(bad_as_rows=recipe.args.bad_rows == SKIP)
+            dataset = recipe.data.train_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
+            held_out = recipe.data.held_out_as_stored(bad_as_rows=recipe.args.bad_rows == SKIP)
     except (DataError, RecipeError):
         if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise
         why = f"the dataset {recipe.data.dataset_name!r} is not at hand"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
     total = len(dataset)
-    sample = dataset.select(range(0, total, max(total // SAMPLE, 1)))
+    sample = recipe.data.as_set(dataset.select(range(0, total, max(total // SAMPLE, 1))))
     tokenizer = _tokenizer(recipe, sample)
     if tokenizer is None:
         name = recipe.model.model_name_or_path

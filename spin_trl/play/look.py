@@ -156,7 +156,8 @@ def look_at_data(name: str, config: str | None, split: str, model: SeenModel | N
     stored = DataConfig(**options).train_as_stored(bad_as_rows=True)
     guess = guess_columns(stored)
     if guess is None:
-        raise DataError(not_sft(stored) + _of_nested(stored))
+        own = stored.remove_columns([column for column in (UNREADABLE,) if column in stored.column_names])
+        raise DataError(not_sft(own) + _of_nested(own))
     columns = [column for column in stored.column_names if column != UNREADABLE]
     if {"instruction", "output"} <= set(columns) and not guess.mapping and model and not model.has_chat_template:
         guess = ColumnGuess({"instruction": "prompt", "output": "completion"})

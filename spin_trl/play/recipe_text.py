@@ -266,8 +266,9 @@ def _has_fp16(machine: Machine) -> bool:
 
 def _of_run(path: Path, data: SeenData | None) -> list[str]:
     return [
-        "# Where everything of the run is kept. The same command goes on where it was interrupted.",
-        _entry("run_dir", f"runs/{path.stem}"),
+        "# Where everything of the run is kept; of one with `--smoke`, beside it. The same command goes on where it was",
+        "# interrupted.",
+        _entry("output_dir", f"runs/{path.stem}"),
         _entry("report_to", "none"),
         _entry("seed", 42),
     ]

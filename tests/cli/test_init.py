@@ -56,6 +56,10 @@ FORMS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         of_rows(nr=lambda p, r: "7", frage=lambda p, r: p, antwort=lambda p, r: r, thema=lambda p, r: "boats"),
         {"column_mapping": {"frage": "prompt", "antwort": "completion"}, "as_conversations": True},
     ),
+    "two-columns-of-text": (
+        of_rows(x=lambda p, r: p, y=lambda p, r: r.split()[0]),
+        {"column_mapping": {"x": "prompt", "y": "completion"}, "as_conversations": True},
+    ),
     "chosen-and-rejected-text": (
         of_rows(prompt=lambda p, r: p, chosen=lambda p, r: r, rejected=lambda p, r: "no idea"),
         {"column_mapping": {"chosen": "completion"}, "as_conversations": True},
@@ -184,7 +188,15 @@ def test_the_recipe_is_played(llama_folder: Path, capsys: pytest.CaptureFixture[
     assert main(["preview", "recipe.yaml"]) == 0
     assert main(["plan", "recipe.yaml"]) == 0
     assert main(["run", "recipe.yaml", "--smoke"]) == 0
-    assert Path("runs/recipe/best.json").exists()
+    assert Path("runs/recipe-smoke/best.json").exists()
+
+
+def test_a_smoke_run_leaves_the_runs_own_folder_alone(llama_folder: Path) -> None:
+    """So that the commands that are named can be called one after the other."""
+    write_jsonl("train.jsonl", ROWS)
+    main(["init", "--model", str(llama_folder), "--data", "train.jsonl"])
+    folders = [session_of("recipe.yaml", options).directory.path for options in ([], ["--smoke", "true"])]
+    assert folders == [Path("runs/recipe"), Path("runs/recipe-smoke")]
 
 
 def test_lengths_follow_from_the_rows(llama_folder: Path) -> None:
