@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     """Add the arguments."""
     what = "print a script with which a shell completes commands, options and settings"
     parser = add_command(commands, "completion", write_script, help=what, description=_SCRIPTS, takes_settings=False)
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=SHELLS, help="which shell")
     parser.set_defaults(commands=commands)
 
 

@@ -11,8 +11,13 @@ from ..data.prepare import BAD, BAD_TEMPLATE
 from ..errors import visible
 from .preview import Counts, Piece, Preview, ShownResponse
 
-ADDED_MARKS, CUT_MARK = ("⟦", "⟧"), "✂"
-"""Marks around what the chat template or the tokenizer added, and around what `max_length` cuts."""
+Marks = tuple[str, str, str]
+"""What begins and ends a text that the chat template or the tokenizer added, and what stands around one that is cut."""
+
+MARKS: Marks = ("⟦", "⟧", "✂")
+
+ASCII_MARKS: Marks = ("[[", "]]", "~~")
+"""The same where a terminal's or a file's encoding lacks the others."""
 
 MOST_CHARACTERS = 1200
 """Characters of a prompt or a response that are shown, unless all are asked for: its beginning and its end."""
@@ -28,7 +33,9 @@ def show_preview(console: Console, found: Preview, *, full: bool = False) -> Non
         found: the preview.
         full: print long texts whole.
     """
-    marks = console.color_system is None or console.no_color or not console.is_terminal
+    shows_colours = console.color_system is not None and not console.no_color and console.is_terminal
+    usual = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
+    marks = None if shows_colours else usual
     _print_line(console, _title(found))
     _print_line(console, _legend(marks))
     for shown in found.shown:
@@ -63,11 +70,11 @@ def _title(found: Preview) -> str:
     )
 
 
-def _legend(marks: bool) -> Text:
-    if marks:
-        begins, ends = ADDED_MARKS
+def _legend(marks: Marks | None) -> Text:
+    if marks is not None:
+        begins, ends, cut = marks
         return Text(
-            f"{begins}...{ends} is added by the template or the tokenizer; {CUT_MARK}...{CUT_MARK} is cut by `max_length`."
+            f"{begins}...{ends} is added by the template or the tokenizer; {cut}...{cut} is cut by `max_length`."
         )
     return Text.assemble(
         ("added by the template or the tokenizer", _ADDED_STYLE),
@@ -78,7 +85,7 @@ def _legend(marks: bool) -> Text:
     )
 
 
-def _show_response(console: Console, found: Preview, shown: ShownResponse, *, marks: bool, full: bool) -> None:
+def _show_response(console: Console, found: Preview, shown: ShownResponse, *, marks: Marks | None, full: bool) -> None:
     one = shown.encoded
     title = f"Row {one.row}"
     if not shown.pieces:
@@ -129,21 +136,16 @@ def _part_of_piece(piece: Piece, start: int, stop: int, text: str | None = None)
     return Piece(written, piece.is_prompt, piece.is_added, piece.is_special, piece.is_cut)
 
 
-def _written(pieces: list[Piece], *, marks: bool) -> Text:
+def _written(pieces: list[Piece], *, marks: Marks | None) -> Text:
     """Pieces as one text, in colours, or with marks, of which that around what is added is the inner one."""
     text = Text()
     was_added = was_cut = False
     for piece in [*pieces, Piece("", is_prompt=False)]:
-        if marks and (piece.is_added, piece.is_cut) != (was_added, was_cut):
-            ends_added, ends_cut = was_added, was_cut and not piece.is_cut
-            begins_cut, begins_added = piece.is_cut and not was_cut, piece.is_added
-            changes = (
-                (ends_added, ADDED_MARKS[1]),
-                (ends_cut, CUT_MARK),
-                (begins_cut, CUT_MARK),
-                (begins_added, ADDED_MARKS[0]),
-            )
-            text.append("".join(mark for happens, mark in changes if happens))
+        if marks is not None and (piece.is_added, piece.is_cut) != (was_added, was_cut):
+            begins, ends, cut = marks
+            text.append(ends if was_added else "")
+            text.append(cut if was_cut != piece.is_cut else "")
+            text.append(begins if piece.is_added else "")
         was_added, was_cut = piece.is_added, piece.is_cut
         style = _CUT_STYLE if piece.is_cut else _SPECIAL_STYLE if piece.is_special else _ADDED_STYLE
         text.append(visible(piece.text), style if piece.is_cut or piece.is_special or piece.is_added else "")

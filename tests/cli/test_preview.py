@@ -205,7 +205,7 @@ def test_on_a_terminal_colours_say_what_marks_say_elsewhere() -> None:
     from rich.console import Console
 
     from spin_trl.play.preview import Piece
-    from spin_trl.play.preview_text import _written
+    from spin_trl.play.preview_text import ASCII_MARKS, MARKS, _written
 
     pieces = [
         Piece("<s>", is_prompt=True, is_added=True, is_special=True),
@@ -213,9 +213,10 @@ def test_on_a_terminal_colours_say_what_marks_say_elsewhere() -> None:
         Piece(" gone", is_prompt=False, is_cut=True),
         Piece("</s>", is_prompt=False, is_added=True, is_special=True, is_cut=True),
     ]
-    assert _written(pieces, marks=True).plain == "⟦<s>⟧mine✂ gone⟦</s>⟧✂"
+    assert _written(pieces, marks=MARKS).plain == "⟦<s>⟧mine✂ gone⟦</s>⟧✂"
+    assert _written(pieces, marks=ASCII_MARKS).plain == "[[<s>]]mine~~ gone[[</s>]]~~"
     console = Console(force_terminal=True, color_system="standard", width=80)
     with console.capture() as captured:
-        console.print(_written(pieces, marks=False), end="")
+        console.print(_written(pieces, marks=None), end="")
     assert re.sub("\x1b\\[[0-9;]*m", "", captured.get()) == "<s>mine gone</s>"
     assert len(set(re.findall("\x1b\\[[0-9;]*m", captured.get()))) >= 3

@@ -665,3 +665,22 @@ def test_rows_of_another_tokenizer_are_never_taken_from_a_cache(tmp_path: Path) 
         row = prepare(rows, PairTemplate(tokenizer, [0, 2]))[0]
         texts.append(tokenizer.decode(row["prompt_ids"][:1] + row["real_ids"][-1:]))
     assert len(set(texts)) == 3
+
+
+LOOKS_AT_TEXTS = tiny.CHATML.replace(
+    "{{ '<|im_start|>'", "{{ '!' if message['content'][0] == 'u' else '' }}{{ '<|im_start|>'"
+)
+
+
+@pytest.mark.parametrize("template", [tiny.CHATML, LOOKS_AT_TEXTS], ids=["plain", "looks-at-texts"])
+def test_the_texts_of_a_row_are_found_in_what_is_rendered(template: str) -> None:
+    """Also a text that the template itself writes, and one that stands there twice."""
+    pair_template = PairTemplate(tiny.tokenizer(chat_template=template))
+    texts = ["user", "a", "user", "a"]
+    roles = ["user", "assistant", "user", "assistant"]
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+    text, own = pair_template.own_texts(messages[:-1], messages[-1])
+    assert [text[start:stop] for start, stop in own] == texts
+    assert [text[:start].split("|>")[-1] for start, _ in own] == [f"{role}\n" for role in roles]
+    assert ("!" in text) is (template == LOOKS_AT_TEXTS)
+    assert pair_template.own_texts("What? ", "This.") == ("What? This.", [(0, 11)])
