@@ -172,8 +172,10 @@ def look_at_data(name: str, config: str | None, split: str, model: SeenModel | N
     text = is_text(sample)
     with quiet("spin_trl"):
         unused = naming(sample, "train")
-        bad: list[BadRow] = []
         if model is None:
+            bad = [
+                (number, row[UNREADABLE]) for number, row in zip(numbers, sample, strict=True) if row.get(UNREADABLE)
+            ]
             lengths, answers = _lengths_by_characters(sample)
         else:
             bad, lengths, answers = _counted_lengths(sample, model, numbers)

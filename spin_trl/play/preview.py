@@ -18,7 +18,6 @@ from transformers import PreTrainedTokenizerBase
 from ..config.recipe import Recipe
 from ..data.bad_rows import SKIP, BadRow, BadRows
 from ..data.columns import is_text, read_columns
-from ..data.notes import CUT
 from ..data.prepare import BAD, BAD_TEMPLATE, KEPT, TOO_LONG, EncodedResponse, EncodedRows, Prepared, encode_rows
 from ..errors import DataError, SpinError
 from ..run.directory import RunDirectory
@@ -240,7 +239,10 @@ def _counts_of(encoded: EncodedRows, run: Run, refusals: list[str]) -> Counts | 
     kept = [one for one in responses if one.outcome == KEPT]
     lengths = sorted(len(one.prompt_ids) for one in kept), sorted(len(one.real_ids) for one in kept)
     too_long = len({one.row for one in responses if one.outcome == TOO_LONG})
-    return Counts(prepared, bad, too_long, lengths, sum(CUT in one.notes for one in responses))
+    # Notes tell only of responses that lose their end, which they do not with `truncation_mode: keep_end`.
+    limit = math.inf if run.args.max_length is None else run.args.max_length
+    cut = sum(len(one.prompt_ids) + len(one.real_ids) > limit for one in kept)
+    return Counts(prepared, bad, too_long, lengths, cut)
 
 
 def _shown_responses(run: Run, encoded: EncodedRows, places: Mapping[int, int]) -> Iterator[ShownResponse]:

@@ -76,11 +76,17 @@ def recipe_text(path: Path, model: SeenModel | None, data: SeenData | None, mach
 
 def _entry(name: str, value: Any, comment: str = "") -> str:
     """A setting as a line of YAML."""
-    # In a list, since YAML ends a document after a value that stands alone.
-    written = yaml.safe_dump(
-        [value], default_flow_style=True, width=math.inf, allow_unicode=True, sort_keys=False
-    ).strip()[1:-1]
+    written = _as_yaml(value, escaped=False)
+    if visible(written) != written:
+        written = _as_yaml(value, escaped=True)
     return f"{name}: {written}" + (f"  # {_in_line(comment)}" if comment else "")
+
+
+def _as_yaml(value: Any, *, escaped: bool) -> str:
+    # In a list, since YAML ends a document after a value that stands alone.
+    return yaml.safe_dump(
+        [value], default_flow_style=True, width=math.inf, allow_unicode=not escaped, sort_keys=False
+    ).strip()[1:-1]
 
 
 def gib_in_words(size: float) -> str:
