@@ -30,7 +30,7 @@ PHASES_IN_WORDS = {
 }
 """When settings are looked at."""
 
-_END_OF_SENTENCE = re.compile(r"(?<!e\.g)(?<!i\.e)(?<=[.!?])\s+(?=[A-Z`'\d])")
+_END_OF_SENTENCE = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])\s+(?=[A-Z`'\d])")
 
 
 def first_sentence(text: str) -> str:

@@ -184,7 +184,7 @@ def watched(
             "run_seconds_left": of_run,
         }
 
-    name = f"{START if phase == 'start' else Stage.of(iteration)}: {phase}"
+    name = START if phase == START else f"{Stage.of(iteration)}: {phase}"
     shown: PhaseProgress | PhaseLog
     if console.is_interactive:
         shown = PhaseProgress(console, name, table_so_far(run, iteration, console.width, console.height), renew)

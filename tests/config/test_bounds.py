@@ -10,7 +10,7 @@ from spin_trl import SelfPlayConfig, SPINConfig
 from spin_trl.config import bounds
 from spin_trl.config.bounds import OF_RECIPES, POSSIBLE, TRAINABLE, USUAL
 from spin_trl.config.checks import Bounds, problem
-from spin_trl.config.recipe import _kinds
+from spin_trl.config.recipe import kinds_of_settings
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_what_is_impossible_is_not_trainable_either() -> None:
 
 def test_every_bound_is_of_a_setting_that_a_recipe_may_have() -> None:
     """A name that TRL gives up, or a slip in the file, would check nothing."""
-    assert {*TRAINABLE, *OF_RECIPES, *USUAL} <= _kinds().keys()
+    assert {*TRAINABLE, *OF_RECIPES, *USUAL} <= kinds_of_settings().keys()
 
 
 def test_what_our_own_fields_declare_stands_there_alone() -> None:

@@ -315,7 +315,7 @@ def test_memory_does_not_grow_with_the_data(tmp_path: Path, monkeypatch: pytest.
     """
     template = PairTemplate(tiny.tokenizer())
     # Tokens made up: it is not the tokenizer whose memory is in question, nor its time.
-    monkeypatch.setattr(template, "encode", lambda *_, **__: EncodedPair(list(range(500)), list(range(500))))
+    monkeypatch.setattr(template, "encode_text", lambda *_, **__: EncodedPair(list(range(500)), list(range(500))))
 
     def peak_of(n: int) -> int:
         path = tmp_path / f"{n}.jsonl"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from messages import names, refused
@@ -41,7 +42,7 @@ def test_what_libraries_raise_is_a_message(error: Exception, kind: str | None) -
     assert kind is None or names(str(refusal.value), f"{kind}:")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), ZeroDivisionError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), KeyboardInterrupt()])
 def test_what_is_no_fault_of_the_file_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as found, loading("The model"):
         raise error
