@@ -204,7 +204,7 @@ PRIVATE: dict[str, tuple[object, str]] = {
 """Private names of the libraries that the package uses anywhere: of which class or module, and what for."""
 
 OF_OTHERS = {
-    "_actions", "_add_action", "_cdata", "_choices_actions", "_exit", "_has_fused_head", "_modules", "_option_string_actions",
-    "_xoptions",
+    "_actions", "_add_action", "_cdata", "_choices_actions", "_exit", "_has_fused_head", "_modules",
+    "_option_string_actions", "_xoptions",
 }  # fmt: skip
 """Private names of Python's and torch's objects, and our own mark on a model."""
