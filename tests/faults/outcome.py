@@ -114,11 +114,11 @@ def _newest_of(journal: Path) -> dict[str, Any]:
     for line in journal.read_bytes().splitlines():
         entry = json.loads(line)
         if entry["phase"] != "lost":
-            kept = {name: value for name, value in entry.items() if name not in _VOLATILE}
-            files = kept.get(
-                CHECKSUMS, {}
-            )  # the list of shards is added to when one is made again, so it is another one
-            kept[CHECKSUMS] = {name: value for name, value in files.items() if Path(name).name != SHARD_CHECKSUMS}
+            kept = _lasting(entry)
+            # The list of shards is added to when one is made again, so it is another one.
+            kept[CHECKSUMS] = {
+                name: value for name, value in kept.get(CHECKSUMS, {}).items() if Path(name).name != SHARD_CHECKSUMS
+            }
             found[f"{entry['phase']} of {entry['stage']}"] = kept
     return found
 
@@ -209,11 +209,23 @@ def _what_the_journal_says(journal: Path) -> str:
     entries: list[Any] = []
     for line in journal.read_bytes().splitlines():
         try:
-            entry = json.loads(line)
-            entries.append({name: value for name, value in entry.items() if name not in _VOLATILE})
+            entries.append(_lasting(json.loads(line)))
         except (ValueError, AttributeError):
             entries.append(repr(line))
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
+def _lasting(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without times, and without the checksum of an adapter's configuration, which is compared by itself.
+
+    PEFT writes sets in it in an order that is another one in every process ([`_digest`]).
+    """
+    kept = {name: value for name, value in entry.items() if name not in _VOLATILE}
+    if CHECKSUMS in kept:
+        kept[CHECKSUMS] = {
+            name: value for name, value in kept[CHECKSUMS].items() if Path(name).name != "adapter_config.json"
+        }
+    return kept
 
 
 def _last_lines(output: str) -> str:

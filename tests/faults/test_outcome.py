@@ -110,7 +110,9 @@ def test_a_traceback_that_was_kept_is_a_fault_whatever_was_printed(folder: Path)
     assert "KeyError: 1" in found.detail
 
 
-@pytest.mark.parametrize(("name", "is_same"), [("checksums.jsonl", True), ("generations.json", False)])
+@pytest.mark.parametrize(
+    ("name", "is_same"), [("checksums.jsonl", True), ("generations.json", False), ("adapter_config.json", True)]
+)
 def test_a_step_that_was_played_again_says_the_same(name: str, is_same: bool, tmp_path: Path) -> None:
     """The list of shards has another line for one that was made again. What the shards hold is compared by itself."""
     step = {"phase": "generate", "stage": "iteration-0", "tokens": 3}
@@ -119,6 +121,21 @@ def test_a_step_that_was_played_again_says_the_same(name: str, is_same: bool, tm
     for place, lines in (("one", [before]), ("other", [before, lost_step, after])):
         (tmp_path / place).write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     assert says_the_same(tmp_path / "other", tmp_path / "one") is is_same
+
+
+def test_the_order_of_an_adapters_sets_is_no_difference(tmp_path: Path) -> None:
+    """It is another one in every process, and so is the checksum in the journal. Other weights are a difference."""
+    found = []
+    for number, (modules, digest) in enumerate([(["q", "v"], "0"), (["v", "q"], "0"), (["q", "v"], "1")]):
+        run = tmp_path / str(number) / "run"
+        (run / "iteration-0" / "model").mkdir(parents=True)
+        config = json.dumps({"target_modules": modules})
+        (run / "iteration-0" / "model" / "adapter_config.json").write_text(config, encoding="utf-8")
+        files = {"model/adapter_config.json": [1, config], "model/adapter_model.safetensors": [1, digest]}
+        entry = {"phase": "train", "stage": "iteration-0", "files": files}
+        (run / "journal.jsonl").write_text(json.dumps(entry), encoding="utf-8")
+        found.append(results_of(run.parent))
+    assert found[0] == found[1] != found[2]
 
 
 def test_the_table_counts_verdicts_and_faults() -> None:
