@@ -130,6 +130,16 @@ class EncodedResponse:
     real_ids: list[int]
     notes: list[str]
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is trained on."""
+        return self.outcome == KEPT
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it can't be used. One whose prompt is too long is no bad one."""
+        return self.outcome in (BAD, BAD_TEMPLATE)
+
 
 def encode_rows(
     dataset: Dataset,

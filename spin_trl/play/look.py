@@ -18,7 +18,7 @@ from ..counts import counted
 from ..data.bad_rows import MOST, SKIP, BadRow, BadRows, refusal_of_rows
 from ..data.columns import UNREADABLE, is_text, read_columns
 from ..data.mapping import ColumnGuess, guess_columns
-from ..data.prepare import BAD, BAD_TEMPLATE, KEPT, encode_rows
+from ..data.prepare import encode_rows
 from ..data.template.pair_template import PairTemplate
 from ..data.template.templated import KNOWN
 from ..data.unused import naming, not_sft
@@ -222,8 +222,8 @@ def _counted_lengths(
     template = PairTemplate(model.tokenizer, load_eos_ids(model.name, _Files(), model.tokenizer))
     encoded = encode_rows(sample, template, numbers=numbers)
     responses = list(encoded.responses())
-    bad = [(one.row, one.problem) for one in responses if one.outcome in (BAD, BAD_TEMPLATE)]
-    kept = [one for one in responses if one.outcome == KEPT]
+    bad = [(one.row, one.problem) for one in responses if one.is_bad]
+    kept = [one for one in responses if one.is_kept]
     whole = sorted(len(one.prompt_ids) + len(one.real_ids) for one in kept)
     answers = [answer for answer in encoded.rows["real"] if answer]
     return bad, (whole, sorted(len(one.real_ids) for one in kept)), answers

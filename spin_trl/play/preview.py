@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from ..config.recipe import Recipe
 from ..data.bad_rows import SKIP, BadRow, BadRows
 from ..data.columns import is_text, read_columns
-from ..data.prepare import BAD, BAD_TEMPLATE, KEPT, TOO_LONG, EncodedResponse, EncodedRows, Prepared, encode_rows
+from ..data.prepare import EncodedResponse, EncodedRows, Prepared, encode_rows
 from ..errors import DataError, SpinError
 from ..run.directory import RunDirectory
 from ..run.run import Run
@@ -230,15 +230,15 @@ def _counts_of(encoded: EncodedRows, run: Run, refusals: list[str]) -> Counts | 
         prepared = encoded.counted(policy)
     except SpinError as error:
         refusals.append(str(error))
-        if not any(one.outcome == KEPT for one in responses):
+        if not any(one.is_kept for one in responses):
             return None
         prepared = encoded.counted(BadRows(SKIP, max(len(encoded.source), 1)))
         # The refusal has said which rows these are.
         prepared.remarks[:] = [one for one in prepared.remarks if "`bad_rows: skip`" not in one]
-    bad = [(one.row, one.problem) for one in responses if one.outcome in (BAD, BAD_TEMPLATE)]
-    kept = [one for one in responses if one.outcome == KEPT]
+    bad = [(one.row, one.problem) for one in responses if one.is_bad]
+    kept = [one for one in responses if one.is_kept]
     lengths = sorted(len(one.prompt_ids) for one in kept), sorted(len(one.real_ids) for one in kept)
-    too_long = len({one.row for one in responses if one.outcome == TOO_LONG})
+    too_long = len({one.row for one in responses if not (one.is_kept or one.is_bad)})
     # Notes tell only of responses that lose their end, which they do not with `truncation_mode: keep_end`.
     limit = math.inf if run.args.max_length is None else run.args.max_length
     cut = sum(len(one.prompt_ids) + len(one.real_ids) > limit for one in kept)
@@ -258,10 +258,10 @@ def _shown_responses(run: Run, encoded: EncodedRows, places: Mapping[int, int]) 
         if one.row in by_row:
             by_row[one.row].append(one)
     for number, responses in by_row.items():
-        can_be_written = all(one.outcome in (KEPT, TOO_LONG) for one in responses)
+        can_be_written = not any(one.is_bad for one in responses)
         written = encoded.own_texts(places[number]) if can_be_written else []
         for index, one in enumerate(responses):
-            if one.outcome == KEPT and written:
+            if one.is_kept and written:
                 yield _in_pieces(run, one, encoded.encoder.template.tokenizer, *written[index])
             else:
                 yield ShownResponse(one)

@@ -7,7 +7,6 @@ from rich.text import Text
 
 from ..counts import agreeing, counted
 from ..data.notes import FIELD
-from ..data.prepare import BAD, BAD_TEMPLATE
 from ..errors import visible
 from .preview import Counts, Piece, Preview, ShownResponse
 
@@ -89,7 +88,7 @@ def _show_response(console: Console, found: Preview, shown: ShownResponse, *, ma
     one = shown.encoded
     title = f"Row {one.row}"
     if not shown.pieces:
-        why = one.problem if one.outcome in (BAD, BAD_TEMPLATE) else _too_long(found)
+        why = one.problem if one.is_bad else _too_long(found)
         _print_line(console, Text(f"{title} is left out: {visible(why)}", style="bold"))
         return
     prompt, real = len(one.prompt_ids), len(one.real_ids)
