@@ -5,16 +5,8 @@ import importlib.metadata
 import pytest
 
 from messages import names
+from refusals import refusal
 from spin_trl.cli import main
-
-
-def refusal(capsys, *arguments, code=2):
-    """What the command says on stderr when it refuses; one message, no traceback."""
-    assert main(list(arguments)) == code
-    message = capsys.readouterr().err
-    assert message.startswith("spin-trl: ")
-    assert "Traceback" not in message
-    return message
 
 
 def test_the_benchmark_suites_are_listed_without_a_run(capsys):

@@ -10,18 +10,9 @@ from made_up import record, write_run
 from made_up import stage as made_up_stage
 from messages import names
 from read_only import read_only
+from refusals import refusal
 from runs import contents
 from spin_trl.cli import main
-
-
-def refusal(capsys, *arguments, code=2):
-    """What the command says on stderr when it refuses; one message, no traceback."""
-    assert main(list(arguments)) == code
-    message = capsys.readouterr().err
-    assert message.startswith("spin-trl: ")
-    assert "Traceback" not in message
-    return message
-
 
 REPORTED = record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0")
 
