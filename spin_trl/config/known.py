@@ -96,7 +96,7 @@ class KnownSetting:
         """From what [`settings_as_json`] has written.
 
         Raises:
-            TypeError: it is something else.
+            TypeError, KeyError, AttributeError: it is something else.
         """
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         values["default"] = list(values["default"]) if isinstance(values["default"], tuple) else values["default"]
