@@ -320,11 +320,12 @@ class SelfPlay:
                 stack.enter_context(watched(run, self._console, phase, iteration, self._phases, elsewhere=elsewhere))
             self.launch(run, phase, iteration)
         entries = run.journal.entries()
-        news = [entry for entry in entries[before:] if entry["phase"] in MADE]
+        news = entries[before:]
         if PartialState().is_main_process:
             for entry in news:
-                self._tell(phase_line(entry, entries))
-        return bool(news)
+                if entry["phase"] in MADE:
+                    self._tell(phase_line(entry, entries))
+        return any(entry["phase"] in (*MADE, Step.GATE) for entry in news)
 
     def _set_up(self) -> None:
         """Settings frozen, the start at hand, data prepared: what all phases rely on."""

@@ -55,7 +55,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
     stage = Stage.of(iteration)
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
-    if not is_done:
+    if not is_done or not run.decisions.after(iteration):  # an interrupt may have come between the two
         settle(run, iteration)
 
 

@@ -206,3 +206,16 @@ def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: P
         run.run_phase(phase, 0)
     with refused(RunDirectoryError, "baseline phase", "iteration 0", "evaluate phase", "iteration-0"):
         run.run_phase("baseline", 0)
+
+
+def test_an_interrupt_before_the_gate_does_not_move_it_behind_the_arm(llama_folder: Path) -> None:
+    """The journal is then the same as that of a run that nothing happened to."""
+    build(llama_folder, baseline="sft", num_iterations=1).run()
+    played, journal = steps(), Path("run/journal.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    judged = played.index(("gate", "iteration-0"))
+    assert played[judged - 1] == ("evaluate", "iteration-0")
+    assert len(played) == judged + 3, "the arm comes after it"
+    journal.write_bytes(b"".join(lines[:judged]))
+    build(llama_folder, baseline="sft", num_iterations=1).run()
+    assert steps() == played
