@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -16,6 +17,9 @@ INTERRUPTED = 130
 """Exit code of a command that was interrupted."""
 
 INTERRUPTED_MESSAGE = "Interrupted. What was finished is kept; the same command goes on from there."
+
+SECONDS_TO_INTERRUPT_AGAIN = 0.01
+"""After an interrupt that Python has ignored."""
 
 _IMPORTS = "<frozen importlib._bootstrap>"
 """Where Python's own code for imports lies."""
@@ -29,12 +33,25 @@ def interruptible() -> Iterator[None]:
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {one: signal.getsignal(one) for one in signals}
+    report = sys.unraisablehook
+
+    def again(ignored: sys.UnraisableHookArgs) -> None:
+        """Interrupt once more: Python ignores an exception in a finaliser or a weak reference's callback."""
+        if isinstance(ignored.exc_value, KeyboardInterrupt):
+            later = threading.Timer(SECONDS_TO_INTERRUPT_AGAIN, os.kill, (os.getpid(), signal.SIGTERM))
+            later.daemon = True
+            later.start()
+        else:
+            report(ignored)
+
+    sys.unraisablehook = again
     for one in signals:
         if before[one] is not signal.SIG_IGN or one == signal.SIGTERM:
             signal.signal(one, _interrupt)
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for one in signals:
             signal.signal(one, before[one] or signal.SIG_DFL)
 

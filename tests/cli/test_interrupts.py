@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 
@@ -31,3 +33,31 @@ def test_a_signal_that_is_to_be_ignored_is_ignored(signum: signal.Signals) -> No
             assert signal.getsignal(signum) is signal.SIG_IGN
     finally:
         signal.signal(signum, before)
+
+
+def test_an_interrupt_that_python_ignores_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exception in a finaliser is printed and ignored, and the command would go on for hours."""
+
+    class Interrupted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        interrupted = Interrupted()
+        del interrupted
+        time.sleep(30)
+    assert capsys.readouterr().err == ""
+
+
+def test_other_exceptions_that_python_ignores_are_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: reported.append(ignored.exc_value))
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError(17)
+
+    with interruptible():
+        failing = Failing()
+        del failing
+    assert [str(error) for error in reported] == ["17"]
