@@ -95,7 +95,31 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
             f"The files of the model {path!r} lack {counted(len(missing), 'weight')} that its config.json asks for, such as "
             f"{missing[0]}, and random numbers would take their place. Fetch them again, or correct config.json."
         )
+    if (name := _whole_weight(model)) is not None:
+        raise DataError(
+            f"The config.json of the model {path!r} says that bitsandbytes has quantised its weights "
+            f"(`quantization_config`), but {name} has not been quantised. Remove `quantization_config` from config.json; "
+            "`load_in_4bit: true` in the recipe quantises the weights when they are loaded."
+        )
     return model
+
+
+def _whole_weight(model: PreTrainedModel) -> str | None:
+    """Return the name of a weight in one of bitsandbytes' layers that is not quantised, or None if there is none."""
+    if not (getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)):
+        return None
+    import bitsandbytes as bnb  # takes a second to import, and only quantised models need it
+
+    layers = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    quantised = (bnb.nn.Params4bit, bnb.nn.Int8Params)
+    return next(
+        (
+            f"{name}.weight"
+            for name, module in model.named_modules()
+            if isinstance(module, layers) and not isinstance(module.weight, quantised)
+        ),
+        None,
+    )
 
 
 def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftModel:

@@ -33,7 +33,7 @@ import torch
 
 import spin_trl
 from spin_trl.cli import main
-from spin_trl.errors import SpinError
+from spin_trl.errors import SpinError, full_disk
 
 from .confined import confine
 
@@ -235,7 +235,9 @@ def _become_nobody(folder: Path) -> None:
 def _write_down(record: TextIO, escaped: BaseException | None, handled: BaseException | None) -> None:
     """What this process knows of how it ended, for the one that judges."""
     foreseen = (SpinError, OSError, KeyboardInterrupt, SystemExit, argparse.ArgumentError)
-    error = escaped or (None if isinstance(handled, foreseen) else handled)
+    # A library meets a full disk in its own ways, also while it cleans up.
+    is_foreseen = handled is None or isinstance(handled, foreseen) or full_disk(handled) is not None
+    error = escaped or (None if is_foreseen else handled)
     if error is None:
         found: dict[str, Any] = {}
     else:

@@ -298,6 +298,14 @@ def test_whatever_a_configuration_makes_libraries_raise_is_a_message(damaged: Pa
         load_policy(damaged, settings())
 
 
+@pytest.mark.parametrize("how", ["load_in_4bit", "load_in_8bit"])
+def test_weights_that_are_not_quantised_as_config_json_says_are_refused(damaged: Path, how: str) -> None:
+    """transformers leaves them as they are in bitsandbytes' layers, whose first forward then fails."""
+    say(damaged, "config.json", quantization_config={how: True})
+    with refused(DataError, damaged, "config.json", "quantization_config", "q_proj.weight"):
+        load_policy(damaged, settings())
+
+
 def test_errors_of_the_machine_are_not_the_models(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More memory, or another GPU, is what helps then."""
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")):
