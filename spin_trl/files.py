@@ -28,8 +28,8 @@ JOURNAL = "journal.jsonl"
 def says_prepared(journal: Path) -> bool:
     """Whether a file is a run's journal, and says that the run's data has been prepared: then there is something to lose."""
     # There may be none, it may be another file, or its last line was not written to its end.
-    with contextlib.suppress(OSError, ValueError, RecursionError), journal.open("rb") as lines:
-        entries = (entry for line in lines if isinstance(entry := json.loads(line), dict))
+    with contextlib.suppress(OSError, ValueError), journal.open("rb") as lines:
+        entries = (entry for line in lines if isinstance(entry := parse_json(line), dict))
         return any((entry.get("phase"), entry.get("stage")) == ("prepare", "data") for entry in entries)
     return False
 
@@ -77,7 +77,7 @@ class Checksum:
         Raises:
             OSError, ValueError: the file can't be read.
         """
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
         return cls.of_bytes(json.dumps({**config, _BASE_OF_ADAPTER: None}, sort_keys=True).encode())
 
     @classmethod
@@ -262,6 +262,22 @@ def write_json(path: Path, value: Any) -> Checksum:
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse JSON that somebody else may have written. Use it instead of `json.loads`, which also raises `RecursionError`.
+
+    Args:
+        text: the JSON.
+        object_pairs_hook: as in `json.loads`.
+
+    Raises:
+        ValueError: the text is not valid JSON, or is nested too deeply to be read.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def read_json(path: Path) -> Any:
     """Read JSON, or None if there is no such file.
 
@@ -269,8 +285,8 @@ def read_json(path: Path) -> Any:
         ValueError: it is no JSON; the message names the file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (ValueError, RecursionError) as error:
+        return parse_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

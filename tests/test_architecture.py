@@ -158,6 +158,27 @@ def test_the_nearest_name_is_found_in_one_place() -> None:
     assert importing == {"spin_trl.errors", "spin_trl.report.html.diff"}
 
 
+OWN_JSON = {
+    "spin_trl.data.reading.exact_json",
+    "spin_trl.data.template.identity",
+    "spin_trl.evaluation.harness",
+    "spin_trl.models.saving",
+}
+"""Modules that parse JSON which this package or a library has written a moment ago."""
+
+
+def test_json_of_others_is_parsed_in_two_places() -> None:
+    """`json.loads` raises `RecursionError` for text that is nested too deeply, which every caller would have to think of."""
+    found = {
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in ("loads", "load") and ast.unparse(node.value) == "json")
+        or (isinstance(node, ast.ImportFrom) and node.module == "json" and not node.level)
+    }
+    assert found == OWN_JSON | {"spin_trl.files", "spin_trl.json_lines"}
+
+
 def imports_in_texts() -> list[tuple[str, str, str]]:
     """File, module and name of what scripts import that stand in tests and benchmarks as text."""
     top = Path(__file__).parents[1]

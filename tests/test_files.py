@@ -21,6 +21,7 @@ from spin_trl.files import (
     give_back,
     json_digest,
     numbered,
+    parse_json,
     parts_digest,
     read_json,
     short_digest,
@@ -62,6 +63,12 @@ def test_what_stood_there_stays_when_writing_fails(error: BaseException, tmp_pat
         write_atomically(path, half)
     assert read_json(path) == {"old": True}
     assert os.listdir(tmp_path) == ["value.json"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, b'{"a":' * 100_000, "1" * 5_000, "{", b"\xff"])
+def test_json_that_cant_be_read_is_one_kind_of_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_json(text)
 
 
 def test_nothing_is_seen_under_the_name_before_it_is_whole(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from ..errors import RecipeError
+from ..files import parse_json
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
     """A dict, from a dict or (as the command line gives it) from JSON."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
+            value = parse_json(value)
+        except ValueError as error:
             raise RecipeError(
                 f'`{name}` is {shown(value)}; expected a mapping as JSON, like \'{{"a": "b"}}\'.'
             ) from error

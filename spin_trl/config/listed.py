@@ -7,13 +7,12 @@ of TRL or transformers it is taken from the code once, and kept in the user's ca
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import RecipeError, nearest
-from ..files import short_digest, write_text
+from ..files import parse_json, short_digest, write_text
 from .checks import shown
 from .credentials import is_name
 from .known import KnownSetting, settings_as_json
@@ -79,11 +78,11 @@ def every_setting(before_import: Callable[[], object] = lambda: None) -> list[Kn
 def _settings_in(content: bytes, versions: Mapping[str, str | None] | None) -> list[KnownSetting] | None:
     """The settings of a file; None if it is damaged, or one of other versions than these."""
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if versions is not None and found["versions"] != versions:
             return None
         return [KnownSetting.of(values) for values in found["settings"]]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 

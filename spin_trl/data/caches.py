@@ -45,7 +45,7 @@ def is_whole(path: Path) -> bool:
     """Whether a file is there as its checksum beside it says."""
     try:
         return _is_as_written(path, *read_json(_beside(path)))
-    except (OSError, ValueError, TypeError, RecursionError):  # one of them is missing, or no checksum is what it says
+    except (OSError, ValueError, TypeError):  # one of them is missing, or no checksum is what it says
         return False
 
 
@@ -105,5 +105,5 @@ def is_whole_folder(folder: Path) -> bool:
     try:
         found = read_json(folder / _OF_FOLDER)
         return bool(found) and all(_is_as_written(folder / name, *written) for name, written in found.items())
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # no checksums, or of another shape
+    except (OSError, ValueError, TypeError, AttributeError):  # no checksums, or of another shape
         return False

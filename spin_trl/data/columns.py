@@ -5,7 +5,6 @@ What a column holds is told from Arrow's values, without decoding pictures or re
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from ..errors import DataError
+from ..files import parse_json
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
 """Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
@@ -195,7 +195,7 @@ def says_true_or_false(dataset: Dataset, column: str) -> bool:
         return False
     said = [value for value in values.to_pylist() if value is not None]
     if isinstance(dataset.data.column(column).type, pa.BaseExtensionType):
-        said = [value for value in map(json.loads, said) if value is not None]
+        said = [value for value in map(parse_json, said) if value is not None]
     return bool(said) and all(_is_truth(value) for value in said)
 
 

@@ -73,7 +73,7 @@ def parsed(value: Any, column: str) -> Any:
         return value
     try:
         return messages_of(value)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise DataError(f"`{column}` is {value[:60]!r}; expected {MESSAGE_COLUMNS}.{advice_on(value)}") from None
 
 

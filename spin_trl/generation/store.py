@@ -9,7 +9,6 @@ on, and so is a shard that has changed.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +21,7 @@ from datasets import Dataset
 
 from ..counts import agreeing
 from ..errors import GenerationsError
-from ..files import Checksum, parts_digest, short_digest, write_atomically, write_json
+from ..files import Checksum, parse_json, parts_digest, short_digest, write_atomically, write_json
 from ..json_lines import DamagedLineError, JsonLines
 from .engine import Response
 
@@ -122,7 +121,7 @@ class GenerationStore:
             GenerationsError: the folder is no store.
         """
         try:
-            found = json.loads((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
+            found = parse_json((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise GenerationsError(
                 f"{self.folder} holds no generations ({STORE_MANIFEST}: {error}). Restore that file from a backup, "

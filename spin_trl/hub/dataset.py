@@ -8,7 +8,6 @@ special tokens included.
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 from datasets import Dataset, Features, List, Value
 
 from ..data.turns import CONVERSATION, TEMPLATED, TEXT_PROMPT, USER
+from ..files import parse_json
 from ..generation.store import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
@@ -105,7 +105,7 @@ def _decoded(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: s
         return {"prompt": row["prompt"], "chosen": row["real"], "rejected": generated}
     kept = row[CONVERSATION]
     return {
-        "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else json.loads(kept),
+        "prompt": [{"role": "user", "content": row["prompt"]}] if kept == USER else parse_json(kept),
         "chosen": [{"role": "assistant", "content": row["real"]}],
         "rejected": [{"role": "assistant", "content": generated}],
     }

@@ -6,7 +6,6 @@ adapters' configurations; its card says so.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from huggingface_hub import ModelCard, constants, try_to_load_from_cache
 from huggingface_hub.file_download import repo_folder_name
 
 from ..data.reading.local import is_local
-from ..files import home_expanded
+from ..files import home_expanded, parse_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
@@ -147,8 +146,8 @@ def _parent(folder: Path) -> str | None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         try:
-            return json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        except (ValueError, AttributeError, RecursionError):  # whoever loads it says what is wrong with it
+            return parse_json(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        except (ValueError, AttributeError):  # whoever loads it says what is wrong with it
             return None
     card = folder / "README.md"
     try:

@@ -7,7 +7,6 @@ while a run plays, after it has ended, or of one that broke off.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from ..counts import agreeing, counted
 from ..errors import FORBIDDEN, RunDirectoryError
 from ..evaluation.degeneration import findings
 from ..evaluation.figures import SCORE
-from ..files import home_expanded, write_text
+from ..files import home_expanded, parse_json, write_text
 from ..run.directory import RunDirectory
 from ..run.journal import OF_THE_HUB
 from ..run.objects import read_object
@@ -140,7 +139,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8", errors="surrogatepass") as file:
         for number, line in enumerate(file, start=1):
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise RunDirectoryError(f"{path}, line {number} is not valid JSON: {error}") from error
             if not isinstance(row, dict) or not isinstance(row.get("key"), str):

@@ -68,6 +68,6 @@ def wrong_with(path: Path, written: Checksum, checked: CheckedFiles | None = Non
             is_same = (Checksum.of(path).sha256 if checked is None else checked.sha256(path)) == written.sha256
     except FileNotFoundError:
         return GONE
-    except (OSError, ValueError, TypeError, RecursionError) as error:  # a configuration of another shape
+    except (OSError, ValueError, TypeError) as error:  # a configuration of another shape
         return f"can't be read ({error})"
     return None if is_same else "is not what was written"

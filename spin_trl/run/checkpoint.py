@@ -9,7 +9,6 @@ files those count, and are kept on the Hub, that training is resumed from. trans
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 
-from ..files import ADAPTER_CONFIG, Checksum, checksums_in, write_json
+from ..files import ADAPTER_CONFIG, Checksum, checksums_in, parse_json, write_json
 from .checked import CheckedFiles, wrong_with
 
 logger = logging.getLogger(__name__)
@@ -146,7 +145,7 @@ def _newest_first(folder: Path) -> list[Path]:
 def _complete(checkpoint: Path) -> dict[str, Any] | None:
     """The manifest of a checkpoint whose files are all there and as long as it says, or None."""
     try:
-        manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
         # Version 0.1.0 listed every file. Those that nothing is resumed from, like Trainer's arguments, may be gone.
         sizes = {name: size for name, size in manifest["files"].items() if is_kept_of_checkpoint(PurePath(name))}
         # An adapter's configuration names its base, which may lie elsewhere since.
@@ -156,7 +155,7 @@ def _complete(checkpoint: Path) -> dict[str, Any] | None:
         )
         intact &= all(isinstance(sha256, str) for sha256 in manifest.get("sha256", {}).values())
         return manifest if intact and isinstance(manifest["num_processes"], int) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -5,12 +5,12 @@ A backup holds what is on the list, whatever else lies in the directory. What is
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from ..files import parse_json
 from . import checkpoint
 from .checkpoint import CHECKPOINT_MANIFEST
 
@@ -123,7 +123,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 def _named_by_manifest(folder: Path) -> set[str]:
     """Files that a checkpoint's manifest names; none where there is no manifest, or a path leads out of the checkpoint."""
     try:
-        names = json.loads((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]
+        names = parse_json((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]
         return {name for name in names if ".." not in PurePosixPath(name).parts}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return set()

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import RunDirectoryError
+from ..files import parse_json
 from ..json_lines import lock_file
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def _write(file: TextIO, text: str) -> None:
 def _holder(path: Path) -> dict[str, Any] | None:
     """Whom a lock's file names; None if nobody, or if it was not written by a run."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.keys() == {"machine", "process"} else None

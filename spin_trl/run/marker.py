@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunDirectoryError
-from ..files import RUN_MARKER, json_digest
+from ..files import RUN_MARKER, json_digest, parse_json
 
 MARKER = RUN_MARKER
 MARKER_VERSION = 1
@@ -75,7 +74,7 @@ def read_marker(path: Path) -> Marker | None:
             return None  # nothing can be at such a path: it is too long, or leads through a file
         raise _unreadable(path, error) from error
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         if not isinstance(found, dict) or not isinstance(found.get("entries"), dict):
             raise ValueError("it names no entries of a run directory")
         entries = {str(name): str(here) for name, here in found["entries"].items()}
@@ -94,7 +93,7 @@ def read_marker(path: Path) -> Marker | None:
             identity if isinstance(identity, str) else None,
             start_files if isinstance(start_files, dict) else None,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..files import parse_json
 from .journal import MADE
 from .stage import SELF_PLAY, Stage
 
@@ -59,7 +60,7 @@ class Progress:
     def read(self, file: Path) -> None:
         """Take over what another process has written last; half of a line is passed over."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = parse_json(file.read_text(encoding="utf-8"))
             vars(self).update({name: values[name] for name in _WRITTEN_FIELDS})
 
     def _write(self) -> None:

@@ -288,7 +288,7 @@ class CsvRows:
             if name in self.parsed:
                 try:
                     row[name] = self.parsed[name].parse(cell)
-                except (ValueError, RecursionError):
+                except ValueError:
                     raise self._other_cell(name, cell, self.parsed[name]) from None
             elif name in self._undecided and holds_messages(cell):
                 raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")

@@ -238,7 +238,7 @@ def _is_lines(path: Path, known: frozenset[str]) -> bool:
     is_called_lines = bool({".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes})
     try:
         value = loaded(decoded(first))
-    except (ValueError, RecursionError):
+    except ValueError:
         # A list or an object over several lines. In a file that is called one of lines, it is a line that is cut short.
         return first not in (b"{", b"[") and (is_called_lines or not first.startswith((b"[", b"{")))
     if isinstance(value, dict) and (known & set(value) or not _lists(value)):

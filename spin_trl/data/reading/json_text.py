@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from ...errors import DataError
+from ...files import parse_json
 
 MESSAGE_COLUMNS = "a list of messages in JSON"
 """What a text must hold that stands for a conversation."""
@@ -20,7 +20,7 @@ def loaded(text: str | bytes) -> Any:
     Raises:
         ValueError: the text is not valid JSON, or an object has a key twice, of which one value would be lost.
     """
-    return json.loads(text, object_pairs_hook=_object)
+    return parse_json(text, _object)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def value_in(value: Any, what: str, blank: Any = None) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else blank
+        return parse_json(value) if value.strip() else blank
     except ValueError as error:
         raise DataError(f"{what} not valid JSON ({error}): {value[:60]!r}") from error
 
@@ -66,8 +66,8 @@ def holds_messages(text: str) -> bool:
     """Whether a text holds messages in JSON: objects that say who speaks."""
     if not text.lstrip().startswith("["):
         return False
-    with contextlib.suppress(ValueError, RecursionError):
-        return are_messages(json.loads(text))
+    with contextlib.suppress(ValueError):
+        return are_messages(parse_json(text))
     return False
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import DataError
+from ...files import parse_json
 
 Message = dict[str, Any]
 
@@ -278,7 +279,7 @@ class _Writer:
     def _arguments(self, arguments: Any) -> Any:
         if isinstance(arguments, str):
             try:
-                arguments = json.loads(arguments)
+                arguments = parse_json(arguments)
             except ValueError:
                 return self._tree(arguments, CALL)
         marked = self._tree(arguments, CALL)
