@@ -12,6 +12,7 @@ from ..errors import BenchmarkError, RecipeError
 from ..evaluation.benchmarks import SUITES, chosen, harness_version
 from ..report.terminal import shown_path
 from .commands import add_command, add_trust
+from .failures import rank
 from .session import quieten
 
 
@@ -116,7 +117,7 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
     )
     everything = list(dict.fromkeys(one for benchmarks in suites.values() for one in benchmarks))
     outcome = run_benchmarks(run, stage, everything, settings, again=options.again)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == "0":
         console = terminal.console()
         for suite, benchmarks in suites.items():
             title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")

@@ -81,10 +81,15 @@ def fail(error: BaseException) -> int:
     return code
 
 
+def rank() -> str:
+    """Return the number of this process among those that a launcher started, as the launcher wrote it; "0" without one."""
+    return os.environ.get("RANK", "0")
+
+
 def say(message: str) -> None:
     """Print a message of the command on stderr."""
     # Of several processes any one may be the only one that fails, and then nobody else knows why.
-    process = os.environ.get("RANK", "0")
+    process = rank()
     _print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {printable(message)}\n")
 
 
@@ -186,7 +191,7 @@ def _keep(error: BaseException) -> Path | None:
             return None
         place = ownership.own(TRACEBACK)
         began = datetime.now(UTC).isoformat(timespec="seconds")
-        process = os.environ.get("RANK", "0")
+        process = rank()
         text = f"{began}, process {process}: {' '.join(sys.argv[1:])}\n{_traceback(error)}\n"
         again = place.is_file() and place.stat().st_size > MOST_BYTES
         # Opened to be added to: several processes of a phase may fail together.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from ..errors import RecipeError
 from ..report.terminal import shown_path
 from .commands import RECIPES, add_command, add_trust
+from .failures import rank
 from .session import session_of
 from .settings import help_of_settings
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 def play(options: argparse.Namespace, overrides: list[str]) -> None:
     """Play all iterations."""
     result = session_of(options.recipe, overrides, trust_run=options.trust_run).run()
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank() == "0":
         print(f"Best: {result.best_stage}, in {shown_path(result.best_model)}")
         print(f"Report: {shown_path(result.directory / 'report.html')}")
 

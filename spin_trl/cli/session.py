@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import RunDirectoryError
 from ..files import home_expanded
 from ..report.terminal import printable
-from .failures import note_run_directory
+from .failures import note_run_directory, rank
 
 if TYPE_CHECKING:
     from ..config.recipe import Recipe
@@ -106,7 +106,7 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     there = RunDirectory(usual)
     is_run = there.ownership.holds_run() and there.recipe.is_file()
     if is_run and not differences(frozen_settings(there), recipe.settings(), there.ownership.paths_from()):
-        if int(os.environ.get("RANK", "0")) == 0:
+        if rank() == "0":
             said = f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
             print(printable(said))
         return str(usual)

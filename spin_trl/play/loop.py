@@ -392,7 +392,7 @@ def _first_rows(dataset: Dataset, count: int) -> Dataset:
 
 def _check_launcher(session: SelfPlay) -> None:
     config = session.state.play.accelerate_config
-    if config and session.launch is not in_this_process and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if config and session.launch is not in_this_process and os.environ.get("WORLD_SIZE", "1") not in ("0", "1"):
         raise LaunchError(
             f"This run launches every phase itself (`accelerate_config: {config}`), and has been started by a launcher, "
             "too: every process would launch them all. Start it without one, as `spin-trl run ...`, or take the setting "

@@ -42,10 +42,14 @@ def test_an_interrupt_that_python_ignores_comes_again(capsys: pytest.CaptureFixt
         def __del__(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt), interruptible():
+    @interruptible()
+    def work() -> None:
         interrupted = Interrupted()
         del interrupted
         time.sleep(30)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert capsys.readouterr().err == ""
 
 

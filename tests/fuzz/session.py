@@ -15,6 +15,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from messages import names
+
 from . import inputs, surroundings
 from .judge import Kind, Outcome, import_all, judge, run_apart
 from .materials import SCRATCH, Materials
@@ -112,7 +114,14 @@ def try_one(seed: int, folder: Path, materials: Materials, keep: str | None = No
         outcome = judge(made.arguments, inside, as_nobody=made.as_nobody, before=before)
         if made.surroundings == surroundings.WITHOUT_A_READER and outcome.code == 1 and outcome.kind == Kind.EXIT:
             outcome = dataclasses.replace(outcome, kind=Kind.REFUSED)  # as usual, nothing is said to nobody
-        if outcome.kind == Kind.REFUSED and outcome.code == 1 and made.arguments[0] == "start" and is_mistake(seed):
+        diverged = names(outcome.message, "diverged", "step")  # any learning rate above 0 is tried
+        if (
+            outcome.kind == Kind.REFUSED
+            and outcome.code == 1
+            and made.arguments[0] == "start"
+            and is_mistake(seed)
+            and not diverged
+        ):
             outcome = dataclasses.replace(outcome, kind=Kind.EXIT, cause="exit code 1 for what a user has to change")
         if made.digest is not None:
             outcome = compared(outcome, inside / "run", made.digest)
