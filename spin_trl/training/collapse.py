@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LOGS = 3
-"""Number of consecutive logs below the one before them that count as a fall."""
+"""Number of consecutive logs that must lie below the one before them for a fall to count."""
 
 NATS_PER_TOKEN = 0.5
 """Largest fall, in nats per token, that does not cause a warning."""

@@ -72,7 +72,7 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
 
     @functools.cached_property
     def _forwards(self) -> Forwards:
-        """The forwards of policy and reference, wrapped before either first runs, which may be in the parent's constructor."""
+        """The forwards of policy and reference, wrapped before either first runs (perhaps in the parent's constructor)."""
         wanted = getattr(self.args, "shared_prefix", None)
         # The noise of the forward, not of the weights: LLM.int8() computes in float16.
         dtype = torch.float16 if rounds_by_batch(self.model) else self._compute_dtype()
@@ -144,7 +144,7 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return mock.patch.object(self, "data_collator", collator)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """Compute DPOTrainer's reference log-probabilities over unique tokens, without the inputs that only the policy uses."""
+        """Compute DPOTrainer's reference log-probabilities over unique tokens, without inputs that only the policy uses."""
         with self._forwards.batch(inputs):
             return super().compute_ref_log_probs(model, _without_ours(inputs))
 

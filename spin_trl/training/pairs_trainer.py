@@ -87,7 +87,7 @@ class PairsTrainer(ObjectiveTrainer):
             start = get_config_model_id(self.model.config)
             if self.ref_model is None or not Path(start).is_dir():
                 raise RecipeError(
-                    f"Under FSDP the opponent is loaded from the iteration's start folder, but {start!r} is not a folder."
+                    f"Under FSDP the opponent is loaded from the iteration's start folder, but the start is {start!r}."
                 )
             return self._with_opponent(self._rows(dataset, name), name)
         return dataset
