@@ -47,8 +47,8 @@ def check_starting_point(
         f"and {float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to "
         f"{float(tolerance[worst]):.4f}. "
         "Likely causes: dropout that is still active, weights that were changed after the trainer was created, a new "
-        "adapter that does not start at zero, or an adapter and its frozen copy in different dtypes. `check_opponent: false` trains "
-        "anyway."
+        "adapter that does not start at zero, or an adapter and its frozen copy in different dtypes. "
+        "`check_opponent: false` trains anyway."
     )
 
 
