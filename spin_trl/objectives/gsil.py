@@ -58,7 +58,8 @@ class GsilSettings:
         None, "GSIL: scale of the log-ratios. Default: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
     )
     gsil_shift: float | None = setting(
-        None, "GSIL: shift added to the scaled log-ratios. Default: 2.0 for gsil_bernoulli, as published, 0 for the others."
+        None,
+        "GSIL: shift added to the scaled log-ratios. Default: 2.0 for gsil_bernoulli, as published, 0 for the others.",
     )
 
 

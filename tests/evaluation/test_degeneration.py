@@ -104,7 +104,7 @@ def test_healthy_answers_are_not_warned_of() -> None:
     ("name", "value", "parts"),
     [
         ("empty", 0.3, ("30 %", "empty")),
-        ("truncated", 0.6, ("60 %", "cut")),
+        ("truncated", 0.6, ("60 %", "truncated")),
         ("repetition", 0.25, ("25 %", "phrases")),
         ("distinct", 0.4, ("40 %", "variety")),
         ("short", 0.2, (0.2, "long")),
