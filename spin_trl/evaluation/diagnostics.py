@@ -1,4 +1,4 @@
-"""What the papers argue about, on held-out prompts: does the real response fall, what drives the gradient, how big is a step.
+"""Figures for what the papers argue about: does the real response fall, what drives the gradient, how far is a step.
 
 All figures compare a model θ_{t+1} with its opponent θ_t, on real responses and on the opponent's own. r and r' are the
 log-ratios of the two (see [`objectives.base`]).

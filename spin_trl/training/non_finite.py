@@ -26,7 +26,7 @@ from ..models.non_finite import non_finite_in_words
 logger = logging.getLogger(__name__)
 
 ROW_NAMES = "rows_of_batch"
-"""Batch key under which a batch carries the names of its rows: (key, iteration, sample) of every pair."""
+"""Key under which a batch carries the names of its rows: (key, iteration, sample) of every pair."""
 
 MOST_SKIPPED = 10
 """Most steps per iteration that `on_nan: skip` skips."""

@@ -39,7 +39,7 @@ from .non_finite import ROW_NAMES, NonFiniteTrainer, RowName
 logger = logging.getLogger(__name__)
 
 OTHERS = "others_in_step"
-"""Batch key under which a micro-batch carries what it needs from the other pairs of its optimiser step."""
+"""Key under which a micro-batch carries what it needs from the other pairs of its optimiser step."""
 
 Logratios = tuple[torch.Tensor, torch.Tensor]
 """Log-ratios of real and of generated responses, shape `(batch,)` each."""
