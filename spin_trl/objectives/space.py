@@ -1,4 +1,4 @@
-"""SPACE: noise-contrastive estimation that compares real and generated responses with a fixed point each (arXiv 2512.07175)."""
+"""SPACE: noise-contrastive estimation, comparing each response with a fixed point (arXiv 2512.07175)."""
 
 from __future__ import annotations
 
