@@ -19,7 +19,7 @@ def has_answer_line(response: str) -> bool:
 
 
 def has_format(response: str) -> bool:
-    """Return whether the response has GSM8K's format: lines of working, then one answer line with a number, which comes last."""
+    """Return whether the response has GSM8K's format: lines of working, then a single answer line with a number."""
     *working, last = response.splitlines() or [""]
     return (
         any(line.strip() for line in working)
