@@ -178,7 +178,7 @@ def test_a_trainer_alone_says_that_it_can_not_go_back(llama: Any, caplog: pytest
     """When it is constructed, and when it stops."""
     trainer = with_faults(build(llama, overrides={"on_nan": "lower"}), {1})
     assert any(names(line, "`on_nan: lower`", "`SelfPlay`", "`on_nan: stop`") for line in caplog.messages)
-    with refused(DivergedError, "step 1", "trainer alone"):
+    with refused(DivergedError, "step 1", "its own"):
         trainer.train()
 
 
