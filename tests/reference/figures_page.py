@@ -29,7 +29,8 @@ Suffixes of a figure's name give its uncertainty and its change:
 
 `held_out` is the number of prompts. `coefficient/real_start`, `coefficient/generated_start`, `coefficient/real_end` and
 `coefficient/generated_end` are the mean derivatives of a pair's loss with respect to r and r', before and after the
-iteration; `pairs_in_play/real` and `pairs_in_play/generated` are the effective shares of pairs that make up the gradient at its end.
+iteration; `pairs_in_play/real` and `pairs_in_play/generated` are the effective shares of pairs that make up the
+gradient at its end.
 """
 
 
