@@ -111,8 +111,8 @@ class GenerationStore:
         for name, value in expected.items():
             if found.get(name) != value:
                 raise GenerationsError(
-                    f"The generations in {self.folder} were made with another {name}: {found.get(name)!r} there, {value!r} "
-                    "here. Use them with what they were made from, or generate into another folder."
+                    f"The generations in {self.folder} were made with another {name}: found {found.get(name)!r}, "
+                    f"expected {value!r}. Use the {name} that they were made with, or generate into another folder."
                 )
 
     def manifest(self) -> dict[str, Any]:
