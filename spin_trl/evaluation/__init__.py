@@ -1,1 +1,1 @@
-"""What an iteration is worth: figures on prompts that no iteration trained on."""
+"""Evaluation of iterations: figures on held-out prompts."""

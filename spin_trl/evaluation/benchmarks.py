@@ -1,7 +1,8 @@
-"""The papers' benchmarks, as tasks of lm-evaluation-harness, and how their numbers are read from its results.
+"""The papers' benchmarks as tasks of lm-evaluation-harness, and how to read their numbers from its results.
 
-SPIN (arXiv 2401.01335) reports the six of the first Open LLM Leaderboard and states the shots. T-SPIN (2601.08198) and IRIS
-report ten; T-SPIN states the shots and which metrics are normalised. All else about the ten is an assumption: README.md.
+SPIN (arXiv 2401.01335) reports the six benchmarks of the first Open LLM Leaderboard and states the shots. T-SPIN
+(2601.08198) and IRIS report ten; T-SPIN states the shots and which metrics are normalised. Everything else about the ten is
+an assumption; see README.md.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ class Benchmark:
 
     Attributes:
         name: heading of its column in the papers' tables.
-        task: its name in the harness.
-        shots: examples before every question; None: as many as the task says.
-        metrics: in the harness's words, `METRIC,FILTER`. Their mean is the number in the table. Empty: all are shown.
+        task: name of the task in the harness.
+        shots: few-shot examples before every question; None: the task's default.
+        metrics: names in the harness, `METRIC,FILTER`. Their mean is the number in the table. Empty: show all metrics.
     """
 
     name: str
@@ -64,19 +65,19 @@ SUITES: Mapping[str, tuple[Benchmark, ...]] = MappingProxyType(
         ),
     }
 )
-"""By name, in the order of the papers' tables."""
+"""Benchmarks by suite, in the order of the papers' tables."""
 
 
 @dataclass(frozen=True)
 class BenchmarkScore:
-    """A number that a benchmark gave.
+    """One number from a benchmark.
 
     Attributes:
-        task: whose it is: the benchmark's own, or one of its parts.
-        metric: in the harness's words; several are joined by ` + `, and `value` is their mean.
-        value: as the harness has it, mostly a share.
-        stderr: its standard error; None where the harness gives none, and for means of several metrics.
-        shots: examples that stood before every question, as the harness counted them.
+        task: task that it belongs to: the benchmark itself, or one of its parts.
+        metric: name in the harness; several are joined by ` + `, and `value` is their mean.
+        value: value as the harness reports it, usually a share.
+        stderr: standard error; None if the harness reports none, and for means of several metrics.
+        shots: few-shot examples before every question, as counted by the harness.
     """
 
     task: str
@@ -87,10 +88,10 @@ class BenchmarkScore:
 
 
 def harness_version() -> str:
-    """Version of lm-evaluation-harness.
+    """Return the version of lm-evaluation-harness.
 
     Raises:
-        RecipeError: it is not installed.
+        RecipeError: if it is not installed.
     """
     try:
         return importlib.metadata.version("lm_eval")
@@ -101,14 +102,14 @@ def harness_version() -> str:
 
 
 def chosen(names: Sequence[str], shots: int | None = None) -> dict[str, tuple[Benchmark, ...]]:
-    """The benchmarks that are meant by names of suites and of the harness's tasks.
+    """Return the benchmarks for names of suites and of the harness's tasks.
 
     Args:
-        names: of suites and tasks.
-        shots: instead of those of the suites and tasks.
+        names: names of suites and tasks.
+        shots: number of shots that replaces those of the suites and tasks.
 
     Returns:
-        Benchmarks by suite; single tasks stand under the empty name.
+        Benchmarks by suite; single tasks are under the empty name.
     """
     suites = {name: SUITES[name] for name in dict.fromkeys(names) if name in SUITES}
     tasks = tuple(Benchmark(name, name) for name in dict.fromkeys(names) if name not in SUITES)
@@ -119,39 +120,39 @@ def chosen(names: Sequence[str], shots: int | None = None) -> dict[str, tuple[Be
 
 
 def check_tasks(names: Iterable[str], known: Iterable[str]) -> None:
-    """See to it that tasks exist.
+    """Check that tasks exist.
 
     Args:
-        names: of tasks.
+        names: names of tasks.
         known: names that the harness knows.
 
     Raises:
-        RecipeError: there is no such task. The message names the nearest.
+        RecipeError: if a task does not exist; the message names the nearest one.
     """
     known = set(known)
     for name in names:
         if name not in known:
-            # Among some ten thousand names one that is half alike is always found.
+            # Among some ten thousand names there is always one that is half similar.
             near = nearest(name, [*SUITES, *known], cutoff=0.6)
             raise RecipeError(
-                f"`--tasks`: lm-evaluation-harness has no task {name!r}{near} Suites are {', '.join(SUITES)}. Tasks of "
-                "your own lie in a folder that `--include_path` names."
+                f"`--tasks`: lm-evaluation-harness has no task {name!r}{near} Suites are {', '.join(SUITES)}. To use your "
+                "own tasks, pass their folder as `--include_path`."
             )
 
 
 def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[BenchmarkScore]:
-    """The numbers of a benchmark.
+    """Return the numbers of a benchmark.
 
     Args:
-        benchmark: which.
-        results: of the harness, for this benchmark alone.
+        benchmark: benchmark to read.
+        results: results of the harness for this benchmark alone.
 
     Returns:
-        The one number of a paper's benchmark. For others all that the harness found: of the group, or of its parts where
-        the group has no number of its own.
+        The one number of a paper's benchmark. For others, all numbers of the harness: the group's, or its parts' if the
+        group has none itself.
 
     Raises:
-        KeyError: the harness has not measured what the paper's table shows.
+        KeyError: if the harness has not measured the metrics of the paper's table.
     """
     found = {**results["results"], **results.get("groups", {})}
     counts = sorted({int(results["n-shot"][task]) for task in results["configs"] if task in results["n-shot"]})
@@ -172,13 +173,13 @@ def scores(benchmark: Benchmark, results: Mapping[str, Any]) -> list[BenchmarkSc
 
 
 def average(values: Sequence[float | None]) -> float | None:
-    """The plain mean over benchmarks, as in the papers; None while one is missing."""
+    """Return the plain mean over benchmarks, as in the papers; None if one is missing."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _metrics_of_task(of_task: Mapping[str, Any]) -> list[str]:
-    """Metrics of a task, `METRIC,FILTER`."""
+    """Return the metrics of a task, as `METRIC,FILTER`."""
     return [
         name
         for name, value in of_task.items()

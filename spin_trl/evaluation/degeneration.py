@@ -1,7 +1,7 @@
-"""Signs that a model's answers have gone bad, without labels: each against what the real responses are like.
+"""Label-free signs that a model's answers have degenerated, each relative to the real responses.
 
-Self-play that collapses is seen here first: empty or cut answers, phrases over and over, answers that are all alike or much
-too long, a character from nowhere, training responses by heart.
+Self-play that collapses shows up here first: empty or truncated answers, repeated phrases, answers that are too similar or
+much too long, stray characters, memorised training responses.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from itertools import pairwise
 from .figures import figure_of
 
 NGRAM = 4
-"""Tokens of a phrase that counts as repeated when it comes again within a response."""
+"""Number of tokens in a phrase, which counts as repeated if it occurs again within a response."""
 
 ODD_FACTOR = 10
-"""How many times as frequent as in real responses a character must be to count as odd."""
+"""Frequency of a character, relative to real responses, above which it counts as odd."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Sign:
     """A figure that is bad beyond a threshold.
 
     Attributes:
-        figure: its name among held-out figures.
-        warn: threshold of a warning.
-        means: in words, for the warning; `{value}` is the figure.
-        low: whether small values are the bad ones.
+        figure: name of the held-out figure.
+        warn: threshold for a warning.
+        means: text of the warning; `{value}` stands for the figure.
+        low: whether small values are bad.
     """
 
     figure: str
@@ -39,36 +39,38 @@ class Sign:
 
 SIGNS: Mapping[str, Sign] = {
     "empty": Sign("empty", 0.1, "{value} of the answers are empty"),
-    "truncated": Sign("truncated", 0.5, "{value} of the answers were cut before their end"),
+    "truncated": Sign("truncated", 0.5, "{value} of the answers were truncated"),
     "repetition": Sign(
         "degeneration/repetition",
         0.2,
-        "answers repeat themselves: {value} more of their phrases than in real responses",
+        "answers repeat themselves: {value} more of their phrases are repeated than in real responses",
     ),
     "distinct": Sign(
-        "degeneration/distinct", 0.5, "answers are alike: {value} of the variety of real responses", low=True
+        "degeneration/distinct", 0.5, "answers lack variety: {value} of the variety of real responses", low=True
     ),
     "short": Sign("degeneration/length_ratio", 0.33, "answers are {value} times as long as real responses", low=True),
     "long": Sign("degeneration/length_ratio", 3.0, "answers are {value} times as long as real responses"),
     "odd_characters": Sign(
         "degeneration/odd_characters",
         0.05,
-        "{value} of the answers' characters are far more frequent than in real responses",
+        "characters that are far more frequent than in real responses make up {value} of the answers",
     ),
     "copies": Sign(
-        "degeneration/copies", 0.2, "{value} more of the answers than of the real responses stand in the training data"
+        "degeneration/copies",
+        0.2,
+        "{value} more of the answers than of the real responses appear in the training data",
     ),
 }
-"""By the names that `degeneration_warn` and `degeneration_stop` use."""
+"""Signs by the names that `degeneration_warn` and `degeneration_stop` use."""
 
 
 @dataclass(frozen=True)
 class AnsweredPrompt:
-    """A generated response and the real one to the same prompt.
+    """A prompt's generated response and its real one.
 
     Attributes:
-        generated_ids, real_ids: their tokens.
-        generated, real: their texts.
+        generated_ids, real_ids: token ids of the two.
+        generated, real: texts of the two.
     """
 
     generated_ids: Sequence[int]
@@ -78,18 +80,19 @@ class AnsweredPrompt:
 
 
 def measure(answers: Sequence[AnsweredPrompt], training_responses: Collection[str]) -> dict[str, float]:
-    """Figures of degeneration.
+    """Compute figures of degeneration.
 
     Args:
-        answers: to the held-out prompts.
-        training_responses: texts of the real responses that were trained on, whitespace made one.
+        answers: answers to the held-out prompts.
+        training_responses: texts of the real responses in the training data, with whitespace normalised.
 
     Returns:
-        `degeneration/repetition`: share of phrases of four tokens that a response has had before, less the same of real
-        responses; `degeneration/distinct`: distinct pairs of neighbouring tokens, over those of as much of the real
-        responses; `degeneration/length_ratio`: tokens by those of real responses; `degeneration/odd_characters`: share of
-        characters beyond what real responses have, of those that are far more frequent; `degeneration/copies`: share of
-        responses that stand in the training data, less the same of real responses. Nothing without answers.
+        `degeneration/repetition`: share of four-token phrases that repeat an earlier one in the response, minus the same in
+        real responses; `degeneration/distinct`: distinct pairs of neighbouring tokens, divided by those in the same amount
+        of real responses; `degeneration/length_ratio`: number of tokens divided by that of the real responses;
+        `degeneration/odd_characters`: share of characters that are far more frequent than in real responses, in excess of
+        their share there; `degeneration/copies`: share of responses that appear in the training data, minus the same for
+        real responses. Empty without answers.
     """
     if not answers:
         return {}
@@ -102,7 +105,7 @@ def measure(answers: Sequence[AnsweredPrompt], training_responses: Collection[st
         - _copies([answer.real for answer in answers], training_responses),
     }
     of_generated, of_real = _neighbours(generated_ids), _neighbours(real_ids)
-    # The more text, the fewer of its pairs are new: as much of one as of the other.
+    # Longer text has fewer new pairs, so the same amount of each is compared.
     count = min(len(of_generated), len(of_real))
     if count:
         figures["degeneration/distinct"] = len(set(of_generated[:count])) / len(set(of_real[:count]))
@@ -110,22 +113,22 @@ def measure(answers: Sequence[AnsweredPrompt], training_responses: Collection[st
 
 
 def odd_characters(answers: Sequence[AnsweredPrompt]) -> dict[str, float]:
-    """Characters that are far more frequent in generated responses than in real ones, by their share in excess."""
+    """Return characters that are far more frequent in generated responses than in real ones, with their excess share."""
     generated = Counter("".join(answer.generated for answer in answers))
     real = Counter("".join(answer.real for answer in answers))
     of_generated, of_real = max(generated.total(), 1), max(real.total(), 1)
     shares = {character: (count / of_generated, real[character] / of_real) for character, count in generated.items()}
-    # A character that real responses happen not to have counts as if they had it once.
+    # A character that happens not to occur in real responses counts as if it occurred once.
     return {c: own - theirs for c, (own, theirs) in shares.items() if own > ODD_FACTOR * max(theirs, 1 / of_real)}
 
 
 def normalised(text: str) -> str:
-    """A text whose whitespace is one space each."""
+    """Return a text with every run of whitespace replaced by one space."""
     return " ".join(text.split())
 
 
 def _repetition(responses: Sequence[Sequence[int]]) -> float:
-    """Mean share of phrases that a response has had before; a response without a phrase has none."""
+    """Return the mean share of phrases that repeat an earlier one in their response; it is 0 for short responses."""
     shares = []
     for ids in responses:
         phrases = [tuple(ids[start : start + NGRAM]) for start in range(len(ids) - NGRAM + 1)]
@@ -134,7 +137,7 @@ def _repetition(responses: Sequence[Sequence[int]]) -> float:
 
 
 def _neighbours(responses: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """Pairs of neighbouring tokens, response by response (distinct-2; Li et al., arXiv 1510.03055)."""
+    """Return pairs of neighbouring tokens within each response (distinct-2; Li et al., arXiv 1510.03055)."""
     return [pair for ids in responses for pair in pairwise(ids)]
 
 
@@ -147,8 +150,8 @@ class Finding:
     """A sign that was found.
 
     Attributes:
-        name: of `SIGNS`.
-        message: in words.
+        name: name in `SIGNS`.
+        message: text of the warning.
         stops: whether it is beyond the threshold that stops a run.
     """
 
@@ -160,12 +163,12 @@ class Finding:
 def findings(
     figures: Mapping[str, float], warn: Mapping[str, float | None], stop: Mapping[str, float | None]
 ) -> list[Finding]:
-    """What is wrong with a model's answers, by thresholds.
+    """Return the signs of degeneration in a model's figures, by thresholds.
 
     Args:
-        figures: held-out figures of the model. Signs whose figures were not measured are not found.
-        warn: thresholds of warnings by sign, instead of the usual ones; None: no warning.
-        stop: thresholds that stop the run, by sign; None, or none: it goes on.
+        figures: held-out figures of the model. Signs whose figures were not measured are skipped.
+        warn: warning thresholds by sign, replacing the defaults; None: no warning.
+        stop: thresholds by sign that stop the run; None or missing: the run continues.
     """
     found = []
     for name, sign in SIGNS.items():

@@ -1,6 +1,6 @@
-"""What the papers argue about, on held-out prompts: does the real response fall, who drives the gradient, how far is a step.
+"""Figures for what the papers argue about: does the real response fall, what drives the gradient, how far is a step.
 
-Everything compares a model θ_{t+1} with its opponent θ_t, on real responses and on the opponent's own. r and r' are the
+All figures compare a model θ_{t+1} with its opponent θ_t, on real responses and on the opponent's own. r and r' are the
 log-ratios of the two (see [`objectives.base`]).
 """
 
@@ -17,28 +17,28 @@ from ..objectives.registry import LOSS_TYPES
 from .summary import HeldOutRow, mean_of
 
 BINS = 40
-"""Of the histograms of log-ratios."""
+"""Number of bins in the histograms of log-ratios."""
 
 
 def game_figures(
     rows: Sequence[HeldOutRow], losses: Mapping[str, float], values: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Figures of an iteration as a game between a model and its opponent.
+    """Return figures of an iteration as a game between a model and its opponent.
 
     Args:
-        rows: measured against the opponent; of a model that has none, nothing is returned.
-        losses: names of the losses that were trained with, and their weights.
+        rows: rows measured against the opponent; if the model has none, the result is empty.
+        losses: names and weights of the losses used in training.
         values: settings of the losses.
 
     Returns:
-        `logratio/real`, `logratio/generated`: means of r and r', in nats; `gap`: of r - r'; each with its standard error;
-        `kl`: KL(θ_t || θ_{t+1}) a response, estimated on the opponent's samples, the distance between the iterates;
+        `logratio/real`, `logratio/generated`: means of r and r', in nats; `gap`: mean of r - r'; each with its standard
+        error; `kl`: KL(θ_t || θ_{t+1}) per response, estimated on the opponent's samples: the distance between the iterates;
         `real_below_generated`: share of prompts whose real response is less likely than the opponent's;
-        `reward_without_likelihood`: share where it is so although r > r' (T-SPIN's complaint about SPIN);
+        `reward_without_likelihood`: share where that is so although r > r' (T-SPIN's criticism of SPIN);
         `coefficient/real_start`, `coefficient/generated_start`, `coefficient/real_end`, `coefficient/generated_end`: mean
-        derivative of a pair's loss by r and by r', before (all log-ratios 0) and after the iteration;
-        `pairs_in_play/real`, `pairs_in_play/generated`: effective share of the pairs that make up the gradient at the end.
-        The last two kinds are left out where a loss is TRL's own (other than `sigmoid` and `sft`, which has none).
+        derivative of a pair's loss with respect to r and r', before (all log-ratios 0) and after the iteration;
+        `pairs_in_play/real`, `pairs_in_play/generated`: effective share of pairs that make up the gradient at the end.
+        The last two kinds are omitted if a loss is TRL's own (other than `sigmoid`, and `sft`, which has none).
     """
     if any(row.real_logratio is None for row in rows) or not rows:
         return {}
@@ -56,7 +56,7 @@ def game_figures(
 
 
 def histograms(rows: Sequence[HeldOutRow]) -> dict[str, list[float]]:
-    """Histograms of the log-ratios, over common bins.
+    """Return histograms of the log-ratios, over common bins.
 
     Returns:
         `edges`, in nats; `real` and `generated`: counts, one fewer than the edges. Empty without an opponent.
@@ -90,14 +90,14 @@ def _coefficients(
     figures: dict[str, float] = {}
     for moment, at in (("start", opponent), ("end", policy)):
         logps = at.clone().requires_grad_(True)
-        # Without proto responses, T-SPIN's first term alone: the advantage over the opponent.
+        # Without proto responses, only T-SPIN's first term: the advantage over the opponent.
         tensors: dict[str, torch.Tensor | None] = {PROTO[0]: None}
         for names, both in ((POLICY, logps), (OPPONENT, opponent), (LENGTHS, lengths)):
             tensors |= dict(zip(names, both.unbind(1), strict=True))
         known = [(LOSS_TYPES[name], weight) for name, weight in losses.items() if name in LOSS_TYPES]
         if not known:
             return {}
-        # A sum over the pairs: of a loss of the whole batch, as many times its mean.
+        # A sum over the pairs; for a loss of the whole batch, its value times the number of pairs.
         total = sum(weight * loss_type(tensors, values).mean() * len(rows) for loss_type, weight in known)
         (gradient,) = torch.autograd.grad(torch.as_tensor(total), logps)
         for index, name in enumerate(("real", "generated")):
@@ -108,6 +108,6 @@ def _coefficients(
 
 
 def _effective_share(weights: torch.Tensor) -> float:
-    """(sum w)^2 / (n sum w^2): 1 if all weigh the same, 1/n if one has it all."""
+    """Return (sum w)^2 / (n sum w^2): 1 if all weights are equal, 1/n if one has all the weight."""
     squares = float(weights.square().sum())
     return math.nan if squares == 0 else float(weights.sum()) ** 2 / squares / len(weights)

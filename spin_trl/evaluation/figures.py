@@ -1,6 +1,6 @@
-"""The held-out figures as people see them: one table for tables, plots, cards, trackers, the gate and comparisons.
+"""The held-out figures as shown to users: one registry for tables, plots, cards, trackers, the gate and comparisons.
 
-A figure that is added here, and measured, shows up wherever figures do.
+A figure that is added here, and measured, appears wherever figures are shown.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 SUFFIXES = ("_se", "_low", "_high", "_change", "_change_low", "_change_high", "_change_p")
-"""What follows a figure's name in the names of those that say how sure it is, or how it has changed."""
+"""Suffixes of a figure's name that give its uncertainty or its change."""
 
 SCORE, SCORE_GREEDY = "score", "score_greedy"
-"""What a scorer gives for sampled answers, and for those that are decoded greedily; named numbers are `score/NAME`."""
+"""Mean scores of sampled and of greedily decoded answers; named numbers are `score/NAME`."""
 
 GAME, ANSWERS, SCORES = "The game against the opponent", "The answers", "Scores and likelihood"
 """Headings of the report's tables."""
@@ -25,18 +25,18 @@ class Figure:
     """A figure that is measured on held-out prompts.
 
     Attributes:
-        name: in `metrics.json`.
-        words: what a sentence calls it.
-        table: of the report that it stands in; empty: it is in none.
-        heading: of its column there.
-        column: heading of its column in a terminal, where there is little room; empty: it has none.
-        rank: columns of high rank go first where a terminal is narrow.
-        of_comparisons: whether a terminal shows it only where objectives are compared.
-        unit: of its values.
-        greater_is_better: whether more of it is better.
+        name: key in `metrics.json`.
+        words: name in a sentence.
+        table: table of the report that shows it; empty: none.
+        heading: heading of its column in that table.
+        column: heading of its column in a terminal, where space is short; empty: no column.
+        rank: columns of higher rank are dropped first in a narrow terminal.
+        of_comparisons: whether a terminal shows it only when objectives are compared.
+        unit: unit of its values.
+        greater_is_better: whether larger values are better.
         percent: whether it is a share, shown in percent.
-        digits: behind the point, unless it is a share.
-        is_difference: whether it compares two models: a terminal shows it with its sign and its 95 % interval.
+        digits: decimal places, unless it is a share.
+        is_difference: whether it compares two models; a terminal then shows it with its sign and its 95 % interval.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Figure:
 
 
 _bad_share = functools.partial(Figure, greater_is_better=False, percent=True)
-"""A share of which less is better: of answers or of prompts where something is wrong."""
+"""A share where less is better: of answers or prompts with something wrong."""
 
 FIGURES: Mapping[str, Figure] = {
     figure.name: figure
@@ -80,9 +80,9 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("reward_without_likelihood", "reward without likelihood"),
         Figure("length_real", "length of real responses", unit="tokens", digits=1),
         Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
-        _bad_share("truncated", "share of cut answers", ANSWERS, "cut", "cut %", 2),
+        _bad_share("truncated", "share of truncated answers", ANSWERS, "truncated", "cut %", 2),
         _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %", 2),
-        Figure("identical", "share of answers that are the real one", ANSWERS, "same as real",
+        Figure("identical", "share of answers identical to the real response", ANSWERS, "same as real",
                "same %", 2, percent=True),
         _bad_share("degeneration/repetition", "repetition", ANSWERS, "repeated"),
         Figure("degeneration/distinct", "variety, where real responses have 100 %", ANSWERS,
@@ -92,11 +92,11 @@ FIGURES: Mapping[str, Figure] = {
         Figure("degeneration/length_ratio", "length, relative to real responses"),
     )
 }  # fmt: skip
-"""Every figure by which models can be compared, in the order of the tables' columns."""
+"""Every figure that models can be compared by, in the order of the tables' columns."""
 
 
 def figure_of(name: str) -> Figure:
-    """A figure by its name; of a scorer that returns named numbers, `score/NAME`. What is unknown goes by its name."""
+    """Return a figure by name; `score/NAME` for a scorer that returns named numbers. An unknown name describes itself."""
     known = FIGURES.get(name)
     if known is not None:
         return known
@@ -108,43 +108,43 @@ def figure_of(name: str) -> Figure:
 
 
 def is_score(name: str) -> bool:
-    """Whether a figure is a scorer's."""
+    """Return whether a figure comes from a scorer."""
     return name.partition("/")[0] in (SCORE, SCORE_GREEDY)
 
 
 def is_figure(name: str, names: Collection[str]) -> bool:
-    """Whether a name, among names, is a figure's own: not one that says something of another figure."""
+    """Return whether one of these names is a figure itself, not the uncertainty or the change of another one."""
     return not any(name.endswith(suffix) and name.removesuffix(suffix) in names for suffix in SUFFIXES)
 
 
 MEANINGS: Mapping[str, str] = {
-    SCORE: "Mean of what the scorer gives for sampled answers. A scorer that returns named numbers has one figure for each, "
-    "`score/NAME`.",
-    SCORE_GREEDY: "The same for answers that are decoded greedily (`evaluate_greedy: true`).",
+    SCORE: "Mean score of the sampled answers. A scorer that returns named numbers gives one figure for each, `score/NAME`.",
+    SCORE_GREEDY: "Mean score of the greedily decoded answers (`evaluate_greedy: true`).",
     "nll": "Negative log-likelihood of the real responses, in nats per token.",
-    "win_rate": "Share of prompts whose log-ratio prefers the real response to the opponent's; ties count half. At one half "
-    "the policy no longer tells them apart.",
+    "win_rate": "Share of prompts where the log-ratio prefers the real response to the opponent's; ties count half. At one "
+    "half the policy can no longer tell them apart.",
     "logps/real": "Mean log-probability of a real response, summed over its tokens.",
     "logps/generated": "Mean log-probability of the opponent's response, summed over its tokens.",
-    "logratio/real": "Mean of r: log-probability of a real response under the model, less that under its opponent.",
-    "logratio/generated": "Mean of r': the same of the opponent's response.",
+    "logratio/real": "Mean of r: log-probability of a real response under the model, minus that under its opponent.",
+    "logratio/generated": "Mean of r': the same for the opponent's response.",
     "gap": "Mean of r - r': how much further the model has moved towards real responses than towards the opponent's.",
-    "kl": "How far the model has moved from its opponent: KL divergence of a response, estimated on the opponent's answers.",
+    "kl": "How far the model has moved from its opponent: KL divergence per response, estimated on the opponent's answers.",
     "real_below_generated": "Share of prompts whose real response is less likely than the opponent's.",
-    "reward_without_likelihood": "Share of prompts where that is so although the log-ratio prefers the real response: the "
-    "reward rises, and the real response stays unlikely.",
+    "reward_without_likelihood": "Share of prompts whose real response is less likely than the opponent's although the "
+    "log-ratio prefers it: its reward rises while it stays unlikely.",
     "length_real": "Mean length of a real response.",
     "length_generated": "Mean length of an answer.",
-    "truncated": "Share of answers that were cut before their end (`max_new_tokens`, `max_length`).",
-    "empty": "Share of answers with no token before their end.",
-    "identical": "Share of answers that are the real response, token by token.",
-    "degeneration/repetition": "Share of phrases of four tokens that an answer has had before, less the same share of the "
+    "truncated": "Share of answers truncated before their end (`max_new_tokens`, `max_length`).",
+    "empty": "Share of answers with no token before EOS.",
+    "identical": "Share of answers that equal the real response token by token.",
+    "degeneration/repetition": "Share of four-token phrases in an answer that repeat an earlier one, minus the same share "
+    "in the real responses.",
+    "degeneration/distinct": "Distinct pairs of neighbouring tokens in the answers, relative to those in the same amount of "
+    "real responses: 100 % is as varied as the real responses.",
+    "degeneration/odd_characters": "Excess share of those characters in the answers that are far more frequent than in "
     "real responses.",
-    "degeneration/distinct": "Distinct pairs of neighbouring tokens in the answers, relative to those in as much text of "
-    "the real responses: 100 % is as varied as real responses.",
-    "degeneration/odd_characters": "Share of the answers' characters that are far more frequent than in real responses.",
-    "degeneration/copies": "Share of answers that stand in the training data word for word, less the same share of the real "
-    "responses.",
-    "degeneration/length_ratio": "Tokens of all answers, divided by those of all real responses.",
+    "degeneration/copies": "Share of answers that appear word for word in the training data, minus the same share of the "
+    "real responses.",
+    "degeneration/length_ratio": "Total tokens of all answers, divided by those of all real responses.",
 }
-"""What a figure of `FIGURES` means, for the reference."""
+"""Descriptions of the figures in `FIGURES`, for the reference."""

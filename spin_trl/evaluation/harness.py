@@ -1,7 +1,7 @@
-"""Runs lm-evaluation-harness, an optional extra, on a model that is at hand. Imported when a benchmark is to be run only.
+"""Run lm-evaluation-harness, an optional extra, on a model in memory. Imported only when a benchmark is run.
 
-Under several processes each answers its share of the requests. The harness's own way gives every process questions of its
-own, and other few-shot examples than one process would draw; here all processes prepare the same questions.
+Under several processes, each answers its share of the requests. The harness's own way gives each process different questions
+and draws other few-shot examples than a single process would; here all processes prepare the same questions.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class SharedModel(HFLM):
-    """A model that is at hand, as the harness wants it: every process answers its share of the requests.
+    """A model in memory with the harness's interface; every process answers its share of the requests.
 
-    To the harness each process looks like the only one, so all prepare the same questions and know all answers.
+    To the harness each process looks like the only one, so all prepare the same questions and get all answers.
 
     Args:
-        model: on this process's device.
-        tokenizer: the run's.
-        accelerator: whose mixed precision is used, as everywhere in a run.
-        batch_size: a number, or `auto`.
-        chat_template_kwargs: of the run's template, for those who ask in it.
+        model: model on this process's device.
+        tokenizer: tokenizer of the run.
+        accelerator: provides the mixed precision, as elsewhere in a run.
+        batch_size: number, or `auto`.
+        chat_template_kwargs: arguments of the run's chat template, used if questions are asked in it.
         disable_tqdm: show no progress.
     """
 
@@ -61,28 +61,28 @@ class SharedModel(HFLM):
             batch_size=batch_size,
             mixed_precision_dtype=_AUTOCAST.get(accelerator.mixed_precision),
             chat_template_args=dict(chat_template_kwargs or {}),
-            softmax_dtype="float32",  # sums of log-probabilities that were rounded to bfloat16 are coarse
+            softmax_dtype="float32",  # sums of log-probabilities rounded to bfloat16 are too coarse
         )
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Log-probability of every continuation, and whether it is the likeliest."""
+        """Return the log-probability of every continuation, and whether it is the most likely one."""
         return shared(super().loglikelihood, requests, disable_tqdm or self._quiet)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of every text."""
+        """Return the log-probability of every text."""
         return shared(super().loglikelihood_rolling, requests, disable_tqdm or self._quiet)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """What the model answers."""
+        """Return the model's answers."""
         return shared(super().generate_until, requests, disable_tqdm or self._quiet)
 
 
 def shared(answer: Callable[..., list[T]], requests: Sequence[Any], disable_tqdm: bool) -> list[T]:
-    """Answer requests together: every process its share, all get everything, in order.
+    """Answer requests on all processes: each answers its share, and all get every answer, in order.
 
     Args:
-        answer: gives one answer a request; takes `disable_tqdm`, too.
-        requests: the same on every process. The choices of a question stay together: they share their context.
+        answer: function that returns one answer per request; also takes `disable_tqdm`.
+        requests: requests, the same on every process. The choices of a question share their context and stay together.
         disable_tqdm: show no progress.
     """
     state = PartialState()
@@ -93,16 +93,16 @@ def shared(answer: Callable[..., list[T]], requests: Sequence[Any], disable_tqdm
 
 
 def on_all(work: Callable[[], T]) -> T:
-    """Do something on every process, and fail on all where one fails: the others would wait for it.
+    """Run a function on every process, and fail on all if it fails on one, since the others would wait for it.
 
     Raises:
-        BenchmarkError: it failed on a process.
+        BenchmarkError: if it failed on a process.
     """
     results: list[T] = []
     failure: Exception | None = None
     try:
         results.append(work())
-    except Exception as error:  # a task is somebody's code: what it may raise is not known
+    except Exception as error:  # a task is third-party code and may raise anything
         failure = error
     said = [text for text in gather_object([None if failure is None else _said(failure)]) if text is not None]
     if said:
@@ -111,7 +111,7 @@ def on_all(work: Callable[[], T]) -> T:
 
 
 class _Tasks(TaskManager):
-    """The harness's tasks. The first process loads them alone, for it may download; what fails on one fails on all."""
+    """The harness's tasks. The main process loads them first, as this may download; a failure on one fails on all."""
 
     def load(self, task_list: Any) -> Any:
         load, is_first = super().load, PartialState().is_main_process
@@ -122,10 +122,10 @@ class _Tasks(TaskManager):
 
 @functools.cache
 def tasks(include_path: str | None = None) -> TaskManager:
-    """All tasks that the harness knows, and those in a folder. It reads many thousand files, once.
+    """Return all tasks that the harness knows, and those in a folder. This reads many thousands of files, once.
 
     Args:
-        include_path: folder with tasks of one's own, as YAML.
+        include_path: folder with the user's own tasks, as YAML.
     """
     return _Tasks(include_path=include_path)
 
@@ -142,18 +142,18 @@ def run_benchmark(
     """Run one benchmark.
 
     Args:
-        model: which to run it on.
-        benchmark: which to run.
-        include_path: folder with tasks of one's own.
-        limit: questions of every task, or a share of them; None: all.
+        model: model to run it on.
+        benchmark: benchmark to run.
+        include_path: folder with the user's own tasks.
+        limit: number of questions per task, or a share of them; None: all.
         apply_chat_template: ask in the model's chat template.
-        log_samples: return every question with its answer, too.
+        log_samples: also return every question with its answer.
 
     Returns:
-        The harness's results, as JSON has them; None on processes other than the first.
+        The harness's results in JSON types; None on processes other than the main one.
 
     Raises:
-        BenchmarkError: the benchmark can't be loaded, or fails.
+        BenchmarkError: if the benchmark can't be loaded, or fails.
     """
     try:
         results = simple_evaluate(
@@ -177,14 +177,14 @@ def run_benchmark(
 
 
 def _said(error: Exception) -> str:
-    """What went wrong, and what can be done about what often does."""
+    """Describe an error, with advice for the common ones."""
     advice = ""
     if isinstance(error, torch.OutOfMemoryError):
         advice = " A smaller `--batch_size` needs less memory."
     elif isinstance(error, ModuleNotFoundError):
-        advice = " `pip install 'spin_trl[lm-eval]'` brings what the papers' benchmarks need."
+        advice = " `pip install 'spin_trl[lm-eval]'` installs what the papers' benchmarks need."
     elif isinstance(error, OSError):
         advice = (
-            " Its data comes from the Hub, as a rule: is there a connection, and a login (`hf auth`) if it needs one?"
+            " Its data usually comes from the Hub: check the connection, and log in (`hf auth`) if the data needs it."
         )
     return f"{type(error).__name__}: {str(error).rstrip('.')}.{advice}"

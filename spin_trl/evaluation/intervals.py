@@ -1,7 +1,7 @@
-"""How sure a mean over held-out prompts is, and whether one model is better than another on the same prompts.
+"""Confidence intervals of means over held-out prompts, and tests of whether one model beats another on the same prompts.
 
-Prompts are what varies: an interval says where the mean over all prompts of this kind lies, given these. Two models are
-compared prompt by prompt, which takes out how hard the prompts are.
+The prompts are the sample: an interval says where, given these prompts, the mean over all prompts of this kind lies. Two
+models are compared prompt by prompt, which removes the difficulty of the prompts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from scipy import stats
 from ..counts import counted
 
 LEVEL = 0.95
-"""Of all intervals: the share of samples of prompts whose interval holds the true value."""
+"""Confidence level of all intervals: the share of samples of prompts whose interval contains the true value."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one model is than another, on the same prompts.
+    """The difference between two models on the same prompts.
 
     Attributes:
-        value: the mean of its values minus the other's, in the unit of the values.
-        low, high: the interval around it.
-        p: probability of a difference of this size, either way, between equal models.
-        prompts: that both have a value for.
+        value: mean of one model's values minus the other's, in the unit of the values.
+        low, high: ends of its interval.
+        p: probability of a difference at least this large, in either direction, between equal models.
+        prompts: number of prompts for which both have a value.
     """
 
     value: float
@@ -37,11 +37,11 @@ class Difference:
 
 
 def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
-    """A mean and its standard error; of a weighted one that of a ratio of sums (delta method).
+    """Return a mean and its standard error; for a weighted mean, that of a ratio of sums (delta method).
 
     Args:
-        values: of independent prompts; with weights, sums over what is weighed.
-        weights: what each prompt counts for, as its number of tokens; None: all the same.
+        values: values of independent prompts; with weights, sums over the weighted units.
+        weights: weight of each prompt, such as its number of tokens; None: equal weights.
     """
     count = len(values)
     sizes = [1.0] * count if weights is None else list(weights)
@@ -54,17 +54,17 @@ def mean_and_error(values: Sequence[float], weights: Sequence[float] | None = No
 
 
 def of_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> tuple[float, float]:
-    """The interval of a mean, with confidence `LEVEL`: Wilson's for shares (values of 0 and 1), else Student's.
+    """Return the interval of a mean at confidence `LEVEL`: Wilson's for shares (values of 0 and 1), otherwise Student's.
 
     Args:
-        values: of independent prompts; with weights, sums over what is weighed.
-        weights: what each prompt counts for, as its number of tokens; None: all the same.
+        values: values of independent prompts; with weights, sums over the weighted units.
+        weights: weight of each prompt, such as its number of tokens; None: equal weights.
 
     Returns:
         Its ends, in the unit of the values.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: if there are no values.
     """
     if not len(values):
         raise ValueError("There are no values.")
@@ -79,18 +79,18 @@ def of_mean(values: Sequence[float], weights: Sequence[float] | None = None) -> 
 def of_difference(
     ours: Sequence[float], theirs: Sequence[float], weights: Sequence[float] | None = None
 ) -> Difference:
-    """How two models differ on the same prompts.
+    """Return the difference between two models on the same prompts.
 
-    Shares (values of 0 and 1): McNemar's exact test (Psychometrika 12, 1947), and the interval of Agresti and Min, which
-    adds half a prompt to each of the four cells (Statistics in Medicine 24, 2005). Else Student's test of the differences.
-    (A bootstrap over prompts, tried with 120 of them, held the true value in 92 % of samples only.)
+    For shares (values of 0 and 1): McNemar's exact test (Psychometrika 12, 1947), and the interval of Agresti and Min, which
+    adds half a prompt to each of the four cells (Statistics in Medicine 24, 2005). Otherwise: Student's test on the
+    differences. (A bootstrap over prompts, tried with 120 of them, contained the true value in only 92 % of samples.)
 
     Args:
-        ours, theirs: values of the two, prompt by prompt; with weights, sums over what is weighed.
-        weights: what each prompt counts for, as its number of tokens; None: all the same.
+        ours, theirs: values of the two models, prompt by prompt; with weights, sums over the weighted units.
+        weights: weight of each prompt, such as its number of tokens; None: equal weights.
 
     Raises:
-        ValueError: the lengths differ, or there are no values.
+        ValueError: if the lengths differ, or there are no values.
     """
     if len(ours) != len(theirs) or not len(ours):
         raise ValueError(f"{counted(len(ours), 'value')} can't be compared with {len(theirs)}, prompt by prompt.")
@@ -109,7 +109,7 @@ def _of_shares(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
     won = sum(one > other for one, other in zip(ours, theirs, strict=True))
     lost = sum(one < other for one, other in zip(ours, theirs, strict=True))
     p = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    difference, discordant = won - lost, won + lost + 1  # half a prompt more in each cell
+    difference, discordant = won - lost, won + lost + 1  # half a prompt added to each cell
     error = math.sqrt(discordant - difference**2 / (prompts + 2)) / (prompts + 2)
     spread = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
     middle = difference / (prompts + 2)

@@ -1,8 +1,8 @@
-"""Scorers: what a generated response is worth, by rules that tasks with one right answer follow.
+"""Scorers: rule-based scores of generated responses, for tasks with one right answer.
 
-A recipe names one (`scorer: gsm8k`) or several; `module:function` names one of the user's own. A scorer is called with the
-texts of a prompt, its real response and a generated one, and returns a number, or named numbers; nothing (an empty mapping)
-where the real response has no answer that could be compared.
+A recipe names one scorer (`scorer: gsm8k`) or several; `module:function` names the user's own. A scorer is called with the
+texts of a prompt, its real response and a generated one, and returns a number or named numbers, or an empty mapping if the
+real response has no answer to compare with.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from ..errors import RecipeError, message_of, nearest
 from . import scorers
 
 Score = float | Mapping[str, float]
-"""What a scorer says of a generated response: a number, or named numbers."""
+"""A scorer's result for a generated response: a number, or named numbers."""
 
 Scorer = Callable[[str, str, str], Score]
-"""Called with the texts of a prompt, its real response and a generated one."""
+"""A function called with the texts of a prompt, its real response and a generated one."""
 
 
 def compared(expected: object | None, found: object | None) -> Score:
-    """1 if two answers are equal, 0 if not, and nothing where the real response has no answer."""
+    """Return 1 if two answers are equal and 0 if not; an empty mapping if the real response has no answer."""
     return {} if expected is None else float(found == expected)
 
 
 def scorer_names() -> list[str]:
-    """The names that recipes may use: the modules of [`evaluation.scorers`]. `regex:` and `module:function` name others."""
+    """Return the scorers that recipes can name: the modules of [`evaluation.scorers`]."""
     return sorted(module.name for module in pkgutil.iter_modules(scorers.__path__))
 
 
@@ -40,19 +40,19 @@ REGEX = "regex:"
 
 
 def scorer_of(names: Sequence[str]) -> Scorer:
-    """The scorer that a recipe names; of several, one that returns the numbers of all by their names.
+    """Return the scorer that a recipe names; for several, one that returns the numbers of all under their names.
 
     Args:
-        names: of [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
+        names: names from [`scorer_names`], `regex:PATTERN` (1 if the pattern is found in the generated response), or
             `module:function`.
 
     Raises:
-        RecipeError: a name is unknown, a pattern is none, or a name stands there twice.
-        DataError: `module:function` names no function that can be imported.
+        RecipeError: if a name is unknown, a pattern is invalid, or a name occurs twice.
+        DataError: if `module:function` names no function that can be imported.
     """
     named = {_short_name(name): _scorer_by_name(name) for name in names}
     if len(named) < len(names):
-        raise RecipeError(f"`scorer` names something twice: {', '.join(map(repr, names))}.")
+        raise RecipeError(f"`scorer` names a scorer twice: {', '.join(map(repr, names))}.")
     if len(names) == 1:
         return named[_short_name(names[0])]
 
@@ -70,10 +70,10 @@ def scorer_of(names: Sequence[str]) -> Scorer:
 
 
 def figures_of(names: Sequence[str]) -> list[str] | None:
-    """The figures that scorers give, as [`scorer_of`] has them; None where only calling them would tell.
+    """Return the figures that scorers yield, as [`scorer_of`] names them; None if only calling them would tell.
 
     Args:
-        names: as for [`scorer_of`].
+        names: names as for [`scorer_of`].
     """
     known = scorer_names()
     if not all(name in known or name.startswith(REGEX) for name in names):
@@ -86,10 +86,10 @@ def figures_of(names: Sequence[str]) -> list[str] | None:
 
 
 def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
-    """What a scorer says, as numbers; NaN in place of what is none.
+    """Return a scorer's result as numbers, with NaN for anything that is not a number.
 
     Raises:
-        RecipeError: it fails, or names a number in a way that can't be written; the message says where.
+        RecipeError: if it fails, or returns a name that can't be written; the message says for which texts.
     """
     called_with = (
         f"the prompt {prompt[:60]!r}, the real response {real[:60]!r} and the generated one {generated[:60]!r}"
@@ -106,8 +106,8 @@ def score_of(scorer: Scorer, prompt: str, real: str, generated: str) -> Score:
         "".join(scores).encode()
     except UnicodeEncodeError as error:
         raise RecipeError(
-            f"The scorer returned numbers by the names {reprlib.repr(list(scores))} for {called_with}; expected names that "
-            "can be written in UTF-8."
+            f"The scorer returned numbers named {reprlib.repr(list(scores))} for {called_with}; expected names that can be "
+            "written in UTF-8."
         ) from error
     return scores
 
@@ -120,7 +120,7 @@ def _number(value: object) -> float:
 
 
 def _short_name(name: str) -> str:
-    """A name for figures: of a pattern, the pattern; of a function, its own."""
+    """Return a scorer's name in figures: for a pattern, the pattern; for a function, the function's name."""
     return name.removeprefix(REGEX) if name.startswith(REGEX) else name.rpartition(":")[2]
 
 

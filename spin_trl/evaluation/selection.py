@@ -1,7 +1,7 @@
-"""Which of several models is the best, by one figure on the same held-out prompts, and how sure that is.
+"""Choose the best of several models by one figure on the same held-out prompts, and tell how certain the choice is.
 
-A figure that is a little better on some hundred prompts may be luck. So models are compared prompt by prompt where the
-figure is known for each, and what is asked of an improvement, or called a regression, is asked of the whole interval.
+A slightly better figure on some hundred prompts may be luck. So models are compared prompt by prompt if the figure is known
+for each prompt, and an improvement or a regression is judged by the whole confidence interval.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ ModelName = TypeVar("ModelName", bound=str)
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of a model.
+    """Measurements of a model.
 
     Attributes:
-        figures: means, by name.
-        values: the same prompt by prompt, for the figures that have it.
+        figures: means by name.
+        values: values prompt by prompt, for the figures that have them.
     """
 
     figures: Mapping[str, float] = field(default_factory=dict)
     values: ByPrompt = field(default_factory=dict)
 
     def value(self, figure: str) -> float | None:
-        """A figure; None if it was not measured, or is no number."""
+        """Return a figure; None if it was not measured or is not finite."""
         found = self.figures.get(figure)
         return None if found is None or not math.isfinite(found) else found
 
     @property
     def has_diverged(self) -> bool:
-        """Whether the model was looked at, and even the likelihood of real responses is no number."""
+        """Whether the model was evaluated but not even the likelihood of real responses is finite."""
         return bool(self.figures) and "nll" not in self.figures
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much a model is better than another; below zero: worse.
+    """The improvement of a model over another; below zero, the model is worse.
 
     Attributes:
-        value: in the unit of the figure.
-        low, high: the 95 % interval around it; None where the figure is not known prompt by prompt.
+        value: improvement in the unit of the figure.
+        low, high: ends of its 95 % interval; None if the figure is not known prompt by prompt.
     """
 
     value: float
@@ -55,13 +55,13 @@ class Gain:
 
 @dataclass(frozen=True)
 class Metric:
-    """What makes a model better than another.
+    """The criterion by which one model is better than another.
 
     Attributes:
-        name: of the figure.
-        greater_is_better: whether more of it is.
-        min_improvement: more than this must be gained on the best model to take its place, in the unit of the figure.
-        significant: whether the whole interval of the gain must lie above that.
+        name: name of the figure.
+        greater_is_better: whether larger values are better.
+        min_improvement: improvement over the best model that must be exceeded to replace it, in the unit of the figure.
+        significant: whether the whole interval of the improvement must lie above that.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Metric:
     significant: bool = False
 
     def gain(self, model: Measured, other: Measured) -> Gain | None:
-        """By how much `model` is better than `other`; None if one of them has no such figure."""
+        """Return by how much `model` is better than `other`; None if one of them lacks the figure."""
         ours, theirs = model.value(self.name), other.value(self.name)
         if ours is None or theirs is None:
             return None
         sign = 1 if self.greater_is_better else -1
-        # From the figures themselves, so that equal ones differ by nothing, however sums are rounded.
+        # Computed from the figures themselves, so that equal figures differ by exactly 0 however the sums were rounded.
         value = sign * (ours - theirs)
         paired = difference(self.name, model.values, other.values)
         if paired is None:
@@ -84,7 +84,7 @@ class Metric:
         return Gain(value, low, high)
 
     def improves(self, model: Measured, best: Measured) -> bool:
-        """Whether `model` takes the place of `best`. Whatever has been measured does so for what has not."""
+        """Return whether `model` replaces `best`. A measured model always replaces one that was not measured."""
         gain = self.gain(model, best)
         if gain is None:
             return model.value(self.name) is not None and best.value(self.name) is None
@@ -92,34 +92,34 @@ class Metric:
         return gain.value > self.min_improvement and (sure or not self.significant)
 
     def regresses(self, model: Measured, best: Measured) -> bool:
-        """Whether `model` is worse than `best`, and surely: the whole interval says so. Without one, nothing is sure."""
+        """Return whether `model` is certainly worse than `best`: the whole interval is. Without one, nothing is certain."""
         gain = self.gain(model, best)
         if gain is None:
-            # A model that no number can be given any more, because its training has diverged, is no better for that.
+            # A model without the figure because its training has diverged is not better for that.
             return best.value(self.name) is not None and bool(model.figures)
         return gain.high is not None and gain.high < 0
 
 
 def best_of(models: Mapping[ModelName, Measured], metric: Metric) -> ModelName:
-    """The best model; if none has the figure, the newest, unless its training has diverged.
+    """Return the best model; if none has the figure, the newest, preferring those whose training has not diverged.
 
     Args:
-        models: by name, in the order in which they were made.
-        metric: by which to choose.
+        models: measurements by name, in the order in which the models were made.
+        metric: criterion to choose by.
     """
     sound = [name for name, model in models.items() if not model.has_diverged]
     return choose_best(models, metric) or (sound or list(models))[-1]
 
 
 def choose_best(models: Mapping[ModelName, Measured], metric: Metric) -> ModelName | None:
-    """The best model; among equals the earliest, which cost least.
+    """Return the best model; among equals the earliest, which cost least.
 
     Args:
-        models: by name, in the order in which they were made. Each has to improve on the best before it.
-        metric: by which to choose.
+        models: measurements by name, in the order in which the models were made. Each must improve on the best before it.
+        metric: criterion to choose by.
 
     Returns:
-        Its name, or None if none has the figure.
+        Its name, or None if no model has the figure.
     """
     best: ModelName | None = None
     for name, model in models.items():

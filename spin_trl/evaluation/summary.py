@@ -1,4 +1,4 @@
-"""Held-out figures as plain arithmetic on what was measured, row by row."""
+"""Held-out figures, computed with plain arithmetic from row-by-row measurements."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from .intervals import Difference, mean_and_error, of_difference, of_mean
 from .scoring import Score
 
 ByPrompt = dict[str, dict[str, float]]
-"""Values of figures by the keys of prompts."""
+"""Values by figure name, then by prompt key."""
 
 _TOKENS = "real_tokens"
-"""What a prompt's negative log-likelihood is divided by, beside the values."""
+"""Entry of [`ByPrompt`] for the tokens that a prompt's negative log-likelihood is divided by."""
 
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """What is measured on one held-out prompt.
+    """Measurements on one held-out prompt.
 
     Attributes:
         real_logp: log-probability of the real response under the model, in nats, summed over its tokens.
         real_tokens: tokens of the real response, EOS included.
-        generated_logp: log-probability under the model of what it generated itself, in nats.
+        generated_logp: log-probability of the model's own response under the model, in nats.
         generated_tokens: tokens of that response.
         finish_reason: `eos` or `length`.
-        identical: whether the generated response is the real one, token by token.
-        real_logratio: log-probability of the real response, the model's minus its opponent's, in nats; None for a model
-            that has no opponent (the start, a baseline).
-        generated_logratio: the same of the opponent's response.
-        opponent_generated_logp: log-probability under the model of the opponent's response.
+        identical: whether the generated response equals the real one, token by token.
+        real_logratio: log-probability of the real response under the model minus that under its opponent, in nats; None for
+            a model without an opponent (the start, a baseline).
+        generated_logratio: the same for the opponent's response.
+        opponent_generated_logp: log-probability of the opponent's response under the model.
         opponent_generated_tokens: tokens of the opponent's response.
-        score: of the generated response, or None without a scorer.
-        greedy_score: of the response that is decoded greedily, or None.
+        score: score of the generated response, or None without a scorer.
+        greedy_score: score of the greedily decoded response, or None.
     """
 
     real_logp: float
@@ -51,23 +51,23 @@ class HeldOutRow:
 
     @property
     def margin(self) -> float | None:
-        """By how much the log-ratio prefers real to generated, in nats; None without an opponent."""
+        """How much the log-ratio prefers real to generated, in nats; None without an opponent."""
         if self.real_logratio is None or self.generated_logratio is None:
             return None
         return self.real_logratio - self.generated_logratio
 
 
 def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
-    """Figures of a model over its held-out prompts.
+    """Return a model's figures over its held-out prompts.
 
     Returns:
         `nll`: negative log-likelihood of the real responses, in nats per token;
         `logps/real`, `logps/generated`: mean log-probability of a real response, and of the opponent's;
         `win_rate`: share of prompts where the log-ratio prefers real to generated, ties counting half;
         `length_real`, `length_generated`: mean tokens; `empty`, `truncated`, `identical`: shares of generated responses;
-        `score`, `score_greedy`: means of the scorer; of one that returns several numbers `score/NAME` and so on. Means
-        come with their standard error `NAME_se` and the 95 % interval from `NAME_low` to `NAME_high`. Figures that were
-        not measured are absent.
+        `score`, `score_greedy`: mean scores; `score/NAME` and so on for a scorer that returns several numbers. Means come
+        with their standard error `NAME_se` and the 95 % interval from `NAME_low` to `NAME_high`. Figures that were not
+        measured are absent.
     """
     count = len(rows)
     tokens = [row.real_tokens for row in rows]
@@ -92,11 +92,11 @@ def summarise(rows: Sequence[HeldOutRow]) -> dict[str, float]:
 
 
 def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
-    """What a model did on every prompt, for comparisons with others: `nll`, `win_rate` and scores, by figure and key.
+    """Return a model's results by figure and prompt, for comparisons with others: `nll`, `win_rate` and scores.
 
     Args:
-        rows: what was measured, by the keys of the prompts. A figure has values for those prompts on which it was, and
-            scores for those on which they are finite numbers.
+        rows: measurements by prompt key. A figure has values only for the prompts it was measured on, and a score only for
+            those where it is finite.
     """
     values: ByPrompt = {
         "nll": {key: -row.real_logp for key, row in rows.items()},
@@ -112,7 +112,7 @@ def values_of(rows: Mapping[str, HeldOutRow]) -> ByPrompt:
 
 
 def unscored(rows: Mapping[str, HeldOutRow]) -> dict[str, list[str]]:
-    """The keys of prompts for which a scorer gave no finite number, by the name of its figure."""
+    """Return the keys of prompts for which a scorer gave no finite number, by figure name."""
     found: dict[str, list[str]] = {}
     for key, row in rows.items():
         for name, value in _scores(row):
@@ -122,7 +122,7 @@ def unscored(rows: Mapping[str, HeldOutRow]) -> dict[str, list[str]]:
 
 
 def _scores(row: HeldOutRow) -> Iterator[tuple[str, float]]:
-    """Scores of a row's responses, by the names of figures."""
+    """Yield the scores of a row's responses, with the figures' names."""
     for figure, score in (("score", row.score), ("score_greedy", row.greedy_score)):
         named = score if isinstance(score, Mapping) else {"": score}
         for name, value in named.items():
@@ -131,14 +131,14 @@ def _scores(row: HeldOutRow) -> Iterator[tuple[str, float]]:
 
 
 def difference(name: str, now: ByPrompt, before: ByPrompt) -> Difference | None:
-    """How one figure differs between two models, on the prompts that both have answered.
+    """Return how one figure differs between two models, on the prompts that both have answered.
 
     Args:
-        name: of the figure. The win rate, each time against another opponent, can't be compared.
-        now, before: of [`values_of`].
+        name: name of the figure. The win rate can't be compared, since each is against a different opponent.
+        now, before: results of [`values_of`].
 
     Returns:
-        `now` less `before`, or None where they have no prompt in common.
+        `now` minus `before`, or None if they have no prompt in common.
     """
     keys = [key for key in now.get(name, {}) if key in before.get(name, {})]
     if not keys or name in ("win_rate", _TOKENS):
@@ -148,14 +148,14 @@ def difference(name: str, now: ByPrompt, before: ByPrompt) -> Difference | None:
 
 
 def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
-    """How figures have changed from one model to another, on the prompts that both have answered.
+    """Return how figures have changed from one model to another, on the prompts that both have answered.
 
     Args:
-        now, before: of [`values_of`].
+        now, before: results of [`values_of`].
 
     Returns:
         For every figure that both have: `NAME_change`, its interval `NAME_change_low` and `NAME_change_high`, and
-        `NAME_change_p`, the probability of as large a change between equal models. The win rate is left out.
+        `NAME_change_p`, the probability of a change at least this large between equal models. The win rate is omitted.
     """
     figures: dict[str, float] = {}
     for name in now:
@@ -168,9 +168,9 @@ def changes(now: ByPrompt, before: ByPrompt) -> dict[str, float]:
 
 
 def mean_of(name: str, values: Sequence[float], weights: Sequence[float] | None = None) -> dict[str, float]:
-    """The mean as `name`, its standard error as `name_se`, and its interval as `name_low` and `name_high`.
+    """Return the mean as `name`, its standard error as `name_se`, and its interval as `name_low` and `name_high`.
 
-    Nothing if there are no values.
+    The result is empty if there are no values.
     """
     if not values:
         return {}

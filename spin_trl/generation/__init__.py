@@ -1,1 +1,1 @@
-"""How the opponent answers: the engines that generate, the micro-batches they work on, and the store that keeps answers."""
+"""Generation of the opponent's answers: the engines, their micro-batches, and the store that keeps the answers."""

@@ -1,8 +1,7 @@
-"""Lets a model answer the prompts of a dataset: fixed micro-batches, shared among processes, resumed where they were
-interrupted.
+"""Generate a model's answers to a dataset's prompts in fixed micro-batches, shared among processes and resumable.
 
-Which rows stand in which micro-batch, and with which seed, depends on the data and the settings alone. So one process and
-eight make the same generations, and so does a run that was killed and started again.
+The rows and the seed of each micro-batch depend only on the data and the settings. So one process and eight generate the
+same answers, and so does a run that was killed and restarted.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from .engine import Engine, Sampling, engine_of, micro_batch_seed
 from .store import GenerationStore, Manifest
 
 SHARD_RESPONSES = 256
-"""Most responses that are written together, about: what an interrupt can cost a process."""
+"""Approximate maximum number of responses written together, which is what an interrupt can cost a process."""
 
 MIN_SHARDS = 64
-"""Shards to aim for, so that every process of a large launch has work."""
+"""Number of shards to aim for, so that every process of a large launch has work."""
 
 OnProgress = Callable[[int, int, int], None]
-"""Called with the responses that are done, of how many, and the tokens that were generated in this call."""
+"""A function called with the responses done, the responses in total, and the tokens generated in this call."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One response to make: to which row, and which of its samples."""
+    """A response to generate: the row it answers, and its sample number."""
 
     row: int
     sample: int
@@ -47,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Asked:
-    """What generations belong to: the digests of the data, the template and the model.
+    """The identity of generations: digests of the data, the template and the model.
 
     Attributes:
         dataset, template, model: 16 hexadecimal digits, or two more (see [`files.numbered`]).
@@ -61,14 +60,14 @@ class Asked:
     def of(
         cls, model: Policy, rows: Dataset, template: PairTemplate, definition: int, *, is_new: bool = False
     ) -> Asked:
-        """The digests of a model that answers prepared rows.
+        """Return the digests for a model that answers prepared rows.
 
         Args:
-            model: whole, not wrapped.
+            model: unwrapped, unsharded model.
             rows: prepared rows.
-            template: of the rows.
+            template: template of the rows.
             definition: number of the digests' definition.
-            is_new: whether the model's adapter has not been trained: then it answers as its base model does.
+            is_new: whether the model's adapter is untrained, so that it answers as its base model does.
         """
         of_model = digest(model, adapter_is_new=is_new, definition=definition)
         return cls(rows_digest(rows), template.digest(definition), of_model)
@@ -82,18 +81,18 @@ def engine_for(
     args: SPINConfig,
     accelerator: Accelerator,
 ) -> Engine:
-    """What lets a model answer in trainer, generate phase and evaluation; where there is work, it is looked at first.
+    """Return the engine for trainer, generate phase and evaluation; if there is work to do, check the model's logits first.
 
     Args:
-        model: whole, on its device.
+        model: unsharded model on its device.
         rows: prepared rows, with `key` and `prompt_ids`.
-        store: where the responses go.
-        template: of the rows; its ids end a response, and its tokenizer's pad token fills up prompts.
+        store: store that the responses are written to.
+        template: template of the rows; gives the EOS ids and the pad token for prompts.
         args: settings that name the engine.
-        accelerator: whose mixed precision the model runs in.
+        accelerator: provides the mixed precision to run the model in.
 
     Raises:
-        DivergedError: the model's logits are NaN.
+        DivergedError: if the model's logits are NaN.
     """
     prompts = rows["prompt_ids"] if not store.is_complete() else []
     for prompt in (prompts[0], max(prompts, key=len)) if prompts else ():
@@ -102,27 +101,27 @@ def engine_for(
 
 
 def check_logits(model: Policy, accelerator: Accelerator, prompt: Sequence[int]) -> None:
-    """Look at one prompt: sampling from logits that are NaN ends a process on a GPU, and with it all that it holds.
+    """Check the logits for one prompt: on a GPU, sampling from NaN logits kills the process and everything it holds.
 
     Raises:
-        DivergedError: the model's logits are NaN.
+        DivergedError: if the model's logits are NaN.
     """
     with torch.inference_mode(), accelerator.autocast():
         logits = model(input_ids=torch.tensor([prompt], device=model.device)).logits[:, -1]
-    # Minus infinity is a probability of zero.
+    # Minus infinity is fine: it means a probability of zero.
     if logits.isnan().any() or logits.isposinf().any() or not logits.isfinite().any():
         weights = non_finite_in_words(model)
         because = f"its weights hold NaN or infinity, in {weights}" if weights else "though its weights are all finite"
         raise DivergedError(
-            f"The model's logits are NaN, and it can't answer: {because}. If self-play has trained it, its training has "
-            "diverged: a smaller `learning_rate`, a larger `beta` or a smaller `max_grad_norm` may keep the next one from "
-            "it. If a run is to start from it, take another checkpoint"
+            f"The model can't generate, because its logits are NaN: {because}. If self-play trained it, its training has "
+            "diverged: a smaller `learning_rate`, a larger `beta` or a smaller `max_grad_norm` may prevent that in the next "
+            "attempt. If it is the start of a run, use another checkpoint"
             + ("." if weights else ", or compute in bfloat16 or float32 (`bf16`, `fp16`, `dtype`).")
         )
 
 
 def micro_batches(lengths: Sequence[int], num_generations: int, batch_size: int) -> list[list[Task]]:
-    """Fixed micro-batches of prompts of similar length.
+    """Return fixed micro-batches of prompts of similar length.
 
     Args:
         lengths: tokens of every prompt.
@@ -150,27 +149,27 @@ def generate(
     description: str = "Generating",
     on_progress: OnProgress = lambda *_: None,
 ) -> None:
-    """Answer every prompt of `rows` into `store`; what the store already holds is not made again.
+    """Answer every prompt of `rows` into `store`, skipping what the store already holds.
 
-    Under several processes, each makes its share of the shards, and all return when all are done.
+    Under several processes, each generates its share of the shards, and all return when all are done.
 
     Args:
-        engine: what generates.
+        engine: engine that generates.
         rows: prepared rows, with `key` and `prompt_ids`.
-        store: where the responses go.
-        sampling: how to sample.
-        asked: what the generations belong to.
-        iteration: 0-based; a part of every micro-batch's seed.
+        store: store that the responses are written to.
+        sampling: settings of sampling.
+        asked: identity of the generations.
+        iteration: 0-based; part of every micro-batch's seed.
         opponent: stage of the run whose model answers, for the store's manifest.
         disable_progress: show no progress bar.
-        description: of the progress bar.
-        on_progress: told how far this process has come.
+        description: text of the progress bar.
+        on_progress: called with this process's progress.
 
     Raises:
-        GenerationsError: the store holds generations of something else.
-        OSError: the disk is full; all finished shards are kept.
+        GenerationsError: if the store holds generations with a different manifest.
+        OSError: if the disk is full; all finished shards are kept.
     """
-    # Long, since the shares of the processes, the shards and the progress go by the same numbers.
+    # Long, since the processes' shares, the shards and the progress use the same numbers.
     state = PartialState()
     lengths = [len(ids) for ids in rows["prompt_ids"]]
     batches = list(enumerate(micro_batches(lengths, sampling.num_generations, sampling.batch_size)))
@@ -215,5 +214,5 @@ def generate(
                 progress.set_postfix_str(f"{tokens / (time.monotonic() - started):,.0f} tokens/s")
             store.write_shard(number, responses)
     if torch.distributed.is_initialized():
-        # One process's failure must not look like success to the others.
+        # If one process fails, the others must not report success.
         state.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""The contract between the loop and whatever generates: token ids in, token ids and the reason why they ended out."""
+"""The interface between the loop and engines: token ids of prompts in, token ids of responses and finish reasons out."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from . import engines
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are sampled. All of it is part of a run's identity.
+    """The settings of sampling, all of which are part of a run's identity.
 
     Attributes:
-        temperature: 0 decodes greedily.
-        top_p: mass that nucleus sampling keeps, in (0, 1].
-        top_k: most likely tokens to sample among; 0 for all.
-        max_new_tokens: tokens that a response may have, or None for no bound of its own.
-        max_length: tokens that a prompt and its response may have together, or None.
+        temperature: temperature of sampling; 0 decodes greedily.
+        top_p: probability mass that nucleus sampling keeps, in (0, 1].
+        top_k: number of most likely tokens to sample from; 0 for all.
+        max_new_tokens: maximum tokens of a response, or None for no separate limit.
+        max_length: maximum tokens of a prompt and its response together, or None.
         num_generations: responses per prompt.
         batch_size: responses that are sampled together.
-        seed: from which every micro-batch gets its own.
+        seed: seed that every micro-batch's own seed is derived from.
     """
 
     temperature: float
@@ -42,12 +42,12 @@ class Sampling:
 
     @classmethod
     def from_args(cls, args: SPINConfig) -> Sampling:
-        """The sampling settings of an iteration, which has them by the same names."""
+        """Return the sampling settings of an iteration."""
         same = {field.name: getattr(args, field.name) for field in fields(cls) if field.name != "batch_size"}
         return cls(**same, batch_size=args.generation_batch_size)
 
     def limit(self, prompt_length: int) -> int:
-        """Tokens that the response to a prompt of this many tokens may have, at least 1."""
+        """Return the maximum tokens of the response to a prompt of this many tokens, at least 1."""
         bounds = [self.max_new_tokens] if self.max_new_tokens is not None else []
         if self.max_length is not None:
             bounds.append(self.max_length - prompt_length)
@@ -56,14 +56,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Response:
-    """One sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
+    """A sampled response: its token ids, with EOS if and only if EOS was sampled, and why it ended."""
 
     ids: list[int]
     finish_reason: Literal["eos", "length"]
 
 
 class Engine(Protocol):
-    """What generates."""
+    """The interface of an engine, which generates responses."""
 
     name: str
 
@@ -72,22 +72,22 @@ class Engine(Protocol):
 
         Args:
             prompts: token ids of the prompts.
-            sampling: how to sample.
-            seed: of this micro-batch. The same prompts, settings and seed give the same responses.
+            sampling: settings of sampling.
+            seed: seed of this micro-batch. The same prompts, settings and seed give the same responses.
         """
         ...
 
 
 MakeEngine = Callable[[Policy, Sequence[int], int, Callable[[], AbstractContextManager[object]]], Engine]
-"""What a module of [`generation.engines`] has as its `ENGINE`: it returns the engine that lets a model answer.
+"""The `ENGINE` of a module of [`generation.engines`]: it returns the engine that generates with a model.
 
-The model is whole, on the device where it is to answer. The ids are all that end a response, and the one that fills up
-prompts. The function gives the context in which the model runs, for mixed precision.
+Its arguments: the unwrapped model, on the device where it is to generate; the ids of all tokens that end a response; the id
+of the token that pads prompts; and a function that returns the context to run the model in, for mixed precision.
 """
 
 
 def engine_names() -> list[str]:
-    """The names that the setting `engine` may have: the modules of [`generation.engines`]."""
+    """Return the names that the setting `engine` accepts: the modules of [`generation.engines`]."""
     return sorted(module.name for module in pkgutil.iter_modules(engines.__path__))
 
 
@@ -95,7 +95,7 @@ def check_engine(name: str) -> None:
     """Raise if there is no engine of this name.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: if there is none.
     """
     known = engine_names()
     if name not in known:
@@ -103,10 +103,10 @@ def check_engine(name: str) -> None:
 
 
 def engine_of(name: str) -> MakeEngine:
-    """The engine of this name.
+    """Return the engine of this name.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: if there is none.
     """
     check_engine(name)
     made: MakeEngine = importlib.import_module(f"{engines.__name__}.{name}").ENGINE
@@ -114,6 +114,6 @@ def engine_of(name: str) -> MakeEngine:
 
 
 def micro_batch_seed(seed: int, iteration: int, micro_batch: int) -> int:
-    """A seed for one micro-batch, independent of which process works on it, and when."""
+    """Return a seed for one micro-batch that does not depend on which process works on it, or when."""
     name = f"{seed}/{iteration}/{micro_batch}".encode()
     return int.from_bytes(hashlib.sha256(name).digest()[:7], "big")

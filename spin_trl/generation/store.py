@@ -1,9 +1,9 @@
-"""Keeps generations as tokens: shards that appear whole or not at all, and a manifest that says what they belong to.
+"""Store generations as tokens, in atomically written shards with a manifest that identifies their dataset and model.
 
-A store is a folder. `generations.json` is written first and names the dataset, model, template and sampling; shards are
-Parquet files, written beside and renamed into place, so an interrupt costs at most the shards that were being made. The
-checksum of each stands in `checksums.jsonl`. A store that was made from something else is refused instead of being trained
-on, and so is a shard that has changed.
+A store is a folder. `generations.json` is written first and names the dataset, model, template and sampling. Shards are
+Parquet files, written to a temporary file and renamed, so an interrupt costs at most the shards in progress. Their checksums
+are in `checksums.jsonl`. A store made with a different dataset, model, template or sampling is refused instead of being
+trained on, and so is a shard that has changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .engine import Response
 STORE_MANIFEST = "generations.json"
 SHARD_CHECKSUMS = "checksums.jsonl"
 FORMAT = 2
-"""What stores are written in. Those of format 1 (version 0.1.0) have no checksums."""
+"""Format version of stores. Format 1 (version 0.1.0) has no checksums."""
 
 SCHEMA = pa.schema(
     {
@@ -41,23 +41,23 @@ SCHEMA = pa.schema(
 )
 
 Name = tuple[str, int, int]
-"""(key of the row, iteration, sample): names one generation of a run."""
+"""(key of the row, iteration, sample): identifies one generation of a run."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a store's generations belong to. Two stores of equal manifests hold the same work.
+    """The identity of a store's generations. Stores with equal manifests hold the same work.
 
     Attributes:
         dataset: digest of the rows' keys.
         template: digest of the tokenizer and its template.
         model: digest of the opponent's weights.
-        engine: what generates.
+        engine: name of the engine.
         iteration: 0-based.
-        sampling: how.
-        num_rows: prompts.
-        num_shards: files, when all is done.
-        opponent: stage of the run whose model answers; None where no run says so, or an earlier version has written it.
+        sampling: settings of sampling.
+        num_rows: number of prompts.
+        num_shards: number of files in a complete store.
+        opponent: stage of the run whose model answers; None outside a run, or if an earlier version wrote it.
     """
 
     dataset: str
@@ -75,7 +75,7 @@ class GenerationStore:
     """The generations of one iteration, in a folder.
 
     Args:
-        folder: where; it need not exist yet.
+        folder: directory of the store; it need not exist yet.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -83,13 +83,13 @@ class GenerationStore:
         self._checksums = JsonLines(self.folder / SHARD_CHECKSUMS, _wrong_in_checksum)
 
     def open(self, manifest: Manifest) -> None:
-        """Start the store, or go on with one of the same manifest.
+        """Start the store, or continue one with the same manifest.
 
         Raises:
-            GenerationsError: the folder holds generations of something else.
+            GenerationsError: if the folder holds generations with a different manifest.
         """
         made_of = asdict(manifest)
-        opponent = made_of.pop("opponent")  # its name only: `model` is what it is
+        opponent = made_of.pop("opponent")  # only a name: `model` identifies the weights
         if (self.folder / STORE_MANIFEST).exists():
             self.check(made_of)
         else:
@@ -98,27 +98,27 @@ class GenerationStore:
             write_json(self.folder / STORE_MANIFEST, {**made_of, **named, "format": FORMAT})
 
     def check(self, expected: Mapping[str, Any]) -> None:
-        """Raise if the generations were made from something else, naming the first thing that differs.
+        """Raise if the generations have a different manifest, naming the first field that differs.
 
         Args:
             expected: fields of a [`Manifest`].
 
         Raises:
-            GenerationsError: with what was found and what was expected.
+            GenerationsError: if a field differs; the message gives the value found and the one expected.
         """
         found = self.manifest()
         for name, value in expected.items():
             if found.get(name) != value:
                 raise GenerationsError(
-                    f"The generations in {self.folder} were made with another {name}: {found.get(name)!r} there, {value!r} "
-                    "here. Use them with what they were made from, or generate into another folder."
+                    f"The generations in {self.folder} were made with another {name}: found {found.get(name)!r}, "
+                    f"expected {value!r}. Use the {name} that they were made with, or generate into another folder."
                 )
 
     def manifest(self) -> dict[str, Any]:
-        """What the generations belong to.
+        """Return the manifest.
 
         Raises:
-            GenerationsError: the folder is no store.
+            GenerationsError: if the folder is not a store.
         """
         try:
             found = parse_json((self.folder / STORE_MANIFEST).read_text(encoding="utf-8"))
@@ -129,13 +129,13 @@ class GenerationStore:
             ) from error
         if not isinstance(found, dict) or not {field.name for field in fields(Manifest)} - {"opponent"} <= set(found):
             raise GenerationsError(
-                f"{self.folder / STORE_MANIFEST} is no manifest of generations. Restore it from a backup, or delete the "
+                f"{self.folder / STORE_MANIFEST} is not a manifest of generations. Restore it from a backup, or delete the "
                 "folder and generate again."
             )
         return found
 
     def damage(self) -> GenerationsError | None:
-        """What keeps the store's manifest or its list of shards from being read, or None: nothing, or there is no store."""
+        """Return why the manifest or the list of checksums can't be read; None if they can, or if there is no store."""
         if not os.path.lexists(self.folder / STORE_MANIFEST):
             return None
         try:
@@ -145,14 +145,14 @@ class GenerationStore:
         return None
 
     def has_shard(self, number: int) -> bool:
-        """Whether a shard is done: it is there, and as long as it was written."""
+        """Return whether a shard is done: it exists and has the length that was written."""
         return not self._lacks([number])
 
     def checksums(self) -> dict[str, Checksum] | None:
-        """The shards' checksums, by file name; None for a store of version 0.1.0, which took none.
+        """Return the shards' checksums by file name; None for a store of version 0.1.0, which has none.
 
         Raises:
-            GenerationsError: the file that holds them is damaged.
+            GenerationsError: if the file of checksums is damaged.
         """
         if self.manifest().get("format", 1) < FORMAT:
             return None
@@ -160,23 +160,23 @@ class GenerationStore:
             return {found["file"]: Checksum(found["size"], found["sha256"]) for found in self._checksums.read()}
         except DamagedLineError as error:
             raise GenerationsError(
-                f"{error}. Delete {error.path.name}, and all shards are generated again, or restore it from a backup."
+                f"{error}. Restore {error.path.name} from a backup, or delete it: then all shards are generated again."
             ) from error
 
     def lists(self) -> dict[str, Checksum]:
-        """Checksums of the manifest and of the shards' list, by file name: with them, those of all shards are known."""
+        """Return checksums of the manifest and of the checksum list, by file name; the list covers all shards."""
         paths = [self.folder / name for name in (STORE_MANIFEST, SHARD_CHECKSUMS)]
         return {path.name: Checksum.of(path) for path in paths if path.is_file()}
 
     def damaged_shards(self) -> list[Path]:
-        """Shards that are not there, or hold something else than what was written; none where there are no checksums."""
+        """Return shards that are missing or differ from what was written; none for a store without checksums."""
         known, paths = self.checksums(), map(self._shard, range(self.manifest()["num_shards"]))
         if known is None:
             return []
         return [path for path in paths if not path.is_file() or Checksum.of(path) != known.get(path.name)]
 
     def write_shard(self, number: int, responses: Iterable[tuple[str, int, Response]]) -> None:
-        """Write a shard of (key, sample, response), whole or not at all."""
+        """Write a shard of (key, sample, response) atomically."""
         rows = [(key, sample, made.ids, made.finish_reason, len(made.ids)) for key, sample, made in responses]
         table = pa.Table.from_pylist([dict(zip(SCHEMA.names, row, strict=True)) for row in rows], schema=SCHEMA)
         path = self._shard(number)
@@ -184,11 +184,11 @@ class GenerationStore:
         self._checksums.append({"file": path.name, **asdict(checksum)})
 
     def is_complete(self) -> bool:
-        """Whether the store exists and no shard is missing."""
+        """Return whether the store exists and no shard is missing."""
         return (self.folder / STORE_MANIFEST).exists() and not self.missing_shards()
 
     def missing_shards(self) -> list[int]:
-        """Numbers of the shards that are not done."""
+        """Return the numbers of the shards that are not done."""
         return self._lacks(range(self.manifest()["num_shards"]))
 
     def _lacks(self, numbers: Iterable[int]) -> list[int]:
@@ -203,17 +203,17 @@ class GenerationStore:
         return lacking
 
     def table(self) -> pa.Table:
-        """All generations, in the order of the shards; the columns of `SCHEMA`.
+        """Return all generations, in the order of the shards, with the columns of `SCHEMA`.
 
         Raises:
-            GenerationsError: some are missing, or a shard is damaged.
+            GenerationsError: if some are missing, or a shard is damaged.
         """
         missing = self.missing_shards()
         if missing:
             total = self.manifest()["num_shards"]
             raise GenerationsError(
                 f"{self.folder} is not complete: {len(missing)} of {total} {agreeing(total, 'shard')} "
-                f"{agreeing(len(missing), 'is', 'are')} missing or cut (first {self._shard(missing[0]).name}). "
+                f"{agreeing(len(missing), 'is', 'are')} missing or truncated (first {self._shard(missing[0]).name}). "
                 "Run the generation again to finish it."
             )
         known = self.checksums()
@@ -225,11 +225,11 @@ class GenerationStore:
         try:
             content = path.read_bytes()
             if known is not None and Checksum.of_bytes(content) != known.get(path.name):
-                raise OSError("its content is not what was written")
+                raise OSError("its content differs from what was written")
             return pq.read_table(pa.BufferReader(content), schema=SCHEMA)
         except (OSError, pa.ArrowException) as error:
             raise GenerationsError(
-                f"{path} is damaged ({error}). Delete it and generate again: only it is made anew."
+                f"{path} is damaged ({error}). Delete it and generate again: only this shard is generated again."
             ) from error
 
     def _shard(self, number: int) -> Path:
@@ -243,7 +243,7 @@ class Generations(Mapping[Name, list[int]]):
         tables: by iteration, a table with the columns of `SCHEMA` (`finish_reason` and `length` may be missing).
 
     Raises:
-        GenerationsError: two generations have the same name.
+        GenerationsError: if two generations have the same name.
     """
 
     def __init__(self, tables: Mapping[int, pa.Table]) -> None:
@@ -257,8 +257,8 @@ class Generations(Mapping[Name, list[int]]):
                 name = (key, iteration, sample)
                 if name in self._index:
                     raise GenerationsError(
-                        f"There are two generations for the row {key} (iteration {iteration}, sample {sample}). Several for "
-                        "one row are numbered in the column `sample`, from 0."
+                        f"There are two generations for row {key} (iteration {iteration}, sample {sample}). Number several "
+                        "generations for one row in the column `sample`, from 0."
                     )
                 self._index[name] = (ids, row)
                 if reasons is not None:
@@ -268,7 +268,7 @@ class Generations(Mapping[Name, list[int]]):
 
     @classmethod
     def load(cls, stores: Mapping[int, GenerationStore]) -> Generations:
-        """Read whole stores, by iteration."""
+        """Read complete stores, by iteration."""
         return cls({iteration: store.table() for iteration, store in stores.items()})
 
     @classmethod
@@ -276,7 +276,7 @@ class Generations(Mapping[Name, list[int]]):
         """Read a dataset with the columns `key` and `ids`, and optionally `sample` and `finish_reason`.
 
         Raises:
-            GenerationsError: a column is missing or of another type, or two generations have the same name.
+            GenerationsError: if a column is missing or has the wrong type, or two generations have the same name.
         """
         missing = {"key", "ids"} - set(dataset.column_names)
         if missing:
@@ -295,7 +295,7 @@ class Generations(Mapping[Name, list[int]]):
         return cls({iteration: pa.table(arrays)})
 
     def merged(self, other: Generations, prefix: str = "") -> Generations:
-        """These generations and others, whose keys get a prefix so that two datasets can share a prompt."""
+        """Return these generations and others, whose keys get a prefix so that two datasets can share a prompt."""
         both = copy.copy(self)
         added = {(prefix + key, iteration, sample): place for (key, iteration, sample), place in other._index.items()}
         both._index = self._index | added
@@ -314,25 +314,25 @@ class Generations(Mapping[Name, list[int]]):
 
 
 def _wrong_in_checksum(found: Mapping[str, Any]) -> str | None:
-    """What is wrong with a shard's checksum, or None."""
+    """Return what is wrong with a shard's checksum, or None."""
     kinds = {"file": str, "size": int, "sha256": str}
     wrong = next((name for name, kind in kinds.items() if not isinstance(found.get(name), kind)), None)
     return wrong and f"`{wrong}` is {found.get(wrong)!r}"
 
 
 GenerationSource: TypeAlias = str | Path | GenerationStore | Mapping[int, GenerationStore] | Generations | Dataset
-"""A folder or store that a generate phase wrote; stores by iteration; generations; or a dataset with `key` and `ids`."""
+"""A folder or store written by a generate phase; stores by iteration; generations; or a dataset with `key` and `ids`."""
 
 
 def read_generations(source: GenerationSource, check: Callable[[GenerationStore], None]) -> Generations:
     """Read generations.
 
     Args:
-        source: where they are.
-        check: called with the store of the newest iteration, whose model is the opponent; raises if it is another's.
+        source: source of the generations.
+        check: function called with the store of the newest iteration, whose model is the opponent; raises if it doesn't fit.
 
     Raises:
-        GenerationsError: they are missing, incomplete or damaged, or the check refuses them.
+        GenerationsError: if they are missing, incomplete or damaged, or the check refuses them.
     """
     if isinstance(source, Generations):
         return source

@@ -1,1 +1,1 @@
-"""A policy, loaded the same way everywhere, and one forward over the unique tokens of a batch."""
+"""Load policies the same way everywhere, and run one forward over the unique tokens of a batch."""

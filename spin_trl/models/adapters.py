@@ -1,4 +1,4 @@
-"""PEFT's adapters: where they lie, which base model they need, and which new ones an iteration can't start from."""
+"""PEFT's adapters: where they are stored, which base model they need, and which new ones an iteration can't start from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .loading import loading
 from .moved import base_in_run
 
 Policy: TypeAlias = PreTrainedModel | PeftModel
-"""A model that is trained or answers: its weights alone, or with an adapter around them."""
+"""A model to train or to generate with: plain weights, or with an adapter around them."""
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -36,12 +36,12 @@ _FETCHED = [
     CONFIG, WEIGHTS, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
     "merges.txt", "*.model", "chat_template*", "additional_chat_templates/*",
 ]  # fmt: skip
-"""What is taken of an adapter's repository: no checkpoints, no pickles."""
+"""Files that are fetched from an adapter's repository: no checkpoints, no pickles."""
 
 _CHANGES_THE_BASE = (
-    "it changes the weights of the base model, and without the adapter these are no longer the opponent"
+    "it changes the weights of the base model, which without the adapter would no longer be the opponent"
 )
-_NEEDS_DATA = "it is computed from data by a function of PEFT that self-play does not call"
+_NEEDS_DATA = "it is computed from data by a PEFT function that self-play does not call"
 _INITIALISATIONS = {
     "pissa": ("PiSSA", _CHANGES_THE_BASE),
     "olora": ("OLoRA", _CHANGES_THE_BASE),
@@ -50,34 +50,34 @@ _INITIALISATIONS = {
     "lora_ga": ("LoRA-GA", _CHANGES_THE_BASE),
     "eva": ("EVA", _NEEDS_DATA),
 }
-"""By the beginning of PEFT's `init_lora_weights`: the method's name, and why a policy can't start from it."""
+"""By prefix of PEFT's `init_lora_weights`: the method's name, and why a policy can't start from it."""
 
 _OUTPUT_LAYERS = ("lm_head", "embed_out")
 _INPUT_EMBEDDINGS = ("embed_tokens", "wte", "embed_in", "word_embeddings")
 
 
 def has_adapter(model: object) -> TypeGuard[PeftModel]:
-    """Whether this is a model in memory, with a PEFT adapter; whatever is wrapped around both for training."""
+    """Return whether this is a model in memory with a PEFT adapter, even if it is wrapped for training."""
     return isinstance(model, torch.nn.Module) and bool(is_peft_model(model))
 
 
 def without_adapter(model: Policy) -> PreTrainedModel:
-    """The model that an adapter lies around; one that has none as it is."""
+    """Return the model inside an adapter, or the model itself if it has none."""
     if not isinstance(model, PeftModel):
         return model
-    return cast(PreTrainedModel, model.get_base_model())  # whose type PEFT gives as Module, for it adapts any
+    return cast(PreTrainedModel, model.get_base_model())  # PEFT types it as Module, since it adapts any
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder, or a repository of the Hub, holds a PEFT adapter instead of whole weights."""
+    """Return whether a folder or a Hub repository holds a PEFT adapter instead of full weights."""
     return os.path.isfile(local_folder(path) / CONFIG)
 
 
 def local_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of an adapter: of one on the Hub, where the cache has it. Every other path or name as it is.
+    """Return the folder of an adapter: for one on the Hub, its folder in the cache; any other path or name unchanged.
 
     Raises:
-        DataError: there is such an adapter on the Hub, and not all of it can be fetched.
+        DataError: if there is such an adapter on the Hub but it can't be fetched completely.
     """
     if isinstance(path, str) and not os.path.exists(path) and _HUB_NAME.fullmatch(path):
         return _fetch(path)
@@ -88,7 +88,7 @@ def local_folder(path: str | os.PathLike[str]) -> Path:
 def _fetch(name: str) -> Path:
     try:
         config = find_adapter_config_file(name)
-    except (OSError, ValueError):  # no such repository, or no way to ask for it: loading the model will say so
+    except (OSError, ValueError):  # no such repository, or no connection: loading the model will report it
         config = None
     if config is None:
         return Path(name)
@@ -97,37 +97,37 @@ def _fetch(name: str) -> Path:
 
 
 def hub_revision(path: str, revision: str | None) -> Iterator[str]:
-    """A revision beside an adapter on the Hub, which would be its base model's, too."""
+    """Yield a reason if a revision is set for an adapter on the Hub, as it would also apply to its base model."""
     if revision not in (None, "main") and is_adapter(path) and not is_adapter(Path(path)):
         yield (
-            f"`model_revision` ({revision}) would be the revision of the adapter {path!r} and of its base model, too. Fetch "
-            f"the adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
+            f"`model_revision` ({revision}) would apply to both the adapter {path!r} and its base model. Download the "
+            f"adapter (`hf download {path} --revision {revision} --local-dir FOLDER`), and name the folder."
         )
 
 
 def load_adapter_config(path: str | os.PathLike[str]) -> PeftConfig:
-    """The configuration of an adapter.
+    """Return the configuration of an adapter.
 
     Args:
         path: folder or Hub name of the adapter.
 
     Raises:
-        DataError: it can't be read, or is of a kind that PEFT does not know.
+        DataError: if it can't be read, or PEFT does not know its type.
     """
     with loading(str(Path(path) / CONFIG), "read"):
         return PeftConfig.from_pretrained(str(local_folder(path)))
 
 
 def base_of(path: str | os.PathLike[str]) -> str:
-    """The base model of an adapter: a folder or a Hub name.
+    """Return the base model of an adapter: a folder or a Hub name.
 
-    A base that lies in a run directory is found there also after the directory was moved or copied.
+    A base inside a run directory is found even after the directory was moved or copied.
 
     Args:
         path: folder or Hub name of the adapter.
 
     Raises:
-        DataError: its configuration can't be read, or names no base model.
+        DataError: if its configuration can't be read, or names no base model.
     """
     named = load_adapter_config(path).base_model_name_or_path
     if not named:
@@ -137,10 +137,10 @@ def base_of(path: str | os.PathLike[str]) -> str:
 
 
 def peft_config_of(model: ModelConfig) -> PeftConfig | None:
-    """The adapter that a recipe asks for, or None.
+    """Return the adapter that a recipe asks for, or None.
 
-    TRL's `ModelConfig` turns a list of one target module into text, which PEFT takes for a regular expression over whole
-    names: `[q_proj]` would then adapt nothing. Text without any sign of a regular expression is a module's name here.
+    TRL's `ModelConfig` turns a list with one target module into a string, which PEFT takes as a regular expression over full
+    names: `[q_proj]` would then adapt nothing. Here a string that doesn't look like a regular expression is a module name.
     """
     model = copy.copy(model)
     model.lora_target_modules = _as_list(model.lora_target_modules)
@@ -159,20 +159,20 @@ def _as_list(modules: Any) -> Any:
 
 
 def adapter_refusals(peft_config: Any) -> Iterator[str]:
-    """Why an iteration can't start from a new adapter: reasons, as sentences; none if it can.
+    """Yield reasons, as sentences, why an iteration can't start from a new adapter.
 
-    Self-play's opponent is the base model, to which a new adapter must add nothing: then every log-ratio of the first step
-    is zero, and the model without its adapter stays the opponent while the adapter learns.
+    Self-play's opponent is the base model, which a new adapter must not change: then every log-ratio of the first step is
+    zero, and the model without its adapter remains the opponent while the adapter learns.
 
     Args:
-        peft_config: of the new adapter, or None.
+        peft_config: configuration of the new adapter, or None.
     """
     if not isinstance(peft_config, PeftConfig):
         return
     method = getattr(peft_config.peft_type, "value", peft_config.peft_type)
     if isinstance(peft_config, PromptLearningConfig) or method == "CARTRIDGE":
         yield (
-            f"`peft_config` is {type(peft_config).__name__}: its virtual tokens change what the model says before anything "
+            f"`peft_config` is {type(peft_config).__name__}: its virtual tokens change the model's output before anything "
             "is learned, so the policy would not start at its opponent. Use LoRA."
         )
         return
@@ -181,86 +181,88 @@ def adapter_refusals(peft_config: Any) -> Iterator[str]:
         return
     task = getattr(peft_config.task_type, "value", peft_config.task_type)
     if task not in (None, "CAUSAL_LM"):
-        yield f"`task_type` is {task!r}, but a language model is trained. Set `task_type: CAUSAL_LM`."
+        yield f"`task_type` is {task!r}, but self-play trains a language model. Set `task_type: CAUSAL_LM`."
     initialisation = getattr(peft_config, "init_lora_weights", True)
     for beginning, (name, why) in _INITIALISATIONS.items():
         if isinstance(initialisation, str) and initialisation.lower().startswith(beginning):
-            yield f"`init_lora_weights: {initialisation}` ({name}) can't be self-played: {why}. Leave it out (`true`)."
+            yield (
+                f"`init_lora_weights: {initialisation}` ({name}) can't be used for self-play: {why}. Leave it out (`true`)."
+            )
     for name in ("init_lora_weights", "init_weights", "init_ia3_weights"):
         if getattr(peft_config, name, True) is False:
             yield (
-                f"`{name}: false` starts an adapter at random weights, which change what the model says before anything is "
-                "learned, so the policy would not start at its opponent. Set it to true."
+                f"`{name}: false` initialises the adapter with random weights, which change the model's output before "
+                "anything is learned, so the policy would not start at its opponent. Set it to true."
             )
     bias = getattr(peft_config, "bias", "none")
     if bias != "none":
         yield (
-            f"`bias: {bias}` trains biases of the base model in place, and without the adapter these would no longer be the "
+            f"`bias: {bias}` trains biases of the base model in place, which without the adapter would no longer be the "
             "opponent's. Set `bias: none`."
         )
     if isinstance(peft_config, LoraConfig) and _adapts_output(peft_config):
         yield (
-            "`target_modules` adapts the output layer (`lm_head`), whose weights the log-probabilities are computed from "
-            "directly, so that the adapter would have no effect. Leave it out (`ensure_weight_tying` too), or name it in "
-            "`modules_to_save`."
+            "`target_modules` adapts the output layer (`lm_head`), but the log-probabilities are computed directly from "
+            "that layer's weights, so the adapter would have no effect. Leave it out (`ensure_weight_tying` too), or name "
+            "it in `modules_to_save`."
         )
 
 
 def without_copies(peft_config: Any) -> Iterator[str]:
-    """A new adapter of which PEFT allows no frozen copy, as the opponent is from the second iteration on."""
+    """Yield a reason if PEFT allows no frozen copy of a new adapter, which is the opponent from the second iteration on."""
     if isinstance(peft_config, AdaLoraConfig):
         yield (
-            "`peft_config` is AdaLoraConfig: PEFT allows one such adapter a model, and from the second iteration on the "
-            "opponent is a copy of it. Use LoRA."
+            "`peft_config` is AdaLoraConfig: PEFT allows only one such adapter per model, and from the second iteration on "
+            "the opponent is a copy of it. Use LoRA."
         )
 
 
 def second_adapter(model: Any, peft_config: Any) -> Iterator[str]:
-    """A new adapter for a model that has one already.
+    """Yield a reason if a new adapter is given for a model that already has one.
 
     Args:
-        model: in memory, or its name.
-        peft_config: of the new adapter, or None.
+        model: model in memory, or its name.
+        peft_config: configuration of the new adapter, or None.
     """
     if peft_config is not None and (isinstance(model, PeftModel) or (isinstance(model, str) and is_adapter(model))):
         yield (
-            "`model` has an adapter already, and `peft_config` asks for another one. Leave `peft_config` out, and that "
-            "adapter is trained further; or pass the model with its adapter merged (`model.merge_and_unload()`)."
+            "`model` already has an adapter, and `peft_config` asks for another one. Leave out `peft_config` to train that "
+            "adapter further, or pass the model with its adapter merged (`model.merge_and_unload()`)."
         )
 
 
 def output_layer_refusals(model: Any) -> list[str]:
-    """Single tokens of the output layer that are trained: the model ties its embeddings, so they are those of both.
+    """Return a reason if single tokens of the output layer are trained, as they are if the model ties its embeddings.
 
     Args:
-        model: with its adapter.
+        model: model with its adapter.
     """
     if not isinstance(model, PeftModel) or not isinstance(model.get_output_embeddings(), TrainableTokensWrapper):
         return []
     return [
-        "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, and the "
-        "log-probabilities are computed from that layer's weights directly. Name the layer in `modules_to_save` instead."
+        "`trainable_token_indices` trains rows of the embeddings, which this model shares with its output layer, but the "
+        "log-probabilities are computed directly from that layer's weights. Name the layer in `modules_to_save` instead."
     ]
 
 
 def check_start(path: str | os.PathLike[str]) -> None:
-    """Raise unless an adapter can be loaded again and again with the same result.
+    """Raise unless loading an adapter repeatedly gives the same result.
 
-    With PiSSA and OLoRA, PEFT takes the first matrices out of the base model's weights whenever it loads an adapter, always
-    the same ones. What the methods refused here take out differs from load to load, or needs what is not saved.
+    With PiSSA and OLoRA, PEFT subtracts the adapter's initial matrices from the base weights at every load, always the same
+    ones. The methods refused here subtract different ones at each load, or need something that is not saved.
 
     Args:
         path: folder of the adapter.
 
     Raises:
-        DataError: it was initialised by one of them.
+        DataError: if the adapter was initialised by one of these methods.
     """
     initialisation = getattr(load_adapter_config(path), "init_lora_weights", True)
     if isinstance(initialisation, str) and initialisation.lower().startswith(("pissa_niter", "loftq", "corda")):
         raise DataError(
             f"The adapter {str(path)!r} has `init_lora_weights: {initialisation}`, with which PEFT changes the weights of "
-            "the base model at every load, and not always to the same. Save it as plain LoRA (PEFT's `save_pretrained` with "
-            "`path_initial_model_for_weight_conversion`), or merge it into its base model, and start from that."
+            "the base model at every load, and not always in the same way. Save it as plain LoRA (PEFT's `save_pretrained` "
+            "with `path_initial_model_for_weight_conversion`), or merge it into its base model, and start from that."
         )
 
 
@@ -275,14 +277,14 @@ def _adapts_output(config: LoraConfig) -> bool:
 
 
 def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> dict[str, int]:
-    """How many tokens the embeddings have that an adapter has saved, by layer; only those that it has.
+    """Return the number of tokens in the embeddings that an adapter has saved, by layer, for those that it has saved.
 
     Args:
         path: folder or Hub name of the adapter.
-        layers: names of the input and output embeddings in the base model, by what to call them.
+        layers: names of the input and output embeddings in the base model, by the label to return them under.
 
     Raises:
-        OSError: the adapter has no weights in safetensors, or they are damaged.
+        OSError: if the adapter has no weights in safetensors, or they are damaged.
     """
     found = {}
     try:
@@ -298,7 +300,7 @@ def saved_embeddings(path: str | os.PathLike[str], layers: dict[str, str]) -> di
 
 
 def _tokens(key: str, layer: str, shape: list[int]) -> int | None:
-    """Tokens of an embedding layer, from the shape of a weight that was saved for it."""
+    """Return the number of tokens of an embedding layer, from the shape of a weight that was saved for it."""
     _, found, rest = f".{key}".partition(f".{layer}.")
     if not found:
         return None

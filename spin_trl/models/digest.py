@@ -1,4 +1,4 @@
-"""What a model is, by its weights alone: a digest that neither loading and saving nor a new adapter changes."""
+"""Identify a model by its weights: a digest that does not change with loading, saving or a new adapter."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from ..files import DEFINITION, numbered, parts_digest, short_digest
 
 FROZEN_ADAPTER = "ref"
-"""TRL's name of the adapter that stands in for the reference model: in self-play, the opponent."""
+"""TRL's name for the adapter that acts as the reference model, which in self-play is the opponent."""
 
 
 def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: int = DEFINITION) -> str:
-    """Hash of a model's weights, the same in whichever floating-point format they were loaded.
+    """Return a hash of a model's weights that does not depend on the floating-point format they were loaded in.
 
     Args:
-        model: a model, or a PEFT model around one. The frozen adapter is left out.
-        adapter_is_new: leave out the trainable adapter, too: a new one changes nothing yet. The digest then is that of the
-            base model on its own.
-        definition: by which the digest is computed. Version 0.1.0 computed definition 1, which takes part of some adapters
-            for weights of the base model.
+        model: model, or a PEFT model around one. The frozen adapter is ignored.
+        adapter_is_new: also ignore the trainable adapter, since a new one changes nothing yet. The digest is then that of
+            the base model alone.
+        definition: definition of the digest. Version 0.1.0 used definition 1, which takes part of some adapters for weights
+            of the base model.
 
     Returns:
-        16 hexadecimal digits, behind the definition's number (see [`files.numbered`]).
+        16 hexadecimal digits, after the definition's number (see [`files.numbered`]).
     """
     if definition == 1 and not adapter_is_new:
         played = {name: t for name, t in model.state_dict().items() if f".{FROZEN_ADAPTER}." not in name}
@@ -40,9 +40,9 @@ def digest(model: torch.nn.Module, *, adapter_is_new: bool = False, definition: 
 
 
 def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model without its adapters, by the names that they have there.
+    """Return the weights of a model without its adapters, by their names in that model.
 
-    What PEFT has put around a layer is told by PEFT's own classes, not by names, so it is left out whatever the method:
+    The parts that PEFT has added are recognised by PEFT's own classes, not by names, so they are excluded for every method:
     low-rank matrices, vectors, copies of whole modules (`modules_to_save`) or of rows of the embeddings.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -56,7 +56,7 @@ def base_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def adapter_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model's adapters, the frozen one excepted, by adapter and name; empty without adapters."""
+    """Return the weights of a model's adapters except the frozen one, by adapter and name; empty without adapters."""
     if not isinstance(model, PeftModel):
         return {}
     return {
@@ -68,15 +68,15 @@ def adapter_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _inner_name(module: torch.nn.Module) -> str | None:
-    """Under which name a layer of PEFT holds what it is wrapped around, or None for other layers."""
+    """Return the name under which a PEFT layer holds the layer that it wraps; None for other layers."""
     if isinstance(module, AuxiliaryTrainingWrapper):
-        # The wrapper of single tokens has put a tuner layer of its own around the embeddings.
+        # The wrapper of single tokens has put its own tuner layer around the embeddings.
         return next(name for name in ("token_adapter", "original_module") if name in dict(module.named_children()))
     return "base_layer" if isinstance(module, BaseTunerLayer) and hasattr(module, "base_layer") else None
 
 
 def _without_wrappers(name: str, wrapped: Mapping[str, str]) -> str | None:
-    """The name of a weight without what PEFT has put around its layer; None: it belongs to what was put there."""
+    """Return a weight's name without PEFT's wrappers around its layer; None if the weight belongs to a wrapper."""
     kept: list[str] = []
     path = ""
     expected: str | None = None
@@ -94,7 +94,7 @@ def _names_and_bytes(named: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str 
     for name, value in sorted(named, key=lambda one: one[0]):
         tensor = value.detach()
         if tensor.is_floating_point():
-            # bfloat16 is the coarsest format that weights are loaded in; the sign of zero means nothing.
+            # bfloat16 is the coarsest format that weights are loaded in; the sign of zero is meaningless.
             tensor = (tensor.to(torch.bfloat16) + 0.0).view(torch.int16)
         yield name
         yield tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -102,5 +102,5 @@ def _names_and_bytes(named: Iterable[tuple[str, torch.Tensor]]) -> Iterator[str 
 
 def _unprefixed(name: str) -> str:
     name = name.removeprefix("base_model.model.")
-    # Adapters of fused experts are wrapped in one another: only `.base_layer` tells them apart.
+    # Adapters of fused experts wrap one another: only `.base_layer` tells them apart.
     return name if "lora_" in name else name.replace(".base_layer", "")

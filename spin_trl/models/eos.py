@@ -1,4 +1,4 @@
-"""Which ids end a response of a model: all that its files name, wherever they stand."""
+"""Find the ids that end a model's responses: all that its files name, in any of them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .loading import LoadSettings, loading, model_config_of
 
 
 def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every id that ends a response of a model in memory: its tokenizer's EOS, and those of both its configurations.
+    """Return every id that ends a response of a model in memory: its tokenizer's EOS, and those in both its configurations.
 
     Args:
-        model: a causal language model, or a PEFT model around one.
-        tokenizer: of the model.
+        model: causal language model, or a PEFT model around one.
+        tokenizer: tokenizer of the model.
     """
     known = _declared([getattr(model, name, None) for name in ("generation_config", "config")])
     return sorted({*eos_token_ids(tokenizer), *known})
@@ -31,14 +31,14 @@ def eos_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def load_eos_ids(
     path: str | None, args: LoadSettings, tokenizer: PreTrainedTokenizerBase, definition: int = DEFINITION
 ) -> list[int]:
-    """The same for a model that is not loaded: its files say it, and for an adapter also its base model's.
+    """Return the same ids for a model that is not loaded, from its files, and for an adapter also from its base model's.
 
     Args:
-        path: local folder or Hub name; None: a model that is built from scratch has no files yet.
-        args: the revision in `model_init_kwargs` is used.
-        tokenizer: of the model.
-        definition: of a run's template. Version 0.1.0 (definition 1) looked into `generation_config.json` alone, and not
-            into that of a base model.
+        path: local folder or Hub name; None: a model built from scratch, which has no files yet.
+        args: settings; the revision in `model_init_kwargs` is used.
+        tokenizer: tokenizer of the model.
+        definition: definition of a run's template digest. Version 0.1.0 (definition 1) read only `generation_config.json`,
+            and not that of a base model.
     """
     revision = args.model_kwargs.get("revision") or "main"
     if path is None or definition == 1:
@@ -50,7 +50,7 @@ def load_eos_ids(
 
 
 def add_eos_ids(model: Any, ids: Iterable[int]) -> None:
-    """Let a model's generation configuration know further ids: they are saved with it, whatever else is lost."""
+    """Add ids to a model's generation configuration, so that they are saved with it even if all else is lost."""
     config = getattr(model, "generation_config", None)
     if config is not None:
         every = sorted({*_declared([config]), *ids})
@@ -58,7 +58,7 @@ def add_eos_ids(model: Any, ids: Iterable[int]) -> None:
 
 
 def own_eos_ids(path: str | os.PathLike[str]) -> list[int]:
-    """The ids that a folder's own `generation_config.json` names."""
+    """Return the ids that a folder's own `generation_config.json` names."""
     return sorted(_declared([_generation_config(str(path), "main")]))
 
 
@@ -67,7 +67,7 @@ def _declared(configurations: Iterable[Any]) -> set[int]:
     for configuration in configurations:
         every = [configuration]
         if isinstance(configuration, PreTrainedConfig):
-            every.append(configuration.get_text_config())  # that of composite models stands one level deeper
+            every.append(configuration.get_text_config())  # composite models nest it one level deeper
         for one in every:
             ids = getattr(one, "eos_token_id", None)
             for token in ids if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]:
@@ -75,7 +75,7 @@ def _declared(configurations: Iterable[Any]) -> set[int]:
                     continue
                 if not isinstance(token, int):
                     raise DataError(
-                        f"A configuration of the model has the `eos_token_id` {ids!r}; expected a number, or several."
+                        f"A configuration of the model has the `eos_token_id` {ids!r}; expected one id, or several."
                     )
                 found.add(int(token))
     return {token for token in found if token >= 0}
@@ -84,10 +84,10 @@ def _declared(configurations: Iterable[Any]) -> set[int]:
 def _generation_config(path: str, revision: str) -> GenerationConfig | None:
     file = Path(path) / GENERATION_CONFIG_NAME
     if os.path.lexists(file):
-        # transformers passes over one that is damaged, and with it over what ends a response.
+        # transformers ignores a damaged file, and with it the EOS ids.
         with loading(str(file), "read"):
             return GenerationConfig.from_pretrained(path, revision=revision)
     try:
         return GenerationConfig.from_pretrained(path, revision=revision)
     except OSError:
-        return None  # a model may come without one
+        return None  # not every model has one

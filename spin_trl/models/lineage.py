@@ -1,7 +1,7 @@
-"""Where a model and data come from, as exactly as can be known: names on the Hub with their commits.
+"""Where a model and its data come from, as exactly as possible: Hub names with commits.
 
-A model that was trained from a local folder comes from the model at the root of its chain of folders, through cards and
-adapters' configurations; its card says so.
+A model trained from a local folder comes from the model at the root of its chain of folders, which is followed through cards
+and adapter configurations; its card names that model.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from ..files import home_expanded, parse_json
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
 _FILES_OF_MODELS = ("config.json", "adapter_config.json", "tokenizer_config.json")
-"""Files one of which every model has. Where they lie in the cache says which commit was loaded."""
+"""Files of which every model has at least one. Their location in the cache tells which commit was loaded."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A model or a dataset that a run began with.
+    """The model or dataset that a run started from.
 
     Attributes:
-        name: on the Hub, or of a local file or folder, without the path to it: that belongs to one machine.
-        on_hub: whether it is a name on the Hub.
-        commit: that was loaded, or None: nobody knows.
-        base: for a local model, the one at the root of its chain, on the Hub; else None.
+        name: Hub name, or name of a local file or folder without its path, which is specific to one machine.
+        on_hub: whether it is a Hub name.
+        commit: commit that was loaded, or None if it is not known.
+        base: for a local model, the Hub model at the root of its chain; otherwise None.
     """
 
     name: str
@@ -44,27 +44,27 @@ class Origin:
 
     @property
     def root(self) -> str | None:
-        """The name on the Hub that it is, or comes from; None if there is none."""
+        """The Hub name that it is or comes from; None if there is none."""
         return self.name if self.on_hub else self.base
 
     def as_dict(self) -> dict[str, Any]:
-        """For the journal."""
+        """Return the origin as the journal stores it."""
         return {name: value for name, value in asdict(self).items() if value not in (None, False)}
 
 
 def origin_from(found: Any) -> Origin | None:
-    """An origin from the journal; None if it says nothing."""
+    """Return an origin from the journal, or None if it records none."""
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
         return None
     return Origin(found["name"], bool(found.get("on_hub")), found.get("commit"), found.get("base"))
 
 
 def model_origin(model: str, revision: str | None = None) -> Origin:
-    """Where a start comes from. Nothing is fetched: what was loaded lies in the cache.
+    """Return the origin of a start. Nothing is fetched: the loaded model is in the cache.
 
     Args:
-        model: name on the Hub, or a folder.
-        revision: of it, as set.
+        model: Hub name, or a folder.
+        revision: revision in the settings.
     """
     if os.path.isdir(model):
         return Origin(Path(model).resolve().name, base=base_model(model))
@@ -72,15 +72,15 @@ def model_origin(model: str, revision: str | None = None) -> Origin:
 
 
 def dataset_origin(dataset: Any, name: str | None = None, revision: str | None = None) -> Origin | None:
-    """Where a dataset comes from, from what `datasets` keeps with it, or else from the settings.
+    """Return the origin of a dataset, from what `datasets` stores with it, or else from the settings.
 
     Args:
-        dataset: as it was loaded.
-        name: as set: a file, a folder, `module:function`, or a name on the Hub; None if it was given as an object.
-        revision: of it, as set.
+        dataset: dataset as loaded.
+        name: name in the settings: a file, a folder, `module:function`, or a Hub name; None if it was given as an object.
+        revision: revision in the settings.
 
     Returns:
-        None if nothing says where it comes from.
+        The origin, or None if it can't be determined.
     """
     checksums = getattr(getattr(dataset, "info", None), "download_checksums", None) or {}
     for url in checksums:
@@ -96,7 +96,7 @@ def dataset_origin(dataset: Any, name: str | None = None, revision: str | None =
 
 
 def _cached_commit(name: str, kind: str, revision: str | None) -> str | None:
-    """The commit of a repository that the cache has for a revision."""
+    """Return the commit that the cache holds for a repository's revision."""
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     for file in _FILES_OF_MODELS if kind == "model" else ():
@@ -113,7 +113,7 @@ UNKNOWN_BASE = "fine-tuned version of [None](https://huggingface.co/None)"
 
 
 def base_model(path: str | os.PathLike[str]) -> str | None:
-    """The Hub model at the root of a local model: through its card and its adapter's config, folder by folder."""
+    """Return the Hub model at the root of a local model, following cards and adapter configurations folder by folder."""
     seen: set[str] = set()
     name = str(path)
     while os.path.isdir(name) and name not in seen:
@@ -123,10 +123,10 @@ def base_model(path: str | os.PathLike[str]) -> str | None:
 
 
 def complete_card(path: Path, start: str) -> None:
-    """Put the base model into a card that TRL wrote without one, because training started from a local folder.
+    """Add the base model to a card that TRL wrote without one, because training started from a local folder.
 
     Args:
-        path: the card.
+        path: file of the card.
         start: folder or Hub name that training started from.
     """
     if not os.path.isdir(start):
@@ -147,11 +147,11 @@ def _parent(folder: Path) -> str | None:
     if adapter.is_file():
         try:
             return parse_json(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        except (ValueError, AttributeError):  # whoever loads it says what is wrong with it
+        except (ValueError, AttributeError):  # reported by the code that loads it
             return None
     card = folder / "README.md"
     try:
         base = ModelCard.load(card).data.base_model if card.is_file() else None
-    except (ValueError, yaml.YAMLError):  # a card that nobody can read names no model
+    except (ValueError, yaml.YAMLError):  # an unreadable card names no model
         return None
     return base[0] if isinstance(base, list) and base else base or None

@@ -1,4 +1,4 @@
-"""What loading a model or its files asks of the settings, and what transformers, PEFT and safetensors raise meanwhile."""
+"""The settings needed to load a model or its files, and handling of errors from transformers, PEFT and safetensors."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..errors import DataError, SpinError, full_disk, message_of
 
 _OF_THE_MACHINE = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""Errors that say nothing about the files that are read meanwhile."""
+"""Errors that say nothing about the files being read."""
 
 
 class LoadSettings(Protocol):
-    """Settings that say how a model is loaded: every configuration that has them will do, as [`SPINConfig`] does."""
+    """Settings for loading a model: any configuration with these attributes, such as [`SPINConfig`]."""
 
     trust_remote_code: bool
-    """Whether code that lies beside the model may run."""
+    """Whether code that comes with the model may run."""
 
     @property
     def model_kwargs(self) -> dict[str, Any]:
-        """Further arguments of `from_pretrained`, such as `dtype` and `revision`."""
+        """Additional arguments of `from_pretrained`, such as `dtype` and `revision`."""
 
 
 @contextlib.contextmanager
 def loading(what: str, done: str = "loaded") -> Iterator[None]:
-    """Say of whatever goes wrong that `what` can't be `done`.
+    """Turn any error in the block into one that says that `what` can't be `done`.
 
     Raises:
-        DataError: something went wrong. Errors of this package and of the machine pass as they are.
+        DataError: if something went wrong. Errors of this package and of the machine are passed on unchanged.
     """
     try:
         yield
@@ -43,19 +43,19 @@ def loading(what: str, done: str = "loaded") -> Iterator[None]:
 
 
 def is_of_files(error: Exception) -> bool:
-    """Whether an error says that a file which is read is missing, damaged or another one's.
+    """Return whether an error may come from a file that is missing, damaged or of another model.
 
-    These libraries raise nearly any kind of exception then: they take for granted what a file holds, and compute with it.
+    These libraries raise nearly any kind of exception for such files, since they compute with the content unchecked.
     """
     return not isinstance(error, (SpinError, *_OF_THE_MACHINE)) and full_disk(error) is None
 
 
 def model_config_of(path: str, args: LoadSettings) -> PreTrainedConfig | None:
-    """The configuration of a model, or None; what is wrong with it is said when the model is loaded.
+    """Return the configuration of a model, or None; what is wrong with it is reported when the model is loaded.
 
     Args:
         path: local folder or Hub name; a folder with an adapter has none.
-        args: the revision in `model_init_kwargs` is used.
+        args: settings; the revision in `model_init_kwargs` is used.
     """
     options = {"trust_remote_code": args.trust_remote_code, **args.model_kwargs}
     known = {name: options.get(name) for name in ("trust_remote_code", "revision")}

@@ -1,4 +1,4 @@
-"""Log-probabilities of whole responses under a model, in batches of similar length."""
+"""Compute log-probabilities of whole responses under a model, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def response_logps(
     batch_size: int,
     autocast: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> list[float]:
-    """Summed log-probability of each response given its prompt, in nats; the model is left in evaluation mode.
+    """Return the summed log-probability of each response given its prompt, in nats; leave the model in evaluation mode.
 
     Args:
-        model: a causal language model, or a PEFT model around one.
+        model: causal language model, or a PEFT model around one.
         pairs: token ids of prompts and responses. An empty response has log-probability 0.
-        pad_token_id: fills up rows.
+        pad_token_id: id of the token that pads rows.
         batch_size: rows per forward.
-        autocast: context in which the model runs.
+        autocast: returns the context to run the model in.
     """
     inner = without_adapter(model)
     if not getattr(inner, "_has_fused_head", False):
-        # TRL's head over labelled positions, added once: it returns log-probabilities instead of logits.
+        # TRL's head over labelled positions, added once. It returns log-probabilities instead of logits.
         add_fused_lm_head(inner)
         Forwards(wanted=False).wrap(inner)
-        # torch types all that a module holds as tensors and modules.
+        # torch types all attributes of a module as tensors and modules.
         inner._has_fused_head = True  # type: ignore[assignment]
     model.eval()
     order = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))

@@ -1,8 +1,7 @@
-"""Where the base of an adapter lies after the run directory that holds both was moved or copied.
+"""Find the base of an adapter after the run directory that holds both was moved or copied.
 
-PEFT's configuration of an adapter names its base by an absolute path, so that whoever knows PEFT alone can load it. A run's
-own start is known by its place in the directory; any other base in there is found by the places at which the directory has
-been, which its marker lists.
+PEFT's configuration of an adapter names its base by an absolute path, so that PEFT alone can load it. A run's own start is
+found by its place in the directory; any other base in there by the directory's former locations, which its marker lists.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any
 from ..files import ADAPTER_CONFIG, RUN_MARKER, read_json
 
 DEPTH = 6
-"""Folders between a run directory and its deepest adapter: `baseline/ARM/iteration-0/train/checkpoint-8`."""
+"""Levels between a run directory and its deepest adapter: `baseline/ARM/iteration-0/train/checkpoint-8`."""
 
 
 def base_in_run(adapter: Path, named: str) -> Path | None:
-    """Where an adapter's base lies in the directory of the run that has trained it.
+    """Return the location of an adapter's base in the directory of the run that trained it.
 
     Args:
-        adapter: its folder.
-        named: what its configuration names as the base.
+        adapter: folder of the adapter.
+        named: base that its configuration names.
 
     Returns:
-        The folder of the base; None if the base lies elsewhere, or no run has trained the adapter.
+        The folder of the base; None if the base is elsewhere, or no run trained the adapter.
     """
     here = Path(os.path.abspath(adapter)).resolve()
     for root in here.parents[:DEPTH]:
@@ -34,9 +33,9 @@ def base_in_run(adapter: Path, named: str) -> Path | None:
         if marker is not None:
             names = marker["entries"]
             if here.relative_to(root).parts[0] not in names.values():
-                return None  # an adapter of the user's
+                return None  # the user's own adapter
             return _start(root / names.get("start", "start"), here) or _at_former_place(root, marker, named)
-        if not os.path.isdir(named) and Path(named).parts[-2:-1] == ("start",):  # of version 0.1.0, without a marker
+        if not os.path.isdir(named) and Path(named).parts[-2:-1] == ("start",):  # a run of version 0.1.0 has no marker
             found = _start(root / "start", here)
             if found is not None and found.name == Path(named).name:
                 return found
@@ -44,7 +43,7 @@ def base_in_run(adapter: Path, named: str) -> Path | None:
 
 
 def _start(folder: Path, adapter: Path) -> Path | None:
-    """The base that a run has made or kept for itself: then all its adapters are trained on that one."""
+    """Return the base that a run built or stored itself; all its adapters are then trained on that one."""
     for place in (folder / "base", folder / "model"):
         if place != adapter and place.is_dir() and not (place / ADAPTER_CONFIG).exists():
             return place
@@ -52,7 +51,7 @@ def _start(folder: Path, adapter: Path) -> Path | None:
 
 
 def _at_former_place(root: Path, marker: Mapping[str, Any], named: str) -> Path | None:
-    """Where a base lies now that lay in the run directory when that was at another place."""
+    """Return the current location of a base that was in the run directory when that was at another location."""
     for place in reversed(marker.get("places") or ()):
         if Path(named).is_relative_to(place):
             found = root / Path(named).relative_to(place)
@@ -61,7 +60,7 @@ def _at_former_place(root: Path, marker: Mapping[str, Any], named: str) -> Path 
 
 
 def _marker(folder: Path) -> dict[str, Any] | None:
-    """The marker of a run directory; None if there is none that can be read."""
+    """Return the marker of a run directory; None if there is no readable one."""
     try:
         found = read_json(folder / RUN_MARKER)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which weights of a model are no numbers, in words: what to say when its forward gives NaN."""
+"""Describe which weights of a model are not finite, for messages when its forward returns NaN."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch.distributed.tensor import DTensor
 from ..counts import counted
 
 MOST_NAMED = 3
-"""How many parameters a message names; of the others it says how many there are."""
+"""Most parameters that a message names; the others are counted."""
 
 
 def non_finite_parameters(model: torch.nn.Module) -> list[str]:
-    """Names of the parameters that hold NaN or infinity; of sharded ones, as far as this process has them."""
+    """Return the names of the parameters that hold NaN or infinity; for sharded ones, as far as this process holds them."""
     found = []
     for name, parameter in model.named_parameters():
         values = parameter.detach()
         local = values.to_local() if isinstance(values, DTensor) else values
-        # Quantised weights are integers, or in formats of a byte, of which torch can't ask that.
+        # Quantised weights are integers, or in one-byte formats for which torch has no isfinite.
         if local.is_floating_point() and local.dtype.itemsize > 1 and not local.isfinite().all():
             found.append(name)
     return found
 
 
 def non_finite_in_words(model: torch.nn.Module) -> str | None:
-    """Which weights of a model hold NaN or infinity, with the file where it was loaded from a folder; None if none do."""
+    """Describe the weights that hold NaN or infinity, with their file if loaded from a folder; None if there are none."""
     names = non_finite_parameters(model)
     if not names:
         return None
@@ -41,7 +41,7 @@ def non_finite_in_words(model: torch.nn.Module) -> str | None:
 
 
 def _files_with(folder: Path, names: list[str]) -> Mapping[str, str]:
-    """The file of a folder that holds each parameter, as far as one says so: wrappers put something before a name."""
+    """Return the file of a folder that holds each parameter, where one matches: wrappers prefix the names."""
     found = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:

@@ -1,4 +1,4 @@
-"""Loads a policy and its tokenizer the same way for every phase."""
+"""Load a policy and its tokenizer the same way for every phase."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ def load_policy(
     *,
     trainable: bool = False,
 ) -> adapters.Policy:
-    """Load weights, or a base model with the adapter that lies in a folder.
+    """Load full weights, or a base model with the adapter in a folder.
 
-    Where an adapter was trained with added tokens, it holds the embeddings, and the base model is resized to their number.
+    An adapter that was trained with added tokens has saved the embeddings, and the base model is resized to their number.
 
     Args:
         path: local folder or Hub name.
-        args: `model_init_kwargs` and `trust_remote_code` are used.
-        quantization_config: for the base model of an adapter.
-        trainable: whether the adapter is to be trained further.
+        args: settings; `model_init_kwargs` and `trust_remote_code` are used.
+        quantization_config: quantisation of the weights, or of an adapter's base model.
+        trainable: whether the adapter will be trained further.
 
     Raises:
-        DataError: there is no such model, its files are damaged, incomplete or no safetensors, or an adapter does not fit
-            its base model.
+        DataError: if there is no such model, its files are damaged, incomplete or not safetensors, or an adapter does not
+            fit its base model.
     """
     kwargs = {"trust_remote_code": args.trust_remote_code, "use_safetensors": True, **args.model_kwargs}
     if quantization_config is not None:
         kwargs["quantization_config"] = quantization_config
-    # One whole replica a process: TRL's default would spread every process's model over all GPUs. Quantised weights can't be
-    # moved later, and transformers would put them on a GPU that `use_cpu` leaves alone. bitsandbytes does not know mps.
+    # One whole replica per process: TRL's default would spread every process's model over all GPUs. Quantised weights can't
+    # be moved later, and transformers would put them on a GPU even with `use_cpu`. bitsandbytes does not support mps.
     device = PartialState().device
     where = {"": torch.device("cpu") if device.type == "mps" else device}
     kwargs.setdefault("device_map", where if quantization_config is not None else None)
     with loading(f"The model {str(path)!r}"):
         if os.path.isdir(path) and not any(Path(path).glob("*.safetensors")):
-            raise OSError("the folder has no weights in safetensors, and pickles (pytorch_model.bin) are not loaded.")
+            raise OSError("the folder has no safetensors weights, and pickles (pytorch_model.bin) are not loaded.")
         if not adapters.is_adapter(path):
             model: adapters.Policy = _load_weights(str(path), kwargs)
         else:
@@ -71,14 +71,14 @@ def load_policy(
 
 
 def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
-    """Load weights, all of them: transformers makes those up that it does not find, or finds with other shapes.
+    """Load all weights. transformers fills in random numbers for those that it does not find, or finds with other shapes.
 
     Raises:
-        DataError: some are missing, or of another shape than the configuration says.
+        DataError: if some are missing, or have another shape than the configuration says.
     """
-    # Where shapes differ, transformers would raise an error that points to a report which a run does not show.
+    # If shapes differ, transformers would raise an error that points to a report which a run does not show.
     passes_over = {"ignore_mismatched_sizes": True}
-    # With the loading info a pair is returned, which TRL's types leave out.
+    # With the loading info it returns a pair, which TRL's type annotations omit.
     loaded: Any = create_model_from_path(path, **{**kwargs, **passes_over}, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
     found: dict[str, Any] = loaded[1]
@@ -86,14 +86,14 @@ def _load_weights(path: str, kwargs: Mapping[str, Any]) -> PreTrainedModel:
     if mismatched:
         name, stored, needed = mismatched[0]
         raise DataError(
-            f"The files of the model {path!r} don't fit each other: {name} has the shape {tuple(stored)}, and by "
-            f"config.json {tuple(needed)} ({counted(len(mismatched), 'such weight')}). Fetch them again, from one model."
+            f"The files of the model {path!r} are inconsistent: {name} has the shape {tuple(stored)}, but config.json says "
+            f"{tuple(needed)} ({counted(len(mismatched), 'such weight')}). Download them again, all from one model."
         )
     missing = sorted(found["missing_keys"])
     if missing:
         raise DataError(
-            f"The files of the model {path!r} lack {counted(len(missing), 'weight')} that its config.json asks for, such as "
-            f"{missing[0]}, and random numbers would take their place. Fetch them again, or correct config.json."
+            f"The files of the model {path!r} lack {counted(len(missing), 'weight')} that config.json requires, such as "
+            f"{missing[0]}; random numbers would take their place. Download them again, or correct config.json."
         )
     if (name := _whole_weight(model)) is not None:
         raise DataError(
@@ -123,7 +123,7 @@ def _whole_weight(model: PreTrainedModel) -> str | None:
 
 
 def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftModel:
-    """An adapter around its base model, whose embeddings get the adapter's size."""
+    """Load an adapter around its base model, with the embeddings resized to the adapter's."""
     layers = {"input": base.get_input_embeddings(), "output": base.get_output_embeddings()}
     names = {what: name for name, module in base.named_modules() for what, layer in layers.items() if module is layer}
     sizes = adapters.saved_embeddings(path, names) if (path / adapters.WEIGHTS).is_file() else {}
@@ -139,10 +139,10 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
             what = missing.pop()
             raise DataError(
                 f"The adapter {str(path)!r} has {next(iter(sizes))} embeddings for {size} tokens, its base model "
-                f"{base.config._name_or_path!r} for {present}, and the added rows of the {what} embeddings are nowhere. "
+                f"{base.config._name_or_path!r} for {present}, and the added rows of the {what} embeddings are missing. "
                 "Save the adapter with both (`modules_to_save`), or save a resized base model and let the adapter name it."
             )
-        base.resize_token_embeddings(size, mean_resizing=False)  # the adapter brings the rows
+        base.resize_token_embeddings(size, mean_resizing=False)  # the adapter has the rows' values
     add_eos_ids(base, own_eos_ids(path))
     try:
         with warnings.catch_warnings():
@@ -150,8 +150,8 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
             return PeftModel.from_pretrained(base, str(path), is_trainable=trainable)
     except UserWarning as error:
         raise DataError(
-            f"The file of the adapter {str(path)!r} lacks weights that {adapters.CONFIG} asks for, and random numbers would "
-            f"take their place. Fetch it again, or correct {adapters.CONFIG}. ({message_of(error)[:300]})"
+            f"The file of the adapter {str(path)!r} lacks weights that {adapters.CONFIG} requires; random numbers would "
+            f"take their place. Download it again, or correct {adapters.CONFIG}. ({message_of(error)[:300]})"
         ) from error
     except RuntimeError as error:
         raise DataError(
@@ -161,47 +161,47 @@ def _load_adapter(path: Path, base: PreTrainedModel, trainable: bool) -> PeftMod
 
 
 USUAL_WEIGHT = 0.02
-"""Size of most weights of a language model (the standard deviation that they are initialised with)."""
+"""Typical size of a language model's weights (the standard deviation of their initialisation)."""
 
 
 def lost_steps(model: torch.nn.Module, learning_rate: float) -> str | None:
-    """Why training would change next to nothing, or None: steps shorter than half the distance between two numbers.
+    """Return why training would change almost nothing, because steps are shorter than half the spacing of numbers; or None.
 
     Args:
-        model: with the weights as they will be trained.
-        learning_rate: about how far Adam and RMSprop move a weight in a step.
+        model: model with the weights as they will be trained.
+        learning_rate: approximately how far Adam and RMSprop move a weight in a step.
     """
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
     for dtype in dtypes & {torch.bfloat16, torch.float16}:
         if learning_rate < USUAL_WEIGHT * torch.finfo(dtype).eps / 2:
             name = str(dtype).removeprefix("torch.")
             return (
-                f"The weights are trained in {name}, whose numbers lie further apart than steps of {learning_rate:g} are "
-                "long: most steps are lost. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP "
-                "or DeepSpeed, or with LoRA."
+                f"The weights are trained in {name}, which is too coarse for steps of {learning_rate:g}: most steps are "
+                "lost to rounding. Train in float32 (`dtype: float32`, with `bf16: true` for speed), under FSDP or "
+                "DeepSpeed, or with LoRA."
             )
     return None
 
 
 def rounds_by_batch(model: torch.nn.Module) -> bool:
-    """Whether what a row gives depends on the other rows of its batch: LLM.int8()'s layers (`load_in_8bit`).
+    """Return whether a row's result depends on the other rows of its batch, as with LLM.int8()'s layers (`load_in_8bit`).
 
-    They compute those inputs in float16 that are large in any token of a batch, and round the others to eight bits. The same
-    weights then differ by up to some tenths of a nat a token from one batch to another.
+    These layers compute inputs that are large in any token of a batch in float16, and round the others to eight bits. The
+    same weights can then differ by several tenths of a nat per token between batches.
     """
     return bool(getattr(model, "is_loaded_in_8bit", False))
 
 
 def keep_differentiable(model: torch.nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit weights when a model answers or is evaluated on a CPU.
+    """Keep bitsandbytes from repacking 4-bit weights when a model generates or is evaluated on a CPU.
 
-    Its format for inference there is coarser and has no gradient: an adapter that is trained afterwards learns nothing.
+    Its format for inference there is coarser and has no gradient, so an adapter trained afterwards would learn nothing.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            # torch types all that a module holds as tensors and modules.
+            # torch types all attributes of a module as tensors and modules.
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-            module.state_dict()  # unpacks the weights, if they have been repacked already
+            module.state_dict()  # unpacks the weights, if they have already been repacked
 
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -209,12 +209,12 @@ TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model",
 
 
 def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model; without a pad token it pads with EOS, as TRL does.
+    """Load the tokenizer of a model; without a pad token it pads with EOS, as in TRL.
 
-    Where a folder holds an adapter and no tokenizer, it is the base model's.
+    For a folder with an adapter and no tokenizer, it is the base model's.
 
     Raises:
-        DataError: there is none, or it has neither pad nor EOS token.
+        DataError: if there is none, or it has no EOS token.
     """
     if adapters.is_adapter(path) and not any(
         (adapters.local_folder(path) / name).is_file() for name in TOKENIZER_FILES
@@ -233,13 +233,13 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
 
 
 def merge_adapter(folder: Path, args: LoadSettings) -> None:
-    """Replace a saved adapter by the weights that it and its base model make together, unquantised.
+    """Replace a saved adapter with the merged weights of the adapter and its base model, unquantised.
 
-    The output layer gets weights of its own where it shares them with input embeddings that alone have an adapter.
+    If the output layer shares weights with input embeddings that alone have an adapter, it gets its own copy.
     """
     adapted = load_policy(folder, args)
     assert isinstance(adapted, PeftModel)
-    base: Any = adapters.without_adapter(adapted)  # torch types all that a module holds as tensors and modules
+    base: Any = adapters.without_adapter(adapted)  # torch types all attributes of a module as tensors and modules
     embeddings, output = base.get_input_embeddings(), base.get_output_embeddings()
     has_adapter_alone = isinstance(embeddings, BaseTunerLayer) and not isinstance(output, BaseTunerLayer)
     if has_adapter_alone and output is not None and output.weight is embeddings.weight:

@@ -1,4 +1,4 @@
-"""What a trained model needs to be saved, and checksums of what torch and safetensors write, taken from memory."""
+"""Make trained models savable, and take checksums of what torch and safetensors write, from memory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..files import Checksum, HashedFile, taking_checksums
 
 
 def make_savable(model: Any) -> str | None:
-    """Let a model's generation configuration be one that transformers saves; returns what it objects to all the same.
+    """Make a model's generation configuration one that transformers saves; return the objection if that fails.
 
-    Many published models name a temperature or `top_p` and forget `do_sample`. transformers loads that with a warning, and
-    refuses to save it with other EOS ids, which would be at the end of a training.
+    Many published models set a temperature or `top_p` but not `do_sample`. transformers loads that with a warning, but
+    refuses to save it with other EOS ids, which would only show at the end of a training.
     """
     config = getattr(model, "generation_config", None)
     if config is None:
@@ -43,11 +43,11 @@ def make_savable(model: Any) -> str | None:
 
 @contextlib.contextmanager
 def hashing() -> Iterator[dict[Path, Checksum]]:
-    """Take the checksums of all files that are written meanwhile, by path: by `torch.save` and safetensors in this process,
-    and by [`files.write_atomically`] in this thread.
+    """Collect the checksums of all files written in the block, by path: those written by `torch.save` and safetensors in
+    this process, and by [`files.write_atomically`] in this thread.
 
-    safetensors writes from the tensors' memory without a hook. There the tensors' memory is hashed, in the order in which
-    the header of the new file, the only part of it that is read, says that they lie in it.
+    safetensors writes directly from the tensors' memory and has no hook. So that memory is hashed, in the order given by the
+    header of the new file, which is the only part of it that is read back.
     """
     save, serialize = torch.save, safetensors.torch.serialize_file
 
@@ -72,7 +72,7 @@ def hashing() -> Iterator[dict[Path, Checksum]]:
 
 
 def _of_tensors(path: Path, tensors: Mapping[str, Any]) -> Checksum:
-    """Checksum of a safetensors file: of its header as it was written, and of the tensors as they are in memory."""
+    """Return the checksum of a safetensors file, from its header as written and the tensors in memory."""
     with path.open("rb") as file:
         start = file.read(8)
         header = file.read(struct.unpack("<Q", start)[0])

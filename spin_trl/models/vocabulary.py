@@ -1,4 +1,4 @@
-"""Whether a model has an embedding for every token that it is going to see."""
+"""Check that a model has an embedding for every token that it will see."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMED = 5
 """Most tokens that a message names."""
 
 LAYERS = {"input": "embed_tokens", "output": "lm_head"}
-"""What most models call their embeddings. An adapter's are found by name where no model is loaded."""
+"""Usual names of embeddings. Those of an adapter are found by name when no model is loaded."""
 
 
 def check_tokens(
@@ -28,16 +28,16 @@ def check_tokens(
 ) -> None:
     """Raise unless a model has embeddings for the pad token and all tokens of prepared rows.
 
-    Tokens that no row has may be without: some models' tokenizers know tokens of another model of their family.
+    Tokens that occur in no row need none: some models' tokenizers have tokens of another model in their family.
 
     Args:
-        tokenizer: of the rows.
-        num_embeddings: rows of the model's input embeddings, or None: not known.
-        model: what to call the model.
+        tokenizer: tokenizer of the rows.
+        num_embeddings: number of rows in the model's input embeddings, or None if it is not known.
+        model: what to call the model in the message.
         datasets: rows with `prompt_ids` and `real_ids`.
 
     Raises:
-        DataError: with the tokens, their ids, where the first one stands, and both sizes.
+        DataError: if embeddings are missing; the message gives the tokens, their ids, a row with each, and both sizes.
     """
     largest = max([len(tokenizer) - 1, *tokenizer.added_tokens_decoder])
     if num_embeddings is None or largest < num_embeddings:
@@ -51,7 +51,7 @@ def check_tokens(
                 first.setdefault(token, str(tokenizer.decode([*row["prompt_ids"], *row["real_ids"]]))[:60])
     found = {one: f"in {counted(count, 'row')}, the first being {first[one]!r}" for one, count in rows_with.items()}
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= num_embeddings:
-        found.setdefault(tokenizer.pad_token_id, "which fills up rows")
+        found.setdefault(tokenizer.pad_token_id, "which pads rows")
     if not found:
         return
     text_of = tokenizer.convert_ids_to_tokens
@@ -59,7 +59,7 @@ def check_tokens(
     more = f", and {len(found) - NAMED} more" if len(found) > NAMED else ""
     advice = "Resize the model (`model.resize_token_embeddings(len(tokenizer))`) and save it, or use its own tokenizer"
     if set(found) == {tokenizer.pad_token_id}:
-        advice += ", or let EOS fill up rows (`tokenizer.pad_token = tokenizer.eos_token`, saved with the tokenizer)"
+        advice += ", or pad with EOS (`tokenizer.pad_token = tokenizer.eos_token`, saved with the tokenizer)"
     raise DataError(
         f"The tokenizer has {largest + 1} tokens, but {model} has embeddings for {num_embeddings} (ids 0 to "
         f"{num_embeddings - 1}). There is none for {', '.join(named)}{more}. {advice}."
@@ -67,20 +67,20 @@ def check_tokens(
 
 
 def embeddings_of(model: Any) -> int | None:
-    """Rows of a model's input embeddings, or None: they are sharded, or it has none."""
+    """Return the number of rows in a model's input embeddings; None if they are sharded, or it has none."""
     weight = getattr(model.get_input_embeddings(), "weight", None)
     return int(weight.shape[0]) if weight is not None and weight.dim() == 2 and weight.numel() else None
 
 
 def load_embeddings_size(path: str | os.PathLike[str], args: LoadSettings) -> int | None:
-    """The same for a model that is not loaded, from its configuration, or from what an adapter has saved.
+    """Return the same for a model that is not loaded, from its configuration or from an adapter's saved embeddings.
 
     Args:
         path: local folder or Hub name.
-        args: the revision in `model_init_kwargs` is used.
+        args: settings; the revision in `model_init_kwargs` is used.
 
     Returns:
-        None if that can't be known.
+        The number, or None if it can't be determined.
     """
     if is_adapter(path):
         with contextlib.suppress(OSError):

@@ -1,1 +1,1 @@
-"""What is minimised: the losses of the papers, by the name of their loss type."""
+"""The training objectives: the papers' losses, by the name of their loss type."""

@@ -1,4 +1,4 @@
-"""A setting, declared once: its default, what it is for, and what it may be."""
+"""Declare a setting in one place: its default, its help text, and its allowed values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Default = TypeVar("Default")
 
 
 def setting(default: Default, help: str, *, choices: Sequence[str] | None = None) -> Default:
-    """A field of a dataclass of settings, as TRL's parser reads it.
+    """Return a field for a dataclass of settings, in the form that TRL's parser reads.
 
     Args:
-        default: its value where it is left out.
-        help: whole sentences for the command line.
-        choices: values that it may have; None: any.
+        default: value if the setting is left out.
+        help: help text for the command line, in whole sentences.
+        choices: allowed values; None: any.
     """
     metadata: dict[str, Any] = {"help": help} | ({} if choices is None else {"choices": list(choices)})
     return field(default=default, metadata=metadata)

@@ -1,4 +1,4 @@
-"""GSIL: generalised self-imitation, five divergences (arXiv 2410.10093)."""
+"""GSIL: generalised self-imitation learning, five divergences (arXiv 2410.10093)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .objective import Objective
 GSIL_LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = MappingProxyType(
     {
         "bernoulli": lambda real, generated: F.softplus(-real) + F.softplus(generated),
-        # 1 - sigmoid(s) is sigmoid(-s), which keeps its digits where sigmoid(s) is nearly 1.
+        # 1 - sigmoid(s) equals sigmoid(-s), which keeps its precision where sigmoid(s) is nearly 1.
         "brier": lambda real, generated: torch.sigmoid(-real).square() + torch.sigmoid(generated).square(),
         "hinge": lambda real, generated: F.relu(1 - real) + F.relu(1 + generated),
         "kliep": lambda real, generated: bounded_exp(generated) - real,
@@ -31,7 +31,7 @@ GSIL_LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] 
 def gsil(
     real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, divergence: str, scale: float, shift: float
 ) -> torch.Tensor:
-    """GSIL (arXiv 2410.10093), generalised self-imitation, of the scores s = scale * r + shift and s' = scale * r' + shift.
+    """GSIL (arXiv 2410.10093), generalised self-imitation, on the scores s = scale * r + shift and s' = scale * r' + shift.
 
         bernoulli   L = softplus(-s) + softplus(s')            with scale 1 and shift 0 it is SPACE at mu = 1
         brier       L = (sigmoid(s) - 1)^2 + sigmoid(s')^2
@@ -41,8 +41,8 @@ def gsil(
 
     Args:
         real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
-        divergence: which of them.
-        scale, shift: of both scores.
+        divergence: name of the loss.
+        scale, shift: scale and shift of both scores.
 
     Returns:
         Loss of each pair, shape `(batch,)`.
@@ -52,13 +52,14 @@ def gsil(
 
 @dataclass
 class GsilSettings:
-    """GSIL's part of `SPINConfig`."""
+    """GSIL's settings in `SPINConfig`."""
 
     gsil_scale: float | None = setting(
         None, "GSIL: scale of the log-ratios. Default: 0.01 for gsil_bernoulli, as published, 0.1 for the others."
     )
     gsil_shift: float | None = setting(
-        None, "GSIL: added to the scaled log-ratios. Default: 2.0 for gsil_bernoulli, as published, 0 for the others."
+        None,
+        "GSIL: shift added to the scaled log-ratios. Default: 2.0 for gsil_bernoulli, as published, 0 for the others.",
     )
 
 
@@ -75,8 +76,8 @@ def _objective(divergence: str, name: str, equation: str, scale: float = 0.1, sh
     )
 
 
-# Scale and shift of the authors' script, which has the Bernoulli loss. Of the other losses none are published: SPIN's scale,
-# and no shift (with the script's, hinge would not see real ones).
+# Scale and shift of the authors' script, which has the Bernoulli loss. None are published for the other losses, which use
+# SPIN's scale and no shift (with the script's shift, hinge would ignore the real responses).
 GSIL_BERNOULLI = _objective("bernoulli", "Bernoulli", r"\log(1 + e^{-s}) + \log(1 + e^{s'})", scale=0.01, shift=2.0)
 GSIL_BRIER = _objective("brier", "Brier", r"(\sigma(s) - 1)^2 + \sigma(s')^2")
 GSIL_HINGE = _objective("hinge", "hinge", r"\max(0, 1 - s) + \max(0, 1 + s')")

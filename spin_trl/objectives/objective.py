@@ -1,6 +1,6 @@
-"""What describes an objective: for people, for the settings, and for the trainer.
+"""The classes that describe an objective, for users, the settings and the trainer.
 
-An objective is a constant of a module of this folder, where `registry.py` finds it. The rest of the package asks an
+An objective is a constant in a module of this folder, where `registry.py` finds it. The rest of the package asks an
 objective what it needs, and never which one it is.
 """
 
@@ -25,32 +25,32 @@ LOGRATIOS = ("real_logratios", "generated_logratios")
 LENGTHS = ("real_lengths", "generated_lengths")
 
 Tensors = Mapping[str, torch.Tensor | None]
-"""Of a batch, by these names, each of shape `(batch,)`; None for those that it does not have. Log-ratios may be left out
-where there are the four log-probabilities that they are made of."""
+"""Tensors of a batch by the names above, each of shape `(batch,)`; None for those the batch does not have. Log-ratios may be
+left out if the four log-probabilities that they are computed from are there."""
 
 NUM_GENERATIONS: Any = "num_generations"
-"""As a published value: as many as there are generated responses per prompt."""
+"""Placeholder among published values: the number of generated responses per prompt."""
 
 OwnSettings = TypeVar("OwnSettings")
 
 
 def logratios_of(tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """r and r' by their names, of a batch that has the four log-probabilities."""
+    """Return r and r' by name, for a batch that has the four log-probabilities."""
     return dict(zip(LOGRATIOS, logratios(*(tensors[name] for name in POLICY + OPPONENT)), strict=True))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A loss that `loss_type` can name, for people.
+    """The description of a loss that `loss_type` can name.
 
     Attributes:
-        loss_type: its name in a recipe.
-        name: of the method.
-        equation: its loss of a pair, as TeX; empty if it is not ours to state.
-        paper: number on arXiv, or None.
-        note: what else a reader has to know.
-        is_baseline: whether its paper is not about self-play; such methods come after the others.
-        guesses: names under which it is looked for.
+        loss_type: name in a recipe.
+        name: name of the method.
+        equation: loss of a pair, as TeX; empty if it is not ours to state.
+        paper: arXiv number, or None.
+        note: anything else that a reader needs to know.
+        is_baseline: whether the method's paper is not about self-play; such methods are listed after the others.
+        guesses: other names that users may try.
     """
 
     loss_type: str
@@ -64,20 +64,20 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Method, Generic[OwnSettings]):
-    """A loss that this package computes: in training, or (`by_trl`) to measure it.
+    """A loss that this package computes, in training or, if TRL does that (`by_trl`), only for measurements.
 
-    The function says what it needs: its positional arguments are tensors, by the names that stand above; its keyword
-    arguments are settings, without the prefix: `tspin_alpha` is T-SPIN's `alpha`.
+    The function's signature declares what it needs: its positional arguments are tensors, under the names above; its keyword
+    arguments are settings without their prefix: `tspin_alpha` is T-SPIN's `alpha`.
 
     Attributes:
-        function: returns one loss a pair, or one for the batch.
-        published: its settings, as they are where they are left out. `SPINConfig` inherits the fields of this dataclass,
-            which are None by default.
-        least: of settings that need not be positive, the least value.
-        couples_pairs: whether it is a function of all pairs of an optimiser step; it then takes log-ratios alone.
-        figures: what is logged beside the loss: takes what `function` takes, and returns numbers by name.
-        by_trl: whether TRL computes it in training.
-        without_proto: settings that hold where there are no proto responses, as at iteration 0.
+        function: returns one loss per pair, or one for the batch.
+        published: settings with their published values, which apply when they are left out. `SPINConfig` inherits the
+            fields of this dataclass, with default None.
+        least: lower bounds of settings that need not be positive.
+        couples_pairs: whether the loss is a function of all pairs of an optimiser step; it then takes only log-ratios.
+        figures: function that computes figures to log with the loss: takes what `function` takes, returns numbers by name.
+        by_trl: whether TRL computes the loss in training.
+        without_proto: settings that apply when there are no proto responses, as at iteration 0.
     """
 
     function: Callable[..., torch.Tensor]
@@ -88,41 +88,41 @@ class Objective(Method, Generic[OwnSettings]):
     by_trl: bool = False
     without_proto: Mapping[str, float] = field(default_factory=dict)
 
-    # ---- what it needs ---------------------------------------------------------------------------------------------------
+    # ---- its inputs ------------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the tensors that its positional arguments are."""
+        """Names of the tensors that it takes as positional arguments."""
         arguments = inspect.signature(self.function).parameters.values()
         return tuple(one.name for one in arguments if one.kind is not one.KEYWORD_ONLY)
 
     @property
     def needs_opponent(self) -> bool:
-        """Whether it compares with the opponent's log-probabilities."""
+        """Whether it uses the opponent's log-probabilities."""
         return LOGRATIOS[0] in self.inputs
 
     @property
     def needs_proto(self) -> bool:
-        """Whether it takes θ_0's responses, too."""
+        """Whether it also uses θ_0's responses."""
         return PROTO[0] in self.inputs
 
     def weighs_proto(self, values: Mapping[str, Any]) -> bool:
-        """Whether it takes θ_0's responses with these settings."""
+        """Return whether it uses θ_0's responses with these settings."""
         return self.needs_proto and not (self.without_proto and self.without_proto.items() <= values.items())
 
-    # ---- what it computes ------------------------------------------------------------------------------------------------
+    # ---- its values ------------------------------------------------------------------------------------------------------
 
     def __call__(self, tensors: Tensors, values: Mapping[str, Any]) -> torch.Tensor:
-        """The loss.
+        """Compute the loss.
 
         Args:
-            tensors: at least those that it takes, by name.
-            values: at least its settings, by their names in `SPINConfig`.
+            tensors: tensors by name, including all that it takes.
+            values: settings by their names in `SPINConfig`, including all its own.
         """
         return self.function(**self._arguments(tensors, values))
 
     def measure(self, tensors: Tensors, values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """The figures to log, by name; arguments as for the loss."""
+        """Compute the figures to log, by name; arguments as for the loss."""
         return {} if self.figures is None else self.figures(**self._arguments(tensors, values))
 
     def _arguments(self, tensors: Tensors, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,18 +139,18 @@ class Objective(Method, Generic[OwnSettings]):
     # ---- its settings ----------------------------------------------------------------------------------------------------
 
     def own(self, values: Mapping[str, Any]) -> OwnSettings:
-        """Its settings among others; None for those that are left out."""
+        """Return its own settings among others; None for those left out."""
         return type(self.published)(**{name: values.get(name) for name in vars(self.published)})
 
     def resolve(self, given: Mapping[str, Any], num_generations: int) -> OwnSettings:
-        """Its settings as given, or else as published.
+        """Return its settings: the given values, or else the published ones.
 
         Args:
-            given: by name, None for those that were left out.
+            given: settings by name; None for those left out.
             num_generations: generated responses per prompt.
 
         Raises:
-            RecipeError: a value is no number, or out of range.
+            RecipeError: if a value is not a number, or out of range.
         """
         usual = {n: float(num_generations) if v == NUM_GENERATIONS else v for n, v in vars(self.published).items()}
         values = {name: usual[name] if given.get(name) is None else self._typed(name, given[name]) for name in usual}
@@ -164,7 +164,7 @@ class Objective(Method, Generic[OwnSettings]):
         return self.own(values)
 
     def _typed(self, name: str, value: Any) -> Any:
-        """A value as the type of its setting: text from a command line becomes a number, one number a list of one."""
+        """Convert a value to its setting's type: text from the command line to a number, a single number to a list."""
         kinds = get_args(get_type_hints(type(self.published))[name])
         if list[float] in kinds and isinstance(value, int | float | str):
             value = [value]
@@ -175,31 +175,31 @@ class Objective(Method, Generic[OwnSettings]):
         except (TypeError, ValueError):
             raise RecipeError(f"`{name}` is {value!r}; expected a number.") from None
 
-    # ---- for settings that depend on each other, or on the iteration ----------------------------------------------------
+    # ---- settings that depend on each other, or on the iteration --------------------------------------------------------
 
     def check(self, settings: OwnSettings) -> None:
         """Raise RecipeError if its settings contradict each other."""
 
     def at(self, settings: OwnSettings, iteration: int, num_iterations: int, gap: float | None) -> dict[str, Any]:
-        """Settings that an iteration has for itself, by name; a list of one number holds in every iteration.
+        """Return the settings that differ between iterations, by name; a list of one number applies to every iteration.
 
         Args:
-            settings: of the run.
+            settings: settings of the run.
             iteration: 0-based.
-            num_iterations: of the run.
-            gap: mean log-ratio of the real responses less that of the opponent's, on held-out prompts at the end of the
-                iteration before, in nats; None at iteration 0.
+            num_iterations: number of iterations in the run.
+            gap: mean log-ratio of the real responses minus that of the opponent's, on held-out prompts at the end of the
+                previous iteration, in nats; None at iteration 0.
         """
         return {}
 
     def asks_for_gap(self, settings: OwnSettings) -> str:
-        """The setting by which [`Objective.at`] needs the gap, as a recipe has it; empty if it does without."""
+        """Return the setting that makes [`Objective.at`] need the gap, as written in a recipe; empty if none does."""
         return ""
 
     def depends_on_length(self, settings: OwnSettings) -> bool:
-        """Whether [`Objective.at`] changes with the number of iterations, so that a longer run is another run."""
+        """Return whether [`Objective.at`] depends on the number of iterations, so that a longer run is a different run."""
         return False
 
     def against_length(self, settings: OwnSettings, num_iterations: int, is_smoke: bool) -> Sequence[str]:
-        """What its settings can't be in a run of so many iterations; a smoke run has fewer than its recipe says."""
+        """Return why its settings don't fit this number of iterations. A smoke run has fewer than its recipe says."""
         return ()

@@ -27,16 +27,16 @@ def simpo(
         L = softplus(-(beta * log pi(y|x) / |y| - beta * log pi(y'|x) / |y'| - gamma))
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        real_lengths, generated_lengths: tokens of the responses, shape `(batch,)`. An empty response counts one.
+        policy_real_logps, policy_generated_logps: log-probabilities under the policy, shape `(batch,)`, in nats.
+        real_lengths, generated_lengths: tokens of the responses, shape `(batch,)`. An empty response counts as one token.
         beta: scale of the mean log-likelihoods, > 0.
-        gamma: the margin that real must win by.
+        gamma: margin by which the real response must win.
 
     Returns:
         Loss of each pair, shape `(batch,)`.
 
     Raises:
-        ValueError: `beta` is not positive.
+        ValueError: if `beta` is not positive.
     """
     check_positive("beta", beta)
     real, generated = in_single(policy_real_logps, policy_generated_logps)
@@ -46,10 +46,12 @@ def simpo(
 
 @dataclass
 class SimpoSettings:
-    """S-SimPO's part of `SPINConfig`."""
+    """S-SimPO's settings in `SPINConfig`."""
 
     simpo_beta: float | None = setting(None, "S-SimPO: scale of the mean log-likelihoods. Default: 2.0, as published.")
-    simpo_gamma: float | None = setting(None, "S-SimPO: margin that real must win by. Default: 0.5, as published.")
+    simpo_gamma: float | None = setting(
+        None, "S-SimPO: margin by which the real response must win. Default: 0.5, as published."
+    )
 
 
 SIMPO_LOSS = Objective(

@@ -1,4 +1,4 @@
-"""SPACE: noise-contrastive estimation, real and generated each against a fixed point (arXiv 2512.07175)."""
+"""SPACE: noise-contrastive estimation, comparing each response with a fixed point (arXiv 2512.07175)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def space(real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, mu
     which is -log sigma_mu(r) - mu * log sigma_{1/mu}(-r') with sigma_mu(z) = 1 / (1 + mu * exp(-z)). The two terms are
     independent, so the real response's likelihood can't be traded for a wider gap. There is no temperature.
 
-    With K generations a prompt there are K pairs of the same real response. Their mean is the paper's loss of the prompt
-    with mu = K: the real term once (each pair brings 1/K of it), the generated terms summed.
+    With K generations per prompt there are K pairs with the same real response. Their mean is the paper's loss of the prompt
+    with mu = K: the real term once (each pair contributes 1/K of it), the generated terms summed.
 
     Args:
         real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
@@ -41,7 +41,7 @@ def space(real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, mu
 
 @dataclass
 class SpaceSettings:
-    """SPACE's part of `SPINConfig`."""
+    """SPACE's settings in `SPINConfig`."""
 
     space_mu: float | None = setting(
         None, "SPACE: generated responses per real one (the noise ratio). Default: `num_generations`."

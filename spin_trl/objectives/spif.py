@@ -16,13 +16,13 @@ def spif(
 ) -> torch.Tensor:
     """SPIF (arXiv 2602.01357), **reconstructed**: the paper's own formula could not be read.
 
-    The abstract names a chi^2-divergence objective with bounded rewards; LS-IQ (arXiv 2303.00599), on which it builds,
+    The abstract describes a chi^2-divergence objective with bounded rewards; LS-IQ (arXiv 2303.00599), on which it builds,
     regularises the implicit reward on the mixture of real and generated data. A linear objective with that regulariser,
     with R = reward_scale * r, R' = reward_scale * r' and c = 1 / reward_bound, is, up to a constant,
 
         L = (c / 2) * ((R - 1 / c)^2 + (R' + 1 / c)^2)
 
-    so real responses are drawn to the reward +1/c, generated ones to -1/c, and no further.
+    so real responses are pulled towards the reward +1/c and generated ones towards -1/c, and no further.
 
     Args:
         real_logratios, generated_logratios: r and r', shape `(batch,)`, in nats.
@@ -33,7 +33,7 @@ def spif(
         Loss of each pair, shape `(batch,)`; `reward_bound` where all log-ratios are 0.
 
     Raises:
-        ValueError: a setting is not positive.
+        ValueError: if a setting is not positive.
     """
     check_positive("reward_scale", reward_scale)
     check_positive("reward_bound", reward_bound)
@@ -44,7 +44,7 @@ def spif(
 
 @dataclass
 class SpifSettings:
-    """SPIF's part of `SPINConfig`."""
+    """SPIF's settings in `SPINConfig`."""
 
     spif_reward_scale: float | None = setting(None, "SPIF (reconstructed): reward per nat of log-ratio. Default: 0.1.")
     spif_reward_bound: float | None = setting(None, "SPIF (reconstructed): largest reward. Default: 1.0.")

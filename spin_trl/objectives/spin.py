@@ -11,7 +11,7 @@ from .objective import Method, Objective
 
 
 def sigmoid(real_logratios: torch.Tensor, generated_logratios: torch.Tensor, *, beta: float) -> torch.Tensor:
-    """SPIN (arXiv 2401.01335, eq. 4.7 with the logistic loss). In training TRL computes it: it is DPO's loss.
+    """SPIN (arXiv 2401.01335, eq. 4.7 with the logistic loss). In training TRL computes it, as DPO's loss.
 
         L = softplus(-beta * (r - r'))
 

@@ -1,8 +1,8 @@
-"""What self-play objectives add to the parent's loss: the arithmetic between a trainer's batch and pure functions.
+"""The terms that self-play objectives add to the parent's loss: the link between a trainer's batch and pure functions.
 
 DPOTrainer computes its own losses; ours are added to its result, from the log-probabilities that the same forwards
-returned. An objective that couples pairs is given all pairs of the optimiser step: those of this micro-batch with
-their gradient, the others as numbers.
+returned. An objective that couples pairs gets all pairs of the optimiser step: those of this micro-batch with their
+gradient, the others as constants.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Others:
 
     Attributes:
         real_logratios: log-ratios of their real responses, shape `(n,)`, without gradient.
-        generated_logratios: of their generated responses, shape `(n,)`.
-        num_batches: micro-batches of the step, on all processes, over which the trainer averages gradients.
+        generated_logratios: log-ratios of their generated responses, shape `(n,)`.
+        num_batches: number of micro-batches in the step, on all processes, over which the trainer averages gradients.
     """
 
     real_logratios: torch.Tensor
@@ -33,12 +33,12 @@ class Others:
 
 
 class ObjectiveTerms:
-    """The objectives of a trainer that TRL does not have, with their weights and settings.
+    """A trainer's objectives that TRL does not have, with their weights and settings.
 
     Args:
-        loss_types: all losses of the trainer, TRL's among them.
-        loss_weights: as many.
-        values: settings by name, those of the objectives among them.
+        loss_types: all losses of the trainer, including TRL's.
+        loss_weights: their weights.
+        values: settings by name, including those of the objectives.
     """
 
     def __init__(self, loss_types: Sequence[str], loss_weights: Sequence[float], values: Mapping[str, Any]) -> None:
@@ -59,18 +59,18 @@ class ObjectiveTerms:
 
     @property
     def needs_proto(self) -> bool:
-        """Whether an objective takes θ_0's responses."""
+        """Whether an objective uses θ_0's responses."""
         return any(objective.weighs_proto(self.values) for objective, _ in self.weighted)
 
     def __call__(self, tensors: Tensors, others: Others | None) -> tuple[torch.Tensor | float, dict[str, float]]:
-        """The weighted sum of the objectives.
+        """Compute the weighted sum of the objectives.
 
         Args:
-            tensors: of this micro-batch, by the names that objectives use, each of shape `(batch,)`.
-            others: of the same optimiser step, or None if the micro-batch is all of it.
+            tensors: tensors of this micro-batch, by the names that objectives use, each of shape `(batch,)`.
+            others: other pairs of the same optimiser step, or None if the micro-batch is the whole step.
 
         Returns:
-            What to add to the loss, and figures to log.
+            The term to add to the loss, and the figures to log.
         """
         total: torch.Tensor | float = 0.0
         metrics: dict[str, float] = {}
@@ -78,7 +78,7 @@ class ObjectiveTerms:
             together = _with_others(tensors, others) if objective.couples_pairs and others is not None else tensors
             loss = objective(together, self.values).mean()
             if objective.couples_pairs and others is not None:
-                # The trainer averages the gradients of all micro-batches; the loss is that of all pairs, not a mean.
+                # The trainer averages gradients over micro-batches, but this loss is one of all pairs, not a mean of theirs.
                 loss = loss.detach() + others.num_batches * (loss - loss.detach())
             total = total + weight * loss
             with torch.no_grad():
@@ -87,8 +87,8 @@ class ObjectiveTerms:
 
 
 def _with_others(tensors: Tensors, others: Others) -> dict[str, torch.Tensor | None]:
-    """The log-ratios of this micro-batch's pairs and of the others."""
+    """Return the tensors with the log-ratios of this micro-batch's pairs and of the others."""
     together = dict(tensors)
     for name, own in logratios_of(tensors).items():
-        together[name] = torch.cat([own, getattr(others, name).to(own.device)])  # in the wider dtype
+        together[name] = torch.cat([own, getattr(others, name).to(own.device)])  # cat promotes to the wider dtype
     return together

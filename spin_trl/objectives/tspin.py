@@ -1,4 +1,4 @@
-"""T-SPIN: three responses, without an opponent: real, generated and proto."""
+"""T-SPIN: three responses (real, generated and proto), without an opponent."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def tspin(
 
         L = softplus(-alpha * (log pi(y|x) - log pi(y'|x))) + beta * softplus(-alpha * (log pi(y'|x) - log pi(y0|x)))
 
-    The first term is the current advantage, the second, the historical one, keeps the generated response above that of
-    θ_0. The gradient flows into all three.
+    The first term is the current advantage; the second, the historical advantage, keeps the generated response above that
+    of θ_0. The gradient flows into all three.
 
     Args:
-        policy_real_logps, policy_generated_logps: under the policy, shape `(batch,)`, in nats.
-        policy_proto_logps: of θ_0's response y0 under the policy, shape `(batch,)`; None where `beta` is 0, as at
-            iteration 0, whose generated responses are θ_0's own.
+        policy_real_logps, policy_generated_logps: log-probabilities under the policy, shape `(batch,)`, in nats.
+        policy_proto_logps: log-probability of θ_0's response y0 under the policy, shape `(batch,)`; None if `beta` is 0,
+            as at iteration 0, whose generated responses are θ_0's own.
         alpha: scale of the log-likelihoods, > 0.
         beta: weight of the historical advantage, >= 0.
 
@@ -38,7 +38,7 @@ def tspin(
         Loss of each triplet, shape `(batch,)`.
 
     Raises:
-        ValueError: `alpha` is not positive, `beta` is negative, or `beta` is not 0 and there are no proto responses.
+        ValueError: if `alpha` is not positive, `beta` is negative, or `beta` is not 0 and there are no proto responses.
     """
     check_positive("alpha", alpha)
     real, generated = in_single(policy_real_logps, policy_generated_logps)
@@ -53,12 +53,12 @@ def tspin(
 
 @dataclass
 class TspinSettings:
-    """T-SPIN's part of `SPINConfig`."""
+    """T-SPIN's settings in `SPINConfig`."""
 
     tspin_alpha: float | None = setting(None, "T-SPIN: scale of the log-likelihoods. Default: 1.0, as published.")
     tspin_beta: float | None = setting(
         None,
-        "T-SPIN: weight of the historical advantage from iteration 1 on; at iteration 0 it is 0. Default: 0.1, as "
+        "T-SPIN: weight of the historical advantage from iteration 1 on; it is 0 at iteration 0. Default: 0.1, as "
         "published.",
     )
 
@@ -69,7 +69,7 @@ TSPIN_LOSS = Objective(
     r"\ell = \log\left(1 + e^{-\alpha (L - L')}\right) + \beta \log\left(1 + e^{-\alpha (L' - L_0)}\right),"
     r"\quad L = \log \pi",
     "2601.08198",
-    "$L_0$ is the log-probability of the start's own answer; at iteration 0 the second term is left out.",
+    "$L_0$ is the log-probability of the start's own answer; the second term is left out at iteration 0.",
     function=tspin,
     published=TspinSettings(tspin_alpha=1.0, tspin_beta=0.1),
     least={"tspin_beta": 0.0},

@@ -1,1 +1,1 @@
-"""One iteration: pairs, the opponent, and the trainer that prefers real responses over generated ones."""
+"""Training of an iteration: the pairs, the opponent, and the trainer that prefers real responses to generated ones."""

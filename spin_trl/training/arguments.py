@@ -1,7 +1,7 @@
-"""What a Python caller passes, as the kind that the rest takes; or refused by name and kind.
+"""Convert what a Python caller passes to the types that the rest of the package expects, or refuse it by name and type.
 
-Recipes are checked key by key when they are read. In Python anything can be passed for anything, and would
-fail far from where it was written, in the words of whatever library meets it first.
+Recipes are checked key by key when they are read. In Python anything can be passed anywhere, and would fail far from where
+it was passed, with the error of the first library that can't handle it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..data.unused import not_sft
 from ..errors import DataError, RecipeError
 
 EvalDatasets = Dataset | IterableDataset | DatasetDict | IterableDatasetDict | dict[str, Dataset | IterableDataset]
-"""What to evaluate on: one dataset, or several by name."""
+"""Datasets to evaluate on: one, or several by name."""
 
 
 def kind_of(value: Any) -> str:
-    """A value's kind for a message: what it is, and of a class or a short text, which."""
+    """Describe a value's type for a message; for a class or a short text, also give its name or content."""
     if isinstance(value, type):
         return f"the class {value.__name__} itself"
     if isinstance(value, str | Path):
@@ -41,10 +41,10 @@ def kind_of(value: Any) -> str:
 
 
 def as_settings(args: Any) -> SPINConfig | None:
-    """Settings of an iteration. Those of TRL's `DPOConfig` get the defaults of all that it does not have.
+    """Return the settings of an iteration. TRL's `DPOConfig` is completed with defaults for the settings it lacks.
 
     Raises:
-        RecipeError: they are of another kind.
+        RecipeError: if `args` is of another type.
     """
     if args is None or isinstance(args, SPINConfig):
         return args
@@ -55,13 +55,13 @@ def as_settings(args: Any) -> SPINConfig | None:
 
 
 def check_kinds(**given: Any) -> None:
-    """Refuse arguments of `SelfPlay` and `SPINTrainer` that are of another kind than theirs.
+    """Check the types of arguments of `SelfPlay` and `SPINTrainer`.
 
     Args:
-        given: by name. What is None was left out.
+        given: arguments by name; None if left out.
 
     Raises:
-        RecipeError: one is of another kind; the message says what it is, what was expected, and how to make that.
+        RecipeError: if one is of the wrong type; the message gives its type, the expected one, and how to make that.
     """
     for name, value in given.items():
         kinds, expected, hint = _EXPECTED[name]
@@ -78,10 +78,10 @@ def check_kinds(**given: Any) -> None:
 
 
 def as_model(model: Any) -> Any:
-    """A model: a path as text, everything else as it is.
+    """Return a model, with a path converted to a string and everything else unchanged.
 
     Raises:
-        RecipeError: it is no model.
+        RecipeError: if it is not a model.
     """
     if isinstance(model, Path):
         return str(model)
@@ -91,22 +91,22 @@ def as_model(model: Any) -> Any:
 
 
 def unnamed(model: Any, processing_class: Any) -> Iterator[str]:
-    """A model in memory for which nobody knows the tokenizer.
+    """Yield a reason if the tokenizer of a model in memory can't be determined.
 
     Args:
-        model: in memory, or its name.
-        processing_class: the tokenizer that was passed with it, or None.
+        model: model in memory, or its name.
+        processing_class: tokenizer passed with it, or None.
     """
     name: str = getattr(getattr(model, "config", None), "_name_or_path", "")
     if processing_class is None and not isinstance(model, str) and not name:
-        yield "`model` was not loaded by a name, so its tokenizer is not known. Pass it as `processing_class`."
+        yield "`model` was not loaded by name, so its tokenizer is not known. Pass it as `processing_class`."
 
 
 def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
-    """The start of a run: as [`as_model`], of a kind that can be saved; or None.
+    """Return the start of a run, as [`as_model`] does, if it is of a kind that can be saved; or None.
 
     Raises:
-        RecipeError: it is no model of transformers or PEFT.
+        RecipeError: if it is not a model of transformers or PEFT.
     """
     found = None if model is None else as_model(model)
     if isinstance(found, str | PreTrainedModel | PeftModel | None):
@@ -118,12 +118,12 @@ def as_whole_model(model: Any) -> str | PreTrainedModel | PeftModel | None:
 
 
 def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
-    """An SFT dataset of any usual kind (see [`as_dataset`]), or None: anything else is DPOTrainer's to take or to refuse.
+    """Return an SFT dataset of any usual type (see [`as_dataset`]), or None for anything else, which is left to DPOTrainer.
 
-    One row tells, so that a transform of pairs, which may load images, is left alone.
+    Only one row is read to tell, so that a transform on pairs, which may load images, is not run.
 
     Raises:
-        DataError: human responses are stored, but can't be read: there are no rows, or format or transform hide them.
+        DataError: if stored human responses can't be read, because there are no rows, or a format or transform hides them.
     """
     is_stored = isinstance(train_dataset, Dataset) and is_sft(train_dataset)
     try:
@@ -139,15 +139,15 @@ def human_responses(train_dataset: Any) -> Dataset | IterableDataset | None:
             raise
         return None
     if is_stored and not is_preference(shown):
-        raise DataError(f"With its format or transform, this is wrong with `train_dataset`: {not_sft(shown)}")
+        raise DataError(f"`train_dataset` can't be used with its format or transform: {not_sft(shown)}")
     return None
 
 
 def of_pairs(eval_dataset: Any) -> Any:
-    """Datasets of pairs to evaluate on: those of `datasets` without format, others as [`as_datasets`] makes them.
+    """Return datasets of pairs to evaluate on: a `datasets` dataset without its format, others as from [`as_datasets`].
 
     Raises:
-        DataError: they are of another kind.
+        DataError: if they are of another type.
     """
     several = eval_dataset if isinstance(eval_dataset, Mapping) else {"": eval_dataset}
     if not all(isinstance(dataset, Dataset | IterableDataset) for dataset in several.values()):
@@ -157,25 +157,25 @@ def of_pairs(eval_dataset: Any) -> Any:
 
 
 def without_format(pairs: Any) -> Any:
-    """A dataset of pairs without a format like torch's, which DPOTrainer does not read; anything else as it is."""
+    """Return a dataset of pairs without a format such as torch's, which DPOTrainer can't read; anything else unchanged."""
     if not isinstance(pairs, Dataset) or pairs.format["type"] == "custom":
         return pairs
     return _unformatted(pairs, "dataset")
 
 
 def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
-    """A dataset of any usual kind as a `Dataset` that is read as it is stored.
+    """Return a dataset of any usual type as a `Dataset` that is read as it is stored.
 
-    A list of rows, a `pandas.DataFrame` and a `pyarrow.Table` become one. A format (torch, numpy, pandas, arrow, ...) is
-    left out: it changes the type of what is read, not what it says. A user's transform (`set_transform`) is applied, once.
+    A list of rows, a `pandas.DataFrame` or a `pyarrow.Table` is converted. A format (torch, numpy, pandas, arrow, ...) is
+    removed: it changes the type of the values read, not their content. A user's transform (`set_transform`) is applied once.
 
     Args:
-        value: the argument.
-        name: of the argument.
-        streams: whether an `IterableDataset` is possible, too.
+        value: value of the argument.
+        name: name of the argument.
+        streams: whether an `IterableDataset` is accepted, too.
 
     Raises:
-        DataError: it is of another kind, has no rows, or its rows don't fit each other.
+        DataError: if it is of another type, has no rows, or its rows are inconsistent.
     """
     if isinstance(value, Dataset):
         if not len(value):
@@ -195,17 +195,17 @@ def as_dataset(value: Any, name: str, *, streams: bool = False) -> Any:
 
 
 def as_datasets(eval_dataset: Any) -> Any:
-    """One dataset or stream to evaluate on, or several by name: each as [`as_dataset`] has it. None stays None."""
+    """Return the datasets or streams to evaluate on, one or several by name, as from [`as_dataset`]. None stays None."""
     if not isinstance(eval_dataset, Mapping):
         return None if eval_dataset is None else as_dataset(eval_dataset, "eval_dataset", streams=True)
     wrong = next((key for key in eval_dataset if not isinstance(key, str)), None)
     if wrong is not None:
-        raise DataError(f"`eval_dataset` has a dataset named {wrong!r}; expected names that are text.")
+        raise DataError(f"`eval_dataset` has a dataset named {wrong!r}; expected strings as names.")
     return {key: as_dataset(one, f"eval_dataset[{key!r}]", streams=True) for key, one in eval_dataset.items()}
 
 
 def _unformatted(dataset: Dataset, name: str) -> Dataset:
-    """A dataset without its format; columns that the format hides stay hidden, and what a transform returns is kept."""
+    """Return a dataset without its format. Columns hidden by the format stay hidden; a transform's output is kept."""
     known = dataset.format
     if known["type"] is None and set(known["columns"]) == set(dataset.column_names):
         return dataset
@@ -221,7 +221,7 @@ def _transformed(dataset: Dataset) -> Dataset:
         lambda rows: rows,
         batched=True,
         remove_columns=dataset.column_names,
-        keep_in_memory=True,  # nothing is written beside a dataset of the user's
+        keep_in_memory=True,  # nothing is written next to the user's dataset
         load_from_cache_file=False,
         desc="Applying the dataset's transform",
     )
@@ -229,7 +229,7 @@ def _transformed(dataset: Dataset) -> Dataset:
 
 
 def _of_rows(rows: Sequence[Any], name: str) -> Dataset:
-    """A list of rows, all of whose keys become columns: `Dataset.from_list` takes those of the first row alone."""
+    """Return a list of rows as a dataset with the keys of all rows: `Dataset.from_list` uses only the first row's."""
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DataError(
@@ -244,7 +244,7 @@ def _of_rows(rows: Sequence[Any], name: str) -> Dataset:
 def _made(name: str, make: Any) -> Dataset:
     try:
         made: Dataset = make()
-    except Exception as error:  # Arrow's, of values that don't fit each other, or the user's transform's
+    except Exception as error:  # from Arrow, for inconsistent values, or from the user's transform
         raise DataError(f"`{name}` can't be read as a dataset: {type(error).__name__}: {error}") from error
     return made
 
@@ -252,14 +252,15 @@ def _made(name: str, make: Any) -> Dataset:
 def _advice_on_kind(value: Any) -> str:
     if isinstance(value, IterableDataset):
         return (
-            " A stream can't be self-played: every prompt is answered before training. `Dataset.from_list(list(it))`?"
+            " A stream can't be used for self-play: every prompt is answered before training. Try "
+            "`Dataset.from_list(list(it))`."
         )
     if isinstance(value, DatasetDict | IterableDatasetDict):
         return f" Choose one of its splits: {', '.join(map(repr, value))}."
     if isinstance(value, Mapping):
-        return " A dict of columns becomes one with `Dataset.from_dict`."
+        return " `Dataset.from_dict` converts a dict of columns."
     if isinstance(value, str | Path):
-        return " Load it first, with `datasets.load_dataset`, or name it as `dataset_name` in a recipe."
+        return " Load it first with `datasets.load_dataset`, or set it as `dataset_name` in a recipe."
     if isinstance(value, Iterable):
         return " Put its rows into a list: `list(rows)`."
     return ""
@@ -285,4 +286,4 @@ _EXPECTED: Mapping[str, tuple[Any, str, str]] = {
     "optimizers": (list | tuple, "a pair of an optimizer and a scheduler", ""),
     **dict.fromkeys(("data_collator", "compute_metrics", "launch", "scorer"), (Callable, "a function", "")),
 }
-"""By an argument's name: what it is, in code and in words, and how to make one."""
+"""By argument name: its type in code and in words, and a hint on how to make one."""

@@ -1,7 +1,7 @@
-"""A collapse that training figures hide: margins rise, while the policy unlearns the real responses, too.
+"""Detect a collapse that training figures hide: margins rise while the policy also unlearns the real responses.
 
-A loss of log-ratios asks for a distance between real and generated responses, not for likely real ones
-(arXiv 2402.13228, section 3). What is looked at is logged anyway.
+A loss on log-ratios rewards a gap between real and generated responses, not likely real ones (arXiv 2402.13228, section 3).
+The check only uses figures that are logged anyway.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 LOGS = 3
-"""After how many logs, each of them below the first, the fall is looked at."""
+"""Number of consecutive logs that must lie below the one before them for a fall to count."""
 
 NATS_PER_TOKEN = 0.5
-"""By how much they fall at most without a warning."""
+"""Largest fall, in nats per token, that does not cause a warning."""
 
 
 @dataclass(frozen=True)
 class Collapse:
-    """Where real responses have become unlikely.
+    """A point in training at which real responses have become unlikely.
 
     Attributes:
-        step: of the last of these logs.
-        fall: of the log-probability of real responses over them, in nats a token.
-        margins: `rewards/margins` before them, and at the last.
+        step: optimiser step of the last of these logs.
+        fall: drop in the log-probability of real responses over these logs, in nats per token.
+        margins: `rewards/margins` before these logs, and at the last one.
     """
 
     step: int
@@ -33,22 +33,22 @@ class Collapse:
 
     def __str__(self) -> str:
         return (
-            f"by step {self.step} the log-probability of real responses has fallen by {self.fall:.2f} nats a token over "
-            f"{LOGS} logs, while margins rose from {self.margins[0]:.3g} to {self.margins[1]:.3g}: the policy unlearns what "
-            "it is to learn. A smaller `learning_rate` or a larger `beta` keeps it nearer to its opponent"
+            f"by step {self.step} the log-probability of real responses has fallen by {self.fall:.2f} nats per token over "
+            f"{LOGS} logs, while margins rose from {self.margins[0]:.3g} to {self.margins[1]:.3g}: the policy is unlearning "
+            "the responses it should learn. A smaller `learning_rate` or a larger `beta` keeps it closer to its opponent"
         )
 
 
 def collapses(history: Sequence[Mapping[str, Any]], beta: float, tokens: float) -> list[Collapse]:
-    """Every place of a log at which real responses have become unlikely while margins rose, oldest first.
+    """Return every log entry at which real responses have become unlikely while margins rose, oldest first.
 
-    The rows of a log are others than those of the log before. So what falls is their log-ratio to the opponent, in which a
-    row's own likelihood cancels out; without an opponent the log-probability itself is logged in its place.
+    Each log covers other rows than the one before. So the fall is that of their log-ratio to the opponent, in which a row's
+    own likelihood cancels out; without an opponent, the log-probability itself is logged in its place.
 
     Args:
         history: entries of the trainer's log, with `rewards/chosen` and `rewards/margins`.
-        beta: by which rewards are log-ratios.
-        tokens: that a real response has on average.
+        beta: factor from log-ratios to rewards.
+        tokens: average number of tokens in a real response.
     """
     logs = [entry for entry in history if {"rewards/chosen", "rewards/margins"} <= entry.keys()]
     if beta <= 0 or tokens <= 0:

@@ -1,7 +1,7 @@
-"""From rows to a batch: each gets the generation that it names, TRL lays out pairs, and unique tokens are located.
+"""Turn rows into a batch: look up each row's generation, let TRL collate the pairs, and locate the unique tokens.
 
 A dataset row names its generation by (key, iteration, sample); only the collator knows where the tokens are. Nothing is
-decoded and nothing is tokenised again: the policy is trained on exactly what the opponent sampled.
+decoded and tokenised again: the policy is trained on exactly what the opponent sampled.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from .non_finite import ROW_NAMES
 class DataCollatorForSelfPlay(DataCollatorForPreference):
     """TRL's preference collator for rows whose rejected response is a generation of the opponent.
 
-    Examples have `prompt_ids`, `real_ids`, and `key`, `iteration`, `sample`, which name the generation; optionally
-    `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass unchanged. The batch
-    is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first. With
-    `proto`, θ_0's responses travel beside it: `proto_input_ids` and so on, of shape (batch, another length). The other
+    Examples have `prompt_ids`, `real_ids`, and `key`, `iteration` and `sample`, which name the generation, and optionally
+    `ref_chosen_logps` and `ref_rejected_logps`. Examples with `chosen_ids` and `rejected_ids` pass through unchanged. The
+    batch is DPO's: `input_ids`, `attention_mask` and `completion_mask` of shape (2 * batch, length), real responses first.
+    With `proto`, it also holds θ_0's responses: `proto_input_ids` and so on, of shape (batch, another length). The other
     arguments (`pad_token_id`, `max_length`, `truncation_mode`, `pad_to_multiple_of`) are those of TRL's collator.
 
     Args:
         generations: generated token ids by (key, iteration, sample).
-        proto: θ_0's generations, by (key, 0, sample), for objectives that take them; None for the others.
+        proto: θ_0's generations by (key, 0, sample), for objectives that use them; None for all others.
 
     Raises:
+        GenerationsError: if an example has no generation.
         GenerationsError: there is no generation for an example.
     """
 
@@ -51,18 +52,18 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
         return batch
 
     def _proto_pair(self, example: dict[str, Any]) -> dict[str, Any]:
-        """The proto response where the chosen one would stand, so that TRL's collator lays it out; nothing beside it."""
+        """Put the proto response in place of the chosen one, so that TRL's collator lays it out; leave rejected empty."""
         if "key" not in example:
             takers, without = proto_in_words()
             raise GenerationsError(
-                f"A preference pair has no proto response (θ_0's own), which {takers} takes. {without} trains without."
+                f"{takers} uses a proto response (θ_0's own), and a preference pair has none. {without} trains without."
             )
         assert self.proto is not None
         proto_ids = self.proto.get((example["key"], 0, example["sample"]))
         if proto_ids is None:
             raise GenerationsError(
-                f"There is no proto response for the row {example['key']} (sample {example['sample']}). Pass the "
-                "generations that iteration 0 made from this dataset, as `proto`."
+                f"There is no proto response for row {example['key']} (sample {example['sample']}). Pass the generations of "
+                "iteration 0 for this dataset as `proto`."
             )
         return {"prompt_ids": example["prompt_ids"], "chosen_ids": proto_ids, "rejected_ids": []}
 
@@ -73,8 +74,8 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
         generated_ids = self.generations.get(name)
         if generated_ids is None:
             raise GenerationsError(
-                f"There is no generation for the row {name[0]} (iteration {name[1]}, sample {name[2]}). Generate again, or "
-                "pass the generations that were made from this dataset."
+                f"There is no generation for row {name[0]} (iteration {name[1]}, sample {name[2]}). Generate again, or pass "
+                "the generations that were made for this dataset."
             )
         return {**example, "chosen_ids": example["real_ids"], "rejected_ids": generated_ids}
 
@@ -82,12 +83,12 @@ class DataCollatorForSelfPlay(DataCollatorForPreference):
 def self_play_collator(
     collator: DataCollatorForPreference, generations: Generations, prefix: str, proto: Generations | None = None
 ) -> DataCollatorForSelfPlay:
-    """TRL's collator, or ours, as a collator that knows these generations, too.
+    """Return a self-play collator with the settings of TRL's collator, or of ours, that also knows these generations.
 
     Args:
-        collator: whose settings are kept.
-        generations: to add.
-        prefix: of their keys, for every dataset of a trainer but the training one.
+        collator: collator whose settings are kept.
+        generations: generations to add.
+        prefix: prefix of their keys, for every dataset of a trainer except the training one.
         proto: θ_0's generations for the same keys, to add.
     """
     if not isinstance(collator, DataCollatorForSelfPlay):
@@ -100,11 +101,11 @@ def self_play_collator(
 
 
 def named(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any]:
-    """A batch that also says which pairs it has, under the key `ROW_NAMES`, where they have names.
+    """Return a batch that also lists its pairs, under the key `ROW_NAMES`, if all examples have names.
 
     Args:
-        collator: of the batch.
-        examples: of the batch.
+        collator: collator that makes the batch.
+        examples: examples of the batch.
     """
     batch = collator(examples)
     if not all("key" in example for example in examples):
@@ -113,11 +114,11 @@ def named(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) 
 
 
 def laid_out(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any]) -> dict[str, Any]:
-    """A batch that also says where its unique tokens lie, those of all branches, under the key `LAYOUT`.
+    """Return a batch that also holds the layout of its unique tokens over all branches, under the key `LAYOUT`.
 
     Args:
-        collator: TRL's preference collator, ours, or one that makes the same batches; others' batches pass unchanged.
-        examples: of the batch.
+        collator: TRL's preference collator, ours, or one that makes the same batches; other batches pass through unchanged.
+        examples: examples of the batch.
     """
     batch = collator(examples)
     if not {"input_ids", "attention_mask", "completion_mask"} <= set(batch):
@@ -127,5 +128,5 @@ def laid_out(collator: Callable[[list[Any]], dict[str, Any]], examples: list[Any
         rows = joined(rows, third)
     try:
         return batch | {LAYOUT: lay_out(**rows, num_pairs=len(batch["input_ids"]) // 2)}
-    except ValueError:  # the forward can't make one either, and says why
+    except ValueError:  # the forward can't lay it out either, and reports why
         return batch

@@ -1,8 +1,8 @@
-"""A trainer that takes no step on numbers that are none (`on_nan`).
+"""A trainer that takes no optimiser step on a non-finite loss or gradient (`on_nan`).
 
-A non-finite loss is noticed at its micro-batch, a non-finite gradient in the norm that Trainer computes before every step.
-All processes decide alike. Under float16 a step that the gradients' scaler skips is only counted, until it skips too many.
-What was left out stands in `state.log_history`, so that training that is resumed counts on.
+A non-finite loss is detected at its micro-batch, a non-finite gradient in the norm that Trainer computes before every step.
+All processes decide the same way. With float16, a step that the gradient scaler skips is only counted, until it skips too
+many. Skipped steps are recorded in `state.log_history`, so a resumed training continues the count.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from ..models.non_finite import non_finite_in_words
 logger = logging.getLogger(__name__)
 
 ROW_NAMES = "rows_of_batch"
-"""Key under which a batch carries which rows it has: (key, iteration, sample) of every pair."""
+"""Key under which a batch carries the names of its rows: (key, iteration, sample) of every pair."""
 
 MOST_SKIPPED = 10
-"""Steps of an iteration that `on_nan: skip` leaves out."""
+"""Most steps per iteration that `on_nan: skip` skips."""
 
 MOST_SCALER_SKIPS = 20
-"""Steps in a row that the scaler of float16 gradients may skip: at its start it looks for a scale in about ten."""
+"""Most consecutive steps that the float16 gradient scaler may skip: at the start it takes about ten to find a scale."""
 
 SMALLEST_SCALE = 1.0
-"""Of float16 gradients: below it they overflow without any scaling."""
+"""Smallest scale of float16 gradients: below it they overflow even without scaling."""
 
 SKIPPED, SCALER_SKIPPED = "skipped_rows", "skipped_by_scaler"
-"""By what entries of `state.log_history` are known that are on a step which was left out."""
+"""Keys that mark the entries of `state.log_history` for skipped steps."""
 
 COUNTS = {SKIPPED: "skipped_steps", SCALER_SKIPPED: "scaler_skipped_steps"}
-"""Under what it is logged how many of them there are."""
+"""Names under which the number of such steps is logged."""
 
 NAMED_ROWS = 5
-"""How many rows a message names, and a log keeps."""
+"""Most rows that a message names and a log keeps."""
 
 RowName = Sequence[Any]
-"""Key, iteration and sample of a pair; of supervised training, the key alone."""
+"""Key, iteration and sample of a pair; in supervised training, only the key."""
 
 _caller_goes_back: ContextVar[bool] = ContextVar("_caller_goes_back", default=False)
 
 
 @contextlib.contextmanager
 def going_back() -> Iterator[None]:
-    """Within this block, whoever makes a trainer goes back itself where that has stopped (`on_nan: lower`)."""
+    """Mark the caller as one that goes back itself when a trainer created in this block stops (`on_nan: lower`)."""
     token = _caller_goes_back.set(True)
     try:
         yield
@@ -63,12 +63,12 @@ def going_back() -> Iterator[None]:
 
 
 class NonFiniteTrainer(Trainer):
-    """transformers' Trainer, with `on_nan` of its settings; settings that have none are left to Trainer."""
+    """transformers' Trainer with the setting `on_nan`; settings without it leave everything to Trainer."""
 
     _rows_of_step: list[RowName]
     _bad_rows: list[RowName]
     _noted_before: dict[str, int] | None
-    """How many figures there were for the log when the step began, by name."""
+    """Number of figures collected for the log when the step began, by name."""
     _loss_is_bad = False
     _skips_step = False
 
@@ -77,8 +77,8 @@ class NonFiniteTrainer(Trainer):
         super().__init__(*args, **kwargs)
         if self._on_nan == LOWER_RATE and not _caller_goes_back.get() and self.accelerator.is_main_process:
             logger.warning(
-                "`on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`), which goes back with half the learning rate. "
-                "This trainer alone stops at a loss or gradient that is not finite, as with `on_nan: stop`."
+                "`on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`), which goes back with half the learning rate. On "
+                "its own, this trainer stops at a loss or gradient that is not finite, as with `on_nan: stop`."
             )
 
     def _begin_step(self) -> None:
@@ -88,7 +88,7 @@ class NonFiniteTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Trainer's loss; one that is not finite is noted with its rows, and where nobody has to be asked, is refused."""
+        """Compute Trainer's loss; note a non-finite one with its rows, and raise at once if no other process has a say."""
         rows = inputs.get(ROW_NAMES, [])
         inputs = {name: value for name, value in inputs.items() if name != ROW_NAMES}
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -99,7 +99,7 @@ class NonFiniteTrainer(Trainer):
         if self._has_bad_figures() or not bool(torch.isfinite(loss.detach()).all()):
             self._loss_is_bad = True
             self._bad_rows += self._suspects(rows)
-        # DeepSpeed's step is a part of its backward pass: it must not begin. One process waits for nobody.
+        # DeepSpeed steps within its backward pass, which must not begin. A single process need not wait for others.
         if self.is_deepspeed_enabled or (self.accelerator.num_processes == 1 and self._on_nan != SKIP_STEP):
             self._decide(None)
         return result
@@ -111,20 +111,20 @@ class NonFiniteTrainer(Trainer):
         self._decide(norm)
         if self._skips_step:
             self._keep_step_from_being_taken()
-        elif self.accelerator.scaler is None:  # which says it itself
+        elif self.accelerator.scaler is None:  # a scaler reports it itself
             self._say_skipped(False)
         self._begin_step()
         return None if self._skips_step else norm
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Trainer's, with how many steps were left out so far, if there are any."""
+        """Log as Trainer does, and add the number of steps skipped so far, if any."""
         if "loss" in logs:
             history = self.state.log_history
             logs |= {COUNTS[kind]: float(count) for kind in COUNTS if (count := len(steps_left_out(history, kind)))}
             skipped = {entry["step"] for entry in steps_left_out(history, SKIPPED)}
             logged = max((int(entry["step"]) for entry in history if "learning_rate" in entry), default=0)
             if logged < self.state.global_step and skipped.issuperset(range(logged + 1, self.state.global_step + 1)):
-                del logs["loss"]  # there was none: it is made up
+                del logs["loss"]  # there was none in these steps: the value is made up
         super().log(logs, *args, **kwargs)
 
     @property
@@ -132,18 +132,18 @@ class NonFiniteTrainer(Trainer):
         return getattr(self.args, "on_nan", None)
 
     def _has_bad_figures(self) -> bool:
-        """Whether this micro-batch must not be trained on although its loss is a number."""
+        """Return whether this micro-batch must not be trained on although its loss is finite."""
         return False
 
     def _suspects(self, rows: list[RowName]) -> list[RowName]:
-        """Those rows of a micro-batch by which its loss is none."""
+        """Return the rows of a micro-batch that make its loss non-finite."""
         return rows
 
     def _forget_figures(self) -> None:
-        """A step is left out: what its forwards have noted for the log goes, too."""
+        """Discard what the forwards of a skipped step have collected for the log."""
 
     def _keep_step_from_being_taken(self) -> None:
-        """Let the optimizer leave weights and its own states alone, and Trainer the schedule, as behind a scaler's skip."""
+        """Make the optimiser leave weights and its state alone, and Trainer the schedule, as after a scaler's skip."""
         optimizer = self.optimizer
         assert optimizer is not None
         step = optimizer.step
@@ -154,25 +154,25 @@ class NonFiniteTrainer(Trainer):
         optimizer.step = pass_over  # type: ignore[assignment, method-assign]
         self._say_skipped(True)
         if (scaler := self.accelerator.scaler) is not None:
-            scaler.update(scaler.get_scale())  # the scale stays: the next gradients are scaled as if nothing had been
+            scaler.update(scaler.get_scale())  # keep the scale, as if there had been no such gradients
 
     def _say_skipped(self, skipped: bool) -> None:
         for optimizer in self.accelerator._optimizers:
             optimizer._is_overflow = skipped
 
     def _decide(self, norm: Any) -> None:
-        """Refuse a step or leave it out, on all processes alike, where a loss or the gradients' norm is none."""
+        """Raise or skip the step, the same on all processes, if a loss or the gradient norm is not finite."""
         self._skips_step = False
         norm_is_bad, scaler = norm is not None and not math.isfinite(float(norm)), self.accelerator.scaler
         found = [self._loss_is_bad, norm_is_bad]
         if self.accelerator.num_processes > 1:
             flags = torch.tensor(found, dtype=torch.float32, device=self.accelerator.device)
-            found = [bool(flag) for flag in self.accelerator.reduce(flags, "sum")]  # the only message of a step
+            found = [bool(flag) for flag in self.accelerator.reduce(flags, "sum")]  # the step's only communication
         if not any(found):
             return
         if scaler is not None and not found[0]:
-            # Gradients of float16 have overflowed: their scaler skips the step. Nobody else says so: accelerate does not
-            # notice it of a fused optimizer, which Trainer's own is.
+            # float16 gradients have overflowed, so their scaler skips the step. Nothing else reports it: accelerate does not
+            # notice it with a fused optimiser, which is Trainer's default.
             self._note({SCALER_SKIPPED: True})
             scale = scaler.get_scale() * scaler.get_backoff_factor()
             if fault := scaler_fault(self.state.log_history, scale):
@@ -188,7 +188,7 @@ class NonFiniteTrainer(Trainer):
         if self._on_nan == SKIP_STEP and weights is None and skipped < MOST_SKIPPED and not self.is_deepspeed_enabled:
             self._leave_out(what, rows, skipped + 1)
             return
-        more = f" {counted(skipped, 'step')} of this iteration had been left out before." if skipped else ""
+        more = f" {counted(skipped, 'step')} of this iteration had been skipped before." if skipped else ""
         self._refuse(what, rows, weights, more)
 
     def _leave_out(self, what: str, rows: list[RowName], count: int) -> None:
@@ -198,12 +198,12 @@ class NonFiniteTrainer(Trainer):
         self._note({SKIPPED: [list(row) for row in rows[:NAMED_ROWS]]})
         if self.accelerator.is_main_process:
             logger.warning(
-                "Step %d is left out (`on_nan: skip`): %s%s. It is the %s of at most %d.",
+                "Step %d is skipped (`on_nan: skip`): %s%s. This is the %s of at most %d.",
                 *(step, what, rows_in_words(rows), ordinal(count), MOST_SKIPPED),
             )
 
     def _note(self, entry: dict[str, Any]) -> None:
-        """Write down that the step which is being taken is left out."""
+        """Record in the log history that the current step is skipped."""
         self.state.log_history.append({"epoch": self.state.epoch, "step": self.state.global_step + 1, **entry})
 
     def _refuse(self, what: str, rows: list[RowName], weights: str | None, more: str = "") -> None:
@@ -211,7 +211,7 @@ class NonFiniteTrainer(Trainer):
         self._begin_step()  # `train()` may be called again
         if weights is not None and step == 1:
             raise DataError(
-                f"Training can't start: {what} at its first step, since the weights that it starts from hold NaN or "
+                f"Training can't start: {what} at its first step, because the weights that it starts from hold NaN or "
                 f"infinity, in {weights}. Start from another checkpoint."
             )
         raise DivergedError(
@@ -223,16 +223,16 @@ class NonFiniteTrainer(Trainer):
 
 
 def steps_left_out(history: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
-    """The entries of a log that are on steps which were left out: `SKIPPED` or `SCALER_SKIPPED`."""
+    """Return the entries of a log for skipped steps of one kind: `SKIPPED` or `SCALER_SKIPPED`."""
     return [entry for entry in history if kind in entry]
 
 
 def scaler_fault(history: Sequence[Mapping[str, Any]], scale: float) -> str | None:
-    """What is wrong with the steps that the scaler has skipped, the newest of them now; None if nothing is.
+    """Return what is wrong, if anything, with the steps that the scaler has skipped, the newest being the current one.
 
     Args:
-        history: of the log; it has every step that was skipped.
-        scale: by which losses will be multiplied at the next step.
+        history: entries of the log, including every skipped step.
+        scale: factor that losses will be multiplied by at the next step.
     """
     steps = [entry["step"] for entry in steps_left_out(history, SCALER_SKIPPED)]
     in_a_row = next((n for n, step in enumerate(reversed(steps)) if step != steps[-1] - n), len(steps))
@@ -244,38 +244,38 @@ def scaler_fault(history: Sequence[Mapping[str, Any]], scale: float) -> str | No
 
 
 def likely_cause(args: Any, weights: str | None, rows: Sequence[RowName], rows_of_step: int) -> str:
-    """Why a loss or a gradient is none, as a sentence.
+    """Return the likely cause of a non-finite loss or gradient, as a sentence.
 
     Args:
-        args: the trainer's.
-        weights: which parameters are not finite, in words, or None.
-        rows: by which the loss is none, as far as that is known.
-        rows_of_step: how many pairs the step has had so far.
+        args: settings of the trainer.
+        weights: description of the parameters that are not finite, or None.
+        rows: rows that made the loss non-finite, as far as known.
+        rows_of_step: number of pairs that the step has processed so far.
     """
     rate = f"`learning_rate` ({args.learning_rate:g})"
     if weights is not None:
-        return f"the steps before were too large: {rate}. The weights are not finite any more, in {weights}."
+        return f"earlier steps were too large: {rate}. The weights are no longer finite, in {weights}."
     if args.fp16:
-        return f"float16 overflows (`bf16: true`, or float32, does not), or {rate} is too large."
+        return f"float16 overflowed (`bf16: true` or float32 would not), or {rate} is too large."
     if rows and len(rows) < rows_of_step:
-        return f"something in these rows, since others of the step are fine; or {rate} is too large."
+        return f"something in these rows, since the step's other rows are fine; or {rate} is too large."
     return f"{rate} is too large for `beta` and `max_grad_norm` ({args.max_grad_norm:g})."
 
 
 def _ways_out(args: Any) -> str:
     if args.on_nan == SKIP_STEP:
-        return "`on_nan: lower` goes back, in a run, with half the learning rate."
+        return "In a run, `on_nan: lower` goes back with half the learning rate."
     if args.on_nan == LOWER_RATE:
-        alone = "" if _caller_goes_back.get() else "This trainer alone stops. "
-        return f"{alone}A run goes back with half the learning rate, at most twice an iteration (`on_nan: lower`)."
+        alone = "" if _caller_goes_back.get() else "This trainer stops when used on its own. "
+        return f"{alone}A run goes back with half the learning rate, at most twice per iteration (`on_nan: lower`)."
     return (
-        "`on_nan: lower` goes back, in a run, with half the learning rate, and `on_nan: skip` leaves such steps out; or set "
-        "a smaller `learning_rate`."
+        "In a run, `on_nan: lower` goes back with half the learning rate; `on_nan: skip` skips such steps; or set a smaller "
+        "`learning_rate`."
     )
 
 
 def rows_in_words(rows: Sequence[RowName]) -> str:
-    """Which rows, in brackets' place behind a sentence; nothing where they are not known."""
+    """Return the rows as a phrase to append to a sentence; empty if they are not known."""
     if not rows:
         return ""
     named = ", ".join(str(row[0]) if len(row) == 1 else _pair_in_words(row) for row in rows[:NAMED_ROWS])
@@ -289,5 +289,5 @@ def _pair_in_words(row: RowName) -> str:
 
 
 def ordinal(number: int) -> str:
-    """`1st`, `2nd`, `3rd`, `4th`, as far as `MOST_SKIPPED`."""
+    """Return `1st`, `2nd`, `3rd`, `4th` and so on, up to `MOST_SKIPPED`."""
     return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number, 'th') }"

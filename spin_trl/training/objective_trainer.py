@@ -1,7 +1,7 @@
-"""TRL's `DPOTrainer` with further objectives in `loss_type`, and without a line of its loss copied.
+"""TRL's `DPOTrainer` with further objectives in `loss_type`, without copying any of its loss code.
 
-The parent runs with the losses that it knows; ours are added to its result, from the log-probabilities that its forwards
-returned. `SPINTrainer` stands on this, and adds self-play.
+The parent computes the losses it knows; ours are added to its result, from the log-probabilities that its forwards
+returned. `SPINTrainer` builds on this and adds self-play.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from .non_finite import ROW_NAMES, NonFiniteTrainer, RowName
 logger = logging.getLogger(__name__)
 
 OTHERS = "others_in_step"
-"""Key under which a micro-batch carries what it must know of the other pairs of its optimiser step."""
+"""Key under which a micro-batch carries what it needs from the other pairs of its optimiser step."""
 
 Logratios = tuple[torch.Tensor, torch.Tensor]
-"""Of real and generated responses, shape `(batch,)` each."""
+"""Log-ratios of real and of generated responses, shape `(batch,)` each."""
 
 
 class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
@@ -68,17 +68,17 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         weighted = zip(self.loss_types, self.loss_weights, strict=True)
         theirs = [(name, weight) for name, weight in weighted if name not in OURS]
         self.loss_types, self.loss_weights = [name for name, _ in theirs], [weight for _, weight in theirs]
-        _ = self._forwards  # refuses now what can't be had
+        _ = self._forwards  # raises now if the settings ask for what can't be done
 
     @functools.cached_property
     def _forwards(self) -> Forwards:
-        """Those of policy and reference, wrapped before the first of them runs: it may be in the parent's constructor."""
+        """The forwards of policy and reference, wrapped before either first runs (perhaps in the parent's constructor)."""
         wanted = getattr(self.args, "shared_prefix", None)
-        # The forward's noise, not the weights': LLM.int8() computes in float16.
+        # The noise of the forward, not of the weights: LLM.int8() computes in float16.
         dtype = torch.float16 if rounds_by_batch(self.model) else self._compute_dtype()
         forwards = Forwards(wanted, self._against_sharing(), dtype)
         if self.args.torch_compile:
-            # It traces what it is given: neither layouts that change nor hooks that come and go.
+            # torch.compile traces the forward, so layouts that change and hooks that come and go would break it.
             forwards.leave_alone()
             return forwards
         forwards.wrap(self.model)
@@ -87,14 +87,14 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return forwards
 
     def _against_sharing(self) -> str | None:
-        """What keeps this trainer from sharing prompts, whatever the model."""
+        """Return what keeps this trainer from sharing prompts, regardless of the model; None if nothing does."""
         if self.args.torch_compile:
             return "`torch_compile` traces a forward that is the same for every batch"
         if self.args.neftune_noise_alpha:
             return "NEFTune's noise (`neftune_noise_alpha`) would be the same for both responses' prompt"
         if self.aux_loss_enabled:
-            # Only the policy is asked for it. Policy and reference run alike all the same: where their weights are the same,
-            # every log-ratio then is 0, and not what two orders of additions leave.
+            # Only the policy computes that loss, but both must run the same way: with equal weights every log-ratio is then
+            # exactly 0, instead of the rounding difference between two orders of summation.
             return AUXILIARY_LOSS
         parallelism = self.accelerator.parallelism_config
         if parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
@@ -102,21 +102,21 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return None
 
     def _set_objectives(self, args: Any, train_dataset: Any, eval_dataset: Any) -> Any:
-        """Our part of the loss, and settings under which no opponent is loaded where no loss looks at it."""
+        """Set up our part of the loss; return settings that load no opponent if no loss needs one."""
         losses = [args.loss_type] if isinstance(args.loss_type, str) else list(args.loss_type)
-        # TRL's own config has no settings for our objectives; they take the published ones.
+        # TRL's own config has no settings for our objectives, so the published ones apply.
         values = args.objective_values() if isinstance(args, SPINConfig) else published(losses)
         self._terms = ObjectiveTerms(losses, args.loss_weights or [1.0] * len(losses), values)
         streamed = has_streams(train_dataset) or has_streams(eval_dataset)
         if self._terms.reference_free and not streamed:
             args = copy.copy(args)
-            args.precompute_ref_log_probs = True  # the parent then loads no reference; nothing is computed
+            args.precompute_ref_log_probs = True  # the parent then loads no reference, and we skip the computation
         return args
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         if self._terms.reference_free:
             return dataset
-        # An engine that is made for this pass may put the policy's own weights elsewhere; they must stay trainable.
+        # A DeepSpeed or FSDP engine made for this pass may move the policy's own weights; they must stay trainable.
         is_sharded = self.is_deepspeed_enabled or self.is_fsdp_enabled
         was_training = self.model.training
         self.model.eval()
@@ -131,11 +131,11 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
             return super()._get_dataloader(dataset, *args, **kwargs)
 
     def _laying_out(self, dataset: Any) -> contextlib.AbstractContextManager[object]:
-        """Let data loaders be made with a collator that also names rows, and lays out.
+        """Make data loaders use a collator that also adds row names and layouts.
 
-        The parents take the trainer's when they make one.
+        The parent classes take the trainer's collator when they create a loader.
         """
-        # A stream's batches are cut up between processes.
+        # The batches of a stream are split between processes.
         if not isinstance(dataset, Dataset):
             return contextlib.nullcontext()
         collator = functools.partial(named, self.data_collator)
@@ -144,12 +144,12 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return mock.patch.object(self, "data_collator", collator)
 
     def compute_ref_log_probs(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """DPOTrainer's, over unique tokens, and blind to what only the policy sees."""
+        """Compute DPOTrainer's reference log-probabilities over unique tokens, without inputs that only the policy uses."""
         with self._forwards.batch(inputs):
             return super().compute_ref_log_probs(model, _without_ours(inputs))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """Trainer's micro-batches of the next optimiser step; each learns what it must know of the others."""
+        """Return Trainer's micro-batches for the next optimiser step, each with what it needs from the others."""
         batches, num_items = super().get_batch_samples(*args, **kwargs)
         if self._terms.couples_pairs and len(batches) > 1:
             everything = others_of_each([self._logratios(batch) for batch in batches], self.accelerator)
@@ -158,14 +158,14 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return batches, num_items
 
     def _logratios(self, batch: Any) -> Logratios:
-        """Log-ratios of a micro-batch, of real and generated responses, shape (batch,) each, without gradients."""
+        """Return the log-ratios of a micro-batch's real and generated responses, shape (batch,) each, without gradients."""
         everything = self._prepare_inputs(batch)
         inputs = _without_ours(everything)
         if self.precompute_ref_logps:
             real, generated = inputs.pop("ref_chosen_logps"), inputs.pop("ref_rejected_logps")
         else:
             real, generated = self.compute_ref_log_probs(self.ref_model or self.model, everything)
-        policy = cast(PreTrainedModel, self.model)  # TRL asks for no adapter around it, and takes one
+        policy = cast(PreTrainedModel, self.model)  # TRL's annotation allows no adapter around it, but its code does
         checkpointing = as_mapping("gradient_checkpointing_kwargs", self.args.gradient_checkpointing_kwargs)
         rows = inputs | with_labels(inputs)
         del rows["completion_mask"]
@@ -180,10 +180,10 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return logratios(policy_real, policy_generated, real, generated)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        # Ours are taken out first: the parent hands everything that it does not know to the model.
+        # Our keys are removed first: the parent passes every key it does not know to the model.
         everything, inputs = inputs, _without_ours(inputs)
         check_is_due = self._check_is_due()
-        # A forward that is compiled is left alone, where nothing of ours needs what it returns.
+        # A compiled forward is not hooked unless we need its outputs.
         is_watched = self._terms or check_is_due or (self._on_nan is not None and not self.args.torch_compile)
         watched = [self.model, self.ref_model] if is_watched else []
         with (
@@ -205,7 +205,7 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         if check_is_due and not self._starts_without_numbers:
             checked = policy_logps
             if rounds_by_batch(self.model):
-                # Both over the same tokens: in a batch of others the same weights may differ by more than a step makes.
+                # Both over the same tokens: in a different batch the same weights may differ by more than one step changes.
                 checked = opponent_logps + torch.cat(self._logratios(everything))
             opponent.check_starting_point(checked, opponent_logps, lengths, self._compute_dtype())
         if self.model.training:
@@ -220,13 +220,13 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return (result[0] + more, result[1]) if return_outputs else result + more
 
     def _without_opponent(self, inputs: dict[str, Any]) -> contextlib.AbstractContextManager[object]:
-        """Let the parent compute its metrics against log-probabilities of 0, and run no reference."""
+        """Make the parent compute its metrics against log-probabilities of 0, without running a reference."""
         zeros = torch.zeros(len(inputs["input_ids"]) // 2, device=inputs["input_ids"].device)
         inputs |= {"ref_chosen_logps": zeros, "ref_rejected_logps": zeros}
         return mock.patch.object(self, "precompute_ref_logps", True)
 
     def _added(self, tensors: dict[str, Any], others: Any) -> torch.Tensor | float:
-        """What our objectives add to the loss of a micro-batch; their figures are logged."""
+        """Return what our objectives add to the loss of a micro-batch, and log their figures."""
         if self._terms.couples_pairs and others is None and self.accelerator.num_processes > 1:
             real, generated = logratios(*(tensors[name].detach() for name in POLICY + OPPONENT))
             (others,) = others_of_each([(real, generated)], self.accelerator)
@@ -239,14 +239,14 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
         return self._starts_without_numbers
 
     def _suspects(self, rows: list[RowName]) -> list[RowName]:
-        """Those pairs for which a log-probability is no number; all of them, if there are none."""
+        """Return the pairs that have a non-finite log-probability, or all pairs if none has."""
         if self._both_logps is None or len(rows) * 2 != self._both_logps.size(1):
             return rows
         bad = ~self._both_logps.isfinite().all(dim=0).view(2, -1).all(dim=0)
         return [row for row, is_bad in zip(rows, bad.tolist(), strict=True) if is_bad] or rows
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Trainer's; figures of a step that is left out are known by how many there were before it."""
+        """Run Trainer's step. The number of figures before it is noted, so that a skipped step's figures can be dropped."""
         if self._noted_before is None:
             self._noted_before = {name: len(values) for name, values in self._metrics["train"].items()}
         loss: torch.Tensor = super().training_step(*args, **kwargs)
@@ -260,7 +260,7 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
                 del noted[name]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """TRL's, with a warning, once, where real responses become unlikely while margins rise."""
+        """Log as TRL does, and warn once if real responses become unlikely while margins rise."""
         super().log(logs, *args, **kwargs)
         found = self.collapses() if self._on_nan is not None and not self._has_warned else []
         if found and self.accelerator.is_main_process:
@@ -268,13 +268,13 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
             logger.warning("Collapse: %s.", found[-1])
 
     def collapses(self) -> list[Collapse]:
-        """Where this training has made real responses unlikely while margins rose, by its log."""
+        """Return where, by its log, this training made real responses unlikely while margins rose."""
         if not self._real_responses or len(self.state.log_history) <= LOGS:
             return []
         return collapses(self.state.log_history, self.beta, float(self._real_tokens) / self._real_responses)
 
     def _check_is_due(self) -> bool:
-        """Whether the policy must be equal to its opponent in this batch."""
+        """Return whether the policy must equal its opponent on this batch."""
         return False
 
     def _compute_dtype(self) -> torch.dtype:
@@ -284,17 +284,17 @@ class ObjectiveTrainer(NonFiniteTrainer, DPOTrainer):
 
 
 def _without_ours(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A batch as DPOTrainer knows it."""
+    """Return a batch without our own keys, as DPOTrainer expects it."""
     return {
         name: value for name, value in inputs.items() if not name.startswith((OTHERS, LAYOUT, PROTO_PREFIX, ROW_NAMES))
     }
 
 
 def has_streams(datasets: Any) -> bool:
-    """Whether there are datasets for which the parent takes no `precompute_ref_log_probs`: streams, and images.
+    """Return whether the parent rejects `precompute_ref_log_probs` for a dataset: for streams, and for images.
 
     Args:
-        datasets: one, several by name, or None.
+        datasets: a dataset, several by name, or None.
     """
     every = datasets.values() if isinstance(datasets, dict) else [datasets]
     known = [dataset for dataset in every if dataset is not None]
@@ -302,14 +302,14 @@ def has_streams(datasets: Any) -> bool:
 
 
 def others_of_each(batches: Sequence[Logratios], accelerator: Accelerator) -> list[Others]:
-    """For every micro-batch of this process, the other pairs of the optimiser step, before any of them has a gradient.
+    """Return, for every micro-batch of this process, the other pairs of the optimiser step.
 
-    An objective may weigh every pair by its share in the whole step. Micro-batches come one after the other, so a pass
-    without gradients goes ahead: weights don't move within a step, so what it finds is exact.
+    An objective may weight every pair by its share of the whole step, while micro-batches are processed one after the other.
+    So a pass without gradients runs first; weights don't change within a step, so its results are exact.
 
     Args:
-        batches: log-ratios of the micro-batches of the step, without gradients.
-        accelerator: gathers those of the other processes; every process must have as many.
+        batches: log-ratios of the step's micro-batches, without gradients.
+        accelerator: gathers those of the other processes; every process must have the same number.
     """
     ours = torch.stack([torch.cat(of_kind) for of_kind in zip(*batches, strict=True)])
     everyone = accelerator.gather(ours[None])  # shape (processes, 2, pairs of a process)

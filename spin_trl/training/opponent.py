@@ -1,4 +1,4 @@
-"""The opponent is the policy's starting point: what keeps that true with LoRA, and what notices when it is not."""
+"""The opponent is the policy's starting point: keep that true with LoRA, and detect when it is not."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ..models.forward.obstacles import NOISE_PER_TOKEN
 def check_starting_point(
     policy_logps: torch.Tensor, opponent_logps: torch.Tensor, num_tokens: torch.Tensor, dtype: torch.dtype
 ) -> None:
-    """Raise unless two log-probabilities agree, for each response, up to the noise of their format.
+    """Raise unless both log-probabilities of each response agree up to the noise of their dtype.
 
     Args:
-        policy_logps: under the policy, shape (n,), in nats, summed over a response's tokens.
-        opponent_logps: under the opponent, shape (n,).
-        num_tokens: tokens of each response, shape (n,).
-        dtype: in which the model computes.
+        policy_logps: log-probabilities under the policy, shape (n,), in nats, summed over a response's tokens.
+        opponent_logps: the same under the opponent, shape (n,).
+        num_tokens: number of tokens of each response, shape (n,).
+        dtype: dtype that the model computes in.
 
     Raises:
-        OpponentError: a log-ratio is not 0. The message has both numbers and the likely cause.
+        OpponentError: if a log-ratio is not 0. The message gives both numbers and the likely cause.
     """
     tolerance = NOISE_PER_TOKEN.get(dtype, NOISE_PER_TOKEN[torch.bfloat16]) * num_tokens.clamp(min=1).sqrt()
     policy_logps = policy_logps.detach()
@@ -46,21 +46,21 @@ def check_starting_point(
         f"{counted(int(num_tokens[worst]), 'token')} has log-probability {float(policy_logps[worst]):.4f} under the policy "
         f"and {float(opponent_logps[worst]):.4f} under the opponent; they must be equal up to "
         f"{float(tolerance[worst]):.4f}. "
-        "Likely causes: dropout that is still active, weights that were changed after the trainer was made, a new adapter "
-        "that does not start at zero, or an adapter and its frozen copy in different dtypes. `check_opponent: false` trains "
-        "all the same."
+        "Likely causes: dropout that is still active, weights that were changed after the trainer was created, a new "
+        "adapter that does not start at zero, or an adapter and its frozen copy in different dtypes. "
+        "`check_opponent: false` trains anyway."
     )
 
 
 def drop_frozen_adapter(model: PeftModel) -> None:
-    """Remove the frozen adapter that an earlier trainer left in a model; otherwise the next one can't add its own."""
+    """Remove the frozen adapter that an earlier trainer left in a model, so that the next trainer can add its own."""
     if FROZEN_ADAPTER in model.peft_config:
         model.set_adapter("default")
         model.delete_adapter(FROZEN_ADAPTER)
 
 
 def freeze_adapter(model: PeftModel) -> None:
-    """Make the trainable adapter, as it is now, the opponent: copy it, frozen, in the same dtype."""
+    """Make the current trainable adapter the opponent: add a frozen copy of it, in the same dtype."""
     drop_frozen_adapter(model)
     with initialised_plainly(model):
         model.add_adapter(FROZEN_ADAPTER, copy.deepcopy(model.peft_config["default"]))
@@ -69,10 +69,10 @@ def freeze_adapter(model: PeftModel) -> None:
 
 
 def initialised_plainly(model: Any) -> contextlib.AbstractContextManager[object]:
-    """Let further adapters be added to a model without a change of its base.
+    """Allow further adapters to be added to a model without changing its base weights.
 
-    An adapter that was initialised by PiSSA or OLoRA has its first matrices taken out of the base's weights when it is
-    loaded. A copy of the adapter with the same configuration would take out others.
+    When PEFT loads an adapter that was initialised by PiSSA or OLoRA, it subtracts the adapter's initial matrices from the
+    base weights. A copy of the adapter with the same configuration would subtract different ones.
     """
     config = model.peft_config.get("default") if isinstance(model, PeftModel) else None
     if not isinstance(config, LoraConfig) or not isinstance(config.init_lora_weights, str):
@@ -81,11 +81,11 @@ def initialised_plainly(model: Any) -> contextlib.AbstractContextManager[object]
 
 
 def align_frozen_adapter(model: PeftModel) -> None:
-    """Give the frozen adapter exactly the trainable one's numbers, dtype included.
+    """Set the frozen adapter to exactly the trainable one's values, dtype included.
 
-    TRL copies what PEFT keeps in modules, but neither adapters of embeddings, which are plain parameters, nor buffers. And
-    it rounds the trainable adapter of a quantised model to bfloat16 and leaves the frozen one in float32; the log-ratios of
-    the first step would then not be zero.
+    TRL copies what PEFT keeps in modules, but neither the adapters of embeddings, which are plain parameters, nor buffers.
+    It also rounds the trainable adapter of a quantised model to bfloat16 but leaves the frozen one in float32, so the
+    log-ratios of the first step would not be zero.
     """
     for trained, frozen in _both_adapters(model):
         frozen.data = trained.data.clone()
@@ -93,7 +93,7 @@ def align_frozen_adapter(model: PeftModel) -> None:
 
 
 def _both_adapters(model: PeftModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every tensor of the trainable adapter, and the frozen one's. PEFT keeps adapters in dictionaries, by their names."""
+    """Yield every tensor of the trainable adapter with the frozen one's. PEFT keeps adapters in dictionaries by name."""
     for module in model.modules():
         if not isinstance(module, torch.nn.ModuleDict | torch.nn.ParameterDict | BufferDict):
             continue
@@ -109,7 +109,7 @@ def _tensors_of(part: torch.nn.Module | torch.Tensor) -> dict[str, torch.Tensor]
 
 
 def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Let a PEFT model compute as the opponent: with the frozen adapter, or without one if there is none."""
+    """Make a PEFT model compute as the opponent: with the frozen adapter, or with no adapter if there is none."""
     if not isinstance(model, PeftModel):
         return contextlib.nullcontext()
     frozen = FROZEN_ADAPTER if FROZEN_ADAPTER in model.peft_config else None
@@ -118,35 +118,35 @@ def in_place_of_the_policy(model: torch.nn.Module) -> contextlib.AbstractContext
 
 
 def trainable_adapters(model: PeftModel) -> dict[str, torch.Tensor]:
-    """Copies of the adapter that is trained, by name: TRL's constructor rounds those on quantised weights to bfloat16."""
+    """Return copies of the trained adapter's weights by name: TRL's constructor rounds them on quantised weights."""
     trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     return {name: weight.detach().clone() for name, weight in trained}
 
 
 def fit_adapters(model: PeftModel, autocast: bool, unrounded: Mapping[str, torch.Tensor]) -> None:
-    """Give the trainable adapter a dtype that training takes.
+    """Convert the trainable adapter to a dtype that it can be trained in.
 
-    On quantised weights TRL makes adapters bfloat16. Self-play's steps are too small for that: at a learning rate of 1e-5 an
-    update is a tenth of the distance between two bfloat16 numbers of a weight's size, and is lost. And the scaler of float16
-    gradients refuses them.
+    On quantised weights TRL converts adapters to bfloat16. Self-play's steps are too small for that: at a learning rate of
+    1e-5 an update is a tenth of the distance between two bfloat16 numbers of a weight's size, so it is lost. And the
+    gradient scaler of float16 rejects bfloat16 gradients.
 
     Args:
-        model: as TRL's constructor leaves it.
-        autocast: whether training computes in mixed precision. Without it, whole modules that are trained
-            (`modules_to_save`) stay in the dtype of their neighbours.
-        unrounded: the trainable adapter as it was before that constructor, by name, if it was there.
+        model: model as TRL's constructor left it.
+        autocast: whether training uses mixed precision. Without it, modules that are trained as a whole
+            (`modules_to_save`) keep the dtype of the modules they replace.
+        unrounded: the trainable adapter before that constructor ran, by name; empty if there was none.
     """
     whole = _whole_modules(model)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype == torch.bfloat16:
             original = whole.get(id(parameter))
-            # What has not been trained yet is its original, which TRL has rounded with the adapters.
+            # An untrained copy of a module equals its original, but TRL has rounded the copy along with the adapters.
             exact = unrounded.get(name, parameter.data if original is None or unrounded else original.data)
             parameter.data = exact.to(torch.float32 if autocast or original is None else original.dtype, copy=True)
 
 
 def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
-    """The original of every parameter of the modules that are trained as a whole, by the copy's identity."""
+    """Map the parameters of modules that are trained as a whole, by identity, to the originals they were copied from."""
     found = {}
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper) and "default" in module.modules_to_save:
@@ -158,10 +158,10 @@ def _whole_modules(model: PeftModel) -> dict[int, torch.nn.Parameter]:
 
 
 def without_frozen_adapter(model: torch.nn.Module) -> contextlib.AbstractContextManager[object]:
-    """Let `save_pretrained` write the other adapters only: the frozen one is neither saved nor pushed."""
+    """Make `save_pretrained` write only the other adapters: the frozen one is neither saved nor pushed."""
     if not isinstance(model, PeftModel) or FROZEN_ADAPTER not in model.peft_config:
         return contextlib.nullcontext()
     others = [name for name in model.peft_config if name != FROZEN_ADAPTER]
-    # Trainer calls the method, and names no adapters.
+    # Trainer calls the method without naming adapters.
     selecting = functools.partial(model.save_pretrained, selected_adapters=others)
     return mock.patch.object(model, "save_pretrained", selecting)

@@ -1,4 +1,4 @@
-"""Pairs are rows: (key, iteration, sample). Counts what is degenerate, drops it if so set, and names the result."""
+"""Pairs are rows: (key, iteration, sample). Count degenerate pairs, drop them if configured, and fingerprint the result."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ..generation.store import Generations, Name
 logger = logging.getLogger(__name__)
 
 MOSTLY_IDENTICAL = 0.9
-"""Share of identical pairs above which the few that differ decide everything, and a warning is due."""
+"""Share of identical pairs above which a warning is logged, because the few pairs that differ decide everything."""
 
 
 @dataclass(frozen=True)
 class PairCounts:
-    """What the generations of an iteration are like, before anything is dropped.
+    """Counts of an iteration's generations, before anything is dropped.
 
     Attributes:
-        total: pairs.
+        total: number of pairs.
         empty: generated responses without a token before EOS.
         truncated: generated responses that were cut before EOS.
-        identical: generated responses that are the real one, token by token.
-        dropped: pairs left out by `empty_generations`, `truncated_generations` or `identical_generations`.
+        identical: generated responses equal to the real one, token by token.
+        dropped: pairs dropped by `empty_generations`, `truncated_generations` or `identical_generations`.
     """
 
     total: int
@@ -44,20 +44,20 @@ class PairCounts:
 
 
 def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str = "") -> tuple[Dataset, PairCounts]:
-    """Give every row its generations, of all iterations and samples that there are.
+    """Pair every row with all its generations, over all iterations and samples.
 
     Args:
         rows: prepared rows.
-        generations: by (key, iteration, sample).
-        args: what is dropped.
-        prefix: goes before every key, in a trainer that holds several datasets.
+        generations: generated token ids by (key, iteration, sample).
+        args: settings that decide what is dropped.
+        prefix: prefix of every key, in a trainer that holds several datasets.
 
     Returns:
-        One row a pair, with `key`, `iteration`, `sample`, `prompt_ids` and `real_ids`; and the counts. The dataset's
-        fingerprint is a hash of all tokens of all pairs, so that nothing that is cached for other generations fits.
+        One row per pair, with `key`, `iteration`, `sample`, `prompt_ids` and `real_ids`; and the counts. The dataset's
+        fingerprint is a hash of all tokens of all pairs, so anything cached for other generations never matches it.
 
     Raises:
-        GenerationsError: a row has no generation, or nothing is left.
+        GenerationsError: if a row has no generation, or no pair is left.
     """
     by_key: dict[str, list[Name]] = {}
     for name in generations:
@@ -70,7 +70,7 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
         names = by_key.get(key)
         if not names:
             raise GenerationsError(
-                f"Row {index} of the dataset (key {key}) has no generation: the generations were made from another dataset."
+                f"Row {index} of the dataset (key {key}) has no generation: the generations belong to another dataset."
             )
         fingerprint.update(repr((key, prompt_ids, real_ids)).encode())
         for name in sorted(names):
@@ -99,18 +99,18 @@ def pair(rows: Dataset, generations: Generations, args: SPINConfig, prefix: str 
 
 
 def on_disk(pairs: Dataset, folder: Path) -> Dataset:
-    """Keep pairs as Arrow files, under their fingerprint: memory stays flat, and cached log-probs lie beside them.
+    """Store pairs as Arrow files, under their fingerprint, so that memory stays flat and cached log-probs lie next to them.
 
-    What is damaged of either goes, and is made again.
+    Damaged files of either kind are deleted and written again.
 
     Args:
-        pairs: of [`pair`].
-        folder: under which they are kept, and found again.
+        pairs: result of [`pair`].
+        folder: directory under which they are stored and found again.
     """
     place = folder / pairs._fingerprint
     if not is_whole_folder(place):
         if place.exists():
-            logger.warning("%s is damaged, or was written by an earlier version. The pairs are written again.", place)
+            logger.warning("%s is damaged or was written by an earlier version. Writing the pairs again.", place)
         with whole_folder(place) as unfinished:
             note_folder(unfinished, save_rows(pairs, unfinished))
     drop_damaged(place.glob(CACHES))
@@ -128,8 +128,8 @@ def _report(counts: PairCounts) -> None:
         )
     if counts.identical > MOSTLY_IDENTICAL * counts.total:
         logger.warning(
-            "%d of %d generated responses are the real ones: the few pairs that differ decide everything, and the model "
-            "has little left to learn from this data.",
+            "%d of %d generated responses are identical to the real ones: the few pairs that differ decide everything, and "
+            "the model has little left to learn from this data.",
             counts.identical,
             counts.total,
         )
@@ -137,7 +137,7 @@ def _report(counts: PairCounts) -> None:
         logger.warning("%d of %d generated responses are empty.", counts.empty, counts.total)
     if counts.truncated > counts.total / 2:
         logger.warning(
-            "%d of %d generated responses were cut before their end; raise `max_new_tokens` or `max_length`.",
+            "%d of %d generated responses were truncated; raise `max_new_tokens` or `max_length`.",
             counts.truncated,
             counts.total,
         )

@@ -1,6 +1,6 @@
-"""A trainer whose datasets may be human responses: they are prepared, answered by the opponent, and become pairs.
+"""A trainer that also accepts datasets of human responses: it prepares them and pairs them with the opponent's answers.
 
-Given pairs go through `DPOTrainer`'s own preparation. `SPINTrainer` stands on this, and adds its constructor, and saving.
+Given pairs go through `DPOTrainer`'s own preparation. `SPINTrainer` builds on this and adds its constructor and saving.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from .pairs import PairCounts, on_disk, pair
 from .unplayable import of_lengths
 
 OPPONENT_BATCH_FACTOR = 4
-"""How many times as large as in training a batch of the opponent's pass is, where `precompute_ref_batch_size` is left out:
-it keeps no activations."""
+"""Batch size of the opponent's pass over that of training, if `precompute_ref_batch_size` is not set: the pass keeps no
+activations."""
 
 
 class PairsTrainer(ObjectiveTrainer):
-    """[`ObjectiveTrainer`] that pairs human responses with what the opponent answers. Arguments are DPOTrainer's.
+    """[`ObjectiveTrainer`] that pairs human responses with the opponent's answers. Arguments are DPOTrainer's.
 
     Attributes:
-        pair_counts: what the generations of each dataset are like, by the dataset's name (`train`, `eval`, ...).
-        opponent_seconds: seconds spent on the opponent's log-probabilities, where they are computed once.
+        pair_counts: counts of each dataset's generations, by the dataset's name (`train`, `eval`, ...).
+        opponent_seconds: seconds spent on the opponent's log-probabilities, if they are computed once.
     """
 
     pair_counts: dict[str, PairCounts]
@@ -68,7 +68,7 @@ class PairsTrainer(ObjectiveTrainer):
 
     @property
     def _settings(self) -> SPINConfig:
-        """`args` of a trainer that self-plays, which has completed TRL's own."""
+        """`args` of a trainer that self-plays: an SPINConfig, also if the caller passed TRL's own config."""
         assert isinstance(self.args, SPINConfig)
         return self.args
 
@@ -76,24 +76,24 @@ class PairsTrainer(ObjectiveTrainer):
         if self._is_given_pairs(dataset):
             return super()._prepare_dataset(as_preference(apart(dataset)), processing_class, args, dataset_name)
         if not self._ready:
-            return dataset  # in the parent's constructor: prepared when there are a model and a generation config
+            return dataset  # in the parent's constructor: prepared once there is a model and a generation config
         return self._with_opponent(self._rows(dataset, dataset_name), dataset_name, precompute=False)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._is_paired(dataset):
             return super()._precompute_ref_logps(dataset, name, batch_size)
         if self.is_fsdp_enabled and not self._terms.reference_free and not has_adapter(self.model):
-            # The weights in memory are not whole, so the parent has loaded the iteration's start and frees it after this.
+            # The weights in memory are sharded, so the parent has loaded the iteration's start and frees it after this.
             start = get_config_model_id(self.model.config)
             if self.ref_model is None or not Path(start).is_dir():
                 raise RecipeError(
-                    f"Under FSDP the opponent is loaded from the iteration's start folder, but that is {start!r}."
+                    f"Under FSDP the opponent is loaded from the iteration's start folder, but the start is {start!r}."
                 )
             return self._with_opponent(self._rows(dataset, name), name)
         return dataset
 
     def _is_given_pairs(self, dataset: Any) -> bool:
-        """Whether DPOTrainer's own path applies: the dataset is no SFT dataset, in a trainer that does not self-play."""
+        """Return whether DPOTrainer's own path applies: the dataset holds pairs, or the trainer does not self-play."""
         if self._self_play:
             return is_preference(dataset)
         if is_sft(dataset):
@@ -104,23 +104,23 @@ class PairsTrainer(ObjectiveTrainer):
         return True
 
     def _is_paired(self, dataset: Any) -> bool:
-        """Whether nothing is left to be answered: pairs are given, or have been made."""
+        """Return whether there is nothing left to answer: the pairs were given or have been made."""
         return self._is_given_pairs(dataset) or {"prompt_ids", "sample"} <= set(dataset.column_names)
 
     @functools.cached_property
     def pair_template(self) -> PairTemplate:
-        """What turns prompts and real responses into tokens."""
+        """The template that turns prompts and real responses into tokens."""
         return self._template_by(DEFINITION)
 
     def _template_by(self, definition: int) -> PairTemplate:
-        """The template with the EOS ids that a definition of its digest counts."""
+        """Return the template with the EOS ids that the given definition of its digest counts."""
         return PairTemplate(self._tokenizer, self._eos_ids[min(definition, 2)], self._settings.template_kwargs)
 
     @functools.cached_property
     def _eos_ids(self) -> dict[int, list[int]]:
-        """Ids that end a response, by definition. Version 0.1.0 did not look into the model's configuration.
+        """Ids that end a response, by digest definition. Version 0.1.0 did not read the model's configuration.
 
-        Trainer lets the tokenizer's EOS take the place of that configuration's. What is known is kept with the model.
+        Trainer overwrites that configuration's EOS with the tokenizer's, so the ids found here are stored with the model.
         """
         every = eos_ids_of(self.model, self._tokenizer)
         by_definition = {1: eos_token_ids(self._tokenizer, self.model.generation_config), 2: every}
@@ -131,7 +131,7 @@ class PairsTrainer(ObjectiveTrainer):
         if self._is_paired(dataset):
             return dataset
         args, rows = self._settings, dataset
-        if not is_prepared(dataset):  # a run's rows are
+        if not is_prepared(dataset):  # a run passes prepared rows
             with self.accelerator.main_process_first():
                 rows = prepare(
                     dataset,
@@ -163,7 +163,7 @@ class PairsTrainer(ObjectiveTrainer):
             self.eval_dataset = function(self.eval_dataset, "eval")
 
     def _with_opponent(self, rows: Any, name: str, *, precompute: bool = True) -> Any:
-        """Rows with the opponent's responses, and its log-probabilities where they are computed once."""
+        """Return rows with the opponent's responses, and its log-probabilities if they are computed once."""
         if self._is_paired(rows):
             return rows
         generations = self._generations(rows, name)
@@ -192,7 +192,7 @@ class PairsTrainer(ObjectiveTrainer):
         return read_generations(self._given, lambda store: self._check_manifest(store, rows, name))
 
     def _proto(self, rows: Dataset, name: str) -> Generations | None:
-        """θ_0's generations, where an objective takes them; None at iteration 0, where they are the opponent's."""
+        """Return θ_0's generations if an objective uses them; None at iteration 0, where they are the opponent's."""
         if not self._terms.needs_proto:
             return None
         if self._given_proto is None:
@@ -201,12 +201,12 @@ class PairsTrainer(ObjectiveTrainer):
         iterations = {iteration for _, iteration, _ in found}
         if iterations - {0}:
             raise GenerationsError(
-                f"`proto` is what iteration 0 generated, but these are of the iterations {sorted(iterations)}."
+                f"`proto` must hold generations of iteration 0, but these are of the iterations {sorted(iterations)}."
             )
         return found
 
     def _check_manifest(self, store: GenerationStore, rows: Dataset, name: str) -> None:
-        """Refuse generations of another model, template or dataset."""
+        """Raise if the generations belong to another model, template or dataset."""
         self._check_store(store, rows, name)
         if self._opponent_is_ours and not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             definition = definition_of(store.manifest()["model"])
@@ -214,30 +214,30 @@ class PairsTrainer(ObjectiveTrainer):
         if self._terms.needs_proto and self._given_proto is None and store.manifest()["iteration"] > 0:
             takers, without = proto_in_words(self._settings.losses)
             raise GenerationsError(
-                f"{takers} takes θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
-                f"{store.manifest()['iteration']}. Pass iteration 0's as `proto`, or set {without}."
+                f"{takers} uses θ_0's generations from iteration 1 on, and those in {store.folder} are of iteration "
+                f"{store.manifest()['iteration']}. Pass those of iteration 0 as `proto`, or set {without}."
             )
 
     def _check_store(self, store: GenerationStore, rows: Dataset, name: str) -> None:
-        """Refuse generations of another template or training dataset: one store has those of all datasets."""
+        """Raise if the generations belong to another template or training dataset. One store holds those of all datasets."""
         definition = definition_of(store.manifest()["template"])
         store.check({"template": self._template_by(definition).digest(definition)})
         if name == "train":
             store.check({"dataset": rows_digest(rows)})
 
     def _answer(self, rows: Dataset, name: str) -> GenerationStore:
-        """Let the opponent answer the prompts: the policy until its first step, or the frozen adapter.
+        """Let the opponent answer the prompts: the policy before its first step, or the frozen adapter.
 
-        What an interrupted call has left is found by a name that is its own for every model and setting.
+        The store's name depends on the model and all settings, so an interrupted call's generations are found again.
         """
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise RecipeError(
-                "Under FSDP and DeepSpeed the weights in memory aren't whole, so generation is a launch of its own: run "
+                "Under FSDP and DeepSpeed the weights in memory are sharded, so generation is a separate launch: run "
                 "`spin-trl generate` without them, and pass its folder as `generations`."
             )
         model, args = self.accelerator.unwrap_model(self.model), self._settings
         sampling, folder = Sampling.from_args(args), output_folder(args) / "generations"
-        # What version 0.1.0 left is found by its own name, too.
+        # Stores of version 0.1.0 are named by the old definition and are found as well.
         for definition in (1, DEFINITION) if _has_store_of(folder, name, 1) else (DEFINITION,):
             asked = Asked.of(model, rows, self.pair_template, definition, is_new=self._adapter_is_new)
             named = {f"{of}_digest": value for of, value in dataclasses.asdict(asked).items()}
@@ -259,7 +259,7 @@ class PairsTrainer(ObjectiveTrainer):
 
 
 def _has_store_of(folder: Path, name: str, definition: int) -> bool:
-    """Whether answers to a dataset are there whose model was named by a definition of digests."""
+    """Return whether a dataset has a store whose model is named by this definition of digests."""
     for manifest in folder.glob(f"{name}-*/{STORE_MANIFEST}"):
         with contextlib.suppress(GenerationsError):
             if definition_of(GenerationStore(manifest.parent).manifest()["model"]) == definition:

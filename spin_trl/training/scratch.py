@@ -1,4 +1,4 @@
-"""A model for those who have no checkpoint: a small Llama and its tokenizer, made on the spot.
+"""A start for runs without a checkpoint: a small Llama and its tokenizer, built on the spot.
 
 For demonstrations, tests and studies on a CPU. The tokenizer is trained on the dataset, so nothing is downloaded.
 """
@@ -17,8 +17,8 @@ from ..data.columns import UNREADABLE
 END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 UNKNOWN_TOKEN = TURN
-"""Stands for a character that the `char` tokenizer has not seen. It must not be EOS, which would end the text there, and a
-token of its own would change the size of every model that is made here, the quickstart's among them."""
+"""Token for characters that the `char` tokenizer has not seen. It must not be EOS, which would end the text there, and a
+separate token would change the size of every model built here, including the quickstart's."""
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -27,22 +27,22 @@ CHATML = (
 
 
 SCAFFOLDING = frozenset("systemuserassistant\n")
-"""Characters that [`CHATML`] writes around the texts of a conversation."""
+"""Characters that [`CHATML`] adds around the texts of a conversation."""
 
 
 def build_tokenizer(
     texts: Iterator[str], start: StartConfig, max_length: int, *, chats: bool = True
 ) -> PreTrainedTokenizerBase:
-    """A tokenizer trained on texts: byte-level BPE (any text), or one token a character (those that it has seen).
+    """Train a tokenizer on texts: byte-level BPE (any text), or one token per character (only the characters seen).
 
-    Other characters are the `char` tokenizer's unknown token, which is not its EOS.
+    The `char` tokenizer maps other characters to its unknown token, which is not its EOS.
 
     Args:
-        texts: to train on.
-        start: kind and size.
-        max_length: tokens that the model can take.
-        chats: whether the data are conversations. If they are not, the `char` tokenizer gets no chat template: it would have
-            no tokens for what a template writes, and its model would never have seen the end of a turn.
+        texts: texts to train on.
+        start: kind and size of the tokenizer.
+        max_length: maximum number of tokens for the model.
+        chats: whether the data are conversations. If not, the `char` tokenizer gets no chat template: it would lack tokens
+            for the template's text, and its model would never have seen the end of a turn.
     """
     if start.start_tokenizer == "char":
         characters = sorted(set().union(SCAFFOLDING if chats else (), *map(set, texts)))
@@ -76,12 +76,12 @@ def build_tokenizer(
 
 
 def start_config(start: StartConfig, vocab_size: int, max_length: int) -> LlamaConfig:
-    """Configuration of θ_0.
+    """Return the configuration of θ_0.
 
     Args:
-        start: its sizes.
-        vocab_size: tokens of its tokenizer.
-        max_length: tokens that it can take.
+        start: sizes of the model.
+        vocab_size: number of tokens in its tokenizer.
+        max_length: maximum number of tokens for the model.
     """
     return LlamaConfig(
         vocab_size=vocab_size,
@@ -99,7 +99,7 @@ def start_config(start: StartConfig, vocab_size: int, max_length: int) -> LlamaC
 
 
 def texts_of(dataset: Dataset) -> Iterator[str]:
-    """Every text of a dataset, whatever its format."""
+    """Yield every text of a dataset in any format."""
     for row in dataset:
         yield from _strings({name: value for name, value in row.items() if name != UNREADABLE})
 

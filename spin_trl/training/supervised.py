@@ -1,4 +1,4 @@
-"""Supervised training on the real responses alone: what a baseline arm and a start from scratch do."""
+"""Supervised training on the real responses only, for baseline arms and for a start from scratch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def train_supervised(
     """Train on the real responses: cross-entropy over their tokens, EOS included, prompts masked.
 
     Args:
-        model: trained in place.
-        tokenizer: pads.
+        model: model, trained in place.
+        tokenizer: tokenizer, used for padding.
         rows: prepared rows.
-        args: Trainer's, `label_smoothing_factor` among them; sequences longer than `max_length` are cut at their end.
-        callbacks: of the trainer.
+        args: Trainer's settings, including `label_smoothing_factor`; sequences longer than `max_length` are cut at the end.
+        callbacks: callbacks of the trainer.
 
     Returns:
-        What was logged.
+        The trainer's log.
     """
 
     def encode(row: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def train_supervised(
         train_dataset=rows.map(
             encode,
             remove_columns=rows.column_names,
-            load_from_cache_file=False,  # a damaged cache would be trained on
+            load_from_cache_file=False,  # a damaged cache would be used for training
             desc="Preparing supervised rows",
         ),
         data_collator=collate,
@@ -65,7 +65,7 @@ def train_supervised(
 
 
 def save_model(model: Policy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> dict[str, Checksum]:
-    """Save a model and its tokenizer, whole or not at all; returns the checksums of the files, by name."""
+    """Save a model and its tokenizer atomically; return the checksums of the files by name."""
     with whole_folder(folder) as unfinished, hashing() as taken:
         model.save_pretrained(str(unfinished))
         tokenizer.save_pretrained(unfinished)

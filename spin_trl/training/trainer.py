@@ -1,7 +1,7 @@
-"""`SPINTrainer`: TRL's `DPOTrainer`, which also takes a plain SFT dataset and plays one self-play iteration with it.
+"""`SPINTrainer`: TRL's `DPOTrainer`, extended to take a plain SFT dataset and play one self-play iteration on it.
 
-On preference data it is DPOTrainer. On an SFT dataset, the model as it was given is the opponent (SPIN, arXiv 2401.01335):
-it answers the prompts, and the policy, starting from the same weights, is trained to prefer the human responses.
+On preference data it behaves as DPOTrainer does. On an SFT dataset, the model it is given is the opponent (SPIN, arXiv
+2401.01335): it answers the prompts, and the policy, starting from the same weights, learns to prefer the human responses.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ logger = logging.getLogger(__name__)
 
 
 def newest_checkpoint(args: TrainingArguments) -> Path | None:
-    """The newest checkpoint that training with these settings can go on from, or None.
+    """Return the newest checkpoint that training with these settings can resume from, or None.
 
-    One process reads its files, and all go by what it has found.
+    The main process reads the checkpoints' files and broadcasts the result to the others.
     """
     is_main = PartialState().is_main_process
     found = [checkpoint.latest(output_folder(args), args.world_size) if is_main else None]
@@ -64,24 +64,24 @@ def newest_checkpoint(args: TrainingArguments) -> Path | None:
 class SPINTrainer(PairsTrainer):
     """Drop-in for TRL's `DPOTrainer` that also plays a self-play iteration on an SFT dataset.
 
-    All arguments are DPOTrainer's, with one more. `train_dataset` may hold preference pairs (as in DPOTrainer, or with
-    the columns `real` and `generated`), or human responses alone (`messages`, or `prompt` and `completion`). In the
-    latter case the opponent is `model` as it is when training starts. Its log-probabilities are computed once, before the
-    first step, and full fine-tuning keeps no second model; with PEFT the opponent is the base model or a frozen copy of
-    the adapter; an explicit `ref_model` is used as it is.
+    Takes all of DPOTrainer's arguments, plus the two below. `train_dataset` may hold preference pairs (as in DPOTrainer, or
+    with the columns `real` and `generated`) or only human responses (`messages`, or `prompt` and `completion`). In the
+    latter case the opponent is `model` in its state at the start of training. Its log-probabilities are computed once,
+    before the first step, so full fine-tuning keeps no second model; with PEFT, the opponent is the base model or a frozen
+    copy of the adapter; an explicit `ref_model` is used unchanged.
 
     Args:
-        generations: the opponent's responses, for an SFT dataset: a folder or store that a generate phase wrote; stores
-            by iteration, the newest being the opponent's; or a dataset with `key` and `ids`. None: they are made at the
-            start of `train()`, into `args.output_dir`, where a later call finds them.
-        proto: what iteration 0 generated, for an objective that takes it (T-SPIN) from iteration 1 on. None: this is
-            iteration 0, whose generations are θ_0's own, so that the objective goes without; or `train()` is called
-            again, and the first call's generations are taken.
+        generations: the opponent's responses to an SFT dataset: a folder or store written by a generate phase; stores by
+            iteration, the newest being the opponent's; or a dataset with `key` and `ids`. None: `train()` first generates
+            them into `args.output_dir`, where a later call finds them.
+        proto: the generations of iteration 0, for an objective that uses them (T-SPIN) from iteration 1 on. None: this is
+            iteration 0, whose generations are θ_0's own, so the objective runs without them; or `train()` is called
+            again, and the generations of its first call are used.
 
     Raises:
-        DataError: the dataset can't be used; the message names the row.
-        GenerationsError: the generations belong to another dataset, model or template.
-        OpponentError: in `train()`, at step 0: the policy does not start at its opponent.
+        DataError: if the dataset can't be used; the message names the row.
+        GenerationsError: if the generations belong to another dataset, model or template.
+        OpponentError: in `train()`, at step 0, if the policy does not start at its opponent.
     """
 
     _tag_names = ["trl", "dpo", "spin"]
@@ -116,7 +116,7 @@ class SPINTrainer(PairsTrainer):
         generations: GenerationSource | None = None,
         proto: GenerationSource | None = None,
     ) -> None:
-        # Long, since TRL's constructor does everything at once: what it needs is set before it, and mended after it.
+        # Long, since TRL's constructor does everything at once: inputs are set up before the call, results fixed after.
         model = arguments.as_model(model)
         if args is not None and not isinstance(args, DPOConfig):
             args = arguments.as_settings(args)
@@ -139,11 +139,11 @@ class SPINTrainer(PairsTrainer):
         if self._self_play:
             args = copy.copy(args) if isinstance(args, SPINConfig) else SPINConfig.completed(args)
             check_self_play(args, train_dataset, data_collator, peft_config, model, processing_class)
-            if isinstance(model, str) and is_adapter(model):  # which TRL takes for a whole model
+            if isinstance(model, str) and is_adapter(model):  # TRL would take it for a whole model
                 processing_class = processing_class or load_tokenizer(model, args)
                 model, quantization_config = load_policy(model, args, quantization_config, trainable=True), None
-            # TRL then loads no second model. For a stream nothing can be computed beforehand; adapters can do without, and
-            # are switched at every step.
+            # With this set, TRL loads no second model. Nothing can be precomputed for a stream; adapters don't need it,
+            # since they are switched at every step.
             adapters = peft_config is not None or has_adapter(model)
             args.precompute_ref_log_probs |= self._opponent_is_ours and not (adapters and has_streams(eval_dataset))
         elif generations is not None or proto is not None:
@@ -153,12 +153,12 @@ class SPINTrainer(PairsTrainer):
             )
         unrounded: dict[str, torch.Tensor] = {}
         if has_adapter(model):
-            if ref_model is None:  # TRL adds a frozen copy under a name that an earlier trainer may have taken
+            if ref_model is None:  # TRL adds a frozen copy under a name that an earlier trainer may have used
                 opponent.drop_frozen_adapter(model)
             if self._self_play:  # TRL rounds adapters on quantised weights to bfloat16
                 unrounded = opponent.trainable_adapters(model)
         args = self._set_objectives(args, train_dataset, eval_dataset)
-        with opponent.initialised_plainly(model):  # that copy would change the base's weights once more
+        with opponent.initialised_plainly(model):  # otherwise that copy would change the base's weights once more
             super().__init__(
                 *(model, ref_model, args, data_collator, train_dataset, eval_dataset, processing_class),
                 *(compute_metrics, callbacks, optimizers, quantization_config, peft_config),
@@ -171,23 +171,23 @@ class SPINTrainer(PairsTrainer):
                 opponent.fit_adapters(self.model, self.args.fp16 or bool(self.args.bf16), unrounded)
             if self.ref_model is None:
                 opponent.align_frozen_adapter(self.model)
-            # Weights that are sharded from the first step on are whole at no time; adapters are switched at every step. So
-            # they are where a row's result depends on its batch: the opponent then sees the policy's batches.
+            # Weights that are sharded from the first step on are never whole, so adapters are switched at every step. The
+            # same is done where a row's result depends on its batch, so that the opponent sees the policy's batches.
             at_every_step = self.is_fsdp_enabled or rounds_by_batch(self.model)
             self.precompute_ref_logps &= not (self._opponent_is_ours and at_every_step)
-        # TRL's constructor prepares datasets and computes log-probabilities before there is a model to answer. Both are
-        # ours, and let human responses pass until now.
+        # TRL's constructor prepares datasets and computes log-probabilities before there is a model to generate with. We
+        # override both methods; until now they let human responses pass through unchanged.
         self._ready = True
         if self._self_play:
             self._prepare_iteration()
 
     def _prepare_iteration(self) -> None:
-        """Prepare the rows, now that there is a model, and pair them where the generations are there."""
+        """Prepare the rows now that there is a model, and pair them if the generations were given."""
         name = f"the model {get_config_model_id(self.model.config)!r}"
         rows = len(self.train_dataset) if self._settings.train_on_turn != "all" else math.inf
         batches = of_batches(self._settings, rows, self.accelerator.num_processes)
         refuse_unplayable([*of_positions(self.model.config, self._settings, name), *batches])
-        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # and then trained in float32
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # sharded weights are trained in float32
         lost = None if is_sharded else lost_steps(self.model, self.args.learning_rate)
         if lost is not None and self.accelerator.is_main_process:
             logger.warning(lost)
@@ -198,29 +198,29 @@ class SPINTrainer(PairsTrainer):
     # ---- training -----------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train, after the opponent has answered, if it has not yet. Arguments and result are Trainer's.
+        """Train; the opponent first answers the prompts if it has not done so yet. Arguments and result are Trainer's.
 
-        Called again, it plays a further iteration, whose opponent is the policy as it is then, with the same settings,
-        those included that `SelfPlay` changes by iteration. `resume_from_checkpoint=True` takes the newest checkpoint that
-        was written to its end.
+        A further call plays a further iteration, whose opponent is the policy as trained so far. It uses the same settings,
+        even for those that `SelfPlay` varies by iteration. `resume_from_checkpoint=True` uses the newest checkpoint that was
+        written completely.
         """
         if self._self_play and self._given is None:
             if self.state.global_step > 0 and not resume_from_checkpoint:
                 self._next_opponent()
             self._for_each_dataset(self._with_opponent)
         if resume_from_checkpoint is True:
-            # Checkpoints of a trainer that writes no manifests are left to Trainer's own search.
+            # A trainer that writes no manifests leaves finding its checkpoints to Trainer's own search.
             found = newest_checkpoint(self.args)
             resume_from_checkpoint = str(found) if found is not None else True
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, after the opponent has answered, if it has not yet. Arguments and result are DPOTrainer's.
+        """Evaluate; the opponent first answers the prompts if it has not done so yet. Arguments and result are DPOTrainer's.
 
-        A dataset of human responses may be passed, too; the opponent answers its prompts first.
+        The dataset may also hold human responses, whose prompts the opponent answers first.
 
         Raises:
-            DataError: the dataset is of another kind than datasets to train on.
+            DataError: if the dataset is of a kind that can't be trained on.
         """
         if not (eval_dataset is None or isinstance(eval_dataset, str)):
             as_kind = arguments.as_datasets if self._self_play else arguments.of_pairs
@@ -230,11 +230,11 @@ class SPINTrainer(PairsTrainer):
         return super().evaluate(eval_dataset, *args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predict, on what Trainer's takes, or on human responses, whose prompts the opponent answers first.
+        """Predict on a dataset that Trainer accepts, or on human responses, whose prompts the opponent answers first.
 
         Raises:
-            DataError: the dataset is of another kind than datasets to train on.
-            RecipeError: the policy has been trained, and its opponent is not kept.
+            DataError: if the dataset is of a kind that can't be trained on.
+            RecipeError: if the policy has been trained and its opponent was not kept.
         """
         if not self._self_play:
             return super().predict(test_dataset, *args, **kwargs)
@@ -242,15 +242,15 @@ class SPINTrainer(PairsTrainer):
         if is_sft(test_dataset) and not self._is_paired(test_dataset):
             if self._opponent_is_ours and self.state.global_step > 0 and not has_adapter(self.model):
                 raise RecipeError(
-                    "Human responses can't be predicted on after training: full fine-tuning keeps no opponent that could "
-                    "answer their prompts. Predict before training, or pass the dataset as `eval_dataset` to the "
-                    "constructor, and predict on `trainer.eval_dataset`."
+                    "`predict` can't take human responses after training: full fine-tuning keeps no opponent to answer "
+                    "their prompts. Predict before training, or pass the dataset to the constructor as `eval_dataset` "
+                    "and predict on `trainer.eval_dataset`."
                 )
             test_dataset = self._with_opponent(self._rows(test_dataset, "test"), "test")
         return super().predict(test_dataset, *args, **kwargs)
 
     def _next_opponent(self) -> None:
-        """The policy as it is now becomes the opponent: `train()` was called again."""
+        """Make the current policy the opponent, because `train()` was called again."""
         self._adapter_is_new = False
         if self._terms.needs_proto and not self._first_answers:
             self._first_answers = dict(self._answers)
@@ -278,12 +278,12 @@ class SPINTrainer(PairsTrainer):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        ours = self.ref_model is None  # beside an explicit reference, an adapter of that name is the user's own
+        ours = self.ref_model is None  # with an explicit reference model, an adapter of that name is the user's own
         frozen_aside = opponent.without_frozen_adapter(self.model) if ours else contextlib.nullcontext()
         with checkpoint.without_arguments(self.args), frozen_aside:
             super()._save(output_dir, state_dict)
         if self._self_play and has_adapter(self.model):
-            # A folder with an adapter says by itself what ends a response: its base model may name other ids.
+            # An adapter folder has to name the EOS ids itself: its base model may name others.
             config = GenerationConfig(eos_token_id=self._eos_ids[2], pad_token_id=self._tokenizer.pad_token_id)
             config.save_pretrained(output_dir or output_folder(self.args))
 
@@ -299,7 +299,7 @@ class SPINTrainer(PairsTrainer):
     def create_model_card(  # type: ignore[override]  # TRL's has these parameters, which aren't Trainer's
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
     ) -> None:
-        """Write the model card; where training started from a local folder, with that folder's own base model."""
+        """Write the model card; if training started from a local folder, name the base model of that folder."""
         super().create_model_card(model_name, dataset_name, tags)
         if self.is_world_process_zero():
             complete_card(output_folder(self.args) / "README.md", get_config_model_id(self.model.config))

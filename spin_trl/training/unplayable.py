@@ -1,7 +1,7 @@
-"""What keeps settings from being played, found before anything runs: each reason a sentence or two, all in one message.
+"""Find settings that can't be played before anything runs. Each reason is a sentence or two; all go into one message.
 
-A run that can't be trained would say so only after the start has been measured and the first prompts have been answered. So
-whatever an iteration's trainer would refuse is asked for beforehand.
+Otherwise a run would fail only after the start has been evaluated and the first prompts have been answered. So everything
+that an iteration's trainer would refuse is checked beforehand.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .arguments import unnamed
 from .collator import DataCollatorForSelfPlay
 
 _NEEDS_MODEL = ("galore", "apollo", "lomo")
-"""Optimisers that are made from a model's layers."""
+"""Optimisers that are built from a model's layers."""
 
 
 def refusal_of_trainer(error: Exception, peft_config: Any) -> RecipeError:
-    """What to say when an iteration's trainer can't be made."""
-    # PEFT knows which layers to adapt for some kinds of models only.
+    """Return the error to raise when an iteration's trainer can't be constructed."""
+    # PEFT knows default target layers only for some kinds of models.
     unnamed = "target_modules" in str(error) and getattr(peft_config, "target_modules", "") is None
     advice = " Set `lora_target_modules: all-linear`, or name the layers." if unnamed else ""
-    return RecipeError(f"These settings can't be trained with: {error}{advice}")
+    return RecipeError(f"These settings can't be used for training: {error}{advice}")
 
 
 def check_self_play(
@@ -47,25 +47,25 @@ def check_self_play(
     """Raise unless an iteration can be played with these arguments of a trainer.
 
     Args:
-        args: settings.
+        args: settings of the iteration.
         train_dataset: human responses.
-        data_collator: ours, or None.
-        peft_config: of a new adapter, or None.
-        model: that is trained, or its name.
+        data_collator: our collator, or None.
+        peft_config: configuration of a new adapter, or None.
+        model: model to train, or its name.
         processing_class: its tokenizer, or None.
 
     Raises:
-        RecipeError: the settings name an unknown loss, or can't be played; the message has all reasons.
-        DataError: the dataset is a stream or holds images, or the collator is another one.
+        RecipeError: if the settings name an unknown loss or can't be played; the message gives all reasons.
+        DataError: if the dataset is a stream or holds images, or the collator is not ours.
     """
     if isinstance(train_dataset, IterableDataset):
         raise DataError(
-            "`train_dataset` is an IterableDataset, which can't be self-played: every prompt is answered before training. "
-            "Pass a `Dataset`, or stream pairs (`prompt`, `chosen`, `rejected`)."
+            "`train_dataset` is an IterableDataset, which can't be used for self-play: every prompt is answered before "
+            "training. Pass a `Dataset`, or stream pairs (`prompt`, `chosen`, `rejected`)."
         )
     refuse_media(train_dataset)
     if data_collator is not None and not isinstance(data_collator, DataCollatorForSelfPlay):
-        raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay, or left out.")
+        raise DataError("With an SFT dataset, `data_collator` must be a DataCollatorForSelfPlay; or leave it out.")
     found: list[str] = []
     noted(found, lambda: check_losses(args.losses))
     found += [*of_settings(args), *adapter_refusals(peft_config)]
@@ -74,7 +74,7 @@ def check_self_play(
 
 
 def of_settings(args: SPINConfig) -> list[str]:
-    """What an iteration can't be played with, whoever plays it."""
+    """Return the reasons why no iteration can be played with these settings, in a trainer or in a run."""
     unknown: list[str] = []
     noted(unknown, lambda: check_engine(args.engine))
     return [
@@ -89,23 +89,23 @@ def of_settings(args: SPINConfig) -> list[str]:
 
 
 def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
-    """What a run of several iterations can't be played with, beside what [`of_settings`] finds."""
+    """Yield the reasons, in addition to those of [`of_settings`], why a run of several iterations can't be played."""
     found = [] if args.eval_strategy == "no" else [f"eval_strategy: {plain(args.eval_strategy)}"]
     if args.save_strategy == "best":
         found.append("save_strategy: best")
     found += [f"{name}: true" for name in ("eval_on_start", "load_best_model_at_end") if getattr(args, name)]
     if found:
         yield (
-            f"`{'`, `'.join(found)}`: an iteration's training has no dataset to evaluate on. A run measures every iteration "
-            "on held-out prompts, and delivers the best by `metric_for_best_iteration`. Leave "
+            f"`{'`, `'.join(found)}`: an iteration's training has no dataset to evaluate on. A run evaluates every "
+            "iteration on held-out prompts and delivers the best one by `metric_for_best_iteration`. Leave "
             f"{agreeing(len(found), 'it', 'them')} out."
         )
     plugins = [name for name in ("deepspeed", "fsdp") if getattr(args, name, None)]
     if plugins:
         yield (
-            f"`{'` and `'.join(plugins)}` would load the model in parts in every phase, and answers need it whole. Leave it "
-            "out, and name a configuration of accelerate as `accelerate_config` (`zero3`, or a file): it is used where it "
-            "fits."
+            f"`{'` and `'.join(plugins)}` would shard the model in every phase, but generation needs it whole. Leave "
+            f"{agreeing(len(plugins), 'it', 'them')} out and set `accelerate_config` to an accelerate configuration "
+            "(`zero3`, or a file) instead: it is used in the phases that support it."
         )
     yield from _unknown_metric(play)
     lists = iteration_settings(play, 0)
@@ -120,18 +120,18 @@ def of_run(args: SPINConfig, play: SelfPlayConfig) -> Iterator[str]:
 
 
 def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -> Iterator[str]:
-    """Fewer positions than `max_length`.
+    """Yield a reason if the model has fewer positions than `max_length`.
 
     Args:
-        config: of the model, or None: it is not known.
+        config: configuration of the model, or None if it is not known.
         args: settings of an iteration.
-        name: of the model, for the message.
+        name: name of the model, for the message.
     """
     limit = positions(config)
     if limit is not None and args.max_length is not None and args.max_length > limit:
         yield (
             f"`max_length` is {args.max_length}, but {name} has {limit} positions (`max_position_embeddings`). Set "
-            f"`max_length` to {limit} at most, or give the model's configuration a scaling of its positions "
+            f"`max_length` to {limit} at most, or set up position scaling in the model's configuration "
             "(`rope_parameters`)."
         )
 
@@ -139,18 +139,18 @@ def of_positions(config: PretrainedConfig | None, args: SPINConfig, name: str) -
 def of_lengths(
     config: PretrainedConfig | None, args: SPINConfig, name: str, datasets: Iterable[Dataset], *, answers: bool = True
 ) -> Iterator[str]:
-    """Rows that are longer than the model has positions for, where `max_length` does not see to it.
+    """Yield a reason if rows are longer than the model has positions and `max_length` does not prevent it.
 
     Args:
-        config: of the model, or None: it is not known.
+        config: configuration of the model, or None if it is not known.
         args: settings of an iteration.
-        name: of the model, for the message.
+        name: name of the model, for the message.
         datasets: prepared rows.
-        answers: whether the prompts are going to be answered.
+        answers: whether the prompts will be answered.
     """
     limit = positions(config)
     if limit is None or (args.max_length is not None and args.truncation_mode == "keep_start"):
-        return  # [`of_positions`] has compared them
+        return  # already compared by [`of_positions`]
     longest, of_prompts = 0, 0
     for rows in datasets:
         for row in rows.select_columns(["prompt_ids", "real_ids"]):
@@ -160,13 +160,13 @@ def of_lengths(
     of_answer = Sampling.from_args(args).limit(of_prompts)
     if args.max_length is None and longest > limit:
         yield (
-            f"The longest row has {longest} tokens, {has}. Set `max_length` to {limit} at most, or give the model's "
-            "configuration a scaling of its positions (`rope_parameters`)."
+            f"The longest row has {longest} tokens, {has}. Set `max_length` to {limit} at most, or set up position scaling "
+            "in the model's configuration (`rope_parameters`)."
         )
     elif of_prompts >= limit:
         yield (
-            f"The longest prompt has {of_prompts} tokens, {has}. Leave out `truncation_mode`, and rows whose prompts have "
-            "`max_length` tokens or more are left out."
+            f"The longest prompt has {of_prompts} tokens, {has}. Leave out `truncation_mode`: then rows whose prompts have "
+            "`max_length` tokens or more are dropped."
         )
     elif answers and of_prompts + of_answer > limit:
         yield (
@@ -176,7 +176,7 @@ def of_lengths(
 
 
 def positions(config: PretrainedConfig | None) -> int | None:
-    """Tokens that a model has positions for; None where that is not known, or where there is no limit (ALiBi, Mamba)."""
+    """Return the number of positions of a model; None if it is not known, or if there is no limit (ALiBi, Mamba)."""
     if config is None:
         return None
     text = config.get_text_config()
@@ -186,7 +186,7 @@ def positions(config: PretrainedConfig | None) -> int | None:
     limit: int = known
     scalings = [getattr(text, "rope_parameters", None), getattr(text, "rope_scaling", None)]
     for scaling in [one for one in scalings if isinstance(one, Mapping)]:
-        # Layers of several kinds may have a scaling each.
+        # A model with layers of several kinds may have a scaling for each kind.
         for one in [scaling, *(part for part in scaling.values() if isinstance(part, Mapping))]:
             factor, trained = one.get("factor"), one.get("original_max_position_embeddings") or known
             if isinstance(factor, int | float) and isinstance(trained, int):
@@ -195,29 +195,29 @@ def positions(config: PretrainedConfig | None) -> int | None:
 
 
 def of_batches(args: SPINConfig, rows: float, processes: int) -> Iterator[str]:
-    """Fewer pairs than one batch of all processes, where incomplete batches are dropped.
+    """Yield a reason if incomplete batches are dropped and there are fewer pairs than one batch over all processes.
 
     Args:
         args: settings of an iteration.
-        rows: responses to train on, at most.
-        processes: that train together.
+        rows: upper bound on the number of responses to train on.
+        processes: number of processes that train together.
     """
     batch, pairs = args.per_device_train_batch_size, rows * args.num_generations
     if args.dataloader_drop_last and pairs < batch * processes:
         whole = f"{batch} x {processes} processes" if processes > 1 else f"{batch}"
         yield (
             "`dataloader_drop_last` leaves nothing to train on: there "
-            f"{agreeing(pairs, 'is', 'are')} {counted(pairs, 'pair')} at most, fewer than one whole batch "
+            f"{agreeing(pairs, 'is', 'are')} {counted(pairs, 'pair')} at most, fewer than one full batch "
             f"(`per_device_train_batch_size`: {whole}). Leave it out, or make the batch smaller."
         )
 
 
 def trackers(names: str | Sequence[str]) -> Iterator[str]:
-    """Trackers of `report_to` that there are none of, or that are not installed."""
+    """Yield a reason for every tracker in `report_to` that does not exist or is not installed."""
     known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
     for name in [names] if isinstance(names, str) else names:
         if name not in known:
-            yield f"`report_to` names {name!r}, which is no tracker{nearest(str(name), known)}"
+            yield f"`report_to` names {name!r}, which is not a known tracker{nearest(str(name), known)}"
         elif not _is_installed(name):
             yield f"`report_to` names {name!r}, which is not installed: install it, or set `report_to: none`."
 
@@ -227,25 +227,25 @@ def _is_installed(tracker: str) -> bool:
     is_available = getattr(integrations, f"is_{called}_available", None)
     try:
         return is_available is None or bool(is_available())
-    except Exception:  # it is there, and has more to say when it is made
+    except Exception:  # it is installed, and will report what is wrong when it is created
         return True
 
 
 def _values(args: SPINConfig) -> Iterator[str]:
-    """Values with which nothing could be trained, or not from the opponent on."""
+    """Yield a reason for every value that leaves nothing to train, or that makes policy and opponent differ at the start."""
     if args.neftune_noise_alpha:
         yield (
-            f"`neftune_noise_alpha` ({args.neftune_noise_alpha:g}) adds noise to what the policy reads, but not to what its "
-            "opponent reads, so the policy would not start at its opponent. Leave it out."
+            f"`neftune_noise_alpha` ({args.neftune_noise_alpha:g}) adds noise to the policy's inputs but not to its "
+            "opponent's, so the policy would not start at its opponent. Leave it out."
         )
     if args.sync_ref_model:
-        yield "`sync_ref_model` moves the reference model, but the opponent is frozen in an iteration."
+        yield "`sync_ref_model` updates the reference model, but the opponent is frozen during an iteration. Leave it out."
     if args.max_steps == 0:
         yield "`max_steps` is 0: nothing would be trained. Leave it out (-1) to count epochs."
     if args.train_sampling_strategy == "group_by_length":
         yield (
-            "`train_sampling_strategy: group_by_length` goes by the length of one text, and a pair has two responses. Leave "
-            "it out."
+            "`train_sampling_strategy: group_by_length` groups by the length of one text, but a pair has two responses. "
+            "Leave it out."
         )
     if args.dataloader_persistent_workers and not args.dataloader_num_workers:
         yield "`dataloader_persistent_workers` needs `dataloader_num_workers` of 1 or more."
@@ -253,38 +253,37 @@ def _values(args: SPINConfig) -> Iterator[str]:
         yield "`use_liger_kernel` needs the package liger-kernel, which is not installed."
     if args.activation_offloading and args.device.type == "cpu":
         yield (
-            "`activation_offloading` moves activations from a GPU into the memory of the CPU, and this run is on the CPU. "
-            "Leave it out."
+            "`activation_offloading` moves activations from GPU to CPU memory, but this run is on the CPU. Leave it out."
         )
 
 
 def _loading(options: Mapping[str, Any]) -> Iterator[str]:
-    """Options of `model_init_kwargs` with which no model could be loaded."""
+    """Yield a reason for every option of `model_init_kwargs` with which no model could be loaded."""
     for name in [name for name in ("load_in_4bit", "load_in_8bit") if name in options]:
         yield (
-            f"`model_init_kwargs` has `{name}`, which transformers no longer takes there. In a recipe set `{name}: true` "
-            "beside it; in Python pass `quantization_config=BitsAndBytesConfig(...)`."
+            f"`model_init_kwargs` has `{name}`, which transformers no longer accepts there. In a recipe set `{name}: true` "
+            "as a separate setting; in Python pass `quantization_config=BitsAndBytesConfig(...)`."
         )
     dtype = options.get("dtype")
     name = str(dtype).removeprefix("torch.")
     is_known = dtype in (None, "auto") or isinstance(getattr(torch, name, None), torch.dtype)
     if not is_known and not isinstance(dtype, Mapping):
         near = nearest(name, ("auto", "bfloat16", "float16", "float32"))
-        yield f"`dtype` is {dtype!r}, which is no format of numbers that torch knows{near}"
+        yield f"`dtype` is {dtype!r}, which is not a torch dtype{near}"
 
 
 def _optimizer(args: SPINConfig) -> Iterator[str]:
-    """An optimiser that is not installed, or that doesn't take its arguments."""
+    """Yield a reason if the optimiser is not installed, or doesn't accept its arguments."""
     name = plain(args.optim)
     is_by_layer = any(part in name for part in _NEEDS_MODEL)
-    # Enough to see whether its package is installed. Any module does, though its type asks for one of transformers'.
+    # A stand-in to see whether the package is installed. Any module does, though the annotation wants transformers'.
     model: Any = torch.nn.Sequential(torch.nn.Linear(1, 1)) if is_by_layer else None
     try:
         cls, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         if not {"params", "model", "optimizer_dict"} & set(options):
             cls([torch.nn.Parameter(torch.zeros(1))], **options)
-    except Exception as error:  # every optimiser's package has its own
-        if isinstance(error, ImportError) or not is_by_layer:  # else it is of layers that this model does not have
+    except Exception as error:  # each optimiser's package raises its own errors
+        if isinstance(error, ImportError) or not is_by_layer:  # otherwise it is about layers that the stand-in lacks
             given = f" with `optim_args` {args.optim_args!r}" if args.optim_args else ""
             yield f"`optim` is {name!r}, which can't be used here{given}: {_error_in_words(error)}"
 
@@ -307,7 +306,7 @@ def _scheduler(args: SPINConfig) -> Iterator[str]:
 
 
 def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
-    """A figure that no iteration will have."""
+    """Yield a reason if no iteration will have the figure that `metric_for_best_iteration` names."""
     from ..evaluation.figures import FIGURES, SCORE, SCORE_GREEDY, is_score
     from ..evaluation.scoring import figures_of
 
@@ -316,11 +315,11 @@ def _unknown_metric(play: SelfPlayConfig) -> Iterator[str]:
     of_scores = [figure.replace(SCORE, kind, 1) for kind in (SCORE, SCORE_GREEDY) for figure in scores or [SCORE]]
     if not name.startswith(SCORE) and name not in FIGURES:
         yield (
-            f"`metric_for_best_iteration` is {name!r}, which is no held-out figure{nearest(name, FIGURES)} Known are "
-            f"{', '.join(FIGURES)}; of a scorer that returns named numbers, score/NAME."
+            f"`metric_for_best_iteration` is {name!r}, which is not a held-out figure{nearest(name, FIGURES)} Known are "
+            f"{', '.join(FIGURES)}; and score/NAME for a scorer that returns named numbers."
         )
     elif name.startswith(SCORE) and not (is_score(name) and (scores is None or name in of_scores)):
-        what = f"the scorer gives {', '.join(of_scores)}" if scores else "no such figure is measured"
+        what = f"the scorer returns {', '.join(of_scores)}" if scores else "no such figure is measured"
         yield f"`metric_for_best_iteration` is {name!r}, but {what}{nearest(name, of_scores)}"
 
 

@@ -271,7 +271,7 @@ def not_shared(reasons: list[str]) -> Iterator[None]:
 
     class Noting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            found = re.fullmatch(r"Prompts are not shared by their responses: (.*)\.", record.getMessage())
+            found = re.fullmatch(r"Prompts are not shared between responses: (.*)\.", record.getMessage())
             if found:
                 reasons.append(re.sub(r"^\w+For\w+ ", "the model ", found[1]))
 

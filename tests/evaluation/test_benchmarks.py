@@ -1,4 +1,4 @@
-"""The papers' benchmarks are tasks that the harness has, with their shots, and their numbers are read as the papers do."""
+"""The papers' benchmarks are tasks of the harness, with their shots, and their numbers are read as the papers do."""
 
 import importlib.util
 
@@ -16,7 +16,7 @@ ALL = list(dict.fromkeys(one for benchmarks in SUITES.values() for one in benchm
 
 
 def results(found, shots=None, groups=None):
-    """As the harness gives them, as far as they are read."""
+    """The parts of the harness's results that are read."""
     shots = shots or dict.fromkeys(found, 0)
     return {"results": found, "groups": groups or {}, "n-shot": shots, "configs": {name: {} for name in shots}}
 
@@ -44,7 +44,7 @@ def index():
 
 
 def leaves(index, name):
-    """Configurations of the tasks that a task or group consists of, whole, but with functions by name."""
+    """Complete configurations of the tasks in a task or group, with functions by name."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
     entry = index[name]
@@ -74,7 +74,7 @@ def test_the_harness_has_every_benchmark_and_measures_what_is_read(index, benchm
 
 @needs_harness
 def test_the_groups_are_whole(index):
-    """57 subjects, and the numbers of parts that the leaderboard's own pages name."""
+    """57 subjects, and the numbers of parts given on the leaderboard's own pages."""
     parts = {one.task: len(leaves(index, one.task)) for one in ALL if "group" in index[one.task].cfg}
     assert parts == {
         "mmlu": 57, "leaderboard_math_hard": 7, "leaderboard_musr": 3, "leaderboard_gpqa": 3, "leaderboard_bbh": 24,

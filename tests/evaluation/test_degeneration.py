@@ -1,4 +1,4 @@
-"""Signs of degeneration, against numbers worked out by hand."""
+"""Signs of degeneration, compared with numbers worked out by hand."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def figure(name: str, *answers: AnsweredPrompt, training: tuple[str, ...] = ()) 
 
 
 def test_phrases_that_come_again_are_counted() -> None:
-    """abcabcabc has 6 phrases of four tokens, three of them distinct; real responses here repeat nothing."""
+    """abcabcabc has 6 four-token phrases, three of them distinct; real responses here repeat nothing."""
     assert figure("repetition", answer("a b c a b c a b c")) == pytest.approx(0.5)
     assert figure("repetition", answer("a b c a b c a b c"), answer("a b c d e")) == pytest.approx(0.25)
     assert figure("repetition", answer("a b")) == 0.0
@@ -37,7 +37,7 @@ def test_repetition_that_real_responses_have_too_is_none() -> None:
 
 
 def test_variety_is_relative_to_that_of_real_responses() -> None:
-    """Two real responses have 10 pairs, all but none alike; the generated ones say the same twice: 5 of 10."""
+    """Two real responses have 10 pairs, nearly all distinct; the generated ones repeat the same text: 5 of 10."""
     real = ("a b c d e f", "g h i j k l")
     answers = [answer("m n o p q r", real[0]), answer("m n o p q r", real[1])]
     assert figure("distinct", *answers) == pytest.approx(5 / 10)
@@ -51,7 +51,7 @@ def test_lengths_are_compared_over_all_tokens() -> None:
 
 
 def test_characters_from_nowhere_are_found() -> None:
-    """Ten pipes in forty characters, where real responses have none in sixty: a quarter of all, less nothing."""
+    """Ten pipes in forty characters, while real responses have none in sixty: a quarter of all, minus nothing."""
     answers = [answer("|" * 10 + "a b c d e " * 3, "a b c d e " * 6)]
     assert odd_characters(answers) == {"|": pytest.approx(0.25)}
     assert figure("odd_characters", *answers) == pytest.approx(0.25)
@@ -60,7 +60,7 @@ def test_characters_from_nowhere_are_found() -> None:
 
 
 def test_copies_of_training_responses_are_counted_against_those_among_real_ones() -> None:
-    """Two of three answers, and one of three real responses, stand in the training data; spaces don't matter."""
+    """Two of three answers, and one of three real responses, are in the training data; spaces don't matter."""
     answers = [answer("x y", "p q"), answer("x  y\n", "x y"), answer("new", "r s")]
     assert figure("copies", *answers, training=("x y", "u v")) == pytest.approx(1 / 3)
     assert normalised(" a\n b ") == "a b"
@@ -104,7 +104,7 @@ def test_healthy_answers_are_not_warned_of() -> None:
     ("name", "value", "parts"),
     [
         ("empty", 0.3, ("30 %", "empty")),
-        ("truncated", 0.6, ("60 %", "cut")),
+        ("truncated", 0.6, ("60 %", "truncated")),
         ("repetition", 0.25, ("25 %", "phrases")),
         ("distinct", 0.4, ("40 %", "variety")),
         ("short", 0.2, (0.2, "long")),
@@ -116,7 +116,7 @@ def test_healthy_answers_are_not_warned_of() -> None:
 def test_every_sign_warns_beyond_its_threshold_and_stops_beyond_the_other(
     name: str, value: float, parts: tuple[object, ...]
 ) -> None:
-    """Alone; not at all where it is switched off, nor where its threshold is moved; and it stops only if so set."""
+    """Alone; not if it is switched off or its threshold is moved; and it stops the run only if configured."""
     figures = {**HEALTHY, SIGNS[name].figure: value}
     (warning,) = findings(figures, {}, {})
     assert (warning.name, warning.stops) == (name, False)

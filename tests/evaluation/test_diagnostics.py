@@ -1,4 +1,4 @@
-"""What the papers argue about, from log-probabilities that were made up so that every figure is known by hand."""
+"""What the papers argue about, from made-up log-probabilities for which every figure is known by hand."""
 
 import math
 
@@ -63,7 +63,7 @@ def test_spins_coefficients_before_and_after() -> None:
 
 
 def test_coefficients_of_a_weighted_sum_of_losses() -> None:
-    """2 SPACE + SPIN; TRL's sft has no log-ratio and counts nothing."""
+    """2 SPACE + SPIN; TRL's sft has no log-ratio and adds nothing."""
     losses, values = {"space": 2.0, "sigmoid": 1.0, "sft": 0.1}, {"space_mu": 1.0, "beta": 0.5}
     figures = game_figures(ROWS, losses, values)
     assert figures["coefficient/real_start"] == pytest.approx(2 * -0.5 - 0.25)

@@ -1,4 +1,4 @@
-"""Processes share a benchmark's requests: each answers some, all get everything, and where one fails all do."""
+"""Processes share a benchmark's requests: each answers some, all get every answer, and if one fails all do."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ REQUESTS = [
     SimpleNamespace(doc_id=doc, text=text)
     for doc, text in ((0, "a"), (0, "b"), (1, "c"), (2, "d"), (3, "e"), (1, "f"))
 ]
-"""The choices of a question have its number."""
+"""The choices of a question share its number."""
 
 
 def of_process(monkeypatch: pytest.MonkeyPatch, rank: int, count: int, others: list[Any] | None = None) -> None:
-    """Be one of several processes, of which the others have gathered something."""
+    """Act as one of several processes, where the others have gathered something."""
     monkeypatch.setattr(
         harness,
         "PartialState",
@@ -33,7 +33,7 @@ def of_process(monkeypatch: pytest.MonkeyPatch, rank: int, count: int, others: l
 
 
 def shout(asked: list[str]) -> Any:
-    """Answers with capitals, and writes down what it was asked."""
+    """Answers in capitals, and records its requests."""
 
     def answer(requests: Any, disable_tqdm: bool) -> list[str]:
         asked.extend(one.text for one in requests)

@@ -79,7 +79,7 @@ def test_the_interval_of_a_mean_covers() -> None:
 
 
 def test_the_interval_of_nats_per_token_covers() -> None:
-    """Responses of very different lengths, whose longer ones are easier by the token."""
+    """Responses of very different lengths, where longer ones are easier per token."""
 
     def interval(draw: np.random.Generator) -> tuple[float, float]:
         tokens = draw.integers(5, 200, 200)
@@ -108,7 +108,7 @@ def test_the_interval_of_a_difference_of_shares_covers(before: float, gains: flo
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_interval_of_any_other_difference_covers(weighted: bool) -> None:
-    """Paired values that go together: the pairing makes the interval narrow, and it still holds what it says."""
+    """Correlated pairs of values: pairing makes the interval narrow, and its coverage still holds."""
 
     def interval(draw: np.random.Generator) -> tuple[float, float]:
         tokens = draw.integers(5, 60, 120).astype(float) if weighted else np.ones(120)
@@ -136,7 +136,7 @@ def test_mcnemar_by_hand() -> None:
 
 
 def test_equal_models_do_not_differ() -> None:
-    """The same values twice; and values that all differ by the same."""
+    """The same values twice; and values that all differ by the same amount."""
     draw = random.Random(0)
     values = [draw.random() for _ in range(50)]
     assert of_difference(values, values) == Difference(0.0, 0.0, 0.0, 1.0, 50)

@@ -1,4 +1,4 @@
-"""What a recipe names as its scorer, and what is made of what that returns."""
+"""The scorers that a recipe can name, and how their results are used."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_one_scorer_is_itself() -> None:
 
 
 def test_several_scorers_return_their_numbers_by_name() -> None:
-    """Named numbers keep the scorer's name before their own, so none takes another's place."""
+    """Named numbers are prefixed with the scorer's name, so none overwrites another."""
     found = scorer_of(["exact_match", "gsm8k", r"regex:\d", f"{__name__}:length"])("", REAL, "#### 1200")
     assert found == {
         "exact_match": 0.0,
@@ -50,7 +50,7 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
 
 @pytest.mark.parametrize("name", scorer_names())
 def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
-    """Whatever modules the folder has: the names of the figures are known before anything is scored."""
+    """For all modules of the folder: the names of the figures are known before anything is scored."""
     answer = "Working.\n\\boxed{5} is the answer: B\n#### 5"
     found = scorer_of([name])("", answer, answer)
     named = [f"score/{part}" for part in found] if isinstance(found, dict) else ["score"]
@@ -70,7 +70,7 @@ def test_an_answer_is_compared_only_where_the_real_response_has_one() -> None:
 
 
 class Odd:
-    """An object of a user's class, that is no number and says so in its own way."""
+    """An object of a user's class that is not a number, and raises its own error."""
 
     def __float__(self) -> float:
         raise KeyError("no number")
@@ -78,7 +78,7 @@ class Odd:
 
 @pytest.mark.parametrize("value", ["right", None, [1.0], Odd(), {"a"}])
 def test_a_score_that_is_no_number_is_nan(value: object) -> None:
-    """It is counted, and the run goes on."""
+    """It is counted, and the run continues."""
     assert math.isnan(score_of(lambda *texts: value, "", "", ""))  # type: ignore[arg-type, return-value]
     named = score_of(lambda *texts: {"a": value, "b": "0.5", 3: True}, "", "", "")  # type: ignore[arg-type, dict-item, return-value]
     assert isinstance(named, dict)

@@ -1,4 +1,4 @@
-"""Which model is the best, and how sure that is: pure functions of what was measured."""
+"""Which model is the best, and how certain that is: pure functions of measurements."""
 
 import math
 
@@ -17,7 +17,7 @@ def scored(rights: int, of: int = 100) -> Measured:
 
 
 def likely(*nlls: float) -> Measured:
-    """A model with these negative log-likelihoods, of real responses of two tokens each."""
+    """A model with these negative log-likelihoods, for real responses of two tokens each."""
     keys = [str(key) for key in range(len(nlls))]
     values = {"nll": dict(zip(keys, nlls, strict=True)), "real_tokens": dict.fromkeys(keys, 2.0)}
     return Measured({"nll": sum(nlls) / (2 * len(nlls))}, values)
@@ -37,7 +37,7 @@ def likely(*nlls: float) -> Measured:
     ],
 )
 def test_the_best_by_a_figure(values: list[float | None], greater: bool, expected: str | None) -> None:
-    """The largest or the smallest; what was not measured, or is no number, is no candidate."""
+    """The largest or the smallest; a figure that was not measured or is not finite is no candidate."""
     models = {
         name: Measured({} if value is None else {"figure": value}) for name, value in zip("abc", values, strict=True)
     }
@@ -54,7 +54,7 @@ def test_the_place_of_the_best_has_a_price() -> None:
 
 
 def test_a_gain_of_exactly_the_least_improvement_is_none() -> None:
-    """As in transformers' early stopping, more than it is asked for."""
+    """As in transformers' early stopping, it must exceed the threshold."""
     assert not Metric("score", True, min_improvement=0.25).improves(scored(75), scored(50))
     assert Metric("score", True, min_improvement=0.25).improves(scored(76), scored(50))
 
@@ -83,7 +83,7 @@ def test_less_is_better_turns_the_interval_round() -> None:
 
 
 def test_a_regression_is_surely_worse() -> None:
-    """3 of a hundred prompts lost are no regression, 6 are; without prompts to compare, nothing is sure."""
+    """3 of a hundred prompts lost are no regression, 6 are; without prompts to compare, nothing is certain."""
     assert not SCORE.regresses(scored(47), scored(50))
     assert SCORE.regresses(scored(44), scored(50))
     assert not SCORE.regresses(scored(56), scored(50))

@@ -1,4 +1,4 @@
-"""Held-out figures, against numbers worked out by hand."""
+"""Held-out figures, compared with numbers worked out by hand."""
 
 import math
 import random
@@ -69,7 +69,7 @@ def test_one_prompt_has_figures_but_no_standard_error():
 
 
 def test_the_standard_error_of_nll_is_the_spread_of_nll_over_many_samples():
-    """Draw the same held-out set again and again: the spread of the figure is what its standard error says."""
+    """Draw the same held-out set repeatedly: the spread of the figure equals its standard error."""
     rng = random.Random(0)
 
     def sample():
@@ -124,7 +124,7 @@ def test_values_are_kept_prompt_by_prompt():
 
 
 def test_a_change_is_measured_on_the_prompts_that_both_have():
-    """8 won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that one of the two has not is left out."""
+    """8 won and 2 lost of 30 (McNemar: 2 * 56 / 1024); a prompt that only one of the two has is left out."""
     marks = [(1.0, 0.0)] * 8 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 20
     now = {str(number): row(score=one, real_logp=-3.0) for number, (one, _) in enumerate(marks)}
     before = {str(number): row(score=other, real_logp=-4.0) for number, (_, other) in enumerate(marks)}
@@ -141,7 +141,7 @@ def test_models_that_were_measured_before_values_were_kept_have_no_change():
 
 
 def test_scores_that_are_no_numbers_are_left_out_of_means_and_named():
-    """A mean is that of the others: of 1 and 0, not of four prompts, and not NaN."""
+    """A mean is over the others: of 1 and 0, not of four prompts, and not NaN."""
     rows = {
         "a": row(score={"x": 1.0, "y": 2.0}),
         "b": row(score={"x": math.nan, "y": 4.0}),

@@ -76,7 +76,7 @@ def launch(tmp_path: Path, folder: Path, *, processes: int = 1, pause: float = 0
 
 
 class Counting:
-    """An engine that answers with the prompt's first token and counts what it is asked."""
+    """An engine that answers with the prompt's first token and counts its calls."""
 
     name = "counting"
 
@@ -153,7 +153,7 @@ def test_a_store_of_another_model_is_not_filled_up(tmp_path):
 
 
 def in_this_process(folder: Path) -> GenerationStore:
-    """What `SCRIPT` makes, without the seconds that a process takes to start."""
+    """What `SCRIPT` generates, without the seconds that a process takes to start."""
     store, sampling = GenerationStore(folder), Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
     generate(TransformersEngine(tiny.model("llama"), [1], 0), rows(), store, sampling, **NAMES)
     return store
@@ -161,7 +161,7 @@ def in_this_process(folder: Path) -> GenerationStore:
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(tmp_path):
-    """`accelerate launch` with two gloo processes on the CPU: the same tokens, and each made its share."""
+    """`accelerate launch` with two gloo processes on the CPU: the same tokens, and each generated its share."""
     launched = launch(tmp_path, tmp_path / "two", processes=2)
     output, errors = launched.communicate(timeout=240)
     assert launched.returncode == 0, errors
@@ -176,7 +176,7 @@ def test_two_processes_make_what_one_makes(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
-    """SIGKILL in the middle: the second call makes the rest, and all together is what an undisturbed run makes."""
+    """SIGKILL in the middle: the second call generates the rest, and the result equals an undisturbed run's."""
     killed, whole = tmp_path / "killed", in_this_process(tmp_path / "whole")
     victim = launch(tmp_path, killed, pause=0.2)
     deadline = time.monotonic() + 120
@@ -194,7 +194,7 @@ def test_a_run_that_was_killed_loses_only_the_shard_in_the_making(tmp_path):
 
 
 def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
-    """Nothing half-written stays behind, and the same call goes on when there is room again."""
+    """Nothing half-written remains, and the same call continues when there is room again."""
     store, write, written = GenerationStore(tmp_path / "store"), pq.write_table, []
 
     def until_full(table, file):
@@ -217,7 +217,7 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, monkeypatch):
 
 
 def test_the_engine_is_given_exactly_the_prompts_tokens(tmp_path):
-    """The tokens that the real responses stand behind: nothing is rendered or tokenised again."""
+    """The tokens that precede the real responses: nothing is rendered or tokenised again."""
     engine = Counting()
     generate(engine, rows(), GenerationStore(tmp_path / "store"), SAMPLING, **NAMES)
     given = sorted(prompt for prompts, _ in engine.calls for prompt in prompts)
@@ -225,7 +225,7 @@ def test_the_engine_is_given_exactly_the_prompts_tokens(tmp_path):
 
 
 def test_answers_go_to_the_rows_that_they_answer(tmp_path):
-    """However micro-batches are cut, and whatever order the rows are in."""
+    """For any size of micro-batches, and any order of the rows."""
     for batch_size in (1, 7, 64):
         for data in (rows(), rows().shuffle(seed=2)):
             store = GenerationStore(tmp_path / f"{batch_size}-{data['key'][0]}")

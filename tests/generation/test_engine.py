@@ -1,4 +1,4 @@
-"""Sampling settings and seeds, the parts of a run's identity that every engine shares."""
+"""Sampling settings and seeds: the parts of a run's identity that all engines share."""
 
 import contextlib
 import dataclasses

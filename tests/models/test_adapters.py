@@ -1,4 +1,4 @@
-"""Adapters: what a recipe's settings make, which new ones are refused, and which starts are."""
+"""Adapters: those that a recipe's settings make, and which new adapters and which starts are refused."""
 
 import json
 from pathlib import Path
@@ -27,13 +27,13 @@ def settings(**overrides: Any) -> SPINConfig:
 
 
 def scores(model: Any) -> torch.Tensor:
-    """What a model says."""
+    """A model's logits."""
     with torch.no_grad():
         return model.eval()(IDS).logits
 
 
 def trained(model: Any, **lora: Any) -> Any:
-    """A model with an adapter every tensor of which has moved."""
+    """A model with an adapter whose tensors have all moved."""
     torch.manual_seed(3)
     model = get_peft_model(model, LoraConfig(**{**LORA, **lora}))
     with torch.no_grad():
@@ -58,7 +58,7 @@ def trained(model: Any, **lora: Any) -> Any:
     ],
 )
 def test_lora_target_modules_are_adapted(modules: Any, adapted: set[str]) -> None:
-    """One name in a list is a name; text that is a regular expression stays one."""
+    """A single name in a list is a name; a regular expression stays one."""
     config = peft_config_of(ModelConfig(use_peft=True, lora_r=2, lora_target_modules=modules))
     model = get_peft_model(tiny.model(), config)
     assert {
@@ -102,7 +102,7 @@ def test_one_module_to_save_is_a_module() -> None:
     ],
 )
 def test_what_would_not_start_at_the_opponent_is_refused_by_name(config: dict[str, Any], part: str) -> None:
-    """Each with the reason, which the user can act on."""
+    """Each with a reason that the user can act on."""
     (reason,) = adapter_refusals(LoraConfig(**{**LORA, **config}))
     assert names(reason, part)
 
@@ -126,7 +126,7 @@ def test_methods_whose_start_says_something_are_refused(config: Any) -> None:
 
 @pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "mica"])
 def test_what_adds_nothing_is_played(init: Any) -> None:
-    """These leave the base model as it is, and begin at zero."""
+    """These leave the base model unchanged, and start at zero."""
     config = LoraConfig(**LORA, init_lora_weights=init)
     assert [*adapter_refusals(config)] == []
     plain = scores(tiny.model())
@@ -134,7 +134,7 @@ def test_what_adds_nothing_is_played(init: Any) -> None:
 
 
 def test_trainer_and_loop_refuse_before_anything_runs(llama_folder: Path, tmp_path: Path) -> None:
-    """The caller's model is not touched, and no run directory made."""
+    """The caller's model is not touched, and no run directory is created."""
     config = LoraConfig(**LORA, init_lora_weights="pissa")
     model = tiny.model()
     before = scores(model)
@@ -163,7 +163,7 @@ def test_trainer_and_loop_refuse_before_anything_runs(llama_folder: Path, tmp_pa
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_a_start_of_pissa_or_olora_is_loaded_as_it_was_saved(init: str, tmp_path: Path) -> None:
-    """PEFT takes the first matrices out of the base at every load; twice the same."""
+    """PEFT subtracts the first matrices from the base at every load; twice the same."""
     base = tiny.save(tmp_path / "base")
     model = trained(AutoModelForCausalLM.from_pretrained(base), init_lora_weights=init)
     model.save_pretrained(tmp_path / "sft")
@@ -174,7 +174,7 @@ def test_a_start_of_pissa_or_olora_is_loaded_as_it_was_saved(init: str, tmp_path
 
 
 def test_a_start_that_can_not_be_loaded_twice_is_refused(tmp_path: Path) -> None:
-    """Its base would be another one at every load."""
+    """Its base would be different at every load."""
     base = tiny.save(tmp_path / "base")
     model = trained(AutoModelForCausalLM.from_pretrained(base), init_lora_weights="pissa_niter_4")
     model.save_pretrained(tmp_path / "sft")
@@ -207,7 +207,7 @@ def test_an_adapter_without_tokenizer_files_has_its_bases(tmp_path: Path) -> Non
 def test_what_is_wrong_with_an_adapters_configuration_is_said(
     text: str, parts: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Adapters come from other machines, whose paths they name."""
+    """Adapters come from other machines, and name paths there."""
     (tmp_path / "adapter_config.json").write_text(text, encoding="utf-8")
     (tmp_path / "adapter_model.safetensors").touch()
     with refused(DataError, tmp_path / "adapter_config.json", *parts):
@@ -215,7 +215,7 @@ def test_what_is_wrong_with_an_adapters_configuration_is_said(
 
 
 def resized(folder: Path, tied: bool, **lora: Any) -> Any:
-    """An adapter that was trained after two tokens were added to its base model."""
+    """An adapter trained after two tokens were added to its base model."""
     tiny.save(folder / "base", tiny.model(tie_word_embeddings=tied))
     base = AutoModelForCausalLM.from_pretrained(folder / "base")
     base.resize_token_embeddings(len(tiny.tokenizer()) + 2, mean_resizing=False)
@@ -231,7 +231,7 @@ def resized(folder: Path, tied: bool, **lora: Any) -> Any:
     "lora", [{}, {"target_modules": ["q_proj", "embed_tokens"]}, {"modules_to_save": ["embed_tokens", "lm_head"]}]
 )
 def test_the_base_gets_the_size_that_its_adapter_says(lora: dict[str, Any], tied: bool, tmp_path: Path) -> None:
-    """Whether the embeddings were saved beside the adapter, adapted, or trained whole."""
+    """Whether the embeddings were saved with the adapter, adapted, or trained whole."""
     if "target_modules" in lora and not tied:
         pytest.skip("PEFT does not save the output layer then, which the next test is about")
     model = resized(tmp_path, tied, **lora)
@@ -242,7 +242,7 @@ def test_the_base_gets_the_size_that_its_adapter_says(lora: dict[str, Any], tied
 
 
 def test_rows_that_no_file_has_are_not_made_up(tmp_path: Path) -> None:
-    """PEFT leaves out a resized output layer where the input embeddings are adapted: its new rows would be random."""
+    """PEFT omits a resized output layer if the input embeddings are adapted: its new rows would be random."""
     resized(tmp_path, tied=False, target_modules=["q_proj", "embed_tokens"])
     before = len(tiny.tokenizer())
     with refused(DataError, tmp_path / "sft", "input", before + 2, before, "output", "`modules_to_save`"):

@@ -1,4 +1,4 @@
-"""A model is named by its weights: neither its format, nor where it lies, nor an adapter that has learned nothing counts."""
+"""A model is identified by its weights: neither its dtype, nor its location, nor an untrained adapter counts."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ NEW = {
     "IA3": IA3Config(target_modules=["k_proj"], feedforward_modules=[], task_type="CAUSAL_LM"),
     "LoHa": LoHaConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"),
 }
-"""Adapters of which PEFT keeps different kinds of tensors, in different places."""
+"""Adapters for which PEFT stores different kinds of tensors, in different places."""
 
 
 # ---- digests ---------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def test_equal_weights_have_equal_digests_in_every_format(llama_folder: Path, tm
 
 
 def test_one_changed_weight_changes_the_digest(llama: Any) -> None:
-    """Any single value, wherever it stands; the sign of a zero means nothing."""
+    """Any single value, in any position; the sign of a zero is meaningless."""
     before = digest(llama)
     with torch.no_grad():
         embedding = llama.get_input_embeddings().weight
@@ -58,7 +58,7 @@ def test_one_changed_weight_changes_the_digest(llama: Any) -> None:
 
 
 def test_a_new_adapter_changes_nothing_and_a_trained_one_does(llama_folder: Path, tmp_path: Path) -> None:
-    """A model, and the same model with an adapter that has not learned yet, have one digest; the frozen copy has none."""
+    """A model with an untrained adapter has the digest of the model; the frozen copy does not count."""
     plain = digest(AutoModelForCausalLM.from_pretrained(llama_folder))
     fresh = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), LoraConfig(**LORA))
     assert digest(fresh, adapter_is_new=True) == plain
@@ -89,7 +89,7 @@ def test_adapters_of_fused_experts_have_a_digest() -> None:
 
 
 def test_quantised_weights_have_a_digest_that_use_does_not_change(tmp_path: Path) -> None:
-    """Loading them again gives the same digest; answering and being evaluated in between, too."""
+    """Loading them again gives the same digest, even after generation and evaluation in between."""
     folder = tiny.save(tmp_path, tiny.model(hidden_size=64, intermediate_size=128, head_dim=32))
     for nested in (False, True):
         config = BitsAndBytesConfig(**NF4, bnb_4bit_use_double_quant=nested)
@@ -142,7 +142,7 @@ def test_every_tensor_of_an_adapter_counts_and_its_frozen_copy_does_not(kind: st
 
 
 def test_the_definition_stands_in_the_digest(llama: Any) -> None:
-    """Definition 1 is that of version 0.1.0, whose runs go on."""
+    """Definition 1 is that of version 0.1.0, whose runs can be continued."""
     assert digest(llama) == digest(llama, definition=2)
     assert digest(llama).startswith("02")
     assert len(digest(llama)) == 18

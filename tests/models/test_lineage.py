@@ -1,4 +1,4 @@
-"""Where a run's model and data come from: names on the Hub with their commits, and no path of this machine."""
+"""Where a run's model and data come from: Hub names with their commits, and no path of this machine."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_a_local_model_is_its_name_and_its_root(tmp_path: Path) -> None:
 
 
 def test_a_hub_dataset_names_its_commit() -> None:
-    """`datasets` keeps the addresses of the files that it loaded."""
+    """`datasets` stores the addresses of the files that it loaded."""
     url = f"hf://datasets/org/data@{SHA}/data/train-00000.parquet"
     loaded = SimpleNamespace(info=SimpleNamespace(download_checksums={url: {"num_bytes": 1}}))
     assert dataset_origin(loaded, "org/data") == Origin("org/data", on_hub=True, commit=SHA)
@@ -77,7 +77,7 @@ base_model: {base}
 
 
 def folder_with(path: Path, *, card: str | None = None, adapter_of: str | None = None) -> Path:
-    """A model folder as far as its lineage goes."""
+    """A model folder with only what its lineage needs."""
     path.mkdir(parents=True)
     if card is not None:
         (path / "README.md").write_text(card, encoding="utf-8")
@@ -149,7 +149,7 @@ def test_a_trained_models_card_names_its_origin(base: str | None, peft: bool, tm
 
 
 def test_a_card_is_written_with_the_models_of_an_object_too(tmp_path: Path) -> None:
-    """A model object that came from a folder has that folder's lineage."""
+    """A model object loaded from a folder has that folder's lineage."""
     start = tiny.save(tmp_path / "start")
     (start / "README.md").write_text(CARD.format(base="org/start"), encoding="utf-8")
     args = SPINConfig("out", use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, max_length=64)

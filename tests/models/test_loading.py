@@ -1,4 +1,4 @@
-"""What goes wrong while something is loaded is a message that names it, whichever library has met it."""
+"""An error while something is loaded becomes a message that names it, whichever library raised it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Settings:
     ],
 )
 def test_what_libraries_raise_is_a_message(error: Exception, kind: str | None) -> None:
-    """Of errors that say little by themselves the class is named."""
+    """For errors that say little themselves the class is named."""
     with refused(DataError, "The model 'org/m'", "read", str(error)) as refusal, loading("The model 'org/m'", "read"):
         raise error
     assert refusal.value.__cause__ is error
@@ -57,7 +57,7 @@ def test_a_message_of_ours_passes_as_it_is() -> None:
 
 
 def test_a_configuration_is_read_or_there_is_none(llama_folder: Path, tmp_path: Path) -> None:
-    """An adapter's folder has none; what is wrong with one is said when the model is loaded."""
+    """An adapter's folder has none; what is wrong with a configuration is reported when the model is loaded."""
     config = model_config_of(str(llama_folder), Settings())
     assert config is not None
     assert config.model_type == "llama"

@@ -1,4 +1,4 @@
-"""Log-probabilities of responses, against a plain forward of one sequence at a time."""
+"""Log-probabilities of responses, compared with a plain forward of one sequence at a time."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def by_hand(model, prompt, response):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "mixtral", "lfm2", "gpt2"])
 def test_they_are_those_of_each_sequence_alone(architecture, batch_size):
-    """Padding, order and batches don't show."""
+    """Padding, order and batches make no difference."""
     model = tiny.model(architecture).eval()
     generator = torch.Generator().manual_seed(0)
     pairs = [

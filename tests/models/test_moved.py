@@ -1,4 +1,4 @@
-"""An adapter's base is found where it lies now, after its run directory was moved or copied."""
+"""An adapter's base is found at its current location after its run directory was moved or copied."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mark(root: Path, entries: dict[str, str] | None = None, **more: Any) -> None
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that was at `/before/run`, and has a start of its own."""
+    """A run that was at `/before/run`, and has its own start."""
     root = make(tmp_path / "run")
     mark(root, places=["/first/run", "/before/run"])
     return root
@@ -34,14 +34,14 @@ def run(tmp_path: Path) -> Path:
     "adapter", ["iteration-0/model", "baseline/sft/iteration-0/train/checkpoint-8", "iteration-0/train/checkpoint-3"]
 )
 def test_the_runs_own_start_is_the_base_of_all_its_adapters(adapter: str, kind: str, run: Path) -> None:
-    """Wherever the configuration says that it is, and however deep the adapter lies."""
+    """Wherever the configuration says it is, and however deep the adapter is nested."""
     base, place = make(run / "start" / kind), make(run / adapter)
     for named in ("/before/run/start/model", "/elsewhere", "org/model"):
         assert base_in_run(place, named) == base
 
 
 def test_a_start_that_is_an_adapter_is_no_base_of_itself(run: Path) -> None:
-    """Its base lies beside it, if the run has kept that."""
+    """Its base is next to it, if the run has stored that."""
     start = make(run / "start/model")
     (start / "adapter_config.json").touch()
     assert base_in_run(make(run / "iteration-0/model"), "/elsewhere") is None
@@ -80,7 +80,7 @@ def test_a_marker_that_says_nothing_is_none(text: str, run: Path) -> None:
 
 
 def test_a_run_of_version_0_1_0_is_known_by_its_start(tmp_path: Path) -> None:
-    """It has no marker: a base that is gone and was called `start/model` is the one that lies there."""
+    """It has no marker: a missing base that was called `start/model` is the one found there."""
     base, adapter = make(tmp_path / "run/start/model"), make(tmp_path / "run/iteration-0/model")
     assert base_in_run(adapter, "/before/run/start/model") == base
     assert base_in_run(adapter, "/before/run/start/base") is None

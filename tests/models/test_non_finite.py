@@ -1,4 +1,4 @@
-"""Weights that are no numbers are named, with the file that they came from."""
+"""Non-finite weights are named, with the file that they came from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_one_value_is_enough(value: float, dtype: torch.dtype) -> None:
 
 
 def test_quantised_weights_are_passed_over() -> None:
-    """Bytes of 4-bit and 8-bit formats have no NaN, or none that torch could be asked for."""
+    """Bytes of 4-bit and 8-bit formats have no NaN, or none that torch can test for."""
     nan_of_float8 = torch.tensor([0x7F], dtype=torch.uint8).view(torch.float8_e4m3fn)
     model = small(four=torch.full((2,), 255, dtype=torch.uint8), eight=nan_of_float8)
     assert non_finite_parameters(model) == []
@@ -49,7 +49,7 @@ def test_the_first_ones_are_named_and_all_are_counted() -> None:
 
 
 def test_a_weight_is_named_with_its_file(llama_folder: Path, tmp_path: Path) -> None:
-    """Of several, the one that holds it; a wrapper's name for it ends with the file's. A damaged file says nothing."""
+    """Of several files, the one that holds it; a wrapped name ends with the file's. A damaged file is ignored."""
     model: Any = AutoModelForCausalLM.from_pretrained(llama_folder)
     model.save_pretrained(tmp_path, max_shard_size="8KB")
     (tmp_path / "a-damaged.safetensors").write_bytes(b"{")

@@ -1,4 +1,4 @@
-"""How a policy is loaded in every phase, what is never loaded, and how weights are named."""
+"""How a policy is loaded in every phase, what is never loaded, and how its files are checked."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 
 def test_whole_weights_and_adapters_load_by_folder(llama_folder: Path, tmp_path: Path) -> None:
-    """A folder of weights is loaded as it is, a folder with an adapter together with its base."""
+    """A folder of weights is loaded unchanged, a folder with an adapter together with its base."""
     model = adapted(llama_folder)
     model.save_pretrained(tmp_path / "adapter")
     assert not is_adapter(llama_folder)
@@ -52,7 +52,7 @@ def test_settings_reach_the_model(llama_folder: Path) -> None:
 def test_quantised_weights_are_loaded_to_the_device_of_the_process(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is a GPU, transformers would put them there, whatever `use_cpu` says; others are moved later."""
+    """transformers would put them on a GPU if there is one, even with `use_cpu`; others are moved later."""
     asked: list[Any] = []
     load = policy.create_model_from_path
 
@@ -68,7 +68,7 @@ def test_quantised_weights_are_loaded_to_the_device_of_the_process(
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
-    """Neither a folder nor a Hub name: the message has the name and the reason, and no stack is needed to read it."""
+    """Neither a folder nor a Hub name: the message has the name and the reason, and needs no traceback."""
     with refused(DataError, "'no-such/model'"):
         load_policy("no-such/model", settings())
     with refused(DataError, f"'{tmp_path}'"):
@@ -78,7 +78,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 
 
 def test_only_safetensors_are_loaded(llama_folder: Path, tmp_path: Path) -> None:
-    """A folder with nothing but a pickle (pytorch_model.bin) is refused: unpickling runs whatever is in it."""
+    """A folder with only a pickle (pytorch_model.bin) is refused: unpickling runs any code in it."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
@@ -102,7 +102,7 @@ def _cut_config(folder: Path) -> None:
 
 @pytest.mark.parametrize("damage", [_no_architecture, _cut_weights, _cut_config])
 def test_a_damaged_model_is_named(damage: Callable[[Path], None], tmp_path: Path) -> None:
-    """Whatever is broken about a folder, the message has its name."""
+    """For any damage to a folder, the message has its name."""
     folder = tiny.save(tmp_path / "model")
     damage(folder)
     with refused(DataError, f"'{folder}'") as failure:
@@ -123,7 +123,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(llama_folder: Path, tmp_path: Pa
 
 
 def remote_code(folder: Path, marker: Path) -> Path:
-    """A model folder whose own Python code leaves a mark when it is run."""
+    """A model folder whose own Python code leaves a trace when it is run."""
     tiny.save(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["model_type"] = "marked"
@@ -141,7 +141,7 @@ def remote_code(folder: Path, marker: Path) -> Path:
 
 
 def test_a_models_own_code_is_not_run_unless_asked_for(tmp_path: Path) -> None:
-    """`trust_remote_code` is off by default: such a model is refused, its code untouched; switched on, it loads."""
+    """`trust_remote_code` is off by default: such a model is refused and its code not run; with it, the model loads."""
     marker = tmp_path / "code-was-run"
     folder = remote_code(tmp_path / "model", marker)
     with refused(DataError, f"'{folder}'", "trust_remote_code"):
@@ -168,7 +168,7 @@ def test_a_tokenizer_without_pad_token_pads_with_eos(tmp_path: Path) -> None:
 
 
 def test_a_merged_adapter_speaks_as_before_and_needs_no_base(llama_folder: Path, tmp_path: Path) -> None:
-    """The folder then holds whole weights in safetensors, and nothing of the adapter."""
+    """The folder then holds full weights in safetensors, and nothing of the adapter."""
     model = adapted(llama_folder)
     model.save_pretrained(tmp_path)
     merge_adapter(tmp_path, settings())
@@ -212,7 +212,7 @@ def test_4_bit_weights_keep_their_gradient_after_an_evaluation(tmp_path: Path) -
     ],
 )
 def test_steps_that_bfloat16_would_swallow_are_warned_of(dtype: str, learning_rate: float, warns: bool) -> None:
-    """The papers' steps on bfloat16 weights: and indeed nothing moves, where float32 weights do."""
+    """The papers' step sizes on bfloat16 weights: nothing moves, while float32 weights do."""
     model = tiny.model(dtype=getattr(torch, dtype))
     assert (policy.lost_steps(model, learning_rate) is not None) == warns
     weight = torch.full((100,), 0.02, dtype=getattr(torch, dtype))
@@ -228,7 +228,7 @@ def test_frozen_weights_may_be_coarse() -> None:
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": 3}', "null"])
 def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
-    """Whatever tokenizers raises: some of it is plain `Exception`."""
+    """For any error of a tokenizer, some of which are plain `Exception`."""
     tiny.tokenizer().save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text(content, encoding="utf-8")
     with refused(DataError, str(tmp_path)):
@@ -245,7 +245,7 @@ def damaged(llama_folder: Path, tmp_path: Path) -> Path:
 
 
 def say(folder: Path, name: str, **says: Any) -> None:
-    """Let a file of JSON say something else."""
+    """Change a value in a JSON file."""
     known = json.loads((folder / name).read_text(encoding="utf-8"))
     (folder / name).write_text(json.dumps({**known, **says}), encoding="utf-8")
 
@@ -307,7 +307,7 @@ def test_weights_that_are_not_quantised_as_config_json_says_are_refused(damaged:
 
 
 def test_errors_of_the_machine_are_not_the_models(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More memory, or another GPU, is what helps then."""
+    """Then more memory, or another GPU, is what helps."""
     for error in (torch.OutOfMemoryError("CUDA out of memory"), MemoryError("no memory")):
 
         def fail(*_: Any, raised: Exception = error, **__: Any) -> Any:

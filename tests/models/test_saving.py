@@ -1,4 +1,4 @@
-"""What torch and safetensors write has its checksum, which is taken without reading it."""
+"""Files written by torch and safetensors get their checksums without being read back."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from spin_trl.models.saving import hashing, make_savable
 
 @pytest.mark.parametrize("place", [str, Path], ids=["str", "Path"])
 def test_torch_and_safetensors_are_hashed_from_memory(place: type, tmp_path: Path) -> None:
-    """Weights of several formats, an empty one and one without dimensions; and what is loaded is what was saved."""
+    """Weights of several dtypes, an empty one and one without dimensions; and loading returns what was saved."""
     weights = {
         "b": torch.arange(6, dtype=torch.bfloat16).view(2, 3),
         "a": torch.randn(300, 7),
@@ -48,7 +48,7 @@ def test_damage_between_memory_and_disk_is_found(tmp_path: Path) -> None:
 
 
 def test_nothing_is_hashed_afterwards(tmp_path: Path) -> None:
-    """The libraries' functions are their own again."""
+    """The libraries' functions are restored."""
     save = torch.save
     with hashing() as found:
         assert torch.save is not save
@@ -58,14 +58,14 @@ def test_nothing_is_hashed_afterwards(tmp_path: Path) -> None:
 
 
 def test_what_is_written_whole_is_among_it(tmp_path: Path) -> None:
-    """So one step's files are all known, whoever writes them."""
+    """So all files of a step are known, whichever code writes them."""
     with hashing() as found:
         write_json(tmp_path / "metrics.json", {"nll": 1.0})
     assert found == {tmp_path / "metrics.json": Checksum.of(tmp_path / "metrics.json")}
 
 
 def test_sampling_without_do_sample_can_be_saved(llama_folder: Path, tmp_path: Path) -> None:
-    """Many published models say so. With other EOS ids transformers would refuse to save it, after the training."""
+    """Many published models are like that. With other EOS ids transformers would refuse to save them after the training."""
     folder = Path(shutil.copytree(llama_folder, tmp_path / "model"))
     (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_p": 0.9}', encoding="utf-8")
     model = load_policy(folder, SPINConfig("out", use_cpu=True, bf16=False))

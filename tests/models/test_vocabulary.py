@@ -1,4 +1,4 @@
-"""A token that a model has no embedding for is named before anything runs, not met as an IndexError."""
+"""A token without an embedding is named before anything runs, instead of causing an IndexError later."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_tokens_are_named_with_how_often_they_occur_and_both_sizes() -> None:
 
 
 def test_tokens_that_no_row_has_may_be_without() -> None:
-    """Gemma 3's small models know a token for images, and have no embedding for it. Padded embeddings are fine, too."""
+    """Gemma 3's small models have a token for images without an embedding for it. Padded embeddings are fine, too."""
     tokenizer = extended(additional_special_tokens=["<|image|>"])
     check_tokens(tokenizer, SIZE, "the model", [prepared([7, SIZE - 1])])
     check_tokens(tokenizer, SIZE + 64, "the model", [prepared([7, SIZE])])
@@ -56,7 +56,7 @@ def test_the_pad_token_is_used_in_any_data() -> None:
 
 
 def test_the_size_is_known_without_loading(tmp_path: Path) -> None:
-    """That of a configuration, or what an adapter has saved."""
+    """The size in a configuration, or that of an adapter's saved embeddings."""
     args = SPINConfig(use_cpu=True, bf16=False)
     base = tiny.save(tmp_path / "base")
     assert load_embeddings_size(base, args) == SIZE

@@ -1,4 +1,4 @@
-"""What holds for every objective, and the optimum that the papers promise, against independent arithmetic."""
+"""Properties of every objective, and the optimum that the papers promise, compared with independent arithmetic."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ def test_every_objective_passes_gradcheck(name: str) -> None:
 
 
 def tensors_of(real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What any objective takes, where everything but the policy's two is 0, and responses have one token."""
+    """Inputs for any objective: everything except the policy's two is 0, and responses have one token."""
     zero, one = torch.zeros_like(real), torch.ones_like(real, dtype=torch.long)
     return {
         "policy_real_logps": real,
@@ -66,7 +66,7 @@ def tensors_of(real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.T
 
 
 def usual(name: str) -> dict[str, float]:
-    """Published settings, `beta` of SPIN among them."""
+    """Published settings, including SPIN's `beta`."""
     return vars(LOSS_TYPES[name].published) | published([name])
 
 
@@ -95,7 +95,7 @@ def test_every_objective_stays_finite(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", LOSS_TYPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_computed_in_single(name: str, dtype: torch.dtype) -> None:
-    """The loss is that of the same numbers in float32, to the last bit."""
+    """The loss equals that of the same numbers in float32, to the last bit."""
     generator = torch.Generator().manual_seed(2)
     real, generated = (30 * torch.randn(2, 16, generator=generator)).to(dtype)
     loss_type, values = LOSS_TYPES[name], usual(name)
@@ -106,7 +106,7 @@ def test_half_precision_is_computed_in_single(name: str, dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize("name", [name for name, found in LOSS_TYPES.items() if not found.couples_pairs])
 def test_every_objective_but_iris_gives_one_loss_a_pair(name: str) -> None:
-    """Every pair has its own, whatever stands beside it."""
+    """Every pair has its own loss, independent of the others."""
     real, generated, loss_type = logps(0.3, -1.0, 2.0), logps(-0.2, 0.5, 1.0), LOSS_TYPES[name]
     values = usual(name)
     together = loss_type(tensors_of(real, generated), values)
@@ -175,7 +175,7 @@ def gradient_at(loss_of: Callable[[torch.Tensor], torch.Tensor], point: torch.Te
 
 
 def minimiser(loss_of: Callable[[torch.Tensor], torch.Tensor], start: torch.Tensor) -> torch.Tensor:
-    """Where the loss is least, from a start."""
+    """The minimum of the loss, from a start."""
     point = start.detach().clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [point], max_iter=1000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -254,7 +254,7 @@ def test_the_step_of_spif_is_bounded(scale: float, bound: float) -> None:
 
 
 def test_one_iteration_of_spif_moves_towards_the_data() -> None:
-    """As a policy it makes every response likelier that the data has more often than the opponent, and no other."""
+    """As a policy it makes exactly those responses more likely that the data has more often than the opponent."""
     after = minimiser(
         expected(partial(spif, reward_scale=0.5, reward_bound=0.5), DATA, OPPONENT), OPPONENT.log()
     ).softmax(0)

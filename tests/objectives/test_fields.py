@@ -1,4 +1,4 @@
-"""A setting is declared once: TRL's parser reads its default, its help and its choices from there."""
+"""A setting is declared once: TRL's parser reads its default, help and choices from there."""
 
 from __future__ import annotations
 

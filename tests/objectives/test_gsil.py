@@ -1,4 +1,4 @@
-"""GSIL against independent arithmetic: values and gradients."""
+"""GSIL compared with independent arithmetic: values and gradients."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ GSIL: Mapping[str, Callable[[mpmath.mpf, mpmath.mpf], mpmath.mpf]] = {
     "kliep": lambda s, g: mpmath.exp(g) - s,
     "lsif": lambda s, g: mpmath.exp(2 * g) / 2 - mpmath.exp(s),
 }
-"""As methods.md writes them, from the paper's code: losses of the scores s and s'."""
+"""As in methods.md, from the paper's code: losses of the scores s and s'."""
 
 
 @pytest.mark.parametrize("divergence", GSIL)
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.01, 2.0), (0.5, -1.0)])
 def test_gsil_is_the_papers_code(divergence: str, scale: float, shift: float) -> None:
-    """Each of its losses, of scaled and shifted log-ratios."""
+    """Each of its losses, on scaled and shifted log-ratios."""
     # Beyond an exponent of 10 the exponentials are straight lines, as another test says.
     pairs = [
         (r, g)

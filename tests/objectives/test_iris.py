@@ -1,4 +1,4 @@
-"""IRIS against independent arithmetic: values, gradients, and its order by iteration; what its settings may be."""
+"""IRIS compared with independent arithmetic: values, gradients, and its order by iteration; its allowed settings."""
 
 import math
 from collections.abc import Sequence
@@ -94,7 +94,7 @@ def test_iris_is_continuous_where_its_limit_begins(edge: float) -> None:
 @pytest.mark.parametrize("alpha", ORDERS)
 @pytest.mark.parametrize(("r", "generated"), PAIRS)
 def test_iris_of_one_pair_has_no_order(r: float, generated: float, alpha: float) -> None:
-    """r' - r, whatever alpha is: the order acts through the pairs that stand beside each other."""
+    """r' - r for any alpha: the order only acts between pairs."""
     assert iris(logps(r), logps(generated), alpha=alpha).item() == pytest.approx(generated - r, rel=1e-12)
 
 
@@ -104,14 +104,14 @@ def test_iris_of_one_pair_has_no_order(r: float, generated: float, alpha: float)
     ids=str,
 )
 def test_effective_sample_size_by_hand(weights: list[int], expected: float) -> None:
-    """(sum w)^2 / sum w^2, whatever the weights' common factor."""
+    """(sum w)^2 / sum w^2, for any common factor of the weights."""
     log_weights = torch.tensor(weights, dtype=torch.float64).log()
     for shift in (0.0, -3.0, 5e3):
         assert effective_sample_size(log_weights + shift).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_figures_of_iris_by_hand() -> None:
-    """Order 2: weights 1 and 2 of the real pairs, which are worth 9/5; 1 and 9 of the generated ones, worth 100/82."""
+    """Order 2: weights 1 and 2 of the real pairs, worth 9/5; 1 and 9 of the generated ones, worth 100/82."""
     figures = iris_figures(logps(0.0, math.log(2)), logps(0.0, math.log(3)), alpha=2.0)
     assert {name: value.item() for name, value in figures.items()} == pytest.approx(
         {"iris/alpha": 2.0, "iris/ess_real": 9 / 5, "iris/ess_generated": 100 / 82}, rel=1e-12
@@ -119,7 +119,7 @@ def test_figures_of_iris_by_hand() -> None:
 
 
 def test_at_order_one_every_real_pair_counts_alike() -> None:
-    """And order 3 of far log-ratios leaves one pair in play, which the figures show."""
+    """And order 3 on distant log-ratios leaves one pair in play, as the figures show."""
     real, generated = logps(0.0, 50.0, -50.0), logps(10.0, -20.0, 300.0)
     one, three = (iris_figures(real, generated, alpha=alpha) for alpha in (1.0, 3.0))
     assert one["iris/ess_real"].item() == pytest.approx(3, rel=1e-12)
@@ -147,13 +147,13 @@ def test_before_any_gap_the_order_is_the_largest() -> None:
 
 @pytest.mark.parametrize(("gap", "alpha"), [(0.0, 1.2), (1.0, 1.5), (3.0, 2.0), (-9.0, 1.2)])
 def test_the_bounds_of_the_gap_can_be_set(gap: float, alpha: float) -> None:
-    """Least and largest order, in the place of the paper's."""
+    """Smallest and largest order, instead of the paper's."""
     assert order("gap", [1.2, 2.0], 3, 5, gap) == pytest.approx(alpha, rel=1e-15)
 
 
 @pytest.mark.parametrize("iteration", [0, 1, 9])
 def test_the_gap_counts_and_not_the_iteration(iteration: int) -> None:
-    """A run that was continued measures the same gap and goes on with the same order."""
+    """A run that was resumed measures the same gap and continues with the same order."""
     assert order("gap", None, iteration, 10, 1.0) == 1.5
 
 
@@ -176,12 +176,12 @@ def test_one_geometric_iteration_has_the_largest_order() -> None:
 
 
 def test_published_orders_are_those_of_the_papers_table() -> None:
-    """Table 4, Zephyr-7B, iterations 0 to 4; beyond it the last one holds."""
+    """Table 4, Zephyr-7B, iterations 0 to 4; beyond it the last one applies."""
     assert [order("published", None, i, 8, 2.0) for i in range(8)] == [3.0, 1.7, 1.4, 1.1, 0.7, 0.7, 0.7, 0.7]
 
 
 def test_one_fixed_order_holds_in_every_iteration() -> None:
-    """Whatever the gap."""
+    """For any gap."""
     assert [order("fixed", [1.5], i, 3, gap) for i, gap in enumerate((None, -3.0, 8.0))] == [1.5] * 3
 
 
@@ -246,7 +246,7 @@ def test_what_a_schedule_takes(schedule: str, values: Sequence[float] | None) ->
     ids=lambda value: None if isinstance(value, tuple) else str(value),
 )
 def test_what_a_schedule_refuses(schedule: str, values: Sequence[float] | None, parts: tuple[str, ...]) -> None:
-    """With the value, and what it takes instead."""
+    """With the value, and what it accepts instead."""
     with refused(RecipeError, *parts):
         IRIS_LOSS.check(IrisSettings(schedule, values))
 

@@ -1,4 +1,4 @@
-"""An objective is asked what it needs, by its function's own signature, and gets that and nothing else."""
+"""An objective declares its inputs by its function's signature, and gets those and nothing else."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_log_ratios_are_made_of_the_four_log_probabilities() -> None:
 
 
 def test_the_loss_gets_its_own_settings_without_their_prefix() -> None:
-    """Of pairs with (2, -1) and (0, 0.5): 3 * (-3) + 1 and 3 * 0.5 + 1; other settings and tensors are passed over."""
+    """For pairs with (2, -1) and (0, 0.5): 3 * (-3) + 1 and 3 * 0.5 + 1; other settings and tensors are ignored."""
     values = {"mine_scale": 3.0, "mine_shift": 1.0, "mine_count": 7.0, "beta": 0.1}
     assert MINE({**FOUR, "real_lengths": torch.ones(2)}, values).tolist() == [-8.0, 2.5]
     assert MINE(logratios_of(FOUR), values).tolist() == [-8.0, 2.5]

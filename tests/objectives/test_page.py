@@ -1,4 +1,4 @@
-"""The page of objectives says what the objectives say of themselves."""
+"""The objectives page has what the objectives declare."""
 
 from reference.objectives_table import PAGE, with_table
 

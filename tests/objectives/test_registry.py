@@ -1,4 +1,4 @@
-"""What `loss_type` can name, and which settings go with it: published values, and errors that name both sides."""
+"""The losses that `loss_type` can name, and their settings: published values, and errors that name both sides."""
 
 import dataclasses
 import math
@@ -54,7 +54,7 @@ def spin(**settings: Any) -> SPINConfig:
 
 
 def test_ten_objectives_are_ours() -> None:
-    """And none of TRL's is hidden by them."""
+    """And they hide none of TRL's."""
     assert {"space", "tspin", "spif", "iris", "simpo", *GSIL} <= OURS
     assert set(LOSS_TYPES) == OURS | {"sigmoid"}
     assert set(METHODS) >= {*LOSS_TYPES, "hinge", "ipo", "sft"}
@@ -63,13 +63,13 @@ def test_ten_objectives_are_ours() -> None:
 
 
 def test_which_losses_need_no_opponent() -> None:
-    """T-SPIN and S-SimPO look at the policy alone, as TRL's SFT does."""
+    """T-SPIN and S-SimPO only use the policy, like TRL's SFT."""
     assert REFERENCE_FREE & {*PUBLISHED, "sigmoid", "sft"} == {"tspin", "simpo", "sft"}
     assert [name for name in PUBLISHED if LOSS_TYPES[name].needs_opponent] == ["space", "spif", "iris", *GSIL]
 
 
 def test_what_single_objectives_need() -> None:
-    """T-SPIN takes θ_0's responses; IRIS is a function of the batch, and has figures."""
+    """T-SPIN uses θ_0's responses; IRIS is a function of the batch, and has figures."""
     assert [name for name in PUBLISHED if LOSS_TYPES[name].needs_proto] == ["tspin"]
     assert [name for name in PUBLISHED if LOSS_TYPES[name].couples_pairs] == ["iris"]
     assert [name for name in PUBLISHED if LOSS_TYPES[name].figures] == ["iris"]
@@ -85,7 +85,7 @@ def test_the_table_is_not_changed_by_accident() -> None:
 
 
 def test_settings_of_the_objectives_are_settings() -> None:
-    """Each is a field of `SPINConfig`, left out by default, whose name begins with its objective's."""
+    """Each is a field of `SPINConfig`, left out by default, with its objective's name as prefix."""
     assert set(OWN_SETTINGS) >= {name for values in PUBLISHED.values() for name in values}
     assert len(OWN_SETTINGS) == len(set(OWN_SETTINGS))
     for name in OWN_SETTINGS:
@@ -95,7 +95,7 @@ def test_settings_of_the_objectives_are_settings() -> None:
 
 
 def test_settings_stand_in_the_order_of_the_papers() -> None:
-    """Objectives that are not about self-play come last, and TRL's settings and the general ones first."""
+    """Objectives that are not about self-play come last, TRL's settings and the general ones first."""
     assert [name for name in LOSS_TYPES if name in {"sigmoid", *PUBLISHED}] == ["sigmoid", *PUBLISHED]
     names = [known.name for known in dataclasses.fields(SPINConfig)]
     assert tuple(names[-len(OWN_SETTINGS) :]) == OWN_SETTINGS
@@ -103,12 +103,12 @@ def test_settings_stand_in_the_order_of_the_papers() -> None:
 
 
 def test_settings_are_known_to_be_a_part_of_the_config() -> None:
-    """A function that takes an objective's settings takes all settings, too."""
+    """A function that takes an objective's settings accepts all settings."""
     assert all(isinstance(spin(), type(LOSS_TYPES[name].published)) for name in OURS)
 
 
 def test_a_name_that_papers_use_leads_to_the_loss() -> None:
-    """SPIN's loss has the name that TRL gave it; T-SPIN's name would be nearer."""
+    """SPIN's loss has TRL's name for it; T-SPIN's name would be nearer."""
     with refused(RecipeError, "'spin'", "'sigmoid'"):
         check_losses(["spin"])
 
@@ -138,7 +138,7 @@ BY_HAND: Mapping[str, tuple[Mapping[str, float], float]] = {
     "gsil_kliep": ({"gsil_scale": 0.5, "gsil_shift": 1.0}, 1 - 1.5),
     "gsil_lsif": ({"gsil_scale": 0.5, "gsil_shift": 1.0}, 0.5 - math.exp(1.5)),
 }
-"""Settings by the names of `SPINConfig`, and the loss that they give."""
+"""Settings by the names of `SPINConfig`, and the loss that results."""
 
 
 def tensors() -> dict[str, torch.Tensor | None]:
@@ -157,7 +157,7 @@ def tensors() -> dict[str, torch.Tensor | None]:
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_settings_reach_the_arguments_that_they_mean(name: str) -> None:
-    """Among tensors and settings that are none of its business."""
+    """Among tensors and settings that don't concern it."""
     values, expected = BY_HAND[name]
     everything = {setting: 99.0 for settings, _ in BY_HAND.values() for setting in settings} | dict(values)
     assert LOSS_TYPES[name](tensors(), everything).item() == pytest.approx(expected, rel=1e-9)
@@ -186,7 +186,7 @@ def test_a_loss_type_says_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
-    """Each loss has its own and no others; None counts as left out."""
+    """Each loss has its own and no others; None means left out."""
     assert own_settings([name]) == set(PUBLISHED[name])
     assert resolve_settings([name], {}, 1) == PUBLISHED[name]
     assert resolve_settings([name], dict.fromkeys(OWN_SETTINGS), 1) == PUBLISHED[name]
@@ -194,13 +194,13 @@ def test_settings_that_are_left_out_are_the_published_ones(name: str) -> None:
 
 @pytest.mark.parametrize("losses", [["sigmoid"], ["sft", "ipo"], ["nonsense"], []], ids=str)
 def test_trls_losses_have_none_of_our_settings(losses: list[str]) -> None:
-    """Nor has a name that nobody knows: TRL says so."""
+    """Nor does an unknown name: TRL reports it."""
     assert own_settings(losses) == set()
     assert resolve_settings(losses, dict.fromkeys(OWN_SETTINGS), 1) == {}
 
 
 def test_losses_together_have_the_settings_of_each() -> None:
-    """What is given is kept, the rest is published."""
+    """Given values are kept, the rest are published ones."""
     assert resolve_settings(["space", "sft", "tspin", "gsil_hinge"], {"tspin_beta": 0.5, "gsil_shift": -1.0}, 1) == {
         "space_mu": 1.0,
         "tspin_alpha": 1.0,
@@ -280,7 +280,7 @@ def test_not_a_number_is_out_of_range(setting: str, loss: str) -> None:
 
 
 def test_orders_are_those_that_the_schedule_takes() -> None:
-    """They stay as they are given; what the schedule refuses is refused."""
+    """They are used as given; what the schedule refuses is refused."""
     assert resolve_settings(["iris"], {"iris_alpha": [0.8, 2.0]}, 1) == {
         "iris_schedule": "gap",
         "iris_alpha": [0.8, 2.0],
@@ -300,7 +300,7 @@ def test_orders_are_those_that_the_schedule_takes() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_left_out_takes_the_published_value(name: str) -> None:
-    """What is left out stays so in the config, and is the published value in the loss."""
+    """A setting that is left out stays so in the config, and has the published value in the loss."""
     config = spin(loss_type=name)
     assert all(getattr(config, setting) is None for setting in OWN_SETTINGS)
     assert config.losses == [name]
@@ -323,7 +323,7 @@ def test_more_generations_are_more_noise_for_space() -> None:
 
 @pytest.mark.parametrize("alpha", [2.0, 2])
 def test_one_order_is_a_list_of_one(alpha: float) -> None:
-    """As a recipe gives a number; it holds in every iteration."""
+    """As a recipe gives a number; it applies to every iteration."""
     config = spin(loss_type="iris", iris_schedule="fixed", iris_alpha=alpha)
     assert config.iris_alpha == [2.0]
     assert isinstance(config.iris_alpha[0], float)
@@ -370,7 +370,7 @@ def test_trls_own_losses_keep_their_settings(setting: str, value: Any) -> None:
 
 
 def test_beside_a_loss_of_trls_beta_has_a_meaning() -> None:
-    """SPIN and SPACE together: beta is SPIN's. The others would change a part of the loss only, and are refused."""
+    """SPIN and SPACE together: beta is SPIN's. The others would only change a part of the loss, and are refused."""
     both = {"loss_type": ["sigmoid", "space"], "loss_weights": [1.0, 1.0]}
     assert spin(**both, beta=5.0).beta == 5.0
     for setting, value in DPOS[1:]:
@@ -391,7 +391,7 @@ def test_beside_a_loss_of_trls_beta_has_a_meaning() -> None:
     ids=str,
 )
 def test_which_losses_look_at_beta(losses: list[str], uses: bool) -> None:
-    """Every loss of TRL's but SFT."""
+    """Every loss of TRL's except SFT."""
     assert spin(loss_type=losses, loss_weights=[1.0] * len(losses)).uses_beta is uses
 
 
@@ -403,7 +403,7 @@ def test_tspin_trains_on_initial_responses_where_it_weighs_them() -> None:
 
 
 def test_iris_weighs_accumulated_pairs_without_dropout() -> None:
-    """A pass before the gradients would see another model; one micro-batch a step, or no dropout, is fine."""
+    """A pass before the gradients would see another model; one micro-batch per step, or no dropout, is fine."""
     with refused(RecipeError, "`iris`", "`disable_dropout`", "`gradient_accumulation_steps`", 1):
         spin(loss_type="iris", gradient_accumulation_steps=2, disable_dropout=False)
     assert spin(loss_type="iris", gradient_accumulation_steps=2).disable_dropout

@@ -1,4 +1,4 @@
-"""SimPO against independent arithmetic: values and gradients."""
+"""SimPO compared with independent arithmetic: values and gradients."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.numeric
 
 
 def test_simpo_by_hand() -> None:
-    """-6 of 3 tokens against -10 of 4: the gap is 0.5 a token; 2 * 0.5 less the margin 0.5 is 0.5: log(1 + e^-0.5)."""
+    """-6 of 3 tokens and -10 of 4: the gap is 0.5 per token; 2 * 0.5 minus the margin 0.5 is 0.5: log(1 + e^-0.5)."""
     loss = simpo(logps(-6.0), logps(-10.0), torch.tensor([3]), torch.tensor([4]), beta=2.0, gamma=0.5)
     assert loss.item() == pytest.approx(0.47407698418010663, rel=1e-12)
     without_margin = simpo(logps(-6.0), logps(-10.0), torch.tensor([3]), torch.tensor([4]), beta=2.0, gamma=0.0)
@@ -18,7 +18,7 @@ def test_simpo_by_hand() -> None:
 
 
 def test_an_empty_response_counts_one_token_for_simpo() -> None:
-    """No division by 0; its log-likelihood is a sum over nothing, or over its end alone."""
+    """No division by 0; its log-likelihood is a sum over nothing, or only over its end."""
     empty, one = (
         simpo(logps(-3.0, -6.0), logps(-1.5, 0.0), lengths, lengths.flip(0), beta=2.0, gamma=0.5)
         for lengths in (torch.tensor([0, 6]), torch.tensor([1, 6]))

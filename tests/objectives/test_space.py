@@ -1,4 +1,4 @@
-"""SPACE against independent arithmetic: values and gradients."""
+"""SPACE compared with independent arithmetic: values and gradients."""
 
 import math
 
@@ -62,7 +62,7 @@ def test_space_by_hand() -> None:
 
 
 def test_space_depends_on_log_ratios_alone() -> None:
-    """The opponent's level is not the policy's doing; the two responses are not traded against each other."""
+    """The opponent's own level does not matter; the two responses are not traded against each other."""
     a = of_logps(space, logps(-9.0), logps(-7.0), logps(-10.0), logps(-5.0))
     b = of_logps(space, logps(-109.0), logps(-57.0), logps(-110.0), logps(-55.0))
     assert a.item() == pytest.approx(b.item(), rel=1e-12)
@@ -71,7 +71,7 @@ def test_space_depends_on_log_ratios_alone() -> None:
 
 
 def test_space_gives_one_loss_a_pair() -> None:
-    """Every pair has its own, whatever stands beside it."""
+    """Every pair has its own loss, independent of the others."""
     r, generated = logps(0.3, -1.0, 2.0), logps(-0.2, 0.5, 1.0)
     together = space_of(r, generated, 2.0)
     assert together.shape == (3,)

@@ -1,4 +1,4 @@
-"""SPIF against independent arithmetic: values and gradients."""
+"""SPIF compared with independent arithmetic: values and gradients."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.numeric
 @pytest.mark.parametrize("bound", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("scale", [0.1, 1.0])
 def test_spif_starts_at_its_bound(bound: float, scale: float) -> None:
-    """1 / c, whatever the scale: (c / 2) * (1 / c^2 + 1 / c^2)."""
+    """1 / c, for any scale: (c / 2) * (1 / c^2 + 1 / c^2)."""
     same = logps(-12.5, -3.0)
     loss = of_logps(spif, same, same - 1, same, same - 1, reward_scale=scale, reward_bound=bound)
     assert loss.tolist() == pytest.approx([bound] * 2, rel=1e-12)

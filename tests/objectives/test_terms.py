@@ -1,4 +1,4 @@
-"""Our part of a trainer's loss: weights, what it needs, and that IRIS of micro-batches is IRIS of the whole step."""
+"""Our part of a trainer's loss: weights, its needs, and that IRIS over micro-batches is IRIS over the whole step."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def terms(*weighted: tuple[str, float], **values: Any) -> ObjectiveTerms:
 def tensors(
     real: Sequence[float] | torch.Tensor, generated: Sequence[float] | torch.Tensor
 ) -> dict[str, torch.Tensor | None]:
-    """A micro-batch of log-ratios, at opponents that differ from response to response."""
+    """A micro-batch of log-ratios, with opponents that differ between responses."""
     real, generated = (torch.as_tensor(values, dtype=torch.float64) for values in (real, generated))
     opponent_real = -10.0 - torch.arange(len(real), dtype=torch.float64)
     opponent_generated = -5.0 - 2 * torch.arange(len(generated), dtype=torch.float64)
@@ -96,7 +96,7 @@ def test_figures_are_numbers_without_gradient() -> None:
 
 
 def test_settings_are_kept_as_they_were() -> None:
-    """What the caller does to its own mapping later changes nothing."""
+    """Later changes to the caller's own mapping have no effect."""
     values = dict(VALUES)
     kept = ObjectiveTerms(["space"], [1.0], values)
     values["space_mu"] = 5.0
@@ -124,7 +124,7 @@ def test_settings_are_kept_as_they_were() -> None:
     ids=str,
 )
 def test_no_opponent_where_no_loss_looks_at_it(names: list[str], free: bool) -> None:
-    """TRL's losses count, too; a name that nobody knows is TRL's to refuse."""
+    """TRL's losses count, too; an unknown name is left for TRL to refuse."""
     assert terms(*((name, 1.0) for name in names)).reference_free is free
 
 
@@ -150,7 +150,7 @@ def test_without_tspin_its_settings_are_not_asked_for() -> None:
 
 
 def test_iris_alone_couples_pairs() -> None:
-    """Whatever stands beside it."""
+    """In any combination."""
     assert terms(("space", 1.0), ("iris", 0.5)).couples_pairs
     assert not terms(("space", 1.0), ("tspin", 1.0), ("gsil_lsif", 1.0)).couples_pairs
 
@@ -220,7 +220,7 @@ def test_iris_of_micro_batches_is_iris_of_the_step(split: list[int], alpha: floa
 
 
 def test_micro_batches_without_the_others_would_be_another_loss() -> None:
-    """Of one pair each, the order would have no effect at all."""
+    """Over one pair each, the order would have no effect at all."""
     everything = step()
     whole = of_logps(iris, *everything, alpha=3.0).item()
     names = ("policy_real_logps", "policy_generated_logps", "opponent_real_logps", "opponent_generated_logps")
@@ -247,7 +247,7 @@ def test_weights_of_a_coupled_loss_are_weights(split: list[int]) -> None:
 
 
 def test_beside_iris_a_loss_of_pairs_sees_its_own_pairs() -> None:
-    """SPACE of a micro-batch is the mean of that micro-batch; equal parts add up to the mean of the step."""
+    """SPACE over a micro-batch is that micro-batch's mean; equal parts add up to the mean over the step."""
     everything = step()
     losses, up, down, _ = micro_batches([4, 4, 4], everything, terms(("iris", 1.0), ("space", 2.0)))
     r, g = (everything[0] - everything[2]).tolist(), (everything[1] - everything[3]).tolist()
@@ -269,7 +269,7 @@ def test_figures_of_iris_are_those_of_the_step() -> None:
 
 
 def test_the_others_get_no_gradient() -> None:
-    """They are numbers: each micro-batch answers for its own pairs, and the caller's tensors stay as they are."""
+    """They are constants: each micro-batch is responsible for its own pairs, and the caller's tensors are unchanged."""
     batch = tensors([0.5, -1.0], [0.0, 1.0])
     before = dict(batch)
     others = Others(torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 2.0]), num_batches=2)

@@ -1,4 +1,4 @@
-"""T-SPIN against independent arithmetic: values and gradients."""
+"""T-SPIN compared with independent arithmetic: values and gradients."""
 
 from functools import partial
 

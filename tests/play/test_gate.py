@@ -42,10 +42,10 @@ def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsy
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
     said = capsys.readouterr().out
     for name in ("start", "iteration-0", "iteration-1"):
-        assert said.count(f"{name}: 100 % of the answers were cut before their end") == 1
+        assert said.count(f"{name}: 100 % of the answers were truncated") == 1
     assert phases() == ["iteration-0", "iteration-1"]
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
-    assert "were cut" not in capsys.readouterr().out
+    assert "were truncated" not in capsys.readouterr().out
 
 
 def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

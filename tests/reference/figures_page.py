@@ -8,18 +8,18 @@ from spin_trl.evaluation.figures import FIGURES, MEANINGS, Figure
 HEAD = """\
 # Figures
 
-What a run measures on held-out prompts after each iteration. A figure has the same name in `metrics.json`, in the
-journal, in trackers and in `metric_for_best_iteration`; the report and the terminal call it by its words.
+The figures that a run measures on held-out prompts after each iteration. A figure has the same name in `metrics.json`,
+the journal, trackers and `metric_for_best_iteration`; the report and the terminal use the name in words.
 
-r and r' are log-ratios: the log-probability of a response under the model, less that under its opponent, for the real
+r and r' are log-ratios: the log-probability of a response under the model, minus that under its opponent, for the real
 response and for the opponent's. Log-probabilities are sums over a response's tokens, in nats.
 
 """
 
 TAIL = """
-What follows a figure's name says how sure it is, and how it has changed:
+Suffixes of a figure's name give its uncertainty and its change:
 
-| behind the name | is |
+| suffix | meaning |
 |---|---|
 | `_se` | its standard error |
 | `_low`, `_high` | its 95 % interval |
@@ -28,8 +28,9 @@ What follows a figure's name says how sure it is, and how it has changed:
 | `_change_p` | the p-value of that change |
 
 `held_out` is the number of prompts. `coefficient/real_start`, `coefficient/generated_start`, `coefficient/real_end` and
-`coefficient/generated_end` are the mean derivatives of a pair's loss by r and by r', before and after the iteration;
-`pairs_in_play/real` and `pairs_in_play/generated` are the share of pairs that make up the gradient at its end.
+`coefficient/generated_end` are the mean derivatives of a pair's loss with respect to r and r', before and after the
+iteration; `pairs_in_play/real` and `pairs_in_play/generated` are the effective shares of pairs that make up the
+gradient at its end.
 """
 
 

@@ -1,4 +1,4 @@
-"""`docs/reference/objectives.md`: what `loss_type` can name, from what the objectives say of themselves."""
+"""`docs/reference/objectives.md`: what the losses that `loss_type` can name, from the objectives' own descriptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spin_trl.objectives.registry import METHODS, OURS, losses_of_trl
 HEAD = """\
 # Objectives, one by one
 
-What `loss_type` can name. [Objectives](../objectives.md) says how to choose one, and what they did on the
+The losses that `loss_type` can name. [Objectives](../objectives.md) explains how to choose one, with results on the
 quickstart's task.
 
 r and r' are the log-ratios log π(y|x) − log π_t(y|x) of the real response and of the opponent's. At the first step of
@@ -79,11 +79,11 @@ def described(function: Callable[..., Any]) -> str:
 def needs(objective: Objective[Any]) -> list[str]:
     said = []
     if not objective.needs_opponent:
-        said.append("It needs no opponent's log-probabilities: no reference model is loaded.")
+        said.append("It needs no log-probabilities of the opponent, so no reference model is loaded.")
     if objective.needs_proto:
-        said.append("It takes the start's own responses, too.")
+        said.append("It also uses the start's own responses.")
     if objective.couples_pairs:
-        said.append("It weighs all pairs of an optimiser step together.")
+        said.append("It weights all pairs of an optimiser step together.")
     return [" ".join(said) + "\n"] if said else []
 
 
@@ -102,10 +102,10 @@ def settings(objective: Objective[Any], *, named: bool) -> str:
 
 
 def rest() -> str:
-    """TRL's losses that nothing else is said of."""
+    """TRL's losses that are not described above."""
     others = [loss for loss in losses_of_trl() if loss not in METHODS]
     return (
         "\n## TRL's other losses\n\n"
-        f"{code(*others)}: as [TRL's documentation of DPO](https://huggingface.co/docs/trl/dpo_trainer#loss-functions) "
-        "has them.\n\nSeveral losses are added with `loss_type: [space, sft]` and `loss_weights: [1.0, 0.1]`.\n"
+        f"{code(*others)}: see [TRL's documentation of DPO](https://huggingface.co/docs/trl/dpo_trainer#loss-functions)."
+        "\n\nCombine several losses with `loss_type: [space, sft]` and `loss_weights: [1.0, 0.1]`.\n"
     )

@@ -191,13 +191,13 @@ def test_where_the_start_is_the_best_the_newest_iteration_is_shown(tmp_path):
 
 def test_answers_that_have_gone_bad_are_warned_of_by_the_runs_own_thresholds(tmp_path):
     bad = stage("iteration-0", figures={"score": 0.1, "truncated": 0.6})
-    assert "60 % of the answers were cut" in report(
+    assert "60 % of the answers were truncated" in report(
         write_run(tmp_path / "one", record(STAGES[0], bad, best="iteration-0"))
     )
     path = write_run(
         tmp_path / "two", record(STAGES[0], bad, best="iteration-0"), degeneration_warn={"truncated": 0.9}
     )
-    assert "of the answers were cut" not in report(path)
+    assert "of the answers were truncated" not in report(path)
 
 
 HOSTILE = {

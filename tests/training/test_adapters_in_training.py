@@ -1,4 +1,4 @@
-"""Iterations with adapters of every kind: each starts at its opponent, and the base model stays as it is."""
+"""Iterations with adapters of every kind: each starts at its opponent, and the base model does not change."""
 
 import copy
 import math
@@ -75,7 +75,7 @@ def starts_at_its_opponent(trainer: SPINTrainer, tolerance: float = 1e-5) -> Non
 
 
 def frozen(model: Any) -> dict[str, torch.Tensor]:
-    """Copies of the base's weights."""
+    """Copies of the base model's weights."""
     return {name: tensor.clone() for name, tensor in base_tensors(model).items()}
 
 
@@ -88,7 +88,7 @@ def scores(model: Any) -> torch.Tensor:
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) -> None:
-    """`train()` twice on one trainer, then what was saved goes on in another: as a run does it."""
+    """`train()` twice on one trainer, then another trainer continues from the saved adapter, as a run does."""
     folder = tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied))
     if kind == "some tokens" and tied:
         with refused(RecipeError, "`trainable_token_indices`", "`modules_to_save`"):
@@ -118,7 +118,7 @@ def test_three_iterations_of_any_adapter(kind: str, tied: bool, tmp_path: Path) 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_whole_layers_are_trained_in_float32(precision: str, tmp_path: Path) -> None:
-    """In mixed precision, whatever the base is loaded in: steps that bfloat16 would swallow move them."""
+    """In mixed precision, for a base in any dtype: steps that bfloat16 would lose move them."""
     folder = tiny.save(tmp_path / "base")
     settings = {"learning_rate": 1e-6, "output_dir": str(tmp_path / "out"), "model_init_kwargs": BFLOAT16}
     trainer = build(str(folder), peft_config=copy.copy(KINDS["all whole"]), overrides=settings | {precision: True})
@@ -133,7 +133,7 @@ def test_whole_layers_are_trained_in_float32(precision: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_a_start_of_pissa_or_olora_goes_on(init: str, tmp_path: Path) -> None:
-    """Its frozen copy takes nothing more out of the base, and what is saved is loaded as it was."""
+    """Its frozen copy subtracts nothing more from the base, and the saved adapter loads unchanged."""
     folder = tiny.save(tmp_path / "base")
     start = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(**LORA, init_lora_weights=init))
     start.save_pretrained(tmp_path / "sft")
@@ -154,13 +154,13 @@ def test_a_start_of_pissa_or_olora_goes_on(init: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outliers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model whose hidden states have outliers, other ones in every batch: LLM.int8() computes these in float16."""
+    """A model whose hidden states have outliers, different in every batch: LLM.int8() computes these in float16."""
     sizes = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "num_hidden_layers": 4}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model("qwen2", **sizes))
 
 
 def test_8_bit_weights_say_something_else_in_another_batch(outliers: Path) -> None:
-    """By far more than float32's noise: what was computed in other batches is no measure of the opponent."""
+    """By far more than float32's noise: results from other batches don't measure the opponent."""
     model = load_policy(outliers, SPINConfig(use_cpu=True, bf16=False), INT8).eval()
     ids = torch.randint(5, 300, (8, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A warning where real responses become unlikely while margins rise."""
+"""A warning is logged when real responses become unlikely while margins rise."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def test_what_is_a_collapse(real: list[float], margins: list[float], steps: list
 
 
 def test_a_run_that_collapses_is_warned_of(llama: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A learning rate far too large; once, though it goes on."""
+    """With a learning rate far too large: once, although training continues."""
     overrides = {"learning_rate": 1.0, "max_steps": 12, "beta": 0.01}
     trainer = build(llama, overrides=overrides)
     trainer.train()

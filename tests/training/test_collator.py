@@ -1,4 +1,4 @@
-"""The collator pairs every real response with the generation that its row names, and makes DPO's batch of them."""
+"""The collator pairs every real response with the generation that its row names, and makes DPO's batch from them."""
 
 from typing import Any
 
@@ -76,13 +76,13 @@ def test_the_batch_is_dpos_with_real_responses_first() -> None:
 
 @pytest.mark.parametrize("name", RESPONSES)
 def test_a_row_gets_the_generation_that_it_names(name: tuple[str, int, int]) -> None:
-    """By key, iteration and sample; each alone is not enough."""
+    """By key, iteration and sample; none of them alone is enough."""
     batch = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())([example(*name)])
     assert batch["input_ids"][1][batch["completion_mask"][1].bool()].tolist() == RESPONSES[name]
 
 
 def test_a_truncated_generation_gets_no_eos() -> None:
-    """It is trained on as it was sampled: an EOS glued to it would give it away by its length."""
+    """It is trained on as it was sampled: an added EOS would reveal it by its length."""
     batch = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())([example("b", 0, 0)])
     assert batch["input_ids"][1].tolist() == [13, 91, 92, 93, 94]
     assert 2 not in batch["input_ids"][1]
@@ -91,7 +91,7 @@ def test_a_truncated_generation_gets_no_eos() -> None:
 @pytest.mark.parametrize("mode", ["keep_start", "keep_end"])
 @pytest.mark.parametrize("multiple", [None, 8])
 def test_lengths_and_padding_are_trls(mode: str, multiple: int | None) -> None:
-    """The same batch as TRL's collator makes of the same ids."""
+    """The same batch as TRL's collator makes from the same ids."""
     settings = {"pad_token_id": PAD, "max_length": 4, "truncation_mode": mode, "pad_to_multiple_of": multiple}
     names = [("a", 0, 0), ("b", 0, 0)]
     ours = DataCollatorForSelfPlay(**settings, generations=generations())([example(*name) for name in names])
@@ -106,7 +106,7 @@ def test_lengths_and_padding_are_trls(mode: str, multiple: int | None) -> None:
 
 
 def test_cached_log_probs_stay_with_their_rows() -> None:
-    """Each row's own, in the batch's order."""
+    """Each row's own layout, in the batch's order."""
     rows = [
         example("b", 0, 0, ref_chosen_logps=-1.5, ref_rejected_logps=-2.5),
         example("a", 0, 1, ref_chosen_logps=-3.5, ref_rejected_logps=-4.5),
@@ -118,7 +118,7 @@ def test_cached_log_probs_stay_with_their_rows() -> None:
 
 
 def test_given_pairs_pass_unchanged() -> None:
-    """Preference data needs no generations; both kinds may stand in one batch."""
+    """Preference data needs no generations; both kinds may be in one batch."""
     given = {"prompt_ids": [11], "chosen_ids": [21, 2], "rejected_ids": [22, 2]}
     alone = DataCollatorForPreference(pad_token_id=PAD)([given])
     ours = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations({}))([given])
@@ -129,7 +129,7 @@ def test_given_pairs_pass_unchanged() -> None:
 
 @pytest.mark.parametrize("name", [("c", 0, 0), ("a", 2, 0), ("a", 0, 2)], ids=["key", "iteration", "sample"])
 def test_a_missing_generation_is_named(name: tuple[str, int, int]) -> None:
-    """Nothing else is put in its place."""
+    """Nothing else takes its place."""
     row = {**example("a", 0, 0), "key": name[0], "iteration": name[1], "sample": name[2]}
     collator = DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())
     with refused(GenerationsError, f"row {name[0]}", f"iteration {name[1]}", f"sample {name[2]}"):
@@ -137,7 +137,7 @@ def test_a_missing_generation_is_named(name: tuple[str, int, int]) -> None:
 
 
 def test_examples_are_not_changed() -> None:
-    """A dataset in memory is handed out again in the next epoch."""
+    """A dataset in memory is used again in the next epoch."""
     row = example("a", 0, 0)
     DataCollatorForSelfPlay(pad_token_id=PAD, generations=generations())([row])
     assert row == example("a", 0, 0)

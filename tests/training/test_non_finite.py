@@ -1,4 +1,4 @@
-"""What becomes of steps whose loss or gradient is no number, of one process and of two (`on_nan`)."""
+"""What happens to steps whose loss or gradient is not finite, with one process and with two (`on_nan`)."""
 
 import json
 import math
@@ -19,11 +19,11 @@ from spin_trl.training.non_finite import MOST_SCALER_SKIPS, SCALER_SKIPPED, SKIP
 from trainers import build, logged, settings
 
 TWO_PAIRS = {"per_device_train_batch_size": 2}
-"""Three steps of an epoch."""
+"""Three steps per epoch."""
 
 
 def with_faults(trainer: SPINTrainer, micro_batches: Collection[int], *, in_gradient: bool = False) -> SPINTrainer:
-    """Let the loss of these micro-batches, or the gradient alone, be NaN; from 1, counted from the trainer's beginning."""
+    """Make the loss of these micro-batches, or only the gradient, NaN; counted from 1 at the trainer's start."""
     compute, count = trainer._compute_loss, 0
 
     def faulty(self: SPINTrainer, model: Any, inputs: Any, return_outputs: bool) -> Any:
@@ -42,7 +42,7 @@ def with_faults(trainer: SPINTrainer, micro_batches: Collection[int], *, in_grad
 
 
 def state(trainer: SPINTrainer) -> dict[str, torch.Tensor]:
-    """Copies of all weights, and of what the optimizer keeps of each."""
+    """Copies of all weights, and of the optimiser's state of each."""
     kept = trainer.optimizer.state_dict()["state"] if trainer.optimizer is not None else {}
     of_optimizer = {f"{key}/{name}": value.clone() for key, of in kept.items() for name, value in of.items()}
     return {name: value.clone() for name, value in trainer.model.state_dict().items()} | of_optimizer
@@ -76,7 +76,7 @@ def test_only_the_row_with_the_nan_is_named(llama: Any) -> None:
 
 @pytest.mark.parametrize("in_gradient", [False, True], ids=["loss", "gradient"])
 def test_a_step_that_is_left_out_changes_nothing(llama: Any, in_gradient: bool) -> None:
-    """Neither weights nor the optimizer's state nor the schedule move, and only the others' figures are logged."""
+    """Weights, optimiser state and schedule don't change, and only the other steps' figures are logged."""
     overrides = {**TWO_PAIRS, "on_nan": "skip", "lr_scheduler_type": "linear", "weight_decay": 0.1}
     trainer = with_faults(build(llama, overrides=overrides), {2}, in_gradient=in_gradient)
     seen: list[dict[str, torch.Tensor]] = []
@@ -101,7 +101,7 @@ def test_a_step_that_is_left_out_changes_nothing(llama: Any, in_gradient: bool) 
 
 
 def test_training_that_leaves_a_step_out_is_resumed_exactly(llama: Any) -> None:
-    """Bit for bit; and steps that were left out before the interrupt count."""
+    """Bit for bit; and steps that were skipped before the interrupt count."""
     overrides = {**TWO_PAIRS, "on_nan": "skip", "save_strategy": "steps", "save_steps": 2}
     begun = tiny.model("llama")
     begun.load_state_dict(llama.state_dict())
@@ -130,7 +130,7 @@ def test_weights_that_are_no_numbers_are_named_before_anything_is_answered(tmp_p
 
 
 def test_weights_that_are_no_numbers_are_named_at_the_first_step(llama: Any) -> None:
-    """In whatever way they were answered with, and whatever `on_nan` says: nothing helps."""
+    """However the prompts were answered, and whatever `on_nan` is: nothing helps."""
     trainer = build(llama, overrides={"on_nan": "skip"})
     trainer._for_each_dataset(trainer._with_opponent)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_weights_that_are_no_numbers_are_named_at_the_first_step(llama: Any) -> 
 
 
 def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
-    """A scale of float16 gradients is found by skipping; twenty in a row are no search any more."""
+    """The scale of float16 gradients is found by skipping; twenty skips in a row are no longer a search."""
     overrides = {**TWO_PAIRS, "max_steps": 6}
     trainer = with_faults(build(llama, overrides=overrides), {1, 2, 4}, in_gradient=True)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
@@ -153,7 +153,7 @@ def test_steps_that_the_scaler_skips_are_counted(llama: Any) -> None:
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
 @pytest.mark.parametrize("max_grad_norm", [1.0, 0.0])
 def test_a_step_that_is_left_out_changes_nothing_under_a_scaler(llama: Any, optim: str, max_grad_norm: float) -> None:
-    """Nor its scale: the schedule stands still, as it does behind a step that the scaler itself has skipped."""
+    """Nor its scale: the schedule does not advance, as after a step that the scaler itself has skipped."""
     overrides = {**TWO_PAIRS, "on_nan": "skip", "lr_scheduler_type": "linear", "weight_decay": 0.1, "max_steps": 4}
     overrides |= {"optim": optim, "max_grad_norm": max_grad_norm}
     trainer = with_faults(build(llama, overrides=overrides), {2})
@@ -175,10 +175,10 @@ def test_a_step_that_is_left_out_changes_nothing_under_a_scaler(llama: Any, opti
 
 
 def test_a_trainer_alone_says_that_it_can_not_go_back(llama: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """When it is made, and when it stops."""
+    """When it is constructed, and when it stops."""
     trainer = with_faults(build(llama, overrides={"on_nan": "lower"}), {1})
     assert any(names(line, "`on_nan: lower`", "`SelfPlay`", "`on_nan: stop`") for line in caplog.messages)
-    with refused(DivergedError, "step 1", "trainer alone"):
+    with refused(DivergedError, "step 1", "its own"):
         trainer.train()
 
 
@@ -213,7 +213,7 @@ of_two(sys.argv[1])
 
 
 def of_two(folder: str) -> None:
-    """Train in this process of two, of which the second one's loss is NaN once; says what each has found."""
+    """Train as one of two processes, where the second one's loss is NaN once; print what each has found."""
     found = {}
     for on_nan in ("skip", "stop"):
         overrides = {"per_device_train_batch_size": 1, "on_nan": on_nan, "output_dir": f"{folder}/{on_nan}"}
@@ -230,7 +230,7 @@ def of_two(folder: str) -> None:
 
 
 def test_two_processes_decide_alike(tmp_path: Path) -> None:
-    """Only one of them has met the NaN; both leave the step out, or stop and name the row."""
+    """Only one of them has a NaN; both skip the step, or stop and name the row."""
     script = tmp_path / "two.py"
     script.write_text(SCRIPT, encoding="utf-8")
     launched(["torch.distributed.run", *TWO, str(script), str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Objectives in the trainer: every loss trains, T-SPIN needs no opponent, IRIS weighs the whole optimiser step."""
+"""Objectives in the trainer: every loss trains, T-SPIN needs no opponent, IRIS weights the whole optimiser step."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ AT_ZERO = {
     "gsil_kliep": 1.0,  # e^0
     "gsil_lsif": -0.5,  # e^0 / 2 - e^0
 }
-"""Worth of each objective where all log-ratios are 0, with the published settings."""
+"""Value of each objective where all log-ratios are 0, with the published settings."""
 
 GRADIENTS = """
 import json, os, sys
@@ -51,7 +51,7 @@ if PartialState().is_main_process:
 
 
 def step_of(batch_size: int, accumulation: int, **overrides: Any) -> dict[str, torch.Tensor]:
-    """What one step of plain gradient descent changes, on 64 pairs, against an opponent that is another model."""
+    """Run one step of plain gradient descent on 64 pairs, against an opponent that is another model; return the change."""
     torch.manual_seed(0)
     policy, opponent = tiny.model(seed=1), tiny.model(seed=2)
     before = {name: value.detach().clone() for name, value in policy.named_parameters()}
@@ -103,7 +103,7 @@ def test_every_objective_starts_at_its_value_and_moves(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["space", "tspin", "iris"])
 def test_objectives_combine_with_sft_and_lora(name: str) -> None:
-    """The sum of what the two are worth, weighted; the adapter learns."""
+    """The weighted sum of the two values; the adapter learns."""
     losses = {"loss_type": [name, "sft"], "loss_weights": [2.0, 0.5]}
     alone = build(tiny.model(), overrides={"loss_type": name, "output_dir": "alone"}, peft_config=LoraConfig(**LORA))
     alone.train()
@@ -119,7 +119,7 @@ def test_objectives_combine_with_sft_and_lora(name: str) -> None:
 
 
 def test_iris_in_micro_batches_is_iris_of_the_whole_step(whole_step: dict[str, torch.Tensor]) -> None:
-    """The log-ratios are far from 0, so weights within micro-batches would be others."""
+    """The log-ratios are far from 0, so weights within micro-batches would be different."""
     assert_same_step(step_of(8, 8), whole_step)
 
 
@@ -129,7 +129,7 @@ def test_iris_in_unequal_micro_batches_is_iris_of_the_whole_step(whole_step: dic
 
 
 def test_iris_without_accumulation_weighs_a_micro_batch_alone(whole_step: dict[str, torch.Tensor]) -> None:
-    """What the papers' code would do: the test above could not tell, if this gave the same."""
+    """What the papers' code would do: if this gave the same, the test above would prove nothing."""
     alone = step_of(8, 1)
     assert any(not torch.allclose(alone[name], change, rtol=1e-2, atol=1e-2) for name, change in whole_step.items())
 
@@ -138,7 +138,7 @@ def test_iris_without_accumulation_weighs_a_micro_batch_alone(whole_step: dict[s
 def test_iris_over_two_processes_is_iris_of_the_whole_step(
     whole_step: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    """Two processes with 4 x 8 pairs each; and with one batch of 32 each, where no pass goes ahead."""
+    """Two processes with 4 x 8 pairs each; and with one batch of 32 each, which needs no extra pass."""
     script = tmp_path / "gradients.py"
     script.write_text(GRADIENTS, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
@@ -161,7 +161,7 @@ def test_iris_over_two_processes_is_iris_of_the_whole_step(
 
 
 def test_iris_with_lora_weighs_the_whole_step_too() -> None:
-    """Without precomputed log-probabilities the pass ahead runs the opponent, the base model, as well."""
+    """Without precomputed log-probabilities the extra pass also runs the opponent, the base model."""
 
     def train(batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
         overrides = {
@@ -192,7 +192,7 @@ def test_no_pass_goes_ahead_where_one_micro_batch_is_the_step(monkeypatch: pytes
 
 
 def test_iris_and_tspin_go_on_from_a_checkpoint_to_the_same_weights() -> None:
-    """With the pass ahead, and with proto responses: bit for bit what an undisturbed training gives."""
+    """With the extra pass and with proto responses: bit for bit the same as undisturbed training."""
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
     first.train()
     ways: dict[str, dict[str, Any]] = {
@@ -224,7 +224,7 @@ CHECKED = [2, 2, 1]
 
 
 def forwards(model: Any) -> list[int]:
-    """Rows of every forward of training, those of generation aside, that the model's layers see from now on."""
+    """Rows of every forward that the model's layers see from now on, in training but not in generation."""
     rows: list[int] = []
 
     def note(module: Any, inputs: Any, kwargs: dict[str, Any]) -> None:
@@ -239,7 +239,7 @@ def forwards(model: Any) -> list[int]:
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("shared_prefix", [None, False])
 def test_tspin_runs_no_opponent(shared_prefix: bool | None, lora: bool) -> None:
-    """One forward a step: of the 2B rows that DPOTrainer sees, or one of their unique tokens. No opponent's, no check."""
+    """One forward per step: of the 2B rows that DPOTrainer sees, or one of their unique tokens. No opponent, no check."""
     peft = {"peft_config": LoraConfig(**LORA)} if lora else {}
     overrides = {"loss_type": "tspin", "shared_prefix": shared_prefix}
     trainer = build(tiny.model(), overrides=overrides, **peft)
@@ -251,7 +251,7 @@ def test_tspin_runs_no_opponent(shared_prefix: bool | None, lora: bool) -> None:
 
 @pytest.mark.parametrize("shared_prefix", [None, False])
 def test_tspin_is_the_papers_loss_of_the_three_responses(shared_prefix: bool | None) -> None:
-    """eq. 7, from log-probabilities that a plain forward gives, at iteration 1: pairs of θ_1 with θ_0's responses."""
+    """eq. 7, from log-probabilities of a plain forward, at iteration 1: pairs of θ_1 with θ_0's responses."""
     first = build(tiny.model(), overrides={"loss_type": "tspin", "output_dir": "iteration-0"})
     first.train()
     proto = generations_of(first)
@@ -337,7 +337,7 @@ def test_simpo_by_hand() -> None:
 
 
 def test_space_takes_as_many_generations_as_mu() -> None:
-    """Three generations a prompt, mu = 3 by itself: log 4 + 3 log(4 / 3) at the first step."""
+    """Three generations per prompt, mu = 3 by default: log 4 + 3 log(4 / 3) at the first step."""
     trainer = build(tiny.model(), overrides={"loss_type": "space", "num_generations": 3})
     trainer.train()
     assert trainer.args.space_mu is None  # left out, and so not the user's
@@ -362,7 +362,7 @@ def test_what_an_objective_leaves_out_is_not_written_back() -> None:
 
 
 def test_a_reference_free_loss_evaluates_new_pairs_after_training() -> None:
-    """There is no opponent whose log-probabilities would be missing."""
+    """There is no opponent whose log-probabilities could be missing."""
     trainer = build(tiny.model(), overrides={"loss_type": "tspin"}, train_dataset=tiny.preference(6))
     trainer.train()
     found = trainer.evaluate(tiny.preference(4))
@@ -406,7 +406,7 @@ def test_a_third_branch_changes_nothing_else(tmp_path: Path) -> None:
 
 
 def test_trls_own_config_takes_the_published_settings() -> None:
-    """`DPOConfig` has no `space_mu`; a drop-in's users may pass it all the same."""
+    """`DPOConfig` has no `space_mu`, but a drop-in's users may still pass it."""
     args = DPOConfig("out", use_cpu=True, bf16=False, activation_checkpointing=False, loss_type="space", max_steps=1)
     args.per_device_train_batch_size, args.report_to, args.logging_steps, args.max_length = 2, [], 1, 64
     trainer = SPINTrainer(

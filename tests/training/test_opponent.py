@@ -1,4 +1,4 @@
-"""What keeps the opponent the policy's starting point, and what notices when it is not."""
+"""Keep the opponent the policy's starting point, and detect when it is not."""
 
 import math
 import re
@@ -23,7 +23,7 @@ IDS = torch.arange(5, 25).unsqueeze(0)
 
 
 def adapted(**overrides: Any) -> PeftModel:
-    """The tiny Llama with an adapter that says something: its B is not zero."""
+    """The tiny Llama with an adapter that has an effect: its B is not zero."""
     torch.manual_seed(3)
     model = get_peft_model(tiny.model(), LoraConfig(**{**LORA, **overrides}))
     with torch.no_grad():
@@ -34,13 +34,13 @@ def adapted(**overrides: Any) -> PeftModel:
 
 
 def scores(model: Any) -> torch.Tensor:
-    """What the model says now."""
+    """The model's current logits."""
     with torch.no_grad():
         return model(IDS).logits
 
 
 def check(policy: list[float], frozen: list[float], tokens: list[int], dtype: torch.dtype = torch.float32) -> None:
-    """The check, from plain numbers."""
+    """Run the check on plain numbers."""
     opponent.check_starting_point(
         torch.tensor(policy, requires_grad=True), torch.tensor(frozen), torch.tensor(tokens), dtype
     )
@@ -61,7 +61,7 @@ def test_equal_log_probs_pass_up_to_the_noise_of_the_format() -> None:
 
 
 def test_the_worst_response_is_named_with_both_numbers() -> None:
-    """The message has the two log-probabilities, the tokens, the tolerance, the likely causes and the way out."""
+    """The message gives the two log-probabilities, the tokens, the tolerance, the likely causes and the way out."""
     with pytest.raises(OpponentError) as failure:
         check([-10.0, -20.0, -30.0], [-10.0, -20.5, -33.25], [4, 9, 16])
     message = str(failure.value)
@@ -78,7 +78,7 @@ def test_what_is_no_number_is_a_violation(value: float) -> None:
 
 
 def test_an_unknown_format_gets_the_widest_tolerance() -> None:
-    """A dtype that the table does not know counts as the coarsest one."""
+    """A dtype that the table does not have counts as the coarsest one."""
     check([-1.0], [-1.2], [1], torch.float8_e4m3fn)
 
 
@@ -97,21 +97,21 @@ def test_the_error_is_a_runtime_error_that_ends_the_command_with_1() -> None:
 
 
 class Output:
-    """What a model with a fused head returns, or one without."""
+    """The output of a model with a fused head, or of one without."""
 
     def __init__(self, log_probs: torch.Tensor | None) -> None:
         self.log_probs = log_probs
 
 
 class Model(torch.nn.Module):
-    """Returns what it is given."""
+    """Returns its input."""
 
     def forward(self, log_probs: torch.Tensor | None) -> Output:
         return Output(log_probs)
 
 
 def test_log_probs_are_taken_down_in_order_while_listening() -> None:
-    """The policy's first, the opponent's second, of each listening anew; forwards without a fused head are passed over."""
+    """The policy's first, the opponent's second, for each listener separately; forwards without a fused head are ignored."""
     policy, frozen = Model(), Model()
     one, two = torch.ones(2, 3), torch.zeros(2, 3)
     policy(one)
@@ -151,7 +151,7 @@ def test_listening_leaves_nothing_on_the_model_even_after_an_error() -> None:
     ],
 )
 def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> None:
-    """`freeze_adapter`, any number of times: the copy is the adapter as it is now, and no gradient reaches it."""
+    """`freeze_adapter`, any number of times: the copy is the current adapter, and no gradient reaches it."""
     model = adapted(**overrides)
     for _ in range(3):
         expected = scores(model)
@@ -171,7 +171,7 @@ def test_a_frozen_copy_speaks_as_the_policy_did(overrides: dict[str, Any]) -> No
 
 
 def test_the_trainable_adapter_stays_trainable() -> None:
-    """Freezing and dropping leave the policy's own parameters as trainable as they were."""
+    """Freezing and dropping leave the policy's own parameters trainable."""
     model = adapted()
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable
@@ -187,7 +187,7 @@ def test_the_trainable_adapter_stays_trainable() -> None:
 
 
 def test_the_frozen_copy_has_the_policys_dtype() -> None:
-    """A bfloat16 adapter beside a float32 copy would give log-ratios that are not zero."""
+    """A bfloat16 adapter with a float32 copy would give log-ratios that are not zero."""
     model = adapted()
     opponent.freeze_adapter(model)
     for name, parameter in model.named_parameters():
@@ -207,7 +207,7 @@ def test_the_frozen_copy_has_the_policys_dtype() -> None:
 
 
 def test_without_an_adapter_or_a_frozen_one_the_base_is_the_opponent() -> None:
-    """A new adapter's opponent is the model without it; a model without adapters is left alone."""
+    """A new adapter's opponent is the model without it; a model without adapters is unchanged."""
     model, plain = adapted(), tiny.model()
     expected = scores(plain)
     assert not torch.allclose(scores(model), expected)
@@ -217,7 +217,7 @@ def test_without_an_adapter_or_a_frozen_one_the_base_is_the_opponent() -> None:
 
 
 def test_saving_leaves_the_frozen_adapter_out_and_in_memory(tmp_path: Path) -> None:
-    """`save_pretrained` writes the trained adapter alone, and the model is as it was afterwards, also after an error."""
+    """`save_pretrained` writes only the trained adapter, and the model is unchanged afterwards, even after an error."""
     model = adapted()
     alone = tmp_path / "alone"
     model.save_pretrained(alone)

@@ -1,4 +1,4 @@
-"""Pairs are rows: every generation of a row is a pair; what is degenerate is counted, and dropped if so set."""
+"""Pairs are rows: every generation of a row is a pair; degenerate pairs are counted, and dropped if configured."""
 
 import dataclasses
 import logging
@@ -84,7 +84,7 @@ def test_each_kind_can_be_dropped(kind: str, key: str, tmp_path: Path) -> None:
 
 
 def test_several_kinds_are_dropped_together(tmp_path: Path) -> None:
-    """A pair that is two things at once is dropped once."""
+    """A pair with two defects is dropped once."""
     settings = {"empty_generations": "drop", "truncated_generations": "drop", "identical_generations": "drop"}
     both = (*FOUR[:2], ("c", 0, [], "length"), FOUR[3])
     pairs, counts = pair(rows(), generations(*both), config(tmp_path, **settings))
@@ -94,7 +94,7 @@ def test_several_kinds_are_dropped_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ids", [[EOS], [OTHER_EOS], []], ids=["its EOS", "another EOS", "nothing"])
 def test_an_answer_without_a_token_before_its_end_is_empty(ids: list[int], tmp_path: Path) -> None:
-    """Whichever of the EOS ids ended it."""
+    """Whichever EOS id ended it."""
     _, counts = pair(rows(1), generations(("a", 0, ids, "eos")), config(tmp_path))
     assert counts.empty == 1
 
@@ -106,7 +106,7 @@ def test_one_token_that_was_cut_is_not_empty(tmp_path: Path) -> None:
 
 
 def test_a_real_answer_cut_before_its_end_is_not_identical(tmp_path: Path) -> None:
-    """EOS is a part of the answer."""
+    """EOS is part of the answer."""
     _, counts = pair(rows(1), generations(("a", 0, [20, 30], "length")), config(tmp_path))
     assert counts.identical == 0
 
@@ -133,14 +133,14 @@ def test_rows_without_a_generation_are_named(tmp_path: Path) -> None:
 
 
 def test_generations_of_other_rows_are_no_pairs(tmp_path: Path) -> None:
-    """A store may hold more than is trained on."""
+    """A store may hold more rows than are trained on."""
     pairs, counts = pair(rows(1), generations(*FOUR), config(tmp_path))
     assert named(pairs) == [("a", 0, 0)]
     assert counts.total == 1
 
 
 def test_dropping_everything_is_an_error(tmp_path: Path) -> None:
-    """It says what the answers were."""
+    """It shows what the answers were."""
     with refused(GenerationsError, "0 empty", "0 truncated", "1 identical"):
         pair(rows(1), generations(("a", 0, [20, 30, EOS], "eos")), config(tmp_path, identical_generations="drop"))
 
@@ -180,7 +180,7 @@ def fingerprint(tmp_path: Path, made: Generations, data: Dataset | None = None, 
 
 
 def test_the_same_pairs_have_the_same_fingerprint(tmp_path: Path) -> None:
-    """So what was computed for them is found again, in another process, too."""
+    """So results computed for them are found again, in another process, too."""
     assert fingerprint(tmp_path, generations(*FOUR[:2])) == fingerprint(tmp_path, generations(*FOUR[:2]))
     assert len(fingerprint(tmp_path, generations(*FOUR[:2]))) == 16
 
@@ -196,7 +196,7 @@ OTHER: Mapping[str, Generations] = {
 
 @pytest.mark.parametrize("what", OTHER)
 def test_other_generations_have_another_fingerprint(what: str, tmp_path: Path) -> None:
-    """Log-probabilities of the opponent are cached under it: they can't be taken for other generations."""
+    """The opponent's log-probabilities are cached under it, so they are never used for other generations."""
     assert fingerprint(tmp_path, OTHER[what]) != fingerprint(tmp_path, generations(*FOUR[:2]))
 
 
@@ -211,7 +211,7 @@ def test_other_rows_have_another_fingerprint(column: str, tmp_path: Path) -> Non
 
 
 def test_dropping_changes_the_fingerprint(tmp_path: Path) -> None:
-    """Other rows stand in other places."""
+    """Other rows are in other places."""
     usual = fingerprint(tmp_path, generations(*FOUR[:2]))
     assert fingerprint(tmp_path, generations(*FOUR[:2]), empty_generations="drop") != usual
 
@@ -238,7 +238,7 @@ def test_pairs_on_disk_are_the_same_pairs(tmp_path: Path) -> None:
 
 
 def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Also where they could be read, and a cache beside them goes whose checksum is another one or is missing."""
+    """Even if they could be read; and a cache next to them with a wrong or missing checksum is deleted."""
     pairs, _ = pair(rows(), generations(*FOUR), config(tmp_path))
     place = tmp_path / "pairs" / pairs._fingerprint
     on_disk(pairs, tmp_path / "pairs")
@@ -259,5 +259,5 @@ def test_damaged_pairs_are_written_again(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_rows_here_are_prepared_rows() -> None:
-    """These tests speak of what `prepare` makes."""
+    """These tests use what `prepare` returns."""
     assert set(rows().column_names) >= set(PREPARED_COLUMNS)

@@ -1,4 +1,4 @@
-"""Human responses become pairs with what the opponent answers, or with generations that are given; others are refused."""
+"""Human responses become pairs with the opponent's answers, or with given generations; unsuitable ones are refused."""
 
 import json
 from collections.abc import Iterator
@@ -83,7 +83,7 @@ def test_history_gives_every_prompt_a_pair_an_iteration(llama: PreTrainedModel) 
 
 
 def test_generations_of_something_else_are_refused(llama_folder: Path) -> None:
-    """Another dataset, model or template is named, with what was found, before a step is taken."""
+    """Another dataset, model or template is named, with what was found, before any step is taken."""
     store = stored(llama_folder)
     manifest = store.manifest()
     for name, change in (
@@ -98,7 +98,7 @@ def test_generations_of_something_else_are_refused(llama_folder: Path) -> None:
 
 
 def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """No store, an unfinished one, a damaged one, text instead of tokens, a missing row: each says what is wrong."""
+    """No store, an unfinished one, a damaged one, text instead of tokens, a missing row: each error says what is wrong."""
     made = build(str(llama_folder), overrides={"output_dir": "made"})
     made.train()
     store = store_of(made)
@@ -126,7 +126,7 @@ def test_unusable_generations_are_refused(llama_folder: Path, tmp_path: Path) ->
 
 
 def test_what_an_interrupted_call_answered_is_used_by_the_next(llama_folder: Path) -> None:
-    """Generation inside `train()` goes on where it was: the shards that are there are not made again."""
+    """Generation inside `train()` continues where it stopped: existing shards are not generated again."""
     whole = build(str(llama_folder), overrides={"output_dir": "whole"})
     whole.train()
     first = build(str(llama_folder), overrides={"output_dir": "out"})
@@ -174,7 +174,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, monkey
 def test_the_opponents_pass_has_larger_batches_and_keeps_nothing(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times as many pairs as a step, or as many as are asked for, in inference mode; steps run no opponent."""
+    """Four times as many pairs as in a step, or the number in the settings, in inference mode; steps run no opponent."""
     seen: list[tuple[int, bool]] = []
     original = SPINTrainer.compute_ref_log_probs
 
@@ -238,7 +238,7 @@ def test_prepared_rows_are_not_prepared_again(llama_folder: Path, monkeypatch: p
 
 
 def test_changed_human_responses_never_meet_old_log_probs(llama_folder: Path) -> None:
-    """The same holds for the human side: a corrected answer under the same key has log-probs of its own."""
+    """The same holds for the human side: a corrected answer under the same key has its own log-probs."""
     rows = prepare(tiny.sft(6), PairTemplate(tiny.tokenizer()))
     changed = rows.map(lambda row: {"real_ids": [*row["real_ids"][:-1], 9, row["real_ids"][-1]]})
     generations = Dataset.from_dict({"key": rows["key"], "ids": [[5, 6, 7]] * 6})

@@ -36,7 +36,7 @@ OURS = (NonFiniteTrainer, ObjectiveTrainer, PairsTrainer, SPINTrainer, _Rehearsa
 
 
 def tree_of(found: type | Callable[..., object]) -> ast.AST:
-    """What a class or function is written as."""
+    """The source of a class or function."""
     return ast.parse(textwrap.dedent(inspect.getsource(found)))
 
 
@@ -58,7 +58,7 @@ def is_self(node: ast.AST) -> bool:
 
 
 def parameters_of(function: Callable[..., object]) -> tuple[str, ...]:
-    """Names of what a method takes by place, without `self`."""
+    """Names of a method's positional parameters, without `self`."""
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return tuple(
         name
@@ -101,7 +101,7 @@ def test_the_parent_still_does_it(function: Callable[..., object], names: tuple[
 
 
 def names_in(tree: ast.AST) -> set[str]:
-    """Attributes, names, texts and keywords of a function."""
+    """Attributes, names, strings and keywords in a function."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -133,7 +133,7 @@ def sources() -> list[ast.AST]:
 
 
 def relied_on() -> set[str]:
-    """Names of the parents that our trainers override, call, read or set, and that phases use of a trainer."""
+    """Names of the parents that our trainers override, call, read or set, and that phases use on a trainer."""
     of_parent = attributes_of(DPOTrainer)
     found = set()
     for cls in OURS:
@@ -150,7 +150,7 @@ def relied_on() -> set[str]:
 
 
 def test_the_list_is_whole() -> None:
-    """A name that ours begin or cease to use of their parents is entered or struck out."""
+    """A parent's name that ours begin or cease to use is added or removed."""
     assert relied_on() == {*METHODS, *ATTRIBUTES}
 
 
@@ -160,7 +160,7 @@ def test_only_overridden_methods_are_listed_as_such() -> None:
 
 
 def private_names() -> set[str]:
-    """Private names in the package that nothing of the package defines: attributes, imports, and what `getattr` names."""
+    """Private names used in the package but not defined there: attributes, imports, and those in `getattr`."""
     used: set[str] = set()
     own: set[str] = set()
     for tree in sources():

@@ -1,4 +1,4 @@
-"""A tokenizer made of a dataset's own texts: bytes or characters, with an end, padding and turns."""
+"""A tokenizer built from a dataset's own texts: bytes or characters, with EOS, padding and turns."""
 
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,19 @@ SMALL: dict[str, Any] = {"start_vocab_size": 300}
 
 @pytest.mark.parametrize("text", ["Ann paints a red boat.", "naïve – 日本 🙂\n\ttab  two spaces ", "<|im_start|> no"])
 def test_bytes_encode_any_text(text: str) -> None:
-    """A byte-level vocabulary gives every text back exactly, seen or not."""
+    """A byte-level vocabulary reproduces every text exactly, seen or not."""
     tokenizer = build_tokenizer(iter(["red boat"] * 9), StartConfig(**SMALL), 64)
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer) <= 300
 
 
 def characters(*texts: str, chats: bool) -> PreTrainedTokenizerBase:
-    """A `char` tokenizer of these texts."""
+    """A `char` tokenizer trained on these texts."""
     return build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer="char"), 64, chats=chats)
 
 
 def test_characters_are_one_token_each() -> None:
-    """Those of the data; nothing else is in the vocabulary but the three special tokens."""
+    """Those of the data; the vocabulary has nothing else except the three special tokens."""
     tokenizer = characters("abc b", "cd", chats=False)
     assert sorted(set(tokenizer.get_vocab()) - {END, TURN, TURN_END}) == [" ", "a", "b", "c", "d"]
     ids = tokenizer("dab c")["input_ids"]
@@ -36,7 +36,7 @@ def test_characters_are_one_token_each() -> None:
 
 
 def test_a_character_that_was_not_seen_does_not_end_the_text() -> None:
-    """It is the unknown token, which is not EOS, and what follows is kept."""
+    """It becomes the unknown token, which is not EOS, and the text after it is kept."""
     tokenizer = characters("abcd", chats=False)
     ids = tokenizer("b\u00e9cd")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["b", tokenizer.unk_token, "c", "d"]
@@ -51,7 +51,7 @@ def test_characters_of_plain_text_end_with_eos_alone() -> None:
 
 
 def test_characters_of_conversations_have_tokens_for_what_the_template_writes() -> None:
-    """Roles and line breaks, which no message of the data may hold; a turn ends an answer, too."""
+    """Roles and line breaks, which may occur in no message of the data; a turn's end ends an answer, too."""
     tokenizer = characters("abcd", chats=True)
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": "ab"}], tokenize=False, add_generation_prompt=True
@@ -63,7 +63,7 @@ def test_characters_of_conversations_have_tokens_for_what_the_template_writes() 
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_tokenizer_can_end_pad_and_chat(kind: str, tmp_path: Path) -> None:
-    """EOS, padding, and a chat template whose turns are single tokens; all survives saving."""
+    """EOS, padding, and a chat template whose turn marks are single tokens; all of it survives saving."""
     texts = ["user assistant system hello there\n"]
     build_tokenizer(iter(texts), StartConfig(**SMALL, start_tokenizer=kind), 64).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

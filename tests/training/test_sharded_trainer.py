@@ -39,7 +39,7 @@ LEARNING_RATE = 1.0
 
 
 def trainer_of(folder: str, generations: Any = None, output_dir: str = "out") -> SPINTrainer:
-    """A trainer for one iteration from a folder: of weights, or of an adapter, whose opponent is its frozen copy."""
+    """A trainer for one iteration from a folder with full weights, or with an adapter, whose opponent is its frozen copy."""
     args = SPINConfig(
         output_dir=output_dir, use_cpu=True, bf16=False, activation_checkpointing=False, max_length=64, max_new_tokens=8,
         per_device_train_batch_size=2, report_to="none", disable_tqdm=True, save_strategy="no", max_steps=1,
@@ -52,7 +52,7 @@ def trainer_of(folder: str, generations: Any = None, output_dir: str = "out") ->
 
 
 def shard(model: Any) -> str:
-    """Shard a model over all processes, layer by layer; returns the class that it then has."""
+    """Shard a model over all processes, layer by layer; return its class after that."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -110,7 +110,7 @@ def played(folder: str, generations: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["full", "adapter"])
 def test_a_step_on_sharded_weights_is_that_of_whole_ones(kind: str, tmp_path: Path, llama_folder: Path) -> None:
-    """It starts at its opponent (ln 2), moves as far, and a policy that is not its opponent is noticed."""
+    """It starts at its opponent (ln 2), moves as far, and a policy that differs from its opponent is detected."""
     folder = llama_folder
     if kind == "adapter":
         first = SPINTrainer(

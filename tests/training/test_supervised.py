@@ -1,4 +1,4 @@
-"""Supervised training is cross-entropy over the real responses, EOS included, whatever stands before them."""
+"""Supervised training is cross-entropy over the real responses, EOS included, for any prompt."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_loss_by_hand(llama: Any, smoothing: float) -> None:
 
 
 def test_rows_that_are_too_long_are_cut_at_their_end(llama: Any) -> None:
-    """Of the first one 3 + 1 tokens are left."""
+    """3 + 1 tokens of the first one are left."""
     cut = [([5, 6, 7], [8]), *ROWS[1:]]
     expected = by_hand(llama, cut, 0.0)
     assert logged(llama, max_length=4) == pytest.approx(expected, rel=1e-4)

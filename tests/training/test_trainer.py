@@ -45,13 +45,13 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 @pytest.fixture(scope="session")
 def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama with the widths that bitsandbytes' 4-bit kernels for inference on a CPU can divide into blocks."""
+    """A Llama whose widths bitsandbytes' 4-bit CPU inference kernels can divide into blocks."""
     widths = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
     return tiny.save(tmp_path_factory.mktemp("wide"), tiny.model(**widths))
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], most: int) -> list[int]:
-    """The likeliest continuation, token by token, without a cache and without `generate`."""
+    """The most likely continuation, token by token, without a cache and without `generate`."""
     ids = list(prompt)
     for _ in range(most):
         with torch.no_grad():
@@ -172,7 +172,7 @@ def test_training_again_plays_the_next_iteration(peft: bool, temperature: float,
 
 
 def test_the_opponent_answers_with_the_weights_of_the_start(llama: PreTrainedModel) -> None:
-    """What is called generated is what the model says before its first step, token by token, in every iteration."""
+    """The generated response is what the model answers before its first step, token by token, in every iteration."""
     for iteration in range(2):
         opponent = llama_with(copy_of(llama))
         trainer = build(llama, overrides={"temperature": 0.0, "output_dir": f"out/{iteration}", "loss_type": "space"})
@@ -247,7 +247,7 @@ def test_a_frozen_adapter_that_is_another_is_noticed(llama_folder: Path) -> None
 
 
 def test_wrong_log_probs_of_the_opponent_are_noticed(llama_folder: Path) -> None:
-    """The wrong reference with full fine-tuning: cached log-probs that are another model's, off by one nat a response."""
+    """The wrong reference with full fine-tuning: cached log-probs of another model, off by one nat per response."""
     trainer = build(str(llama_folder), generations=stored(llama_folder))
     shifted = [value - 1 for value in trainer.train_dataset["ref_rejected_logps"]]
     trainer.train_dataset = trainer.train_dataset.remove_columns("ref_rejected_logps").add_column(
@@ -258,7 +258,7 @@ def test_wrong_log_probs_of_the_opponent_are_noticed(llama_folder: Path) -> None
 
 
 def test_the_check_can_be_switched_off(llama_folder: Path) -> None:
-    """`check_opponent: false` trains all the same, and the loss shows what is wrong."""
+    """`check_opponent: false` trains anyway, and the loss shows what is wrong."""
     trainer = build(str(llama_folder), overrides={"check_opponent": False}, generations=stored(llama_folder))
     moved(trainer.model, "q_proj", 0.3)
     trainer.train()
@@ -267,7 +267,7 @@ def test_the_check_can_be_switched_off(llama_folder: Path) -> None:
 
 
 def test_an_explicit_reference_is_used_as_it_is(llama_folder: Path) -> None:
-    """With `ref_model` the user has said what the opponent's log-probs are; nothing is checked and nothing replaced."""
+    """With `ref_model` the user has chosen the opponent's log-probs; nothing is checked and nothing replaced."""
     other = tiny.model(seed=5)
     trainer = build(str(llama_folder), ref_model=other)
     row_logps = []
@@ -320,7 +320,7 @@ def test_the_check_holds_with_gradient_accumulation_and_evaluation_first(accumul
 
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
 def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) -> None:
-    """Held-out rows, alone or by name, get answers of the same opponent; a shared prompt keeps each dataset's own."""
+    """Held-out rows, alone or by name, get answers from the same opponent; a shared prompt keeps each dataset's own."""
     held_out = {"seen": tiny.sft(3), "unseen": tiny.sft(9).select(range(6, 9)), "given": tiny.preference(3)}
     trainer = build(
         str(llama_folder),
@@ -348,7 +348,7 @@ def test_evaluation_datasets_are_answered_too(peft: bool, llama_folder: Path) ->
 
 
 def test_evaluating_on_pairs_before_and_after_training(llama_folder: Path) -> None:
-    """`evaluate` works as in DPOTrainer: on the trainer's dataset after training, on given pairs where it can."""
+    """`evaluate` works as in DPOTrainer: on the trainer's dataset after training, on given pairs where possible."""
     trainer = build(str(llama_folder), eval_dataset=tiny.sft(9).select(range(6, 9)), peft_config=LoraConfig(**LORA))
     assert trainer.evaluate(tiny.preference(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
     assert trainer.evaluate(tiny.sft(3))["eval_loss"] == pytest.approx(LN2, abs=1e-5)
@@ -359,7 +359,7 @@ def test_evaluating_on_pairs_before_and_after_training(llama_folder: Path) -> No
 
 
 def test_new_rows_are_answered_by_the_opponent_even_after_training(llama_folder: Path) -> None:
-    """With an adapter the opponent stays at hand, so `evaluate` on new rows compares with its answers, not the policy's."""
+    """With an adapter the opponent remains available, so `evaluate` on new rows uses its answers, not the policy's."""
 
     def saved(trainer: SPINTrainer, folder: str) -> PeftModel:
         trainer.save_model(folder)
@@ -400,7 +400,7 @@ def test_evaluating_before_training_answers_first(peft: bool, llama_folder: Path
 
 
 def test_the_opponents_log_probs_are_computed_once_with_an_adapter_too(llama_folder: Path) -> None:
-    """They are those of the base model, and of the frozen adapter in the next iteration; no step runs an opponent."""
+    """They come from the base model, and from the frozen adapter in the next iteration; no step runs an opponent."""
     base = AutoModelForCausalLM.from_pretrained(llama_folder)
     trainer = build(str(llama_folder), peft_config=LoraConfig(**LORA), overrides={"loss_type": "space"})
 
@@ -416,7 +416,7 @@ def test_the_opponents_log_probs_are_computed_once_with_an_adapter_too(llama_fol
 
 
 def test_an_adapter_may_be_evaluated_on_a_stream_of_pairs(llama_folder: Path) -> None:
-    """For a stream nothing can be computed beforehand; adapters are switched at every step instead."""
+    """Nothing can be precomputed for a stream; adapters are switched at every step instead."""
     stream = tiny.preference(3).to_iterable_dataset()
     trainer = build(str(llama_folder), peft_config=LoraConfig(**LORA), eval_dataset=stream)
     trainer.train()
@@ -482,7 +482,7 @@ def test_data_that_can_not_be_trained_on_is_refused(llama_folder: Path) -> None:
 def test_prompts_that_fill_max_length_are_left_out_and_counted(
     llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in DPOTrainer they leave no room for a response; the log says how many of how many."""
+    """As in DPOTrainer they leave no room for a response; the log counts them."""
     long = {"prompt": "red boat " * 40, "completion": " yes"}
     trainer = build(str(llama_folder), train_dataset=Dataset.from_list([*tiny.sft(3).to_list(), long]))
     trainer.train()
@@ -491,7 +491,7 @@ def test_prompts_that_fill_max_length_are_left_out_and_counted(
 
 
 def test_several_answers_a_prompt_are_pairs_of_their_own(llama_folder: Path) -> None:
-    """`num_generations: 3` makes three pairs of every row, with different answers."""
+    """`num_generations: 3` makes three pairs from every row, with different answers."""
     trainer = build(str(llama_folder), overrides={"num_generations": 3, "max_steps": 2})
     trainer.train()
     assert len(trainer.train_dataset) == 18
@@ -528,7 +528,7 @@ class StopAt(TrainerCallback):
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
 @pytest.mark.parametrize("in_one_process", [False, True], ids=["new trainer", "same trainer"])
 def test_resuming_keeps_the_opponent_of_the_start(peft: bool, in_one_process: bool, llama_folder: Path) -> None:
-    """Interrupted and resumed, training ends at the weights of an undisturbed one: the opponent is still the start."""
+    """Interrupted and resumed, training ends with the weights of undisturbed training: the opponent is still the start."""
     overrides = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
 
     def fresh(folder: str, **kwargs: Any) -> SPINTrainer:
@@ -554,7 +554,7 @@ def test_resuming_keeps_the_opponent_of_the_start(peft: bool, in_one_process: bo
 
 
 def test_a_half_written_checkpoint_is_passed_over(llama_folder: Path) -> None:
-    """The machine died while the newest checkpoint was written: the one before it is resumed, with the same result."""
+    """The machine died while the newest checkpoint was written: the previous one is resumed, with the same result."""
     overrides = {"save_strategy": "steps", "save_steps": 1, "num_train_epochs": 2}
     whole = build(str(llama_folder), overrides={**overrides, "output_dir": "whole"})
     whole.train()
@@ -573,7 +573,7 @@ def test_a_half_written_checkpoint_is_passed_over(llama_folder: Path) -> None:
 
 
 def test_the_frozen_adapter_is_neither_saved_nor_lost(llama_folder: Path) -> None:
-    """Checkpoints and the final model hold the trained adapter alone; in memory the opponent stays."""
+    """Checkpoints and the final model hold only the trained adapter; in memory the opponent remains."""
     first = build(str(llama_folder), overrides={"output_dir": "0"}, peft_config=LoraConfig(**LORA))
     first.train()
     trainer = build(first.model, overrides={"output_dir": "1", "save_strategy": "steps", "save_steps": 1})
@@ -640,7 +640,7 @@ def test_adapters_on_4_bit_weights_lose_no_small_step(llama_folder: Path) -> Non
 
 
 def test_bfloat16_starts_at_its_opponent(llama_folder: Path) -> None:
-    """In bfloat16 the log-probs of other batches differ by rounding; the check knows how much."""
+    """In bfloat16 the log-probs differ by rounding between batches; the check allows for that."""
     trainer = build(str(llama_folder), overrides={"bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}})
     assert trainer.model.dtype == torch.bfloat16
     trainer.train()

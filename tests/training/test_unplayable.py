@@ -1,4 +1,4 @@
-"""What can't be played is said before anything runs, all of it in one message."""
+"""Settings that can't be played are reported before anything runs, all in one message."""
 
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def settings(**changes: Any) -> SPINConfig:
     ],
 )
 def test_settings_that_no_iteration_can_be_played_with(changes: dict[str, Any], parts: tuple[object, ...]) -> None:
-    """Each is named with what to do."""
+    """Each is named, with what to do."""
     found: list[str] = []
     noted(found, lambda: found.extend(of_settings(settings(**changes))))  # what no run can mean, the settings refuse
     assert names("\n".join(found), *parts)
@@ -85,7 +85,7 @@ def test_usual_settings_are_played() -> None:
 
 
 def test_trackers_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that transformers knows, by its own words on whether they are there."""
+    """Those that transformers knows, by its own report of whether they are installed."""
     from transformers import integrations
 
     for is_there in (False, True):
@@ -147,7 +147,7 @@ def test_incomplete_batches_that_are_dropped_leave_something() -> None:
 
 
 def test_positions_of_a_model() -> None:
-    """Scaled ones count, and models without a limit have none."""
+    """Scaled positions count, and models without a limit have none."""
     assert positions(LlamaConfig(max_position_embeddings=64)) == 64
     linear = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
     assert positions(LlamaConfig(max_position_embeddings=64, rope_parameters=linear)) == 256
@@ -186,7 +186,7 @@ LONG = "An answer of many words, " * 60
 def test_rows_longer_than_the_model_has_positions_are_refused(
     llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...] | None
 ) -> None:
-    """As soon as they are prepared: before the start is measured. The trainer says it in its constructor."""
+    """As soon as the rows are prepared, before the start is evaluated. The trainer reports it in its constructor."""
     row = dict(tiny.sft(1)[0])
     if not changes.pop("short", False):
         row["prompt" if changes.pop("as_prompt", False) else "completion"] = LONG
@@ -209,7 +209,7 @@ def test_rows_longer_than_the_model_has_positions_are_refused(
 
 
 def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder: Path) -> None:
-    """And a single phase does, too."""
+    """And so does a single phase."""
     bad = {"neftune_noise_alpha": 5.0, "eval_strategy": "steps", "eval_steps": 9, "max_length": 513}
     session = build(llama_folder, metric_for_best_iteration="winrate", **bad)
     for play in (session.run, lambda: session.run_phase("start", 0)):
@@ -225,7 +225,7 @@ def test_a_run_says_all_reasons_at_once_before_anything_is_written(llama_folder:
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("kind", ["new", "start", "model"])
 def test_single_tokens_of_tied_embeddings_are_refused_with_all_else(kind: str, tied: bool, tmp_path: Path) -> None:
-    """Whether the adapter is new, or the start has it, in a folder or in memory."""
+    """Whether the adapter is new, or belongs to the start, in a folder or in memory."""
     base = tiny.save(tmp_path / "base", tiny.model(tie_word_embeddings=tied), tiny.tokenizer())
     config = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[3], task_type="CAUSAL_LM")
     model: Any = base
@@ -264,7 +264,7 @@ def test_an_adapter_that_can_not_be_copied_is_refused_in_a_run(llama_folder: Pat
 
 
 def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_folder: Path, tmp_path: Path) -> None:
-    """As a run does; TRL would look for a whole model there. A second adapter, or a model of no name, is refused."""
+    """As in a run; TRL would look for a full model there. A second adapter, or a model without a name, is refused."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
     model.save_pretrained(tmp_path / "adapter")
@@ -286,7 +286,7 @@ def test_a_trainer_goes_on_with_an_adapter_that_is_named_by_its_folder(llama_fol
 
 
 def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
-    """With all else, before the caller's model is touched."""
+    """With all other reasons, before the caller's model is touched."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config)
     parts = ("2 settings", "`neftune_noise_alpha`", "`model`", "`peft_config`", "`model.merge_and_unload()`")
@@ -300,7 +300,7 @@ def test_a_second_adapter_is_refused_by_name(llama_folder: Path) -> None:
 def test_a_new_adapter_for_a_start_that_has_one_is_named(
     llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a recipe's settings of LoRA are. Nothing is said where a whole model gets its first adapter."""
+    """Like a recipe's LoRA settings. Nothing is reported when a full model gets its first adapter."""
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(llama_folder), config).save_pretrained(tmp_path / "adapter")
     build(llama_folder, peft_config=config)
@@ -335,14 +335,14 @@ def test_a_model_in_memory_is_looked_at_before_it_is_kept(llama_folder: Path) ->
 def test_what_a_trainer_refuses_is_said_before_the_start_is_measured(
     llama_folder: Path, changes: dict[str, Any], parts: tuple[object, ...]
 ) -> None:
-    """By making one beforehand, on a model without weights."""
+    """By constructing one beforehand, on a model without weights."""
     with refused(RecipeError, *parts):
         build(llama_folder, **changes).run()
     assert not Path("run").exists()
 
 
 def test_reasons_that_are_found_when_a_run_is_made_are_said_with_the_others(llama_folder: Path) -> None:
-    """An unknown scorer or loss is refused at once, and so is all that would be refused later."""
+    """An unknown scorer or loss is refused at once, and so is everything that would be refused later."""
     bad = {"neftune_noise_alpha": 5.0, "metric_for_best_iteration": "winrate"}
     later = ("`neftune_noise_alpha`", "`metric_for_best_iteration`", "'win_rate'")
     with refused(RecipeError, "3 settings", "`scorer`", "'exact'", "'exact_match'", *later):

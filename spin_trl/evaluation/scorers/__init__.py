@@ -1,4 +1,4 @@
-"""Scorers by name: a module each, with a function of its name. If that gives named numbers, `NAMED_SCORES` lists them."""
+"""Scorers, one module each, with a function of the same name; `NAMED_SCORES` lists its named numbers, if it returns any."""
 
 # Recipes and the frozen settings of runs of 0.1.0 may name these as `spin_trl.evaluation.scorers:gsm8k`.
 from .exact_match import exact_match

@@ -1,4 +1,4 @@
-"""The answer in `\\boxed{...}`, as competition mathematics has it."""
+"""Compare answers in `\\boxed{...}`, as in competition mathematics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..scoring import Score, compared
 
 
 def boxed_answer(response: str) -> str | None:
-    """What stands in the last `\\boxed{...}` of a response, braces within it matched, without spaces; None without one."""
+    """Return the content of a response's last `\\boxed{...}`, up to the matching brace, without spaces; None without one."""
     start = response.rfind("\\boxed{")
     if start == -1:
         return None
@@ -19,5 +19,5 @@ def boxed_answer(response: str) -> str | None:
 
 
 def boxed(prompt: str, real: str, generated: str) -> Score:
-    """1 if the last box of the generated response holds what that of the real one does."""
+    """Return 1 if the last boxes of the generated and the real response have the same content."""
     return compared(boxed_answer(real), boxed_answer(generated))

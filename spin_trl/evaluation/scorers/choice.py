@@ -1,4 +1,4 @@
-"""The letter of a multiple-choice answer."""
+"""Compare the letters of multiple-choice answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from ..scoring import Score, compared
 
-# A small letter, and I, are words unless they stand in brackets or nothing but a mark follows.
+# A lower-case letter, or I, counts as a word unless it is in brackets or followed only by a punctuation mark.
 _ANNOUNCED = re.compile(
     r"(?i:answer|choice)(?i:\s+is)?\s*:?\s*\**(?:([A-HJ])\b(?!')|\(([A-Ja-j])\)|([A-Ja-j])\**(?=[.,;:!]|\s*$))"
     r"|(?i:option)\s+\(?([A-HJ])\b",
@@ -17,10 +17,10 @@ _LETTER_ALONE = re.compile(r"(?<![\w'])([A-HJ])(?![\w'])")  # I is a word
 
 
 def choice_letter(response: str) -> str | None:
-    """The letter, from A to J, that a response chooses; None if it chooses none.
+    """Return the letter, from A to J, that a response chooses; None if it chooses none.
 
-    What an answer is announced with counts first (`answer is B`, `Answer: (b)`), then a response that begins with its
-    letter (`B`, `(B) ...`, `B. ...`), then the last capital letter that stands alone.
+    An announced answer takes precedence (`answer is B`, `Answer: (b)`), then a letter at the beginning of the response (`B`,
+    `(B) ...`, `B. ...`), then the last capital letter that stands alone.
     """
     announced = _ANNOUNCED.findall(response)
     if announced:
@@ -33,5 +33,5 @@ def choice_letter(response: str) -> str | None:
 
 
 def choice(prompt: str, real: str, generated: str) -> Score:
-    """1 if both responses choose the same letter."""
+    """Return 1 if both responses choose the same letter."""
     return compared(choice_letter(real), choice_letter(generated))

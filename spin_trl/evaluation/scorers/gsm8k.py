@@ -1,25 +1,25 @@
-"""Scores of answers as GSM8K has them: working, then a last line with the final answer."""
+"""Score answers in GSM8K's format: working, then a last line with the final answer."""
 
 from __future__ import annotations
 
 import re
 
 ANSWER_MARK = "#### "
-"""What stands before the final answer in GSM8K (Cobbe et al., arXiv 2110.14168), at the start of its own, last line."""
+"""Mark before the final answer in GSM8K (Cobbe et al., arXiv 2110.14168), at the start of a separate last line."""
 
 _NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?")
 
 NAMED_SCORES = ("exact_match", "answer_line", "format")
-"""The numbers that [`gsm8k`] gives."""
+"""Names of the numbers that [`gsm8k`] returns."""
 
 
 def has_answer_line(response: str) -> bool:
-    """Whether a line of the response begins with the answer mark and goes on."""
+    """Return whether a line of the response begins with the answer mark and has text after it."""
     return any(line.startswith(ANSWER_MARK) and line[len(ANSWER_MARK) :].strip() for line in response.splitlines())
 
 
 def has_format(response: str) -> bool:
-    """Whether the response looks as GSM8K's answers do: lines of working, then one answer line with a number, the last."""
+    """Return whether the response has GSM8K's format: lines of working, then a single answer line with a number."""
     *working, last = response.splitlines() or [""]
     return (
         any(line.strip() for line in working)
@@ -30,9 +30,9 @@ def has_format(response: str) -> bool:
 
 
 def final_answer(response: str) -> str | None:
-    """What stands behind the last answer mark of the response, up to the line's end, without commas and spaces around.
+    """Return the text after the response's last answer mark, to the end of the line, without commas or surrounding spaces.
 
-    None if there is no answer mark, or nothing behind it.
+    None if there is no answer mark, or no text after it.
     """
     mark = response.rfind(ANSWER_MARK)
     if mark == -1:
@@ -41,11 +41,12 @@ def final_answer(response: str) -> str | None:
 
 
 def gsm8k(prompt: str, real: str, generated: str) -> dict[str, float]:
-    """Scores of an answer to a GSM8K problem, each 0 or 1.
+    """Score an answer to a GSM8K problem; each score is 0 or 1.
 
     Returns:
-        `exact_match`: the final answer is the real one; `answer_line`: there is a line with the answer mark; `format`:
-        the whole answer looks as GSM8K's do. Nothing if the real response has no answer line, as in other data.
+        `exact_match`: whether the final answer equals the real one; `answer_line`: whether there is a line with the answer
+        mark; `format`: whether the whole answer has GSM8K's format. Empty if the real response has no answer, as in other
+        data.
     """
     expected = final_answer(real)
     if expected is None:

@@ -1,4 +1,4 @@
-"""The generated response is JSON."""
+"""Check that the generated response is JSON."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from ...files import parse_json
 
 
 def json(prompt: str, real: str, generated: str) -> float:
-    """1 if the whole response is JSON."""
+    """Return 1 if the whole response is valid JSON."""
     try:
         parse_json(generated)
-    except ValueError:  # also thousands of brackets, as a collapsed model writes them
+    except ValueError:  # thousands of brackets, which a collapsed model may write
         return 0.0
     return 1.0

@@ -1,4 +1,4 @@
-"""The last number of a response is its answer."""
+"""Compare the last numbers of the responses, for tasks whose answer comes last."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _NUMBER_IN_TEXT = re.compile(r"(?<![\d.])(?:(?<!\w)-)?(?:\d[\d,]*(?:\.\d+)?|\.\d
 
 
 def last_number_in(response: str) -> Decimal | None:
-    """The last number of a response, commas between digits aside; None without one."""
+    """Return the last number of a response, ignoring commas between digits; None without one."""
     found = [match.group() for match in _NUMBER_IN_TEXT.finditer(response)]
     return Decimal(found[-1].replace(",", "")) if found else None
 
 
 def last_number(prompt: str, real: str, generated: str) -> Score:
-    """1 if both responses end with the same number."""
+    """Return 1 if the last numbers of both responses are equal."""
     return compared(last_number_in(real), last_number_in(generated))

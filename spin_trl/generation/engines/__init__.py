@@ -1,1 +1,1 @@
-"""Engines by name: a module each, named as the setting `engine` names it, with its class as `ENGINE`."""
+"""Engines, one module each: named as in the setting `engine`, with the engine's class as `ENGINE`."""

@@ -1,7 +1,7 @@
-"""The engine that needs nothing but the model in memory: transformers' `generate`, in chunks.
+"""The engine that only needs the model in memory: transformers' `generate`, in chunks.
 
-A batch that runs until its longest answer ends spends most of its work on rows that ended long ago. Here `generate` runs a
-few tokens at a time; between two chunks the rows that ended are dropped from the batch and from its key-value cache.
+A batch that runs until its longest answer ends spends most of its work on rows that ended long ago. Here `generate` runs for
+a few tokens at a time; between chunks, finished rows are dropped from the batch and from its key-value cache.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ..engine import Response, Sampling
 
 @dataclass
 class TransformersEngine:
-    """Generates with the weights in memory, on the device where they are.
+    """Generates with the weights in memory, on their device.
 
     Args:
-        model: a causal language model, or a PEFT model around one.
-        eos_token_ids: every id that ends a response.
-        pad_token_id: fills up prompts, on the left.
-        autocast: context in which the model runs, for mixed precision.
-        chunk_size: new tokens between two looks at which rows have ended. Small chunks drop rows earlier, large ones
-            call `generate` less often.
+        model: causal language model, or a PEFT model around one.
+        eos_token_ids: ids of all tokens that end a response.
+        pad_token_id: id of the token that pads prompts on the left.
+        autocast: returns the context to run the model in, for mixed precision.
+        chunk_size: new tokens between checks for finished rows. Small chunks drop rows earlier, large ones call `generate`
+            less often.
     """
 
     model: Policy
@@ -41,10 +41,10 @@ class TransformersEngine:
     name: str = "transformers"
     useful_tokens: int = field(default=0, init=False)
     computed_tokens: int = field(default=0, init=False)
-    """Tokens that were sampled in all, those behind a row's EOS included: `useful_tokens` over this is the live share."""
+    """Total tokens sampled, including those after a row's EOS; `useful_tokens` divided by this is the live share."""
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Response]:
-        """Sample one response to each prompt (see [`Engine`]). The global random state is left as it was."""
+        """Sample one response to each prompt (see [`Engine`]). The global random state is restored."""
         device = self.model.device
         with (
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
@@ -62,14 +62,14 @@ class TransformersEngine:
         device = self.model.device
         ids = torch.tensor([[self.pad_token_id] * (width - len(p)) + list(p) for p in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        # Models whose state is not a key-value cache (Mamba, say) run to the end of their longest response.
+        # Models whose state is not a key-value cache (such as Mamba) run to the end of their longest response.
         in_chunks = not self.model._is_stateful
         cache: Cache | None = DynamicCache(config=self.model.config) if in_chunks else None
         chunk_size = self.chunk_size if in_chunks else max(limits)
         responses: list[Response | None] = [None] * len(prompts)
         alive = list(range(len(prompts)))
         sampled: list[list[int]] = [[] for _ in prompts]
-        model: Any = self.model  # whose type has no `generate`, as every causal language model has
+        model: Any = self.model  # every causal language model has `generate`, but this type does not
         while alive:
             steps = min(chunk_size, max(limits[row] - len(sampled[row]) for row in alive))
             output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=steps)
@@ -87,8 +87,8 @@ class TransformersEngine:
                 mask = torch.cat([mask, torch.ones_like(fresh)], dim=1)[index]
                 ids = output[index]
                 if cache is not None and len(kept) < fresh.shape[0]:
-                    # The same as batch_select_indices, which layers with a convolution or recurrent state don't have.
-                    # Its index is typed by its dtype, which torch.tensor's result is not.
+                    # Equals batch_select_indices, which layers with a convolution or recurrent state don't have.
+                    # The parameter's type includes the dtype, which torch.tensor's return type does not.
                     cache.reorder_cache(cast(torch.LongTensor, index))
         done = [response for response in responses if response is not None]
         self.useful_tokens += sum(len(response.ids) for response in done)
@@ -102,14 +102,14 @@ class TransformersEngine:
 
     @contextlib.contextmanager
     def _prepared(self, sampling: Sampling) -> Iterator[None]:
-        """The model in evaluation mode, with these settings and none that its own generation config would add."""
-        # PEFT hands its generation config to the model inside and would leave it there.
+        """Put the model in evaluation mode with only these settings, and none from its own generation config."""
+        # PEFT copies its generation config to the inner model and would leave it there.
         inner = without_adapter(self.model)
         model, was_training, own_config = self.model, self.model.training, inner.generation_config
         names = ("temperature", "top_p", "top_k") if sampling.temperature > 0 else ()
         settings = {name: getattr(sampling, name) for name in names}
         router_logits = getattr(model.config, "output_router_logits", False)
-        if router_logits:  # the auxiliary loss of a mixture of experts is for training; on padded prompts it fails
+        if router_logits:  # a mixture of experts' auxiliary loss is only for training, and fails on padded prompts
             model.config.output_router_logits = False
         model.generation_config = GenerationConfig(
             do_sample=sampling.temperature > 0,
@@ -130,10 +130,10 @@ class TransformersEngine:
 
 @contextlib.contextmanager
 def _without_cudnns_attention() -> Iterator[None]:
-    """Let SDPA choose among its other kernels, as they are set.
+    """Make SDPA choose among its other enabled kernels.
 
-    PyTorch prefers cuDNN's on recent GPUs. It builds a plan for every new shape, which takes tens of milliseconds, and each
-    new token makes the keys one longer.
+    PyTorch prefers cuDNN's on recent GPUs. But that builds a plan for every new shape, which takes tens of milliseconds, and
+    every new token makes the keys one longer.
     """
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)

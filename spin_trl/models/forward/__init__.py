@@ -1,1 +1,1 @@
-"""How one forward runs over the unique tokens of a batch: where they lie, what they see, and what the head scores."""
+"""Run one forward over the unique tokens of a batch: their layout, their attention, and the positions that are scored."""

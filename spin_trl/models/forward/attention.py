@@ -1,8 +1,8 @@
-"""Attention over a row of unique tokens: what transformers' models call, beside their own, when they are given a layout.
+"""Attention over a row of unique tokens: functions that transformers' models call instead of their own, given a layout.
 
-On recent GPUs it is FlexAttention, which skips the blocks that no token sees. Elsewhere tokens are gathered into the rows
-that attend: those of the first branch, causally; and what the other branches don't share, against their whole rows. Padding
-is seen by attention alone; every other layer runs on the row of unique tokens.
+On recent GPUs it is FlexAttention, which skips blocks that no token sees. Elsewhere tokens are gathered into rows to attend
+over: those of the first branch, causally; and the unshared tokens of the other branches, against their whole rows. Only
+attention sees padding; every other layer runs on the row of unique tokens.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from transformers.masking_utils import flex_attention_mask, sdpa_mask
 from .layout import Layout
 
 ATTENTION_BLOCK = 128
-"""Tokens a side of the blocks that FlexAttention computes or skips: its default."""
+"""Side of the blocks, in tokens, that FlexAttention computes or skips: its default."""
 
 _KEYWORD = "gathered_rows"
-_NEVER_USED = torch.empty(1, 1, 1, 0)  # transformers hands masks of four dimensions on to attention as they are
+_NEVER_USED = torch.empty(1, 1, 1, 0)  # transformers passes four-dimensional masks on to attention unchanged
 
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """The rows that attend, without FlexAttention.
+    """The rows that attention runs over without FlexAttention.
 
     Attributes:
-        layout: of the batch.
-        mask: which of a row's keys a query sees, shape ((branches - 1) * pairs, 1, queries, keys).
+        layout: layout of the batch.
+        mask: which of a row's keys each query sees, shape ((branches - 1) * pairs, 1, queries, keys).
     """
 
     layout: Layout
@@ -42,10 +42,10 @@ class GatheredRows:
 
 
 def attention_inputs(layout: Layout) -> dict[str, Any]:
-    """What a model's forward is called with, beside the tokens, so that its attention follows a layout.
+    """Return the arguments, in addition to the tokens, that make the attention of a model's forward follow a layout.
 
     Args:
-        layout: on the device of the model.
+        layout: layout on the device of the model.
     """
     if has_flex_attention(layout.source.device):
         return {"attention_mask": block_mask(layout)}
@@ -57,12 +57,12 @@ def attention_inputs(layout: Layout) -> dict[str, Any]:
 
 
 def has_flex_attention(device: torch.device) -> bool:
-    """Whether FlexAttention is compiled for a device, with gradients: NVIDIA's from Ampere on."""
+    """Return whether FlexAttention compiles on a device, with gradients: on NVIDIA GPUs since Ampere."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def block_mask(layout: Layout) -> BlockMask:
-    """FlexAttention's mask of a layout, made from ranges instead of from a square of tokens."""
+    """Return FlexAttention's mask for a layout, built from ranges without a tokens-by-tokens matrix."""
     tokens, device = layout.visible.size(0), layout.visible.device
     (first, first_end), (second, second_end) = (
         [end.contiguous() for end in range_.T] for range_ in layout.visible.unbind(1)
@@ -89,7 +89,7 @@ def block_mask(layout: Layout) -> BlockMask:
 
 
 def _block_lists(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """By block of queries, how many blocks of keys are chosen, and which, the chosen ones first."""
+    """Return, for each block of queries, the number of chosen blocks of keys and their indices, the chosen ones first."""
     order = chosen.int().argsort(dim=1, descending=True, stable=True)
     return chosen.sum(dim=1, dtype=torch.int32)[None, None], order.int()[None, None]
 
@@ -104,17 +104,17 @@ def attend(
     otherwise: Callable[..., tuple[torch.Tensor, torch.Tensor | None]],
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention as transformers' models call it, which follows a layout where one has been given.
+    """Compute attention as transformers' models call it, following a layout if one is given.
 
     Args:
-        module: the attention layer.
-        query, key, value: shape (1, heads, tokens, dimension) with a layout.
-        attention_mask: of [`attention_inputs`], or what the model has without a layout.
+        module: attention layer.
+        query, key, value: tensors of shape (1, heads, tokens, dimension) with a layout.
+        attention_mask: mask from [`attention_inputs`], or the model's own without a layout.
         otherwise: transformers' function for calls without a layout.
-        kwargs: `dropout`, `scaling` and whatever else a model passes.
+        kwargs: `dropout`, `scaling` and anything else that a model passes.
 
     Returns:
-        Results of shape (1, tokens, heads, dimension), and what transformers' function returns beside it.
+        Results of shape (1, tokens, heads, dimension), and the second result of transformers' function.
     """
     rows: GatheredRows | None = kwargs.pop(_KEYWORD, None)
     if isinstance(attention_mask, BlockMask):
@@ -125,7 +125,7 @@ def attend(
     layout = rows.layout
 
     def gather(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """From (1, heads, tokens, dimension) to (rows, heads, tokens of a row, dimension)."""
+        """Gather from (1, heads, tokens, dimension) to (rows, heads, tokens of a row, dimension)."""
         return tokens[0].index_select(1, index.flatten()).unflatten(1, index.shape).transpose(0, 1)
 
     kwargs.pop("is_causal", None)
@@ -140,10 +140,10 @@ def attend(
 
 
 def _as_autocast(tokens: torch.Tensor) -> torch.Tensor:
-    """Cast to the dtype in which autocast lets attention compute.
+    """Cast to the dtype that attention computes in under autocast.
 
-    Autocast casts what it hands to SDPA, but not what it hands to FlexAttention: with float32 weights the rotary embedding
-    leaves query and key in float32, while the value is in half precision.
+    Autocast casts the inputs of SDPA, but not those of FlexAttention: with float32 weights the rotary embedding leaves query
+    and key in float32, while the value is in half precision.
     """
     kind = tokens.device.type
     if torch.is_autocast_enabled(kind) and tokens.dtype != torch.float64:
@@ -152,7 +152,7 @@ def _as_autocast(tokens: torch.Tensor) -> torch.Tensor:
 
 
 IMPLEMENTATIONS = {"sdpa": "spin_trl_sdpa", "flex_attention": "spin_trl_flex"}
-"""Implementations that also follow a layout, by the name of the one that they are without."""
+"""Attention implementations that can also follow a layout, by the name of the plain implementation."""
 
 for _name, _attend, _mask in (
     ("sdpa", sdpa_attention_forward, sdpa_mask),

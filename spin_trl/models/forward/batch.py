@@ -1,14 +1,14 @@
-"""The only interception of a model's forward: what a batch runs over, and what it returned.
+"""The only place that intercepts a model's forward: it chooses the tokens a batch runs over, and records the results.
 
-`DPOTrainer` runs every prompt twice, fills up every row to the longest, and knows two responses. It stays as it is. The
-model runs once over a row in which every token of the batch is there once (prefix sharing, arXiv 2410.20305), and a third
-response goes along where an objective takes one. The trainer finds its results where it looks for them, and log-probs
-are noted for our objectives. Loss, metrics and gradients are the same up to floating-point noise; where they would not be,
-the forward runs over rows, and a warning says why, once.
+`DPOTrainer` runs every prompt twice, pads every row to the longest, and knows two responses. It is left unchanged. The model
+runs once over a row that holds every token of the batch once (prefix sharing, arXiv 2410.20305), together with a third
+response if an objective uses one. The results are put where the trainer expects them, and log-probs are recorded for our
+objectives. Loss, metrics and gradients are the same up to floating-point noise; where they would not be, the forward runs
+over rows, and a warning gives the reason once.
 
-There are two places to take hold of a forward. What a model runs over is decided in its own `forward`: those of PEFT,
-accelerate and FSDP around it take rows. What goes in and comes out is seen by hooks around all of them: FSDP rounds what a
-forward returns in mixed precision, and our objectives must see what the parent's losses see.
+A forward is intercepted at two levels. What a model runs over is decided in its own `forward`, since the wrappers of PEFT,
+accelerate and FSDP around it expect rows. Inputs and outputs are observed by hooks around all wrappers: FSDP rounds a
+forward's outputs in mixed precision, and our objectives must see what the parent's losses see.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from .layout import Layout, lay_out
 logger = logging.getLogger(__name__)
 
 LAYOUT = "unique_tokens_layout"
-"""Key under which a batch carries the layout of its unique tokens, made in the data loader's worker."""
+"""Key under which a batch carries the layout of its unique tokens, computed in the data loader's worker."""
 
 PROTO_PREFIX = "proto_"
-"""Of the third response's keys in a batch: `proto_input_ids`, `proto_attention_mask`, `proto_completion_mask`."""
+"""Prefix of the third response's keys in a batch: `proto_input_ids`, `proto_attention_mask`, `proto_completion_mask`."""
 
 _PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
 def joined(rows: Mapping[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rows of two batches in one: `input_ids`, `attention_mask` and `labels`, filled up on the right to the longer."""
+    """Concatenate the rows of two batches: `input_ids`, `attention_mask` and `labels`, padded on the right to the longer."""
     length = max(rows["labels"].size(1), more["labels"].size(1))
 
     def wide(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -54,26 +54,26 @@ def joined(rows: Mapping[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -
 
 
 def with_labels(rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rows with labels: from `input_ids`, `attention_mask` and `completion_mask`, which says what is scored."""
+    """Return rows with labels, from `input_ids`, `attention_mask` and `completion_mask`, which marks what is scored."""
     labels = rows["input_ids"].masked_fill(rows["completion_mask"] == 0, -100)
     return {"input_ids": rows["input_ids"], "attention_mask": rows["attention_mask"], "labels": labels}
 
 
 def third_rows(batch: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
-    """The third responses of a batch, with labels; None where it has none."""
+    """Return the third responses of a batch, with labels; None if it has none."""
     rows = {name.removeprefix(PROTO_PREFIX): batch[name] for name in batch if name.startswith(PROTO_PREFIX)}
     return with_labels(rows) if rows else None
 
 
 @dataclass
 class Passing:
-    """A batch on its way through models.
+    """A batch on its way through the models.
 
     Attributes:
-        num_pairs: pairs of the batch; each branch has as many rows.
-        layout: made for what the policy sees, or None.
-        third: rows that go through the first forward with those of its caller, who sees nothing of them; or None.
-        log_probs: what each forward returned, by token, in order: the policy's first, and the opponent's if it runs.
+        num_pairs: pairs in the batch; each branch has as many rows.
+        layout: layout for the policy's input, or None.
+        third: rows added to the first forward without its caller noticing; or None.
+        log_probs: per-token results of each forward, in order: the policy's first, then the opponent's if it runs.
         third_logps: summed log-probabilities of `third`, shape (num_pairs,), in nats, with their gradient.
     """
 
@@ -85,9 +85,9 @@ class Passing:
     _shape: torch.Size | None = field(default=None, init=False)
 
     def add_third(self, module: torch.nn.Module, inputs: Any, kwargs: dict[str, Any]) -> Any:
-        """Before a forward: the first one, which is the policy's, scores the third responses, too.
+        """Add the third responses to the first forward, which is the policy's. This is a pre-forward hook.
 
-        One forward for all three, not two, is what DDP and FSDP want, and what lets all three share their prompts.
+        DDP and FSDP need a single forward for all three, and it lets all three share their prompts.
         """
         if self.third is None or self._shape is not None:
             return None
@@ -95,7 +95,7 @@ class Passing:
         return inputs, kwargs | joined(kwargs, self.third)
 
     def take(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
-        """After a forward: the third responses' part is taken out, and the log-probabilities of the others are noted."""
+        """Remove the third responses' part from the output, and record the log-probabilities. This is a forward hook."""
         if self.third is not None and self._shape is not None and self.third_logps is None:
             count, length = self._shape
             rows, columns = self.third["labels"].shape
@@ -109,13 +109,13 @@ class Passing:
 
 
 class Forwards:
-    """The forwards of a trainer's models, which run over unique tokens while [`Forwards.batch`] lasts.
+    """The forwards of a trainer's models, which run over unique tokens within [`Forwards.batch`].
 
     Args:
-        wanted: True: where that can't be exact, raise. None: run as the trainer would, and say why. False: always run as
-            the trainer would. In every case the LM head sees labelled positions only.
-        obstacle: what the trainer knows against it, whatever the model.
-        dtype: in which forwards compute.
+        wanted: True: raise if that can't be exact. None: fall back to running over rows, and give the reason. False: always
+            run over rows. In every case the LM head only sees labelled positions.
+        obstacle: reason against it that the trainer knows, regardless of the model.
+        dtype: dtype that forwards compute in.
     """
 
     def __init__(self, wanted: bool | None, obstacle: str | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -123,7 +123,7 @@ class Forwards:
         self._obstacle = obstacle
         self._tolerance = obstacles.NOISE_PER_TOKEN.get(dtype, obstacles.NOISE_PER_TOKEN[torch.bfloat16]) / 3
         self.shares = False
-        """Whether a wrapped model runs over unique tokens, as far as is known before its first batch."""
+        """Whether a wrapped model runs over unique tokens, as far as known before its first batch."""
         self._said: set[str] = set()
         self._passing: Passing | None = None
 
@@ -131,10 +131,10 @@ class Forwards:
         """Wrap the forward of a model that has TRL's fused LM head.
 
         Args:
-            model: a causal language model, or a PEFT model around one, not yet wrapped for distributed training.
+            model: causal language model, or a PEFT model around one, not yet wrapped for distributed training.
 
         Raises:
-            RecipeError: sharing is wanted, and can't be exact with this model.
+            RecipeError: if sharing is required, but can't be exact with this model.
         """
         inner: Any = model.get_base_model() if is_peft_model(model) else model
         obstacle = obstacles.of_model(model) or self._obstacle
@@ -144,23 +144,23 @@ class Forwards:
             self.shares = True
             attention = inner.config._attn_implementation
             inner.set_attn_implementation(IMPLEMENTATIONS.get(attention, attention))
-        # A method, as TRL's, and around a function that is not bound: so the model can still be saved whole and copied.
+        # A method, like TRL's, around an unbound function, so that the model can still be saved whole and copied.
         function = getattr(inner.forward, "__func__", inner.forward)
         inner.forward = types.MethodType(self._around(function, obstacle), inner)
 
     def leave_alone(self) -> None:
-        """Wrap no model: they run as TRL has made them. Say why, or raise if sharing is wanted."""
+        """Wrap no model, so that they run as TRL made them. Give the reason, or raise if sharing is required."""
         if self.wanted is not False:
             self._fall_back(str(self._obstacle))
 
     @contextlib.contextmanager
     def batch(self, batch: Mapping[str, Any], *watched: torch.nn.Module | None) -> Iterator[Passing]:
-        """Let forwards run over the unique tokens of a batch while the context lasts.
+        """Make forwards run over the unique tokens of a batch within the context.
 
         Args:
-            batch: `input_ids` of shape (2 * pairs, length). The layout that it carries is used where it fits.
-            watched: as the trainer calls them, the policy first: models that score the third responses of the batch with
-                it, and whose log-probabilities are noted.
+            batch: `input_ids` of shape (2 * pairs, length). The layout that it carries is used if it fits.
+            watched: models as the trainer calls them, the policy first, which also scores the batch's third responses;
+                their log-probabilities are recorded.
         """
         self._passing = Passing(len(batch["input_ids"]) // 2, batch.get(LAYOUT), third_rows(batch))
         with contextlib.ExitStack() as hooks:
@@ -198,18 +198,18 @@ class Forwards:
     def _fall_back(self, reason: str) -> None:
         if self.wanted:
             raise RecipeError(
-                f"`shared_prefix: true` can't be had: {reason}. Leave it out, and prompts are run twice."
+                f"`shared_prefix: true` is not possible here: {reason}. Leave it out to run prompts once per response."
             )
-        kind = re.sub(r"\d[\d.e+-]*", "", reason)  # the same reason, whatever its numbers
+        kind = re.sub(r"\d[\d.e+-]*", "", reason)  # the reason without its numbers, so that it is logged once
         if kind not in self._said:
             self._said.add(kind)
-            logger.warning("Prompts are not shared by their responses: %s.", reason)
+            logger.warning("Prompts are not shared between responses: %s.", reason)
 
 
 def _layout_of(
     passing: Passing, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
 ) -> Layout | str:
-    """The layout of a call, or why there is none."""
+    """Return the layout for a call, or the reason why there is none."""
     layout = passing.layout
     if layout is None or layout.shape != tuple(input_ids.shape):
         try:

@@ -1,8 +1,8 @@
 """A model's forward with TRL's head, over the rows of a batch or over its unique tokens, with the same results.
 
-On every device the head sees labelled positions only. TRL's scores every position where it has no Triton, prompts and
-padding included. Handing it the hidden states of labelled positions alone needs no other head, but a hook on the model's
-backbone, since TRL's head calls the backbone itself.
+On every device the head only sees labelled positions. Without Triton, TRL's own scores every position, including prompts and
+padding. Passing it only the hidden states of labelled positions needs no other head, but a hook on the model's backbone,
+since TRL's head calls the backbone itself.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from .attention import attention_inputs
 from .layout import Layout, scattered
 
 Forward = Callable[..., FusedCausalLMOutput]
-"""Of a class: called with a model, and keywords."""
+"""A class's forward: called with a model and keyword arguments."""
 
 TOKENS = ("input_ids", "attention_mask", "labels")
-"""What a layout is made of, and replaces."""
+"""Arguments that a layout is made from, and replaces."""
 
 CPU_TILE = 2048
-"""Columns of the vocabulary that TRL's head computes at once on a CPU: its own 32,768 leave the caches behind
+"""Columns of the vocabulary that TRL's head computes at once on a CPU. TRL's own 32,768 do not fit the caches
 (benchmarks/training.py has an arm for it)."""
 
 
 def over_unique_tokens(model: Any, forward: Forward, kwargs: dict[str, Any], layout: Layout) -> FusedCausalLMOutput:
-    """A batch run as the row of its unique tokens.
+    """Run a batch as the row of its unique tokens.
 
     Args:
-        model: with TRL's fused LM head.
-        forward: its class's, with that head.
-        kwargs: of the call.
-        layout: of the batch in `kwargs`, on its device.
+        model: model with TRL's fused LM head.
+        forward: forward of its class, with that head.
+        kwargs: arguments of the call.
+        layout: layout of the batch in `kwargs`, on its device.
     """
     inputs = {name: value for name, value in kwargs.items() if name not in TOKENS} | attention_inputs(layout)
     inputs["input_ids"] = layout.gather(kwargs["input_ids"])[None]
     inputs["position_ids"] = layout.position_ids
     if hasattr(model.config, "output_router_logits"):
-        # Where an auxiliary loss counts, rows are run. Where none does, TRL's head would compute it all the same.
+        # If an auxiliary loss is used, the batch runs over rows. If not, TRL's head would compute it anyway.
         inputs["output_router_logits"] = False
     with labelled_positions(model.base_model, layout.scored):
         output = forward(model, **inputs, shift_labels=layout.targets)
@@ -52,11 +52,11 @@ def over_unique_tokens(model: Any, forward: Forward, kwargs: dict[str, Any], lay
 
 
 def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCausalLMOutput:
-    """A batch run as it is, of which the LM head sees labelled positions only. Arguments as above."""
+    """Run a batch over its rows, with the LM head on labelled positions only. Arguments as above."""
     labels = kwargs["labels"]
     rows, length = labels.shape
     slots = (labels[:, 1:] != -100).flatten().nonzero().squeeze(1)
-    scored = slots + slots // max(length - 1, 1)  # results have a column less than rows
+    scored = slots + slots // max(length - 1, 1)  # results have one column less than rows
     inputs = {name: value for name, value in kwargs.items() if name != "labels"}
     with labelled_positions(model.base_model, scored):
         output = forward(model, **inputs, shift_labels=labels[:, 1:].flatten().index_select(0, slots)[None])
@@ -65,10 +65,10 @@ def over_rows(model: Any, forward: Forward, kwargs: dict[str, Any]) -> FusedCaus
 
 @contextlib.contextmanager
 def labelled_positions(backbone: torch.nn.Module, scored: torch.Tensor) -> Iterator[None]:
-    """Let a backbone return the hidden states of some positions only, while the context lasts.
+    """Make a backbone return only the hidden states of some positions within the context.
 
     Args:
-        backbone: called once, returns `last_hidden_state` of shape (rows, length, width).
+        backbone: model body, called once; returns `last_hidden_state` of shape (rows, length, width).
         scored: index into the flattened positions, shape (labels,); the states have shape (1, labels, width).
     """
 
@@ -86,10 +86,10 @@ def labelled_positions(backbone: torch.nn.Module, scored: torch.Tensor) -> Itera
 
 
 def spread(output: FusedCausalLMOutput, slots: torch.Tensor, shape: tuple[int, int]) -> FusedCausalLMOutput:
-    """The head's results of shape (1, labels), where a trainer looks for them.
+    """Move the head's results of shape (1, labels) to where a trainer expects them.
 
     Args:
-        output: of TRL's head.
+        output: output of TRL's head.
         slots, shape: as for [`scattered`].
     """
     for name, value in output.items():
@@ -99,9 +99,9 @@ def spread(output: FusedCausalLMOutput, slots: torch.Tensor, shape: tuple[int, i
 
 
 def _tile(columns: int) -> contextlib.AbstractContextManager[object]:
-    """Let TRL's head compute so many columns of the vocabulary at once. It has no argument for that."""
+    """Set how many columns of the vocabulary TRL's head computes at once. It has no argument for that."""
     name = "_CHUNKED_LOGPROB_CHUNK_SIZE"
     before = getattr(trl.trainer.utils, name, None)
-    if before is None:  # another version of TRL: slower, and the same numbers
+    if before is None:  # another version of TRL: slower, with the same results
         return contextlib.nullcontext()
     return mock.patch.object(trl.trainer.utils, name, min(before, columns))

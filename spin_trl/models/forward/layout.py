@@ -1,8 +1,8 @@
-"""Where the tokens of a batch lie when each is there once: one row, without padding, prompts shared by their responses.
+"""The layout of a batch in which each token occurs once: one row, without padding, prompts shared by their responses.
 
-A pair's rows begin alike. Its layout is [what they share | the rest of the real row | the rest of the generated row | ...],
-pair after pair; positions go on from the shared part in every branch, and no branch sees another. Everything here is index
-arithmetic on a batch of the trainer: it runs where the batch is made, in the data loader's worker, and no model is known.
+The rows of a pair begin with the same tokens. Its layout is [shared part | rest of the real row | rest of the generated
+row | ...], pair after pair; positions continue from the shared part in every branch, and no branch sees another. Everything
+here is index arithmetic on a trainer's batch: it runs where the batch is made, in the data loader's worker, without a model.
 (Prefix sharing for preference pairs: Wang and Hegde, arXiv 2410.20305.)
 """
 
@@ -20,20 +20,20 @@ class Layout:
     """The unique tokens of a batch of `branches * pairs` rows.
 
     Attributes:
-        shape: of the batch that this is made for, (branches * pairs, length).
-        longest: tokens of its longest row.
-        source: of every unique token, where the batch has it: index into the flattened batch, shape (tokens,).
-        position_ids: of every unique token, shape (1, tokens).
-        scored: of every label, the unique token that predicts it, shape (labels,). Where a prompt ends, one token
-            predicts the first token of each response.
-        targets: the labels, shape (1, labels).
-        slots: where their results go: index into the flattened results of shape (branches * pairs, length - 1).
+        shape: shape of the batch that the layout is for, (branches * pairs, length).
+        longest: tokens in its longest row.
+        source: position of every unique token in the flattened batch, shape (tokens,).
+        position_ids: position id of every unique token, shape (1, tokens).
+        scored: unique token that predicts each label, shape (labels,). At the end of a prompt, one token predicts the first
+            token of each response.
+        targets: labels, shape (1, labels).
+        slots: position of each label's result in the flattened results of shape (branches * pairs, length - 1).
         visible: what every unique token sees: two ranges of unique tokens, shape (tokens, 2, 2), ends excluded.
-        shared: tokens that the rows of a pair share, shape (pairs,).
-        trunk: unique tokens of the first branch's rows, shape (pairs, longest of them), filled up with any.
-        queries: unique tokens of the other branches that are not shared, shape ((branches - 1) * pairs, most of them).
+        shared: number of tokens that the rows of a pair share, shape (pairs,).
+        trunk: unique tokens of the first branch's rows, shape (pairs, longest of them), padded with arbitrary ones.
+        queries: unshared unique tokens of the other branches, shape ((branches - 1) * pairs, most of them).
         keys: unique tokens of the other branches' whole rows, shape ((branches - 1) * pairs, longest of them).
-        places: of every unique token, its place when results for `trunk` and for `queries` are flattened and joined.
+        places: place of every unique token when the results for `trunk` and for `queries` are flattened and concatenated.
     """
 
     shape: tuple[int, int]
@@ -51,11 +51,11 @@ class Layout:
     places: torch.Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Layout:
-        """The same on another device."""
+        """Return the layout on another device."""
         return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Layout:
-        """The same in pinned memory, which data loaders ask for."""
+        """Return the layout in pinned memory, which data loaders ask for."""
         return self._with(lambda tensor: tensor.pin_memory())
 
     def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Layout:
@@ -64,17 +64,17 @@ class Layout:
         return Layout(**values)
 
     def gather(self, batch: torch.Tensor) -> torch.Tensor:
-        """What a batch has at the unique tokens: from (branches * pairs, length) to (tokens,)."""
+        """Return a batch's values at the unique tokens: from (branches * pairs, length) to (tokens,)."""
         return batch.flatten().index_select(0, self.source)
 
 
 def scattered(results: torch.Tensor, slots: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Results for labels, shape (labels,), where a trainer looks for them: among zeros, as TRL's head leaves them.
+    """Move results for labels, shape (labels,), to where a trainer expects them, among zeros, as TRL's head does.
 
     Args:
-        results: of the labels.
-        slots: where they go: index into the flattened results of all positions.
-        shape: of the batch, (rows, length); its results have a column less.
+        results: results for the labels.
+        slots: positions to move them to, in the flattened results of all positions.
+        shape: shape of the batch, (rows, length); its results have one column less.
     """
     rows, length = shape
     return results.new_zeros(rows * (length - 1)).index_copy(0, slots, results).view(rows, length - 1)
@@ -85,15 +85,15 @@ def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch
 
     Args:
         input_ids: shape (branches * num_pairs, length): first all real rows (a prompt and its real response), then all
-            generated ones in the same order, then any further branch; filled up on the right.
+            generated ones in the same order, then any further branch; padded on the right.
         attention_mask: 1 where there is a token, same shape.
-        labels: the token itself where it is to be scored, -100 elsewhere, same shape.
-        num_pairs: rows of each branch.
+        labels: the token itself where it is scored, -100 elsewhere, same shape.
+        num_pairs: rows in each branch.
 
     Raises:
-        ValueError: the rows are not filled up on the right, or are no multiple of `num_pairs`.
+        ValueError: if the rows are not padded on the right, or their number is not a multiple of `num_pairs`.
     """
-    # Long, since every tensor is worked out from those before it; apart, each part would take most of them.
+    # Long, since every tensor is computed from those before it; separate functions would each take most of them.
     (num_rows, length), device = input_ids.shape, input_ids.device
     if num_rows % num_pairs:
         raise ValueError(f"{num_rows} rows can't be branches of {num_pairs} pairs.")
@@ -103,9 +103,9 @@ def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch
     is_token = columns < lengths[:, None]
     wrong = (is_token != attention_mask.bool()).any(dim=1)
     if wrong.any():
-        raise ValueError(f"Row {int(wrong.nonzero()[0])} of `attention_mask` is not filled up on the right.")
+        raise ValueError(f"Row {int(wrong.nonzero()[0])} of `attention_mask` is not padded on the right.")
 
-    # What the rows of a pair share, and where their rests begin in the row of unique tokens.
+    # The tokens that the rows of a pair share, and where the rest of each row begins in the row of unique tokens.
     ids, is_token = input_ids.view(by_branch), is_token.view(by_branch)
     shared = ((ids == ids[0]) & is_token).all(dim=0).long().cumprod(dim=1).sum(dim=1)
     rests = lengths.view(by_branch[:2]) - shared
@@ -113,16 +113,16 @@ def lay_out(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch
     starts = totals.cumsum(0) - totals
     rest_starts = starts + shared + rests.cumsum(0) - rests
 
-    # From the batch to unique tokens: `unique` has the shape of `by_branch`.
+    # From the batch to unique tokens: `unique` has the shape `by_branch`.
     is_shared = columns < shared[:, None]
     unique = torch.where(is_shared, starts[:, None] + columns, (rest_starts - shared)[..., None] + columns)
     is_owner = is_token & ~is_shared
-    is_owner[0] = is_token[0]  # the first branch has what all share
+    is_owner[0] = is_token[0]  # the first branch holds the shared tokens
     num_tokens = int(totals.sum())
     source = torch.empty(num_tokens, dtype=torch.long, device=device)
     source[unique[is_owner]] = is_owner.flatten().nonzero().squeeze(1)
 
-    # Back again: of every unique token, its branch, pair and column.
+    # And back: the branch, pair and column of every unique token.
     branch, pair, column = source // (num_pairs * length), source // length % num_pairs, source % length
     numbers = torch.arange(num_tokens, device=device)
     shared_end = starts[pair] + shared[pair]

@@ -1,6 +1,6 @@
-"""What keeps a forward from running over unique tokens: reasons, in words for the user, or None.
+"""Reasons why a forward can't run over unique tokens, in words for the user, or None.
 
-No list of rules knows every model: the last reason is found out by running it.
+No set of rules covers every model, so the last check runs the model.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from .head import TOKENS, Forward, over_rows, over_unique_tokens
 from .layout import lay_out
 
 _EXACT_LAYERS = {"full_attention", "sliding_attention", "chunked_attention", "mlp", "moe"}
-"""Layers whose tokens see other tokens through attention alone, or not at all."""
+"""Kinds of layers whose tokens see other tokens only through attention, or not at all."""
 
 AUXILIARY_LOSS = (
-    "the auxiliary loss of a mixture of experts counts the tokens of a prompt as often as DPOTrainer runs it"
+    "the auxiliary loss of a mixture of experts counts a prompt's tokens once for each time DPOTrainer runs the prompt"
 )
-"""Why a trainer with that loss shares no prompts. Its reference, which is not asked for the loss, shares none either."""
+"""Why a trainer with that loss shares no prompts. Nor does its reference, though it does not compute the loss."""
 
 NOISE_PER_TOKEN = {torch.float64: 1e-8, torch.float32: 2e-4, torch.float16: 5e-2, torch.bfloat16: 3e-1}
-"""Largest difference, in nats, that computing the same log-probability twice may make: times the square root of the
-number of tokens, since the errors of tokens are independent. Measured differences are a tenth of this or less."""
+"""Largest difference, in nats, between two computations of the same log-probability, to be multiplied by the square root of
+the number of tokens, since tokens' errors are independent. Measured differences are a tenth of this or less."""
 
 
 def of_model(model: Any) -> str | None:
-    """Why a model's forward can't share prompts exactly, or None.
+    """Return why a model's forward can't share prompts exactly, or None.
 
     Args:
-        model: a causal language model of transformers, or a PEFT model around one; not wrapped.
+        model: causal language model of transformers, or a PEFT model around one; not wrapped.
     """
     if is_peft_model(model):
         if any(config.is_prompt_learning for config in model.peft_config.values()):
@@ -56,33 +56,35 @@ def of_model(model: Any) -> str | None:
     if not model.is_backend_compatible():
         return f"{type(model).__name__} does not call attention through transformers' interface"
     if attention not in {*IMPLEMENTATIONS, *IMPLEMENTATIONS.values()}:
-        return f"its attention is {attention!r}; a layout can be given to {' and '.join(map(repr, IMPLEMENTATIONS))}"
+        return f"its attention is {attention!r}; layouts are supported with {' and '.join(map(repr, IMPLEMENTATIONS))}"
     if any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules()):
-        return "dropout is active (`disable_dropout: false`), and both responses would share the prompt's"
+        return "dropout is active (`disable_dropout: false`), and both responses would share the prompt's dropout mask"
     if getattr(model.config, "attention_dropout", 0.0):
-        return "the model's `attention_dropout` is not 0, and both responses would share the prompt's"
+        return "the model's `attention_dropout` is not 0, and both responses would share the prompt's dropout mask"
     return None
 
 
 def of_call(kwargs: Mapping[str, Any]) -> str | None:
-    """Why a forward can't run over unique tokens, or None.
+    """Return why a call of the forward can't run over unique tokens, or None.
 
     Args:
-        kwargs: what the trainer hands the model.
+        kwargs: arguments that the trainer passes to the model.
     """
     if kwargs.get("output_router_logits"):
         return AUXILIARY_LOSS
-    given = {name for name, value in kwargs.items() if value is not None}  # PEFT hands on what was not given, too
+    given = {
+        name for name, value in kwargs.items() if value is not None
+    }  # PEFT also passes arguments that were not given
     beside = sorted(given - {*TOKENS, "use_cache", "fused_lm_head", "output_router_logits"})
-    return f"the batch has {', '.join(map(repr, beside))} beside its tokens" if beside else None
+    return f"the batch has {', '.join(map(repr, beside))} in addition to its tokens" if beside else None
 
 
 def of_length(config: PretrainedConfig, longest: int) -> str | None:
-    """Why a batch with rows of this length can't be laid out, or None.
+    """Return why a batch with rows of this length can't be laid out, or None.
 
     Args:
-        config: of the model.
-        longest: tokens of the longest row.
+        config: configuration of the model.
+        longest: tokens in the longest row.
     """
     layers = getattr(config, "layer_types", None)
     for setting, kind in (("sliding_window", "sliding_attention"), ("attention_chunk_size", "chunked_attention")):
@@ -94,13 +96,13 @@ def of_length(config: PretrainedConfig, longest: int) -> str | None:
 
 @torch.no_grad()
 def why_inexact(model: Any, forward: Forward, device: torch.device, tolerance: float) -> str | None:
-    """Run a small pair both ways, as in training: why the results differ, or None.
+    """Run a small pair both ways, as in training; return why the results differ, or None.
 
     Args:
-        model: with TRL's fused LM head.
-        forward: its class's, with that head.
-        device: of its inputs.
-        tolerance: nats by which a token's log-probability may differ.
+        model: model with TRL's fused LM head.
+        forward: forward of its class, with that head.
+        device: device of its inputs.
+        tolerance: largest difference of a token's log-probability, in nats.
     """
     name = type(model).__name__
     ids = torch.arange(8, device=device) % model.config.get_text_config().vocab_size
@@ -122,7 +124,7 @@ def why_inexact(model: Any, forward: Forward, device: torch.device, tolerance: f
     difference = _largest_difference(expected, found)
     if difference <= tolerance:
         return None
-    return f"{name} gives other log-probabilities over unique tokens (by {difference:.3g} nats a token)"
+    return f"{name} gives different log-probabilities over unique tokens (by {difference:.3g} nats per token)"
 
 
 def _largest_difference(one: Any, other: Any) -> float:
@@ -131,12 +133,12 @@ def _largest_difference(one: Any, other: Any) -> float:
 
 @contextlib.contextmanager
 def _as_in_training(model: Any, device: torch.device) -> Iterator[None]:
-    """A model in training mode, which then is as it was, and so is the random state."""
+    """Put a model in training mode; restore its modes and the random state afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.train()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # checkpointing wonders why there are no gradients
+            warnings.simplefilter("ignore")  # checkpointing warns that there are no gradients
             yield
     finally:
         for module, mode in modes:

@@ -1,4 +1,4 @@
-"""Which letter of a multiple choice a response means."""
+"""The letter that a response to a multiple-choice question means."""
 
 import pytest
 

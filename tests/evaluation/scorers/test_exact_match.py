@@ -1,4 +1,4 @@
-"""A response that is the real one, but for its spaces."""
+"""A response that equals the real one except for whitespace."""
 
 from spin_trl.evaluation.scorers import exact_match
 

@@ -1,4 +1,4 @@
-"""GSM8K's scores, by hand, and against every answer that it has published."""
+"""GSM8K's scores, worked out by hand, and on every answer in its published data."""
 
 import json
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_three_scores_of_an_answer(generated, expected):
 
 
 def test_data_without_answer_lines_gets_no_scores():
-    """Rates of what the data does not have would only look like failures."""
+    """Rates of something that the data does not have would only look like failures."""
     assert gsm8k("How are you?", "Fine, thanks.", "Fine.\n#### 3") == {}
 
 

@@ -1,4 +1,4 @@
-"""The transformers engine samples what the model says, ends where it should, and leaves no trace."""
+"""The transformers engine samples from the model's distribution, ends where it should, and leaves no trace."""
 
 import dataclasses
 import itertools
@@ -55,7 +55,7 @@ def sharpened(architecture="llama", **overrides):
 
 
 def test_no_plan_is_built_for_every_new_token(monkeypatch):
-    """cuDNN's attention builds one for every length of the keys. Other kernels are left alone, and it is back afterwards."""
+    """cuDNN's attention builds one for every length of the keys. Other kernels are unaffected, and it is restored."""
     model, enabled, settings = tiny.model(), [], torch.backends.cuda
     forward = model.model.forward
 
@@ -78,7 +78,7 @@ def test_no_plan_is_built_for_every_new_token(monkeypatch):
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 16, 100])
 def test_greedy_answers_are_those_of_each_prompt_alone(chunk_size):
-    """Padding, chunks and dropped rows change nothing."""
+    """Padding, chunks and dropped rows make no difference."""
     model = sharpened()
     endless = [greedy_by_hand(model, prompt, [], 24) for prompt in prompts()]
     # Ids that occur in the answers end them, some early and some late; so rows are dropped at different times.
@@ -110,7 +110,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_one_others():
 
 
 def test_nothing_of_the_surroundings_changes():
-    """Random state, training mode and the model's own generation config are as they were."""
+    """Random state, training mode and the model's own generation config are unchanged."""
     model = tiny.model("llama").train()
     own = model.generation_config
     torch.manual_seed(3)
@@ -123,7 +123,7 @@ def test_nothing_of_the_surroundings_changes():
 
 
 def test_the_models_own_generation_config_does_not_leak_in():
-    """A Qwen that ships with top_k 20 and a repetition penalty is sampled as the run's settings say."""
+    """A Qwen that ships with top_k 20 and a repetition penalty is sampled with the run's settings."""
     plain, opinionated = tiny.model("llama"), tiny.model("llama")
     opinionated.generation_config = GenerationConfig(
         do_sample=True, top_k=1, repetition_penalty=5.0, min_new_tokens=20, eos_token_id=9, max_new_tokens=2
@@ -135,7 +135,7 @@ def test_the_models_own_generation_config_does_not_leak_in():
 
 
 class FixedDistribution(LlamaForCausalLM):
-    """Says at every position that token i has probability p_i, whatever the prompt."""
+    """Gives token i probability p_i at every position, for any prompt."""
 
     probabilities = (0.5, 0.3, 0.15, 0.05)
 
@@ -202,7 +202,7 @@ def test_every_row_is_sampled_from_its_own_context():
 
 
 def test_eos_is_kept_if_and_only_if_it_was_sampled():
-    """Any id of the list ends an answer; an answer that was cut has none of them."""
+    """Any id of the list ends an answer; a truncated answer has none of them."""
     engine = TransformersEngine(fixed(), [2, 3], pad_token_id=7, chunk_size=4)
     found = engine.generate([[1]] * 200, dataclasses.replace(SAMPLED, max_new_tokens=6), seed=0)
     assert {response.ids[-1] for response in found if response.finish_reason == "eos"} == {2, 3}
@@ -226,7 +226,7 @@ ARCHITECTURES = {
 # Strict: the marks have to go when the engine is mended.
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -> None:
-    """Rows that ended are dropped from the batch and from its cache; the others don't notice."""
+    """Rows that ended are dropped from the batch and from its cache, without an effect on the others."""
     architecture, overrides = ARCHITECTURES[name]
     model = sharpened(architecture, **overrides)
     endless = [greedy_by_hand(model, prompt, [], 14) for prompt in prompts(5)]
@@ -241,7 +241,7 @@ def test_every_architecture_answers_each_prompt_as_if_it_were_alone(name: str) -
 
 
 def test_a_model_without_a_key_value_cache_runs_to_its_end() -> None:
-    """Mamba's state can't be cut into rows; its answers are right all the same."""
+    """Mamba's state can't be split into rows; its answers are still right."""
     config = MambaConfig(
         vocab_size=300, hidden_size=16, state_size=4, num_hidden_layers=2, bos_token_id=None, tie_word_embeddings=False
     )
@@ -276,7 +276,7 @@ def test_greedy_answers_are_those_of_generate_row_by_row() -> None:
 
 
 def test_an_adapters_base_model_keeps_its_generation_config() -> None:
-    """It is saved with the model some day; the run's sampling is none of its business."""
+    """It is saved with the model later, and the run's sampling does not belong in it."""
     base = tiny.model("llama")
     own, written = base.generation_config, base.generation_config.to_dict()
     model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
@@ -287,7 +287,7 @@ def test_an_adapters_base_model_keeps_its_generation_config() -> None:
 
 
 def test_a_mixture_of_experts_keeps_its_auxiliary_loss_for_training() -> None:
-    """Its router logits are off while it generates, and on again behind it."""
+    """Its router logits are off while it generates, and restored afterwards."""
     model = tiny.model("mixtral")
     assert model.config.output_router_logits
     TransformersEngine(model, [1], PAD).generate([[5], [6, 7]], SAMPLED, seed=0)
@@ -295,7 +295,7 @@ def test_a_mixture_of_experts_keeps_its_auxiliary_loss_for_training() -> None:
 
 
 def test_nothing_changes_when_generation_fails() -> None:
-    """Out of memory in the middle of a batch leaves the model as it was."""
+    """Running out of memory in the middle of a batch leaves the model unchanged."""
     model = tiny.model("llama").train()
     own = model.generation_config
 

@@ -1,4 +1,4 @@
-"""Prompts that are shared by their responses: DPOTrainer's numbers, from one forward over the unique tokens of a batch."""
+"""Prompts shared between responses: DPOTrainer's numbers, from one forward over the unique tokens of a batch."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.numeric
 
 RELATIVE = 1e-5
 NOISE = 5e-7
-"""What a gradient may differ by where it cancels out: those of the tiny models have norms of 0.001 to 1."""
+"""Tolerance for gradients that cancel out: those of the tiny models have norms of 0.001 to 1."""
 
 ACCURACY = "rewards/accuracies"
 
@@ -51,7 +51,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gemma": {},
     "qwen2_moe": NO_AUXILIARY_LOSS,
 }
-"""Settings of the architectures on which every shape of batch is tried."""
+"""Settings of the architectures on which every shape of batch is tested."""
 
 OTHER_MODELS: dict[str, dict[str, Any]] = {
     "phi3": {},
@@ -118,7 +118,7 @@ SHAPES: dict[str, tuple[list[Example], dict[str, Any]]] = {
 
 
 def batch_of(rows: list[Example], **settings: Any) -> Batch:
-    """What TRL's collator makes of pairs. The padding is an ordinary token."""
+    """Collate pairs with TRL's collator. The padding is an ordinary token."""
     return DataCollatorForPreference(pad_token_id=7, **settings)(rows)
 
 
@@ -134,13 +134,13 @@ def shape(request: pytest.FixtureRequest) -> Batch:
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward and backward pass gave."""
+    """The results of one forward and backward pass."""
 
     loss: float
     metrics: dict[str, float]
     gradients: dict[str, torch.Tensor]
     ties: float = 0.0
-    """Share of the pairs whose two responses are equal: rounding alone says which of them is ahead."""
+    """Share of the pairs whose two responses are equal: only rounding decides which of them is ahead."""
 
 
 class Gradients(TrainerCallback):
@@ -161,7 +161,7 @@ def gradients_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def one_pass(trainer: DPOTrainer, batch: Batch) -> Pass:
-    """Loss, metrics and gradients of a batch, with the weights as they are."""
+    """Loss, metrics and gradients of a batch, with the current weights."""
     trainer.model.train()
     trainer.model.zero_grad()
     torch.manual_seed(0)
@@ -270,13 +270,13 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What has been said about prompts that are not shared."""
+    """The warnings about prompts that are not shared."""
     caplog.set_level(logging.WARNING, "spin_trl.models.forward.batch")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "spin_trl.models.forward.batch"]
 
 
 def noted(original: Callable[..., Any], is_shared: bool, run: list[bool]) -> Callable[..., Any]:
-    """A function that also notes that it was called, but for the batch of a probe."""
+    """A function that also records its calls, except on the batch of a probe."""
 
     def note(model: Any, forward: Any, kwargs: dict[str, Any], *args: Any) -> Any:
         if kwargs["input_ids"].shape != (2, 6):
@@ -288,7 +288,7 @@ def noted(original: Callable[..., Any], is_shared: bool, run: list[bool]) -> Cal
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of every forward from now on, the probes aside: whether it ran over unique tokens."""
+    """For every forward from now on except the probes: whether it ran over unique tokens."""
     run: list[bool] = []
     for name, is_shared in (("over_unique_tokens", True), ("over_rows", False)):
         monkeypatch.setattr(forwards, name, noted(getattr(forwards, name), is_shared, run))
@@ -311,7 +311,7 @@ def test_every_shape_of_batch_gives_dpotrainers_numbers(
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_batches_give_dpotrainers_numbers(seed: int, tmp_path: Path) -> None:
-    """One to six pairs of any lengths, some of them cut, with many tokens that are alike by chance."""
+    """One to six pairs of any lengths, some of them truncated, with many tokens that are equal by chance."""
     draw = random.Random(seed)
     dpo, spin = trainers(tmp_path)
     for _ in range(8):
@@ -327,7 +327,7 @@ def test_random_batches_give_dpotrainers_numbers(seed: int, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("architecture", OTHER_MODELS)
 def test_other_architectures_give_dpotrainers_numbers(architecture: str, tmp_path: Path) -> None:
-    """Other ways to know a position, windows longer than the rows, other experts."""
+    """Other kinds of position encoding, windows longer than the rows, other experts."""
     dpo, spin = trainers(tmp_path, architecture, overrides=OTHER_MODELS[architecture])
     for name in ("ordinary", "cut at the beginning"):
         rows, settings = SHAPES[name]
@@ -381,7 +381,7 @@ def test_positions_that_are_scaled_by_the_longest_row(
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()) or "plain",
 )
 def test_a_step_of_training_is_dpotrainers(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Through the training loop, with what recomputes, accumulates, precomputes or is weighed otherwise."""
+    """Through the training loop, with checkpointing, accumulation, precomputed references and other weightings."""
     data = tiny.preference(3)
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3, **settings}, train_dataset=data)
     same(one_step(dpo), one_step(spin), relative=2e-5 if "ld_alpha" in settings else RELATIVE)
@@ -389,7 +389,7 @@ def test_a_step_of_training_is_dpotrainers(settings: dict[str, Any], tmp_path: P
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_lora_is_dpotrainers(checkpointing: bool, tmp_path: Path) -> None:
-    """The adapter's gradients, with the base model as the reference, in one model that is run with and without it."""
+    """The adapter's gradients, with the base model as the reference, in one model that runs with and without it."""
     config = LoraConfig(
         r=4, target_modules=["q_proj", "v_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
     )
@@ -402,7 +402,7 @@ def test_lora_is_dpotrainers(checkpointing: bool, tmp_path: Path) -> None:
 
 
 def test_activations_that_were_stored_elsewhere_are_taken_back(tmp_path: Path) -> None:
-    """What `activation_offloading` does to what a backward pass needs, with copies in place of a GPU's streams."""
+    """Imitates `activation_offloading` of tensors saved for the backward pass, with copies in place of a GPU's streams."""
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3})
     kept: list[torch.Tensor] = []
 
@@ -525,7 +525,7 @@ def test_tspins_third_branch_shares_its_prompt_too(runs: list[bool], tmp_path: P
 
 
 def test_the_data_loaders_worker_lays_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A batch arrives with the layout of its tokens, and the forward makes none of its own."""
+    """A batch arrives with the layout of its tokens, and the forward computes none itself."""
     settings = {"dataloader_num_workers": 1, "per_device_train_batch_size": 3}
     dpo, spin = trainers(tmp_path, settings=settings, train_dataset=tiny.preference(3))
     batch = next(iter(spin.get_train_dataloader()))
@@ -559,7 +559,7 @@ def test_batches_of_evaluation_are_laid_out_too(tmp_path: Path) -> None:
 
 
 def test_a_collator_of_the_users_own(tmp_path: Path) -> None:
-    """Any that makes DPOTrainer's batches, with or without padding that DPOTrainer's own would not make."""
+    """Any that makes DPOTrainer's batches, with or without padding that DPOTrainer's own would not add."""
 
     def collate(rows: Sequence[Example]) -> Batch:
         return batch_of(list(rows), pad_to_multiple_of=10)
@@ -584,7 +584,7 @@ def test_a_stream_of_pairs(runs: list[bool], tmp_path: Path) -> None:
 
 
 def test_a_layout_that_does_not_fit_is_made_anew(tmp_path: Path) -> None:
-    """A batch that was changed after its worker had laid it out, as by a callback or a subclass."""
+    """A batch that was changed after its worker had laid it out, for example by a callback or a subclass."""
     dpo, spin = trainers(tmp_path, settings={"per_device_train_batch_size": 3}, train_dataset=tiny.preference(3))
     batch = next(iter(spin.get_train_dataloader()))
     layout = batch.pop(LAYOUT)
@@ -596,7 +596,7 @@ def test_a_layout_that_does_not_fit_is_made_anew(tmp_path: Path) -> None:
 
 
 def lying(kind: str) -> Callable[[PreTrainedModel], None]:
-    """Changes a Llama so that it is another model over unique tokens, in a way that no rule foresees."""
+    """Changes a Llama so that it computes something else over unique tokens, in a way that no rule foresees."""
 
     def change(model: PreTrainedModel) -> None:
         layer, backbone = model.model.layers[0], model.model
@@ -626,7 +626,7 @@ def lying(kind: str) -> Callable[[PreTrainedModel], None]:
 def test_a_model_that_lies_is_found_out(
     kind: str, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """A small pair, run both ways before the first batch, gives other log-probabilities: the forward stays as it was."""
+    """A small pair, run both ways before the first batch, gives different log-probabilities: the forward is unchanged."""
     dpo, spin = trainers(tmp_path, change=lying(kind), shared=None)
     for name in ("ordinary", "one response begins the other"):
         batch = batch_of(SHAPES[name][0])
@@ -644,7 +644,7 @@ RANDOM: dict[str, dict[str, Any]] = {
     "opt": {"dropout": 0.1},
     "mixtral": {**NO_AUXILIARY_LOSS, "router_jitter_noise": 0.3},
 }
-"""Models that draw random numbers in training without a layer for it, which TRL could disable."""
+"""Models that draw random numbers in training without a layer for it that TRL could disable."""
 
 
 @pytest.mark.parametrize("evaluates_first", [False, True])
@@ -656,7 +656,7 @@ def test_randomness_that_is_no_layer_is_found_out(
     warnings: Callable[[], list[str]],
     runs: list[bool],
 ) -> None:
-    """Both responses would share the prompt's draws. Run as it was, a model draws what it draws for DPOTrainer."""
+    """Both responses would share the prompt's draws. Run unchanged, a model draws what it draws for DPOTrainer."""
     dpo, spin = trainers(tmp_path, architecture, shared=None, overrides=RANDOM[architecture])
     for trainer in (dpo, spin):
         if evaluates_first:  # without randomness, sharing is exact
@@ -671,7 +671,7 @@ def test_randomness_that_is_no_layer_is_found_out(
 def test_a_reference_that_lies_does_not_keep_the_policy_from_sharing(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """Each of the two models is asked for itself."""
+    """Each of the two models is checked separately."""
     made = []
     for kind in kinds(str(tmp_path)):
         policy, reference = tiny.model(), tiny.model(seed=1)
@@ -714,7 +714,7 @@ FALLING_BACK: dict[str, tuple[str, dict[str, Any], tuple[object, ...]]] = {
 def test_falling_back_gives_dpotrainers_numbers_and_says_why_once(
     case: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
-    """Several batches, one warning; the policy's is the reference's too."""
+    """Several batches, one warning; the policy's also covers the reference."""
     architecture, overrides, parts = FALLING_BACK[case]
     dpo, spin = trainers(tmp_path, architecture, shared=None, overrides=overrides)
     for rows in (ORDINARY, examples((12, 5, 7), (10, 12, 2)), examples((20, 20, 20))):
@@ -725,7 +725,7 @@ def test_falling_back_gives_dpotrainers_numbers_and_says_why_once(
 
 @pytest.mark.parametrize("case", FALLING_BACK)
 def test_a_recipe_that_wants_sharing_fails_where_it_cannot_be_had(case: str, tmp_path: Path) -> None:
-    """Where the model's kind tells it, before anything is computed; else with the first batch that tells it."""
+    """If the kind of model decides it, before anything is computed; otherwise with the first batch that shows it."""
     architecture, overrides, parts = FALLING_BACK[case]
     with refused(RecipeError, "`shared_prefix: true`", *parts):
         one_pass(trainers(tmp_path, architecture, overrides=overrides)[1], batch_of(ORDINARY))
@@ -737,7 +737,7 @@ def test_a_recipe_that_wants_sharing_fails_where_it_cannot_be_had(case: str, tmp
 def test_rows_within_the_sliding_window_are_still_shared(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """Long, short, long, short: what is said of the long ones does not hold for the others."""
+    """Long, short, long, short: the reason for the long ones does not apply to the others."""
     dpo, spin = trainers(tmp_path, "mistral", shared=None, overrides={"sliding_window": 12})
     for lengths in ((10, 5, 7), (5, 4, 7), (9, 12, 2), (3, 9, 1)):
         batch = batch_of(examples(lengths))
@@ -747,7 +747,7 @@ def test_rows_within_the_sliding_window_are_still_shared(
 
 
 def test_the_reference_of_a_mixture_runs_as_its_policy_does(tmp_path: Path, runs: list[bool]) -> None:
-    """Only the policy is asked for the auxiliary loss; run otherwise, an equal reference would differ by rounding."""
+    """Only the policy computes the auxiliary loss; run another way, an equal reference would differ by rounding."""
     base = tiny.save(tmp_path / "base", tiny.model("mixtral"))
     for settings in ({}, {"bf16": True}, {"precompute_ref_log_probs": True}):
         runs.clear()
@@ -762,7 +762,7 @@ def test_the_reference_of_a_mixture_runs_as_its_policy_does(tmp_path: Path, runs
 def test_a_mixture_without_its_auxiliary_loss_is_shared(
     by_config: bool, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """A weight of 0 in the trainer's settings, or in the model's, whose router logits nobody then looks at."""
+    """A weight of 0 in the trainer's settings, or in the model's, whose router logits are then not used."""
     settings = {} if by_config else {"router_aux_loss_coef": 0.0}
     overrides = {"router_aux_loss_coef": 0.0} if by_config else {}
     dpo, spin = trainers(tmp_path, "mixtral", shared=None, settings=settings, overrides=overrides)
@@ -788,7 +788,7 @@ def test_rows_filled_up_on_the_left_are_run_as_they_are(
 def test_a_batch_with_more_than_tokens_is_run_as_it_is(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """Positions of the user's own, which DPOTrainer hands to the model."""
+    """The user's own positions, which DPOTrainer passes to the model."""
     dpo, spin = trainers(tmp_path, shared=None)
     batch = batch_of(ORDINARY)
     batch["position_ids"] = 2 * torch.arange(batch["input_ids"].size(1)).expand(batch["input_ids"].shape)
@@ -809,7 +809,7 @@ def test_a_batch_with_more_than_tokens_is_run_as_it_is(
 def test_settings_that_sharing_would_change(
     settings: dict[str, Any], setting: str, tmp_path: Path, warnings: Callable[[], list[str]]
 ) -> None:
-    """They are told before training."""
+    """They are told so before training."""
     with refused(RecipeError, setting):
         trainers(tmp_path, settings=settings)
     dpo, spin = trainers(tmp_path, shared=None, settings={**settings, "seed": 3})
@@ -820,7 +820,7 @@ def test_settings_that_sharing_would_change(
 def test_without_sharing_nothing_is_laid_out_or_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """`shared_prefix: false`, on a model that could, and on one that could not."""
+    """`shared_prefix: false`, on a model that could share, and on one that could not."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("laid out")
@@ -839,7 +839,7 @@ def test_without_sharing_nothing_is_laid_out_or_said(
 def test_sharing_is_what_happens_by_itself(
     tmp_path: Path, warnings: Callable[[], list[str]], runs: list[bool]
 ) -> None:
-    """Nothing need be set, and nothing is said."""
+    """No setting is needed, and nothing is logged."""
     _, spin = trainers(tmp_path, shared=None)
     assert spin.args.shared_prefix is None
     one_step(spin, ORDINARY)
@@ -849,7 +849,7 @@ def test_sharing_is_what_happens_by_itself(
 
 @pytest.mark.filterwarnings("error:None of the inputs have requires_grad")
 def test_checkpointing_is_as_quiet_as_dpotrainers(tmp_path: Path) -> None:
-    """TRL disables it where there are no gradients, lest PyTorch warn of them."""
+    """TRL disables it when there are no gradients, because PyTorch would warn."""
     checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}}
     for trainer in trainers(tmp_path, settings=checkpointing, train_dataset=tiny.preference(3)):
         one_step(trainer)
@@ -870,7 +870,7 @@ def test_the_forward_runs_over_unique_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_trained_model_generates_and_is_saved_as_any(lora: bool, tmp_path: Path) -> None:
-    """What is saved knows nothing of us, and is the model that was trained."""
+    """The saved model has no trace of us, and is the model that was trained."""
     peft: dict[str, Any] = {}
     if lora:
         config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", init_lora_weights=False)
@@ -913,7 +913,7 @@ def test_a_copy_of_a_model_has_its_own_weights(tmp_path: Path) -> None:
 
 
 def test_a_model_may_be_given_to_one_trainer_after_another(tmp_path: Path) -> None:
-    """Shared, unshared, and DPOTrainer's: each gives what it gives with a model of its own."""
+    """Shared, unshared, and DPOTrainer's: each gives the same as with a model of its own."""
     policy, reference = tiny.model(), tiny.model(seed=1)
     more = {"train_dataset": tiny.preference(2), "processing_class": tiny.tokenizer()}
     dpo, spin = kinds(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The head scores labelled positions, on a CPU too, and says of them what TRL's head says."""
+"""The head scores only labelled positions, on a CPU too, with the same results as TRL's head."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def model(outputs: tuple[str, ...] = OUTPUTS) -> PreTrainedModel:
 
 
 def over_labels(model: PreTrainedModel, rows: dict[str, torch.Tensor], scored: list[int]) -> FusedCausalLMOutput:
-    """A forward of which the head sees some positions only."""
+    """A forward whose head sees only some positions."""
     labels = rows["labels"][:, 1:].flatten()
     inputs = {name: value for name, value in rows.items() if name != "labels"}
     with labelled_positions(model.base_model, torch.tensor(scored, dtype=torch.long)):
@@ -49,7 +49,7 @@ def over_labels(model: PreTrainedModel, rows: dict[str, torch.Tensor], scored: l
 
 
 def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Positions that TRL's head is given from now on, and columns of the vocabulary that it computes at once."""
+    """Positions that TRL's head receives from now on, and columns of the vocabulary that it computes at once."""
     calls: list[tuple[int, int]] = []
     original = trl.trainer.utils._ChunkedLogProbFunction
 
@@ -64,7 +64,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_the_head_sees_labelled_positions_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TRL's own gives it all fourteen on a CPU; here it has the five that are scored, in smaller tiles."""
+    """On a CPU TRL itself passes all fourteen; here it gets the five that are scored, in smaller tiles."""
     policy, rows, calls = model(), batch(), spied(monkeypatch)
     policy(**rows, fused_lm_head=True)
     over_labels(policy, rows, SCORED)
@@ -72,7 +72,7 @@ def test_the_head_sees_labelled_positions_only(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_its_results_are_trls() -> None:
-    """All that TRL's head computes, and the gradient of every parameter."""
+    """All results of TRL's head, and the gradient of every parameter."""
     theirs, ours, rows = model(), model(), batch()
     expected = theirs(**rows, fused_lm_head=True)
     found = over_labels(ours, rows, SCORED)
@@ -90,7 +90,7 @@ def test_its_results_are_trls() -> None:
 
 
 def test_log_probabilities_are_those_of_the_logits() -> None:
-    """Worked out from a plain forward's logits: log softmax at the label."""
+    """Computed from a plain forward's logits: log softmax at the label."""
     policy, rows = model(), batch()
     with torch.no_grad():
         logps = tiny.model()(rows["input_ids"], attention_mask=rows["attention_mask"]).logits.log_softmax(dim=-1)
@@ -101,7 +101,7 @@ def test_log_probabilities_are_those_of_the_logits() -> None:
 
 
 def test_results_are_left_as_they_are_where_they_have_no_columns() -> None:
-    """The loss is a number, and what was not asked for stays away."""
+    """The loss is finite, and outputs that were not asked for are absent."""
     output = FusedCausalLMOutput(loss=torch.tensor(2.0), log_probs=torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]]))
     found = spread(output, SLOTS, (2, 8))
     assert float(found.loss) == 2.0
@@ -120,12 +120,12 @@ def test_no_label_at_all_has_no_gradient() -> None:
 
 
 def test_trl_still_has_the_tile_that_is_made_smaller() -> None:
-    """Where an upgrade renames it, training on a CPU loses speed silently."""
+    """If an upgrade renamed it, training on a CPU would silently lose speed."""
     assert getattr(trl.trainer.utils, TILE) > CPU_TILE
 
 
 def test_the_backbone_and_trls_tile_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the context as after an exception within it."""
+    """After the context, and after an exception within it."""
     policy, rows, calls = model(), batch(), spied(monkeypatch)
     before = policy(**rows, fused_lm_head=True).log_probs
     for fails in (False, True):
@@ -149,7 +149,7 @@ def test_a_tile_that_is_smaller_already_stays(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_tile_only_speed_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another version of TRL may not have it: the context neither fails nor makes one."""
+    """Another version of TRL may not have it: the context neither fails nor creates one."""
     monkeypatch.delattr(trl.trainer.utils, TILE)
     with labelled_positions(tiny.model().base_model, torch.tensor([0])):
         assert not hasattr(trl.trainer.utils, TILE)

@@ -1,4 +1,4 @@
-"""A layout has every token of a batch once, and nothing of what a row's tokens see is lost or added."""
+"""A layout has every token of a batch once, and what a row's tokens see neither loses nor gains anything."""
 
 import dataclasses
 import pickle
@@ -16,7 +16,7 @@ quick = settings(max_examples=100, deadline=None)
 
 
 def history(tokens: Sequence[int]) -> float:
-    """A number that no other tokens have, as long as there are at most 22 of them, less than 4 each."""
+    """A number that no other tokens have, for up to 22 tokens, each below 4."""
     value = 0
     for token in tokens:
         value = 5 * value + token + 1
@@ -26,7 +26,7 @@ def history(tokens: Sequence[int]) -> float:
 @quick
 @given(batches())
 def test_every_token_is_there_once(batch: Batch) -> None:
-    """A pair has what its rows share and what they don't; every token stands where the layout says."""
+    """A pair's layout holds what its rows share and what they don't; every token is where the layout says."""
     layout = batch.lay_out()
     shared = [batch.shared(pair) for pair in range(batch.num_pairs)]
     rests = sum(len(row) - shared[pair] for _, pair, row in batch.flat())
@@ -51,7 +51,7 @@ def test_gather_gives_tokens_at_their_columns(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
-    """Of every label: the token that predicts it has its row's beginning as history, and its result lands before it."""
+    """For every label: the token that predicts it has its row's beginning as history, and its result is at its position."""
     layout = batch.lay_out()
     ids = layout.gather(batch.tensors()[0]).tolist()
     histories = [[ids[number] for number in sorted(before)] for before in seen(batch, layout)]
@@ -72,7 +72,7 @@ def test_what_a_model_says_of_a_label_arrives_in_its_row(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_a_token_sees_its_own_row_up_to_itself(batch: Batch) -> None:
-    """No other branch, no other pair, nothing later: in the two ranges that FlexAttention's mask is made from."""
+    """No other branch, no other pair, nothing later: in the two ranges that FlexAttention's mask is built from."""
     layout = batch.lay_out()
     expected = seen(batch, layout)
     assert layout.visible.shape == (len(expected), 2, 2)
@@ -83,7 +83,7 @@ def test_a_token_sees_its_own_row_up_to_itself(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_gathered_rows_see_the_same(batch: Batch) -> None:
-    """Each token is the query of its own place, and its keys are its row's tokens up to itself, none of them twice."""
+    """Each token is the query at its own place, and its keys are its row's tokens up to itself, none of them twice."""
     layout = batch.lay_out()
     mask = attention_inputs(layout)["gathered_rows"].mask
     trunk, queries, keys = layout.trunk.tolist(), layout.queries.tolist(), layout.keys.tolist()
@@ -107,7 +107,7 @@ def test_gathered_rows_see_the_same(batch: Batch) -> None:
 @quick
 @given(batches())
 def test_a_layout_survives_the_way_from_the_worker(batch: Batch) -> None:
-    """Pickled, and moved to a device, it is what it was."""
+    """Pickling it and moving it to a device don't change it."""
     layout = batch.lay_out()
     for other in (pickle.loads(pickle.dumps(layout)), layout.to("cpu"), layout.to(torch.device("cpu"), True)):
         assert type(other) is Layout
@@ -128,7 +128,7 @@ def test_to_moves_every_tensor() -> None:
 
 
 def test_a_layout_by_hand() -> None:
-    """Two pairs: one whose responses begin alike, one whose rows have nothing in common but their length."""
+    """Two pairs: one whose responses begin with the same tokens, one whose rows only have their length in common."""
     batch = Batch([[[5, 6, 7, 8], [1, 2]], [[5, 6, 7, 9, 9], [3, 2]]], [[2, 1], [2, 1]], extra=1)
     layout = batch.lay_out()
     #                                        5  6  7 | 8 | 9  9 || 1  2 | 3  2

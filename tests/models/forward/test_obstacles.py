@@ -1,4 +1,4 @@
-"""Models and batches for which prompts can't be shared exactly are told apart by a reason, in words for the user."""
+"""Models and batches for which prompts can't be shared exactly are recognised, with a reason in words for the user."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ TINY = {"vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 
 
 
 def made(name: str, **config: Any) -> PreTrainedModel:
-    """A model of an architecture that `tiny` does not know."""
+    """A model of an architecture that `tiny` does not have."""
     kind = getattr(transformers, f"{name}Config")
     return getattr(transformers, f"{name}ForCausalLM")(kind(**TINY, hidden_size=16, **config)).eval()
 
@@ -40,7 +40,7 @@ def made(name: str, **config: Any) -> PreTrainedModel:
     ],
 )
 def test_ordinary_decoders_have_no_obstacle(architecture: str) -> None:
-    """Mixtures too: whether their auxiliary loss is wanted is asked of the call."""
+    """Mixtures of experts, too: whether their auxiliary loss is used depends on the call."""
     assert of_model(tiny.model(architecture)) is None
 
 
@@ -63,7 +63,7 @@ def test_virtual_tokens_are_an_obstacle(kind: type) -> None:
 
 
 def test_convolutions_and_recurrence_are_an_obstacle() -> None:
-    """One layer of them is enough; where a model names its layers, so does the reason."""
+    """One such layer is enough; if a model names its layers, so does the reason."""
     assert names(str(of_model(tiny.model("lfm2"))), "recurrent", "linear-attention", "(conv)")
     mamba = made("Mamba", num_hidden_layers=1, state_size=4)
     assert names(str(of_model(mamba)), "recurrent", "linear-attention")
@@ -75,7 +75,7 @@ def test_convolutions_and_recurrence_are_an_obstacle() -> None:
 
 
 def test_layers_without_attention_are_no_obstacle_and_not_blamed() -> None:
-    """Feed-forward layers and experts that a model lists as layers of their own see one token at a time."""
+    """Feed-forward layers and experts that a model lists as separate layers see one token at a time."""
     model = tiny.model()
     model.config.layer_types = ["full_attention", "mlp"]
     assert of_model(model) is None
@@ -84,13 +84,13 @@ def test_layers_without_attention_are_no_obstacle_and_not_blamed() -> None:
 
 
 def test_eager_attention_is_an_obstacle() -> None:
-    """Gemma 2 has no other by itself; any model may be given it."""
+    """Gemma 2 has only this one by default; any model may be given it."""
     for model in (tiny.model("gemma2"), tiny.model(attn_implementation="eager")):
         assert names(str(of_model(model)), "attention", "'eager'", "'sdpa'", "'flex_attention'")
 
 
 def test_attention_of_a_models_own_is_an_obstacle() -> None:
-    """Falcon's calls PyTorch's function itself, past transformers' interface."""
+    """Falcon calls PyTorch's function itself, bypassing transformers' interface."""
     model = made("Falcon", num_hidden_layers=1, num_attention_heads=2)
     assert model.config._attn_implementation == "sdpa"
     assert names(str(of_model(model)), "FalconForCausalLM", "attention", "interface")
@@ -110,7 +110,7 @@ def test_a_model_over_several_devices_is_an_obstacle() -> None:
 
 
 def test_more_than_a_text_decoder_is_an_obstacle() -> None:
-    """Images stand in a prompt as embeddings, and an encoder's tokens have no row of their own."""
+    """Images are embedded in a prompt, and an encoder's tokens have no row of their own."""
     assert names(str(of_model(vision.model("llava"))), "LlavaForConditionalGeneration", "text decoder")
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
     t5 = transformers.T5ForConditionalGeneration(transformers.T5Config(**{**TINY, **sizes}))
@@ -118,7 +118,7 @@ def test_more_than_a_text_decoder_is_an_obstacle() -> None:
 
 
 def test_dropout_is_an_obstacle_until_it_is_disabled() -> None:
-    """GPT-2's layers have it by default; TRL disables layers, and a Llama's setting is no layer."""
+    """GPT-2's layers have it by default; TRL disables layers, but a Llama's setting is not a layer."""
     model = tiny.model("gpt2")
     assert names(str(of_model(model)), "dropout", "`disable_dropout: false`")
     disable_dropout_in_model(model)
@@ -135,7 +135,7 @@ def test_dropout_of_an_adapter_is_an_obstacle() -> None:
 
 
 def test_the_auxiliary_loss_of_a_mixture_is_an_obstacle() -> None:
-    """It is a function of all tokens of the batch, with a prompt's in it twice."""
+    """It is a function of all tokens of the batch, which has a prompt's twice."""
     call = {"use_cache": False, "fused_lm_head": True}
     assert of_call(call) is None
     assert of_call({**call, "output_router_logits": False}) is None
@@ -150,14 +150,14 @@ def test_what_a_layout_does_not_know_is_an_obstacle() -> None:
 
 @pytest.mark.parametrize("architecture", ["cohere2", "gemma3_text"])
 def test_rows_beyond_the_sliding_window_are_an_obstacle(architecture: str) -> None:
-    """The window of 64 has a row of 64 wholly in it, and no longer one."""
+    """A window of 64 contains a whole row of 64 tokens, but no longer row."""
     config = tiny.model(architecture).config
     assert of_length(config, 64) is None
     assert names(str(of_length(config, 65)), "65 tokens", "`sliding_window`", 64)
 
 
 def test_windows_count_where_layers_use_them() -> None:
-    """Mistral does not name its layers: all slide. Qwen2 may name a window that no layer has."""
+    """Mistral does not name its layers: all slide. Qwen2 may set a window that no layer has."""
     assert of_length(tiny.model("mistral", sliding_window=16).config, 16) is None
     assert names(
         str(of_length(tiny.model("mistral", sliding_window=16).config, 17)), "17 tokens", "`sliding_window`", 16

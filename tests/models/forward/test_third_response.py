@@ -1,4 +1,4 @@
-"""Further rows go through a model's forward with those that its caller sees, and come out apart from them."""
+"""Further rows go through a model's forward with its caller's rows, and are separated from them afterwards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def rows(*ids: list[int], scored: int) -> dict[str, torch.Tensor]:
 
 
 class Output(dict[str, Any]):
-    """As transformers has them: a mapping whose values are attributes, too."""
+    """As in transformers: a mapping whose values are also attributes."""
 
     def __getattr__(self, name: str) -> Any:
         return self[name]
 
 
 class Summing(torch.nn.Module):
-    """A model whose log-probability of a token is its id, times a weight, where it is scored."""
+    """A model whose log-probability of a scored token is its id times a weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def test_only_what_is_scored_has_a_label() -> None:
 
 
 def test_rows_of_two_batches_are_filled_up_to_the_longer() -> None:
-    """On the right: with ids and masks of 0, and labels that nothing is scored by."""
+    """On the right: with ids and masks of 0, and labels that are not scored."""
     short, long = with_labels(rows([5, 6], scored=1)), with_labels(rows([7, 8, 9], scored=1))
     for one, other in ((short, long), (long, short)):
         both = joined(one, other)
@@ -63,7 +63,7 @@ def test_rows_of_two_batches_are_filled_up_to_the_longer() -> None:
 
 @pytest.mark.parametrize("more", [rows([10, 20, 30], scored=2), rows([10, 20], scored=1), rows([20], [30], scored=1)])
 def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
-    """The caller gets what it would have got without them, be they longer or shorter; their sums have a gradient."""
+    """The caller gets the same as without them, whether they are longer or shorter; their sums have a gradient."""
     model, own = Summing(), with_labels(rows([1, 2], [3, 4], scored=1))
     alone = model(**own)
     with Forwards(None).batch(beside(own, more), model) as passing:
@@ -79,7 +79,7 @@ def test_further_rows_are_scored_unseen(more: dict[str, torch.Tensor]) -> None:
 
 
 def test_only_the_next_forward_takes_them() -> None:
-    """A reference's forward, or another one, runs as it is; and nothing is left on the model."""
+    """A forward of the reference, or a later one, is unchanged; and nothing is left on the model."""
     model, own = Summing(), with_labels(rows([1, 2], scored=1))
     with Forwards(None).batch(beside(own, rows([9], scored=1)), model) as passing:
         model(**own)
