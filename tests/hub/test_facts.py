@@ -71,7 +71,7 @@ def test_data_may_be_a_function_or_a_name_on_the_hub() -> None:
         ([], {}, (None, "")),
         ([{"model": "mit", "data": None}], {}, ("mit", "the base model's")),
         ([{"model": "mit"}, {"model": "apache-2.0"}], {}, ("apache-2.0", "the base model's")),  # the newest answer
-        ([{"model": "mit"}], {"hub_license": "cc0-1.0"}, ("cc0-1.0", "as set by whoever trained it")),
+        ([{"model": "mit"}], {"hub_license": "cc0-1.0"}, ("cc0-1.0", "set by the author of the run")),
     ],
 )
 def test_a_licence_is_the_users_or_that_of_what_the_run_began_with(

@@ -83,7 +83,7 @@ def test_iterations_that_are_alike_stand_together() -> None:
 def test_every_gpu_is_shown_with_whether_it_holds_the_run() -> None:
     rows = {row[0]: row for row in printed(devices_table(plan(20, 30, "no bfloat16"), list(DEVICES.values())))}
     assert rows["t4"][2:] == ["no bfloat16", "20.0", ""]
-    assert rows["l4"][2:] == ["fits, but for the longest", "20.0", "2.00"]
+    assert rows["l4"][2:] == ["fits, except worst case", "20.0", "2.00"]
     assert rows["a100-40"][2:] == ["fits", "20.0", "2.00"]
     small = {row[0]: row for row in printed(devices_table(plan(30, 30), list(DEVICES.values())))}
     assert small["l4"][2:] == ["does not fit", "30.0", ""]
