@@ -105,7 +105,7 @@ class Setup:
     """A recipe, ready to be planned. The model's configuration is read; no weights are read or downloaded.
 
     Args:
-        recipe: recipe, read and loaded as set (`Recipe.load_as_set`).
+        recipe: recipe, after `Recipe.load_as_set`.
         sharding: distribution of training over processes.
         on_gpu: whether it runs on GPUs.
         vocab_size: vocabulary size of the tokenizer that a run from scratch builds.

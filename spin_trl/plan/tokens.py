@@ -160,7 +160,7 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     """Count tokens on a recipe's own data if the data and a tokenizer are available locally; otherwise assume lengths.
 
     Args:
-        recipe: recipe, read and loaded as set.
+        recipe: recipe, after `Recipe.load_as_set`.
         num_rows: rows of the dataset, if they can't be counted.
 
     Raises:
