@@ -138,8 +138,8 @@ def show_verdict(
         console.print(table)
     if not advice or not advice[-1].fits:
         least = _gib(min((one.peak for one in advice), default=peak.total))
-        reached = f"the lowest peak is {least} GiB, and it has {device.memory:.1f}"
-        console.print(f"No known change makes the run fit {device.name}: {reached}.", highlight=False)
+        reached = f"the lowest peak is {least} GiB, of {device.memory:.1f} GiB available"
+        console.print(f"No change known here makes the run fit {device.name}: {reached}.", highlight=False)
     if more_gpus is not None:
         alternative = f"`{more_gpus.change}` ({_gib(more_gpus.peak)} GiB on each)"
         console.print(f"Or, without any of these changes: {alternative}.", highlight=False)

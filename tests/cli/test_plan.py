@@ -40,7 +40,7 @@ def test_a_plan_of_a_config_alone(planned):
         "Disk",
         "assumed",
         "'nobody/nothing'",
-        "627 prompts",
+        "627 training prompts",
     ):
         assert part in shown, shown
 
