@@ -200,7 +200,7 @@ def main() -> int:
     by_cpu = [a.useful / a.cpu_seconds / (b.useful / b.cpu_seconds) for a, b in pairs]
     bound = statistics.median(arm.computed / arm.useful for arm in arms["peer"])
     console.print(
-        f"Ours compared with the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
+        f"Ours over the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
         f"{max(by_time):.2f}; by CPU time {statistics.median(by_cpu):.2f}x). Target: at least {TARGET}x. Bound without "
         f"waste: {bound:.2f}x."
     )

@@ -1,4 +1,4 @@
-"""All GPU checks in a few minutes, the most important first: is training correct, how fast is it, how much memory does it take?
+"""All GPU checks in a few minutes, the most important first: is training correct, how fast is it, what memory does it take?
 
 Each check runs in a separate process with its own time limit, so a crash affects only that check. Every figure is appended
 to `gpu.jsonl` as soon as it is known, the output of the checks goes to `gpu.log`, and a table is printed at the end.

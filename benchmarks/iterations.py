@@ -99,7 +99,9 @@ def main() -> int:
         if done.returncode:
             console.print(done.stdout[-2000:], markup=False)
             return done.returncode
-        found = json.loads((folder / "found.json").read_text(encoding="utf-8"))[1:]  # the first one includes imports and building θ_0
+        found = json.loads((folder / "found.json").read_text(encoding="utf-8"))[
+            1:
+        ]  # the first one includes imports and building θ_0
     size = min(COMPARED, len(found) // 2)
     table = Table(title=f"{options.iterations} iterations (the first is left out)")
     for heading in ("", f"first {size}", f"last {size}", "ratio", "target"):

@@ -1,9 +1,9 @@
 """The loop's overhead: the time of a run in addition to its actual work.
 
 Plays the quickstart in a separate process, and compares its wall time with the work recorded in the journal: sampling,
-training and evaluation in each phase (`work_seconds`). The rest is overhead: importing the stack, preparing data, loading and
-saving models, building trainers, writing files, drawing plots. It does not depend on the amount of work, so a longer run of
-the same task (`--times` multiplies the epochs of the start and of every iteration) shows how its share shrinks.
+training and evaluation in each phase (`work_seconds`). The rest is overhead: importing the stack, preparing data, loading
+and saving models, building trainers, writing files, drawing plots. It does not depend on the amount of work, so a longer run
+of the same task (`--times` multiplies the epochs of the start and of every iteration) shows how its share shrinks.
 
     python benchmarks/loop.py [--times 5] [recipe settings, like --num_iterations 2]
 """

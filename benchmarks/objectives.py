@@ -1,7 +1,7 @@
 """The cost of objectives: their arithmetic, IRIS's pass without gradients, and T-SPIN's step compared with SPIN's.
 
-Uses one small Llama and synthetic pairs with short answers; all arms take turns in one process, and medians are reported. The
-peer is SPIN as DPOTrainer trains it with a reference model, without precomputed log-probabilities of the opponent.
+Uses one small Llama and synthetic pairs with short answers; all arms take turns in one process, and medians are reported.
+The peer is SPIN as DPOTrainer trains it with a reference model, without precomputed log-probabilities of the opponent.
 
     python benchmarks/objectives.py [--steps 8] [--rounds 3] [--hidden_size 256]
 """
@@ -212,7 +212,9 @@ def main() -> int:
         f"{100 * LOOK_AHEAD:g} %); a step with a single micro-batch has none."
     )
     step = min(peer, statistics.median(seconds["sigmoid"]), statistics.median(seconds["tspin, iteration 0"]))
-    table = Table(title=f"Arithmetic of 8 pairs, including the gradient (target: under {100 * ARITHMETIC:g} % of a step)")
+    table = Table(
+        title=f"Arithmetic of 8 pairs, including the gradient (target: under {100 * ARITHMETIC:g} % of a step)"
+    )
     for heading in ("objective", "ms", "% of the shortest step"):
         table.add_column(heading, justify="right")
     for name in sorted(OURS):

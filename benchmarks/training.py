@@ -6,13 +6,13 @@ The arms take turns in one run, on the same pairs, model, optimiser, batch, prec
 - P: DPOTrainer at its best: precomputed log-probabilities of the reference, and TRL's LM head made to score only labelled
   positions, as it does by default on a GPU.
 - ours: SPINTrainer.
-- floor: forward and backward pass of the bare model over as many tokens as the batch has unique ones, in unpadded rows, TRL's
-  head on the same number of labels, and one optimiser step; once with tiles of TRL's width in the head, once with ours.
+- floor: forward and backward pass of the bare model over as many tokens as the batch has unique ones, in unpadded rows,
+  TRL's head on the same number of labels, and one optimiser step; once with tiles of TRL's width in the head, once with ours.
 
-A step is measured from the end of one to the end of the next, so it includes building the batch. Two epochs are the opponent's
-pass, if any, and two steps on the same pairs. Memory is the peak above the loaded model, with each arm in a separate process.
-On a GPU, the models have Qwen2.5's shapes with random weights in bfloat16, and D and P run with every available attention
-implementation.
+A step is measured from the end of one to the end of the next, so it includes building the batch. Two epochs are the
+opponent's pass, if any, and two steps on the same pairs. Memory is the peak above the loaded model, with each arm in a
+separate process. On a GPU, the models have Qwen2.5's shapes with random weights in bfloat16, and D and P run with every
+available attention implementation.
 
     python benchmarks/training.py [--size small large] [--tuning full lora] [--data ultrachat long gsm8k] [--rounds 3]
         [--steps 3] [--batch_size 8] [--no-gradient_checkpointing] [--dataset_name GSM8K/train.jsonl]

@@ -9,7 +9,11 @@ CHECKS = [
     Check("device", "names, versions, bandwidth and throughput of products", device.run, 15),
     Check("correctness", "losses, metrics and gradients, compared with DPOTrainer", correctness.run, 90),
     Check(
-        "training", "step time and memory, compared with DPOTrainer, Qwen2.5-0.5B", training_steps.run, 140, (gpu_or_tiny,)
+        "training",
+        "step time and memory, compared with DPOTrainer, Qwen2.5-0.5B",
+        training_steps.run,
+        140,
+        (gpu_or_tiny,),
     ),
     Check(
         "t4", "the recipe for a T4, in 4 bits and float16", recipes.run_t4, 75, (gpu_or_tiny, Package("bitsandbytes"))

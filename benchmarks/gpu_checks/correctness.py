@@ -40,7 +40,7 @@ SIZE: dict[str, Any] = {
 }
 STEPS, ITERATIONS = 2, 2
 UNCOMPARED = ("rewards/accuracies", "grad_norm", "learning_rate", "epoch", "num_tokens")
-"""Metrics that are not compared: accuracies, which are ties at the first step, and those not computed by the forward pass."""
+"""Metrics that are not compared: accuracies, which are ties at the first step, and those not from the forward pass."""
 
 FLOAT32 = 1e-3
 """Maximum relative distance in float32: both sum the same numbers in different orders."""

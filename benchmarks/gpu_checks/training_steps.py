@@ -1,4 +1,4 @@
-"""Time and memory of a training step at Qwen2.5-0.5B's shapes, ours compared with DPOTrainer's, as in `benchmarks/training.py`.
+"""Time and memory of a training step at Qwen2.5-0.5B's shapes, compared with DPOTrainer as in `benchmarks/training.py`.
 
 Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight per step unless stated otherwise. D is
 DPOTrainer with its defaults, P is DPOTrainer with precomputed log-probabilities of the reference. The arms take turns within
@@ -51,7 +51,7 @@ CASES = (
     Case("full", "ultrachat", 32),
     Case("lora", "ultrachat"),
 )
-"""Cases in order of importance. A fast GPU waits for kernel launches in small steps of a small model, but not in larger ones."""
+"""Cases in order of importance. In small steps of a small model, a fast GPU waits for kernel launches; in larger ones not."""
 
 TARGETS = {"ultrachat": training.TARGETS["ultrachat"], "gsm8k-like": training.TARGETS["gsm8k"]}
 ROUNDS = 3

@@ -143,7 +143,9 @@ class Publisher:
         def files() -> dict[str, File | None]:
             found = model_files(folder, _base(run)) if has_weights else {}
             if has_weights and not any(name.endswith(".safetensors") for name in found):
-                raise HubError(f"The model of {stage.name} was deleted (`keep_iterations`), so it can no longer be pushed.")
+                raise HubError(
+                    f"The model of {stage.name} was deleted (`keep_iterations`), so it can no longer be pushed."
+                )
             return {**found, "README.md": card.encode()}
 
         where = {"repository": str(run.names.model), "revision": revision, "kind": "model"}

@@ -77,7 +77,9 @@ class Pushing:
         """Warn if the start is a local folder that is missing: it is not part of the backup."""
         model = self._run.model
         if model is not None and model.startswith(("/", ".", "~")) and not Path(model).is_dir():
-            self._warn(f"The run started from the model in {model}, which is not part of the backup: copy it there again.")
+            self._warn(
+                f"The run started from the model in {model}, which is not part of the backup: copy it there again."
+            )
 
     def __enter__(self) -> Self:
         if self._is_possible():

@@ -163,7 +163,9 @@ def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
     model = get_peft_model(base, copy.deepcopy(settings.peft))
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # self-play trains the adapter in float32, even where TRL would round it
+            parameter.data = (
+                parameter.data.float()
+            )  # self-play trains the adapter in float32, even where TRL would round it
     if settings.frozen_adapter:
         freeze_adapter(model)
     return model
