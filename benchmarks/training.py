@@ -7,7 +7,7 @@ The arms take turns in one run, on the same pairs, model, optimiser, batch, prec
   positions, as it does by default on a GPU.
 - ours: SPINTrainer.
 - floor: forward and backward pass of the bare model over as many tokens as the batch has unique ones, in unpadded rows,
-  TRL's head on the same number of labels, and one optimiser step; once with tiles of TRL's width in the head, once with ours.
+  TRL's head on the same number of labels, and one optimiser step; once with TRL's tile width in the head, once with ours.
 
 A step is measured from the end of one to the end of the next, so it includes building the batch. Two epochs are the
 opponent's pass, if any, and two steps on the same pairs. Memory is the peak above the loaded model, with each arm in a

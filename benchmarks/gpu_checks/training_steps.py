@@ -51,7 +51,7 @@ CASES = (
     Case("full", "ultrachat", 32),
     Case("lora", "ultrachat"),
 )
-"""Cases in order of importance. In small steps of a small model, a fast GPU waits for kernel launches; in larger ones not."""
+"""Cases in order of importance. A fast GPU waits for kernel launches in small steps of a small model, not in larger ones."""
 
 TARGETS = {"ultrachat": training.TARGETS["ultrachat"], "gsm8k-like": training.TARGETS["gsm8k"]}
 ROUNDS = 3
