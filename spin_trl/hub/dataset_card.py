@@ -49,7 +49,7 @@ def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
             for one in pairs
         ],
     )
-    headings = ["configuration", "pairs", "generator", "revision", "hash of its weights", "responses that ended"]
+    headings = ["configuration", "pairs", "generator", "revision", "hash of its weights", "how responses ended"]
     text = card_text(
         "dataset_card.md.j2",
         data,

@@ -84,7 +84,7 @@ class RunFacts:
 
     @cached_property
     def origin(self) -> Origin | None:
-        """The origin of θ_0; for one passed as an object, as recorded by the object; None if it was built from scratch."""
+        """The origin of θ_0; for one passed as an object, as the object states it; None if built from scratch."""
         given = newest(self.record.journal, Step.GIVEN)
         if self.start is not None or not given:
             return self.start
@@ -105,7 +105,7 @@ class RunFacts:
         return origin_from((self.record.prepared.get("origins") or {}).get(of))
 
     def _by_setting(self, setting: str) -> Origin | None:
-        """Return the origin of a model or dataset judging by its setting alone."""
+        """Return the origin of a model or dataset as given by its setting alone."""
         name = self.record.settings.get(setting)
         if not isinstance(name, str):
             return None
