@@ -1,8 +1,8 @@
-"""What checksums cost: as a share of the phases that write files, and when a large run is opened again.
+"""The cost of checksums: as a share of the phases that write files, and when a large run is opened again.
 
-The quickstart is played, and whatever is hashed for it is timed, from one line of its journal to the next. Then prepared
-rows of 200,000 conversations of about 1 kB are saved and compared with their checksums, as a run does when it is opened;
-a process that only reads the same files is the peer.
+Plays the quickstart and times all hashing between the lines of its journal. Then saves prepared rows of 200,000
+conversations of about 1 kB and verifies their checksums, as a run does when it is opened; the peer is just reading the same
+files.
 
     python benchmarks/checksums.py [--rows 200000] [recipe settings, like --num_iterations 2]
 """
@@ -36,24 +36,24 @@ from spin_trl.run.journal import Journal, Step
 
 RECIPE = "quickstart"
 MOST_OF_A_PHASE = 2.0
-"""Per cent of a phase's time."""
+"""Maximum per cent of a phase's time."""
 MOST_SECONDS_TO_OPEN = 2.0
 IDS_OF_A_ROW = 300
 
 
 class Stopwatch:
-    """Times what is hashed for files, from one line of the journal to the next."""
+    """Times the hashing of files between one line of the journal and the next."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.by_phase: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def sha256(self, content: Any = b"") -> _Timed:
-        """`hashlib.sha256`, timed."""
+        """Return a timed `hashlib.sha256`."""
         return _Timed(self, content)
 
     def appended(self, entry: dict[str, Any]) -> None:
-        """A step has finished: what was hashed since the one before it belongs to it."""
+        """Assign the hashing since the previous entry to the step that has finished."""
         if "seconds" in entry:
             found = self.by_phase[entry["phase"]]
             found[0] += self.seconds
@@ -77,7 +77,7 @@ def play(settings: list[str]) -> dict[str, list[float]]:
     """Play the quickstart in this process.
 
     Returns:
-        By phase: seconds that were spent on hashing, and all of its seconds.
+        For each phase, the seconds spent on hashing and the total seconds.
     """
     from spin_trl.cli import main as run_command
 
@@ -97,10 +97,10 @@ def play(settings: list[str]) -> dict[str, list[float]]:
 
 
 def open_rows(count: int, folder: Path) -> tuple[float, float, float, float]:
-    """Save prepared rows, and compare them with their checksums.
+    """Save prepared rows, and verify their checksums.
 
     Returns:
-        Seconds that the comparison takes, those of a processor, those for reading the same files, and their size in GB.
+        Seconds that verification takes, its CPU seconds, the CPU seconds of reading the same files, and their size in GB.
     """
     rng = np.random.default_rng(0)
     offsets = np.arange(count + 1) * IDS_OF_A_ROW
@@ -125,7 +125,7 @@ def open_rows(count: int, folder: Path) -> tuple[float, float, float, float]:
 
 
 def main() -> int:
-    """Play, open, and print both tables."""
+    """Play the quickstart, open the rows, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
@@ -161,7 +161,7 @@ def main() -> int:
     console.print(table)
     console.print(
         f"{options.rows:,} prepared rows ({size:.2f} GB) opened in {seconds:.2f} s (target: {MOST_SECONDS_TO_OPEN:g} s), "
-        f"{cpu_seconds:.2f} s of a processor's time, {cpu_seconds / reading:.1f} times what reading them takes."
+        f"{cpu_seconds:.2f} s of CPU time, {cpu_seconds / reading:.1f} times that of reading them."
     )
     return 0
 

@@ -1,10 +1,9 @@
 """Preparing a large dataset: does memory stay flat, and time linear?
 
-What a run does with its data before the first phase (load, check, key, tokenise, hold out, save to disk) is done for
-20,000 and for 200,000 made-up conversations of about 1 kB, each in a process of its own. The small one is the peer of the
-large one: ten times the data may take at most 11 times as long, and 300 MB more at its peak. With `--short` a row is a line
-of some 70 characters, so that a million of them can be prepared: what a row takes by itself, whatever it says, is at most
-300 bytes.
+Performs a run's data preparation before the first phase (load, check, key, tokenise, hold out, save to disk) for 20,000 and
+for 200,000 synthetic conversations of about 1 kB, each in a separate process. The small dataset is the peer of the large
+one: ten times the data may take at most 11 times as long, and 300 MB more at the peak. With `--short`, a row is a line of
+some 70 characters, so that a million can be prepared: the fixed memory per row may be at most 300 bytes.
 
     python benchmarks/data.py [--rows 20000 200000] [--short] [--folder FOLDER]
 """
@@ -29,13 +28,13 @@ from rich.table import Table
 
 MOST_EXTRA_MB = 300
 MOST_BYTES_OF_A_ROW = 300
-"""Of a short one, at the peak."""
+"""Maximum bytes per short row, at the peak."""
 MOST_TIMES_AS_LONG = 1.1
-"""Time that a row of the large dataset may take, against one of the small dataset."""
+"""Maximum time per row of the large dataset, relative to the small one."""
 
 
 def conversations(count: int, seed: int = 0) -> Iterator[dict[str, list[dict[str, str]]]]:
-    """Made-up conversations of two turns and about 1,000 characters each."""
+    """Yield synthetic conversations of two rounds and about 1,000 characters each."""
     rng = random.Random(seed)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
     words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(20_000)]
@@ -46,7 +45,7 @@ def conversations(count: int, seed: int = 0) -> Iterator[dict[str, list[dict[str
 
 
 def sums(count: int) -> Iterator[dict[str, str]]:
-    """Made-up rows of one short question and its answer."""
+    """Yield synthetic rows of one short question and its answer."""
     for number in range(count):
         yield {"prompt": f"What is {number} plus {number % 7}?", "completion": f"It is {number + number % 7}."}
 
@@ -61,7 +60,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
     """Prepare a dataset as a run does, in this process.
 
     Returns:
-        `seconds`, `cpu_seconds`, and `start_mb` and `peak_mb`: the process's largest resident size before and after.
+        `seconds`, `cpu_seconds`, and `start_mb` and `peak_mb`, the process's peak resident size before and after.
     """
     from spin_trl import SelfPlayConfig, SPINConfig, StartConfig
     from spin_trl.data.load import load_rows
@@ -93,7 +92,7 @@ def prepare(data_path: Path, folder: Path) -> dict[str, float]:
 
 
 def measure(rows: Iterable[Any], folder: Path) -> dict[str, float]:
-    """Prepare rows in a process of its own."""
+    """Prepare rows in a separate process."""
     folder.mkdir()
     write(folder / "data.jsonl", rows)
     environment = os.environ | {
@@ -138,14 +137,14 @@ def main() -> int:
     console.print(
         f"{more_rows:g} times the rows: {large['seconds'] / small['seconds']:.2f} times the time, "
         f"{large['cpu_seconds'] / small['cpu_seconds']:.2f} times the CPU time (target: at most "
-        f"{MOST_TIMES_AS_LONG * more_rows:g}), {more_mb:+.0f} MB at the peak, {per_row:.0f} bytes for each row more "
+        f"{MOST_TIMES_AS_LONG * more_rows:g}), {more_mb:+.0f} MB at the peak, {per_row:.0f} bytes per additional row "
         f"(target: {target})."
     )
     return 0
 
 
 def _peak_mb() -> float:
-    """Largest resident size of this process so far, memory-mapped files included."""
+    """Return the peak resident size of this process so far, including memory-mapped files."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024)
 

@@ -1,12 +1,12 @@
-"""Generation: useful tokens per second, against a loop that runs every batch until its longest answer ends.
+"""Generation: useful tokens per second, compared with a loop that runs every batch until its longest answer ends.
 
-The peer does what the official SPIN code does: 16 prompts at a time, in the order of the file, `generate` until the last of
-them has ended. Ours is what a run uses: micro-batches of prompts of similar length, in chunks of new tokens, between which
-the rows that have ended are dropped. Both sample the same model at temperature 1 on the same prompts, to the same limit.
-The model should be one whose answers end where the data's do: the start of the recipe `gsm8k-cpu`, a Llama of 5 M
-parameters trained on GSM8K, which the benchmark trains itself, once (the folder `--cache` keeps it), unless `--model` names
-another one. Useful tokens are those up to a row's end; the live share is theirs among all that were sampled. The bound
-without waste is what the peer would gain if all that it samples were useful.
+The peer works like the official SPIN code: 16 prompts at a time, in file order, calling `generate` until the last of them
+has ended. Ours is what a run uses: micro-batches of prompts of similar length, in chunks of new tokens, dropping finished
+rows between chunks. Both sample the same model at temperature 1 on the same prompts, with the same limit. The model's
+answers should end like the data's, so the default is the start of the recipe `gsm8k-cpu`, a Llama with 5 M parameters
+trained on GSM8K; the benchmark trains it once and keeps it in `--cache`, unless `--model` names another one. Useful tokens
+are those up to a row's end; the live share is their share of all sampled tokens. The bound without waste is the speed-up
+that the peer would have if all its sampled tokens were useful.
 
     python benchmarks/generation.py --dataset_name PATH/train.jsonl [--cache FOLDER | --model FOLDER]
 """
@@ -45,14 +45,14 @@ TARGET = 1.5
 
 @dataclass
 class Arm:
-    """What one way of generating did with all prompts, once.
+    """The result of one pass of an arm over all prompts.
 
     Attributes:
-        lengths: tokens of every response, in the order of the prompts.
+        lengths: number of tokens of every response, in the order of the prompts.
         ended: share of responses that ended with EOS.
-        computed: tokens that were sampled, those behind an EOS included.
+        computed: number of sampled tokens, including those after an EOS.
         seconds: wall time.
-        cpu_seconds: time of this process on all its cores.
+        cpu_seconds: CPU time of this process over all cores.
     """
 
     lengths: list[int]
@@ -63,12 +63,12 @@ class Arm:
 
     @property
     def useful(self) -> int:
-        """Tokens up to and with the end of every response."""
+        """Number of tokens up to and including the end of every response."""
         return sum(self.lengths)
 
 
 def timed(generate: Callable[..., tuple[list[Response], int]], *arguments: object) -> Arm:
-    """Run an arm, which returns the responses and the number of tokens that it sampled."""
+    """Run and time an arm, which returns the responses and the number of tokens it sampled."""
     started, cpu_started = time.perf_counter(), time.process_time()
     responses, computed = generate(*arguments)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
@@ -79,7 +79,7 @@ def timed(generate: Callable[..., tuple[list[Response], int]], *arguments: objec
 def ours(
     model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
 ) -> tuple[list[Response], int]:
-    """What a run does in its generate phase."""
+    """Generate as a run does in its generate phase."""
     engine = TransformersEngine(model, eos_ids, pad_id)
     responses: dict[int, Response] = {}
     for number, tasks in enumerate(micro_batches([len(p) for p in prompts], 1, sampling.batch_size)):
@@ -90,7 +90,7 @@ def ours(
 
 
 def plain_sampling(eos_ids: list[int], pad_id: int, max_new_tokens: int | None) -> GenerationConfig:
-    """Sampling at temperature 1 from all tokens, as transformers' own `generate` is told."""
+    """Return transformers' generation settings for sampling at temperature 1 from all tokens."""
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -105,7 +105,7 @@ def plain_sampling(eos_ids: list[int], pad_id: int, max_new_tokens: int | None) 
 def peer(
     model: PreTrainedModel, prompts: Sequence[list[int]], sampling: Sampling, eos_ids: list[int], pad_id: int
 ) -> tuple[list[Response], int]:
-    """What a plain loop does: fixed batches in file order, each until its longest answer ends."""
+    """Generate with a plain loop: fixed batches in file order, each until its longest answer ends."""
     torch.manual_seed(sampling.seed)
     responses: list[Response] = []
     computed = 0
@@ -130,7 +130,7 @@ def peer(
 
 
 def trained_model(dataset_name: str, cache: Path) -> Path:
-    """The start of the recipe `gsm8k-cpu`, trained on the first rows of the data, once."""
+    """Train the start of the recipe `gsm8k-cpu` on the first rows of the data, once, and return its folder."""
     command = [sys.executable, "-m", "spin_trl", "start", str(RECIPE)]
     command += ["--dataset_name", dataset_name, "--run_dir", str(cache)]
     subprocess.run(command, check=True)
@@ -138,7 +138,7 @@ def trained_model(dataset_name: str, cache: Path) -> Path:
 
 
 def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[list[int]], list[int], list[int], int]:
-    """The last `count` prompts of the data, which the model has not seen; lengths of their real responses; EOS and pad."""
+    """Load the last `count` prompts, unseen by the model, the lengths of their real responses, and EOS and pad ids."""
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     template = PairTemplate(tokenizer)
     dataset = load_rows(dataset_name, column_mapping=COLUMN_MAPPING)
@@ -149,14 +149,14 @@ def load_prompts(dataset_name: str, model_path: Path, count: int) -> tuple[list[
 def main() -> int:
     """Measure both arms in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_name", help="GSM8K's train.jsonl; without it there is nothing to measure")
-    parser.add_argument("--model", type=Path, help="folder of a model and its tokenizer; default: it is trained")
+    parser.add_argument("--dataset_name", help="GSM8K's train.jsonl; without it, nothing is measured")
+    parser.add_argument("--model", type=Path, help="folder of a model and its tokenizer; default: train one")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/benchmark-generation"), help="folder of that training"
+        "--cache", type=Path, default=Path("runs/benchmark-generation"), help="folder in which that model is trained"
     )
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument(
-        "--batch_size", type=int, default=SPINConfig.generation_batch_size, help="of our micro-batches"
+        "--batch_size", type=int, default=SPINConfig.generation_batch_size, help="size of our micro-batches"
     )
     parser.add_argument("--max_new_tokens", type=int, default=400, help="longer than GSM8K's longest answer")
     parser.add_argument("--repeats", type=int, default=5)
@@ -173,7 +173,7 @@ def main() -> int:
     for seed in range(options.repeats + 1):
         sampling = Sampling(1.0, 1.0, 0, options.max_new_tokens, None, 1, options.batch_size, seed)
         for name, generate in (("peer", peer), ("ours", ours))[:: 1 if seed % 2 else -1]:
-            some = prompts if seed else prompts[:32]  # the first round warms up, and does not count
+            some = prompts if seed else prompts[:32]  # the first round is a warm-up and not counted
             found = timed(generate, model, some, sampling, eos_ids, pad_id)
             if seed:
                 arms[name].append(found)
@@ -200,7 +200,7 @@ def main() -> int:
     by_cpu = [a.useful / a.cpu_seconds / (b.useful / b.cpu_seconds) for a, b in pairs]
     bound = statistics.median(arm.computed / arm.useful for arm in arms["peer"])
     console.print(
-        f"Ours against the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
+        f"Ours over the peer: {statistics.median(by_time):.2f}x the useful tokens per second ({min(by_time):.2f} to "
         f"{max(by_time):.2f}; by CPU time {statistics.median(by_cpu):.2f}x). Target: at least {TARGET}x. Bound without "
         f"waste: {bound:.2f}x."
     )

@@ -1,14 +1,14 @@
-"""All that is worth knowing on a GPU, in order of worth, in a few minutes: is training right, how fast, in how much memory?
+"""All GPU checks in a few minutes, the most important first: is training correct, how fast is it, what memory does it take?
 
-Each check runs in a process of its own with a time limit of its own, so a crash costs only the check that crashed. Every
-figure is appended to `gpu.jsonl` as soon as it is known, what the checks print goes to `gpu.log`, and a table comes last.
-Configurations, weights and tokenizers are made on the spot, so no network is needed. The script runs from a checkout that is
-not installed.
+Each check runs in a separate process with its own time limit, so a crash affects only that check. Every figure is appended
+to `gpu.jsonl` as soon as it is known, the output of the checks goes to `gpu.log`, and a table is printed at the end.
+Configurations, weights and tokenizers are created on the spot, so no network is needed. The script runs from a checkout
+without installation.
 
     PYTHONPATH=. python benchmarks/gpu.py [--minutes 7] [--out FOLDER] [--only NAME ...] [--tiny]
 
-`--tiny` plays small shapes, to see within two minutes that everything runs: on a CPU what a CPU can, on a GPU all of it. To
-add a check, write a function in `gpu_checks/` that takes a `Session`, and list it in `gpu_checks/checks.py`.
+`--tiny` uses small shapes, to check within two minutes that everything runs: on a GPU all of it, on a CPU whatever works
+there. To add a check, write a function in `gpu_checks/` that takes a `Session`, and list it in `gpu_checks/checks.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import signal
 import sys
 from pathlib import Path
 
-# Before the libraries that read them: nothing is fetched, nothing is drawn.
+# Set before the libraries that read them: no downloads, no progress bars.
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -34,9 +34,9 @@ with without_driver():  # the stack is imported here
 
 
 def main() -> int:
-    """Play the checks and print the table. Returns 1 if one did not end well, or a target is missed."""
+    """Run the checks and print the table. Return 1 if a check failed or a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=7.0, help="for all checks together")
+    parser.add_argument("--minutes", type=float, default=7.0, help="time limit for all checks together")
     parser.add_argument(
         "--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.jsonl (tiny.jsonl) and gpu.log"
     )
@@ -47,7 +47,7 @@ def main() -> int:
     if options.minutes <= 0:
         parser.error("--minutes must be above 0.")
     chosen = [check for check in CHECKS if check.name in options.only]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the check that is played, and shows the table
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running check, and shows the table
     try:
         fine = play(chosen, options.out.resolve(), minutes=options.minutes, tiny=options.tiny)
     finally:

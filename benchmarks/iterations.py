@@ -1,7 +1,7 @@
-"""Thirty iterations in one process: do memory, open files and the time of an iteration stay flat?
+"""Thirty iterations in one process: do memory, open files and the time per iteration stay flat?
 
-The quickstart's task is played with a few rows, so that what an iteration takes is the loop's own. The last ten iterations
-are compared with the first ten.
+Plays the quickstart's task with a few rows, so that the loop's overhead dominates an iteration. The last ten iterations are
+compared with the first ten.
 
     python benchmarks/iterations.py [--iterations 30] [recipe settings]
 """
@@ -38,7 +38,7 @@ SMALL = {
     "stop_at_plateau": False,
 }
 COMPARED = 10
-"""Iterations at each end."""
+"""Number of iterations compared at each end."""
 MOST_MORE_MEMORY, MOST_AS_LONG = 1.05, 1.2
 
 
@@ -46,8 +46,8 @@ def play(recipe: Path, settings: list[str]) -> list[dict[str, float]]:
     """Play in this process.
 
     Returns:
-        For every iteration: `mb` of memory and `files` that are open when it is done, and `seconds` of a processor since
-        the one before.
+        For every iteration: `mb` of memory and number of open `files` when it is done, and CPU `seconds` since the previous
+        one.
     """
     from spin_trl.cli import main as run_command
 
@@ -85,7 +85,7 @@ def main() -> int:
         return 0
     console = Console()
     if not Path("/proc/self/status").is_file():
-        console.print("This system does not say what a process holds (/proc): nothing is measured.")
+        console.print("Not measured: this system has no /proc/self/status.")
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -99,13 +99,15 @@ def main() -> int:
         if done.returncode:
             console.print(done.stdout[-2000:], markup=False)
             return done.returncode
-        found = json.loads((folder / "found.json").read_text(encoding="utf-8"))[1:]  # the first imports and builds
+        found = json.loads((folder / "found.json").read_text(encoding="utf-8"))[
+            1:
+        ]  # the first one includes imports and building θ_0
     size = min(COMPARED, len(found) // 2)
     table = Table(title=f"{options.iterations} iterations (the first is left out)")
     for heading in ("", f"first {size}", f"last {size}", "ratio", "target"):
         table.add_column(heading, justify="right" if heading else "left")
     targets = {"mb": f"{MOST_MORE_MEMORY:g}", "files": "1", "seconds": f"{MOST_AS_LONG:g}"}
-    names = {"mb": "memory (MB)", "files": "open files", "seconds": "CPU seconds an iteration"}
+    names = {"mb": "memory (MB)", "files": "open files", "seconds": "CPU seconds per iteration"}
     for name, target in targets.items():
         first, last = (statistics.median(one[name] for one in part) for part in (found[:size], found[-size:]))
         table.add_row(names[name], f"{first:.1f}", f"{last:.1f}", f"{last / first:.3f}", f"at most {target}")

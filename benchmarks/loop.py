@@ -1,9 +1,9 @@
-"""The loop's own time: what a run costs beside the work that it is for.
+"""The loop's overhead: the time of a run in addition to its actual work.
 
-Plays the quickstart in a process of its own. Its wall time is set against the work that the journal tells: sampling,
-training and measuring, in each phase (`work_seconds`). The rest is the loop's own: importing the stack, preparing data,
-loading and saving models, building trainers, writing, drawing. That is the same for any amount of work, so a longer run
-of the same task (`--times`: as many times the epochs, of the start and of every iteration) shows what is left of it.
+Plays the quickstart in a separate process, and compares its wall time with the work recorded in the journal: sampling,
+training and evaluation in each phase (`work_seconds`). The rest is overhead: importing the stack, preparing data, loading
+and saving models, building trainers, writing files, drawing plots. It does not depend on the amount of work, so a longer run
+of the same task (`--times` multiplies the epochs of the start and of every iteration) shows how its share shrinks.
 
     python benchmarks/loop.py [--times 5] [recipe settings, like --num_iterations 2]
 """
@@ -32,7 +32,7 @@ def play(run_dir: Path, settings: list[str]) -> tuple[float, float, list[dict[st
     """Play the quickstart.
 
     Returns:
-        When it began, when it ended (both as `time.time()`), and the journal.
+        Start time, end time (both as `time.time()`), and the journal.
     """
     began = time.time()
     command = [sys.executable, "-m", "spin_trl", "run", RECIPE, "--run_dir", str(run_dir), *settings]
@@ -47,14 +47,14 @@ def play(run_dir: Path, settings: list[str]) -> tuple[float, float, list[dict[st
 
 
 def own_time(began: float, ended: float, journal: list[dict[str, Any]]) -> dict[str, float]:
-    """Where the time went that was no work, in seconds.
+    """Break down the overhead, in seconds.
 
     Args:
-        began, ended: of the process.
-        journal: records with `time` (when a step was done), `seconds` (how long it took) and `work_seconds`.
+        began, ended: start and end time of the process.
+        journal: entries with `time` (when a step finished), `seconds` (how long it took) and `work_seconds`.
 
     Returns:
-        By what it was spent on; all together it is the wall time without the work.
+        Seconds by activity; their sum is the wall time minus the work.
     """
     own: dict[str, float] = defaultdict(float)
     previous = began
@@ -75,7 +75,7 @@ def own_time(began: float, ended: float, journal: list[dict[str, Any]]) -> dict[
 
 
 def longer(times: float) -> list[str]:
-    """Settings with which the quickstart does this many times the work."""
+    """Return settings with which the quickstart does this many times the work."""
     recipe = read_recipe(RECIPE)
     epochs = {
         "start_num_epochs": recipe.start.start_num_epochs,
@@ -88,7 +88,7 @@ def main() -> int:
     """Play the quickstart, and a longer run if asked to, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=float, help="also play a run with this many times the epochs")
-    parser.add_argument("--no_short", action="store_true", help="leave the quickstart itself out")
+    parser.add_argument("--no_short", action="store_true", help="skip the quickstart itself")
     options, settings = parser.parse_known_args()
     runs = {} if options.no_short else {"quickstart": settings}
     if options.times is not None:

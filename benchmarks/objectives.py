@@ -1,7 +1,7 @@
-"""What an objective costs beside the model: its arithmetic, IRIS's pass without gradients, T-SPIN's step against SPIN's.
+"""The cost of objectives: their arithmetic, IRIS's pass without gradients, and T-SPIN's step compared with SPIN's.
 
-One small Llama, made-up pairs of the lengths of short answers, all arms in turn in one process, medians. The peer is SPIN
-as DPOTrainer trains it with a reference model, that is, without precomputed log-probabilities of the opponent.
+Uses one small Llama and synthetic pairs with short answers; all arms take turns in one process, and medians are reported.
+The peer is SPIN as DPOTrainer trains it with a reference model, without precomputed log-probabilities of the opponent.
 
     python benchmarks/objectives.py [--steps 8] [--rounds 3] [--hidden_size 256]
 """
@@ -33,11 +33,11 @@ from spin_trl.training.scratch import build_tokenizer
 
 VOCABULARY = 2048
 ARITHMETIC, LOOK_AHEAD, WITHOUT_PROTO, WITH_PROTO = 0.01, 0.40, 0.85, 1.2
-"""Targets, as shares of a step: of the arithmetic, of the pass without gradients; and T-SPIN's step against SPIN's."""
+"""Targets: the arithmetic and the pass without gradients as shares of a step; T-SPIN's step relative to SPIN's."""
 
 
 class Clock(TrainerCallback):
-    """Seconds of every optimiser step but the first two, which warm up."""
+    """Records the seconds of every optimiser step except the first two, which are warm-up."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -52,12 +52,12 @@ class Clock(TrainerCallback):
 
 
 def clock_of(trainer: SPINTrainer) -> Clock:
-    """The clock among a trainer's callbacks."""
+    """Return the clock among a trainer's callbacks."""
     return next(one for one in trainer.callback_handler.callbacks if isinstance(one, Clock))
 
 
 def made_up(count: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Prepared rows, and two responses to each: the opponent's, and θ_0's."""
+    """Return synthetic prepared rows, and two responses to each: the opponent's and θ_0's."""
     rng = random.Random(0)
 
     def ids(low: int, high: int) -> list[int]:
@@ -78,7 +78,7 @@ def made_up(count: int) -> tuple[Dataset, Dataset, Dataset]:
 
 
 class Bench:
-    """One model and its data, from which every arm builds a trainer."""
+    """One model and its data, from which all arms build their trainers."""
 
     def __init__(self, folder: Path, hidden_size: int, steps: int) -> None:
         self.folder, self.steps = folder, steps
@@ -98,7 +98,7 @@ class Bench:
         )
 
     def train(self, loss_type: str, *, reference: bool = False, proto: bool = False, **settings: Any) -> SPINTrainer:
-        """Train a few steps with an objective. The trainer's [`Clock`] has their seconds."""
+        """Return a trainer for a few steps with an objective; its [`Clock`] will record their seconds."""
         args = SPINConfig(
             output_dir=str(self.folder / f"{loss_type}-{time.perf_counter_ns()}"),
             loss_type=[loss_type],
@@ -128,14 +128,14 @@ class Bench:
         return trainer
 
     def step(self, loss_type: str, **options: Any) -> float:
-        """Median seconds of a step."""
+        """Return the median seconds of a step."""
         trainer = self.train(loss_type, **options)
         trainer.train()
         return statistics.median(clock_of(trainer).seconds)
 
 
 def arithmetic(loss_type: str, batch_size: int) -> float:
-    """Median seconds that an objective's own arithmetic takes, gradient included, on a batch of log-probabilities."""
+    """Return the median seconds of an objective's arithmetic, including the gradient, on a batch of log-probabilities."""
     terms = ObjectiveTerms([loss_type], [1.0], published([loss_type]))
     names = ("policy_real", "policy_generated", "opponent_real", "opponent_generated", "policy_proto")
     seconds = []
@@ -150,7 +150,7 @@ def arithmetic(loss_type: str, batch_size: int) -> float:
 
 
 def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
-    """Seconds of an optimiser step of IRIS with accumulated gradients, and of its pass without gradients."""
+    """Return the seconds of an IRIS optimiser step with gradient accumulation, and of its pass without gradients."""
     trainer = bench.train("iris", per_device_train_batch_size=8, gradient_accumulation_steps=accumulation)
     spent: list[float] = []
     collect = trainer._logratios
@@ -165,7 +165,7 @@ def look_ahead(bench: Bench, accumulation: int) -> tuple[float, float]:
     trainer.train()
     step = statistics.median(clock_of(trainer).seconds)
     ahead = statistics.median(spent[2 * accumulation :]) * accumulation
-    # Trainer collects the micro-batches, and so passes ahead, before the step begins.
+    # Trainer collects the micro-batches, which includes the pass without gradients, before the step begins.
     return step + ahead, ahead
 
 
@@ -197,7 +197,7 @@ def main() -> int:
     parameters = sum(parameter.numel() for parameter in bench.model.parameters()) / 1e6
     peer = statistics.median(seconds["sigmoid, with a reference"])
     table = Table(title=f"A step of 8 pairs, {parameters:.1f} M parameters, {torch.get_num_threads()} thread(s)")
-    for heading in ("arm", "ms", "against SPIN with a reference", "target"):
+    for heading in ("arm", "ms", "relative to SPIN with a reference", "target"):
         table.add_column(heading, justify="right")
     targets = {"tspin, iteration 0": WITHOUT_PROTO, "tspin, with proto": WITH_PROTO}
     for name in arms:
@@ -209,10 +209,12 @@ def main() -> int:
     console.print(table)
     console.print(
         f"IRIS's pass without gradients: {100 * statistics.median(ahead):.1f} % of a step of 4 x 8 pairs (target: at most "
-        f"{100 * LOOK_AHEAD:g} %); of a step of one micro-batch there is none."
+        f"{100 * LOOK_AHEAD:g} %); a step with a single micro-batch has none."
     )
     step = min(peer, statistics.median(seconds["sigmoid"]), statistics.median(seconds["tspin, iteration 0"]))
-    table = Table(title=f"Arithmetic of 8 pairs, gradient included (target: under {100 * ARITHMETIC:g} % of a step)")
+    table = Table(
+        title=f"Arithmetic of 8 pairs, including the gradient (target: under {100 * ARITHMETIC:g} % of a step)"
+    )
     for heading in ("objective", "ms", "% of the shortest step"):
         table.add_column(heading, justify="right")
     for name in sorted(OURS):

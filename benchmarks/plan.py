@@ -1,8 +1,8 @@
-"""What `spin-trl plan` foresees, against what is measured: peak memory of training and of answering.
+"""Peak memory of training and generation: predicted by `spin-trl plan`, and measured.
 
 Every case is a small Qwen2 with random weights, trained on a CPU for two steps by SPINTrainer on pairs of random tokens, and
-answering prompts with the transformers engine. PyTorch's profiler follows all allocations. The plan knows the model's
-configuration and the lengths of the pairs, and nothing else. `benchmarks/gpu.py` does the same at real shapes on a GPU.
+generating with the transformers engine. PyTorch's profiler tracks all allocations. The plan only knows the model's
+configuration and the lengths of the pairs. `benchmarks/gpu.py` does the same at real shapes on a GPU.
 
     python benchmarks/plan.py [--cases full lora ...]
 """
@@ -44,7 +44,7 @@ from spin_trl.run.recipe import read_recipe
 from spin_trl.training.scratch import build_tokenizer
 
 TARGET = 0.3
-"""How far a plan may be from what is measured."""
+"""Maximum relative deviation of a plan from the measurement."""
 
 SMALL: dict[str, Any] = {
     "vocab_size": 2048,
@@ -60,13 +60,13 @@ LORA = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how it is trained, and how long its pairs are.
+    """A model, its training settings, and the lengths of its pairs.
 
     Attributes:
         model: fields of its configuration that differ from `SMALL`.
-        settings: of the recipe.
-        prompt, real, generated: tokens.
-        batch: pairs of a micro-batch.
+        settings: settings of the recipe.
+        prompt, real, generated: lengths in tokens.
+        batch: pairs per micro-batch.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -115,8 +115,8 @@ class Bench:
     """One case, as a recipe, a model in a folder, and pairs.
 
     Args:
-        case: which.
-        folder: where the model and everything else is written.
+        case: case to measure.
+        folder: folder for the model and all other files.
     """
 
     def __init__(self, case: Case, folder: Path) -> None:
@@ -156,7 +156,7 @@ class Bench:
         text.save_pretrained(folder / "model")
 
     def recipe(self) -> Recipe:
-        """The case's settings, read as a user's would be."""
+        """Return the case's settings, read like a user's recipe."""
         import yaml
 
         path = self.folder / "case.yaml"
@@ -166,7 +166,7 @@ class Bench:
         return recipe
 
     def plan(self) -> MemoryPlan:
-        """What is foreseen, from the configuration and the lengths alone."""
+        """Return the plan, made from the configuration and the lengths alone."""
         recipe, case = self.recipe(), self.case
         setup = Setup(recipe, Sharding(), on_gpu=False)
         # Real and generated responses differ in length; the plan is told both.
@@ -178,12 +178,12 @@ class Bench:
         return 2 * self.case.batch * int(self.settings.get("gradient_accumulation_steps", 1))
 
     def ids(self, count: int) -> list[list[int]]:
-        """Random tokens, a row for every pair."""
+        """Return random tokens, one row per pair."""
         rng = random.Random(count)
         return [[rng.randrange(10, self.vocabulary) for _ in range(count)] for _ in range(self.pairs)]
 
     def training(self) -> Result:
-        """Two optimiser steps, from a trainer that is there already."""
+        """Measure two optimiser steps of a trainer that is already built."""
         case, recipe = self.case, self.recipe()
         keys = [f"row-{number}" for number in range(self.pairs)]
         rows = {"prompt_ids": self.ids(case.prompt), "real_ids": self.ids(case.real)}
@@ -203,7 +203,7 @@ class Bench:
         return Result(measured, planned.total - planned.parts.get("reserve", 0))
 
     def answering(self) -> Result:
-        """A micro-batch of answers, none of which ends before it is as long as it may be."""
+        """Measure the generation of a micro-batch in which every response reaches the maximum length."""
         recipe = self.recipe()
         model = load_policy(self.folder / "model", recipe.args, get_quantization_config(recipe.model)).eval()
         peft = get_peft_config(recipe.model)
@@ -219,8 +219,8 @@ class Bench:
         return Result(measured, planned.total - planned.parts.get("reserve", 0))
 
     def peak(self, run: Callable[[], Any]) -> int:
-        """Bytes that tensors take at once, at most, beside those that are there."""
-        gc.collect()  # what an earlier case has left would be counted when it goes
+        """Return the peak bytes of tensors in addition to existing ones."""
+        gc.collect()  # otherwise, freeing tensors of an earlier case would be counted
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             run()
         events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -232,14 +232,14 @@ class Bench:
 
 
 class _AsMade(Lengths):
-    """Lengths of which the generated ones are known, too."""
+    """Lengths with known generated responses."""
 
     def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> Any:
         return super().pair(row, branches, longest=True)
 
 
 def held(model: torch.nn.Module | PreTrainedModel) -> int:
-    """Bytes of a model's tensors, the scales of quantised weights included."""
+    """Return the bytes of a model's tensors, including the scales of quantised weights."""
     storages = {}
     for tensor in [*model.parameters(), *model.buffers()]:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -251,14 +251,14 @@ def held(model: torch.nn.Module | PreTrainedModel) -> int:
 
 
 def measure(case: Case) -> tuple[Result, Result]:
-    """Training and answering of a case."""
+    """Measure training and generation of a case."""
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(case, Path(folder))
         return bench.training(), bench.answering()
 
 
 def main() -> int:
-    """Measure the cases and print planned over measured. Returns 1 if one is off by more than the target."""
+    """Measure the cases and print planned over measured. Return 1 if one is off by more than the target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     options = parser.parse_args()
@@ -272,7 +272,7 @@ def main() -> int:
         "training: measured, MB",
         "planned, MB",
         "ratio",
-        "answering: measured, MB",
+        "generation: measured, MB",
         "planned, MB",
         "ratio",
     ):

@@ -1,8 +1,7 @@
-"""How long `spin-trl plan` takes, against importing the libraries that it can't do without.
+"""The time of `spin-trl plan`, compared with importing the libraries it needs.
 
-A Llama of 0.13B parameters is planned from its configuration, with a tokenizer and a JSONL file of 2,000 rows that are made
-up here. Plan and peer are processes of their own; the peer imports TRL, transformers' Llama, PEFT and datasets, and does
-nothing with them.
+Plans a Llama with 0.13B parameters from its configuration, with a synthetic tokenizer and JSONL file of 2,000 rows. Plan and
+peer are separate processes; the peer only imports TRL, transformers' Llama, PEFT and datasets.
 
     python benchmarks/plan_time.py [--repeats 3]
 """
@@ -26,7 +25,7 @@ from spin_trl import StartConfig
 from spin_trl.training.scratch import build_tokenizer
 
 TARGET = 1.5
-"""CPU time of a plan, over that of the imports, at most."""
+"""Maximum CPU time of a plan, relative to the imports."""
 
 IMPORTS = (
     "import datasets, peft, torch; from transformers import LlamaForCausalLM; from trl import DPOTrainer, TrlParser"
@@ -34,7 +33,7 @@ IMPORTS = (
 
 
 def make_recipe(folder: Path) -> Path:
-    """Write a model without weights, its tokenizer, rows and a recipe that names them; returns the recipe's file."""
+    """Write a model without weights, its tokenizer, rows and a recipe that names them; return the recipe's path."""
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghijklmnoprstuvwz", k=rng.randint(2, 9))) for _ in range(5_000)]
 
@@ -67,7 +66,7 @@ def make_recipe(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Time plan and imports in turn and print the table. Returns 1 if the target is missed."""
+    """Time plan and imports in turn and print the table. Return 1 if the target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -77,7 +76,7 @@ def main() -> int:
         for _ in range(options.repeats):
             peers.append(seconds_of("-c", IMPORTS))
             plans.append(seconds_of("-m", "spin_trl", "plan", str(recipe)))
-    table = Table(title="A plan of a Llama of 0.13B parameters")
+    table = Table(title="Planning a Llama with 0.13B parameters")
     for heading in ("", "seconds, best", "worst", "of CPU, best"):
         table.add_column(heading, justify="right" if heading else "left")
     best = {}

@@ -1,9 +1,8 @@
-"""The report of a large run: is it made in seconds, and does it stay small?
+"""The report of a large run: is it written in seconds, and does it stay small?
 
-A run directory of a start, three iterations and a baseline arm of three is made up, with as many samples each, of about 1
-kB, and figures of every prompt. Its report is made by `spin-trl report` in a process of its own, imports included. The
-peer is what can't be spared: a process that reads the same files of samples and figures, line by line, and does nothing
-with them.
+Creates a synthetic run directory with a start, three iterations and a baseline arm of three, each with the same number of
+samples of about 1 kB and with figures per prompt. `spin-trl report` runs in a separate process, imports included. The peer
+is the unavoidable part: a process that only reads the same files of samples and figures, line by line.
 
     python benchmarks/report.py [--samples 10000] [--repeats 3]
 """
@@ -36,7 +35,7 @@ FIGURES = (
     "length_real", "length_generated", "empty", "truncated", "identical", "degeneration/repetition", "degeneration/distinct",
     "degeneration/odd_characters", "degeneration/copies",
 )  # fmt: skip
-"""As many as there are, so that every plot is drawn."""
+"""All figures, so that every plot is drawn."""
 
 READ = """
 import json, pathlib, sys
@@ -93,7 +92,7 @@ def make_run(folder: Path, samples: int) -> None:
 
 
 def seconds_of(*command: str) -> tuple[float, float]:
-    """Seconds that a Python process takes: by the clock, and of the processor."""
+    """Run a Python process; return its wall time and CPU time in seconds."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment)
@@ -102,7 +101,7 @@ def seconds_of(*command: str) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Make the run, its report, and print the table."""
+    """Create the run and its report, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=3)

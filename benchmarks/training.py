@@ -1,18 +1,18 @@
-"""Training over unique tokens against DPOTrainer: time of a step, time of two epochs, memory, and the floor.
+"""Training over unique tokens, compared with DPOTrainer: step time, time of two epochs, memory, and the floor.
 
-Arms, on the same pairs, model, optimiser, batch, precision and checkpointing, in turn, in one run:
+The arms take turns in one run, on the same pairs, model, optimiser, batch, precision and checkpointing:
 
 - D: DPOTrainer with its defaults: a reference model that runs at every step.
-- P: DPOTrainer at its best: the reference's log-probabilities computed beforehand, and TRL's LM head made to score labelled
-  positions only, as it does by itself on a GPU.
+- P: DPOTrainer at its best: precomputed log-probabilities of the reference, and TRL's LM head made to score only labelled
+  positions, as it does by default on a GPU.
 - ours: SPINTrainer.
-- floor: forward and backward of the bare model over as many tokens as the batch has unique ones, in unpadded rows, TRL's
-  head on as many labels, one optimiser step; once with tiles of TRL's width in the head, once with ours.
+- floor: forward and backward pass of the bare model over as many tokens as the batch has unique ones, in unpadded rows,
+  TRL's head on the same number of labels, and one optimiser step; once with TRL's tile width in the head, once with ours.
 
-A step goes from the end of one to the end of the next, so making the batch is part of it. Two epochs are the opponent's
-pass, where there is one, and two steps, for the same pairs. Memory is the peak above the loaded model, each arm in a process
-of its own. On a GPU the models have Qwen2.5's shapes with random weights, in bfloat16, and D and P run with every attention
-that is there.
+A step is measured from the end of one to the end of the next, so it includes building the batch. Two epochs are the
+opponent's pass, if any, and two steps on the same pairs. Memory is the peak above the loaded model, with each arm in a
+separate process. On a GPU, the models have Qwen2.5's shapes with random weights in bfloat16, and D and P run with every
+available attention implementation.
 
     python benchmarks/training.py [--size small large] [--tuning full lora] [--data ultrachat long gsm8k] [--rounds 3]
         [--steps 3] [--batch_size 8] [--no-gradient_checkpointing] [--dataset_name GSM8K/train.jsonl]
@@ -78,19 +78,19 @@ SIZES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Qwen2 models by name: one to see that a benchmark runs, two for CPUs, two for GPUs."""
+"""Qwen2 models by name: one to test that a benchmark runs, two for CPUs, two for GPUs."""
 
 LENGTHS = {"ultrachat": ((20, 300), (30, 400)), "long": ((300, 800), (30, 250)), "gsm8k-like": ((35, 110), (40, 220))}
-"""Tokens of prompts and of responses, least and most, where they are made up."""
+"""Minimum and maximum tokens of synthetic prompts and responses."""
 
 TARGETS = {"ultrachat": (3.0, 1.3, 0.65), "long": (3.5, 1.6, 0.6), "gsm8k": (2.5, 1.3, 0.7)}
-"""Two epochs over D and over P, at least; memory over D, at most."""
+"""Minimum speed-up of two epochs over D and over P; maximum memory relative to D."""
 
 FLOOR = 1.2
-"""Our step over the floor's, at most."""
+"""Maximum time of our step, relative to the floor's."""
 
 ON_GPU = torch.cuda.is_available()
-OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks of the head
+OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # requested from the head by DPOTrainer
 
 
 Pairs = Sequence[tuple[list[int], list[int], list[int]]]
@@ -98,7 +98,7 @@ Pairs = Sequence[tuple[list[int], list[int], list[int]]]
 
 
 class Clock(TrainerCallback):
-    """Seconds from the end of a step to the end of the next, and the losses."""
+    """Records the seconds from the end of a step to the end of the next, and the losses."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -115,12 +115,12 @@ class Clock(TrainerCallback):
 
     @property
     def step(self) -> float:
-        """Median seconds of a step; the first, which warms up, is not counted."""
+        """Median seconds of a step, without the first, which is a warm-up."""
         return statistics.median(end - start for start, end in zip(self.ends, self.ends[1:], strict=False))
 
 
 class Peer(DPOTrainer):
-    """DPOTrainer on pairs that are tokens already, with a clock at its reference's pass."""
+    """DPOTrainer on pairs that are already tokenised, which times the reference's pass."""
 
     pass_seconds = 0.0
 
@@ -135,18 +135,18 @@ class Peer(DPOTrainer):
 
 
 def clock_of(trainer: DPOTrainer) -> Clock:
-    """The clock among a trainer's callbacks."""
+    """Return the clock among a trainer's callbacks."""
     return next(one for one in trainer.callback_handler.callbacks if isinstance(one, Clock))
 
 
 @dataclass
 class Times:
-    """What an arm took in one round.
+    """The times of an arm in one round.
 
     Attributes:
         step: median seconds of a step.
         opponent: seconds of the opponent's pass for one step's pairs.
-        losses: of every step.
+        losses: losses of every step.
     """
 
     step: float
@@ -155,20 +155,20 @@ class Times:
 
     @property
     def two_epochs(self) -> float:
-        """Seconds for one step's pairs."""
+        """Seconds of two epochs on one step's pairs."""
         return self.opponent + 2 * self.step
 
 
 @dataclass
 class Bench:
-    """One model and its pairs, from which every arm builds a trainer.
+    """One model and its pairs, from which all arms build their trainers.
 
     Attributes:
-        folder: the model lies in `folder/model`; trainers write beside it.
+        folder: folder that contains the model as `model`; trainers write next to it.
         lora: whether an adapter is trained instead of the whole model.
         pairs: prompts, real and generated responses, as token ids.
-        options: of the command line.
-        callbacks: of every trainer, beside its clock.
+        options: command-line options.
+        callbacks: callbacks of every trainer, in addition to its clock.
     """
 
     folder: Path
@@ -197,7 +197,7 @@ class Bench:
         )
 
     def peer(self, *, best: bool, attention: str) -> Peer:
-        """DPOTrainer; the caller sees to P's head."""
+        """Train with DPOTrainer; the caller sets up P's head."""
         args = self.settings(
             DPOConfig, precompute_ref_log_probs=best, model_init_kwargs={"attn_implementation": attention}
         )
@@ -221,7 +221,7 @@ class Bench:
         return trainer
 
     def run(self, arm: str) -> Times:
-        """One round of an arm."""
+        """Run one round of an arm."""
         name, _, attention = arm.partition(" ")
         steps = self.options.steps + 1
         if name == "ours":
@@ -236,7 +236,7 @@ class Bench:
         return Times(clock.step, peer.pass_seconds / steps, clock.losses)
 
     def floor(self, tile: int | None) -> float:
-        """Median seconds of the least that a step must do."""
+        """Return the median seconds of the minimum work of a step."""
         with mock.patch.object(SPINTrainer, "train"):
             trainer = self.ours()
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -272,10 +272,10 @@ class Bench:
 
 
 def rows_for(ours: bool, pairs: Pairs) -> tuple[type, Dataset, dict[str, Any]]:
-    """A trainer's class, its dataset, and what it is given beside: the same pairs for SPINTrainer and for DPOTrainer.
+    """Return a trainer's class, its dataset and further arguments, for the same pairs with SPINTrainer or DPOTrainer.
 
     Args:
-        ours: SPINTrainer; else DPOTrainer, which takes the tokens as they are.
+        ours: whether to use SPINTrainer; else DPOTrainer, which gets the tokens directly.
         pairs: prompts, real and generated responses.
     """
     keys = [f"row-{number}" for number in range(len(pairs))]
@@ -290,18 +290,18 @@ def rows_for(ours: bool, pairs: Pairs) -> tuple[type, Dataset, dict[str, Any]]:
 
 @contextlib.contextmanager
 def labelled_head() -> Iterator[None]:
-    """TRL's head as it is with Triton, where it scores labelled positions only; its arithmetic stays the CPU's."""
+    """Make TRL's head score only labelled positions, as with Triton; the arithmetic remains that of the CPU."""
     with mock.patch("trl.trainer.utils._use_triton", return_value=True):
         yield
 
 
 def tokenizer() -> Any:
-    """Any tokenizer: the pairs are tokens already."""
+    """Return an arbitrary tokenizer: the pairs are already tokenised."""
     return build_tokenizer(iter(["a b c"]), StartConfig(), 4096)
 
 
 def made_up(data: str, count: int, vocabulary: int, seed: int = 0) -> list[tuple[list[int], list[int], list[int]]]:
-    """Pairs of random tokens, of lengths that are spread evenly."""
+    """Return pairs of random tokens with uniformly distributed lengths."""
     rng = random.Random(seed)
 
     def ids(span: tuple[int, int]) -> list[int]:
@@ -312,7 +312,7 @@ def made_up(data: str, count: int, vocabulary: int, seed: int = 0) -> list[tuple
 
 
 def gsm8k(path: str, count: int, vocabulary: int) -> list[tuple[list[int], list[int], list[int]]]:
-    """Published problems with their answers; another problem's answer stands for the generated one."""
+    """Return GSM8K's problems with their answers; another problem's answer serves as the generated response."""
     rows = load_dataset("json", data_files=path, split="train")
     texts = build_tokenizer(iter([*rows["question"], *rows["answer"]]), StartConfig(start_vocab_size=vocabulary), 4096)
     rows = rows.shuffle(seed=0).select(range(count + 1))
@@ -321,13 +321,13 @@ def gsm8k(path: str, count: int, vocabulary: int) -> list[tuple[list[int], list[
 
 
 def pairs_of(data: str, options: argparse.Namespace, vocabulary: int) -> list[tuple[list[int], list[int], list[int]]]:
-    """As many pairs as a round takes."""
+    """Return the pairs of one round."""
     count = options.batch_size * (options.steps + 1)
     return gsm8k(options.dataset_name, count, vocabulary) if data == "gsm8k" else made_up(data, count, vocabulary)
 
 
 def save_config(shape: Mapping[str, Any], folder: Path) -> Qwen2Config:
-    """Write the configuration of a Qwen2 into `folder/model`; what `shape` leaves out is Qwen2.5's or follows from it."""
+    """Write a Qwen2 configuration to `folder/model`; values missing in `shape` are Qwen2.5's or derived from it."""
     settings = {"num_key_value_heads": 2, "intermediate_size": 4 * shape["hidden_size"], **shape}
     config = Qwen2Config(max_position_embeddings=4096, pad_token_id=0, **settings)
     config.save_pretrained(folder / "model")
@@ -335,12 +335,12 @@ def save_config(shape: Mapping[str, Any], folder: Path) -> Qwen2Config:
 
 
 def save_model(shape: Mapping[str, Any], folder: Path, dtype: torch.dtype | None = None) -> float:
-    """Write a model with random weights, and say how many millions of parameters it has.
+    """Write a model with random weights to `folder/model`, and return its number of parameters in millions.
 
     Args:
-        shape: settings of a Qwen2, of `SIZES` or of the caller's own.
-        folder: it lies in `folder/model`.
-        dtype: of the weights; None: bfloat16 on a GPU, else float32.
+        shape: settings of a Qwen2, from `SIZES` or the caller's own.
+        folder: folder that will contain `model`.
+        dtype: dtype of the weights; None for bfloat16 on a GPU and float32 otherwise.
     """
     torch.manual_seed(0)
     with torch.device("cuda" if ON_GPU else "cpu"):
@@ -350,7 +350,7 @@ def save_model(shape: Mapping[str, Any], folder: Path, dtype: torch.dtype | None
 
 
 def peak_of(arm: str, size: str, tuning: str, data: str, options: argparse.Namespace) -> float:
-    """MiB that an arm takes at its peak above the loaded model, in a process of its own."""
+    """Return an arm's peak in MiB above the loaded model, measured in a separate process."""
     asked = ["--arm", arm, "--size", size, "--tuning", tuning, "--data", data, "--steps", "2"]
     asked += ["--batch_size", str(options.batch_size)]
     asked += ["--gradient_checkpointing" if options.gradient_checkpointing else "--no-gradient_checkpointing"]
@@ -362,7 +362,7 @@ def peak_of(arm: str, size: str, tuning: str, data: str, options: argparse.Names
 
 
 def own_peak(arm: str, bench: Bench) -> float:
-    """MiB that an arm takes in this process, at its peak, above the loaded model."""
+    """Return an arm's peak in MiB above the loaded model, measured in this process."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(bench.folder / "model")
     if ON_GPU:
         loaded.to("cuda")
@@ -379,13 +379,13 @@ def own_peak(arm: str, bench: Bench) -> float:
 
 
 def resident(name: str) -> float:
-    """MiB that Linux counts for this process: now (`VmRSS`), or at most (`VmHWM`)."""
+    """Return this process's resident size in MiB: current (`VmRSS`) or peak (`VmHWM`)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
 def measure(size: str, tuning: str, data: str, options: argparse.Namespace, console: Console) -> None:
-    """One table: all arms in turn, round after round."""
+    """Measure all arms in turn, round after round, and print one table."""
     attentions = ["sdpa", *(["flash_attention_2"] if ON_GPU and is_flash_attn_2_available() else [])]
     peers = [f"{peer} {attention}" for peer in ("D", "P") for attention in attentions]
     arms = [*peers, "ours", "floor", "floor (our tile)"][: None if not ON_GPU else -1]
@@ -400,11 +400,11 @@ def measure(size: str, tuning: str, data: str, options: argparse.Namespace, cons
     peaks = {arm: peak_of(arm, size, tuning, data, options) for arm in [*peers, "ours"]} if options.memory else {}
     where = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} CPU thread(s)"
     checkpointing = "with" if options.gradient_checkpointing else "without"
-    title = f"{data}, {size} ({millions:.0f} M), {tuning}, {options.batch_size} pairs a step"
+    title = f"{data}, {size} ({millions:.0f} M), {tuning}, {options.batch_size} pairs per step"
     table = Table(title=f"{title}, {checkpointing} checkpointing, {where}")
     for heading in (
         "arm",
-        "ms a step",
+        "ms per step",
         "ms of the pass",
         "two epochs: ours is faster by",
         "without the pass",
@@ -450,12 +450,12 @@ def main() -> int:
     parser.add_argument("--tuning", nargs="+", choices=["full", "lora"], default=["full", "lora"])
     parser.add_argument("--data", nargs="+", choices=list(TARGETS), default=list(TARGETS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="steps of a round, beside the first")
+    parser.add_argument("--steps", type=int, default=3, help="steps per round, not counting the first")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--gradient_checkpointing", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--dataset_name", help="GSM8K's train.jsonl")
-    parser.add_argument("--arm", help="run this arm once, and print its peak of memory")
+    parser.add_argument("--arm", help="run this arm once, and print its peak memory")
     options = parser.parse_args()
     transformers_logging.set_verbosity_error()
     disable_progress_bars()
@@ -470,7 +470,7 @@ def main() -> int:
         for tuning in options.tuning:
             for data in options.data:
                 if data == "gsm8k" and options.dataset_name is None:
-                    console.print("gsm8k: not run: name its train.jsonl with --dataset_name")
+                    console.print("gsm8k: not run: pass its train.jsonl with --dataset_name")
                     continue
                 measure(size, tuning, data, options, console)
     if not ON_GPU:

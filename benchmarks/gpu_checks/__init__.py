@@ -1,1 +1,1 @@
-"""The checks of `benchmarks/gpu.py`: a module each, what a check is given (`check.py`), and what runs them (`runner.py`)."""
+"""The checks of `benchmarks/gpu.py`: one module per check, their interface (`check.py`), and their runner (`runner.py`)."""

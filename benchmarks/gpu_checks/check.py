@@ -1,4 +1,4 @@
-"""What a check is, and what it is given: a place to work in, a device, seconds, and somewhere to report figures to."""
+"""Checks and their sessions, which provide a working folder, a device, a time limit, and a place to report figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Need = Callable[["Session"], str | None]
-"""Why a check can't be played in a session, or None."""
+"""Function that returns why a check can't run in a session, or None if it can."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Check:
     """One check. To add one, write a function that takes a `Session`, and list it in `checks.py`.
 
     Attributes:
-        name: on the command line and in the results.
-        about: what it finds out, in a line.
-        run: plays it in a process of its own, and reports figures as soon as they are known.
-        share: of the time that is left, against those of the checks after it: then its process is ended.
-        needs: what it can't be played without.
+        name: name on the command line and in the results.
+        about: one-line description of what it measures.
+        run: function that runs it, in a separate process, and reports figures as soon as they are known.
+        share: share of the remaining time, relative to the checks after it; its process is killed when the time is up.
+        needs: conditions for running it.
     """
 
     name: str
@@ -35,22 +35,22 @@ class Check:
     needs: tuple[Need, ...] = ()
 
     def obstacle(self, session: Session) -> str | None:
-        """Why it can't be played here, or None."""
+        """Return why it can't run here, or None if it can."""
         return next((reason for need in self.needs if (reason := need(session)) is not None), None)
 
 
 @dataclass
 class Session:
-    """What a check is given.
+    """The environment of a check.
 
     Attributes:
-        check: its name.
-        results: JSON lines, to which every figure is appended at once.
-        folder: for the check's own files; removed afterwards.
-        tiny: play small shapes, to see that the check runs.
-        on_gpu: whether there is a GPU. Without one a check plays what a CPU can.
-        ends: when the process will be ended, by `time.monotonic`.
-        started: when it was begun; every line of the results says how many seconds ago that was.
+        check: name of the check.
+        results: JSON Lines file to which every figure is appended immediately.
+        folder: folder for the check's own files; removed afterwards.
+        tiny: whether to use small shapes, to test that the check runs.
+        on_gpu: whether there is a GPU. Without one, a check runs the parts that work on a CPU.
+        ends: time at which the process will be killed, as by `time.monotonic`.
+        started: time at which it was started; every line of the results gives the seconds since then.
     """
 
     check: str
@@ -63,24 +63,24 @@ class Session:
 
     @property
     def device(self) -> str:
-        """As torch names it."""
+        """The device's name in torch."""
         return "cuda" if self.on_gpu else "cpu"
 
     @property
     def seconds_left(self) -> float:
-        """Until the process is ended."""
+        """Seconds until the process is killed."""
         return self.ends - time.monotonic()
 
     def figure(
         self, name: str, value: float, unit: str = "", *, at_most: float | None = None, at_least: float | None = None
     ) -> None:
-        """Report a figure, which is on disk when this returns.
+        """Report a figure; it is on disk when this returns.
 
         Args:
-            name: of the figure.
-            value: NaN never meets a target.
-            unit: of the value.
-            at_most, at_least: the target; None: there is none.
+            name: name of the figure.
+            value: value of the figure; NaN never meets a target.
+            unit: unit of the value.
+            at_most, at_least: bounds of the target, or None.
         """
         line: dict[str, Any] = {"figure": name, "value": value, "unit": unit}
         if at_most is not None or at_least is not None:
@@ -94,18 +94,18 @@ class Session:
         self._append(line)
 
     def note(self, name: str, value: Any) -> None:
-        """Report something that is no number: names, versions, lists."""
+        """Report something that is not a number: names, versions, lists."""
         self._append({"note": name, "value": value})
 
     def not_here(self, what: str, reason: str) -> None:
-        """Report that a part of the check is not played on this device."""
+        """Report that a part of the check does not run on this device."""
         self._append({"not_on_this_device": what, "reason": reason})
 
     def _append(self, line: Mapping[str, Any]) -> None:
         append(self.results, {"check": self.check, **line, "at": round(time.monotonic() - self.started, 1)})
 
     def reported(self, check: str | None = None) -> dict[str, float]:
-        """Figures so far, by name: of this check, or of another one."""
+        """Return the figures so far by name, for this check or another one."""
         found = (line for line in read(self.results) if line.get("check") == (check or self.check))
         return {line["figure"]: line["value"] for line in found if "figure" in line}
 
@@ -121,7 +121,7 @@ def append(results: Path, line: Mapping[str, Any]) -> None:
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """All lines of the results; half a line, which a killed process may leave, is passed over."""
+    """Return all lines of the results, skipping incomplete lines left by a killed process."""
     found = []
     for line in results.read_text(encoding="utf-8").splitlines() if results.exists() else ():
         try:
@@ -132,27 +132,27 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def gpu(session: Session) -> str | None:
-    """A check's need of a GPU."""
+    """Condition of a check that needs a GPU."""
     return None if session.on_gpu else "there is no GPU"
 
 
 def gpu_or_tiny(session: Session) -> str | None:
-    """A check's need of a GPU for its real shapes."""
+    """Condition of a check that needs a GPU for its real shapes."""
     return None if session.on_gpu or session.tiny else "there is no GPU (`--tiny` plays small shapes)"
 
 
 def largest(values: Iterable[float]) -> float:
-    """The largest of some values; NaN if one is NaN, which `max` would pass over, or if there is none."""
+    """Return the largest value; NaN if any value is NaN, which `max` could miss, or if there are no values."""
     found = list(values)
     return max(found) if found and not any(map(math.isnan, found)) else math.nan
 
 
 @dataclass(frozen=True)
 class Package:
-    """A check's need of a package."""
+    """Condition of a check that needs a package."""
 
     name: str
 
     def __call__(self, session: Session) -> str | None:
-        """Why the check can't be played here, or None."""
+        """Return why the check can't run here, or None if it can."""
         return None if importlib.util.find_spec(self.name) is not None else f"{self.name} is not installed"

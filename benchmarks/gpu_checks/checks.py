@@ -1,4 +1,4 @@
-"""The checks, in order of worth. To add one, write a function that takes a `Session`, and list it here."""
+"""The checks, in order of importance. To add one, write a function that takes a `Session`, and list it here."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from . import correctness, device, generation_speed, planning, recipes, training
 from .check import Check, Package, gpu, gpu_or_tiny
 
 CHECKS = [
-    Check("device", "names, versions, bandwidth and rate of products", device.run, 15),
-    Check("correctness", "losses, metrics and gradients against DPOTrainer", correctness.run, 90),
+    Check("device", "names, versions, bandwidth and throughput of products", device.run, 15),
+    Check("correctness", "losses, metrics and gradients, compared with DPOTrainer", correctness.run, 90),
     Check(
-        "training", "step time and memory against DPOTrainer, Qwen2.5-0.5B", training_steps.run, 140, (gpu_or_tiny,)
+        "training",
+        "step time and memory, compared with DPOTrainer, Qwen2.5-0.5B",
+        training_steps.run,
+        140,
+        (gpu_or_tiny,),
     ),
     Check(
         "t4", "the recipe for a T4, in 4 bits and float16", recipes.run_t4, 75, (gpu_or_tiny, Package("bitsandbytes"))
     ),
-    Check("generation", "useful tokens a second, Qwen2.5-0.5B", generation_speed.run, 50, (gpu_or_tiny,)),
+    Check("generation", "useful tokens per second, Qwen2.5-0.5B", generation_speed.run, 50, (gpu_or_tiny,)),
     Check("lora-3b", "the recipe for 3B with LoRA", recipes.run_lora_3b, 85, (gpu,)),
-    Check("plan", "what spin-trl plan foresees, against these figures", planning.run, 30),
+    Check("plan", "predictions of spin-trl plan, compared with these figures", planning.run, 30),
 ]

@@ -1,9 +1,9 @@
-"""Whether training over unique tokens is right on this device: losses, metrics and gradients against DPOTrainer's.
+"""Checks that training over unique tokens is correct on this device: losses, metrics and gradients match DPOTrainer's.
 
 A small Qwen2 plays two iterations of two steps with each trainer, from the same weights and on the same pairs: full
 fine-tuning and LoRA, in float32 and in mixed bfloat16. The second iteration starts where DPOTrainer's first one ended, in
-float32. Float32 must agree with DPOTrainer. In bfloat16 both are held against DPOTrainer in float32: ours may be no further
-from it than DPOTrainer is.
+float32. Float32 must agree with DPOTrainer. In bfloat16, both are compared with DPOTrainer in float32, and the distance of
+ours is bounded relative to that of DPOTrainer in bfloat16 (`BFLOAT16`).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ SIZE: dict[str, Any] = {
 }
 STEPS, ITERATIONS = 2, 2
 UNCOMPARED = ("rewards/accuracies", "grad_norm", "learning_rate", "epoch", "num_tokens")
-"""Metrics that are not compared: shares of ties at the first step, and what is no result of the forward pass."""
+"""Metrics that are not compared: accuracies, which are ties at the first step, and those not from the forward pass."""
 
 FLOAT32 = 1e-3
-"""Largest relative distance in float32: both sum the same numbers in another order."""
+"""Maximum relative distance in float32: both sum the same numbers in different orders."""
 
 BFLOAT16 = 1.5
-"""How many times as far from float32 as DPOTrainer in bfloat16 ours may be: the roundings are others, and as many."""
+"""Maximum distance of ours from float32, relative to DPOTrainer in bfloat16: it rounds as often, but at other places."""
 
 Pairs = Sequence[tuple[list[int], list[int], list[int]]]
 Gradients = dict[str, torch.Tensor]
@@ -54,16 +54,16 @@ Gradients = dict[str, torch.Tensor]
 
 @dataclass
 class Trajectory:
-    """What a trainer did in one iteration: its logs and gradients, step by step."""
+    """A trainer's logs and gradients in one iteration, step by step."""
 
     logs: list[dict[str, float]] = field(default_factory=list)
     gradients: list[Gradients] = field(default_factory=list)
     excess: float = math.nan
-    """Largest log-ratio at the first step, as a share of what the opponent's check allows."""
+    """Largest log-ratio at the first step, as a share of the tolerance of the opponent's check."""
 
 
 class Recorder(TrainerCallback):
-    """Takes down the gradients before every optimiser step, and the logs."""
+    """Records the gradients before every optimiser step, and the logs."""
 
     def __init__(self, found: Trajectory) -> None:
         self.found = found
@@ -84,12 +84,12 @@ class Recorder(TrainerCallback):
 
 @dataclass(frozen=True)
 class Arm:
-    """A trainer with what it computes in.
+    """A trainer and its precision.
 
     Attributes:
-        ours: SPINTrainer over unique tokens; else DPOTrainer.
-        flex: FlexAttention, where it is ours.
-        bf16: mixed precision; else float32.
+        ours: whether it is SPINTrainer over unique tokens; else DPOTrainer.
+        flex: whether SPINTrainer uses FlexAttention.
+        bf16: whether it uses mixed bfloat16 precision; else float32.
     """
 
     ours: bool
@@ -104,12 +104,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Game:
-    """One model and its pairs, from which every arm plays.
+    """One model and its pairs, shared by all arms.
 
     Attributes:
-        folder: the model lies in `folder/model`.
+        folder: folder that contains the model as `model`.
         lora: whether an adapter is trained.
-        pairs: of each iteration.
+        pairs: pairs of each iteration.
         device: `cuda` or `cpu`.
     """
 
@@ -119,11 +119,11 @@ class Game:
     device: str
 
     def start(self, iteration: int) -> Path:
-        """Where an iteration starts: for an adapter, the folder of the adapter."""
+        """Return the folder of an iteration's start; with LoRA, from the second iteration on, that of the adapter."""
         return self.folder / ("model" if iteration == 0 else f"start-{iteration}-{'lora' if self.lora else 'full'}")
 
     def play(self, arm: Arm, iteration: int, keep: bool = False) -> Trajectory:
-        """One iteration of an arm; `keep` saves the result as the next iteration's start."""
+        """Play one iteration of an arm; `keep` saves the result as the next iteration's start."""
         found = Trajectory()
         trainer = self._trainer(arm, iteration, [Recorder(found)])
         trainer.remove_callback(PrinterCallback)
@@ -163,7 +163,7 @@ class Game:
             **settings,
         )
         kind, rows, more = training.rows_for(arm.ours, self.pairs[iteration])
-        # The base of an adapter may be in bfloat16, whatever trains it: nothing is rounded from step to step.
+        # The frozen base of an adapter may be in bfloat16 with any trainer: it is not rounded from step to step.
         dtype = torch.bfloat16 if self.lora and arm.bf16 else torch.float32
         source = self.folder / "model" if self.lora else self.start(iteration)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
@@ -186,7 +186,7 @@ class Game:
 
 
 def run(session: Session) -> None:
-    """Play all arms, and report how far they are from DPOTrainer."""
+    """Play all arms, and report their distance from DPOTrainer."""
     size = training.SIZES["tiny"] if session.tiny else SIZE
     training.save_model(size, session.folder, dtype=torch.bfloat16)  # so that both dtypes start from the same numbers
     count = 4 if session.tiny else 8
@@ -225,7 +225,7 @@ def _report_check(session: Session, name: str, found: Sequence[Trajectory]) -> N
 
 
 def metric_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) -> float:
-    """Largest difference of a logged metric, relative to its size where that is above 1."""
+    """Return the largest difference of a logged metric, relative to its magnitude if that is above 1."""
     differences = []
     for one, other in zip(found, truth, strict=True):
         for logs, expected in zip(one.logs, other.logs, strict=True):
@@ -238,13 +238,13 @@ def metric_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) ->
 
 
 def gradient_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) -> float:
-    """Largest ||g - truth|| / ||truth|| of a step, over all parameters together."""
+    """Return the largest ||g - truth|| / ||truth|| of a step, over all parameters together."""
     distances = []
     for one, other in zip(found, truth, strict=True):
         for gradients, expected in zip(one.gradients, other.gradients, strict=True):
             if gradients.keys() != expected.keys():
                 raise AssertionError(
-                    f"Other parameters have gradients: {sorted(gradients.keys() ^ expected.keys())[:5]}."
+                    f"The parameters with gradients differ: {sorted(gradients.keys() ^ expected.keys())[:5]}."
                 )
             square = sum(float((gradients[name] - expected[name]).square().sum()) for name in expected)
             size = sum(float(value.square().sum()) for value in expected.values())
@@ -254,7 +254,7 @@ def gradient_distance(found: Sequence[Trajectory], truth: Sequence[Trajectory]) 
 
 @contextlib.contextmanager
 def flex_attention(wanted: bool) -> Iterator[None]:
-    """FlexAttention where it is there and wanted, else the rows that are gathered for SDPA."""
+    """Use FlexAttention if wanted and available, else rows gathered for SDPA."""
     found = attention.has_flex_attention if wanted else lambda device: False
     with mock.patch.object(attention, "has_flex_attention", found):
         yield
@@ -262,7 +262,7 @@ def flex_attention(wanted: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorded_check(found: Trajectory) -> Iterator[None]:
-    """Take down how much of its tolerance the opponent's check uses."""
+    """Record which share of its tolerance the opponent's check uses."""
     check = opponents.check_starting_point
 
     @functools.wraps(check)

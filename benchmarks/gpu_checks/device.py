@@ -1,4 +1,4 @@
-"""What the device is, and how fast it copies and multiplies: the ceilings beside which other figures are read."""
+"""The device and its copy and product throughput, which are the upper limits for the other figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("torch", "triton", "trl", "transformers", "peft", "accelerate", "dat
 
 
 def run(session: Session) -> None:
-    """Report names and versions, memory, bandwidth, and the rate of bfloat16 products."""
+    """Report names and versions, memory, bandwidth, and the throughput of bfloat16 products."""
     session.note("versions", {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}})
     if not session.on_gpu:
         session.note("device", f"CPU, {torch.get_num_threads()} thread(s)")
@@ -33,14 +33,14 @@ def run(session: Session) -> None:
 
 
 def bandwidth() -> float:
-    """Bytes that a copy on the device reads and writes a second."""
+    """Return the bytes per second that a copy on the device reads and writes."""
     source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / seconds_of(lambda: target.copy_(source))
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 10) -> float:
-    """Median seconds of work on the device, by its own clock."""
+    """Return the median seconds of work on the device, by the device's clock."""
     times = []
     for number in range(repeats + 3):
         started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))

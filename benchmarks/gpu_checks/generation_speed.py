@@ -1,10 +1,10 @@
-"""Useful tokens a second at Qwen2.5-0.5B's shapes: our engine, plain `generate` in file order, continuous batching.
+"""Useful tokens per second at Qwen2.5-0.5B's shapes: our engine, plain `generate` in file order, continuous batching.
 
-The weights are random, but the head's bias ends an answer with the same chance at every token, so lengths are mixed as real
-ones are: most are short, a few as long as they may be. All arms sample the same model on the same prompts. Useful tokens are
-those up to the end of an answer. The limit of the device's memory stands beside each arm: for every token of a batch, all
-weights and the keys and values of the rows are read. Plain `generate` runs as a user has it, with cuDNN's attention where
-SDPA prefers that; our engine leaves it out.
+The weights are random, but the head's bias ends an answer with the same probability at every token, so lengths are mixed as
+in real data: most are short, a few reach the limit. All arms sample the same model on the same prompts. Useful tokens are
+those up to the end of an answer. Each arm is reported with the limit set by memory bandwidth: every token of a batch reads
+all weights and the rows' keys and values. Plain `generate` runs with its defaults, which use cuDNN's attention if SDPA
+prefers it; our engine does not use it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .training_steps import shape
 
 EOS, PAD = 1, 0
 MEAN, LIMIT = 80, 256
-"""Tokens of an answer, on the average and at most."""
+"""Mean and maximum tokens of an answer."""
 
 PROMPTS = (20, 200)
 
 
 def run(session: Session) -> None:
-    """Report useful tokens a second of every arm, and the limit of the device's memory."""
+    """Report the useful tokens per second of every arm, and the limit set by memory bandwidth."""
     settings = shape(session.tiny)
     training.save_model(settings, session.folder)
     dtype = torch.bfloat16 if session.on_gpu else torch.float32
@@ -63,7 +63,7 @@ def run(session: Session) -> None:
         return sum(len(response.ids) for response in responses), computed
 
     def continuous(some: Sequence[list[int]], longest: int) -> tuple[int, int]:
-        # By itself it takes nearly all the memory there is for its cache, which a CPU has to fill first.
+        # By default, its cache takes nearly all available memory, which a CPU would have to fill first.
         cache = None if session.on_gpu else ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=256)
         outputs = model.generate_batch(
             [list(prompt) for prompt in some],
@@ -75,7 +75,7 @@ def run(session: Session) -> None:
         return useful, useful
 
     rates: dict[str, float] = {}
-    # Each with as many prompts as show its rate: plain batches of 16 would take minutes for all.
+    # Each arm gets just enough prompts to measure its rate: plain batches of 16 would take minutes for all prompts.
     arms: list[tuple[str, Callable[..., tuple[int, int]], int, int]] = [
         (f"ours, {whole} rows", ours(whole), whole, whole),
         ("plain generate, 16 rows", plain, 16, min(32, whole)),
@@ -85,7 +85,7 @@ def run(session: Session) -> None:
     bandwidth = session.reported("device").get("bandwidth")
     for name, arm, rows, count in arms:
         rows = min(rows, count)
-        arm(prompts[:rows], 4)  # it warms up
+        arm(prompts[:rows], 4)  # warm-up
         with counted(model) as forwards:
             useful, computed, seconds = timed(arm, prompts[:count], limit, session.on_gpu)
         rates[name] = useful / seconds
@@ -105,7 +105,7 @@ def run(session: Session) -> None:
 
 
 def end_at_random(model: Any, chance: float) -> None:
-    """Give the head a bias with which every token is the last one with about this chance, whatever the prompt."""
+    """Give the head a bias that ends an answer at every token with about this probability, for any prompt."""
     old = model.get_output_embeddings().weight
     vocabulary, width = old.shape
     head = torch.nn.Linear(width, vocabulary, device=old.device, dtype=old.dtype)
@@ -113,14 +113,14 @@ def end_at_random(model: Any, chance: float) -> None:
         head.weight.copy_(old)
         head.weight[EOS] = 0
         head.bias.zero_()
-        deviation = float(old.float().std()) * math.sqrt(width)  # of a logit, for states of norm 1 by entry
+        deviation = float(old.float().std()) * math.sqrt(width)  # of a logit, for states with entries of unit variance
         head.bias[EOS] = math.log(vocabulary) + deviation**2 / 2 + math.log(chance / (1 - chance))
     model.set_output_embeddings(head)
 
 
 @contextlib.contextmanager
 def counted(model: Any) -> Iterator[list[None]]:
-    """Give a list that grows with every forward of a model while the context lasts."""
+    """Yield a list that grows by one with every forward pass of a model."""
     forwards: list[None] = []
     handle = model.get_decoder().register_forward_pre_hook(lambda *_: forwards.append(None))
     try:
@@ -132,7 +132,7 @@ def counted(model: Any) -> Iterator[list[None]]:
 def timed(
     arm: Callable[[Sequence[list[int]], int], tuple[int, int]], prompts: Sequence[list[int]], limit: int, on_gpu: bool
 ) -> tuple[int, int, float]:
-    """Useful and sampled tokens of an arm, and its seconds."""
+    """Run an arm; return its useful and sampled tokens, and the seconds."""
     started = time.perf_counter()
     useful, computed = arm(prompts, limit)
     if on_gpu:
@@ -141,12 +141,12 @@ def timed(
 
 
 def limit_of(model: Any, rows: int, bandwidth: float) -> float:
-    """Tokens a second if a forward did nothing but read weights, keys and values, all rows being alive."""
+    """Return the tokens per second if a forward pass only read weights, keys and values, with all rows alive."""
     config = model.config
-    # A row of the embeddings is read for a token, not all of them.
+    # A token reads only its own row of the embeddings.
     weights = sum(parameter.nbytes for parameter in model.parameters()) - model.get_input_embeddings().weight.nbytes
     width = config.hidden_size // config.num_attention_heads
     by_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * model.dtype.itemsize
-    # Long rows live longer: a live row is, on the average, as old as an answer is long.
+    # Long rows live longer: the average age of a live row equals the mean answer length.
     cached = rows * (sum(PROMPTS) / 2 + MEAN) * by_token
     return rows * bandwidth / (weights + cached)

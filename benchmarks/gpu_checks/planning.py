@@ -1,7 +1,7 @@
-"""What `spin-trl plan` foresees, against what the checks before it have measured: peaks, and the rates that hours rest on.
+"""Compares predictions of `spin-trl plan` with the figures of earlier checks: peaks, and the rates behind the hours.
 
-It computes nothing on the GPU. The plans are made as for a user, from each recipe's configuration and data. The measured
-figures are read from the results of this run, or of an earlier one in the same folder: it can be played elsewhere, too.
+It computes nothing on the GPU. The plans are made from each recipe's configuration and data, as for a user. The measured
+figures are read from the results of this run or an earlier one in the same folder, so it can also run on another machine.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from . import recipes, training_steps
 from .check import Session, read
 
 OFF = 0.3
-"""How far a planned peak may be from the measured one."""
+"""Maximum relative deviation of a planned peak from the measured one."""
 
 
 def run(session: Session) -> None:
-    """Compare peaks of memory, and the rates of training and of generation."""
+    """Compare memory peaks, and the rates of training and generation."""
     device = _device(session)
     if device is None:
         session.not_here("peaks and rates", "no check has measured them on a GPU")
@@ -37,7 +37,7 @@ def run(session: Session) -> None:
 
 
 def _training(session: Session, case: training_steps.Case, device: Device | None) -> None:
-    """A case of the check `training`: the peak, and seconds of a step."""
+    """Compare the peak and the step time of a case of the check `training`."""
     chosen, name = training_steps.options(case, session.tiny), case.name
     shape = training_steps.shape(session.tiny)
     folder = session.folder / name.replace(", ", "-").replace(" ", "-")
@@ -73,7 +73,7 @@ def _training(session: Session, case: training_steps.Case, device: Device | None
 
 
 def _recipe(session: Session, check: str, recipe: recipes.Recipe, device: Device | None) -> None:
-    """One of the checks `t4` and `lora-3b`: its peak, and the seconds of its phases."""
+    """Compare the peak and the phase times of `t4` or `lora-3b`."""
     folder = session.folder / check
     folder.mkdir()
     recipes.build_data(folder, recipe, tiny=session.tiny)
@@ -100,12 +100,12 @@ def _peak(session: Session, name: str, planned: float, measured: float | None) -
 
 
 def _outside(parts: dict[str, int]) -> int:
-    """What PyTorch does not count: the context, and what its allocator loses."""
+    """Return the bytes that PyTorch does not count: the context, and losses of its allocator."""
     return parts.get("reserve", 0)
 
 
 def _device(session: Session) -> Device | None:
-    """The GPU on which the figures were measured: the one that is here, or the one that the results name."""
+    """Return the GPU that the figures were measured on: the present one, or the one named in the results."""
     if session.on_gpu:
         return devices.own_gpu()
     memory = session.reported("device").get("memory")

@@ -1,8 +1,8 @@
 """The recipes for one GPU at their real shapes: a few steps of each with its own YAML; peak memory, step time, and no NaN.
 
-Model and data are made on the spot in the recipe's own shapes: random weights, made-up text, rows as long as published ones
-and one in sixteen four times as long. Nothing is downloaded, and the Hub is left alone. Rows, iterations and the length of
-answers are cut: random weights never end an answer.
+Model and data are created on the spot in the recipe's own shapes: random weights, synthetic text, rows as long as published
+ones, and one in sixteen prompts and responses four times as long. Nothing is downloaded or pushed. Rows, iterations and the
+length of answers are reduced, because random weights never end an answer.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ WORDS = ("boat", "lamp", "seven", "paints", "because", "half", "and", "then", "b
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a recipe is played here.
+    """A recipe and how it is played here.
 
     Attributes:
-        name: of the recipe.
-        size: of its model, in `training.SIZES`.
-        rows: to train on.
-        held_out: to measure on.
-        iterations: that are played.
-        limit: GB that it may take on the GPU that it names.
-        settings: that replace its own.
+        name: name of the recipe.
+        size: size of its model, a key of `training.SIZES`.
+        rows: number of training rows.
+        held_out: number of held-out rows.
+        iterations: number of iterations to play.
+        limit: maximum GB on the GPU it is meant for.
+        settings: settings that override the recipe's.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Recipe:
     settings: tuple[str, ...] = ()
 
     def arguments(self, folder: Path, *, tiny: bool, on_gpu: bool = True) -> list[str]:
-        """Overrides of the recipe's settings, for a run in a folder."""
+        """Return the overrides of the recipe's settings for a run in a folder."""
         files = {
             "model_name_or_path": folder / "model", "model_revision": "main", "dataset_name": folder / "train.jsonl",
             "held_out_name": folder / "test.jsonl", "column_mapping": "{}", "max_rows": self.rows, "push_to_hub": "false",
@@ -71,23 +71,23 @@ LORA_3B = Recipe(
     ("--max_new_tokens", "128", "--num_train_epochs", "1", "--iris_alpha", "2.0"),
 )  # fmt: skip
 PROMPT, REAL = 120, 160
-"""Tokens of most prompts and real responses, about: GSM8K's, with a chat template."""
+"""Approximate tokens of most prompts and real responses: GSM8K's, with a chat template."""
 
 
 def run_t4(session: Session) -> None:
-    """The recipe for a T4, in 4 bits and float16."""
+    """Play the recipe for a T4, in 4 bits and float16."""
     run(session, T4)
 
 
 def run_lora_3b(session: Session) -> None:
-    """The recipe for 3B parameters on one GPU of 24 GB."""
+    """Play the recipe for 3B parameters on one 24 GB GPU."""
     run(session, LORA_3B)
 
 
 def run(session: Session, recipe: Recipe) -> None:
-    """Play a recipe and report what it took."""
+    """Play a recipe, and report its memory and time."""
     folder = session.folder
-    if session.tiny:  # as many steps, of fewer pairs
+    if session.tiny:  # the same number of steps, with fewer pairs
         smaller = ("--gradient_accumulation_steps", "1", "--per_device_train_batch_size", "8")
         recipe = Recipe(recipe.name, recipe.size, 12, 4, recipe.iterations, recipe.limit, (*recipe.settings, *smaller))
     build_data(folder, recipe, tiny=session.tiny)
@@ -112,7 +112,7 @@ def run(session: Session, recipe: Recipe) -> None:
 
 
 def report(session: Session, entries: Sequence[dict[str, Any]], iterations: int) -> None:
-    """What the journal says of time."""
+    """Report the times recorded in the journal."""
     trained, generated, evaluated = (
         [entry for entry in entries if entry["phase"] == phase] for phase in ("train", "generate", "evaluate")
     )
@@ -130,7 +130,7 @@ def report(session: Session, entries: Sequence[dict[str, Any]], iterations: int)
 
 
 def broken(run_dir: Path, entries: Sequence[dict[str, Any]]) -> int:
-    """How many losses, held-out figures and saved weights are NaN or infinite."""
+    """Return the number of losses, held-out figures and saved weights that are NaN or infinite."""
     figures = [entry["last"].get("loss", math.nan) for entry in entries if entry["phase"] == "train"]
     figures += [entry.get("nll", math.nan) for entry in entries if entry["phase"] == "evaluate"]
     weights = 0
@@ -140,12 +140,12 @@ def broken(run_dir: Path, entries: Sequence[dict[str, Any]]) -> int:
 
 
 def text(generator: random.Random, tokens: int) -> str:
-    """Words that make about this many tokens."""
+    """Return random words that make up about this many tokens."""
     return " ".join(generator.choices(WORDS, k=max(tokens * 3 // 4, 1)))
 
 
 def build_data(folder: Path, recipe: Recipe, *, tiny: bool) -> None:
-    """Write rows to train on and to measure on, the tokenizer, and the model's configuration."""
+    """Write training and held-out rows, the tokenizer, and the model's configuration."""
     generator = random.Random(0)
     prompt, real = (16, 16) if tiny else (PROMPT, REAL)
     rows = [
@@ -179,7 +179,7 @@ def build_data(folder: Path, recipe: Recipe, *, tiny: bool) -> None:
 
 
 def build_model(folder: Path, recipe: Recipe, *, tiny: bool, on_gpu: bool) -> None:
-    """Write random weights in bfloat16 for the configuration that lies there."""
+    """Write random bfloat16 weights for the configuration in the folder."""
     torch.manual_seed(0)
     with torch.device("cuda" if on_gpu else "cpu"):
         model: Any = Qwen2ForCausalLM(Qwen2Config.from_pretrained(folder / "model"))

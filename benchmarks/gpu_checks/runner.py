@@ -1,8 +1,8 @@
-"""Runs checks one after the other, each in a process of its own, so that a check that crashes costs only itself.
+"""Runs checks one after the other, each in a separate process, so that a crash affects only its own check.
 
-A process starts as a fork of this one, which has imported everything and computed nothing: importing the stack takes longer
-than many a check does. CUDA can't be used in a fork of a process that has used it, so nothing may touch the driver while the
-stack is imported ([`without_driver`]). Where something has, processes are spawned instead, and import the stack themselves.
+A process starts as a fork of this one, which has imported everything but computed nothing, because importing the stack takes
+longer than many of the checks. CUDA can't be used in a fork of a process that has used it, so nothing may touch the driver
+while the stack is imported ([`without_driver`]). If it was touched, processes are spawned and import the stack themselves.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from .check import Check, Session, append, read
 
 LOG = "gpu.log"
 LEAST = 5.0
-"""Seconds below which no check is begun."""
+"""Minimum seconds left for a check to be started."""
 
 _NOT_A_COPY = 71
-"""Exit code of a process in which the GPU can't be reached because it is a copy of this one."""
+"""Exit code of a forked process that can't use the GPU because it is a fork."""
 
 
 def results_of(out: Path, *, tiny: bool) -> Path:
-    """Where figures go: those of small shapes apart, so that nothing is compared with them."""
+    """Return the results file; small shapes have a separate one, so that nothing is compared with them."""
     return out / ("tiny.jsonl" if tiny else "gpu.jsonl")
 
 
 def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> bool:
-    """Play checks, and report what became of each.
+    """Run checks, and report the outcome of each.
 
     Args:
-        checks: in order of worth.
-        out: folder of the results ([`results_of`]) and of what the checks print (`gpu.log`).
-        minutes: for all of them. A check may take its share of what is left.
-        tiny: play small shapes.
+        checks: checks in order of importance.
+        out: folder of the results ([`results_of`]) and of the checks' output (`gpu.log`).
+        minutes: time limit for all checks; each check may take its share of the time that is left.
+        tiny: whether to use small shapes.
 
     Returns:
-        Whether every check that can be played here has ended well, with every target met.
+        Whether every check that can run here succeeded and met all targets.
     """
     out.mkdir(parents=True, exist_ok=True)
     results, ends = results_of(out, tiny=tiny), time.monotonic() + 60 * minutes
@@ -67,7 +67,7 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
         if obstacle is not None:
             session.not_here("all of it", obstacle)
             continue
-        seconds = (ends - time.monotonic()) * check.share / shares  # what an earlier one has left over is shared, too
+        seconds = (ends - time.monotonic()) * check.share / shares  # time left over by earlier checks is shared too
         shares -= check.share
         if seconds < LEAST:
             append(results, {"check": check.name, "ended": "not begun", "reason": "no time was left"})
@@ -86,17 +86,17 @@ def play(checks: Sequence[Check], out: Path, *, minutes: float, tiny: bool) -> b
 
 
 def of_this_run(lines: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """Lines of the results behind the last beginning of a run."""
+    """Return the lines of the results after the last start of a run."""
     begun = [number for number, line in enumerate(lines) if "begun" in line]
     return lines[begun[-1] + 1 :] if begun else lines
 
 
 @contextlib.contextmanager
 def without_driver() -> Iterator[None]:
-    """Keep what is imported meanwhile from touching the GPU's driver, where `nvidia-smi` can answer in its place.
+    """Keep imports inside the context from touching the GPU's driver, if `nvidia-smi` can answer instead.
 
-    bitsandbytes, which peft imports, asks for the GPU's compute capability to choose its library. (`nvidia-smi` counts all
-    cards, also those that `CUDA_VISIBLE_DEVICES` hides: with cards of several kinds the answer may be another card's.)
+    bitsandbytes, which peft imports, asks for the GPU's compute capability to choose its library. (`nvidia-smi` lists all
+    cards, including those hidden by `CUDA_VISIBLE_DEVICES`: with mixed cards, the answer may be for a different card.)
     """
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whether there is a GPU, and how many
     capabilities = _capabilities()
@@ -113,7 +113,7 @@ def without_driver() -> Iterator[None]:
 
 
 def _capabilities() -> list[tuple[int, int]]:
-    """Compute capability of every GPU, as the command-line tool of its driver says it."""
+    """Return the compute capability of every GPU, as reported by `nvidia-smi`."""
     try:
         command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
         said = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=30, check=True).stdout
@@ -123,15 +123,15 @@ def _capabilities() -> list[tuple[int, int]]:
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU, found out without its driver."""
+    """Return whether there is a GPU, without initialising its driver."""
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     return torch.cuda.is_available()
 
 
 def _play(check: Check, session: Session, log: Path, seconds: float, method: str) -> int | None:
-    """Exit code of a check's process: negative for the signal that ended it, None if it ran out of time."""
+    """Run a check; return its process's exit code, negative for the signal that killed it, or None if it ran out of time."""
     context: Any = multiprocessing.get_context(method)
-    # What is removed at the end may still be written to by processes that are ending.
+    # Processes that are still ending may write to the folder while it is removed.
     with tempfile.TemporaryDirectory(prefix=f"spin-trl-gpu-{check.name}-", ignore_cleanup_errors=True) as folder:
         session.folder, session.started = Path(folder), time.monotonic()
         session.ends = session.started + seconds
@@ -141,34 +141,34 @@ def _play(check: Check, session: Session, log: Path, seconds: float, method: str
         try:
             process.join(seconds)
             out_of_time = process.is_alive()
-        finally:  # it is in a session of its own: an interrupt of ours does not reach it
+        finally:  # it runs in a separate session, which our interrupts do not reach
             _end(process)
     return None if out_of_time else process.exitcode
 
 
 def _end(process: BaseProcess) -> None:
-    """End a process and what it started: compilers, data loaders."""
+    """Kill a process and its children: compilers, data loaders."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid or 0, signal.SIGKILL)
-    if process.is_alive():  # it had not yet left our group
+    if process.is_alive():  # it had not left our process group yet
         process.kill()
     process.join()
 
 
 def _work(check: Check, session: Session, log: Path) -> None:
-    """In the process: play the check, with what it prints in the log."""
-    os.setsid()  # a group of its own, which can be ended as a whole
+    """Run the check, in its process, with its output in the log."""
+    os.setsid()  # a separate group, which can be killed as a whole
     with _printing_to(log, check.name):
         if session.on_gpu and not _can_compute():
             os._exit(_NOT_A_COPY)
         try:
             check.run(session)
-        except BaseException:  # whatever it is, an exit included, the log has it
+        except BaseException:  # anything, including an exit, goes to the log
             traceback.print_exc()
             sys.stderr.flush()
             os._exit(1)
         sys.stdout.flush()
-        os._exit(0)  # without the goodbyes of compilers and data loaders, which can hang
+        os._exit(0)  # skip the shutdown of compilers and data loaders, which can hang
 
 
 def _can_compute() -> bool:
@@ -182,18 +182,18 @@ def _can_compute() -> bool:
 
 @contextlib.contextmanager
 def _printing_to(log: Path, title: str) -> Iterator[None]:
-    """Send all that this process prints, its libraries' included, to a file."""
+    """Redirect all output of this process, including its libraries', to a file."""
     with log.open("ab", buffering=0) as file:
         file.write(f"\n==== {title}\n".encode())
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    for name in ("stdout", "stderr"):  # whoever started us may have put something of its own there
+    for name in ("stdout", "stderr"):  # the parent may have replaced them
         setattr(sys, name, os.fdopen(1 if name == "stdout" else 2, "w", buffering=1, closefd=False))
     yield
 
 
 def _outcome(code: int | None, seconds: float, log: Path, printed: int) -> dict[str, str]:
-    """What became of a check, in words. Of the log, the first `printed` bytes are not its own."""
+    """Describe the outcome of a check. The first `printed` bytes of the log belong to earlier checks."""
     if code == 0:
         return {"ended": "finished"}
     if code is None:
@@ -206,7 +206,7 @@ def _outcome(code: int | None, seconds: float, log: Path, printed: int) -> dict[
 
 
 def table_of(results: Path) -> str:
-    """The last run's results as text: device, versions, figures with targets and verdicts, what did not run and why."""
+    """Return the last run's results as text: device, versions, figures with targets and verdicts, and what did not run."""
     lines = of_this_run(read(results))
     rows = [("check", "figure", "value", "target", "verdict")]
     for line in lines:
@@ -229,7 +229,7 @@ def table_of(results: Path) -> str:
 
 
 def number(line: dict[str, Any]) -> str:
-    """A figure with its unit, in four digits."""
+    """Format a figure with its unit, to four digits."""
     value = float(line["value"])
     shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{shown} {line['unit']}".strip()

@@ -1,9 +1,9 @@
-"""Seconds and memory of a training step at Qwen2.5-0.5B's shapes: ours against DPOTrainer, as `benchmarks/training.py` does.
+"""Time and memory of a training step at Qwen2.5-0.5B's shapes, compared with DPOTrainer as in `benchmarks/training.py`.
 
-Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight a step unless said otherwise. D is
-DPOTrainer with its defaults, P is DPOTrainer with the log-probabilities of the reference computed first. The arms take turns
-in the same minutes, from which ratios come. A first round is not counted: in it FlexAttention is compiled, and cuDNN's
-attention, which SDPA prefers on recent GPUs, builds a plan for every shape, the same ones for all arms but ours.
+Full fine-tuning and LoRA, on pairs with UltraChat-like and GSM8K-like lengths, eight per step unless stated otherwise. D is
+DPOTrainer with its defaults, P is DPOTrainer with precomputed log-probabilities of the reference. The arms take turns within
+the same minutes, and ratios are computed from these. A first round is not counted: FlexAttention is compiled in it, and
+cuDNN's attention, which SDPA prefers on recent GPUs, builds a plan for every shape; all arms except ours share these shapes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .correctness import flex_attention
 
 ARMS = ("D", "P", "ours")
 GATHERED = "gathered rows"
-"""Ours without FlexAttention, as on a GPU before Ampere. It is an arm of the first case."""
+"""Ours without FlexAttention, as on a GPU older than Ampere. It is an arm of the first case only."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """How a model is trained: `full` or `lora`, with lengths like a dataset's, so many pairs a step."""
+    """A training setup: `full` or `lora`, a dataset whose lengths are imitated, and the number of pairs per step."""
 
     tuning: str
     data: str
@@ -51,25 +51,25 @@ CASES = (
     Case("full", "ultrachat", 32),
     Case("lora", "ultrachat"),
 )
-"""In order of worth. Small steps of a small model leave a fast GPU waiting for its kernels' launches; larger ones do not."""
+"""Cases in order of importance. A fast GPU waits for kernel launches in small steps of a small model, not in larger ones."""
 
 TARGETS = {"ultrachat": training.TARGETS["ultrachat"], "gsm8k-like": training.TARGETS["gsm8k"]}
 ROUNDS = 3
-"""Rounds in which all arms take their turn: as many as there is time for, at least one and at most these."""
+"""Maximum number of rounds in which all arms take their turn; at least one is played, and more if there is time."""
 
 
 def cases(tiny: bool) -> Sequence[Case]:
-    """What is trained."""
+    """Return the cases to play."""
     return (Case("full", "ultrachat", 2),) if tiny else CASES
 
 
 def shape(tiny: bool) -> dict[str, Any]:
-    """Settings of the Qwen2 that is trained."""
+    """Return the settings of the trained Qwen2."""
     return training.SIZES["tiny" if tiny else "qwen2.5-0.5b"]
 
 
 def options(case: Case, tiny: bool) -> argparse.Namespace:
-    """As `benchmarks/training.py` reads them from its command line."""
+    """Return options as `benchmarks/training.py` would read them from its command line."""
     return argparse.Namespace(
         steps=2 if tiny else 4, batch_size=case.pairs, gradient_checkpointing=True, dataset_name=None
     )
@@ -95,7 +95,7 @@ def run(session: Session) -> None:
             started = time.monotonic()
             for arm in arms:
                 peaks[arm] = max(peaks[arm], _round(bench, arm, times[arm], session.on_gpu))
-                if played == 0:  # what is known now is not lost if time runs out
+                if played == 0:  # so that these results are not lost if time runs out
                     _report_arm(session, case, arm, times[arm], peaks[arm])
             if 2 * time.monotonic() - started > ends:  # another round would not fit
                 break
@@ -106,14 +106,14 @@ def run(session: Session) -> None:
 
 
 def bench_of(session: Session, case: Case) -> training.Bench:
-    """Where all arms of a case are trained."""
+    """Return the bench on which all arms of a case are trained."""
     chosen = options(case, session.tiny)
     pairs = training.pairs_of(case.data, chosen, shape(session.tiny)["vocab_size"])
     return training.Bench(session.folder, case.tuning == "lora", pairs, chosen)
 
 
 def _round(bench: training.Bench, arm: str, times: list[training.Times], on_gpu: bool) -> float:
-    """One round of an arm. Returns bytes at the peak, or 0 without a GPU."""
+    """Play one round of an arm. Return the bytes at the peak, or 0 without a GPU."""
     if on_gpu:
         gc.collect()
         torch.cuda.empty_cache()
@@ -142,7 +142,7 @@ def _report_ratios(
     session: Session, case: Case, times: dict[str, list[training.Times]], peaks: dict[str, float]
 ) -> None:
     for arm, found in times.items():
-        if len(found) > 1:  # of ours, too: what was reported in the first round was of that round alone
+        if len(found) > 1:  # including ours: the first report covered only the first round
             _report_arm(session, case, arm, found, peaks[arm])
     over_d, over_p, memory = TARGETS[case.data]
     for arm, at_least in (("D", over_d), ("P", over_p), (GATHERED, None)):
@@ -150,7 +150,7 @@ def _report_ratios(
             continue
         pairs = list(zip(times[arm], times["ours"], strict=True))
         ratio = statistics.median(one.two_epochs / own.two_epochs for one, own in pairs)
-        # Shapes for a CPU are too small for speed or memory to mean anything.
+        # Shapes for a CPU are too small for meaningful speed or memory.
         session.figure(f"{case.name}: two epochs over {arm}", ratio, "x", at_least=None if session.tiny else at_least)
     off = largest(
         abs(a - b)
@@ -168,7 +168,7 @@ def _report_ratios(
 
 
 class Kernels(TrainerCallback):
-    """Follows what the device computes in the second step and the third."""
+    """Profiles the device in the second and third step."""
 
     def __init__(self) -> None:
         self.profiler: Any = None
@@ -188,12 +188,12 @@ class Kernels(TrainerCallback):
 
 
 def _report_kernels(session: Session, case: Case, bench: training.Bench) -> None:
-    """How much of a step the device computes, and how many kernels that is; what they are goes to the log."""
+    """Report the share of a step in which the device computes, and the number of kernels; the log lists the kernels."""
     for arm in ("ours", "P"):
         watch = Kernels()
         run_arm(dataclasses.replace(bench, callbacks=[watch]), arm)
         events = watch.profiler.key_averages()
-        # Annotations span kernels that are counted themselves.
+        # Annotations span kernels that are already counted.
         kernels = [one for one in events if one.device_type == DeviceType.CUDA and not one.is_user_annotation]
         busy = sum(event.self_device_time_total for event in kernels) / 1000 / watch.steps
         session.figure(f"{case.name}: {arm}: kernels of a step", busy, "ms")
@@ -205,5 +205,5 @@ def _report_kernels(session: Session, case: Case, bench: training.Bench) -> None
 
 
 def compilations() -> int:
-    """Graphs that torch.compile has made in this process so far."""
+    """Return the number of graphs that torch.compile has built in this process so far."""
     return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])

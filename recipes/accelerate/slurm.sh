@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# A whole run as Slurm jobs, on one machine or several: every phase is a job, and waits for the one before it.
+# Submits a whole run as Slurm jobs, on one machine or several: every phase is a job that waits for the one before it.
 #
 #   NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS [--setting value ...]
 #
-# RUN_DIR must lie where all machines see it. What answers and measures runs under CONFIG, with whole replicas of the model; what
-# trains, under TRAIN_CONFIG. Both are configurations of accelerate, by default those beside this script; how many machines and
-# processes there are follows from NODES and GPUS. BASELINE=1 plays the recipe's baseline arms, PUSH=1 pushes to the Hub after every
-# iteration. SBATCH_OPTIONS goes to sbatch as it is (account, partition, time, and --cpus-per-task, the CPUs of a machine: many clusters
-# give one if none are asked for), PYTHON is the interpreter (python), PORT a free port.
+# RUN_DIR must be on storage that all machines share. Generation and evaluation run under CONFIG, with full replicas of the model;
+# training runs under TRAIN_CONFIG. Both are accelerate configurations, by default those next to this script; NODES and GPUS determine
+# the number of machines and processes. BASELINE=1 plays the recipe's baseline arms, PUSH=1 pushes to the Hub after every iteration.
+# SBATCH_OPTIONS is passed to sbatch (account, partition, time, and --cpus-per-task, the CPUs per machine: many clusters give only one
+# by default), PYTHON is the interpreter (default: python), PORT a free port.
 #
-# A phase that fails, or a gate that ends the run, leaves the jobs behind it undone, and Slurm removes them. The same command submits
-# them again: phases that are done return at once. No phase waits for a push: one that fails holds nothing up.
+# If a phase fails, or the gate ends the run, Slurm removes the remaining jobs. Run the same command to submit them again: finished
+# phases return at once. No phase waits for a push, so a failed push holds nothing up.
 set -euo pipefail
 
 export NODES=${NODES:-1} GPUS=${GPUS:-8} PORT=${PORT:-29500} PYTHON=${PYTHON:-python}
 script=${SPIN_TRL_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/$(basename "${BASH_SOURCE[0]}")}
 
 case "${1:-}" in
---job) # in a job, on its first machine: one launcher a machine, each told where the first one is
+--job) # in a job, on its first machine: start one launcher per machine, each with the address of the first
     shift
     HEAD_NODE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     export HEAD_NODE
-    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-${SRUN_CPUS_PER_TASK:-}} # srun takes no other notice of the job's
+    export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-${SRUN_CPUS_PER_TASK:-}} # srun does not inherit it from the job
     [ -n "$SRUN_CPUS_PER_TASK" ] || unset SRUN_CPUS_PER_TASK
     exec srun --kill-on-bad-exit=1 --ntasks "$NODES" --ntasks-per-node 1 bash "$script" --machine "$@"
     ;;
@@ -47,18 +47,18 @@ sharded=$([ "$NODES" -gt 1 ] && echo two-machines-zero3 || echo zero3)
 CONFIG=${CONFIG:-$here/$machines.yaml} TRAIN_CONFIG=${TRAIN_CONFIG:-$here/$sharded.yaml}
 
 before= job=
-# send NAME CONFIG ARGUMENTS...: a job on all machines, after the phase before it.
+# send NAME CONFIG ARGUMENTS...: submit a job on all machines that runs after the previous phase.
 send() {
     local name=$1
     shift
-    # shellcheck disable=SC2086 - options are words
+    # shellcheck disable=SC2086 - options are separate words
     job=$(sbatch --parsable --job-name "$name" --nodes "$NODES" --ntasks-per-node 1 --gpus-per-node "$GPUS" \
         --output "$run/slurm-%x-%j.txt" --kill-on-invalid-dep=yes ${before:+--dependency="afterok:$before"} \
         ${SBATCH_OPTIONS:-} "$script" --job "$@")
-    job=${job%%;*} # Slurm adds its cluster's name where there are several
+    job=${job%%;*} # Slurm appends the cluster's name if there are several
     echo "$name: job $job"
 }
-# submit NAME CONFIG ARGUMENTS...: a phase, for which the next one waits.
+# submit NAME CONFIG ARGUMENTS...: submit a phase that the next one waits for.
 submit() {
     send "$@"
     before=$job
@@ -70,7 +70,7 @@ for ((t = 0; t < iterations; t++)); do
     submit "generate-$t" "$CONFIG" generate "$run" --iteration "$t"
     submit "train-$t" "$TRAIN_CONFIG" train "$run" --iteration "$t"
     submit "evaluate-$t" "$CONFIG" evaluate "$run" --iteration "$t"
-    if [ -n "${BASELINE:-}" ]; then # trained first, then measured by whole replicas
+    if [ -n "${BASELINE:-}" ]; then # trained first, then measured with full replicas
         submit "baseline-$t" "$TRAIN_CONFIG" baseline "$run" --iteration "$t"
         submit "baseline-figures-$t" "$CONFIG" baseline "$run" --iteration "$t"
     fi

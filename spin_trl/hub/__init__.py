@@ -1,1 +1,1 @@
-"""What a run gives to the Hugging Face Hub: cards, pairs as a dataset, pushes, and backups of the run directory."""
+"""Publishing a run on the Hugging Face Hub: cards, the pairs as a dataset, pushes, and backups of the run directory."""

@@ -1,7 +1,7 @@
-"""Keeps a run directory on the Hub (`hub_backup`), and takes it back onto a machine that has lost it.
+"""Backs up a run directory to the Hub (`hub_backup`), and restores it on a machine that no longer has it.
 
-All of it lies on the branch `run` of the model's repository, one commit a state. The journal is read before the files are
-listed, so that it never names work whose files are not there: what is on the branch is a state from which the run can go on.
+The backup is on the branch `run` of the model's repository, one commit per state. The journal is read before the files are
+listed, so it never names work whose files are missing: the run can resume from any state on the branch.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 BRANCH = "run"
 RESTORING = ".restoring.tmp"
-"""Folder in the run directory into which is downloaded; what is there already is not downloaded again."""
+"""Folder in the run directory to download into; files that it already holds are not downloaded again."""
 
 SMALL = 1_000_000
-"""Bytes up to which a file is read when it is listed: many small ones grow, and would be others when they are sent."""
+"""Maximum size in bytes of files that are read when listed: many small files grow, and would have changed when sent."""
 
 State = tuple[bytes, dict[str, tuple[int, int]]]
-"""The journal, and the size and time of every other file, by its path."""
+"""The journal, and the size and modification time (ns) of every other file by path."""
 
 
 class Keeper:
-    """Sends a run directory's state to the Hub, what has changed of it.
+    """Sends a run directory's state to the Hub; only files that have changed are uploaded.
 
     Args:
-        directory: of the run.
-        hub: to which.
-        replaces: take the place of whatever is kept there: the run was begun anew on purpose.
+        directory: run directory to back up.
+        hub: Hub to send it to.
+        replaces: whether to replace an existing backup, because the run was deliberately started again.
     """
 
     def __init__(self, directory: RunDirectory, hub: Hub, *, replaces: bool = False) -> None:
@@ -51,16 +51,16 @@ class Keeper:
         self._head: str | None = None
 
     def send(self, repository: str) -> bool:
-        """Send the state as it is, unless it is there.
+        """Send the current state, unless it was already sent.
 
         Args:
-            repository: with its owner; it must be there.
+            repository: full name of the repository, which must exist.
 
         Returns:
             Whether there was anything to send.
 
         Raises:
-            HubError: it could not be sent, or what is kept there is no earlier state of this run.
+            HubError: if sending failed, or the existing backup is not an earlier state of this run.
         """
         if not self._directory.journal.exists():
             return False
@@ -68,14 +68,14 @@ class Keeper:
         if self._found == self._sent:
             return False
         self._check_kept(repository, self._found[0])
-        self._head = self._hub.push(repository, BRANCH, self._files, "The run as it is", outdated=("*",)).oid
+        self._head = self._hub.push(repository, BRANCH, self._files, "Current state of the run", outdated=("*",)).oid
         self._sent, self._replaces = self._found, False
         return True
 
     def _check_kept(self, repository: str, journal: bytes) -> None:
-        """See to it that what is kept is an earlier state of this run.
+        """Raise if the existing backup is not an earlier state of this run.
 
-        Another machine may have gone on from it, and a run that was begun without the Hub may have taken its name.
+        The run may have been resumed on another machine, or the backup may belong to another run of the same name.
         """
         head = self._hub.head(repository, BRANCH)
         if head is None or head == self._head or self._replaces:
@@ -83,13 +83,13 @@ class Keeper:
         kept = self._hub.read(repository, BRANCH, JOURNAL)
         if kept is not None and not journal.startswith(kept):
             raise HubError(
-                f"The run directory is not kept: the branch `{BRANCH}` of {repository} holds another run, or has gone on "
-                f"from this one on another machine. To go on from what is kept, remove {self._directory.path}; to keep "
-                "both, name another `hub_model_id`; to keep this one instead, delete that branch."
+                f"The run directory is not backed up: the branch `{BRANCH}` of {repository} holds another run, or this run "
+                f"was resumed on another machine. To resume from the backup, remove {self._directory.path}; to keep both, "
+                "set another `hub_model_id`; to keep this run instead, delete that branch."
             )
 
     def _files(self) -> dict[str, File | None]:
-        """Look at the journal first, then at all files; None stands for those that have been sent as they are."""
+        """Read the journal first, then list all files; None stands for a file that was already sent unchanged."""
         journal = self._directory.journal.read_bytes()
         journal = journal[: journal.rfind(b"\n") + 1]
         state, found = {}, dict[str, File | None]()
@@ -101,7 +101,7 @@ class Keeper:
                 is_sent = self._sent[1].get(name) == (seen.st_size, seen.st_mtime_ns)
                 found[name] = None if is_sent else path.read_bytes() if grows else path
                 state[name] = (seen.st_size, seen.st_mtime_ns)
-            except FileNotFoundError:  # it has gone since
+            except FileNotFoundError:  # removed in the meantime
                 continue
         if self._directory.ownership.marker() is not None:
             found[MARKER] = _marker_of((*found, JOURNAL))
@@ -110,10 +110,10 @@ class Keeper:
 
 
 def kept_files_of_run(directory: RunDirectory) -> Iterator[Path]:
-    """The files of a run that are kept, but for its journal.
+    """Yield the files of a run that are backed up, except its journal.
 
-    They are those that a run consists of: no locks, nothing unfinished, no link, nothing of the user's, and of a training's
-    checkpoints the newest that is complete.
+    These are the files that belong to the run: no locks, unfinished files, links or files of the user's. Of a training's
+    checkpoints, only the newest complete one is included.
     """
     ownership = directory.ownership
     marker = ownership.marker()
@@ -127,13 +127,13 @@ def kept_files_of_run(directory: RunDirectory) -> Iterator[Path]:
 
 
 def _marker_of(names: Iterable[str]) -> bytes:
-    """The marker of a run directory that consists of these files and nothing else."""
+    """Return the marker of a run directory that consists of exactly these files."""
     tops = sorted({name.partition("/")[0] for name in names})
     return (json.dumps(Marker({name: name for name in tops}).as_dict(), indent=2) + "\n").encode()
 
 
 def _is_newest(path: Path) -> bool:
-    """Whether a file belongs to no training checkpoint, or to the newest that is complete."""
+    """Return whether a file is outside training checkpoints, or in the newest complete one."""
     for folder in path.parents:
         if folder.parent.name == "train" and folder.name.startswith("checkpoint-"):
             return checkpoint.newest_complete(folder.parent) == folder
@@ -141,27 +141,28 @@ def _is_newest(path: Path) -> bool:
 
 
 def restore(directory: RunDirectory, hub: Hub, repository: str) -> bool:
-    """Take a run directory back from the Hub, if it is kept there. The journal comes last: without it nothing has begun.
+    """Restore a run directory from its backup on the Hub, if any. The journal comes last: without it, no run has started.
 
-    What a backup does not send is left: other files, links, and the marker, since whose files are whose is known here.
+    Anything that a backup does not send is not restored: other files, links, and the marker, because ownership of files
+    is determined locally.
 
     Args:
-        directory: of the run; it has no journal.
-        hub: from which.
-        repository: with its owner.
+        directory: run directory without a journal.
+        hub: Hub to restore from.
+        repository: full name of the repository.
 
     Returns:
-        Whether it was kept there.
+        Whether there was a backup.
 
     Raises:
-        HubError: the Hub could not be asked, or the download broke off.
+        HubError: if the Hub could not be reached, the download failed, or the branch holds no run.
     """
     if hub.head(repository, BRANCH) is None:
         return False
     place = directory.own(RESTORING)
     hub.download(repository, BRANCH, place)
     if not (place / JOURNAL).is_file() or (place / JOURNAL).is_symlink():
-        raise HubError(f"The branch `{BRANCH}` of {repository} holds no run: it has no {JOURNAL}.")
+        raise HubError(f"The branch `{BRANCH}` of {repository} does not hold a run: it has no {JOURNAL}.")
     found = {path.relative_to(place).as_posix(): path for path in files_in(place)}
     kept = {name: path for name, path in found.items() if name != JOURNAL and is_kept_of_run(name, path)}
     for name, path in kept.items():

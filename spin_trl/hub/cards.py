@@ -1,4 +1,4 @@
-"""Gathers what the cards of a run say, from its directory alone, and writes them beside its models."""
+"""Gathers the facts for a run's cards, from its directory alone, and writes the cards next to its models."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from .model_card import SAMPLES, ModelFacts, model_card
 
 
 def branch_of(stage: StageRecord) -> str:
-    """The branch on which a stage's model is pushed."""
+    """Return the branch that a stage's model is pushed to."""
     return START_BRANCH if stage.name.is_start else f"iter-{stage.iteration}"
 
 
 def has_model(directory: RunDirectory, stage: StageRecord | None) -> bool:
-    """Whether a stage's model lies in the run directory."""
+    """Return whether a stage's model is in the run directory."""
     return stage is not None and any(directory.model(stage.name).glob("*.safetensors"))
 
 
 def accepted(record: RunRecord) -> list[StageRecord]:
-    """The iterations whose models the run stands by: the gate has not fallen back from them, nor have they diverged."""
+    """Return the accepted iterations: those that did not diverge, and that the gate did not fall back from."""
     return [
         stage
         for stage in record.iterations
@@ -46,7 +46,7 @@ def accepted(record: RunRecord) -> list[StageRecord]:
 
 
 def pushed_names(record: RunRecord) -> Names:
-    """Where the run has been pushed, by its journal."""
+    """Return the repositories and branches that the run was pushed to, according to its journal."""
     pushes = [entry for entry in record.journal if is_of(entry, Step.PUSH)]
     newest = {entry.get("kind"): entry["repository"] for entry in pushes}
     to_models = [
@@ -57,21 +57,21 @@ def pushed_names(record: RunRecord) -> Names:
 
 
 def run_facts(directory: RunDirectory, record: RunRecord, names: Names) -> RunFacts:
-    """What all cards of a run say."""
+    """Gather the facts shared by all cards of a run."""
     own_start = has_model(directory, StageRecord(name=START))
     return RunFacts(record, names, own_start, digests(directory, record))
 
 
 def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision: str | None = None) -> ModelCard:
-    """The card of a stage's model.
+    """Return the card of a stage's model.
 
     Args:
-        directory: of the run.
-        run: what all cards of the run say.
-        stage: whose model.
-        revision: branch that the card is for; None: the main one.
+        directory: run directory.
+        run: facts shared by all cards of the run.
+        stage: stage whose model the card is for.
+        revision: branch that the card is for; None for `main`.
     """
-    # How the opponent answered; of the start, how it answered itself.
+    # The opponent's sampling settings; for the start, its own as the first opponent.
     manifest = _manifest(directory, max(stage.iteration, 0))
     sampling = dict(manifest.get("sampling") or {})
     samples = directory.samples(stage.name)
@@ -89,10 +89,10 @@ def card_of(directory: RunDirectory, run: RunFacts, stage: StageRecord, revision
 
 
 def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
-    """The card of the dataset that the generated pairs make.
+    """Return the card of the dataset of generated pairs.
 
     Raises:
-        RunDirectoryError: nothing has been generated.
+        RunDirectoryError: if nothing has been generated.
     """
     record, pairs = run.record, []
     for iteration, made in generated_iterations(record).items() if directory.train_rows.is_dir() else ():
@@ -103,39 +103,39 @@ def card_of_pairs(directory: RunDirectory, run: RunFacts) -> DatasetCard:
         digest, sampling = manifest.get("model"), manifest.get("sampling", {})
         pairs.append(replace(info, label=opponent.label, where=where, digest=digest, sampling=sampling))
     if not pairs:
-        raise RunDirectoryError(f"{directory.path} has no generations of a whole iteration yet.")
+        raise RunDirectoryError(f"{directory.path} does not have the generations of a complete iteration yet.")
     return dataset_card(run, pairs)
 
 
 def generated_iterations(record: RunRecord) -> dict[int, float]:
-    """Iterations whose generations are whole, in order, and when they were."""
+    """Return the iterations whose generations are complete, in order, with the time of completion."""
     found = {Stage(one["stage"]).iteration: one.get("time", 0) for one in record.journal if is_of(one, Step.GENERATE)}
     return dict(sorted(found.items()))
 
 
 @functools.cache
 def _pairs_info(directory: RunDirectory, iteration: int, made: float) -> PairsInfo:
-    """What there is of an iteration's pairs: whoever pushes those of many iterations reads each iteration once."""
+    """Gather the facts about an iteration's pairs; cached, so that pushing many iterations reads each only once."""
     return info_of(iteration, load_saved_rows(directory.train_rows), generations_of(directory, iteration))
 
 
 def generations_of(directory: RunDirectory, iteration: int) -> Generations:
-    """What the opponent of an iteration answered."""
+    """Return the generations of an iteration's opponent."""
     return Generations.load({iteration: GenerationStore(directory.generations(Stage.of(iteration)))})
 
 
 def write_cards(directory: RunDirectory, *, pairs: bool = True) -> list[Path]:
-    """Write the cards of all models that lie in a run directory, and that of its pairs. What says the same already stays.
+    """Write the cards of all models in a run directory, and the card of its pairs. Unchanged cards are not rewritten.
 
     Args:
-        directory: of the run.
-        pairs: whether to write that one, too; it reads all generations.
+        directory: run directory.
+        pairs: whether to write the card of the pairs, which reads all generations.
 
     Returns:
-        Their paths.
+        The paths of the cards.
 
     Raises:
-        RunDirectoryError: there is no run, or one of its files can't be read.
+        RunDirectoryError: if there is no run, or one of its files can't be read.
     """
     try:
         record = read_record(directory)
@@ -165,7 +165,7 @@ def _write_card(path: Path, card: ModelCard | DatasetCard) -> None:
 
 
 def _where(run: RunFacts, stage: StageRecord) -> str | None:
-    """Repository and revision of a stage's model."""
+    """Return the repository and revision of a stage's model, or None if it is not on the Hub."""
     if run.names.model and stage.name in run.names.branches:
         return f"{run.names.model}@{run.names.branches[stage.name]}"
     if stage.name.is_start and run.start is not None and run.start.on_hub:
@@ -179,6 +179,6 @@ def _manifest(directory: RunDirectory, iteration: int) -> dict[str, Any]:
 
 @functools.cache
 def _chosen_samples(path: Path, changed: int) -> list[dict[str, Any]]:
-    """A few held-out prompts, spread evenly. A run that writes its cards again and again reads each file once."""
+    """Return a few evenly spaced samples; cached, since a run rewrites its cards repeatedly."""
     wanted = set(evenly([row["key"] for row in read_samples(path)], SAMPLES))
     return [row for row in read_samples(path) if row["key"] in wanted]

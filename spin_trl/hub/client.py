@@ -1,11 +1,11 @@
-"""The Hub as a run uses it: repositories, commits that replace what a revision has, and patience with a server.
+"""The Hub operations a run needs: repositories, commits that replace a revision's files, and retries.
 
-All of it goes through `huggingface_hub`, which finds the token itself (`HF_TOKEN`, or the login) and repeats single
-uploads for some seconds. What is added here: a whole push is repeated with growing pauses while that can help, and what went
-wrong is said in one line, without tokens or signed addresses.
+Everything goes through `huggingface_hub`, which finds the token itself (`HF_TOKEN`, or the login) and retries single
+uploads for some seconds. This module adds two things: a whole push is retried with growing pauses while that can help, and
+errors are reported in one line, without tokens or signed URLs.
 
 `upload_folder` is not used: it splits a large folder into several commits, and a branch must never hold half of a model, or
-a journal without the files that it names. `create_commit` makes one.
+a journal without the files that it names. `create_commit` creates a single commit.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ PAUSES: tuple[float, ...] = (2.0, 10.0, 30.0, 60.0, 120.0)
 """Seconds between attempts at a push."""
 
 HOPELESS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 413, 422})
-"""Answers of a server that another attempt does not change."""
+"""HTTP status codes for which retrying does not help."""
 
 FOR_GOOD = (errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled, ValueError, TypeError, KeyError)
-"""What another attempt does not change, either: settings of this machine, and mistakes in what was to be sent."""
+"""Exceptions for which retrying does not help: settings of this machine, and errors in the data to be sent."""
 
 FILES_OF_THE_HUB = (".gitattributes",)
-"""Files of a repository that are the Hub's own."""
+"""Files of a repository that belong to the Hub."""
 
 _TOKEN_IN_TEXT = re.compile(r"hf_(?:oauth_[\w.-]+|[A-Za-z0-9]{16,})")
 _QUERY = re.compile(r"(https?://[^\s?]+)\?\S+")
 
 TALKATIVE = ("huggingface_hub.utils._http", "huggingface_hub.hf_api")
-"""Loggers that warn of every attempt, with its signed address, and of every push that had nothing to do."""
+"""Loggers that warn about every attempt, with its signed URL, and about every push without changes."""
 
 File = bytes | Path
-"""Content of a file, or where it lies."""
+"""Content of a file, or its path."""
 
 
 class Hub:
-    """What a run does on the Hub.
+    """The Hub operations a run needs, with retries.
 
     Args:
-        stopped: set: no further attempt is made.
-        on_pause: told, before every further attempt, what went wrong and when it comes.
+        stopped: event that prevents further attempts once it is set.
+        on_pause: called before every retry with a message that gives the error and the delay.
     """
 
     def __init__(self, stopped: threading.Event | None = None, on_pause: Callable[[str], None] | None = None) -> None:
@@ -63,10 +63,10 @@ class Hub:
         self._made: set[tuple[str, str]] = set()
 
     def check_access(self) -> None:
-        """See to it that there is a token, and that the Hub may be asked.
+        """Check that there is a token, and that the Hub is not in offline mode.
 
         Raises:
-            HubError: there is none, or it may not.
+            HubError: if there is no token, or `HF_HUB_OFFLINE` is set.
         """
         if constants.is_offline_mode():
             raise HubError("`HF_HUB_OFFLINE` is set.")
@@ -74,36 +74,36 @@ class Hub:
             raise HubError(f"There is no token for the Hub. {LOG_IN}")
 
     def full_name(self, name: str) -> str:
-        """The name of a repository with its owner: the account of the token, if none is named."""
+        """Return the name of a repository with its owner, which defaults to the token's account."""
         if "/" in name:
             return name
-        return f"{self._patiently('ask who is logged in', lambda: self._api.whoami(cache=True))['name']}/{name}"
+        return f"{self._patiently('look up the account of the token', lambda: self._api.whoami(cache=True))['name']}/{name}"
 
     def create(self, repository: str, kind: str, private: bool | None) -> None:
-        """Make a repository, or see that one which is there is as private as it is to be.
+        """Create a repository, or check that an existing one is private if it should be.
 
         Args:
-            repository: its full name.
+            repository: full name of the repository.
             kind: `model` or `dataset`.
-            private: None: as is usual for its owner.
+            private: whether it should be private; None for the owner's default.
 
         Raises:
-            HubError: it can't be made, or everybody can read it, and nobody has said that this is wanted.
+            HubError: if it can't be created, or is public although it should be private.
         """
         if (repository, kind) in self._made:
             return
         make = functools.partial(self._api.create_repo, repository, repo_type=kind, private=private, exist_ok=True)
         self._patiently(f"create {repository}", make)
         look = functools.partial(self._api.repo_info, repository, repo_type=kind)
-        if private and not self._patiently(f"look into {repository}", look).private:
+        if private and not self._patiently(f"look up {repository}", look).private:
             raise HubError(
-                f"Nothing is pushed to {repository}, which everybody can read: cards, pairs and the run directory hold your "
-                "data. Name another `hub_model_id`, or say `hub_private_repo: false` if that is what you want."
+                f"Nothing is pushed to {repository} because it is public: cards, pairs and the run directory contain your "
+                "data. Set another `hub_model_id`, or `hub_private_repo: false` if you want them to be public."
             )
         self._made.add((repository, kind))
 
     def head(self, repository: str, branch: str) -> str | None:
-        """The newest commit of a branch of a model's repository, or None if there is no such branch or repository."""
+        """Return the newest commit of a branch of a model repository, or None if the branch or repository does not exist."""
 
         def look() -> str | None:
             try:
@@ -111,10 +111,10 @@ class Hub:
             except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
                 return None
 
-        return self._patiently(f"look into {repository}", look)
+        return self._patiently(f"look up {repository}", look)
 
     def read(self, repository: str, revision: str, path: str) -> bytes | None:
-        """A file of a model's repository, or None: it is not there."""
+        """Return the content of a file in a model repository, or None if it does not exist."""
 
         def fetch() -> bytes | None:
             with tempfile.TemporaryDirectory(prefix="spin-trl-") as place:
@@ -124,7 +124,7 @@ class Hub:
                     return None
                 return Path(found).read_bytes()
 
-        return self._patiently(f"read {path} of {repository}", fetch)
+        return self._patiently(f"read {path} from {repository}", fetch)
 
     def push(
         self,
@@ -136,19 +136,19 @@ class Hub:
         kind: str = "model",
         outdated: Sequence[str] = (),
     ) -> CommitInfo:
-        """Commit files to a branch, which is made if it is not there, all at once or not at all.
+        """Commit files to a branch atomically, creating the branch if needed.
 
         Args:
-            repository: its full name; it must be there.
-            revision: the branch.
-            files: asked at every attempt for the files, by their paths in the repository; None stands for one that is
-                there as it is.
-            message: of the commit.
+            repository: full name of the repository, which must exist.
+            revision: name of the branch.
+            files: called at every attempt; returns the files by path in the repository, with None for a file that is
+                already there unchanged.
+            message: commit message.
             kind: `model` or `dataset`.
-            outdated: patterns of files that go from the branch if they are not among these.
+            outdated: patterns of files to delete from the branch if they are not among `files`.
 
         Raises:
-            HubError: it could not be done, after several attempts where those can help.
+            HubError: if the push failed, after several attempts where retrying can help.
         """
 
         def attempt() -> CommitInfo:
@@ -168,22 +168,22 @@ class Hub:
                 )
             except Exception as error:
                 if any(isinstance(path, Path) and not path.is_file() for path in found.values()):
-                    raise FileNotFoundError("a file has gone while it was uploaded") from error
+                    raise FileNotFoundError("a file disappeared while it was uploaded") from error
                 raise
 
         return self._patiently(f"push {revision} to {repository}", attempt)
 
     def download(self, repository: str, branch: str, folder: Path) -> None:
-        """Download all files of a branch into a folder; what an interrupted call has left there is not downloaded again.
+        """Download all files of a branch into a folder, resuming an interrupted download.
 
         Raises:
-            HubError: it could not be done.
+            HubError: if the download failed.
         """
         fetch = functools.partial(self._api.snapshot_download, repository, revision=branch, local_dir=folder)
-        self._patiently(f"download {branch} of {repository}", fetch)
+        self._patiently(f"download {branch} from {repository}", fetch)
 
     def license_of(self, name: str, kind: str) -> str | None:
-        """The licence that the Hub has for a model or a dataset, or None: it knows none, or must not say."""
+        """Return the licence of a model or a dataset on the Hub, or None if it has none or is not accessible."""
 
         def look() -> str | None:
             try:
@@ -197,57 +197,57 @@ class Hub:
             found = found[0] if isinstance(found, list) and found else found
             return found if isinstance(found, str) else None
 
-        return self._patiently(f"ask for the licence of {name}", look)
+        return self._patiently(f"look up the licence of {name}", look)
 
     def _patiently(self, what: str, function: Callable[[], Returned]) -> Returned:
-        """Call a function, again after a pause where that may help."""
+        """Call a function, retrying after a pause where that may help."""
         pauses = list(PAUSES)
         while True:
             try:
                 return function()
-            except HubError:  # it says all there is to say
+            except HubError:  # already explains itself
                 raise
-            except Exception as error:  # a client of a network has many ways to say no
+            except Exception as error:  # a network client can fail in many ways
                 if not may_pass(error) or not pauses or self._stopped.is_set():
                     raise HubError(f"Could not {what}: {explain(error)}") from error
                 pause = pauses.pop(0)
-                self._on_pause(f"Could not {what}: {explain(error)} Again in {pause:.0f} s.")
+                self._on_pause(f"Could not {what}: {explain(error)} Retrying in {pause:.0f} s.")
             if self._stopped.wait(pause):
                 raise HubError(f"Could not {what}: interrupted.")
 
 
-LOG_IN = "Set `HF_TOKEN`, or log in once with `hf auth login`, with a token that may write."
+LOG_IN = "Set `HF_TOKEN`, or log in once with `hf auth login`, using a token with write access."
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether what went wrong may be otherwise in a while: a server's or a network's trouble."""
+    """Return whether an error may be temporary: a problem of the server or the network."""
     error = _cause(error)
     if isinstance(error, errors.HfHubHTTPError):
         return _status(error) not in HOPELESS
-    if isinstance(error, json.JSONDecodeError):  # a server in trouble answers with a page
+    if isinstance(error, json.JSONDecodeError):  # a failing server answers with an HTML page
         return True
     return not isinstance(error, FOR_GOOD)
 
 
 def explain(error: BaseException) -> str:
-    """What went wrong and what to do, in one line without secrets."""
+    """Describe an error and its remedy in one line, without secrets."""
     error = _cause(error)
     if isinstance(error, errors.LocalTokenNotFoundError):
         return f"there is no token. {LOG_IN}"
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return "`HF_HUB_OFFLINE` forbids it. Unset it."
+        return "`HF_HUB_OFFLINE` is set. Unset it."
     status = _status(error)
     if status == 401:
-        return f"the token is not accepted (401). {LOG_IN}"
+        return f"the token was rejected (401). {LOG_IN}"
     if status == 403:
-        return f"the token may not write there (403). Check `hub_model_id`. {LOG_IN}"
+        return f"the token has no write access there (403). Check `hub_model_id`. {LOG_IN}"
     if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
-        return f"there is no such repository, or the token may not see it (404). Check `hub_model_id`. {LOG_IN}"
+        return f"the repository does not exist, or the token has no access to it (404). Check `hub_model_id`. {LOG_IN}"
     return f"{type(error).__name__}: {harmless(str(error))}"
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is behind an error that says only which file it was about."""
+    """Return the cause of an error that only names the affected file."""
     while type(error) is RuntimeError and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -258,7 +258,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def harmless(text: str) -> str:
-    """A message in one line, without tokens and without the signatures of addresses."""
+    """Return a message as one line, without tokens or the query strings (signatures) of URLs."""
     token = get_token()
     if token:
         text = text.replace(token, "***")

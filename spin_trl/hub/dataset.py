@@ -1,8 +1,8 @@
-"""The pairs of an iteration as a dataset that TRL's DPOTrainer takes as it is: `prompt`, `chosen`, `rejected`.
+"""An iteration's pairs as a dataset that TRL's DPOTrainer accepts directly: `prompt`, `chosen`, `rejected`.
 
-Where every prompt is a plain conversation, they are messages; where every prompt is text, text. Anything else (tools, tool
-calls, options of the template, data prepared by an earlier version) is written as the text that the template made of it,
-special tokens included.
+If every prompt is a plain conversation, the columns hold messages; if every prompt is text, they hold text. Anything else
+(tools, tool calls, template options, data prepared by an earlier version) is written as the text that the chat template
+rendered, special tokens included.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from ..files import parse_json
 from ..generation.store import Generations
 
 MESSAGES_LAYOUT, PLAIN, RENDERED = "messages", "text", "rendered"
-"""Forms of a pair: lists of messages, plain text, and text as the chat template made it."""
+"""Forms of a pair: lists of messages, plain text, and text rendered by the chat template."""
 
 ROWS_PER_FILE = 50_000
 
 
 class Decodes(Protocol):
-    """What is needed of a tokenizer."""
+    """The part of a tokenizer's interface that is needed here."""
 
     bos_token: str | None
 
     def decode(self, ids: list[int], /, *, skip_special_tokens: bool) -> str | list[str]:
-        """Text of token ids; of several lists, as transformers' take too, a text for each."""
+        """Decode token ids to text. Like transformers' tokenizers, return one text per list if given several lists."""
 
 
 @dataclass(frozen=True)
 class PairsInfo:
-    """What a card says of an iteration's pairs.
+    """The facts about an iteration's pairs that the card states.
 
     Attributes:
-        iteration: 0-based.
+        iteration: iteration number, from 0.
         form: `messages`, `text` or `rendered`.
-        rows: pairs.
-        finish_reasons: how many answers ended for which reason.
-        identical: pairs whose two responses are the same, token by token.
-        label: who answered: the stage's name in words.
-        where: repository and revision of its model, or None: it is not on the Hub.
+        rows: number of pairs.
+        finish_reasons: number of generated responses per finish reason.
+        identical: number of pairs whose two responses are identical, token by token.
+        label: the generating stage's name in words.
+        where: repository and revision of its model, or None if it is not on the Hub.
         digest: hash of its weights, or None.
-        sampling: settings with which it answered.
+        sampling: sampling settings it generated with.
     """
 
     iteration: int
@@ -63,7 +63,7 @@ class PairsInfo:
 
 
 def form_of(rows: Dataset) -> str:
-    """The form that the pairs of prepared rows have."""
+    """Return the form of the pairs of prepared rows."""
     kinds = Counter(rows[CONVERSATION]) if CONVERSATION in rows.column_names else Counter([TEMPLATED])
     if TEMPLATED in kinds:
         return RENDERED
@@ -73,13 +73,13 @@ def form_of(rows: Dataset) -> str:
 
 
 def pairs_of(rows: Dataset, generations: Generations, tokenizer: Decodes, form: str) -> Iterator[dict[str, Any]]:
-    """The pairs of an iteration, in the order of the rows.
+    """Yield an iteration's pairs, in the order of the rows.
 
     Args:
         rows: prepared rows.
-        generations: of one iteration.
-        tokenizer: of the run.
-        form: of [`form_of`].
+        generations: generations of one iteration.
+        tokenizer: tokenizer of the run.
+        form: form of the pairs, from [`form_of`].
     """
     names = {key: list(of) for key, of in itertools.groupby(sorted(generations), key=lambda name: name[0])}
     for row in rows:
@@ -98,7 +98,7 @@ def _decoded(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: s
     if form == RENDERED:
         all_ids = (row["prompt_ids"], row["real_ids"], ids)
         prompt, real, generated = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in all_ids)
-        # Whoever reads the prompt as text puts the token of the beginning there again.
+        # Tokenising the prompt as text adds the BOS token again.
         return {"prompt": prompt.removeprefix(tokenizer.bos_token or ""), "chosen": real, "rejected": generated}
     generated = str(tokenizer.decode(ids, skip_special_tokens=True))
     if form == PLAIN:
@@ -112,7 +112,7 @@ def _decoded(row: Mapping[str, Any], ids: list[int], tokenizer: Decodes, form: s
 
 
 def features(form: str) -> Features:
-    """Columns of the dataset."""
+    """Return the columns of the dataset."""
     message = {"role": Value("string"), "content": Value("string")}
     of_text = List(message) if form == MESSAGES_LAYOUT else Value("string")
     return Features(
@@ -127,12 +127,12 @@ def features(form: str) -> Features:
 
 
 def info_of(iteration: int, rows: Dataset, generations: Generations) -> PairsInfo:
-    """What a card says of an iteration's pairs, without a tokenizer.
+    """Gather the facts about an iteration's pairs; needs no tokenizer.
 
     Args:
-        iteration: 0-based.
+        iteration: iteration number, from 0.
         rows: prepared rows.
-        generations: of the iteration.
+        generations: generations of the iteration.
     """
     real = dict(zip(rows["key"], rows["real_ids"], strict=True))
     names = [name for name in generations if name[0] in real]
@@ -142,14 +142,14 @@ def info_of(iteration: int, rows: Dataset, generations: Generations) -> PairsInf
 
 
 def write_pairs(folder: Path, rows: Dataset, generations: Generations, tokenizer: Decodes) -> list[Path]:
-    """Write the pairs of an iteration as Parquet files, in memory that does not grow with them.
+    """Write an iteration's pairs as Parquet files, in batches, so that memory use does not grow with their number.
 
     Args:
-        folder: where; it is made.
+        folder: directory to write to; created if it does not exist.
         rows, generations, tokenizer: as for [`pairs_of`].
 
     Returns:
-        The files.
+        The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     form = form_of(rows)

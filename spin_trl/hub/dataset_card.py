@@ -1,4 +1,4 @@
-"""The card of the dataset that a run's generated pairs make: a configuration an iteration, and where all comes from."""
+"""The card of the dataset of a run's generated pairs: one configuration per iteration, with its provenance."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .facts import PLACEHOLDER, UNKNOWN_LICENSE, RunFacts, card_text
 _FORMS = {
     MESSAGES_LAYOUT: "lists of messages (`role`, `content`)",
     PLAIN: "text",
-    RENDERED: "text as the chat template made it, special tokens included",
+    RENDERED: "text rendered by the chat template, special tokens included",
 }
-_HOW_ENDED = {"eos": "by themselves", "length": "cut at the limit"}
+_HOW_ENDED = {"eos": "by themselves", "length": "truncated at the limit"}
 
 
 def config_name(iteration: int) -> str:
-    """The configuration of an iteration, and the folder that has its files."""
+    """Return the name of an iteration's configuration, which is also the folder of its files."""
     return f"iteration-{iteration}"
 
 
 def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
-    """The card of the pairs.
+    """Return the card of the pairs.
 
     Args:
-        run: what all cards of the run say.
-        pairs: those of every iteration, in order.
+        run: facts shared by all cards of the run.
+        pairs: information about each iteration's pairs, in order.
     """
     last = max((one.iteration for one in pairs), default=0)
     data = DatasetCardData(
@@ -49,7 +49,7 @@ def dataset_card(run: RunFacts, pairs: Sequence[PairsInfo]) -> DatasetCard:
             for one in pairs
         ],
     )
-    headings = ["configuration", "pairs", "generator", "revision", "hash of its weights", "answers that ended"]
+    headings = ["configuration", "pairs", "generator", "revision", "hash of its weights", "how responses ended"]
     text = card_text(
         "dataset_card.md.j2",
         data,
@@ -68,9 +68,7 @@ def _iteration(one: PairsInfo) -> list[str]:
     total = max(sum(one.finish_reasons.values()), 1)
     shares = ", ".join(
         f"{100 * count / total:.1f} % {_HOW_ENDED.get(reason) or markdown.escaped(str(reason or '')) or 'unknown'}"
-        for reason, count in sorted(
-            one.finish_reasons.items(), key=str
-        )  # of a shard whose reasons are damaged, any value
+        for reason, count in sorted(one.finish_reasons.items(), key=str)  # a damaged shard may hold any value
     )
     return [
         markdown.code(config_name(one.iteration)),
@@ -83,7 +81,7 @@ def _iteration(one: PairsInfo) -> list[str]:
 
 
 def _sampling_table(pairs: Sequence[PairsInfo]) -> str:
-    """Settings with the values that they had in each iteration."""
+    """Return a table of the sampling settings with their values in each iteration."""
     names = dict.fromkeys(name for one in pairs for name in one.sampling)
     return markdown.rows(
         ["setting", *(markdown.code(config_name(one.iteration)) for one in pairs)],
@@ -92,6 +90,6 @@ def _sampling_table(pairs: Sequence[PairsInfo]) -> str:
 
 
 def _size_category(rows: int) -> str:
-    """The Hub's word for a number of rows."""
+    """Return the Hub's size category for a number of rows."""
     bounds = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
     return next((word for bound, word in bounds if rows < bound), "1M<n<10M")

@@ -1,4 +1,4 @@
-"""What all cards of a run say, gathered from its record once: where it began, what it played, and under which licence."""
+"""The facts that all cards of a run share, gathered once from its record: its origin, iterations, costs and licence."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from ..run.journal import Step, newest
 from . import markdown
 
 PLACEHOLDER = "path/to/this/folder"
-"""Stands for a name on the Hub while there is none."""
+"""Placeholder for a name on the Hub until there is one."""
 
 UNKNOWN_LICENSE = "unknown"
-"""The Hub's word for it."""
+"""The Hub's value for an unknown licence."""
 
 START_BRANCH = "start"
 
@@ -46,11 +46,11 @@ _WHOSE = {"model": "the base model's", "data": "the source dataset's"}
 
 @dataclass(frozen=True)
 class Names:
-    """Where a run's models and pairs are on the Hub.
+    """The names of a run's models and pairs on the Hub.
 
     Attributes:
         model, dataset: repositories, or None.
-        branches: by stage.
+        branches: branch of each stage's model, by stage name.
     """
 
     model: str | None = None
@@ -60,13 +60,13 @@ class Names:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the cards of a run share.
+    """The facts that the cards of a run share.
 
     Attributes:
-        record: of the run.
-        names: on the Hub.
-        has_own_start: whether the start's model lies in the run directory.
-        digests: hashes of data, template and models, by what they belong to.
+        record: record of the run.
+        names: names on the Hub.
+        has_own_start: whether the start's model is in the run directory.
+        digests: hashes of the data, the template and the models, by name.
     """
 
     record: RunRecord
@@ -76,15 +76,15 @@ class RunFacts:
 
     @cached_property
     def start(self) -> Origin | None:
-        """Where θ_0 comes from, or None: it was made in the run's directory."""
+        """The origin of θ_0, or None if it was created in the run directory."""
         found = self._origin("model")
         if found is not None or "origins" in self.record.prepared:
             return found
-        return self._by_setting("model_name_or_path")  # of a run that an earlier version has begun
+        return self._by_setting("model_name_or_path")  # a run started by an earlier version
 
     @cached_property
     def origin(self) -> Origin | None:
-        """Where θ_0 comes from; of one that was given as an object, what it said itself; None: it was built from scratch."""
+        """The origin of θ_0; for one passed as an object, as the object states it; None if built from scratch."""
         given = newest(self.record.journal, Step.GIVEN)
         if self.start is not None or not given:
             return self.start
@@ -93,19 +93,19 @@ class RunFacts:
 
     @cached_property
     def data(self) -> Origin | None:
-        """Where the human responses come from, or None where nobody knows."""
+        """The origin of the human responses, or None if unknown."""
         return self._origin("data") or self._by_setting("dataset_name")
 
     @cached_property
     def held_out(self) -> Origin | None:
-        """Where the held-out prompts come from, if not from the data."""
+        """The origin of the held-out prompts, if they are not taken from the data."""
         return self._origin("held_out") or self._by_setting("held_out_name")
 
     def _origin(self, of: str) -> Origin | None:
         return origin_from((self.record.prepared.get("origins") or {}).get(of))
 
     def _by_setting(self, setting: str) -> Origin | None:
-        """A model or dataset by its setting alone."""
+        """Return the origin of a model or dataset as given by its setting alone."""
         name = self.record.settings.get(setting)
         if not isinstance(name, str):
             return None
@@ -113,20 +113,20 @@ class RunFacts:
 
     @cached_property
     def losses(self) -> list[str]:
-        """Names of the objectives."""
+        """The names of the objectives."""
         found = self.record.settings.get("loss_type") or "sigmoid"
         return [str(loss) for loss in found] if isinstance(found, list) else [str(found)]
 
     def license_of(self, what: str) -> tuple[str | None, str]:
-        """The licence of the `model` or of the `data`, and whose it is; None: unknown."""
+        """Return the licence of the `model` or of the `data` (None if unknown), and where it comes from."""
         if self.record.settings.get("hub_license"):
-            return str(self.record.settings["hub_license"]), "as set by whoever trained it"
+            return str(self.record.settings["hub_license"]), "set by the author of the run"
         found = newest(self.record.journal, Step.LICENSES).get(what)
         return (str(found), _WHOSE[what]) if found else (None, "")
 
     @cached_property
     def shared(self) -> dict[str, object]:
-        """What is the same on the cards of all models, as their template has it."""
+        """The parts of the template that are the same on all model cards."""
         record = self.record
         weights = record.settings.get("loss_weights")
         has_weights = isinstance(weights, list) and len(weights) == len(self.losses) > 1
@@ -146,7 +146,7 @@ class RunFacts:
         }
 
     def _recipe(self) -> dict[str, Any]:
-        """Settings to play the run again, without paths of this machine."""
+        """Return the settings to play the run again, without paths of this machine."""
         settings = self.record.settings.items()
         kept = {name: _without_path(value) for name, value in settings if name not in OF_ONE_MACHINE}
         if self.start is not None:
@@ -157,7 +157,7 @@ class RunFacts:
         return kept
 
     def _opponents_table(self) -> str:
-        """Every iteration with its opponent, and the revisions that have both."""
+        """Return a table of the iterations with their opponents and the revisions of both."""
         cells = [
             [
                 stage.label,
@@ -182,9 +182,9 @@ class RunFacts:
 
 
 def linked(origin: Origin | None, kind: str = "model") -> str:
-    """A name on the Hub as a link, with the commit if it is known; of others the name."""
+    """Return a name on the Hub as a link, with the commit if known; other names as code."""
     if origin is None:
-        return f"a {kind} that was given as an object"
+        return f"a {kind} passed as an object"
     if not origin.on_hub:
         return f"{markdown.code(origin.name)} (local)"
     url = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{origin.name}"
@@ -193,13 +193,13 @@ def linked(origin: Origin | None, kind: str = "model") -> str:
 
 
 def at_commit(origin: Origin, digits: int | None = None) -> str:
-    """A name on the Hub with the first digits of its commit (None: all), if that is known."""
+    """Return a name on the Hub with the first digits of its commit (None: all digits), if the commit is known."""
     return f"{origin.name}@{origin.commit[:digits]}" if origin.commit else origin.name
 
 
 @functools.cache
 def environment() -> Environment:
-    """The environment of the templates. Nothing is escaped by itself: how depends on what it is to stand in."""
+    """Return the templates' environment, without autoescaping: how to escape a value depends on where it is inserted."""
     made = template_environment("spin_trl.hub", autoescape=False, keep_trailing_newline=True)
     made.globals |= {"counted": counted, "made_by": made_by()}
     made.filters |= {"code": markdown.code, "escaped": markdown.escaped, "linked": linked}
@@ -208,7 +208,7 @@ def environment() -> Environment:
 
 
 def card_text(template: str, metadata: CardData, **parts: Any) -> str:
-    """A card: its metadata, and what a template makes of the parts, without characters that can't be seen."""
+    """Return a card's text: the metadata and the template rendered with the parts, without invisible characters."""
     text = environment().get_template(template).render(parts)
     return visible(f"---\n{metadata.to_yaml()}\n---\n\n{text}")
 

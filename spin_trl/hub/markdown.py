@@ -1,4 +1,4 @@
-"""Texts in a card: whatever a model or a dataset wrote stays text, and can't become headings, links or metadata."""
+"""Markdown for cards. Text from a model or a dataset stays text: it can't become headings, links or metadata."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from ..report.tables import Table
 from ..report.text import cut
 
 LONGEST_TEXT = 1_200
-"""Characters of a text that a card shows."""
+"""Maximum number of characters of a text that a card shows."""
 
 _MARKUP_CHARACTERS = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _BACKTICKS = re.compile("`+")
 
 
 def escaped(text: str) -> str:
-    """A text within a line: every character that means something in Markdown is escaped, and line breaks are spaces."""
+    """Return a text for use within a line: Markdown's special characters escaped, line breaks replaced by spaces."""
     return _MARKUP_CHARACTERS.sub(r"\\\1", " ".join(visible(text).split()))
 
 
 def fenced(text: str, longest: int = LONGEST_TEXT) -> str:
-    """A text as a block of code, whose fence is longer than any in the text, so that it ends where we end it."""
+    """Return a text as a code block whose fence is longer than any in the text, so that the text can't end the block."""
     start, left_out = cut(visible(text), longest)
     fence = "`" * max(3, *(len(found) + 1 for found in _BACKTICKS.findall(start)), 3)
     more = f"\n… and {counted(left_out, 'more character')}" if left_out else ""
-    # Other separators than a newline end a line for some readers; none may begin one with a fence.
+    # Some parsers also end lines at separators other than a newline; no such line may begin with a fence.
     shown = "\n".join(start.splitlines())
     return f"{fence}text\n{shown}{more}\n{fence}"
 
 
 def code(text: str) -> str:
-    """A name as code within a line, or in a cell of a table."""
+    """Return a name as inline code, also safe in a table cell."""
     cleaned = " ".join(visible(text).split()).replace("`", "'")
     return f"`{cleaned}`".replace("|", "\\|")
 
 
 def named_values(values: Mapping[str, object]) -> str:
-    """Names with their values within a line; those without one are left out."""
+    """Return names with their values as one line; names without a value are left out."""
     return ", ".join(f"{escaped(name)} {code(str(value))}" for name, value in values.items() if value)
 
 
 def table(found: Table) -> str:
-    """A table; the row that is marked stands in bold, and what is in small print behind a line break."""
+    """Return a report table in Markdown: the best row's label in bold, details in small print after a line break."""
     cells = []
     for row in found.rows:
         label = f"**{_cell(row.label)}**" if row.is_best else _cell(row.label)
@@ -54,7 +54,7 @@ def table(found: Table) -> str:
 
 
 def rows(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already."""
+    """Return a table of cells that are already Markdown."""
     return "\n".join([_row(headings), _row(["---"] * len(headings)), *map(_row, cells)])
 
 

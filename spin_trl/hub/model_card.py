@@ -1,6 +1,6 @@
-"""The model card of a run's model: what it was made of, how, how good it is, and what it can't be.
+"""The model card of a run's model: its origin, its training, its results and its limits.
 
-Cells and sentences come from the run's record, as in the report; here they become Markdown with metadata of the Hub's.
+As in the report, tables and sentences come from the run's record; here they become Markdown with the Hub's metadata.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ SAMPLES = 3
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a card says of its model alone.
+    """The facts about one model that its card states.
 
     Attributes:
-        run: what all cards of the run say.
-        stage: whose model it is.
+        run: facts shared by all cards of the run.
+        stage: stage whose model it is.
         is_adapter: whether the model is an adapter.
-        revision: branch that the card lies on; None: the main one, or none yet.
-        sampling: settings with which the opponents answered.
+        revision: branch that the card is on; None for `main`, or if there is no branch yet.
+        sampling: sampling settings that the opponents generated with.
         samples: lines of `samples.jsonl`.
-        has_weights: whether the model lies beside the card; else the start is the best, and elsewhere.
+        has_weights: whether the weights are next to the card; if not, the start is the best model and is stored elsewhere.
     """
 
     run: RunFacts
@@ -48,7 +48,7 @@ class ModelFacts:
 
 
 def model_card(facts: ModelFacts) -> ModelCard:
-    """The card of a stage's model."""
+    """Return the card of a stage's model."""
     parts = {
         **facts.run.shared,
         "facts": facts,
@@ -82,7 +82,7 @@ def _metadata(facts: ModelFacts) -> ModelCardData:
 
 
 def _results(facts: ModelFacts) -> list[EvalResult]:
-    """The held-out figures that have an interval, for the metadata."""
+    """Return the held-out figures that have an interval, for the metadata."""
     record, stage = facts.run.record, facts.stage
     known = facts.run.held_out or facts.run.data
     found = []
@@ -107,14 +107,14 @@ def _results(facts: ModelFacts) -> list[EvalResult]:
 
 
 def _origin_sentence(facts: ModelFacts) -> str:
-    """Where the model comes from, root and chain, in a sentence."""
+    """Describe the model's origin in one sentence: the root model and the chain of iterations."""
     origin, stage = facts.run.origin, facts.stage
     if origin is None:
         begin = "a model that was built and trained from scratch"
     elif origin.on_hub:
         begin = linked(origin)
     else:
-        come = f", which comes from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
+        come = f", which is derived from {linked(Origin(origin.base, on_hub=True))}" if origin.base else ""
         begin = f"the local model {markdown.code(origin.name)}{come}"
     if stage.name.is_start:
         return f"This is the start of the run: {begin}."
@@ -125,11 +125,12 @@ def _origin_sentence(facts: ModelFacts) -> str:
         before = facts.run.record.opponent(before)
     played = f" ({' → '.join(['start', *chain])})" if len(chain) > 1 else ""
     what = "An adapter" if facts.is_adapter else "A model"
-    return f"{what} made from {begin} by {'self-play' if stage.arm == SELF_PLAY else 'supervised training'}{played}."
+    how = "self-play" if stage.arm == SELF_PLAY else "supervised training"
+    return f"{what} fine-tuned by {how} from {begin}{played}."
 
 
 def _objective_settings(facts: ModelFacts) -> str:
-    """The objective's settings in a line: those that the stage was trained with, or else the newest that was trained."""
+    """Return the objective's settings in one line: those of the stage's training; for the start, of the latest training."""
     trained: list[Mapping[str, Any]] = [
         entry["objective"]
         for entry in facts.run.record.journal
@@ -148,7 +149,7 @@ def _sample(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _usage(facts: ModelFacts) -> dict[str, str | None]:
-    """What the code of the card needs to name."""
+    """Return the names and revisions used in the card's code example."""
     origin, repository = facts.run.origin, facts.run.names.model
     base, base_revision = PLACEHOLDER.replace("this/folder", "the/base"), None
     if facts.run.start is None and facts.run.has_own_start and repository:

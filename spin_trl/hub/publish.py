@@ -1,8 +1,8 @@
-"""What of a run has to be on the Hub and is not yet there, and the pushes that bring it there.
+"""Determines which parts of a run are missing on the Hub, and pushes them.
 
-A branch for every accepted iteration (`iter-0`, ...), the start's own if the run made it (`start`), and on `main` the best
-so far. What has been pushed stands in the journal, so nothing is pushed twice, and what failed is tried again by whoever
-comes next: the run itself, a later one, or `spin-trl push`.
+There is a branch for every accepted iteration (`iter-0`, ...), one for the start if the run created it (`start`), and `main`
+holds the best model so far. Pushes are recorded in the journal, so nothing is pushed twice, and a failed push is retried by
+the run itself, a later run, or `spin-trl push`.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ OF_A_MODEL = (
     "config.json",
     "generation_config.json",
 )
-"""Files that go from a branch when another model takes its place: of two models' files together nobody could load one."""
+"""Files to delete from a branch when another model replaces its own: a mix of two models' files can't be loaded."""
 
 Say = Callable[[str], None]
 
 
 def targets_of(run: Run, hub: Hub) -> Names:
-    """Where a run's settings say that it is pushed; no dataset: the pairs are not.
+    """Return the repositories that a run's settings say to push to; no dataset if the pairs are not pushed.
 
     Raises:
-        HubError: a name is to be that of the account, and the Hub can't be asked for it.
+        HubError: if the account's name is needed and can't be looked up on the Hub.
     """
     model = hub.full_name(run.args.hub_model_id or _as_name(run.directory.path.resolve().name))
     pairs = hub.full_name(run.play.hub_dataset_id or f"{model}-pairs") if run.play.push_generations else None
@@ -56,24 +56,24 @@ def targets_of(run: Run, hub: Hub) -> Names:
 
 
 def privacy_of(run: Run) -> bool | None:
-    """Whether repositories that are made for a run are private; None: as is usual for their owner."""
+    """Return whether repositories created for a run are private; None for their owner's default."""
     private = run.args.hub_private_repo
-    # A directory that is kept holds the data itself, which nobody should make public without having said so.
+    # A backup contains the data itself, which must not become public unless the user explicitly asks for it.
     return True if private is None and run.play.hub_backup else private
 
 
 def _as_name(text: str) -> str:
-    """A name of a repository from that of a folder."""
+    """Turn the name of a folder into a valid repository name."""
     return re.sub(r"-{2,}|\.{2,}", "-", re.sub(r"[^\w.-]", "-", text)).strip("-.") or "spin-trl-run"
 
 
 class Publisher:
-    """Pushes what is missing of a run.
+    """Pushes the parts of a run that are missing on the Hub.
 
     Args:
-        run: the run.
-        hub: of it.
-        say: told of every finished push.
+        run: run to push.
+        hub: Hub to push to.
+        say: called with a message for every finished push.
     """
 
     def __init__(self, run: Run, hub: Hub, say: Say) -> None:
@@ -82,13 +82,13 @@ class Publisher:
         self._unwritten: list[Entry] = []
 
     def push_missing(self, upto: int | None = None) -> None:
-        """Push what is not there yet, the iterations first.
+        """Push everything that is missing, models first.
 
         Args:
-            upto: newest iteration that counts; None: all. One that is not finished yet is another's to push.
+            upto: newest iteration to push; None for all. An iteration still in progress is pushed by a later call.
 
         Raises:
-            HubError: something could not be pushed. What comes behind it was not tried.
+            HubError: if a push failed. The pushes after it were not attempted.
         """
         directory = self._run.directory
         record = self._read(upto)
@@ -116,7 +116,7 @@ class Publisher:
             self._push_pairs(run, targets.dataset)
 
     def _read(self, upto: int | None) -> RunRecord:
-        """The run's record, with the settings that hold here."""
+        """Return the run's record, with the settings of this process."""
         record = read_record(self._run.directory)
         record = replace(record, journal=[*record.journal, *self._unwritten])
         record = record if upto is None else until(record, upto)
@@ -124,7 +124,7 @@ class Publisher:
         return replace(record, settings={**record.settings, **set_here})
 
     def _ask_for_licenses(self, record: RunRecord) -> bool:
-        """Ask the Hub once what licences the base model and the data have. Returns whether it has told any."""
+        """Look up the licences of the base model and the data on the Hub, once. Return whether any was found."""
         if self._asked or newest(record.journal, Step.LICENSES) or record.settings.get("hub_license"):
             return False
         model, data = RunFacts(record).start, RunFacts(record).data
@@ -143,7 +143,9 @@ class Publisher:
         def files() -> dict[str, File | None]:
             found = model_files(folder, _base(run)) if has_weights else {}
             if has_weights and not any(name.endswith(".safetensors") for name in found):
-                raise HubError(f"The model of {stage.name} has gone (`keep_iterations`): it can't be pushed any more.")
+                raise HubError(
+                    f"The model of {stage.name} was deleted (`keep_iterations`), so it can no longer be pushed."
+                )
             return {**found, "README.md": card.encode()}
 
         where = {"repository": str(run.names.model), "revision": revision, "kind": "model"}
@@ -173,13 +175,13 @@ class Publisher:
         outdated: Sequence[str],
         **more: str,
     ) -> None:
-        """Push files, and remember in the journal what was pushed where (`repository`, `revision` and `kind`)."""
+        """Push files, and record the push in the journal; `where` holds `repository`, `revision` and `kind`."""
         self._hub.create(where["repository"], where["kind"], privacy_of(self._run))
         commit = self._hub.push(**where, files=files, message=message, outdated=outdated)
         self._remember(Step.PUSH, stage, **where, commit=commit.oid, url=commit.commit_url, **more)
 
     def _remember(self, step: Step, stage: str, **what: Any) -> None:
-        """Write into the journal what was done; where nobody may, that is said, once."""
+        """Append an entry to the journal; if it is not writable, warn once."""
         try:
             self._run.journal.append(step, stage, **what)
         except OSError as error:
@@ -187,14 +189,14 @@ class Publisher:
                 raise
             if not self._unwritten:
                 self._say(
-                    f"{self._run.directory.path} can't be written to ({error.strerror}), so its journal won't say what was "
-                    "pushed: the next `spin-trl push` pushes it again."
+                    f"{self._run.directory.path} can't be written to ({error.strerror}), so its journal does not record "
+                    "these pushes: the next `spin-trl push` will repeat them."
                 )
             self._unwritten.append({"phase": step, "stage": stage, **what})
 
 
 def _base(run: RunFacts) -> tuple[str, str | None] | None:
-    """What an adapter's configuration names as its base, where that is a folder: repository and branch."""
+    """Return the repository and branch to name as an adapter's base if its configuration names a folder."""
     if START in run.names.branches and run.names.model:
         return run.names.model, run.names.branches[START]
     return (run.start.name, None) if run.start is not None else None
@@ -205,7 +207,7 @@ def _is_push(entry: Entry, repository: str | None, kind: str) -> bool:
 
 
 def newest_pushes(record: RunRecord, repository: str | None) -> dict[str, Entry]:
-    """The newest push to every branch of a model's repository, but for those of models that were trained again later."""
+    """Return the newest push to every branch of a model repository, except pushes of models that were retrained since."""
     found: dict[str, Entry] = {}
     for entry in record.journal:
         if is_of(entry, Step.TRAIN):
@@ -216,7 +218,7 @@ def newest_pushes(record: RunRecord, repository: str | None) -> dict[str, Entry]
 
 
 def until(record: RunRecord, iteration: int) -> RunRecord:
-    """A record as it was when an iteration had been finished: what a later one has begun is left out."""
+    """Return a record as of the end of an iteration, without anything from later iterations."""
 
     def belongs(stage: str) -> bool:
         _, has_number, number = stage.rpartition("iteration-")
@@ -230,11 +232,11 @@ def until(record: RunRecord, iteration: int) -> RunRecord:
 
 
 def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, File | None]:
-    """The files of a model that are pushed: no checkpoints, no frozen opponent, no pickles, nothing of this machine alone.
+    """Return the files of a model to push: no checkpoints, frozen opponent, pickles or paths of this machine.
 
     Args:
-        folder: of the model.
-        base: what the configuration of an adapter names as its base instead of a folder of this machine, and its revision.
+        folder: directory of the model.
+        base: repository and revision that replace a local folder as the base in an adapter's configuration.
     """
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_of_a_model(path)]
     configs = ("adapter_config.json", "config.json")
@@ -246,7 +248,7 @@ def model_files(folder: Path, base: tuple[str, str | None] | None) -> dict[str, 
 
 
 def _for_others(path: Path, base: tuple[str, str | None] | None) -> bytes:
-    """A configuration without the paths of this machine."""
+    """Return a configuration file's content without the paths of this machine."""
     config = read_object(path)
     for setting in ("base_model_name_or_path", "_name_or_path"):
         name = config.get(setting)

@@ -1,7 +1,7 @@
-"""Pushes a run to the Hub in the background while it plays: one thread, which nothing that fails in it can bring down.
+"""Pushes a run to the Hub in the background while it plays, from one thread that survives any failure.
 
-The thread is told that something has finished, looks what is missing on the Hub, and pushes that. What fails is said in a
-line, and tried again when something else has finished; at the end of the run it is waited for.
+The thread is woken when something has finished, determines what is missing on the Hub, and pushes it. A failure is reported
+in one line and retried when something else has finished; at the end, the run waits for the thread.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .client import TALKATIVE, Hub, explain, harmless
 from .publish import Publisher, privacy_of, targets_of
 
 KEEPS_EVERY = 600.0
-"""Seconds between two states of a run directory that are kept while a phase runs (`hub_backup`)."""
+"""Seconds between two backups of the run directory while a phase runs (`hub_backup`)."""
 
 
 class Pushing:
-    """The pushes of a run, as a context: at its end they are waited for, unless it is an interrupt.
+    """Context manager for a run's pushes: on exit it waits for them, unless the run was interrupted.
 
     Args:
-        run: the run.
-        console: on which is said what was pushed, and what was not.
-        active: whether this process pushes. If not, or if it is a smoke run, nothing here does anything.
+        run: run to push.
+        console: console for messages about finished and failed pushes.
+        active: whether this process pushes. If not, or in a smoke run, all methods do nothing.
     """
 
     def __init__(self, run: Run, console: Console, *, active: bool) -> None:
@@ -52,10 +52,10 @@ class Pushing:
         self._had_bars = False
 
     def restore(self) -> None:
-        """Take the run directory back from the Hub, if this machine has none and it is kept there.
+        """Restore the run directory from the Hub, if this machine has none and there is a backup.
 
         Raises:
-            HubError: the Hub could not be asked. To begin anew then would be to overwrite what is kept.
+            HubError: if the Hub could not be reached. Starting a new run then could overwrite the backup.
         """
         if not self._is_possible() or self._keeper is None:
             return
@@ -65,33 +65,35 @@ class Pushing:
         try:
             repository = str(targets_of(self._run, self._hub).model)
             if restore(directory, self._hub, repository):
-                self._say(f"{directory.path} goes on from where it was kept: {repository}, branch {BRANCH}.")
+                self._say(f"{directory.path} was restored from {repository}, branch {BRANCH}, and resumes from there.")
                 self._check_start()
         except HubError as error:
             raise HubError(
-                f"{error} A run may be kept there (`hub_backup`), which a new one would overwrite. Try again, choose "
-                "another `hub_model_id`, or play with `--hub_backup false`."
+                f"{error} There may be a backup there (`hub_backup`), which a new run would overwrite. Try again, choose "
+                "another `hub_model_id`, or pass `--hub_backup false`."
             ) from error
 
     def _check_start(self) -> None:
-        """Say so if the start is a folder that is not here: it is not kept on the Hub."""
+        """Warn if the start is a local folder that is missing: it is not part of the backup."""
         model = self._run.model
         if model is not None and model.startswith(("/", ".", "~")) and not Path(model).is_dir():
-            self._warn(f"The run began with the model in {model}, which is not kept on the Hub: put it there again.")
+            self._warn(
+                f"The run started from the model in {model}, which is not part of the backup: copy it there again."
+            )
 
     def __enter__(self) -> Self:
         if self._is_possible():
             self._had_bars = not are_progress_bars_disabled()
-            disable_progress_bars()  # they would tear the run's own display apart
+            disable_progress_bars()  # they would break up the run's own display
             warnings.filterwarnings("ignore", message="It seems that you are about to commit a data file")
             self._thread.start()
         return self
 
     def finished(self, upto: int | None = None) -> None:
-        """Something has finished.
+        """Tell the thread that something has finished.
 
         Args:
-            upto: newest iteration that is done with, and may be pushed; None: no further one.
+            upto: newest iteration that is finished and may be pushed; None if no further iteration has finished.
         """
         self._upto = self._upto if upto is None else upto
         self._wake.set()
@@ -106,28 +108,28 @@ class Pushing:
                 self._abandon()
         except KeyboardInterrupt:  # the run itself is over
             self._abandon()
-            self._warn(f"Not waited for any longer. {self._again}")
+            self._warn(f"Stopped waiting for the pushes. {self._again}")
         finally:
             if self._had_bars:
                 enable_progress_bars()
 
     @property
     def _again(self) -> str:
-        return f"`spin-trl push {shlex.quote(str(self._run.directory.path))}` pushes what is missing."
+        return f"`spin-trl push {shlex.quote(str(self._run.directory.path))}` pushes the rest."
 
     def _is_possible(self) -> bool:
-        """Whether there can be pushes at all; if not, that is said, once."""
+        """Return whether pushing is possible; if not, warn once."""
         if not self._active:
             return False
         try:
             self._hub.check_access()
         except HubError as error:
             self._active = False
-            self._warn(f"Nothing will be pushed to the Hub: {error} The run plays on. {self._again}")
+            self._warn(f"Nothing will be pushed to the Hub: {error} The run continues. {self._again}")
         return self._active
 
     def _work(self) -> None:
-        with quiet(*TALKATIVE):  # what came of it is said here
+        with quiet(*TALKATIVE):  # failures are reported here instead
             while True:
                 ending = self._ending.is_set()
                 self._pass()
@@ -137,18 +139,18 @@ class Pushing:
                 self._wake.clear()
 
     def _pass(self) -> None:
-        """Push what is missing, and keep the run directory; each is tried whatever became of the other."""
+        """Push what is missing and back up the run directory; each is attempted even if the other fails."""
         failures = []
         for push in (functools.partial(self._publisher.push_missing, self._upto), self._keep):
             try:
                 push()
             except HubError as error:
                 failures.append(str(error))
-            except Exception as error:  # a bug here, or a full disk, is no reason to lose a run
+            except Exception as error:  # a bug here or a full disk must not end the run
                 failures.append(f"Could not push: {explain(error)}")
         found = " ".join(dict.fromkeys(failures)) or None
         if found is not None and found != self._failure and not self._stopped.is_set():
-            self._warn(f"{harmless(found)} It is tried again when something else has finished.")
+            self._warn(f"{harmless(found)} Will retry when something else has finished.")
         self._failure = found
 
     def _keep(self) -> None:
@@ -159,19 +161,19 @@ class Pushing:
         self._keeper.send(repository)
 
     def _wait(self) -> None:
-        """Wait until the thread has looked once more, and has pushed what it found, or given up."""
+        """Wait until the thread has checked once more, and has pushed what was missing or given up."""
         self._ending.set()
         self._wake.set()
         self._thread.join(1.0)
         if self._thread.is_alive():
-            self._say("Waiting for what is still being pushed to the Hub. Ctrl-C leaves it.")
+            self._say("Waiting for pushes to the Hub to finish. Press Ctrl-C to stop waiting.")
         while self._thread.is_alive():
             self._thread.join(0.2)  # in short steps, so that an interrupt gets through everywhere
         if self._failure is not None:
             self._warn(f"Not everything is on the Hub. {self._again}")
 
     def _abandon(self) -> None:
-        """Let the thread end as soon as it can: its connections are cut, and there is no further attempt."""
+        """Make the thread end as soon as possible: close its connections and stop retrying."""
         self._stopped.set()
         self._wake.set()
         close_session()

@@ -1,1 +1,1 @@
-"""What a run will take, before it is paid for: memory, tokens, hours, disk."""
+"""Estimates what a run will need before it starts: memory, tokens, hours and disk."""

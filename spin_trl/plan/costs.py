@@ -1,4 +1,4 @@
-"""How long a run takes, and what it writes: what every phase computes, over how fast that is ([`devices`])."""
+"""Estimates a run's time, as the operations of every phase over the device's speed ([`devices`]), and its disk space."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from .memory import MemoryPlan, kept_by, state_bytes
 from .model import PlannedModel
 
 PADDING = 1.3
-"""Times as many tokens are run where rows are filled up to the longest of a micro-batch, about."""
+"""Approximate factor by which padding to the longest row of a micro-batch increases the number of tokens."""
 
 BYTES_A_TOKEN = 4
-"""Of token ids in Parquet and Arrow files."""
+"""Bytes per token id in Parquet and Arrow files."""
 
 COPIES = 3
-"""Times that a generated token is written: as it was sampled, in the pairs, and in those with log-probabilities."""
+"""Number of times a generated token is written: as sampled, in the pairs, and in the pairs with log-probabilities."""
 
 TOKENIZER = 15_000_000
-"""Bytes of a tokenizer, which lies with every model."""
+"""Bytes of a tokenizer, which is saved with every model."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What an iteration, or the start, takes.
+    """The time and tokens of an iteration or the start.
 
     Attributes:
         stage: `start`, `iteration-0`, ...
-        seconds: by phase.
-        sampled: tokens that are generated for training.
-        trained: tokens that go through forward and backward, over all epochs.
-        steps: of the optimiser.
+        seconds: seconds by phase.
+        sampled: number of tokens generated for training.
+        trained: number of tokens trained on (forward and backward), over all epochs.
+        steps: number of optimiser steps.
     """
 
     stage: str
@@ -44,15 +44,15 @@ class Work:
 
     @property
     def total(self) -> float:
-        """Seconds."""
+        """Seconds of all phases."""
         return sum(self.seconds.values())
 
 
 class ModelCosts:
-    """What of a model decides how much it computes: operations by token, and bytes that a token reads.
+    """The properties of a model that determine its compute: operations per token, and bytes read per token.
 
     Args:
-        model: planned.
+        model: planned model.
     """
 
     def __init__(self, model: PlannedModel) -> None:
@@ -69,21 +69,21 @@ class ModelCosts:
         self.weight_bytes = model.weight_bytes
 
     def forward(self, tokens: float, labels: float, row: float) -> float:
-        """Operations of a forward pass.
+        """Return the operations of a forward pass.
 
         Args:
-            tokens: that are run.
-            labels: of them, those at which the head is computed.
-            row: of how many tokens a row is, half of which a token sees on the average.
+            tokens: number of tokens processed.
+            labels: number of those at which the head is computed.
+            row: tokens per row; a token attends to half of them on average.
         """
         return tokens * (2 * self.body + self.attention * row / 2) + labels * 2 * self.head
 
 
 class Hours:
-    """What every stage of a run takes.
+    """Estimates the time of every stage of a run.
 
     Args:
-        memory: of the run, which knows its models.
+        memory: memory plan of the run, which holds its models.
     """
 
     def __init__(self, memory: MemoryPlan) -> None:
@@ -92,12 +92,12 @@ class Hours:
         self.shares = memory.shares_prompts()
         self.read_by_row = memory.cache_bytes_per_token * (self.lengths.prompt + self.lengths.generated / 2)
         setup = self.setup
-        # Forward, backward by activations, and by weights if they are trained; forward again with checkpointing.
+        # Forward, backward for activations, and for weights if they are trained; forward again with checkpointing.
         self.passes = (2.0 if setup.peft is not None else 3.0) + setup.checkpointing
         self.longest_of = functools.cache(self.lengths.longest_of)
 
     def work(self, speed: Speed) -> list[Work]:
-        """The start and all iterations, on all processes together, where one device is so fast."""
+        """Return the work of the start and all iterations, on all processes together, given the speed of one device."""
         iterations = [self._iteration(t, speed) for t in range(self.setup.play.num_iterations)]
         return [self._start(speed), *iterations]
 
@@ -125,7 +125,7 @@ class Hours:
         seconds = {"generate": self._answer(responses, speed)}
         passes = self.passes
         if setup.terms.couples_pairs and args.gradient_accumulation_steps > 1:
-            passes += 1  # all pairs of a step are looked at before the first of them has a gradient
+            passes += 1  # all pairs of a step are scored before the first of them gets a gradient
         if setup.opponent_is_precomputed:
             seconds["opponent's pass"] = self._computed(pairs * forward, speed)
         elif not setup.terms.reference_free:
@@ -143,19 +143,19 @@ class Hours:
         return operations / (speed.flops * self.setup.num_processes)
 
     def _trained(self, tokens: float, operations: float, speed: Speed) -> float:
-        """Seconds of training, at the rate that the user has measured if there is one."""
+        """Return the seconds of training, at the user's measured rate if given."""
         if speed.training_tokens:
             return tokens / (speed.training_tokens * self.setup.num_processes)
         return self._computed(operations, speed)
 
     def _supervised(self, rows: float, speed: Speed) -> float:
-        """Seconds of supervised training: whole rows, all of whose logits are computed."""
+        """Return the seconds of supervised training, which computes logits for all tokens of a row."""
         row = self.lengths.prompt + self.lengths.real
         tokens = PADDING * rows * row
         return self._trained(tokens, self.passes * self.costs.forward(tokens, tokens, row), speed)
 
     def _evaluate(self, players: int, speed: Speed) -> float:
-        """Seconds of answering held-out prompts, once or twice, and of scoring real and generated responses."""
+        """Return the seconds of responding to held-out prompts, once or twice, and scoring real and generated responses."""
         lengths = self.lengths
         answered = self._answer(lengths.num_held_out, speed) * (2 if self.setup.play.evaluate_greedy else 1)
         scored = (3 if players else 2) * lengths.num_held_out * PADDING
@@ -163,7 +163,7 @@ class Hours:
         return answered + self._computed(self.costs.forward(scored * row, scored * lengths.real, row), speed)
 
     def _answer(self, responses: int, speed: Speed) -> float:
-        """Seconds of answering: every micro-batch runs until its longest answer ends, as one row then."""
+        """Return the seconds of generation: every micro-batch runs until its longest response ends, as a single row then."""
         lengths, processes = self.lengths, self.setup.num_processes
         if speed.generation_tokens:
             return responses * lengths.generated / (speed.generation_tokens * processes)
@@ -178,11 +178,11 @@ class Hours:
 
 
 def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
-    """Bytes by kind, when the run needs most: models, the checkpoints of one iteration, and generations.
+    """Return the bytes on disk by kind, at the run's peak: models, the checkpoints of one iteration, and generations.
 
     Args:
-        memory: of the run, which knows its models.
-        work: of all stages.
+        memory: memory plan of the run, which holds its models.
+        work: work of all stages.
     """
     setup, lengths, policy = memory.setup, memory.lengths, memory.policy
     args, play, optim = setup.args, setup.play, setup.optim
@@ -190,7 +190,7 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
     adapter = 4 * policy.num_trainable
     is_merged = setup.peft is not None and play.lora_opponent == "merge"
     model = (whole if setup.peft is None or is_merged else adapter) + TOKENIZER
-    # The best is kept with the newest ones, and the one that is being made lies there, too.
+    # In addition to the newest models, the best one is kept, and the one being trained is there too.
     kept = play.num_iterations if play.keep_iterations is None else min(play.keep_iterations + 2, play.num_iterations)
     arms = len(play.baseline_label_smoothing) * play.num_iterations if play.baseline else 0
     found = {"models": (kept + arms + setup.is_from_scratch) * model}
@@ -204,7 +204,7 @@ def plan_disk(memory: MemoryPlan, work: list[Work]) -> dict[str, int]:
         every = args.save_steps if args.save_steps >= 1 else args.save_steps * steps
         count = math.ceil(steps / max(every, 1)) if strategy == "steps" else math.ceil(args.num_train_epochs)
         if args.save_total_limit:
-            count = min(count, args.save_total_limit + 1)  # the oldest goes when the newest is written
+            count = min(count, args.save_total_limit + 1)  # the oldest is deleted once the newest is written
         found["checkpoints"] = count * checkpoint
     rows = (lengths.num_rows + lengths.num_held_out) * (lengths.prompt + lengths.real)
     found["data and generations"] = round(

@@ -1,9 +1,9 @@
 """Peak memory of every phase of a run on one device, by part.
 
-What outlasts a step (weights, optimiser states) is arithmetic on the model's parameters; what a step takes is found by
-playing it on tensors without numbers ([`rehearsal`]). Full fine-tuning keeps no second model; with an adapter the opponent
-is a frozen copy of it. The shares of sharded training are those of DeepSpeed's own estimators for ZeRO-2 and ZeRO-3
-(`estimate_zero2_model_states_mem_needs` and its like), and of FSDP2 with float32 weights.
+Memory that outlasts a step (weights, optimiser states) is computed from the model's parameters; the memory of a step itself
+is found by playing it on fake tensors ([`rehearsal`]). Full fine-tuning keeps no second model; with an adapter, the opponent
+is a frozen copy of the adapter. For sharded training, each process's share follows DeepSpeed's own estimators for ZeRO-2
+and ZeRO-3 (`estimate_zero2_model_states_mem_needs` and its ZeRO-3 counterpart), and FSDP2 with float32 weights.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from .setup import Setup
 from .tokens import Lengths, PairLengths
 
 PARTS = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "KV cache", "reserve")
-"""Of memory, in the order in which they are shown."""
+"""Parts of memory, in the order shown."""
 
 CONTEXT = 0.6 * 2**30
 """Bytes of a CUDA context with PyTorch's and cuBLAS's kernels and workspaces: 0.4 GiB on a T4 to 0.7 on an H100."""
 
 COMMUNICATION = 0.75 * 2**30
-"""Bytes of NCCL's buffers, where there are several processes."""
+"""Bytes of NCCL's buffers, with several processes."""
 
 SLACK = 0.06
-"""Of what is allocated, what PyTorch's allocator loses by cutting blocks to pieces."""
+"""Share of the allocated memory that PyTorch's allocator loses to fragmentation."""
 
 LIVE_PARAMETERS = 10**9
-"""Weights that ZeRO-3 keeps gathered, at most: DeepSpeed's `stage3_max_live_parameters`."""
+"""Maximum number of weights that ZeRO-3 keeps gathered: DeepSpeed's `stage3_max_live_parameters`."""
 
 SAMPLING = 20
 FILTERED_SAMPLING = 46
-"""Bytes by entry of the logits while a token is sampled: copies in float32, probabilities, random numbers; with `top_p` or
-`top_k` also the sorted logits with their indices, and sums."""
+"""Bytes per logit while a token is sampled: float32 copies, probabilities, random numbers; with `top_p` or `top_k` also the
+sorted logits with their indices, and sums."""
 
 
 _BLOCK = 256
-"""Values that share a scale in bitsandbytes' 8-bit states: a float32 each."""
+"""Values that share one float32 scale in bitsandbytes' 8-bit states."""
 
 _SMALLEST = 4096
-"""Tensors with fewer values keep float32 states there."""
+"""Number of values below which a tensor keeps float32 states in bitsandbytes' 8-bit optimisers."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What a phase needs on one device at its peak.
+    """The peak memory of a phase on one device.
 
     Attributes:
-        name: of the phase.
-        parts: bytes by name (`PARTS`); those that are 0 are left out.
+        name: name of the phase.
+        parts: bytes by part (see `PARTS`), without parts of 0 bytes.
     """
 
     name: str
@@ -62,18 +62,18 @@ class Phase:
 
     @property
     def total(self) -> int:
-        """Bytes."""
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What an optimiser keeps.
+    """The states an optimiser keeps.
 
     Attributes:
-        states: tensors of the parameter's size.
-        bits: 8, or 0 for the parameter's own dtype, or 32.
-        works_on_copies: whether a step on a GPU makes a copy of all states at once (PyTorch's `foreach` loops).
+        states: number of tensors of the parameter's size.
+        bits: 8 or 32, or 0 for the parameter's own dtype.
+        works_on_copies: whether a step on a GPU copies all states at once (PyTorch's `foreach` loops).
     """
 
     states: float
@@ -97,21 +97,21 @@ STATES_KEPT = {
     )
     for name in names.split()
 }
-"""By name in the settings."""
+"""States by the optimiser's name in the settings."""
 
 
 def kept_by(optim: str) -> Kept:
-    """What an optimiser keeps; one that is not known is taken for AdamW."""
+    """Return the states an optimiser keeps; an unknown one is treated as AdamW."""
     return STATES_KEPT.get(optim, Kept(2))
 
 
 def state_bytes(optim: str, parameters: Sequence[torch.Tensor], embeddings: torch.Tensor | None = None) -> int:
-    """Bytes of an optimiser's states.
+    """Return the bytes of an optimiser's states.
 
     Args:
-        optim: as in the settings.
-        parameters: that are trained.
-        embeddings: those of them that Trainer lets bitsandbytes keep 32-bit states of.
+        optim: name of the optimiser, as in the settings.
+        parameters: trained parameters.
+        embeddings: embedding weights, for which Trainer makes bitsandbytes keep 32-bit states.
     """
     kept = kept_by(optim)
     total = 0.0
@@ -127,7 +127,7 @@ def state_bytes(optim: str, parameters: Sequence[torch.Tensor], embeddings: torc
 
 
 def _step_bytes(optim: str, parameters: Sequence[torch.Tensor], *, on_gpu: bool) -> int:
-    """Bytes that a step takes besides weights, gradients and states."""
+    """Return the bytes that an optimiser step takes in addition to weights, gradients and states."""
     sizes = [bytes_of(parameter) for parameter in parameters]
     if not sizes or not kept_by(optim).works_on_copies:
         return 0
@@ -135,19 +135,19 @@ def _step_bytes(optim: str, parameters: Sequence[torch.Tensor], *, on_gpu: bool)
 
 
 class MemoryPlan:
-    """The phases of a run, each with its peak. Models are built once, and a rehearsal is played once.
+    """The phases of a run, each with its peak. Models are built only once, and generation is rehearsed once per batch size.
 
     Args:
-        setup: of the run.
-        lengths: of its prompts and responses.
+        setup: setup of the run.
+        lengths: lengths of its prompts and responses.
 
     Attributes:
-        policy: the model as training has it.
-        replica: the model as generation has it.
-        cache_bytes_per_token: bytes that a token of one row takes in the key-value cache.
+        policy: model as used in training.
+        replica: model as used in generation.
+        cache_bytes_per_token: bytes per token of one row in the key-value cache.
 
     Raises:
-        PlanError: the model can't be built, or followed.
+        PlanError: if the model can't be built, or can't run on fake tensors.
     """
 
     def __init__(self, setup: Setup, lengths: Lengths) -> None:
@@ -159,14 +159,14 @@ class MemoryPlan:
         self._answer = functools.cache(self._answer_to)
 
     def phases(self, *, longest: bool = False, only: Collection[str] | None = None) -> list[Phase]:
-        """All phases that the run has, in the order in which they are played.
+        """Return all phases of the run, in the order in which they are played.
 
         Args:
-            longest: plan for responses that are all as long as they may be.
-            only: names of the phases to plan; None: all.
+            longest: whether to plan for responses of maximum length.
+            only: names of the phases to plan; None for all.
 
         Raises:
-            PlanError: the model can't be followed.
+            PlanError: if the model can't run on fake tensors.
         """
         setup, args = self.setup, self.setup.args
         size, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
@@ -186,7 +186,7 @@ class MemoryPlan:
         ]
 
     def shares_prompts(self, *, longest: bool = False) -> bool:
-        """Whether training runs over unique tokens: where that is exact, unless it is not wanted."""
+        """Return whether training shares prompts between responses: if that is exact and not turned off."""
         if self.setup.args.shared_prefix is False or obstacles.of_model(self.policy.model) is not None:
             return False
         row = max(pair.longest for pair in self._micro_batch(1, longest=longest))
@@ -210,7 +210,7 @@ class MemoryPlan:
         pairs = self._micro_batch(self.setup.opponent_batch, branches=2, longest=longest)
         peak = scoring(self.policy, pairs, shared=self.shares_prompts(longest=longest))
         parts = self._static(frozen=True)
-        if self.setup.sharding.kind == "FSDP":  # the opponent is loaded beside the policy, and freed
+        if self.setup.sharding.kind == "FSDP":  # the opponent is loaded next to the policy, then freed
             parts["weights"] += self._sharded_weights()
         return parts | _by_part(peak)
 
@@ -222,7 +222,7 @@ class MemoryPlan:
         answered = self._answer(self._at_once(self.lengths.num_held_out))
         return max(scored, answered, key=lambda parts: sum(parts.values()))
 
-    # ---- what they are made of ----------------------------------------------------------------------------------------
+    # ---- parts of phases ----------------------------------------------------------------------------------------------
 
     def _micro_batch(self, size: int, branches: int | None = None, *, longest: bool) -> list[PairLengths]:
         return self.lengths.micro_batch(size, branches or self.setup.branches, longest=longest)
@@ -232,18 +232,18 @@ class MemoryPlan:
         return {"weights": model.weight_bytes, "adapters": model.adapter_bytes}
 
     def _at_once(self, responses: int) -> int:
-        """Prompts of a micro-batch, where there are so many responses."""
+        """Return the number of prompts in a micro-batch, given the total number of responses."""
         return max(min(self.setup.args.generation_batch_size, responses), 1)
 
     def _answer_to(self, num_prompts: int) -> dict[str, int]:
-        """Answering a micro-batch: its prompts at once, or its last token, whichever takes more."""
+        """Return the parts of generation's peak: at the prefill or the last token of a micro-batch, whichever is larger."""
         lengths, model, args = self.lengths, self.replica, self.setup.args
         vocabulary = model.base.get_output_embeddings().weight.size(0)
         first = prefill(model, num_prompts, lengths.longest_prompt)
         cache = round(self.cache_bytes_per_token * num_prompts * lengths.longest_answer)
         filters = args.temperature > 0 and (args.top_p < 1 or args.top_k > 0)
         logits = num_prompts * vocabulary * (FILTERED_SAMPLING if filters else SAMPLING)
-        # While a row is lengthened or dropped, one layer's cache exists twice.
+        # While rows grow or are dropped, one layer's cache exists twice.
         at_the_end = {"KV cache": cache + cache // model.num_layers, "logits": logits}
         at_once = {"KV cache": first.kept, "activations": first.bytes - first.kept, "logits": 0}
         width = self.setup.dtype.itemsize if self.setup.precision == "no" else 2
@@ -253,7 +253,7 @@ class MemoryPlan:
         return self._replica() | most
 
     def _static(self, *, frozen: bool) -> dict[str, int]:
-        """Weights and adapters of training, on one device."""
+        """Return the weights and adapters of training on one device."""
         policy, setup = self.policy, self.setup
         adapters = policy.adapter_bytes
         if not frozen and setup.keeps_adapter:
@@ -264,7 +264,7 @@ class MemoryPlan:
         return {"weights": self._sharded_weights() + self._gathered(), "adapters": adapters // shards}
 
     def _sharded_weights(self) -> int:
-        """A process's share of the weights that stay between steps."""
+        """Return a process's share of the weights that stay between steps."""
         policy, sharding = self.policy, self.setup.sharding
         if sharding.offloads_weights:
             return 0
@@ -273,23 +273,23 @@ class MemoryPlan:
         return policy.weight_bytes // (sharding.num_processes if sharding.shards_weights else 1)
 
     def _gathered(self) -> int:
-        """Whole weights that a process holds while it computes with them."""
+        """Return the bytes of gathered weights that a process holds while it computes."""
         policy, sharding = self.policy, self.setup.sharding
         width = self.setup.trained().dtype.itemsize
         if sharding.kind == "ZeRO-3":
             return width * min(LIVE_PARAMETERS, policy.num_parameters)
-        if sharding.kind == "FSDP":  # the layer that computes, the next one, and what stands outside of layers
+        if sharding.kind == "FSDP":  # the current layer, the next one, and the weights outside of layers
             outside = policy.num_embeddings * (1 if policy.is_tied else 2)
             return width * (outside + 2 * (policy.num_parameters - outside) // policy.num_layers)
         return 0
 
     def _stepped(self, play: Callable[..., Peak], accumulation: int, *, frozen: bool = True) -> dict[str, int]:
-        """Parts of an optimiser step's peak.
+        """Return the parts of an optimiser step's peak.
 
         Args:
-            play: plays a micro-batch; takes `keep_gradients`.
-            accumulation: micro-batches of the step.
-            frozen: whether the frozen adapter is there.
+            play: function that plays a micro-batch; takes `keep_gradients`.
+            accumulation: number of micro-batches per step.
+            frozen: whether the frozen adapter is loaded.
         """
         policy, setup = self.policy, self.setup
         trained, optim = policy.trainable, setup.optim
@@ -304,14 +304,14 @@ class MemoryPlan:
             parts["gradients"] = gradients
             others = max(peak.bytes - gradients, step, 0)
         else:
-            # Gradients are there before a micro-batch begins; DDP sends them in buckets, which hold them once more.
+            # Gradients already exist before a micro-batch begins; DDP's communication buckets hold them a second time.
             peak = play(keep_gradients=False)
             others = max(peak.bytes, step)
             parts["gradients"] = gradients * (2 if setup.sharding.kind == "DDP" else 1)
         return parts | _by_part(Peak(others, min(peak.head, others)))
 
     def _sharded_states(self, optim: str, count: int) -> dict[str, int]:
-        """Gradients and optimiser of a process, with float32 weights among the latter under DeepSpeed."""
+        """Return a process's gradients and optimiser states, which include float32 weights with DeepSpeed."""
         kept, sharding = kept_by(optim), self.setup.sharding
         states = 4 + kept.states * (1 if kept.bits == 8 else 4) if sharding.kind != "FSDP" else 4 * kept.states
         optimiser = round(states * count / sharding.num_processes)

@@ -1,7 +1,7 @@
-"""A recipe's model without its weights: parameters that have a shape, a dtype and a size, and hold no numbers.
+"""A recipe's model without its weights: parameters with a shape, a dtype and a size, but no values.
 
-It is built from the configuration alone, as transformers, bitsandbytes and PEFT build it, so that what is counted on it is
-counted on the real thing: which layers are quantised, what an adapter adds, which weights are tied.
+It is built from the configuration alone, in the way transformers, bitsandbytes and PEFT build it, so that counts match the
+real model: which layers are quantised, what an adapter adds, which weights are tied.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from ..models.loading import is_of_files
 from ..training.opponent import freeze_adapter
 
 QUANTIZATION_BLOCK = 64
-"""Weights that share a scale in bitsandbytes' 4-bit formats: its default, and transformers'."""
+"""Weights that share a scale in bitsandbytes' 4-bit formats: the default of bitsandbytes and transformers."""
 
 NESTED_BLOCK = 256
-"""Scales that share a scale of their own where scales are quantised, too (`use_bnb_nested_quant`)."""
+"""Scales that share a second-level scale if scales are quantised too (`use_bnb_nested_quant`)."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How a model is loaded and wrapped.
+    """Settings for loading and wrapping a model.
 
     Attributes:
-        config: of the model.
-        dtype: of weights that are not quantised.
-        quantization: how linear layers are quantised, or None.
-        peft: the adapter that is trained, or None for full fine-tuning.
+        config: configuration of the model.
+        dtype: dtype of weights that are not quantised.
+        quantization: quantisation of the linear layers, or None.
+        peft: adapter to train, or None for full fine-tuning.
         frozen_adapter: whether the opponent is a frozen copy of the adapter, as it is after the first iteration.
         precision: `bf16` or `fp16` for mixed precision, else `no`.
-        attention: transformers' name of the implementation.
-        trust_remote_code: run a model's own code.
-        disable_dropout: as in TRL's trainer.
-        checkpointing: whether activations are computed again in a backward pass.
-        on_gpu: whether TRL's head runs as it does there.
+        attention: transformers' name of the attention implementation.
+        trust_remote_code: whether to run a model's own code.
+        disable_dropout: whether dropout is disabled, as in TRL's trainer.
+        checkpointing: whether activations are recomputed in the backward pass.
+        on_gpu: whether TRL's head runs as on a GPU.
     """
 
     config: PretrainedConfig
@@ -65,28 +65,28 @@ class ModelSettings:
 
 
 class PlannedModel:
-    """A model whose tensors are fake: operations on them give shapes and sizes, and take neither time nor memory.
+    """A model with fake tensors: operations on them yield shapes and sizes, and take no memory and almost no time.
 
     Args:
-        settings: how the real one would be loaded.
+        settings: settings that the real model would be loaded with.
 
     Attributes:
-        fake: the mode in which tensors are fake; operations on the model run in it.
+        fake: fake tensor mode that operations on the model run in.
         base: transformers' model.
-        model: the same, or the adapter around it if there is one.
-        num_parameters, num_embeddings, num_layers: of the base.
-        is_tied: whether its head is its embedding.
-        trainable, num_trainable: parameters that an optimiser is given, and how many numbers they have.
-        weight_bytes: of the base alone, quantised as it is, its buffers included.
-        adapter_bytes: of all adapters together.
-        alike_layers: the base's layers, if they are alike in all but their number; else none.
+        model: the base, wrapped in the adapter if there is one.
+        num_parameters, num_embeddings, num_layers: sizes of the base.
+        is_tied: whether its head is tied to its embeddings.
+        trainable, num_trainable: parameters that the optimiser trains, and their number of values.
+        weight_bytes: bytes of the base alone after quantisation, including buffers.
+        adapter_bytes: bytes of all adapters together.
+        alike_layers: the base's layers, if they differ only in their index; else empty.
 
     Raises:
-        PlanError: transformers can't build the model from its configuration.
+        PlanError: if transformers can't build the model from its configuration.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
-        # Long, since the attributes are worked out of each other, once.
+        # Long, because the attributes are derived from each other, once.
         self.settings = settings
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         config = copy.deepcopy(settings.config)
@@ -127,7 +127,7 @@ class PlannedModel:
 
 
 def bytes_of(tensor: torch.Tensor) -> int:
-    """Bytes of all of a tensor's values."""
+    """Return the bytes of a tensor's values."""
     return tensor.numel() * tensor.element_size()
 
 
@@ -136,7 +136,7 @@ def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _description(layer: torch.nn.Module) -> str:
-    """All that two layers of a model may differ in: parts, settings, and parameters with their shapes and dtypes."""
+    """Describe everything that two layers of a model may differ in: modules, settings, and parameter shapes and dtypes."""
     found: list[Any] = [(n, t.shape, t.dtype, t.requires_grad) for n, t in _tensors(layer)]
     for name, part in layer.named_modules():
         settings = {
@@ -148,7 +148,7 @@ def _description(layer: torch.nn.Module) -> str:
 
 @contextlib.contextmanager
 def _building(config: PretrainedConfig) -> Iterator[None]:
-    """Say of whatever transformers and PEFT raise that no model can be built from a configuration."""
+    """Turn errors of transformers and PEFT into a `PlanError` which says that the model can't be built."""
     try:
         yield
     except Exception as error:
@@ -163,14 +163,16 @@ def _with_adapter(base: Any, settings: ModelSettings) -> PeftModel:
     model = get_peft_model(base, copy.deepcopy(settings.peft))
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # what self-play trains, also where TRL rounds it
+            parameter.data = (
+                parameter.data.float()
+            )  # self-play trains the adapter in float32, even where TRL would round it
     if settings.frozen_adapter:
         freeze_adapter(model)
     return model
 
 
 def _quantise(model: Any, how: BitsAndBytesConfig) -> None:
-    """Let transformers choose the layers that bitsandbytes replaces, and give those that it made a size."""
+    """Let transformers choose the layers that bitsandbytes replaces, and set the sizes of the replaced weights."""
     kept = how.llm_int8_skip_modules or get_keys_to_not_convert(model)
     replace_with_bnb_linear(model, modules_to_not_convert=list(kept), quantization_config=how)
     for module in model.modules():
@@ -188,21 +190,21 @@ def _quantise(model: Any, how: BitsAndBytesConfig) -> None:
 
 
 def _replace(module: Any, shape: Sequence[int], scales: int, kind: type) -> None:
-    """Give a layer weights of a byte each, and as many bytes of scales."""
+    """Give a layer one-byte weights of a shape, and a buffer with `scales` bytes of scales."""
     module.weight = torch.nn.Parameter(torch.empty(shape, dtype=torch.uint8, device="meta"), False)
     module.register_buffer("scales", torch.empty(scales, dtype=torch.uint8, device="meta"), persistent=False)
     module.__class__ = kind
 
 
 class _Linear4bit(bnb.nn.Linear4bit):
-    """bitsandbytes' layer as far as memory goes: weights are unpacked for every use, and nothing of that is kept."""
+    """bitsandbytes' 4-bit layer as far as memory goes: weights are unpacked for every use and not kept."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _product(self, x.to(self.compute_dtype or x.dtype), keep_input=False).to(x.dtype)
 
 
 class _Linear8bit(bnb.nn.Linear8bitLt):
-    """The same for eight bits, which keep their input for the backward pass."""
+    """bitsandbytes' 8-bit layer as far as memory goes; it keeps its input for the backward pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _product(self, x.to(torch.float16), keep_input=True).to(x.dtype)
@@ -214,7 +216,7 @@ def _product(layer: torch.nn.Linear, x: torch.Tensor, *, keep_input: bool) -> to
 
 
 class _Unpacked(torch.autograd.Function):
-    """A product with weights that exist only while it is computed."""
+    """A matrix product whose weights exist only while it is computed."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, num_outputs: int, keep_input: bool) -> torch.Tensor:

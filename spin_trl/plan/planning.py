@@ -1,4 +1,4 @@
-"""A recipe's plan: memory, hours and disk on one kind of device, whether it fits, and what to change so that it does."""
+"""A recipe's plan: memory, hours and disk on one kind of device, whether it fits, and what to change if it does not."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from .setup import Setup, Sharding, read_sharding
 from .tokens import Lengths, read_lengths
 
 WORTHWHILE = 0.97
-"""Of the peak before, what a change must leave at most to be kept."""
+"""Maximum ratio of the new peak to the old one for a change to be worth suggesting."""
 
 ROWS_MATTER = 0.15
-"""Share of a phase's peak that rows must take for fewer of them to be tried."""
+"""Minimum share of a phase's peak taken by rows for smaller batches to be tried."""
 
 MOST_GPUS = 8
-"""That are tried."""
+"""Largest number of GPUs that is tried."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user says besides the recipe.
+    """What the user specifies in addition to the recipe.
 
     Attributes:
-        num_gpus: instead of the number of processes in `accelerate_config`.
-        rows, prompt_tokens, response_tokens: of the data, where it is not at hand: rows, and mean tokens.
-        training_tokens, generation_tokens: a second on one device, where they are known.
+        num_gpus: number of GPUs; overrides the number of processes in `accelerate_config`.
+        rows, prompt_tokens, response_tokens: number of rows, and mean tokens per prompt and response, for data that is not
+            available locally.
+        training_tokens, generation_tokens: measured tokens per second on one device, if known.
     """
 
     num_gpus: int | None = None
@@ -50,60 +51,60 @@ class Wishes:
 
 
 class Plan:
-    """What a run takes.
+    """The memory, time and disk that a run needs.
 
     Args:
-        source: recipe, as `spin-trl run` takes it.
-        overrides: of its settings, as command-line arguments.
-        wishes: what the user says besides it.
-        memory: which plans it.
+        source: recipe, as passed to `spin-trl run`.
+        overrides: settings that override the recipe, as command-line arguments.
+        wishes: what the user specifies in addition.
+        memory: memory plan of the run.
 
     Attributes:
-        setup: of the run.
-        lengths: of its prompts and responses.
-        phases: with their peaks on one device.
-        longest: the same where all responses are as long as they may be.
-        peak: the phase that needs most.
-        most: bytes at the peak, where responses are as long as they may be.
+        setup: setup of the run.
+        lengths: lengths of its prompts and responses.
+        phases: phases with their peaks on one device.
+        longest: the same with all responses at their maximum length.
+        peak: phase with the highest peak.
+        most: bytes at the peak with all responses at their maximum length.
     """
 
     def __init__(self, source: str, overrides: Sequence[str], wishes: Wishes, memory: MemoryPlan) -> None:
         self.source, self.overrides, self.wishes, self.memory = source, overrides, wishes, memory
         self.setup, self.lengths = memory.setup, memory.lengths
         self.phases = memory.phases()
-        # Where nothing was counted, the longest responses are planned for anyway.
+        # If nothing was counted, the plan already assumes the longest responses.
         self.longest = memory.phases(longest=True) if self.lengths.is_counted else self.phases
         self.peak: Phase = max(self.phases, key=lambda phase: phase.total)
         self.most = max(phase.total for phase in self.longest)
         self._hours = Hours(memory)
 
     def fits(self, device: Device) -> bool:
-        """Whether a device holds the peak."""
+        """Return whether the peak fits a device."""
         return self.peak.total <= device.memory * 2**30
 
     def fits_surely(self, device: Device) -> bool:
-        """Whether it does whatever the responses."""
+        """Return whether the peak fits a device however long the responses are."""
         return self.most <= device.memory * 2**30
 
     def obstacle(self, device: Device) -> str | None:
-        """Why a device can't run the recipe whatever its memory, or None."""
+        """Return why a device can't run the recipe regardless of memory, or None if it can."""
         changes = ["`bf16: false` and `fp16: true`"] * bool(self.setup.args.bf16)
         changes += ["`dtype: float16`"] * (self.setup.dtype is torch.bfloat16)
         if device.has_bf16 or not changes:
             return None
-        return f"{device.name} has no bfloat16: set {', and '.join(changes)}."
+        return f"{device.name} does not support bfloat16: set {', and '.join(changes)}."
 
     def speed(self, device: Device) -> Speed:
-        """How fast the device works on it."""
+        """Return the device's speed on this run."""
         wishes = self.wishes
         return speed_of(device, self.setup, self.memory.replica, wishes.training_tokens, wishes.generation_tokens)
 
     def work(self, device: Device) -> list[Work]:
-        """What every stage takes on as many such devices as there are processes."""
+        """Return the work of every stage, with one such device per process."""
         return self._hours.work(self.speed(device))
 
     def disk(self, work: list[Work]) -> dict[str, int]:
-        """Bytes by kind."""
+        """Return the bytes on disk by kind."""
         return plan_disk(self.memory, work)
 
 
@@ -111,13 +112,13 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
     """Plan a recipe.
 
     Args:
-        source: recipe, as `spin-trl run` takes it.
-        overrides: of its settings, as command-line arguments.
-        wishes: what the user says besides it.
-        on_gpu: whether it is to run on GPUs.
+        source: recipe, as passed to `spin-trl run`.
+        overrides: settings that override the recipe, as command-line arguments.
+        wishes: what the user specifies in addition.
+        on_gpu: whether to plan for GPUs.
 
     Raises:
-        RecipeError, DataError, PlanError: the recipe, its data or its model can't be planned; the message says why.
+        RecipeError, DataError, PlanError: if the recipe, its data or its model can't be planned; the message says why.
     """
     recipe = planned_recipe(source, overrides)
     if wishes.num_gpus is not None and wishes.num_gpus < 1:
@@ -129,10 +130,10 @@ def make_plan(source: str, overrides: Sequence[str], wishes: Wishes, *, on_gpu: 
 
 
 def _again(plan: Plan, changes: dict[str, Any], sharding: Sharding | None = None) -> MemoryPlan:
-    """The memory of the same run with other settings, or other processes.
+    """Plan the memory of the same run with other settings or other processes.
 
     Raises:
-        RecipeError: the settings don't go together.
+        RecipeError: if the settings conflict.
     """
     overrides = list(plan.overrides)
     for name, value in changes.items():
@@ -150,10 +151,9 @@ def _memory(recipe: Recipe, sharding: Sharding, lengths: Lengths, *, on_gpu: boo
 
 
 def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
-    """A recipe, read on whatever machine this is, with its model's settings where they are looked up."""
-    recipe = read_recipe(
-        source, [*overrides, "--use_cpu", "true"]
-    )  # else one for GPUs is refused where there are none
+    """Read a recipe, on any machine, and set how its model is loaded."""
+    # Without `use_cpu`, a recipe for GPUs is refused on a machine without one.
+    recipe = read_recipe(source, [*overrides, "--use_cpu", "true"])
     if run_of_recipe(recipe.file) is not None:
         without_code(recipe)
     recipe.load_as_set()
@@ -161,11 +161,11 @@ def planned_recipe(source: str, overrides: Sequence[str]) -> Recipe:
 
 
 def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
-    """Whether a recipe says itself that it runs on a CPU."""
+    """Return whether a recipe itself sets that it runs on a CPU."""
     try:
         value = str(read_yaml(find_recipe(source)).get("use_cpu", False))
     except RecipeError:
-        return False  # whoever reads the recipe says what is wrong with it
+        return False  # reported when the recipe is read
     for option in options_of(overrides):
         if option.name == "use_cpu":
             value = "".join(option.values[:1])
@@ -174,14 +174,14 @@ def uses_cpu(source: str, overrides: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class Advice:
-    """A change, on top of those before it.
+    """A suggested change, on top of those before it.
 
     Attributes:
-        settings: their names.
-        change: the settings with their values, as in a recipe.
-        costs: what is given up for it.
-        peak: bytes after it.
-        fits: whether that is enough.
+        settings: names of the settings.
+        change: settings with their values, as in a recipe.
+        costs: price of the change, in words.
+        peak: bytes at the peak after the change.
+        fits: whether the run fits after the change.
     """
 
     settings: tuple[str, ...]
@@ -192,14 +192,14 @@ class Advice:
 
 
 def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
-    """Changes that make a run fit, in the order in which they cost least.
+    """Find changes that make a run fit, the cheapest first.
 
     Args:
-        plan: of the run as it is.
-        limit: bytes that there are.
+        plan: plan of the unchanged run.
+        limit: available bytes.
 
     Returns:
-        Changes, each on top of those before it; and more GPUs instead of them, if that is enough.
+        The changes, each on top of those before it; and more GPUs as an alternative to all of them, if that is enough.
     """
     found: list[Advice] = []
     changes: dict[str, Any] = {}
@@ -214,32 +214,32 @@ def advise(plan: Plan, limit: float) -> tuple[list[Advice], Advice | None]:
         tried.add(_change_in_words(more))
         try:
             changed = _again(plan, changes | more)
-            # What fits already does not grow.
+            # Only phases that do not fit yet are planned again: the changes do not make the others larger.
             larger = {phase.name for phase in sizes.values() if phase.total > limit}
             after = {phase.name: phase for phase in changed.phases(only=larger)}
-        except SpinError:  # settings that don't go together
+        except SpinError:  # conflicting settings
             continue
         if after[largest.name].total > WORTHWHILE * largest.total:
             continue
         changes, memory, sizes = changes | more, changed, sizes | after
         peak = max(phase.total for phase in sizes.values())
         if found and found[-1].settings == tuple(more):
-            found.pop()  # the same setting, further on
+            found.pop()  # the same setting, taken further
         found.append(Advice(tuple(more), _change_in_words(more), costs, peak, peak <= limit))
     return found, _more_gpus(plan, limit)
 
 
 def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any], str]]:
-    """Changes that make a phase smaller, the cheapest first; each as far as it goes before the next one."""
+    """Yield changes that make a phase smaller, the cheapest first; each is used to its limit before the next one."""
     setup = memory.setup
     args, peft = setup.args, setup.peft
     size = args.per_device_train_batch_size
     trains, answers = phase.name in ("train", "baseline", "start"), phase.name in ("generate", "evaluate")
-    # Fewer rows at once help as long as rows are what takes the room.
+    # Smaller batches help only while rows dominate the peak.
     rows = sum(phase.parts.get(part, 0) for part in ("activations", "logits", "KV cache"))
     by_rows = rows > ROWS_MATTER * phase.total
     if trains and not setup.checkpointing:
-        yield {"activation_checkpointing": True}, "training a third longer"
+        yield {"activation_checkpointing": True}, "training takes a third longer"
     for is_run, name, now, costs in (
         (answers, "generation_batch_size", args.generation_batch_size, "slower generation"),
         (phase.name == "evaluate", "per_device_eval_batch_size", args.per_device_eval_batch_size, "slower evaluation"),
@@ -250,23 +250,23 @@ def _changes(memory: MemoryPlan, phase: Phase) -> Iterator[tuple[dict[str, Any],
     if trains and by_rows and size > 1:
         steps = args.gradient_accumulation_steps * size // (size // 2)
         smaller = {"per_device_train_batch_size": size // 2, "gradient_accumulation_steps": steps}
-        yield smaller, "nothing but a little time"
+        yield smaller, "a little time"
     if trains and peft is None and "8bit" not in setup.optim and not setup.sharding.is_sharded:
         eight = "rmsprop_bnb_8bit" if setup.optim.startswith("rmsprop") else "paged_adamw_8bit"
-        yield {"optim": eight}, "states of the optimiser in 8 bits"
+        yield {"optim": eight}, "8-bit optimiser states"
     if peft is None and not setup.is_from_scratch:
         adapter = {"use_peft": True, "lora_r": 16, "lora_target_modules": ["all-linear"]}
-        yield adapter, "an adapter instead of all weights; a larger learning rate"
+        yield adapter, "trains an adapter instead of all weights; needs a larger learning rate"
     if setup.dtype.itemsize == 4 and peft is not None:
         yield {"dtype": "float16" if setup.precision == "fp16" else "bfloat16"}, "frozen weights in half precision"
     if setup.quantization is None and peft is not None:
-        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "weights in 4 bits, slower steps"
+        yield {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "4-bit weights, slower steps"
     if args.max_length is not None and args.max_length >= 256:
-        yield {"max_length": args.max_length // 2}, "longer rows are cut or left out"
+        yield {"max_length": args.max_length // 2}, "longer rows are truncated or left out"
 
 
 def _more_gpus(plan: Plan, limit: float) -> Advice | None:
-    """ZeRO-3 on as few GPUs as are enough for what is not answered or measured: that needs whole replicas."""
+    """Return ZeRO-3 on the fewest GPUs that fit training, or None; generation and evaluation need whole replicas anyway."""
     setup = plan.setup
     whole = [phase for phase in plan.phases if phase.name in ("generate", "evaluate", "start")]
     if not setup.on_gpu or setup.quantization is not None or any(phase.total > limit for phase in whole):
@@ -286,7 +286,7 @@ def _change_in_words(change: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value as in a recipe."""
+    """Format a value as in a recipe."""
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,8 +1,8 @@
-"""A step of every kind that a run takes, played on tensors without numbers, to see how much memory it takes at its peak.
+"""Plays every kind of step of a run on fake tensors, to find its peak memory.
 
-The model's own code runs, its backward pass and activation checkpointing included, over the layout that training has
-([`models.forward.layout`]); only kernels don't. So what is found holds for any model that runs so, without a formula for
-each. Of many layers that are alike, a few are played ([`LiveTensors`]).
+The model's own code runs, including the backward pass and activation checkpointing, on the same layout as in training
+([`models.forward.layout`]); only the kernels do not run. The result therefore holds for any model that runs on fake tensors,
+without a formula per architecture. If a model has many identical layers, only a few are played ([`LiveTensors`]).
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from .model import PlannedModel, bytes_of
 from .tokens import PairLengths
 
 PLAYED_LAYERS = 4
-"""Layers that are played of many that are alike: a first, a last, and two between them, which stand for all others."""
+"""Number of identical layers that are played: the first, the last, and two in between that represent all others."""
 
 GPU_TILE = 32768
 """Columns of the vocabulary that TRL's head computes at once on a GPU."""
 
 TILE_TOKENS = 4096
-"""Tokens that it computes at once, at most."""
+"""Maximum number of tokens that it computes at once."""
 
 HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
-"""What DPOTrainer asks of the head."""
+"""The outputs that DPOTrainer requests from the head."""
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes beside weights and what outlasts the step.
+    """The peak memory of a step, excluding weights and other memory that outlasts it.
 
     Attributes:
-        bytes: at the peak.
-        head: of these, what the LM head holds by itself: a tile of the logits, or all of them.
-        kept: what is left when the step is over: a key-value cache.
+        bytes: bytes at the peak.
+        head: the part of these that the LM head holds: a tile of the logits, or all of them.
+        kept: bytes that remain after the step: a key-value cache.
     """
 
     bytes: int
@@ -57,14 +57,14 @@ class Peak:
 
 
 def training(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool, keep_gradients: bool = True) -> Peak:
-    """Forward and backward of a micro-batch.
+    """Play the forward and backward pass of a micro-batch.
 
     Args:
-        model: the policy.
-        pairs: of the micro-batch.
-        shared: whether prompts are shared by their responses.
-        keep_gradients: whether gradients stay, as in the first micro-batch of a step; else they are given away at once,
-            to be added to what is there already.
+        model: policy.
+        pairs: pairs of the micro-batch.
+        shared: whether responses share their prompt.
+        keep_gradients: whether gradients are kept, as in the first micro-batch of a step; otherwise each is freed at once,
+            as if added to an existing gradient.
     """
     batch = _Batch(pairs, shared=shared)
     with _played(model, backward=True, keep_gradients=keep_gradients) as live:
@@ -76,7 +76,7 @@ def training(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool,
 
 
 def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool) -> Peak:
-    """A pass without gradients over a micro-batch: the opponent's, or evaluation's. Arguments as in [`training`]."""
+    """Play a pass without gradients over a micro-batch, as by the opponent or in evaluation. Arguments: see [`training`]."""
     batch = _Batch(pairs, shared=shared)
     with _played(model) as live, torch.inference_mode(), _autocast(model):
         _, head = _log_probs(model, batch)
@@ -84,12 +84,12 @@ def scoring(model: PlannedModel, pairs: Sequence[PairLengths], *, shared: bool) 
 
 
 def supervised(model: PlannedModel, rows: Sequence[int], *, smoothing: bool, keep_gradients: bool = True) -> Peak:
-    """Forward and backward of a supervised micro-batch, all of whose logits exist: that is how Trainer trains.
+    """Play the forward and backward pass of a supervised micro-batch, which computes all logits, as Trainer does.
 
     Args:
-        model: what is trained.
-        rows: tokens of every row.
-        smoothing: whether labels are smoothed, for which Trainer takes the logarithms of all probabilities.
+        model: model to train.
+        rows: number of tokens of every row.
+        smoothing: whether labels are smoothed, for which Trainer computes all log-probabilities.
         keep_gradients: as in [`training`].
     """
     ids = torch.zeros(len(rows), max(rows), dtype=torch.long)
@@ -107,12 +107,12 @@ def supervised(model: PlannedModel, rows: Sequence[int], *, smoothing: bool, kee
 
 
 def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
-    """The first step of answering: prompts through the model, into the key-value cache.
+    """Play the first step of generation, which processes the prompts and fills the key-value cache.
 
     Args:
-        model: what answers.
-        num_prompts: answered together.
-        length: tokens of the longest prompt.
+        model: generating model.
+        num_prompts: number of prompts in the batch.
+        length: number of tokens of the longest prompt.
     """
     ids = torch.zeros(num_prompts, length, dtype=torch.long)
     with _played(model) as live, torch.inference_mode(), _autocast(model):
@@ -123,12 +123,12 @@ def prefill(model: PlannedModel, num_prompts: int, length: int) -> Peak:
 
 
 class _Batch:
-    """The rows that a trainer makes of pairs: all real ones, all generated ones, and so on; padded on the right.
+    """The rows that a trainer builds from pairs: all real ones, then all generated ones, and so on; padded on the right.
 
     Attributes:
-        rows: as they are handed to a model, or
-        layout: of their unique tokens, if they are shared.
-        scored, targets: where the head scores, and what.
+        rows: model inputs.
+        layout: layout of the unique tokens if prompts are shared, else None.
+        scored, targets: positions at which the head scores, and the target tokens.
     """
 
     def __init__(self, pairs: Sequence[PairLengths], *, shared: bool) -> None:
@@ -139,7 +139,7 @@ class _Batch:
             prompts + torch.tensor([pair.responses[branch] for branch in range(branches) for pair in pairs])[:, None]
         )
         branch = torch.arange(branches).repeat_interleave(len(pairs))[:, None]
-        # Prompts are alike, responses differ from their first token on.
+        # Prompts are identical; responses differ from their first token on.
         ids = torch.where(columns < prompts, 0, 1 + branch)
         is_response = (columns >= prompts) & (columns < ends)
         self.rows = {"input_ids": ids, "attention_mask": (columns < ends).long()}
@@ -154,7 +154,7 @@ class _Batch:
 
 
 def _log_probs(model: PlannedModel, batch: _Batch) -> tuple[torch.Tensor, int]:
-    """Log-probabilities of all responses' tokens, as [`forward.head`] has them, and the bytes of the head's tile."""
+    """Return log-probabilities of all response tokens, computed as in [`forward.head`], and the bytes of the head's tile."""
     inputs: dict[str, Any] = dict(batch.rows)
     if batch.layout is not None:
         inputs = attention_inputs(batch.layout)
@@ -168,7 +168,7 @@ def _log_probs(model: PlannedModel, batch: _Batch) -> tuple[torch.Tensor, int]:
     tile = min(len(states), TILE_TOKENS) * columns * dtype.itemsize
     if model.settings.on_gpu:
         return _Head.apply(states, head.weight, dtype), tile
-    # On a CPU the head is TRL's own; of a tile of logits it makes several more, in float32.
+    # On a CPU the head is TRL's own, which makes several float32 copies of a tile of logits.
     scores = ChunkedLogProbFunction.apply(
         states, head.weight, head.bias, batch.targets, 1.0, columns, None, 1.0, HEAD_OUTPUTS
     )
@@ -176,9 +176,9 @@ def _log_probs(model: PlannedModel, batch: _Batch) -> tuple[torch.Tensor, int]:
 
 
 class _Head(torch.autograd.Function):
-    """TRL's fused head as far as memory goes on a GPU: one tile of logits, which is worked on in place.
+    """TRL's fused head on a GPU as far as memory goes: one tile of logits, modified in place.
 
-    Its backward pass adds up the gradients of states and weights in float32.
+    Its backward pass accumulates the gradients of states and weights in float32.
     """
 
     @staticmethod
@@ -190,7 +190,7 @@ class _Head(torch.autograd.Function):
 
     @staticmethod
     def _tile(states: torch.Tensor, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """What exists at once beside the results: a tile, and copies in the format that is computed in."""
+        """Allocate the temporaries: a tile, and copies of the inputs in the compute dtype."""
         tokens = min(len(states), TILE_TOKENS)
         tile = states.new_empty(tokens, GPU_TILE, dtype=dtype)
         return tile, states[:tokens].to(dtype), weight[:GPU_TILE].to(dtype)
@@ -205,22 +205,22 @@ class _Head(torch.autograd.Function):
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of all storages that operations make, for as long as something holds them.
+    """Counts the bytes of all storages that operations allocate, for as long as they are referenced.
 
-    It sees what runs while it is entered, on tensors that hold numbers and on fake ones that only have a shape. What was
-    made before, such as a model's weights, is not counted.
+    It sees every operation while the mode is active, on real tensors and on fake ones that only have a shape. Tensors that
+    existed before, such as a model's weights, are not counted.
 
-    Where a model runs with its first few layers, what one of them leaves behind (activations, a cache, gradients) is
-    counted once more for each of those that were left out. That is exact: layers that are alike leave the same behind, so
-    the most is held at the first or at the last of them, and these are played.
+    If a model runs with only its first few layers, the memory that one of them leaves behind (activations, a cache,
+    gradients) is counted once more for each omitted layer. This is exact: identical layers leave the same memory behind, so
+    the peak is at the first or the last of them, and both are played.
 
     Args:
-        held: tensors that were there before, which are not counted where an operation returns one of them.
-        left_out: layers that are not played.
+        held: tensors that existed before, which are not counted if an operation returns one of them.
+        left_out: number of layers that are not played.
 
     Attributes:
-        live: bytes that are held now.
-        peak: the most that were held at once.
+        live: bytes currently held.
+        peak: maximum number of bytes held at once.
     """
 
     def __init__(self, held: Iterable[torch.Tensor], left_out: int) -> None:
@@ -228,13 +228,13 @@ class LiveTensors(TorchDispatchMode):
         self.live = self.peak = 0
         self.left_out = left_out
         self._turn = 0  # of layers 1, 2, 3, 4 forward, then 5, 6, 7: the third, second and first one backward
-        self._storages: dict[int, tuple[int, int]] = {}  # bytes, and the turn in which they were made
+        self._storages: dict[int, tuple[int, int]] = {}  # bytes, and the turn of allocation
         for tensor in held:
             self._note(tensor, 0)
 
     def enter_layer(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Hook of every layer, before it runs. Its input tells when the backward pass leaves it."""
-        if self._turn >= PLAYED_LAYERS:  # run again, for its activations
+        """Pre-forward hook of every layer; a hook on the layer's input tells when the backward pass leaves it."""
+        if self._turn >= PLAYED_LAYERS:  # recomputed for its activations
             return
         states = args[0] if args else kwargs["hidden_states"]
         if self._turn and states.requires_grad:
@@ -244,7 +244,7 @@ class LiveTensors(TorchDispatchMode):
     def _next_turn(self) -> None:
         self._turn += 1
         if self._turn in (PLAYED_LAYERS, 2 * PLAYED_LAYERS - 1):
-            # What has just been made may be handed on and freed; what is a turn older and still here stays.
+            # Tensors from the last turn may still be passed on and freed; those a turn older that are still alive stay.
             for name, (size, turn) in list(self._storages.items()):
                 if turn == self._turn - 2:
                     self._storages[name] = size * (1 + self.left_out), turn
@@ -277,10 +277,10 @@ class LiveTensors(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool = True) -> Iterator[LiveTensors]:
-    """Fake tensors, counted; the model in training mode, where there is a backward pass, and afterwards as it was.
+    """Count memory on fake tensors, with the model in training mode for a backward pass; restore the model afterwards.
 
     Raises:
-        PlanError: the model's own code asks for numbers.
+        PlanError: if the model's own code needs tensor values.
     """
     base = model.base
     model.model.train(backward)
@@ -308,8 +308,8 @@ def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool
                 yield live
         except (RuntimeError, NotImplementedError) as error:
             raise PlanError(
-                f"{type(base).__name__} can't be followed on tensors without numbers: {str(error).splitlines()[0]} "
-                "It may be with `dtype: bfloat16`, or another `attn_implementation`."
+                f"{type(base).__name__} can't run on fake tensors: {str(error).splitlines()[0]} "
+                "It may work with `dtype: bfloat16`, or another `attn_implementation`."
             ) from error
         finally:
             for parameter in model.model.parameters():

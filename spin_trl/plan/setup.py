@@ -1,4 +1,4 @@
-"""What of a recipe decides memory, time and disk: its model's configuration, how it is loaded, and how it is trained."""
+"""The parts of a recipe that determine memory, time and disk: the model's configuration, loading and training."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .model import ModelSettings
 
 @dataclass(frozen=True)
 class Sharding:
-    """What training's processes share.
+    """How training is distributed over processes.
 
     Attributes:
         kind: NO, DDP, ZeRO-1, ZeRO-2, ZeRO-3 or FSDP. Generation and evaluation always hold whole replicas.
-        num_processes: GPUs.
-        offloads_optimizer: whether optimiser states are kept in the host's memory.
-        offloads_weights: whether weights are, too.
-        checkpoints: whether FSDP checkpoints activations by itself.
+        num_processes: number of GPUs.
+        offloads_optimizer: whether optimiser states are kept in host memory.
+        offloads_weights: whether weights are kept in host memory too.
+        checkpoints: whether FSDP itself applies activation checkpointing.
     """
 
     kind: str = "NO"
@@ -45,7 +45,7 @@ class Sharding:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether a process holds a part only of what training needs."""
+        """Whether a process holds only a part of the training state."""
         return self.kind not in ("NO", "DDP")
 
     @property
@@ -62,14 +62,14 @@ class Sharding:
 
 
 def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None) -> Sharding:
-    """What an accelerate configuration says.
+    """Read the sharding from an accelerate configuration.
 
     Args:
-        config: the file's content, or None: one process, or DDP.
-        num_gpus: instead of the configuration's `num_processes`.
+        config: content of the file, or None for one process, or DDP.
+        num_gpus: number of GPUs; overrides the configuration's `num_processes`.
 
     Raises:
-        PlanError: the configuration is of a kind that can't be planned.
+        PlanError: if this kind of configuration can't be planned.
     """
     config = config or {}
     count = int(num_gpus or config.get("num_processes") or 1)
@@ -79,12 +79,12 @@ def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None)
         settings = config.get("deepspeed_config") or {}
         if "zero_stage" not in settings:
             raise PlanError(
-                "The accelerate configuration has no `zero_stage`. One that names a DeepSpeed file of its own can't be "
-                "planned; write its stage and offloading into `deepspeed_config`."
+                "The accelerate configuration has no `zero_stage`. A configuration that refers to a separate DeepSpeed file "
+                "can't be planned; write its stage and offloading into `deepspeed_config`."
             )
         stage = settings["zero_stage"]
         if str(stage) not in ("0", "1", "2", "3"):
-            raise PlanError(f"The accelerate configuration has the `zero_stage` {stage!r}; expected 0, 1, 2 or 3.")
+            raise PlanError(f"The accelerate configuration sets `zero_stage` to {stage!r}; expected 0, 1, 2 or 3.")
         on_host = [
             str(settings.get(f"offload_{what}_device")).lower() in ("cpu", "nvme") for what in ("optimizer", "param")
         ]
@@ -98,43 +98,43 @@ def read_sharding(config: Mapping[str, Any] | None, num_gpus: int | None = None)
         return Sharding("FSDP", count, offloads, offloads, checkpoints)
     if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
         return Sharding(replicas, count)
-    raise PlanError(f"`distributed_type: {kind}` can't be planned; known are NO, MULTI_GPU, FSDP and DEEPSPEED.")
+    raise PlanError(f"`distributed_type: {kind}` can't be planned; supported are NO, MULTI_GPU, FSDP and DEEPSPEED.")
 
 
 class Setup:
-    """A recipe, ready to be planned. Its model's configuration is read; no weights are read or fetched.
+    """A recipe, ready to be planned. The model's configuration is read; no weights are read or downloaded.
 
     Args:
-        recipe: read, and told how to load (`Recipe.load_as_set`).
-        sharding: what training's processes share.
+        recipe: recipe, after `Recipe.load_as_set`.
+        sharding: distribution of training over processes.
         on_gpu: whether it runs on GPUs.
-        vocab_size: of the tokenizer that a run from scratch makes.
+        vocab_size: vocabulary size of the tokenizer that a run from scratch builds.
 
     Attributes:
         args, play: the recipe's settings of an iteration, and of the loop.
-        config: of the model.
+        config: configuration of the model.
         is_from_scratch: whether θ_0 is built and trained by the run itself.
-        peft: the adapter that is trained, or None for full fine-tuning.
-        starts_from_adapter: whether θ_0 is an adapter already.
-        keeps_adapter: whether some iteration has the opponent as a frozen copy of the adapter.
-        quantization: how the model is quantised when it is loaded, or None.
-        dtype: in which weights are loaded.
-        precision: `bf16`, `fp16` or `no`: what training computes in, where weights are float32.
+        peft: adapter to train, or None for full fine-tuning.
+        starts_from_adapter: whether θ_0 is already an adapter.
+        keeps_adapter: whether the opponent is a frozen copy of the adapter in some iteration.
+        quantization: quantisation of the loaded model, or None.
+        dtype: dtype of the loaded weights.
+        precision: `bf16`, `fp16` or `no`: mixed precision of training with float32 weights.
         optim: name of the optimiser.
-        checkpointing: whether activations are computed again in the backward pass.
-        terms: what the losses ask for.
-        branches: responses of a pair in training, at most: T-SPIN has a third from iteration 1 on.
-        opponent_is_precomputed: whether the opponent's log-probabilities are computed once an iteration.
-        opponent_batch: pairs that the opponent scores together.
-        num_processes: GPUs.
-        pairs_per_step: pairs of an optimiser step, on all processes.
+        checkpointing: whether activations are recomputed in the backward pass.
+        terms: terms that the losses need.
+        branches: maximum number of responses per pair in training: T-SPIN has a third from iteration 1 on.
+        opponent_is_precomputed: whether the opponent's log-probabilities are computed once per iteration.
+        opponent_batch: number of pairs that the opponent scores at once.
+        num_processes: number of GPUs.
+        pairs_per_step: pairs per optimiser step, over all processes.
 
     Raises:
-        PlanError: the model's configuration is not at hand.
+        PlanError: if the model's configuration is not available.
     """
 
     def __init__(self, recipe: Recipe, sharding: Sharding, *, on_gpu: bool, vocab_size: int | None = None) -> None:
-        # Long, since the attributes are worked out of each other, once.
+        # Long, because the attributes are derived from each other, once.
         self.recipe, self.sharding, self.on_gpu = recipe, sharding, on_gpu
         self.args, self.play = args, play = recipe.args, recipe.play
         name = recipe.model.model_name_or_path
@@ -177,11 +177,11 @@ class Setup:
         self.pairs_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * self.num_processes
 
     def of_iteration(self, name: str, iteration: int) -> float:
-        """A setting that may differ by iteration."""
+        """Return a setting that may differ by iteration."""
         return float(iteration_settings(self.play, iteration).get(name, getattr(self.args, name)))
 
     def loaded(self) -> ModelSettings:
-        """The model as generation and evaluation load it: whole, on every process."""
+        """Return the model's settings for generation and evaluation: a whole replica on every process."""
         args = self.args
         return ModelSettings(
             self.config, self.dtype, self.quantization, self.peft, False, self.precision, self.attention,
@@ -189,7 +189,7 @@ class Setup:
         )  # fmt: skip
 
     def trained(self) -> ModelSettings:
-        """The model as training computes with it. Sharded weights are computed with in half precision."""
+        """Return the model's settings for training. With sharding, mixed precision computes in half-precision weights."""
         changes: dict[str, Any] = {}
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         if self.sharding.is_sharded and half is not None:
@@ -211,9 +211,9 @@ def _model_config(name: str, **kwargs: Any) -> PretrainedConfig:
         what = (
             "has no config.json"
             if os.path.isdir(name)
-            else "is no folder, and its config.json is not in the Hub's cache"
+            else "is not a folder, and its config.json is not in the Hub's cache"
         )
         raise PlanError(
-            f"The model {name!r} can't be planned: it {what}, nor could it be fetched. A config.json is all that is needed: "
-            f"put one into a folder, and name it with `--model_name_or_path`. ({said})"
+            f"The model {name!r} can't be planned: it {what} and could not be downloaded. Only a config.json is needed: put "
+            f"one into a folder, and pass the folder with `--model_name_or_path`. ({said})"
         ) from error

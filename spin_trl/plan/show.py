@@ -1,4 +1,4 @@
-"""A plan on a terminal."""
+"""Shows a plan on a terminal."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ PLAYED = ("generate", "opponent's pass", "train", "evaluate", "baseline")
 
 
 def show_model(console: Console, plan: Plan) -> None:
-    """What is trained, on what."""
+    """Show the model, how it is trained, and the data."""
     setup, model, lengths = plan.setup, plan.memory.policy, plan.lengths
     loaded = setup.recipe.model
     name = loaded.model_name_or_path or "a Llama that the run builds"
-    how = "full fine-tuning" if setup.peft is None else f"LoRA, {model.num_trainable:,} of them trained"
+    how = "full fine-tuning" if setup.peft is None else f"LoRA ({model.num_trainable:,} trainable)"
     how += ", in 4 bits" if loaded.load_in_4bit else ", in 8 bits" if loaded.load_in_8bit else ""
     _say(console, f": {name}, {model.num_parameters:,} parameters, {how}", (setup.recipe.name, "bold"))
     is_shared = plan.memory.shares_prompts()
-    shared = "prompts shared by their responses" if is_shared else "prompts run once for each response"
+    shared = "prompts shared by their responses" if is_shared else "prompts repeated for each response"
     checkpointing = "with" if setup.checkpointing else "without"
     weights = str(setup.dtype).removeprefix("torch.")
     precision = "" if setup.precision == "no" else f", computed in {setup.precision}"
@@ -42,18 +42,18 @@ def show_model(console: Console, plan: Plan) -> None:
     )
     _say(
         console,
-        f"{counted(lengths.num_rows, 'prompt')} to train on, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} "
-        f"tokens a prompt, {lengths.real:,.0f} a real response ({lengths.described}); generated ones are taken to be "
+        f"{counted(lengths.num_rows, 'training prompt')}, {lengths.num_held_out:,} held out; {lengths.prompt:,.0f} tokens "
+        f"per prompt, {lengths.real:,.0f} per real response ({lengths.described}); generated responses are assumed to be "
         "as long",
     )
 
 
 def memory_table(plan: Plan, device: Device | None) -> Table:
-    """Peaks of all phases by part, in GiB on one device."""
+    """Return a table of the peaks of all phases on one device by part, in GiB."""
     there = "" if device is None else f" ({device.name}: {device.memory:.1f} GiB)"
     # Small models are shown in MiB.
     unit, name = (GIB, "GiB") if plan.peak.total >= GIB else (2**20, "MiB")
-    table = _table(f"Peak memory of a phase on one device, {name}{there}", "part")
+    table = _table(f"Peak memory per phase on one device, {name}{there}", "part")
     for phase in plan.phases:
         table.add_column(phase.name, justify="right", style="bold" if phase is plan.peak else None)
     for part in PARTS:
@@ -61,13 +61,13 @@ def memory_table(plan: Plan, device: Device | None) -> Table:
         if any(counts):
             table.add_row(part, *(_short(count, ".1f") for count in counts))
     table.add_section()
-    for label, phases in (("in all", plan.phases), ("with the longest responses", plan.longest)):
+    for label, phases in (("total", plan.phases), ("with the longest responses", plan.longest)):
         table.add_row(label, *(f"{phase.total / unit:.1f}" for phase in phases))
     return table
 
 
 def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
-    """Hours by phase, of every stage and of the run; iterations that are alike stand together."""
+    """Return a table of hours per phase, for every stage and the whole run; equal consecutive stages share a column."""
     names = [name for name in PLAYED if any(name in one.seconds for one in work)]
     played = (one for one in work if one.seconds)
     alike = itertools.groupby(played, key=lambda one: (one.steps, one.sampled, one.trained, one.seconds))
@@ -89,31 +89,31 @@ def hours_table(plan: Plan, work: Sequence[Work]) -> Table:
         # mypy knows no type for a lambda with a default.
         add(name, lambda one, name=name: one.seconds.get(name, 0), _hours)  # type: ignore[misc]
     table.add_section()
-    add("in all", lambda one: one.total, _hours)
+    add("total", lambda one: one.total, _hours)
     return table
 
 
 def show_assumptions(console: Console, plan: Plan, device: Device, disk: dict[str, int]) -> None:
-    """Disk, and what the figures rest on."""
+    """Show the disk space, and the assumptions behind the figures."""
     kinds = ", ".join(f"{name} {filesize.decimal(count)}" for name, count in disk.items())
     _say(console, f": {filesize.decimal(sum(disk.values()))}: {kinds}", ("Disk", "bold"))
     assumed = plan.speed(device).assumed
     if assumed:
         _say(
             console,
-            f"Hours are assumed, not measured: {assumed}. `--training_tokens_per_second` and "
-            "`--generation_tokens_per_second` (of one device) take measured ones.",
+            f"Hours are estimates, not measurements; assumptions: {assumed}. If you have measured rates, pass them with "
+            "`--training_tokens_per_second` and `--generation_tokens_per_second` (per device).",
             style="dim",
         )
     optim = plan.setup.optim
     if optim not in STATES_KEPT:
-        console.print(f"The optimiser {optim!r} is not known here: its memory is taken to be AdamW's.", style="yellow")
+        console.print(f"The memory of optimiser {optim!r} is unknown; AdamW's is assumed.", style="yellow")
 
 
 def show_verdict(
     console: Console, plan: Plan, device: Device, advice: Sequence[Advice], more_gpus: Advice | None
 ) -> None:
-    """Whether it fits, and what to change if not."""
+    """Show whether the run fits, and what to change if it does not."""
     peak = plan.peak
     obstacle = plan.obstacle(device)
     if obstacle is not None:
@@ -125,30 +125,31 @@ def show_verdict(
     if plan.fits(device):
         _say(
             console,
-            f" {device.name} ({sizes}) unless the longest rows meet with responses as long as they may be: then it "
-            f"takes {_gib(plan.most)} GiB. A smaller `per_device_train_batch_size` or `max_new_tokens` is safe.",
+            f" {device.name} ({sizes}) except in the worst case, the longest rows with responses of maximum length, which "
+            f"takes {_gib(plan.most)} GiB. To be safe, lower `per_device_train_batch_size` or `max_new_tokens`.",
             ("Fits", "bold yellow"),
         )
         return
     _say(console, f" {device.name}: {sizes}.", ("Does not fit", "bold red"))
     if advice:
-        table = _table("What to change, each on top of the one before", "in the recipe", "costs", ">peak, GiB", "")
+        table = _table("What to change, each on top of those before", "in the recipe", "cost", ">peak, GiB", "")
         for one in advice:
             table.add_row(one.change, one.costs, _gib(one.peak), "fits" if one.fits else "")
         console.print(table)
     if not advice or not advice[-1].fits:
         least = _gib(min((one.peak for one in advice), default=peak.total))
-        left = f"{least} GiB are left of {device.memory:.1f}"
-        console.print(f"No change that is known here makes it fit {device.name}: {left}.", highlight=False)
+        reached = f"the lowest peak is {least} GiB, of {device.memory:.1f} GiB available"
+        console.print(f"No change known here makes the run fit {device.name}: {reached}.", highlight=False)
     if more_gpus is not None:
-        console.print(f"Or, as it is: `{more_gpus.change}` ({_gib(more_gpus.peak)} GiB on each).", highlight=False)
+        alternative = f"`{more_gpus.change}` ({_gib(more_gpus.peak)} GiB on each)"
+        console.print(f"Or, without any of these changes: {alternative}.", highlight=False)
 
 
 def devices_table(plan: Plan, devices: Sequence[Device]) -> Table:
-    """All known GPUs: which hold the run, and how long they take."""
-    table = _table(f"GPUs, {plan.setup.num_processes} of a kind", "--gpu", ">GiB", "", ">peak, GiB", ">hours")
+    """Return a table of all known GPUs: which of them fit the run, and how many hours it takes."""
+    table = _table(f"With {counted(plan.setup.num_processes, 'GPU')}", "--gpu", ">GiB", "", ">peak, GiB", ">hours")
     for device in devices:
-        fits = "fits" if plan.fits_surely(device) else "fits, but for the longest"
+        fits = "fits" if plan.fits_surely(device) else "fits, except worst case"
         if not plan.fits(device):
             fits = "does not fit"
         hours = ""
@@ -162,12 +163,12 @@ def devices_table(plan: Plan, devices: Sequence[Device]) -> Table:
 
 
 def _say(console: Console, text: str, begin: tuple[str, str] = ("", ""), style: str | None = None) -> None:
-    """Print a line that a terminal may wrap, with its beginning in a style of its own."""
+    """Print a line that a terminal may wrap, starting with a separately styled part."""
     console.print(Text.assemble(begin, visible(text)), highlight=False, soft_wrap=True, style=style)
 
 
 def _table(title: str, *headings: str) -> Table:
-    """A table with a heading for each column; numbers, which stand on the right, begin with `>`."""
+    """Return a table with a heading for each column; a leading `>` right-aligns the column."""
     table = Table(title=title, title_justify="left")
     for heading in headings:
         table.add_column(heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left")
@@ -175,7 +176,7 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def _short(count: float, form: str) -> str:
-    """A number in a format, or with three digits behind the point if it is small; nothing for none."""
+    """Format a number, with three decimals if it is small, and as an empty string if it is 0."""
     return "" if not count else format(count, form if count >= 0.095 else ".3f")
 
 
@@ -188,6 +189,6 @@ def _hours(seconds: float) -> str:
 
 
 def _many(count: float) -> str:
-    """A number of tokens, short enough for eight columns on a narrow terminal."""
+    """Format a number of tokens, short enough for eight columns on a narrow terminal."""
     unit, suffix = filesize.pick_unit_and_suffix(int(count), ["", " k", " M", " G"], 1000)
     return f"{count / unit:.{1 if suffix else 0}f}{suffix}" if count else ""

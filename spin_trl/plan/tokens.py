@@ -1,4 +1,4 @@
-"""How long prompts and responses are: counted on the dataset if it is at hand, else assumed, and said which."""
+"""Lengths of prompts and responses: counted on the dataset if it is available locally, otherwise assumed."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from ..run.trust import named_code, run_of_recipe
 from ..training.scratch import build_tokenizer, texts_of
 
 SAMPLE = 1000
-"""Rows of which tokens are counted."""
+"""Approximate number of rows whose tokens are counted."""
 
 ASSUMED_ROWS = 10_000
-"""Rows of a dataset of which nothing is known."""
+"""Rows assumed for an unknown dataset."""
 
 ASSUMED_LENGTH = 1024
-"""Tokens of a prompt and its response where there is no `max_length`."""
+"""Tokens assumed for a prompt and its response if `max_length` is not set."""
 
 DRAWS = 1000
-"""Micro-batches of which the largest is planned for."""
+"""Number of micro-batches that are drawn; the largest is planned for."""
 
 
 @dataclass(frozen=True)
 class PairLengths:
-    """Tokens of a pair: of its prompt, and of its responses (real, generated, and T-SPIN's proto response)."""
+    """Token counts of a pair: of its prompt and of its responses (real, generated, and T-SPIN's proto response)."""
 
     prompt: int
     responses: tuple[int, ...]
 
     @property
     def unique(self) -> int:
-        """Tokens that are run where the prompt is shared."""
+        """Number of tokens processed if responses share the prompt."""
         return self.prompt + sum(self.responses)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return self.prompt + max(self.responses)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of a sample of prompts with their real responses, and how many rows there are.
+    """Token counts of a sample of prompts and real responses, and the numbers of rows.
 
     Attributes:
-        rows: (prompt, real response) by row of the sample.
-        num_rows: to train on.
-        num_held_out: to measure on.
-        sampling: bounds of generated responses.
-        described: what this is taken from, for people.
-        tokenizer: what counted, if there is one.
-        is_counted: whether the rows were counted, so that the longest of them is the longest there is.
+        rows: token counts (prompt, real response) of every row of the sample.
+        num_rows: number of training rows.
+        num_held_out: number of held-out rows.
+        sampling: limits of generated responses.
+        described: source of the counts in words, for display.
+        tokenizer: tokenizer used for counting, if any.
+        is_counted: whether the rows were counted, so that the longest of them is the longest possible.
     """
 
     rows: Sequence[tuple[int, int]]
@@ -82,7 +82,7 @@ class Lengths:
     is_counted: bool = True
 
     def pair(self, row: tuple[int, int], branches: int = 2, *, longest: bool = False) -> PairLengths:
-        """A pair of a row. Generated responses are taken to be as long as the real one, or (`longest`) as they may be."""
+        """Return a row's pair. Generated responses are as long as the real one or, with `longest`, of maximum length."""
         prompt, real = row
         limit = self.sampling.limit(prompt)
         max_length = self.sampling.max_length
@@ -93,12 +93,12 @@ class Lengths:
         return PairLengths(prompt, (real, *[generated] * (branches - 1)))
 
     def micro_batch(self, size: int, branches: int = 2, *, longest: bool = False) -> list[PairLengths]:
-        """The largest of many micro-batches that are drawn from the sample, or one of the longest pairs that can be.
+        """Return the largest of many micro-batches drawn from the sample, or one of the longest possible pairs.
 
         Args:
-            size: pairs.
-            branches: responses of a pair.
-            longest: every pair is as long as the longest row, with generated responses as long as they may be.
+            size: number of pairs.
+            branches: number of responses per pair.
+            longest: whether every pair is the longest row, with generated responses of maximum length.
         """
         if longest or not self.is_counted:
             row = max(self.rows, key=lambda one: self.pair(one, branches, longest=True).unique)
@@ -115,27 +115,27 @@ class Lengths:
 
     @property
     def longest_answer(self) -> int:
-        """Tokens of the longest prompt with its answer, at most."""
+        """Maximum number of tokens of a prompt with its generated response."""
         prompts = {self.longest_prompt, *(prompt for prompt, _ in self.rows)}
         return max(prompt + self.sampling.limit(prompt) for prompt in prompts)
 
     @functools.cached_property
     def prompt(self) -> float:
-        """Mean tokens of a prompt."""
+        """Mean tokens per prompt."""
         return sum(prompt for prompt, _ in self.rows) / len(self.rows)
 
     @functools.cached_property
     def real(self) -> float:
-        """Mean tokens of a real response."""
+        """Mean tokens per real response."""
         return sum(self.pair(row).responses[0] for row in self.rows) / len(self.rows)
 
     @functools.cached_property
     def generated(self) -> float:
-        """Mean tokens of a generated response: as many as of a real one, up to what is allowed."""
+        """Mean tokens per generated response: as many as in the real one, up to the limit."""
         return sum(self.pair(row).responses[1] for row in self.rows) / len(self.rows)
 
     def longest_of(self, size: int) -> float:
-        """Mean tokens of the longest of so many generated responses."""
+        """Return the mean tokens of the longest of `size` generated responses."""
         rng = random.Random(0)
         found = sum(max(self.pair(rng.choice(self.rows)).responses[1] for _ in range(size)) for _ in range(50)) / 50
         if not self.is_counted:  # one length is known; the longest of many is about twice the mean
@@ -143,13 +143,13 @@ class Lengths:
         return max(found, 1.0)
 
     def cut_to(self, max_length: int | None) -> Lengths:
-        """The same rows with another `max_length`, as far as their prompts fit it."""
+        """Return the same lengths with another `max_length`, without rows whose prompts do not fit."""
         fitting = [row for row in self.rows if max_length is None or row[0] < max_length]
         sampling = dataclasses.replace(self.sampling, max_length=max_length)
         return dataclasses.replace(self, sampling=sampling, rows=fitting or self.rows[:1])
 
     def with_means(self, prompt: int | None, response: int | None) -> Lengths:
-        """The same with means that a user knows better, if there are any."""
+        """Return the lengths with means given by the user, if any."""
         if prompt is None and response is None:
             return self
         row = (prompt or round(self.prompt), response or round(self.real))
@@ -157,22 +157,22 @@ class Lengths:
 
 
 def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
-    """Count tokens on a recipe's own data, if it is at hand and a tokenizer is; else assume.
+    """Count tokens on a recipe's own data if the data and a tokenizer are available locally; otherwise assume lengths.
 
     Args:
-        recipe: read, and told how to load.
-        num_rows: rows of the dataset, where they can't be counted.
+        recipe: recipe, after `Recipe.load_as_set`.
+        num_rows: rows of the dataset, if they can't be counted.
 
     Raises:
-        DataError: the data is at hand, and its first rows can't be used.
+        DataError: if the data is available, but its first rows can't be used.
     """
     sampling = Sampling.from_args(recipe.args)
     functions = named_code({"dataset_name": recipe.data.dataset_name, "held_out_name": recipe.data.held_out_name})
     if functions and run_of_recipe(recipe.file) is not None:
-        why = f"{', '.join(functions.values())} is a function, and a run directory is read without running its code"
+        why = f"{', '.join(functions.values())} is a function, and planning a run directory does not run its code"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
     try:
-        # `datasets` finds what is cached, and fetches nothing.
+        # `datasets` uses its cache only, and downloads nothing.
         with (
             mock.patch.object(datasets.config, "HF_HUB_OFFLINE", True),
             mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
@@ -182,14 +182,14 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
     except (DataError, RecipeError):
         if recipe.data.dataset_name is None or is_local(recipe.data.dataset_name):
             raise
-        why = f"the dataset {recipe.data.dataset_name!r} is not at hand"
+        why = f"the dataset {recipe.data.dataset_name!r} is not available locally"
         return _assumed(recipe, sampling, num_rows or recipe.data.max_rows, why)
     total = len(dataset)
     sample = recipe.data.as_set(dataset.select(range(0, total, max(total // SAMPLE, 1))))
     tokenizer = _tokenizer(recipe, sample)
     if tokenizer is None:
         name = recipe.model.model_name_or_path
-        return _assumed(recipe, sampling, num_rows or total, f"the tokenizer of {name!r} is not at hand")
+        return _assumed(recipe, sampling, num_rows or total, f"the tokenizer of {name!r} is not available locally")
     template = PairTemplate(
         tokenizer, load_eos_ids(recipe.model.model_name_or_path, recipe.args, tokenizer), recipe.args.template_kwargs
     )
@@ -209,17 +209,17 @@ def read_lengths(recipe: Recipe, *, num_rows: int | None = None) -> Lengths:
 
 
 def _assumed(recipe: Recipe, sampling: Sampling, num_rows: int | None, why: str) -> Lengths:
-    """Prompts of a quarter of `max_length`, real responses of another quarter, and the longest row that there can be."""
+    """Assume prompts and real responses of a quarter of `max_length` each; the longest row is the longest possible."""
     length = recipe.args.max_length or ASSUMED_LENGTH
     prompt = max(length // 4, 1)
     kept, out = _split(recipe, num_rows or ASSUMED_ROWS, None)
-    rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (`--rows` says how many), "
+    rows = "" if num_rows else f"{ASSUMED_ROWS:,} rows (set with `--rows`), "
     described = f"assumed, because {why}: {rows}prompts and real responses of {prompt} {agreeing(prompt, 'token')}"
     return Lengths([(prompt, prompt)], kept, out, sampling, described, is_counted=False)
 
 
 def _split(recipe: Recipe, total: int, held_out: int | None) -> tuple[int, int]:
-    """Rows to train on, and held-out ones."""
+    """Return the numbers of training and held-out rows."""
     play = recipe.play
     if play.smoke:
         total = min(total, 8)

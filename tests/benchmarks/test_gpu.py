@@ -1,4 +1,4 @@
-"""`benchmarks/gpu.py`: whatever becomes of one check, the others' figures are there; and a CPU plays what it can."""
+"""`benchmarks/gpu.py`: a failing check does not affect the others' figures, and a CPU runs what it can."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "benchmarks"))  # behind everything: its files have names that the tests' folders have, too
+sys.path.append(str(ROOT / "benchmarks"))  # last, because its files share names with the tests' folders
 
 from gpu_checks import check as checks
 from gpu_checks import runner
@@ -37,7 +37,7 @@ def is_killed(session: Session) -> None:
 
 
 def sleeps(session: Session) -> None:
-    """With a process of its own, as a compiler is one."""
+    """Sleep with a child process, like a compiler."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     session.figure("child", child.pid)
     time.sleep(60)
@@ -71,7 +71,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_quick")
 def test_each_check_fails_alone(tmp_path: Path) -> None:
-    """One is killed, one runs out of its limit, one raises, one exits: what was reported is there, and so are the others."""
+    """One is killed, one exceeds its time, one raises, one exits: their figures are kept, and the other checks run."""
     chosen = [
         Check("first", "", measures(1.0), 30),
         Check("killed", "", is_killed, 30),
@@ -101,7 +101,7 @@ def test_each_check_fails_alone(tmp_path: Path) -> None:
     assert first == {"check": "first", "figure": "answer", "value": 1.0, "unit": "x"}
     assert lines_of(tmp_path, "killed")[0]["figure"] == "before"
     assert lines_of(tmp_path, "last")[0]["value"] == 2.0
-    child = int(lines_of(tmp_path, "slow")[0]["value"])  # what the slow one had started is gone, too
+    child = int(lines_of(tmp_path, "slow")[0]["value"])  # the slow check's child process is gone too
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
     assert "on the way" in (tmp_path / runner.LOG).read_text(encoding="utf-8")
     shown = table(tmp_path)
@@ -123,7 +123,7 @@ def test_a_check_that_has_no_time_left_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_a_check_needs_is_named(tmp_path: Path) -> None:
-    """It is no failure: a CPU plays what a CPU can."""
+    """It is not a failure: a CPU runs the parts that it can."""
     chosen = [
         Check("gpu", "", measures(1.0), 30, (checks.gpu,)),
         Check("package", "", measures(1.0), 30, (checks.Package("no_such_package"),)),
@@ -157,7 +157,7 @@ def test_a_target_is_met_or_missed(tmp_path: Path, value: float, bounds: dict[st
 
 @pytest.mark.usefixtures("_quick")
 def test_a_missed_target_is_a_failure(tmp_path: Path) -> None:
-    """What an earlier run left in the same folder does not count, and is not shown."""
+    """Results of an earlier run in the same folder neither count nor are shown."""
 
     def misses(session: Session) -> None:
         session.figure("speed", 0.5, at_least=1.0)
@@ -173,7 +173,7 @@ def test_a_missed_target_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
-    """A process that was killed while it wrote leaves one."""
+    """A process killed while writing leaves half a line."""
     results = tmp_path / "results"
     session = Session("one", results, tmp_path, True, False)
     session.figure("whole", 1.0)
@@ -201,7 +201,7 @@ def test_without_a_gpu_real_shapes_are_not_played(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cpu_plays_what_a_cpu_can(tmp_path: Path) -> None:
-    """The whole script with small shapes: every check ends well, or says why it is not for this device."""
+    """The whole script with small shapes: every check succeeds, or reports why it does not run on this device."""
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny", "--minutes", "8", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", timeout=550)

@@ -40,7 +40,7 @@ def test_a_plan_of_a_config_alone(planned):
         "Disk",
         "assumed",
         "'nobody/nothing'",
-        "627 prompts",
+        "627 training prompts",
     ):
         assert part in shown, shown
 
@@ -131,7 +131,7 @@ def test_a_start_from_scratch_is_planned_with_its_own_data(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "225,504 parameters" in shown
     assert "start" in shown
-    assert "1,000 prompts to train on, 1,000 held out" in shown
+    assert "1,000 training prompts, 1,000 held out" in shown
 
 
 def test_planning_writes_nothing(planned, tmp_path):

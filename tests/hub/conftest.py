@@ -1,4 +1,4 @@
-"""A Hub of one's own for every test of this folder that asks for it."""
+"""A local Hub for tests of this folder."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -12,20 +12,20 @@ from spin_trl.hub import client
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own pauses between requests are none, either."""
+    """Remove the client's own pauses between requests too."""
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    """A running server that the real client talks to, with a token in the environment, and pauses that are none."""
+    """A running server for the real client, with a token in the environment and without pauses."""
     with LocalHub() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        # The chunked storage of hf_xet has a server of its own; the Hub takes git LFS, too.
+        # hf_xet's chunked storage needs a separate server; the Hub also accepts git LFS.
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))

@@ -1,7 +1,7 @@
-"""A Hub of one's own: a local HTTP server that speaks the Hub's protocol as the `huggingface_hub` client uses it.
+"""A local Hub: an HTTP server that implements the part of the Hub's protocol that the `huggingface_hub` client uses.
 
-Accounts, repositories, branches, commits, large files (git LFS), validation of cards, trees and downloads, with repositories
-in memory. Faults can be ordered: answers of a given status, and connections that are cut.
+It supports accounts, repositories, branches, commits, large files (git LFS), validation of cards, trees and downloads, with
+repositories in memory. Faults can be injected: responses with a given status, and dropped connections.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ LICENSES = {"apache-2.0", "mit", "other", "unknown", "cc-by-4.0", "llama3"}
 
 @dataclass
 class Repository:
-    """Branches with their files, and how they came there.
+    """A repository's branches with their files and commits.
 
     Attributes:
-        private: as asked for.
-        branches: content of every file, by branch and path.
-        large: paths that came as large files.
-        commits: of every branch, oldest first: oid and message.
-        license: in the metadata of its card, for repositories that others made.
+        private: whether it was created as private.
+        branches: content of every file by branch and path.
+        large: paths of files uploaded as large files.
+        commits: oid and message of the commits of every branch, oldest first.
+        license: licence in its card's metadata, for repositories of others.
     """
 
     private: bool | None = None
@@ -48,14 +48,14 @@ class Repository:
     license: str | None = None
 
     def commit(self, branch: str, message: str) -> str:
-        """Note a commit; returns its oid."""
+        """Record a commit; return its oid."""
         history = self.commits.setdefault(branch, [])
         oid = hashlib.sha1(f"{branch}{len(history)}{message}".encode()).hexdigest()
         history.append((oid, message))
         return oid
 
     def at(self, revision: str) -> tuple[str, str] | None:
-        """Branch and newest oid of a revision: a branch, or an oid that is the newest of one."""
+        """Return the branch and newest oid of a revision, which is a branch or the newest oid of one."""
         for branch, history in self.commits.items():
             if revision in (branch, history[-1][0]):
                 return branch, history[-1][0]
@@ -64,13 +64,13 @@ class Repository:
 
 @dataclass
 class Fault:
-    """Something that goes wrong.
+    """A fault to inject.
 
     Attributes:
-        what: pattern of `METHOD /path`.
-        times: how often; negative: always.
-        status: of the answer, or None: the connection is cut.
-        after: whether the server does what it is asked before the connection is cut, so that only its answer is lost.
+        what: pattern for `METHOD /path`.
+        times: number of times; negative for always.
+        status: status of the response, or None to drop the connection.
+        after: whether the server processes the request before it drops the connection, so that only the response is lost.
     """
 
     what: str
@@ -80,7 +80,7 @@ class Fault:
 
 
 class LocalHub:
-    """The server. As a context it runs, in a thread."""
+    """The server; as a context manager, it runs in a thread."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Repository] = {}
@@ -103,20 +103,20 @@ class LocalHub:
         self._server.server_close()
 
     def model(self, name: str) -> Repository:
-        """A model's repository."""
+        """Return a model repository."""
         return self.repositories["model", name]
 
     def dataset(self, name: str) -> Repository:
-        """A dataset's repository."""
+        """Return a dataset repository."""
         return self.repositories["dataset", name]
 
     def fail(self, what: str, times: int = 1, status: int | None = 500, *, after: bool = False) -> None:
-        """Let requests go wrong."""
+        """Make requests fail."""
         with self.lock:
             self.faults.append(Fault(what, times, status, after))
 
     def fault_of(self, request: str) -> Fault | None:
-        """The fault that a request meets."""
+        """Return the fault that applies to a request."""
         with self.lock:
             for fault in self.faults:
                 if fault.times and re.search(fault.what, request):
@@ -125,12 +125,12 @@ class LocalHub:
         return None
 
     def count(self, what: str) -> int:
-        """How many requests match a pattern."""
+        """Return how many requests match a pattern."""
         return sum(re.search(what, request) is not None for request in self.requests)
 
 
 def problems_of_card(content: str, kind: str) -> list[str]:
-    """What the Hub would not take of a card's metadata."""
+    """Return the problems for which the Hub would reject a card's metadata."""
     block = REGEX_YAML_BLOCK.search(content)
     if block is None:
         return ["no metadata"]
@@ -166,7 +166,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_: Any) -> None:
-            """Nothing on the console."""
+            """Log nothing."""
 
         def _serve(self) -> None:
             parts = urlsplit(self.path)
@@ -209,7 +209,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
             return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
         def _cut(self) -> None:
-            """A reset, in the middle of the talk."""
+            """Reset the connection in the middle of a response."""
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
             self.close_connection = True
@@ -413,7 +413,7 @@ def _handler(hub: LocalHub) -> type[BaseHTTPRequestHandler]:
 
 
 def _oid(found: Repository, path: str, content: bytes) -> str:
-    """Of a large file its SHA-256, of others git's hash of the blob."""
+    """Return the SHA-256 of a large file, and git's blob hash of others."""
     if path in found.large:
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,4 +1,4 @@
-"""An adapter on the Hub is a start, as one in a folder is."""
+"""An adapter on the Hub can be a start, like one in a folder."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"
 
 @pytest.fixture
 def adapter(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An adapter in a folder, which is also on the Hub as `org/sft-adapter`, beside a checkpoint and a pickle."""
+    """An adapter in a folder and on the Hub as `org/sft-adapter`, next to a checkpoint and a pickle."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     base = tiny.save(tmp_path / "base")
     folder = tmp_path / "adapter"
@@ -42,7 +42,7 @@ def adapter(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def test_a_run_starts_from_it_as_from_its_folder(
     adapter: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both iterations train it further; the tokenizer is its base model's; no checkpoint and no pickle is fetched."""
+    """Both iterations train it further; the tokenizer is its base model's; no checkpoint or pickle is downloaded."""
     path = runs.recipe(tmp_path / "there", adapter, model_name_or_path="org/sft-adapter", lora_r=8)
     with caplog.at_level(logging.WARNING):
         main(["run", str(path)])
@@ -62,14 +62,14 @@ def test_a_run_starts_from_it_as_from_its_folder(
 
 
 def test_a_revision_beside_it_is_refused_with_a_way_out(adapter: Path, tmp_path: Path) -> None:
-    """It would be the base model's, too."""
+    """The revision would also apply to the base model."""
     with refused(RecipeError, "`model_revision`", "`hf download org/sft-adapter --revision v2 --local-dir FOLDER`"):
         runs.build("org/sft-adapter", tmp_path / "run", model_init_kwargs={"revision": "v2"}).run()
     assert not (tmp_path / "run").exists()
 
 
 def test_other_names_are_no_adapters(hub: LocalHub, tmp_path: Path) -> None:
-    """Neither a model, nor what is not there, nor a path."""
+    """Neither a model, nor a missing repository, nor a path."""
     hub.repositories["model", "org/whole"] = Repository()
     hub.model("org/whole").branches["main"] = {"config.json": b"{}"}
     hub.model("org/whole").commit("main", "all")

@@ -1,4 +1,4 @@
-"""A run directory that is kept on the Hub: a machine that is lost loses nothing."""
+"""Backups of the run directory on the Hub: losing a machine loses nothing."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ STAGES = ("iteration-0", "iteration-1")
 
 
 def directory(path: Path) -> RunDirectory:
-    """A run in the middle of its training, with all that lies about then."""
+    """A run in the middle of training, with all the files that exist then."""
     made_up.write_run(path, made_up.record(made_up.stage("start", range(3)), best="start"))
     train = path / "iteration-0" / "train"
     for step, is_complete in ((10, True), (20, True), (30, False)):
@@ -55,7 +55,7 @@ def directory(path: Path) -> RunDirectory:
 
 
 def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
-    """No locks, links, halves or caches; of the checkpoints the newest that is complete."""
+    """No locks, links, partial files or caches; of the checkpoints, only the newest complete one."""
     found = {path.relative_to(tmp_path).as_posix() for path in kept_files_of_run(directory(tmp_path))}
     assert {name for name in found if "/train/" in name} == {
         "data/train/data.arrow",
@@ -70,7 +70,7 @@ def test_what_is_kept_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
 
 
 def test_no_pickle_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
-    """Version 0.1.0 left Trainer's arguments beside every model, with a token in them if one was given."""
+    """Version 0.1.0 left Trainer's arguments next to every model, including the token if one was given."""
     run = directory(tmp_path)
     (tmp_path / "iteration-0" / "model").mkdir()
     for folder in ("iteration-0/model", "iteration-0/train/checkpoint-20"):
@@ -103,7 +103,7 @@ def test_only_what_has_changed_is_sent_and_what_has_gone_goes(hub: LocalHub, tmp
 
 
 def test_the_journal_never_names_work_that_is_not_there(hub: LocalHub, tmp_path: Path) -> None:
-    """It is read before the files are listed: what finishes in between is there without being named."""
+    """It is read before the files are listed: files that are finished in between are sent but not named."""
     run = directory(tmp_path)
     api = Hub()
     api.create(REPO, "model", None)
@@ -138,7 +138,7 @@ def test_a_restored_directory_is_the_same(hub: LocalHub, tmp_path: Path) -> None
 
 
 def test_an_earlier_backup_is_taken_back_without_its_pickles(hub: LocalHub, tmp_path: Path) -> None:
-    """Version 0.1.0 kept Trainer's arguments beside models and in checkpoints, which count without them, too."""
+    """Version 0.1.0 stored Trainer's arguments next to models and in checkpoints, which are also valid without them."""
     run = directory(tmp_path / "one")
     newest = run.path / "iteration-0" / "train" / "checkpoint-20"
     manifest = json.loads((newest / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
@@ -160,7 +160,7 @@ def test_an_earlier_backup_is_taken_back_without_its_pickles(hub: LocalHub, tmp_
 
 
 def test_nothing_but_what_a_backup_sends_is_restored(hub: LocalHub, tmp_path: Path) -> None:
-    """Whoever can write to the branch gets no file of theirs beside the run's, and no word on whose files are whose."""
+    """Write access to the branch is not enough to place other files in the run directory, or to change file ownership."""
     run = directory(tmp_path / "one")
     files: dict[str, Any] = {path.relative_to(run.path).as_posix(): path for path in kept_files_of_run(run)}
     marker = {"entries": {"data": "photos"}, "kind": "run", "paths_from": "/", "identity": "0" * 32}
@@ -208,7 +208,7 @@ def test_adapters_find_the_runs_own_start_at_its_new_place(hub: LocalHub, tmp_pa
 
 
 def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
-    """Play in a process of its own, and kill it, without warning, when a checkpoint of iteration 1 is on the Hub."""
+    """Play in a separate process, and kill it without warning once a checkpoint of iteration 1 is on the Hub."""
     code = (
         "import sys; from spin_trl.hub import push; from spin_trl.cli import main\n"
         "push.KEEPS_EVERY = 0.3\n"
@@ -240,7 +240,7 @@ def kill_when_kept(recipe: Path, hub: LocalHub, run_dir: Path) -> None:
 def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
 ) -> None:
-    """Bit for bit those of a run that nothing happened to."""
+    """They are bitwise identical to those of an undisturbed run."""
     undisturbed = runs.recipe(tmp_path / "undisturbed", llama_folder, **SLOW)
     assert main(["run", str(undisturbed)]) == 0
     recipe = runs.recipe(tmp_path / "recipe", llama_folder, **SLOW, **KEPT)
@@ -265,7 +265,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_to_the_same_weights(
 def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """It would overwrite what is kept."""
+    """It would overwrite the backup."""
     hub.fail("/revision/run", times=-1, status=403)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT)
     assert main(["run", str(recipe)]) == 1
@@ -276,7 +276,7 @@ def test_a_run_that_cant_ask_whether_it_is_kept_does_not_begin_anew(
 def test_data_is_not_made_public_unless_that_is_said(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """A repository that is made for it is private; to one that everybody can read nothing goes, cards neither."""
+    """A repository created for it is private; nothing is pushed to a public one, not even cards."""
     Hub().create(f"{USER}/public", "model", False)
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--hub_model_id", "public"]) == 0
@@ -294,7 +294,7 @@ def test_data_is_not_made_public_unless_that_is_said(
 def test_what_another_machine_has_gone_on_to_is_not_replaced(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """Two machines with one run: the one that is behind keeps nothing, and says how to go on; neither does another run."""
+    """Two machines with one run: the one behind backs nothing up and reports what to do; the same holds for another run."""
     first, second = tmp_path / "first", tmp_path / "second"
     recipe = runs.recipe(tmp_path, llama_folder, **KEPT, num_iterations=1)
     assert main(["run", str(recipe), "--run_dir", str(first)]) == 0
@@ -305,7 +305,7 @@ def test_what_another_machine_has_gone_on_to_is_not_replaced(
     assert main(["run", str(recipe), "--run_dir", str(first), "--num_iterations", "3"]) == 0
     assert names(capsys.readouterr().out, f"`{BRANCH}`", REPO, first, "`hub_model_id`")
     assert hub.model(REPO).branches[BRANCH] == ahead
-    # A run of its own that was begun without the Hub, and then is to be kept under the same name.
+    # A different run that was started without the Hub, and is then backed up under the same name.
     other = tmp_path / "other"
     assert main(["run", str(recipe), "--run_dir", str(other), "--push_to_hub", "false", "--seed", "1"]) == 0
     assert main(["run", str(recipe), "--run_dir", str(other), "--seed", "1"]) == 0

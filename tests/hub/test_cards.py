@@ -1,4 +1,4 @@
-"""Cards of many iterations: what it takes to write them grows with their number, and no faster."""
+"""Cards of many iterations: the cost of writing them grows only linearly with their number."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from spin_trl.hub.cards import write_cards
 from spin_trl.run.directory import RunDirectory
 
 WATCHED: list[list[str]] = []
-"""Lists that paths are noted in when they are opened. A hook of Python's stays until the end, so there is one."""
+"""Lists that record opened paths. An audit hook can't be removed, so there is only one."""
 
 
 def _note(event: str, arguments: tuple) -> None:
@@ -22,7 +22,7 @@ sys.addaudithook(_note)
 
 
 def opened(folder: Path, function: Callable[[], object]) -> list[str]:
-    """Names of the files in a folder that a function opens, as often as it does."""
+    """Return the names of the files in a folder that a function opens, once per opening."""
     WATCHED.append([])
     try:
         function()
@@ -32,7 +32,7 @@ def opened(folder: Path, function: Callable[[], object]) -> list[str]:
 
 
 def run_of(path: Path, iterations: int) -> RunDirectory:
-    """A run of so many iterations, each with a model, an opponent's answers and samples."""
+    """A run with `iterations` iterations, each with a model, the opponent's generations and samples."""
     names = [f"iteration-{number}" for number in range(iterations)]
     stages = [made_up.stage("start", range(40)), *(made_up.stage(name, range(50)) for name in names)]
     made_up.write_run(path, made_up.record(*stages, best=names[-1]))

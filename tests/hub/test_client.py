@@ -1,4 +1,4 @@
-"""The Hub as a run uses it, driven by the real client: commits that replace, patience, and messages without secrets."""
+"""The Hub operations of a run, with the real client: replacing commits, retries, and messages without secrets."""
 
 import threading
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_a_card_that_the_hub_does_not_take_is_refused_with_its_reason(hub: Local
 
 
 def test_a_file_that_vanishes_is_no_error(hub: LocalHub, tmp_path: Path) -> None:
-    """The list of files is made anew."""
+    """The files are listed again."""
     paths = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
     for path in paths:
         path.write_bytes(path.name.encode())
@@ -127,7 +127,7 @@ def test_a_file_that_vanishes_is_no_error(hub: LocalHub, tmp_path: Path) -> None
 
 
 def test_what_there_is_no_more_is_not_attempted_again(hub: LocalHub) -> None:
-    """A model may have gone for good."""
+    """A model may have been deleted for good."""
     calls: list[int] = []
 
     def files() -> dict:
@@ -158,7 +158,7 @@ def test_messages_hold_neither_tokens_nor_signatures(monkeypatch) -> None:
 
 
 def test_what_is_behind_an_error_decides() -> None:
-    """The client says only which file it was."""
+    """The client's error only names the file."""
     outer = RuntimeError("Error while uploading 'x' to the Hub.")
     outer.__cause__ = ValueError("a bug")
     assert not may_pass(outer)

@@ -1,4 +1,4 @@
-"""What all cards of a run say: where it began, under which licence, and how it is played again on another machine."""
+"""Facts shared by all cards of a run: its origin, its licence, and the recipe to play it again on another machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def facts(
     branches: dict[str, str] | None = None,
     **settings: Any,
 ) -> RunFacts:
-    """Of a run of two iterations, of which the second one played against the start."""
+    """Facts of a run of two iterations, the second of which played against the start."""
     prepared = [{"phase": "prepare", "stage": "data", "origins": origins}] if origins is not None else []
     gates = [
         {"phase": "gate", "stage": "iteration-0", "decision": "fell back", "opponent": "start"},
@@ -38,8 +38,8 @@ def facts(
     ("origins", "settings", "expected"),
     [
         ({"model": ON_HUB}, {"model_name_or_path": "org/other"}, Origin("org/base", True, SHA)),
-        ({}, {"model_name_or_path": "org/other"}, None),  # it was looked for, and there is none: made in the run
-        (None, {"model_name_or_path": "org/other"}, Origin("org/other", True)),  # of a run of an earlier version
+        ({}, {"model_name_or_path": "org/other"}, None),  # no origin was found: it was built in the run
+        (None, {"model_name_or_path": "org/other"}, Origin("org/other", True)),  # a run of an earlier version
         (None, {"model_name_or_path": "/models/mine"}, Origin("mine")),
         (None, {"model_name_or_path": "./mine"}, Origin("mine")),
         (None, {}, None),
@@ -48,7 +48,7 @@ def facts(
 def test_the_start_is_what_the_journal_says_or_else_the_setting(
     origins: dict[str, Any] | None, settings: dict[str, Any], expected: Origin | None
 ) -> None:
-    """Without the path to it: that belongs to one machine."""
+    """Without the path, which is specific to one machine."""
     assert facts(origins=origins, **settings).start == expected
 
 
@@ -71,7 +71,7 @@ def test_data_may_be_a_function_or_a_name_on_the_hub() -> None:
         ([], {}, (None, "")),
         ([{"model": "mit", "data": None}], {}, ("mit", "the base model's")),
         ([{"model": "mit"}, {"model": "apache-2.0"}], {}, ("apache-2.0", "the base model's")),  # the newest answer
-        ([{"model": "mit"}], {"hub_license": "cc0-1.0"}, ("cc0-1.0", "as set by whoever trained it")),
+        ([{"model": "mit"}], {"hub_license": "cc0-1.0"}, ("cc0-1.0", "set by the author of the run")),
     ],
 )
 def test_a_licence_is_the_users_or_that_of_what_the_run_began_with(
@@ -82,13 +82,13 @@ def test_a_licence_is_the_users_or_that_of_what_the_run_began_with(
 
 
 def recipe_of(found: RunFacts) -> dict[str, Any]:
-    """The recipe that the cards show."""
+    """Return the recipe that the cards show."""
     text = str(found.shared["recipe"])
     return yaml.safe_load(text.partition("yaml\n")[2].rpartition("```")[0])
 
 
 def test_the_recipe_plays_the_run_again_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without paths of this one, what went to whom, and with the commits of what was loaded."""
+    """Without paths of this machine or push destinations, and with the commits of what was loaded."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows.jsonl").touch()
@@ -120,7 +120,7 @@ def test_weights_of_losses_are_shown_where_each_loss_has_one() -> None:
 
 
 def test_every_iteration_stands_beside_its_opponent() -> None:
-    """Which need not be the one before; revisions are the branches, or of the start its commit."""
+    """It need not be the previous iteration. Revisions are branches; for the start, the commit."""
     table = str(facts(origins={"model": ON_HUB}, branches={"iteration-0": "iter-0"}).shared["opponents"])
     _, _, first, second = table.strip().splitlines()
     assert names(first, "iteration 0", "`iter-0`", "start", "`org/base@01234567`", "fell back")

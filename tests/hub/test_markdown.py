@@ -1,4 +1,4 @@
-"""Whatever a model or a dataset wrote stays text in a card."""
+"""Text from a model or a dataset stays text in a card."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from spin_trl.report.tables import Cell, Row, Table
     ],
 )
 def test_a_block_ends_only_where_we_end_it(text: str) -> None:
-    """No line of the text is as long a fence as the one around it."""
+    """No line of the text is a fence as long as the one around it."""
     first, *middle, last = fenced(text).split("\n")
     fence = first.removesuffix("text")
     assert last == fence

@@ -1,4 +1,4 @@
-"""What of a run belongs on the Hub: what the gate stands by, the best on main, and nothing twice."""
+"""The parts of a run that are pushed: accepted iterations, the best on main, and nothing twice."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def train(number: int) -> dict:
 
 
 def played(path: Path, *stages, best: str, journal: list[dict], models: list[str] | None = None, **settings) -> Run:
-    """A run directory that nobody played, with weights that name their stage."""
+    """A synthetic run directory, with weights that identify their stage."""
     record: RunRecord = made_up.record(*stages, best=best, journal=journal)
     made_up.write_run(path, record, **settings)
     for stage in models if models is not None else [one.name for one in stages if one.name != "start"]:
@@ -52,14 +52,14 @@ DECIDED = [train(0), gate(0, "improved"), train(1), gate(1)]
 
 
 def push(run: Run, upto: int | None = None) -> list[str]:
-    """Push what is missing; returns what was said."""
+    """Push what is missing; return the messages."""
     said: list[str] = []
     Publisher(run, Hub(), said.append).push_missing(upto)
     return said
 
 
 def are_of(said: list[str], *pushes: tuple[str, str]) -> bool:
-    """Whether as many lines say, in this order, which stage was pushed to which branch."""
+    """Return whether the lines name, in this order, each stage and the branch it was pushed to."""
     return len(said) == len(pushes) and all(
         names(line, f"{stage}:", REPO, branch) for line, (stage, branch) in zip(said, pushes, strict=True)
     )
@@ -103,7 +103,7 @@ def test_a_diverged_model_is_not_pushed(hub: LocalHub, tmp_path: Path) -> None:
 
 
 def test_if_the_start_is_the_best_main_says_so_and_has_no_worse_weights(hub: LocalHub, tmp_path: Path) -> None:
-    """And if an earlier best had left some there, they go."""
+    """Weights left there by an earlier best model are deleted."""
     run = played(tmp_path / "run", *THREE, best="iteration-0", journal=DECIDED)
     push(run)
     (tmp_path / "run" / "best.json").write_text(json.dumps({"stage": "start"}), encoding="utf-8")
@@ -125,7 +125,7 @@ def test_a_start_that_the_run_made_is_pushed_with_its_weights(hub: LocalHub, tmp
 
 
 def test_a_model_that_has_gone_is_passed_over(hub: LocalHub, tmp_path: Path) -> None:
-    """`keep_iterations` may have let it go before the Hub was there again."""
+    """`keep_iterations` may have deleted it before the Hub was reachable again."""
     run = played(tmp_path / "run", *THREE, best="iteration-0", journal=DECIDED, models=["iteration-0"])
     push(run)
     assert set(hub.model(REPO).branches) == {"main", "iter-0"}
@@ -150,7 +150,7 @@ def test_what_could_be_pushed_before_a_failure_stays_known(hub: LocalHub, tmp_pa
 
 
 def test_an_iteration_that_is_not_finished_is_on_no_card(hub: LocalHub, tmp_path: Path) -> None:
-    """What a later iteration has begun is left out, so the card changes when an iteration is done, and not before."""
+    """A later, unfinished iteration is left out, so the card only changes once an iteration is finished."""
     run = played(tmp_path / "run", *THREE, best="iteration-0", journal=DECIDED)
     push(run, upto=0)
     assert "iteration 1" not in hub.model(REPO).branches["main"]["README.md"].decode()
@@ -159,7 +159,7 @@ def test_an_iteration_that_is_not_finished_is_on_no_card(hub: LocalHub, tmp_path
 
 
 def test_licences_are_those_of_what_the_run_began_with(hub: LocalHub, tmp_path: Path) -> None:
-    """Asked for once, and kept in the journal for cards that are written without the Hub."""
+    """They are looked up once, and kept in the journal for cards that are written offline."""
     Hub().create("org/base", "model", None)
     hub.model("org/base").license = "apache-2.0"
     prepare = {

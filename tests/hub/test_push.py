@@ -1,4 +1,4 @@
-"""A run that pushes while it plays, driven by the real client against a Hub of one's own; and `spin-trl push`, `card`."""
+"""Pushing while a run plays, with the real client and a local Hub; and `spin-trl push` and `spin-trl card`."""
 
 import shlex
 import threading
@@ -33,7 +33,7 @@ def card_on(hub: LocalHub, branch: str) -> ModelCard:
 def test_a_run_is_on_the_hub_when_it_has_ended(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, caplog
 ) -> None:
-    """Branches for the iterations, the best on main, cards, and nothing that should not be there."""
+    """Branches for the iterations, the best on main, cards, and nothing else."""
     caplog.set_level("DEBUG")
     extra = {"hub_private_repo": True, "push_generations": True, "hub_license": "mit", "save_strategy": "steps"}
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **extra, save_steps=1)
@@ -80,7 +80,7 @@ def test_a_run_is_on_the_hub_when_it_has_ended(
 
 
 def test_an_adapter_is_pushed_alone(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
-    """Without the frozen opponent, and with no path of this machine as its base."""
+    """Without the frozen opponent, and without a path of this machine as its base."""
     lora = {"use_peft": True, "lora_r": 2}
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, **lora)
     assert main(["run", str(recipe)]) == 0
@@ -92,7 +92,7 @@ def test_an_adapter_is_pushed_alone(hub: LocalHub, tmp_path: Path, llama_folder:
 
 
 def test_an_adapter_on_a_start_of_the_runs_own_has_it_on_a_branch(hub: LocalHub, tmp_path: Path, llama) -> None:
-    """A model that was given as an object, or built, is nowhere else."""
+    """A model that was passed as an object, or built by the run, exists nowhere else."""
     lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     runs.build(llama, tmp_path / "run", peft_config=lora, num_iterations=1, **SETTINGS).run()
     repo = hub.model(REPO)
@@ -107,7 +107,7 @@ def test_an_adapter_on_a_start_of_the_runs_own_has_it_on_a_branch(hub: LocalHub,
 def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
 ) -> None:
-    """A warning in one line; then everything that was missing, once."""
+    """There is a one-line warning; later, everything missing is pushed once."""
     hub.fail("/api/", times=-1)
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
     assert main(["run", str(recipe)]) == 0
@@ -129,7 +129,7 @@ def test_a_hub_that_never_answers_fails_no_run_and_push_brings_it_there_later(
 
 
 def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd) -> None:
-    """Of a run that was not to be pushed, from its directory alone."""
+    """From the directory alone, of a run that was not set to be pushed."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     assert hub.requests == []
@@ -144,7 +144,7 @@ def test_push_takes_another_name_and_the_pairs(hub: LocalHub, tmp_path: Path, ll
 def test_a_run_that_cannot_be_written_to_is_pushed_and_its_journal_is_said_to_lack_it(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capsys
 ) -> None:
-    """A read-only mount, another user's run: what was pushed stands nowhere, so it is pushed again the next time."""
+    """On a read-only mount or another user's run, pushes are not recorded, so they are repeated the next time."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, use_peft=True, lora_r=2)
     assert main(["run", str(recipe)]) == 0
     (tmp_path / "run").rename(tmp_path / "moved")
@@ -165,7 +165,7 @@ def test_a_run_that_cannot_be_written_to_is_pushed_and_its_journal_is_said_to_la
 def test_a_run_of_a_gpu_is_pushed_from_a_machine_without_one(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd
 ) -> None:
-    """A login node, a laptop: where `bf16` is refused to whoever trains."""
+    """On a login node or a laptop, where training with `bf16` is refused."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     frozen = tmp_path / "run" / "recipe.yaml"
@@ -183,7 +183,7 @@ def test_the_name_of_the_run_directory_is_the_usual_name(hub: LocalHub, tmp_path
 
 
 def test_a_run_that_goes_on_pushes_what_is_missing_only(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
-    """And its settings of the Hub may change on the way."""
+    """Its Hub settings may change between calls."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, push_to_hub=True, hub_model_id="small")
     assert main(["run", str(recipe)]) == 0
     first = list(hub.model(REPO).commits["iter-0"])
@@ -195,7 +195,7 @@ def test_a_run_that_goes_on_pushes_what_is_missing_only(hub: LocalHub, tmp_path:
 
 
 def test_without_a_token_a_run_plays_on(hub: LocalHub, tmp_path: Path, llama_folder: Path, capfd, monkeypatch) -> None:
-    """And says so once, with what to do."""
+    """It warns once, with what to do."""
     monkeypatch.delenv("HF_TOKEN")
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS, hub_backup=True, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
@@ -207,7 +207,7 @@ def test_without_a_token_a_run_plays_on(hub: LocalHub, tmp_path: Path, llama_fol
 
 
 def test_a_smoke_run_is_not_pushed(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
-    """It is to see that all fits, and no model for anybody."""
+    """It only checks that everything works, and produces no useful model."""
     recipe = runs.recipe(tmp_path, llama_folder, **SETTINGS)
     assert main(["run", str(recipe), "--smoke", "true"]) == 0
     assert hub.requests == []
@@ -215,7 +215,7 @@ def test_a_smoke_run_is_not_pushed(hub: LocalHub, tmp_path: Path, llama_folder: 
 
 @pytest.mark.parametrize("name", ["hub_token", "push_to_hub_token"])
 def test_a_token_is_no_setting(name: str, tmp_path: Path, llama_folder: Path, capsys) -> None:
-    """Wherever it is given; and it is not repeated."""
+    """It is refused in every place, and not repeated in the message."""
     recipe = runs.recipe(tmp_path, llama_folder)
     for arguments in (["run", str(recipe), f"--{name}", TOKEN], ["push", str(tmp_path), f"--{name}={TOKEN}"]):
         assert main(arguments) == 2
@@ -241,7 +241,7 @@ def test_a_token_is_no_argument_in_python_either(llama) -> None:
 def test_a_run_is_kept_every_ten_minutes(
     hub: LocalHub, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within a phase, however long it takes: the thread that pushes waits no longer."""
+    """Also within a long phase: the pushing thread wakes up by itself."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     run = reopen(str(tmp_path / "run"))
@@ -262,7 +262,7 @@ def test_a_run_is_kept_every_ten_minutes(
 
 
 def test_an_interrupt_waits_for_no_push(hub: LocalHub, tmp_path: Path, llama_folder: Path) -> None:
-    """While the end of a run does."""
+    """The normal end of a run does wait."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     assert main(["run", str(recipe)]) == 0
     run = reopen(str(tmp_path / "run"))
@@ -319,5 +319,5 @@ def test_cards_and_pushes_of_what_is_no_run_are_refused(tmp_path: Path, capsys, 
 
 
 def test_the_settings_of_the_trainers_own_pushes_are_off() -> None:
-    """A run pushes what it accepts; a trainer on its own is DPOTrainer."""
+    """A run pushes accepted iterations; a trainer on its own behaves like DPOTrainer."""
     assert SPINConfig("out", use_cpu=True, bf16=False, hub_token=TOKEN).hub_token == TOKEN

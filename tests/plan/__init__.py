@@ -1,1 +1,1 @@
-"""What a plan promises: figures that were worked out by hand, and peaks that are measured."""
+"""Plans, compared with figures computed by hand and with measured peaks."""

@@ -1,4 +1,4 @@
-"""Published models as configurations alone, in folders without weights, and recipes that name them."""
+"""Configurations of published models, in folders without weights, and recipes that name them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZEPHYR = MistralConfig(
 
 
 def qwen(hidden: int, layers: int, heads: int, intermediate: int) -> Qwen2Config:
-    """Qwen2.5 of a size, with tied embeddings."""
+    """Return the configuration of a Qwen2.5 of a size, with tied embeddings."""
     return Qwen2Config(
         vocab_size=151936,
         hidden_size=hidden,
@@ -39,21 +39,21 @@ QWEN_3B = qwen(2048, 36, 16, 11008)
 
 
 def small(**changes: Any) -> Qwen2Config:
-    """A Qwen2 that is planned in a second."""
+    """Return the configuration of a Qwen2 that is planned in a second."""
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 512}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     return Qwen2Config(**{**sizes, **heads, **changes})
 
 
 def folder(path: Path, config: PretrainedConfig) -> Path:
-    """A folder with a config.json and nothing else."""
+    """Return a folder that holds only a config.json."""
     config.save_pretrained(path)
     assert [file.name for file in path.iterdir()] == ["config.json"]
     return path
 
 
 def recipe(path: Path, model: Path | str, **settings: Any) -> str:
-    """A recipe of a dataset that is nowhere, for GPUs; returns its file."""
+    """Write a recipe for GPUs with a dataset that does not exist; return its path."""
     file = path / "planned.yaml"
     known = {"model_name_or_path": str(model), "dataset_name": "nobody/nothing", "max_rows": 640, "max_length": 256}
     file.write_text(yaml.safe_dump({**known, "num_iterations": 2, "report_to": "none", **settings}), encoding="utf-8")

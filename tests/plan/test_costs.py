@@ -1,4 +1,4 @@
-"""Hours, tokens and disk: sums by hand, and two papers' own times."""
+"""Hours, tokens and disk, compared with calculations by hand and two papers' own times."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def zephyr():
 
 
 def test_operations_by_hand(zephyr):
-    """Two a weight and token: 7,241,732,096 weights less the embedding and the head, of 32,000 x 4,096 each."""
+    """Two per weight and token: 7,241,732,096 weights minus the embedding and the head, of 32,000 x 4,096 each."""
     body = 7_241_732_096 - 2 * 32_000 * 4096
     attention = 4 * 32 * 4096 * 500
     assert zephyr.forward(1000, 0, 1000) == pytest.approx(1000 * (2 * body + attention))
@@ -35,8 +35,8 @@ def test_operations_by_hand(zephyr):
 )
 def test_training_takes_as_long_as_the_papers_say(zephyr, gpu, row, seconds):
     """64 pairs on eight GPUs, within a factor of two: 10 s on A100s (arXiv 2401.01335, appendix B.1), 7.6 s on H100s (3.31 h
-    for two epochs of 50,000 pairs, arXiv 2604.20933). Their code runs 128 rows, filled up to the longest, through the policy
-    (forward, again for checkpointing, backward) and through a reference model; the papers don't say how long rows are.
+    for two epochs of 50,000 pairs, arXiv 2604.20933). Their code runs 128 rows, padded to the longest, through the policy
+    (forward, again for checkpointing, backward) and through a reference model; the papers do not state row lengths.
     """
     operations = 5 * zephyr.forward(128 * row, 128 * row, row)
     device = DEVICES[gpu]
@@ -45,13 +45,13 @@ def test_training_takes_as_long_as_the_papers_say(zephyr, gpu, row, seconds):
 
 
 def test_answering_takes_as_long_as_the_paper_says(zephyr):
-    """64 prompts on eight A100s, 256 tokens each at most: 6.69 s (arXiv 2401.01335, B.1), within a factor of two."""
+    """64 prompts on eight A100s, at most 256 tokens each: 6.69 s (arXiv 2401.01335, B.1), within a factor of two."""
     step = 32 * SECONDS_A_LAYER + zephyr.weight_bytes / (DEVICES["a100-80"].bandwidth * 1e9)
     assert 6.69 / 2 < 256 * step < 2 * 6.69
 
 
 def test_tokens_and_steps_by_hand(tmp_path):
-    """640 rows, 13 of them held out; 150 tokens a row, 100 generated; steps of 2 pairs; two epochs, then one; history 1."""
+    """640 rows, 13 of them held out; 150 tokens per row, 100 generated; 2 pairs a step; two epochs, then one; history 1."""
     found, work = works(
         tmp_path,
         num_train_epochs=[2, 1],
@@ -77,7 +77,7 @@ def test_a_measured_rate_takes_the_place_of_what_is_assumed(tmp_path):
 
 @pytest.mark.slow
 def test_iris_looks_ahead_where_gradients_are_accumulated(tmp_path):
-    """One more forward beside forward, forward again and backward: a quarter of the step."""
+    """One more forward pass in addition to forward, recomputation and backward: a quarter of the step."""
     (tmp_path / "b").mkdir()
     settings = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": 1, "num_train_epochs": 1}
     _, plain = works(tmp_path, **settings)
@@ -92,7 +92,7 @@ def test_tspin_has_a_third_branch_after_the_first_iteration(tmp_path):
 
 
 def test_disk_by_hand(tmp_path):
-    """Qwen2.5-0.5B with LoRA, on queries and values: adapters of 4 * 1,081,344 bytes with a tokenizer, two iterations."""
+    """Qwen2.5-0.5B with LoRA on queries and values, two iterations: 4 * 1,081,344 bytes per adapter, plus tokenizers."""
     path = recipe(
         tmp_path,
         folder(tmp_path / "model", QWEN_05B),

@@ -1,4 +1,4 @@
-"""A GPU is known by the name that its driver gives it."""
+"""A GPU is recognised by its driver's name."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from spin_trl.plan.devices import like
     ],
 )
 def test_a_gpu_is_known_by_its_drivers_name(name: str, memory: float, tflops: float, bandwidth: float) -> None:
-    """Products and bandwidth are the data sheet's; the memory is what it has."""
+    """Throughput and bandwidth are from the data sheet; the memory is the actual one."""
     found = like(name, memory)
     assert (found.name, found.memory) == (name, memory)
     assert (found.tflops, found.bandwidth) == (tflops, bandwidth)

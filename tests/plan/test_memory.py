@@ -1,4 +1,4 @@
-"""Peak memory of phases: shares by hand, and peaks that are measured while small models train and answer."""
+"""Peak memory of phases, compared with shares by hand and peaks measured while small models train and generate."""
 
 import importlib.util
 import sys
@@ -25,7 +25,7 @@ def phase(found, name):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """benchmarks/plan.py: what measures is the same there and here."""
+    """Load benchmarks/plan.py, whose measurement code is used here too."""
     path = Path(spin_trl.__file__).parents[1] / "benchmarks" / "plan.py"
     spec = importlib.util.spec_from_file_location("plan_benchmark", path)
     module = importlib.util.module_from_spec(spec)
@@ -44,7 +44,7 @@ def benchmark():
     ids=["full", "lora, checkpointing", "lora, 4-bit"],
 )
 def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
-    """Within 30 %, the promise; they are deterministic on a CPU."""
+    """Within the promised 30 %; they are deterministic on a CPU."""
     model = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 2}
     bench = benchmark.Bench(benchmark.Case(model, settings), tmp_path)
     assert bench.training().ratio == pytest.approx(1, abs=0.3)
@@ -53,8 +53,8 @@ def test_planned_peaks_are_the_measured_ones(benchmark, tmp_path, settings):
 
 @pytest.mark.slow
 def test_zephyr_in_eight_shards(tmp_path):
-    """ZeRO-3 by hand: 2 bytes a weight, float32 weights and RMSprop's one state, float32 gradients, over 8 GPUs; and as many
-    gathered weights as DeepSpeed allows. The cache: 32 layers of 8 heads of 128, keys and values, 2 bytes each.
+    """ZeRO-3 by hand: 2 bytes per weight, float32 weights and RMSprop's one state, float32 gradients, over 8 GPUs; and as
+    many gathered weights as DeepSpeed allows. The cache: 32 layers of 8 heads of 128, keys and values, 2 bytes each.
     """
     found = plan(
         tmp_path,
@@ -71,7 +71,7 @@ def test_zephyr_in_eight_shards(tmp_path):
     assert trained["optimiser"] == pytest.approx((4 + 4) * 7_241_732_096 / 8, rel=0.001)
     assert trained["gradients"] == pytest.approx(4 * 7_241_732_096 / 8, rel=0.001)
     answering = phase(found, "generate").parts
-    assert answering["weights"] == pytest.approx(2 * 7_241_732_096, rel=0.001)  # whole replicas
+    assert answering["weights"] == pytest.approx(2 * 7_241_732_096, rel=0.001)  # full replicas
     assert found.memory.cache_bytes_per_token == pytest.approx(32 * 8 * 128 * 2 * 2, rel=0.001)
     a_layer_twice = 33 / 32
     assert answering["KV cache"] == pytest.approx(8 * 256 * 32 * 8 * 128 * 2 * 2 * a_layer_twice, rel=0.001)
@@ -90,7 +90,7 @@ def test_checkpointing_and_smaller_batches_take_less(tmp_path):
 
 
 def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
-    """With two iterations; one iteration has the bare model as its opponent."""
+    """With two iterations; with one, the opponent is the bare model."""
     found = plan(tmp_path, small(), use_peft=True)
     assert phase(found, "train").parts["adapters"] == 2 * phase(found, "generate").parts["adapters"]
     (tmp_path / "b").mkdir()
@@ -99,7 +99,7 @@ def test_the_opponent_of_an_adapter_is_a_second_one(tmp_path):
 
 
 def test_a_supervised_arm_holds_all_logits(tmp_path):
-    """Trainer computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, in float32 at least twice."""
+    """Trainer computes them for every token: 8 rows of 256 tokens, a vocabulary of 20,000, at least twice in float32."""
     found = plan(tmp_path, small(vocab_size=20_000), baseline="sft", per_device_train_batch_size=8)
     assert phase(found, "baseline").total > 2 * 4 * 8 * 256 * 20_000
     assert phase(found, "train").total < phase(found, "baseline").total
@@ -137,6 +137,6 @@ def test_a_mixture_of_experts_is_followed_too(tmp_path):
     ],
 )
 def test_bytes_of_an_optimiser(optim, expected):
-    """Of two matrices, of 1000 x 1000 and 100 x 100 values."""
+    """For two matrices, of 1000 x 1000 and 100 x 100 values."""
     matrices = [torch.empty(1000, 1000), torch.empty(100, 100)]
     assert state_bytes(optim, matrices) == expected

@@ -1,4 +1,4 @@
-"""Whether a run fits a GPU, what stands against it, and what to change so that it does."""
+"""Whether a run fits a GPU, other obstacles, and what to change so that it fits."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MEANS = Wishes(prompt_tokens=50, response_tokens=100)
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """A full fine-tuning of a model with few layers and a large vocabulary."""
+    """A plan for full fine-tuning of a model with few layers and a large vocabulary."""
     path = tmp_path_factory.mktemp("plan")
     return make_plan(recipe(path, folder(path / "model", qwen(512, 4, 8, 2048))), [], MEANS, on_gpu=True)
 
 
 def of_memory(count: float) -> Device:
-    """A GPU of so many bytes."""
+    """Return a GPU with so many bytes of memory."""
     return Device("mine", count / 2**30, 100, 1000)
 
 
 def test_a_run_fits_where_its_peak_does(plan: Plan) -> None:
-    """To the byte; surely only with responses as long as they may be."""
+    """To the byte; it fits surely only if it fits with responses of maximum length."""
     assert plan.peak.total == max(phase.total for phase in plan.phases)
     assert plan.most >= plan.peak.total
     assert plan.fits(of_memory(plan.peak.total))
@@ -80,7 +80,7 @@ def test_advice_may_not_be_enough(plan: Plan) -> None:
     assert advice
     assert not advice[-1].fits
     assert more_gpus is None
-    assert len({one.settings for one in advice}) == len(advice)  # a setting that is changed twice stands there once
+    assert len({one.settings for one in advice}) == len(advice)  # a setting that is changed twice is listed once
 
 
 def test_changes_are_written_as_in_a_recipe() -> None:

@@ -1,4 +1,4 @@
-"""What a few layers that are played say of all layers."""
+"""Playing a few layers is enough to know the memory of all layers."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ LORA = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear")
 )
 @pytest.mark.slow
 def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
-    """To the byte, at whichever moment the peak is."""
+    """To the byte, at whatever moment the peak occurs."""
     config = small(num_hidden_layers=9, hidden_size=128)
     model = PlannedModel(ModelSettings(config, torch.float32, **settings))
 
@@ -43,13 +43,13 @@ def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
 
     few = peaks()
     assert all(peak.bytes > peak.head for peak in few)
-    assert len(model.alike_layers) == 9  # they are back
+    assert len(model.alike_layers) == 9  # they are restored
     monkeypatch.setattr(rehearsal, "PLAYED_LAYERS", 9)
     assert few == peaks()
 
 
 def test_layers_that_differ_are_all_played():
-    """Every sixth layer of Gemma 3 sees all tokens, the others a window."""
+    """Every sixth layer of Gemma 3 attends to all tokens, the others to a window."""
     config = Gemma3TextConfig(
         vocab_size=512,
         hidden_size=64,

@@ -1,4 +1,4 @@
-"""What of a recipe decides memory and time: its processes."""
+"""The distribution over processes that a recipe's accelerate configuration sets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A plan on a terminal: numbers short enough to be read, and none that says more than is known."""
+"""A plan on a terminal: numbers are short, and not more precise than is known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spin_trl.report import terminal
 
 
 def printed(table: Table) -> list[list[str]]:
-    """The cells of a table, row by row."""
+    """Return the cells of a table, row by row."""
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
@@ -53,7 +53,7 @@ def test_bytes_are_shown_in_gib(count: float, expected: str) -> None:
 
 
 def plan(peak: float, most: float, obstacle: str | None = None, seconds: float = 7200) -> Any:
-    """A plan of so many GiB at its peak, and with the longest responses."""
+    """A plan with these peaks in GiB, as planned and with the longest responses."""
     return SimpleNamespace(
         setup=SimpleNamespace(num_processes=2),
         peak=SimpleNamespace(total=peak * GIB, name="train"),
@@ -66,7 +66,7 @@ def plan(peak: float, most: float, obstacle: str | None = None, seconds: float =
 
 
 def test_iterations_that_are_alike_stand_together() -> None:
-    """A stage that nothing is played of has no column; sums are of all iterations."""
+    """A stage without work has no column; totals cover all iterations."""
     alike = [Work(f"iteration-{number}", {"generate": 3600, "train": 7200}, 1000, 5000, 10) for number in range(3)]
     last = Work("iteration-3", {"generate": 3600, "train": 3600}, 1000, 2000, 4)
     table = hours_table(plan(1, 1), [Work("start", {}), *alike, last])
@@ -83,7 +83,7 @@ def test_iterations_that_are_alike_stand_together() -> None:
 def test_every_gpu_is_shown_with_whether_it_holds_the_run() -> None:
     rows = {row[0]: row for row in printed(devices_table(plan(20, 30, "no bfloat16"), list(DEVICES.values())))}
     assert rows["t4"][2:] == ["no bfloat16", "20.0", ""]
-    assert rows["l4"][2:] == ["fits, but for the longest", "20.0", "2.00"]
+    assert rows["l4"][2:] == ["fits, except worst case", "20.0", "2.00"]
     assert rows["a100-40"][2:] == ["fits", "20.0", "2.00"]
     small = {row[0]: row for row in printed(devices_table(plan(30, 30), list(DEVICES.values())))}
     assert small["l4"][2:] == ["does not fit", "30.0", ""]

@@ -1,4 +1,4 @@
-"""How long prompts and responses are: sums by hand, and what is counted on a dataset."""
+"""Lengths of prompts and responses: sums by hand, and counts on a dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spin_trl.plan.tokens import ASSUMED_LENGTH, Lengths, PairLengths, read_leng
 def lengths(
     *rows: tuple[int, int], max_new_tokens: int | None = 10, max_length: int | None = 20, is_counted: bool = True
 ) -> Lengths:
-    """Of these (prompt, real response), with bounds of a generated response."""
+    """Return lengths of these (prompt, real response) pairs, with limits for generated responses."""
     sampling = Sampling(1.0, 1.0, 0, max_new_tokens, max_length, 1, 4, 0)
     return Lengths(rows, 100, 10, sampling, "by hand", is_counted=is_counted)
 
@@ -34,12 +34,12 @@ def test_a_shared_prompt_is_run_once() -> None:
 @pytest.mark.parametrize(
     ("row", "branches", "longest", "expected"),
     [
-        ((5, 8), 2, False, (8, 8)),  # a generated response is taken to be as long as the real one
-        ((5, 30), 2, False, (15, 10)),  # which is cut to `max_length`, as the generated one to `max_new_tokens`
+        ((5, 8), 2, False, (8, 8)),  # a generated response is assumed to be as long as the real one
+        ((5, 30), 2, False, (15, 10)),  # which is truncated to `max_length`, and the generated one to `max_new_tokens`
         ((5, 8), 2, True, (8, 10)),  # at most
         ((15, 8), 2, True, (5, 5)),  # a prompt of 15 leaves 5
         ((5, 8), 3, False, (8, 8, 8)),
-        ((25, 8), 2, False, (1, 1)),  # no row is without a token
+        ((25, 8), 2, False, (1, 1)),  # every row has at least one token
     ],
 )
 def test_a_pair_by_hand(row: tuple[int, int], branches: int, longest: bool, expected: tuple[int, ...]) -> None:
@@ -56,12 +56,12 @@ def test_where_nothing_was_counted_the_longest_row_is_as_long_as_may_be() -> Non
 
 
 def test_the_largest_of_many_micro_batches_is_planned_for() -> None:
-    """Of two rows, a thousand draws of three hold three times the longer one."""
+    """A thousand draws of three from two rows include three times the longer row."""
     found = lengths((1, 1), (6, 10))
     assert found.micro_batch(3) == [PairLengths(6, (10, 10))] * 3
     assert found.micro_batch(2, longest=True) == [PairLengths(6, (10, 10))] * 2
     assert lengths((9, 1), (1, 9)).micro_batch(1, longest=True) == [PairLengths(9, (1, 10))]
-    assert found.micro_batch(3) == found.micro_batch(3)  # the same whenever it is asked
+    assert found.micro_batch(3) == found.micro_batch(3)  # deterministic
 
 
 def test_means_and_the_longest_by_hand() -> None:
@@ -75,7 +75,7 @@ def test_means_and_the_longest_by_hand() -> None:
 
 
 def test_of_one_known_length_the_longest_of_many_is_twice_that() -> None:
-    """As far as it may be."""
+    """Up to the limit."""
     assert lengths((4, 3), is_counted=False).longest_of(8) == 6
     assert lengths((4, 7), is_counted=False).longest_of(8) == 10
 
@@ -84,7 +84,7 @@ def test_another_max_length_leaves_the_prompts_that_fit() -> None:
     found = lengths((4, 2), (6, 30), (12, 4)).cut_to(7)
     assert list(found.rows) == [(4, 2), (6, 30)]
     assert found.sampling.max_length == 7
-    assert list(lengths((4, 2)).cut_to(3).rows) == [(4, 2)]  # something must be planned with
+    assert list(lengths((4, 2)).cut_to(3).rows) == [(4, 2)]  # at least one row must remain
     assert list(lengths((4, 2), (12, 4)).cut_to(None).rows) == [(4, 2), (12, 4)]
 
 
@@ -119,7 +119,7 @@ def test_rows_are_split_as_a_run_splits_them(
 
 
 def test_tokens_are_counted_on_the_recipes_own_data(tmp_path: Path, llama_folder: Path) -> None:
-    """As the tokenizer alone counts them, and EOS with each response."""
+    """As counted by the tokenizer alone, plus EOS with each response."""
     found = read_lengths(planned_recipe(str(runs.recipe(tmp_path, llama_folder)), []))
     tokenizer = tiny.tokenizer()
     by_hand = [

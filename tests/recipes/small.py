@@ -1,6 +1,6 @@
-"""What makes a recipe for large GPUs small enough for a test: another model of the same family, other data, a CPU.
+"""Makes a recipe for large GPUs small enough for a test: a tiny model of the same family, other data, a CPU.
 
-Every other setting of a recipe stays as it ships, so that what is played here is what is played there.
+All other settings of a recipe are unchanged, so that the tests play what the recipe plays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spin_trl.cli import main
 ROWS = 20
 HELD_OUT = 4
 
-# As Zephyr's: every turn ends with EOS, and a newline that belongs to the template.
+# Like Zephyr's: every turn ends with EOS and a newline that belongs to the template.
 ZEPHYR = (
     "{% for message in messages %}<|{{ message.role }}|>\n{{ message.content }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -35,7 +35,7 @@ SIZE: Mapping[str, Any] = {
     "disable_tqdm": True,
     "run_dir": "run",
 }
-"""A CPU, few rows, short answers."""
+"""A CPU, few rows, short responses."""
 
 
 def mistral(folder: Path) -> Path:
@@ -44,12 +44,12 @@ def mistral(folder: Path) -> Path:
 
 
 def qwen2(folder: Path) -> Path:
-    """A tiny Qwen2 whose embeddings are its LM head, as the small Qwen2.5 have it."""
+    """A tiny Qwen2 with tied embeddings, like the small Qwen2.5 models."""
     return tiny.save(folder, tiny.model("qwen2", tie_word_embeddings=True))
 
 
 def conversations(count: int) -> Dataset:
-    """Rows as UltraChat has them: conversations of several rounds, and columns that nobody needs."""
+    """Rows like UltraChat's: conversations of several rounds, and unneeded columns."""
     rows = tiny.sft(count, "multi-turn")
     return rows.add_column("prompt", [row["messages"][0]["content"] for row in rows]).add_column(
         "prompt_id", [f"id-{number}" for number in range(count)]
@@ -57,7 +57,7 @@ def conversations(count: int) -> Dataset:
 
 
 def problems(count: int) -> Dataset:
-    """Rows as GSM8K has them: a question, and an answer with its answer line."""
+    """Rows like GSM8K's: a question, and an answer with its answer line."""
     return Dataset.from_list(
         [
             {
@@ -70,13 +70,13 @@ def problems(count: int) -> Dataset:
 
 
 def play(name: str, model: Path, rows: Dataset, **settings: Any) -> Path:
-    """Play a whole recipe that ships, small; returns the run directory.
+    """Play a whole shipped recipe at a small size; return the run directory.
 
     Args:
-        name: of the recipe.
-        model: in place of its own.
-        rows: in place of its own data; the last are held out.
-        settings: further ones that a machine without a GPU, or without the Hub, needs.
+        name: name of the recipe.
+        model: model to use instead of the recipe's.
+        rows: rows to use instead of the recipe's data; the last ones are held out.
+        settings: further settings needed on a machine without a GPU, or without the Hub.
     """
     count = len(rows) - HELD_OUT
     train = tiny.write_jsonl("train.jsonl", rows.select(range(count)))
@@ -91,11 +91,11 @@ def play(name: str, model: Path, rows: Dataset, **settings: Any) -> Path:
 
 
 def journal(run: Path, phase: str, stage: str) -> dict[str, Any]:
-    """The record of a phase of a stage."""
+    """Return the journal entry of a phase of a stage."""
     entries = [json.loads(line) for line in (run / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     return next(entry for entry in entries if (entry["phase"], entry["stage"]) == (phase, stage))
 
 
 def figures(run: Path, stage: str) -> dict[str, float]:
-    """Held-out figures of a stage."""
+    """Return the held-out figures of a stage."""
     return json.loads((run / stage / "metrics.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Configurations of accelerate, and the Slurm script: accelerate reads them, and a run comes out of the jobs."""
+"""Accelerate configurations and the Slurm script: accelerate reads them, and the jobs play a whole run."""
 
 import os
 import subprocess
@@ -31,13 +31,13 @@ EXPECTED = {
 
 
 def test_these_ship() -> None:
-    """Each by its name."""
+    """Each can be referred to by name."""
     assert set(CONFIGS) == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_accelerate_reads_a_configuration(name: str) -> None:
-    """With its own reader, which refuses keys that it does not know."""
+    """With accelerate's own reader, which refuses unknown keys."""
     config = load_config_from_file(str(CONFIGS[name]))
     found = (config.distributed_type.value, config.num_machines, config.num_processes, config.mixed_precision)
     assert found == EXPECTED[name]
@@ -45,21 +45,21 @@ def test_accelerate_reads_a_configuration(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "stage"), [("zero2", 2), ("zero3", 3), ("two-machines-zero3", 3)])
 def test_deepspeed_gets_its_stage_and_saves_whole_weights(name: str, stage: int) -> None:
-    """What ZeRO-3 saves without `zero3_save_16bit_model` is no model."""
+    """Without `zero3_save_16bit_model`, ZeRO-3 does not save a usable model."""
     settings = yaml.safe_load(CONFIGS[name].read_text(encoding="utf-8"))["deepspeed_config"]
     assert settings["zero_stage"] == stage
     assert settings["zero3_save_16bit_model"] == settings["zero3_init_flag"] == (stage == 3)
 
 
 def test_fsdp_is_the_second_and_saves_whole_weights() -> None:
-    """As accelerate's launcher hands it on."""
+    """As passed on by accelerate's launcher."""
     arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS["fsdp2"]), "script.py"])
     launched, _, _ = _validate_launch_command(arguments)
     assert launched.use_fsdp
     assert (int(launched.fsdp_version), launched.fsdp_state_dict_type) == (2, "FULL_STATE_DICT")
 
 
-# What stands in for Slurm, on one machine: a job runs when it is submitted, unless the one before has failed.
+# Stand-in for Slurm on one machine: a job runs when it is submitted, unless the previous one failed.
 SBATCH = """#!/usr/bin/env bash
 set -u
 echo "$*" >> "$FAKE/submitted"
@@ -83,7 +83,7 @@ SCONTROL = "#!/bin/sh\necho localhost\n"
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which commands with Slurm's names lie."""
+    """A folder with stand-ins for Slurm's commands."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
@@ -115,7 +115,7 @@ def submit(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Path) -> None:
-    """One job a phase, in their order, each after the one before; settings reach the first one whole."""
+    """One job per phase, in order, each after the previous one; settings reach the first one unchanged."""
     recipe = runs.recipe(tmp_path, llama_folder)
     done = submit(str(recipe), str(tmp_path / "jobs run"), "1", "--learning_rate", "[2e-2]")
     assert done.returncode == 0, done.stderr
@@ -136,7 +136,7 @@ def test_a_run_as_jobs_is_the_run(slurm: Path, tmp_path: Path, llama_folder: Pat
 
 @pytest.mark.slow
 def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
-    """A recipe that is not there: the start fails, and nothing else is tried."""
+    """With a missing recipe, the start fails, and nothing else is attempted."""
     done = submit("no-such-recipe", str(tmp_path / "run"), "1")
     assert done.returncode == 0
     assert not (slurm / "succeeded").exists()
@@ -144,7 +144,7 @@ def test_jobs_behind_a_failure_do_nothing(slurm: Path, tmp_path: Path) -> None:
 
 
 def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many machines that compute see no Hub. What is behind it waits for the iteration, not for the push."""
+    """Many compute nodes have no access to the Hub. Later jobs wait for the iteration, not for the push."""
     said = tmp_path / "said"
     python = tmp_path / "python"
     python.write_text(
@@ -164,7 +164,7 @@ def test_a_push_that_fails_holds_no_phase_up(slurm: Path, tmp_path: Path, monkey
 
 
 def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slurm's `srun` does not look at what `sbatch` was asked for: eight processes would share one CPU."""
+    """Slurm's `srun` ignores the CPUs requested from `sbatch`: eight processes would share one CPU."""
     said = tmp_path / "said"
     (slurm / "srun").write_text(f'#!/bin/sh\necho "${{SRUN_CPUS_PER_TASK-none}}" >> "{said}"\n', encoding="utf-8")
     arguments = ["bash", str(SLURM), "--job", "config.yaml", "start", "recipe"]
@@ -177,7 +177,7 @@ def test_a_step_gets_the_cpus_of_its_job(slurm: Path, tmp_path: Path, monkeypatc
 
 
 def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
-    """And submits nothing."""
+    """It submits nothing."""
     done = submit()
     assert done.returncode == 2
     assert names(done.stderr, "NODES=2 GPUS=8 bash slurm.sh RECIPE RUN_DIR ITERATIONS")
@@ -185,9 +185,9 @@ def test_without_arguments_it_says_how_it_is_used(slurm: Path) -> None:
 
 
 def test_two_machines_share_a_phase(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many launchers as machines, each with its rank, and the first one's name; 16 processes together.
+    """One launcher per machine, each with its rank and the first machine's name; 16 processes in total.
 
-    A baseline arm is trained in parts, and then measured by whole replicas.
+    A baseline arm is trained sharded, and then measured with full replicas.
     """
     said = tmp_path / "said"
     python = tmp_path / "python"

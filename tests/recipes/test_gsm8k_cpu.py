@@ -1,4 +1,4 @@
-"""The recipe `gsm8k-cpu`, with its own YAML, at a size that takes seconds: on GSM8K as published, and on other data."""
+"""The recipe `gsm8k-cpu` with its own YAML, at a size that takes seconds, on GSM8K's format and on other data."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_it_is_a_llama_of_5_to_15_million_parameters_with_byte_level_bpe_and_two
     assert 5e6 < parameters < 15e6
     assert not Path(
         yaml.safe_load(RECIPE.read_text(encoding="utf-8")).get("dataset_name", "")
-    ).is_absolute()  # the data is an argument
+    ).is_absolute()  # the data is passed as an argument
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_its_tokenizer_is_trained_on_the_data_and_knows_every_byte(played: Path)
 
 @pytest.mark.parametrize("kind", ["prompt-completion", "messages"])
 def test_it_plays_on_any_other_data(kind: tiny.SFTKind, tmp_path: Path) -> None:
-    """Without `held_out_name`, without GSM8K's columns, and without rates that other data can't have."""
+    """Without `held_out_name`, GSM8K's columns, and rates that other data can't have."""
     path = tiny.write_jsonl(tmp_path / "train.jsonl", tiny.sft(64, kind))
     run = tmp_path / "run"
     options = ["--dataset_name", str(path), "--run_dir", str(run), *SMALL, "--max_rows", "64", "--num_iterations", "1"]

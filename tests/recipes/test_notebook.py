@@ -17,7 +17,7 @@ NOTEBOOK = shipped.recipes()["qwen2.5-0.5b-t4"].parent / "notebook.ipynb"
 
 
 def test_what_ships_has_no_output() -> None:
-    """Nor anything that only one machine knows."""
+    """Nor anything specific to one machine."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -26,7 +26,7 @@ def test_what_ships_has_no_output() -> None:
 
 
 def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colab's are known to the notebook's own process alone; the run is another one, and would push nothing."""
+    """Colab's secrets are only known to the notebook's process; the run is a separate one, and would push nothing."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (login,) = (cell.source for cell in notebook.cells if "notebook_login()" in cell.source)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_ofthenotebook")
@@ -43,7 +43,7 @@ def test_a_secret_of_the_notebook_reaches_the_commands(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans, plays all iterations, shows the table and samples, and lets the best model answer."""
+    """It plans, plays all iterations, shows the table and samples, and lets the best model answer."""
     model = small.qwen2(tmp_path / "model")
     rows = small.problems(small.ROWS + small.HELD_OUT)
     data = tiny.write_jsonl(tmp_path / "train.jsonl", rows.select(range(small.ROWS)))

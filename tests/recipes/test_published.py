@@ -28,7 +28,7 @@ TRAINING = {
     "bf16": True,
 }
 
-# SPIN, arXiv 2401.01335: appendix B.1; where the paper is silent (generation), the authors' code.
+# SPIN, arXiv 2401.01335: appendix B.1; where the paper does not say (generation), the authors' code.
 SPIN = {
     **ULTRACHAT,
     **TRAINING,
@@ -72,7 +72,7 @@ CPU = ["--use_cpu", "--bf16", "false"]
     ("name", "setting"), [(name, setting) for name, settings in PUBLISHED.items() for setting in settings]
 )
 def test_a_setting_is_the_papers(name: str, setting: str) -> None:
-    """As it stands in the YAML, where a reader looks; none of them is left to a default."""
+    """As written in the YAML, where readers look; none of them is left to a default."""
     found = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))[setting]
     assert found == PUBLISHED[name][setting]
     assert type(found) is type(PUBLISHED[name][setting])
@@ -91,7 +91,7 @@ def test_a_step_takes_64_pairs_on_8_gpus_under_zero_3(name: str) -> None:
 
 
 def test_the_settings_of_spin_reach_every_iteration() -> None:
-    """After TRL's parser, which would turn lists into text: numbers, and no top-k that nobody asked for."""
+    """After TRL's parser, which would turn lists into text: they are numbers, and there is no unrequested top-k."""
     recipe = read_recipe("zephyr-7b", CPU)
     expected = [(5e-7, 0.1), (5e-7, 0.1), (1e-7, 0.1), (1e-7, 5.0)]
     found = [iteration_settings(recipe.play, iteration) for iteration in range(4)]
@@ -115,7 +115,7 @@ def test_a_batch_of_256_prompts_is_answered_together() -> None:
 
 
 def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
-    """A T4 has no bfloat16; 4-bit NF4, LoRA r = 16, alpha = 32, 8-bit paged optimiser, checkpointed activations."""
+    """A T4 lacks bfloat16; 4-bit NF4, LoRA r = 16, alpha = 32, paged 8-bit optimiser, activation checkpointing."""
     for name in ("qwen2.5-0.5b-t4", "qwen2.5-0.5b-t4/ultrachat"):
         settings = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
         expected = {
@@ -143,7 +143,7 @@ def test_the_low_rank_recipes_are_what_their_hardware_takes() -> None:
 
 
 def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
-    """In its head, by the name under which it ships; beside it, the command, the cost, and what to expect."""
+    """Its head has the command with its shipped name; the README has the command, the cost, and what to expect."""
     for name, path in shipped.recipes().items():
         head = path.read_text(encoding="utf-8").partition("\n\n")[0]
         assert all(line.startswith("#") for line in head.splitlines()), name
@@ -157,7 +157,7 @@ def test_every_recipe_says_how_it_is_run_and_has_a_readme() -> None:
 
 @pytest.mark.parametrize("name", sorted(shipped.recipes()))
 def test_two_iterations_of_any_recipe_show_whether_all_fits(name: str, tmp_path: Path) -> None:
-    """`--smoke` takes the first values of what the recipe has for every iteration."""
+    """`--smoke` uses the first values of settings that the recipe has per iteration."""
     recipe = read_recipe(name, [*CPU, "--fp16", "false", "--smoke"])
     run = Run(RunDirectory(tmp_path), recipe.args, recipe.play, recipe.model.model_name_or_path)
     whole = read_recipe(name, [*CPU, "--fp16", "false"])

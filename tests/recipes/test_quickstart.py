@@ -68,7 +68,7 @@ def test_its_samples_show_real_and_generated(played):
 
 
 def test_its_answers_end_where_its_rows_do(played):
-    """At EOS: were the end of a turn one, too, its figures would not be those of the README."""
+    """At EOS: if the end of a turn were also an end token, its figures would not match the README."""
     tokenizer = AutoTokenizer.from_pretrained(played / "start" / "tokenizer")
     rows = load_from_disk(str(played / "data" / "train"))
     assert {row["real_ids"][-1] for row in rows} == set(PairTemplate(tokenizer).eos_ids) == {tokenizer.eos_token_id}

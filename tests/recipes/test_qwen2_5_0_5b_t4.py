@@ -13,12 +13,12 @@ from spin_trl.training.trainer import SPINTrainer
 pytestmark = pytest.mark.slow
 
 ALONE = {"push_to_hub": False}
-"""The rest is the T4's own, also on a CPU: 4 bits, float16 and its scaler, the paged 8-bit optimiser."""
+"""Everything else is as on the T4, also on a CPU: 4 bits, float16 and its scaler, the paged 8-bit optimiser."""
 
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What every iteration was trained with: classes of its layers, dtypes of its adapters, its optimiser."""
+    """Record each iteration's training setup: layer classes, adapter dtypes, optimiser."""
     found: list[dict[str, Any]] = []
     train = SPINTrainer.train
 
@@ -52,7 +52,7 @@ def check(run: Path, trained: list[dict[str, Any]]) -> None:
 
 
 def test_gsm8k_is_asked_in_the_chat_template_and_scored(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    """Three iterations; the right answers are counted whatever they look like, and GSM8K's format beside them."""
+    """Three iterations; right answers are counted in any format, and GSM8K's format separately."""
     run = small.play(
         "qwen2.5-0.5b-t4", small.qwen2(tmp_path / "model"), small.problems(small.ROWS + small.HELD_OUT), **ALONE
     )
@@ -66,7 +66,7 @@ def test_gsm8k_is_asked_in_the_chat_template_and_scored(tmp_path: Path, trained:
 
 
 def test_ultrachat_is_played_with_space(tmp_path: Path, trained: list[dict[str, Any]]) -> None:
-    """Its first rounds; chosen by the likelihood of the human answers."""
+    """The first rounds; the best is chosen by the likelihood of the human answers."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("qwen2.5-0.5b-t4/ultrachat", small.qwen2(tmp_path / "model"), rows, **ALONE)
     check(run, trained)

@@ -1,4 +1,4 @@
-"""`qwen2.5-3b`: all weights on eight GPUs, or LoRA on one, each with its own YAML, on a tiny Qwen2, all iterations."""
+"""`qwen2.5-3b`: full fine-tuning on eight GPUs, or LoRA on one, each with its own YAML, on a tiny Qwen2, all iterations."""
 
 from pathlib import Path
 
@@ -24,14 +24,14 @@ def test_all_weights_are_trained_for_five_iterations(tmp_path: Path) -> None:
 
 
 def test_the_lora_variant_goes_beyond_the_second_adapter(tmp_path: Path) -> None:
-    """Five iterations on one adapter; the opponent's frozen copy is saved in none."""
+    """Five iterations of one adapter; none of them saves the opponent's frozen copy."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("qwen2.5-3b/lora", small.qwen2(tmp_path / "model"), rows)
     for iteration, order in enumerate(ORDERS):
         stage = f"iteration-{iteration}"
         entry = small.journal(run, "train", stage)
         assert entry["objective"]["iris_alpha"] == pytest.approx(order)
-        assert entry["steps"] == 2  # two epochs of 20 pairs; 64 are a step
+        assert entry["steps"] == 2  # two epochs of 20 pairs, at 64 per step
         files = {path.name for path in (run / stage / "model").rglob("*.safetensors")}
         assert files == {"adapter_model.safetensors"}
         with safe_open(run / stage / "model" / "adapter_model.safetensors", "pt") as adapter:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_spin_plays_four_iterations_with_the_history_of_one(tmp_path: Path) -> None:
-    """From the second on, the pairs of the iteration before are trained on again; beta is 5 in the last."""
+    """From the second on, the previous iteration's pairs are trained on again; beta is 5 in the last."""
     run = small.play("zephyr-7b", small.mistral(tmp_path / "model"), small.conversations(small.ROWS + small.HELD_OUT))
     trained = [small.journal(run, "train", f"iteration-{t}") for t in range(4)]
     assert [entry["pairs"]["total"] for entry in trained] == [20, 40, 40, 40]
@@ -23,7 +23,7 @@ def test_spin_plays_four_iterations_with_the_history_of_one(tmp_path: Path) -> N
         assert small.journal(run, "generate", f"iteration-{iteration}")["tokens"] > 20
         assert small.figures(run, f"iteration-{iteration}")["held_out"] == small.HELD_OUT
     assert (run / "best" / "model.safetensors").is_file()
-    # Rows of UltraChat have several rounds; the paper takes the first.
+    # UltraChat's rows have several rounds; the paper uses the first.
     tokenizer = AutoTokenizer.from_pretrained(run / "best")
     first = load_from_disk(run / "data" / "train")[0]
     prompt, real = tokenizer.decode(first["prompt_ids"]), tokenizer.decode(first["real_ids"])
@@ -35,7 +35,7 @@ def test_spin_plays_four_iterations_with_the_history_of_one(tmp_path: Path) -> N
 
 
 def test_iris_plays_five_iterations_with_the_published_orders(tmp_path: Path) -> None:
-    """Each on its own generations alone, sampled with T = 0.7 and top-p = 0.9."""
+    """Each only on its own generations, sampled with T = 0.7 and top-p = 0.9."""
     rows = small.conversations(small.ROWS + small.HELD_OUT)
     run = small.play("zephyr-7b/iris", small.mistral(tmp_path / "model"), rows)
     for iteration, order in enumerate([3.0, 1.7, 1.4, 1.1, 0.7]):
