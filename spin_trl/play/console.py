@@ -128,12 +128,12 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
 
 
 def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
-    """What has been measured up to an iteration, of which some may be missing; None before there is anything.
+    """Return the table of figures up to an iteration, leaving out stages without any; None if there are none at all.
 
     Args:
         run: the run.
-        iteration: 0-based.
-        width, height: of the terminal. Where the table would be higher, older iterations are left out.
+        iteration: iteration, 0-based.
+        width, height: size of the terminal. If the table would not fit its height, older iterations are left out.
     """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
     fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
