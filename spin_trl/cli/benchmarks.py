@@ -59,7 +59,9 @@ def add(commands: Any) -> None:
         help="requests per batch, or `auto` (default: `per_device_eval_batch_size`)",
     )
     parser.add_argument("--include_path", metavar="FOLDER", help="folder with your own tasks, as harness YAML files")
-    parser.add_argument("--apply_chat_template", action="store_true", help="format the questions with the model's chat template")
+    parser.add_argument(
+        "--apply_chat_template", action="store_true", help="format the questions with the model's chat template"
+    )
     parser.add_argument("--log_samples", action="store_true", help="also store every question with its answer")
     add_trust(parser)
     parser.add_argument("--again", action="store_true", help="rerun benchmarks that already have results")
@@ -130,7 +132,10 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
             title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")
             console.print(benchmark_table(title, benchmarks, outcome.results, is_suite=bool(suite)))
         if options.limit is not None:
-            console.print(f"Measured on `--limit {options.limit}` of every task: not comparable with full benchmarks.", style="yellow")
+            console.print(
+                f"Measured on `--limit {options.limit}` of every task: not comparable with full benchmarks.",
+                style="yellow",
+            )
         print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
     if outcome.failures:
         of = f"of {counted(len(everything), 'benchmark')}"

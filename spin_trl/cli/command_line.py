@@ -73,9 +73,7 @@ def command_parser() -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--version", action=ShowVersions, nargs=0, help="show the installed versions, and exit"
-    )
+    parser.add_argument("--version", action=ShowVersions, nargs=0, help="show the installed versions, and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

@@ -1,6 +1,6 @@
 """Turns an exception into a message and an exit code, and stores the traceback.
 
-Errors of this package, and operating system errors about paths or disks, give only a message. For any other error the message
+This package's errors, and the operating system's about paths and disks, give only a message. For any other error the message
 names the exception and its last frame, and the traceback is written to the run directory.
 """
 
@@ -134,8 +134,8 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         return "The output can't be written: the program that was reading it has exited.", 1
     if isinstance(error, MemoryError):
         return (
-            "Out of memory. Finished work is kept: use smaller batches to need less memory; `spin-trl plan` shows how much a "
-            "run needs.",
+            "Out of memory. Finished work is kept: smaller batches need less memory, and `spin-trl plan` shows how much a run "
+            "needs.",
             1,
         )
     if not isinstance(error, OSError) or error.errno is None:

@@ -1,4 +1,4 @@
-"""`spin-trl push`: push what the Hub does not have of a run yet. `spin-trl card`: write the cards of its models and pairs."""
+"""`spin-trl push`: push the parts of a run that the Hub lacks. `spin-trl card`: write the cards of its models and pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def add(commands: Any) -> None:
     add_trust(push)
     push.add_argument("--hub_model_id", metavar="NAME", help="repository for the models")
     push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="whether repositories are private")
-    push.add_argument("--push_generations", type=_as_truth, metavar="BOOL", help="whether to push the pairs, too, as a dataset")
+    push.add_argument(
+        "--push_generations", type=_as_truth, metavar="BOOL", help="whether to push the pairs, too, as a dataset"
+    )
     push.add_argument("--hub_dataset_id", metavar="NAME", help="repository for the pairs")
     push.add_argument("--hub_license", metavar="LICENCE", help="licence identifier on the Hub, such as apache-2.0")
     what = "write up-to-date cards for a run's models and pairs"

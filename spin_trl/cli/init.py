@@ -28,7 +28,9 @@ def add(commands: Any) -> None:
         takes_settings=False,
     )
     parser.add_argument("--model", metavar="NAME", help="the start: an SFT checkpoint, as a folder or a Hub name")
-    parser.add_argument("--data", metavar="NAME", help="JSONL, JSON, Parquet, CSV or TSV file, a folder, or a Hub name")
+    parser.add_argument(
+        "--data", metavar="NAME", help="JSONL, JSON, Parquet, CSV or TSV file, a folder, or a Hub name"
+    )
     parser.add_argument("--data_config", metavar="NAME", help="configuration of a dataset on the Hub")
     parser.add_argument("--data_split", metavar="NAME", default="train", help="split to train on (default: train)")
     parser.add_argument("--output", metavar="FILE", default="recipe.yaml", help="file to write (default: recipe.yaml)")

@@ -25,9 +25,13 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "plan", plan, help=what, description=_DESCRIPTION, epilog=RECIPES)
     parser.add_argument("recipe", help="recipe or run directory")
     parser.add_argument(
-        "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ... (default: this machine's GPU; without one, all known GPUs)"
+        "--gpu",
+        metavar="NAME",
+        help="t4, a10, a100-80, h100, ... (default: this machine's GPU; without one, all known GPUs)",
     )
-    parser.add_argument("--num_gpus", type=int, metavar="N", help="number of GPUs, instead of `num_processes` in `accelerate_config`")
+    parser.add_argument(
+        "--num_gpus", type=int, metavar="N", help="number of GPUs, instead of `num_processes` in `accelerate_config`"
+    )
     parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, if it is not available")
     parser.add_argument("--prompt_tokens", type=int, metavar="N", help="mean tokens per prompt, likewise")
     parser.add_argument("--response_tokens", type=int, metavar="N", help="mean tokens per real response, likewise")

@@ -23,7 +23,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "preview", preview_rows, help=what, description=_WHAT_IT_SHOWS, epilog=RECIPES)
     parser.add_argument("recipe", help="recipe or run directory")
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="number of rows to show (default: 3)")
-    parser.add_argument("--at", type=int, default=0, metavar="ROW", help="first row to show, counted from 0 (default: 0)")
+    parser.add_argument(
+        "--at", type=int, default=0, metavar="ROW", help="first row to show, counted from 0 (default: 0)"
+    )
     parser.add_argument("--full", action="store_true", help="show long texts in full")
     parser.add_argument("--all", action="store_true", help="count all rows, however many there are")
     add_trust(parser)

@@ -47,7 +47,9 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
     note_run_directory(recipe.play.run_dir)
     settings = recipe.settings()
     name = recipe.model.model_name_or_path
-    unusual = [] if LAUNCHED in os.environ else recipe.unusual()  # the process that launched this phase has already warned
+    unusual = (
+        [] if LAUNCHED in os.environ else recipe.unusual()
+    )  # the process that launched this phase has already warned
     for warning in unusual + recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
         logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
@@ -107,7 +109,9 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     is_run = there.ownership.holds_run() and there.recipe.is_file()
     if is_run and not differences(frozen_settings(there), recipe.settings(), there.ownership.paths_from()):
         if int(os.environ.get("RANK", "0")) == 0:
-            note = f"Resuming this recipe's run in {usual}; `output_dir` ({recipe.output_dir}) applies only to a new run."
+            note = (
+                f"Resuming this recipe's run in {usual}; `output_dir` ({recipe.output_dir}) applies only to a new run."
+            )
             print(printable(note))
         return str(usual)
     return str(home_expanded(recipe.output_dir + suffix))

@@ -42,7 +42,7 @@ OUTPUT = "output.txt"
 """The file in the run directory that collects an arm's output."""
 
 SEED_DISTANCE = 1000
-"""Distance between the seeds of a comparison. An iteration's seed is the run's seed plus the iteration, so they stay apart."""
+"""Distance between a comparison's seeds, so that they stay apart: an iteration's seed is the run's seed plus its number."""
 
 
 class Comparison:
@@ -174,9 +174,7 @@ class Comparison:
             )
         if result["ended"] and not result["figures"].keys() - {START}:
             ends = "\n".join(f"- {end['arm']}, seed {end['seed']}: {end['reason']}" for end in result["ended"])
-            raise DivergedError(
-                f"There is nothing to compare: every arm ended in its first iteration:\n{ends}"
-            )
+            raise DivergedError(f"There is nothing to compare: every arm ended in its first iteration:\n{ends}")
         return result
 
     def _written_by_0_1_0(self) -> list[str]:

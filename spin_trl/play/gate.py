@@ -121,7 +121,7 @@ def started_from(run: Run, iteration: int) -> Stage | None:
 
 
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
-    """Adjust the verdict on an iteration that another has followed: stopping may be decided again, the opponent may not."""
+    """Adjust the verdict on an iteration that another has followed: whether to stop may change, the opponent may not."""
     verdict = dataclasses.replace(
         verdict, opponent=decisions.opponent(iteration + 1), lr_scale=decisions.lr_scale(iteration + 1)
     )
@@ -134,7 +134,7 @@ def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict
 
 
 def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: float, lr_scale: float) -> Verdict:
-    """Adjust the verdict on an iteration whose decision is missing from the journal, but whose successor's opponent is known.
+    """Adjust the verdict on an iteration whose decision is missing from the journal, given the next iteration's opponent.
 
     Args:
         verdict: the verdict as judged now, perhaps with other settings.
@@ -222,7 +222,7 @@ def plateau(figures: Mapping[str, float]) -> str | None:
 def _degeneration(
     play: SelfPlayConfig, models: Mapping[Stage, StageRecord], iteration: int
 ) -> tuple[list[str], list[str]]:
-    """Return warnings about degenerate answers, and reasons to stop. The start only gets warnings: training may improve it."""
+    """Return warnings about degenerate answers, and reasons to stop. The start only gets warnings: training may mend it."""
     warn, stop = play.degeneration_warn, play.degeneration_stop
     assert isinstance(warn, dict)
     assert isinstance(stop, dict)

@@ -279,7 +279,9 @@ class SelfPlay:
         before = len(self.state.journal.entries())
         by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
         with contextlib.ExitStack() as stack:
-            if by_hand and not self._is_watched:  # for a job's log; on a terminal the libraries' progress bars show more
+            if (
+                by_hand and not self._is_watched
+            ):  # for a job's log; on a terminal the libraries' progress bars show more
                 stack.enter_context(
                     watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
                 )
@@ -357,7 +359,7 @@ class SelfPlay:
             logger.warning(sentence)
 
     def _check_trust(self) -> None:
-        """Check that no code that came with the directory runs without consent. Code named by the user's settings is fine."""
+        """Check that no code that came with the directory runs untrusted. Code named by the user's settings is trusted."""
         code, directory = named_code(self._settings), self.directory.ownership
         inside = code_inside(directory, code)
         if inside and self._trust_run:
@@ -402,5 +404,6 @@ def _check_launcher(session: SelfPlay) -> None:
     if (plugin := training_plugin()) is not None:
         raise LaunchError(
             f"A whole run can't be played under {plugin}: generation needs full replicas of the model. Start it without a "
-            "launcher (`spin-trl run ... --accelerate_config CONFIG`), and each phase is launched with the right configuration."
+            "launcher (`spin-trl run ... --accelerate_config CONFIG`): each phase is then launched with the right "
+            "configuration."
         )

@@ -1,8 +1,8 @@
 """The phases of a run by name, and how to run one: in this process, or in a separate launch.
 
-A phase is a function of the run and its iteration that reads and writes the run directory, so it does the same in this process
-as in separate ones started by `accelerate launch`, with the configuration named by the run. Phases that train use that
-configuration unchanged; those that generate and evaluate need full replicas of the model, so FSDP and DeepSpeed are removed.
+A phase is a function of the run and its iteration that reads and writes the run directory, so it does the same in this
+process as in separate processes started by `accelerate launch`, with the run's accelerate configuration. Phases that train
+use that configuration unchanged; the others need full replicas of the model, so FSDP and DeepSpeed are removed from it.
 """
 
 from __future__ import annotations
