@@ -134,7 +134,7 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         return "The output can't be written: the program that was reading it has exited.", 1
     if isinstance(error, MemoryError):
         return (
-            "Out of memory. Finished work is kept: smaller batches need less memory, and `spin-trl plan` shows how much a run "
+            "Out of memory. Finished work is kept. Smaller batches need less memory; `spin-trl plan` shows how much a run "
             "needs.",
             1,
         )

@@ -1,4 +1,4 @@
-"""`spin-trl settings`: list the recipe settings and their help. `spin-trl schema`: print them as a JSON schema for editors."""
+"""`spin-trl settings`: list the recipe settings and their help. `spin-trl schema`: print the same as a JSON schema."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
 
 
 def _hard_link(source: str, target: str) -> None:
-    """Make a hard link, or a copy if the file system has none. Linking is safe: a run replaces files, never modifies them."""
+    """Make a hard link, or a copy if that is not supported. Linking is safe: runs replace files and never modify them."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
