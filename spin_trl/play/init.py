@@ -27,7 +27,7 @@ from .recipe_text import ADAPTER, FOUR_BITS, FULL, Fit, gib_in_words, recipe_tex
 logger = logging.getLogger(__name__)
 
 _BYTES = {FULL: 16.0, ADAPTER: 2.0, FOUR_BITS: 0.5}
-"""Bytes per parameter that training needs at least, by kind: weights, gradients and Adam's states in float32; else weights."""
+"""Least bytes per parameter that training needs: weights, gradients and Adam's states in float32; otherwise only weights."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def check_output(output: str, *, force: bool) -> Path:
     """Return the path of a new recipe.
 
     Raises:
-        RecipeError: if the file exists, its folder is a run directory or does not exist, or the name is not that of a recipe.
+        RecipeError: if the file exists, its folder is missing or is a run directory, or its name is not that of a recipe.
     """
     path = home_expanded(output)
     if path.is_dir():

@@ -269,4 +269,4 @@ def lengths_in_words(data: SeenData) -> str:
     how = "tokens" if data.is_counted else f"tokens, estimated as {CHARACTERS_A_TOKEN} characters per token"
     middle, many, longest = (at_quantile(whole, share) for share in (0.5, 0.95, 1))
     lengths = f"{middle:,} (median), {many:,} (95 %), {longest:,} (longest)"
-    return f"prompt and response of {counted(data.sampled, 'row')}: {lengths} {how}"
+    return f"prompt and response in {counted(data.sampled, 'row')}: {lengths} {how}"

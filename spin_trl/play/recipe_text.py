@@ -149,8 +149,8 @@ def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
 def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
     if data is None:
         return [
-            "# The data: JSONL, JSON, Parquet, CSV or TSV, a folder, or a Hub name, with the columns `messages`, or `prompt`",
-            "# and `completion`, or `instruction` and `output`. Map other column names to these.",
+            "# The data: JSONL, JSON, Parquet, CSV or TSV, a folder, or a Hub name, with the columns `messages`, or",
+            "# `prompt` and `completion`, or `instruction` and `output`. Map other column names to these.",
             _entry("dataset_name", NO_DATA),
             "# column_mapping: {question: prompt, answer: completion}",
             "# as_conversations: true   # applies the chat template to plain text",
