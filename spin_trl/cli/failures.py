@@ -145,7 +145,7 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
     if error.filename is None:
         return None
     if error.errno in FORBIDDEN:
-        return f"Permission denied: {error}. Choose another folder, or change its permissions.", 2
+        return f"The current user can't do this: {error}. Choose another folder, or change its permissions.", 2
     if error.errno in _OF_PATHS:
         name = error.filename if isinstance(error.filename, int | str) else os.fsdecode(error.filename)
         return f"{str(name)[:300]} can't be used: {error.strerror}. {_OF_PATHS[error.errno]}", 2

@@ -70,7 +70,7 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     except HubError as error:
         raise HubError(f"{error} What was already pushed is on the Hub; run the same command to resume.") from error
     if not pushed:
-        print(f"All of {printable(str(run.directory.path))} is already on the Hub.")
+        print(f"Everything in {printable(str(run.directory.path))} is already on the Hub.")
 
 
 def write(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -83,4 +83,4 @@ def write(options: argparse.Namespace, overrides: list[str]) -> None:
     for path in written:
         print(shown_path(path))
     if not written:
-        print(f"{shown_path(options.run)} has no models and no pairs yet.")
+        print(f"{shown_path(options.run)} has no model and no pairs yet.")

@@ -1,5 +1,5 @@
-"""Runs lm-evaluation-harness benchmarks on a stage's model. Each result is stored as soon as its benchmark finishes and is not
-computed again."""
+"""Runs lm-evaluation-harness benchmarks on a stage's model. Each result is stored as soon as its benchmark finishes, and
+reused from then on."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _fits(stored: dict[str, Any], known: dict[str, Any], settings: Settings) -> 
 
 
 def _files_of(model: str) -> dict[str, list[int]] | None:
-    """Return the sizes and modification times (ns) of a model's weight files, which identify the weights; None for a Hub model.
+    """Return the sizes and modification times (ns) of a model's weight files, which identify the weights; None on the Hub.
 
     A digest would be more reliable, but computing it means loading the model, which stored results are meant to avoid.
     """
@@ -215,7 +215,7 @@ def _files_of(model: str) -> dict[str, list[int]] | None:
 
 
 def _digest_of_folder(path: str | None) -> str | None:
-    """Return a hash of the tasks in a folder, and of the sizes and times of their data: if it changes, results are invalid."""
+    """Return a hash of the tasks in a folder and of their data's sizes and times: if it changes, results are invalid."""
     if path is None:
         return None
     folder = Path(path)

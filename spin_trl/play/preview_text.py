@@ -11,7 +11,7 @@ from ..errors import visible
 from .preview import Counts, Piece, Preview, ShownResponse
 
 Marks = tuple[str, str, str]
-"""Marks before and after text that the chat template or the tokenizer added, and the mark on both sides of truncated text."""
+"""Marks before and after text added by the chat template or the tokenizer, and the mark on both sides of truncated text."""
 
 MARKS: Marks = ("⟦", "⟧", "✂")
 
