@@ -208,7 +208,7 @@ def divide(play: SelfPlayConfig, rows: Dataset, held_out: Dataset | None) -> tup
 def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
     """Return what the model lacks for these rows: token embeddings, or positions."""
     found: list[str] = []
-    name = "the start that is built here" if run.model is None else f"the model {run.model!r}"
+    name = "the start built by this run" if run.model is None else f"the model {run.model!r}"
     if run.model is not None:
         size = load_embeddings_size(run.model, run.args)
         noted(found, lambda: check_tokens(run.tokenizer(), size, name, datasets))

@@ -1,8 +1,8 @@
 """Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted.
 
 Models that are trained on the real responses alone are also trained here. If no checkpoint is given, θ_0 is built from the
-run's own dataset. A baseline arm answers the question "would more SFT have done just as well?": in each iteration it takes as
-many gradient steps as self-play did, from the same start, on the same real responses, with as many of them per batch.
+run's own dataset. A baseline arm answers "would more SFT have done just as well?": in each iteration it takes as many
+gradient steps as self-play did, from the same start, on the same real responses, with as many of them per batch.
 """
 
 from __future__ import annotations
