@@ -180,8 +180,8 @@ def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -
     if before is None or CHECKSUMS not in before or before[CHECKSUMS] == files or not _stands_on(run, stage):
         return
     raise RunDirectoryError(
-        f"The model of {stage} was damaged and has been trained again, but came out different (another machine, or another "
-        "version of a library), and later iterations started from the one before. Restore "
+        f"The model of {stage} was damaged and has been retrained, but came out different (another machine, or another "
+        "version of a library), and later iterations started from the original model. Restore "
         f"{run.directory.model(stage)} from a backup, or start a new run."
     )
 

@@ -102,7 +102,7 @@ def processes_of(accelerate_config: str | None) -> int:
 
 
 def config_of(run: Run) -> PretrainedConfig | None:
-    """Return the configuration of a run's model; None if it can't be read, in which case loading the model raises an error."""
+    """Return the configuration of a run's model; None if it can't be read, which loading the model will report."""
     if run.model is None:
         return start_config(run.start, run.start.start_vocab_size, run.args.max_length or 2048)
     if run.given is not None:

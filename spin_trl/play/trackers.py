@@ -32,7 +32,7 @@ TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
 
 @contextlib.contextmanager
 def training_logs(run: Run, stage: str) -> Iterator[None]:
-    """Keep the curves of a stage's training separate from other stages', and TensorBoard's after its checkpoints are deleted.
+    """Keep a stage's training curves separate from other stages', and keep TensorBoard's after the checkpoints are deleted.
 
     A TensorBoard directory chosen by the user is not changed. W&B's callback writes to whichever run is open, so the run of
     the previous training is closed; runs opened by others are left open.
@@ -57,8 +57,8 @@ def training_logs(run: Run, stage: str) -> Iterator[None]:
 def track(run: Run, iteration: int) -> None:
     """Report the figures of an iteration and of its baseline arms, and with the first iteration also those of the start.
 
-    Each tracker gets them once, even if the run is interrupted. If a tracker fails, a warning is logged, and it is tried again
-    when the run is resumed: its server may be down, which is no reason to lose a run.
+    Each tracker gets them once, even if the run is interrupted. If a tracker fails, a warning is logged, and it is tried
+    again when the run is resumed: its server may be down, which is no reason to lose a run.
 
     Args:
         run: the run.
