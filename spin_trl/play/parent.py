@@ -76,7 +76,7 @@ def _wait_for_end(path: str) -> None:
 
 
 def _remove_pipe(path: str) -> None:
-    """Remove the pipe of a loop that was killed, and its folder. Any other path in the environment variable is left alone."""
+    """Remove the pipe of a loop that was killed, and its folder. Any other path in the variable is left alone."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
         if os.path.basename(folder).startswith(_PREFIX) and stat.S_ISFIFO(os.lstat(path).st_mode):

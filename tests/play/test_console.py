@@ -78,7 +78,7 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
     assert "%|" not in capfd.readouterr().err
 
-    assert "Finished earlier: iteration-1: evaluate" in watched_again(run)
+    assert "Already finished: everything up to iteration-1: evaluate" in watched_again(run)
 
 
 def watched_again(run: SelfPlay) -> str:
