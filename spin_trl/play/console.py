@@ -132,7 +132,7 @@ def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | N
 
     Args:
         run: the run.
-        iteration: iteration, 0-based.
+        iteration: number of the iteration (0-based).
         width, height: size of the terminal. If the table would not fit its height, older iterations are left out.
     """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}

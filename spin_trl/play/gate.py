@@ -81,7 +81,7 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
 
     Args:
         run: the run.
-        iteration: iteration, 0-based, which has been evaluated.
+        iteration: number of the iteration (0-based), which has been evaluated.
 
     Returns:
         The verdict, and whether it is new.
@@ -138,7 +138,7 @@ def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: flo
 
     Args:
         verdict: the verdict as judged now, perhaps with other settings.
-        iteration: iteration, 0-based.
+        iteration: number of the iteration (0-based).
         opponent: opponent of the next iteration.
         fallen_back: factor applied to the next iteration's learning rates if the run fell back.
         lr_scale: the same factor if it did not.
@@ -161,7 +161,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     Args:
         record: record of the run.
         play: settings of the run's loop.
-        iteration: iteration, 0-based.
+        iteration: number of the iteration (0-based).
     """
     stage, metric, models = Stage.of(iteration), metric_of(play), record.candidates(iteration)
     best = best_of(models, metric)
@@ -200,7 +200,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:
-    """Return why the game is over, or None: whether the policy can't tell real from generated responses on unseen prompts.
+    """Return why the game is over: the policy can't tell real from generated responses on unseen prompts; None if it can.
 
     SPIN's fixed point is reached when the opponent's distribution equals that of the data (arXiv 2401.01335, theorem 5.2);
     there the log-ratio prefers the real response half of the time.

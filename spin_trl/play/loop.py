@@ -270,7 +270,7 @@ class SelfPlay:
 
         Args:
             phase: `start`, `generate`, `train`, `evaluate` or `baseline`.
-            iteration: iteration, 0-based. The phases before this one must have finished.
+            iteration: number of the iteration (0-based). The phases before this one must have finished.
         """
         self._check_playable()
         if PartialState().is_main_process:

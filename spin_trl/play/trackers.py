@@ -62,7 +62,7 @@ def track(run: Run, iteration: int) -> None:
 
     Args:
         run: the run.
-        iteration: iteration, 0-based, which has been evaluated.
+        iteration: number of the iteration (0-based), which has been evaluated.
     """
     stage = Stage.of(iteration)
     known = (run.done(Step.TRACK, stage) or {}).get("to", [])

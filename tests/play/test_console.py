@@ -74,7 +74,7 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
     assert trained == [18, 36]  # 12 rows, 4 pairs a step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
-    assert not lines[3].startswith("Finished earlier")
+    assert not lines[3].startswith("Already finished")
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
     assert "%|" not in capfd.readouterr().err
 
