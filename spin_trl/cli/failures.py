@@ -117,7 +117,7 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         said = getattr(full, "strerror", None) or message_of(full)
         if os.strerror(errno.EFBIG) in said:
             return (
-                f"A file is larger than its file system, or a limit of this user (`ulimit -f`), allows{where} ({said}). "
+                f"A file is larger than the file system or this user's limit (`ulimit -f`) allows{where} ({said}). "
                 "Finished work is kept: raise the limit or use another disk, then run the same command to resume.",
                 1,
             )

@@ -77,7 +77,7 @@ class Outcome:
 
 
 def result_path(run: Run, stage: str, benchmark: Benchmark, settings: Settings) -> Path:
-    """Return the path of a benchmark's results; its name includes the settings that make the numbers differ from the usual."""
+    """Return the path of a benchmark's results; its name includes the settings that change the usual numbers."""
     parts = [benchmark.task]
     parts += [f"{benchmark.shots}-shot"] if benchmark.shots is not None else []
     parts += ["chat"] if settings.apply_chat_template else []

@@ -279,9 +279,8 @@ class SelfPlay:
         before = len(self.state.journal.entries())
         by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
         with contextlib.ExitStack() as stack:
-            if (
-                by_hand and not self._is_watched
-            ):  # for a job's log; on a terminal the libraries' progress bars show more
+            # For a job's log; on a terminal the libraries' progress bars show more.
+            if by_hand and not self._is_watched:
                 stack.enter_context(
                     watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
                 )

@@ -276,7 +276,7 @@ def _of_machine(machine: Machine, fit: Fit) -> list[str]:
 
 
 def _has_fp16(machine: Machine) -> bool:
-    """Whether half precision has to be float16."""
+    """Return whether half precision has to be float16."""
     return machine.device.is_gpu and not machine.device.has_bf16
 
 
