@@ -75,7 +75,7 @@ def write_recipe(path: Path, model: SeenModel | None, data: SeenData | None, mac
         machine: machine the recipe is to run on.
 
     Raises:
-        RecipeError: what was written can't be read back, and nothing is left.
+        RecipeError: if the recipe can't be read back; nothing is written then.
     """
     with tempfile.TemporaryDirectory(prefix="spin-trl-") as folder:
         draft = Path(folder) / path.name

@@ -112,7 +112,7 @@ def test_the_summary_counts_what_becomes_of_rows() -> None:
     text = printed(found_of(counts=counts, remarks=["`source`\x1b is not used."]))
     assert names(text, "6 (median)", "10 (longest)", "10 of 12 rows", "2 of 10 responses", "20.0%")
     assert names(text, "`source`␛")
-    assert "Cut by" not in printed(found_of(counts=counts, max_length=None))
+    assert "Truncated by" not in printed(found_of(counts=counts, max_length=None))
     assert "Lengths" not in printed(found_of(counts=None))
 
 
