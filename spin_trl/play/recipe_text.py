@@ -128,7 +128,7 @@ def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
     if adapts and on_gpu:
         lines.append(_entry("dtype", half, "for the frozen weights; the adapter is trained in float32"))
     else:
-        lines.append(_entry("dtype", "float32", "updates this small are lost when 16-bit weights are rounded"))
+        lines.append(_entry("dtype", "float32", "updates this small would be rounded away in 16-bit weights"))
     if fit.kind == FOUR_BITS:
         lines += [_entry("load_in_4bit", True), _entry("bnb_4bit_quant_type", "nf4")]
     if model is not None and model.is_adapter:
@@ -217,11 +217,7 @@ def _fitting_length(model: SeenModel | None, wanted: int) -> int:
 
 def _of_game(data: SeenData | None, fit: Fit) -> list[str]:
     rate = 5e-7 if fit.kind == FULL else 1e-5
-    why = (
-        "as in the SPIN paper"
-        if fit.kind == FULL
-        else "20 times SPIN's: the same step changes an adapter's model less"
-    )
+    why = "as in the SPIN paper" if fit.kind == FULL else "20 times SPIN's: an adapter changes the model less per step"
     scored = [
         "# Score the answers to held-out prompts, and choose the best iteration by the score: exact_match, gsm8k, boxed,",
         "# choice, json, `regex:PATTERN` or `module:function`.",
