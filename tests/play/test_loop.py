@@ -590,7 +590,7 @@ def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog
 
 
 def test_settings_are_checked_where_they_are_made() -> None:
-    """A list of the wrong length, a metric without a scorer: refused when the configuration is created, not an hour later."""
+    """A list of the wrong length, a metric without a scorer: refused when the configuration is created, not an hour on."""
     with refused(RecipeError, "`learning_rate`", "3 values", "2 iterations"):
         SelfPlayConfig(num_iterations=2, per_iteration={"learning_rate": [1, 2, 3]})
     with refused(RecipeError, "`metric_for_best_iteration`", "'score'", "`scorer`"):
