@@ -34,7 +34,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust_run",
         action="store_true",
-        help="allow code named by a run directory that was copied from elsewhere to run (see SECURITY.md)",
+        help="trust a run directory that was copied from elsewhere: run the code it names (see SECURITY.md)",
     )
 
 

@@ -32,9 +32,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--num_gpus", type=int, metavar="N", help="number of GPUs, instead of `num_processes` in `accelerate_config`"
     )
-    parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, if it is not available")
-    parser.add_argument("--prompt_tokens", type=int, metavar="N", help="mean tokens per prompt, likewise")
-    parser.add_argument("--response_tokens", type=int, metavar="N", help="mean tokens per real response, likewise")
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, if the data is not available")
+    parser.add_argument(
+        "--prompt_tokens", type=int, metavar="N", help="mean tokens per prompt, if the data is not available"
+    )
+    parser.add_argument(
+        "--response_tokens", type=int, metavar="N", help="mean tokens per real response, if the data is not available"
+    )
     for what in ("training", "generation"):
         parser.add_argument(
             f"--{what}_tokens_per_second",
