@@ -88,7 +88,7 @@ def write_recipe(path: Path, model: SeenModel | None, data: SeenData | None, mac
 
 
 def _fitting(draft: Path, path: Path, model: SeenModel | None, data: SeenData | None, machine: Machine) -> Fit:
-    """Return the first way to train that fits the machine, trying full training first; the last one if none fits."""
+    """Return the way to train that gives up the least among those that fit the machine; the last way if none fits."""
     ways = list(_ways(model, machine))
     if model is None or data is None or model.config is None:
         return ways[0]
