@@ -69,7 +69,7 @@ def test_the_head_says_what_is_read_and_how() -> None:
 def test_marks_stand_around_what_is_added_and_cut() -> None:
     text = printed(found_of(shown_of(PROMPT, Piece("The red ", False), Piece("one.", False, is_cut=True), END, cut=1)))
     assert "--- prompt\nWhich boat?\n--- real response\nThe red ✂one.✂⟦<|im_end|>⟧\n" in text
-    assert names(text, "Row 4", "2 + 1 = 3 tokens", "1 are cut")
+    assert names(text, "Row 4", "2 + 1 = 3 tokens", "1 truncated")
 
 
 @pytest.mark.parametrize("text", ["[bold]a[/bold] [/INST] :boat:", "x" * 300], ids=["markup", "long-word"])

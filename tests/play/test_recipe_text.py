@@ -174,7 +174,7 @@ def test_settings_of_the_data_are_written_where_they_are_no_defaults() -> None:
 
 def test_bad_rows_are_named_with_the_first() -> None:
     text = " ".join(text_of(model_of(), data_of(bad=[(37, "`completion` is empty"), (40, "no")])).split())
-    assert names(text, "2 of 100 rows", "row 37", "`completion`")
+    assert names(text, "2 of 100 sampled rows", "row 37", "`completion`")
 
 
 @pytest.mark.parametrize(
