@@ -1,4 +1,4 @@
-"""The command `spin-trl`: a module a command. Its `add` describes the arguments, its other function runs it."""
+"""The `spin-trl` command: one module per subcommand. Its `add` defines the arguments, its other function runs it."""
 
 from .entry import main
 

@@ -1,4 +1,4 @@
-"""`spin-trl eval`: the papers' benchmarks, or tasks of lm-evaluation-harness, on a model of a run."""
+"""`spin-trl eval`: run the papers' benchmarks, or any lm-evaluation-harness tasks, on a model of a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .session import quieten
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
+    """Add the command."""
     parser = add_command(
         commands,
         "eval",
         run_suites,
         help="run the papers' benchmarks on a model of a run, with lm-evaluation-harness",
-        description="Run benchmarks on a model of a run. What has been run is shown again, not run twice.",
+        description="Run benchmarks on a model of a run. Stored results are shown again instead of being recomputed.",
         epilog=f"Suites:\n{_suites()}\n",
     )
     parser.add_argument("run", nargs="?", help="run directory")
@@ -32,34 +32,44 @@ def add(commands: Any) -> None:
         nargs="+",
         required=True,
         metavar="TASK",
-        help="suites, and tasks of the harness; `list` lists the suites",
+        help="suites or lm-evaluation-harness tasks; `list` lists the suites",
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--iteration", type=int, metavar="T", help="the model that iteration T made, from 0")
+    which.add_argument("--iteration", type=int, metavar="T", help="the model trained in iteration T, counted from 0")
     which.add_argument(
-        "--stage", default="best", help="best (the default), start, iteration-2, baseline/sft/iteration-2, ..."
+        "--stage",
+        default="best",
+        help="the stage whose model is evaluated: best (default), start, iteration-2, baseline/sft/iteration-2, ...",
     )
     parser.add_argument(
-        "--num_fewshot", type=_whole_number, metavar="N", help="examples before a question, instead of the suite's"
+        "--num_fewshot",
+        type=_whole_number,
+        metavar="N",
+        help="few-shot examples per question, instead of the suite's number",
     )
     parser.add_argument(
-        "--limit", type=_limit, metavar="N", help="the first N questions of every task only, or this share of them"
+        "--limit",
+        type=_limit,
+        metavar="N",
+        help="use only the first N questions of each task; below 1, this fraction of them",
     )
     parser.add_argument(
         "--batch_size",
         type=_batch_size,
         metavar="N",
-        help="requests at once, or `auto` (`per_device_eval_batch_size`)",
+        help="requests per batch, or `auto` (default: `per_device_eval_batch_size`)",
     )
-    parser.add_argument("--include_path", metavar="FOLDER", help="tasks of your own, as the harness's YAML files")
-    parser.add_argument("--apply_chat_template", action="store_true", help="ask in the model's chat template")
-    parser.add_argument("--log_samples", action="store_true", help="keep every question with its answer, too")
+    parser.add_argument("--include_path", metavar="FOLDER", help="folder with your own tasks, as harness YAML files")
+    parser.add_argument(
+        "--apply_chat_template", action="store_true", help="format the questions with the model's chat template"
+    )
+    parser.add_argument("--log_samples", action="store_true", help="also store every question with its answer")
     add_trust(parser)
-    parser.add_argument("--again", action="store_true", help="run what has been run before, too")
+    parser.add_argument("--again", action="store_true", help="rerun benchmarks that already have results")
 
 
 def _suites() -> str:
-    """The suites, each with its benchmarks and their shots."""
+    """List the suites, each with its benchmarks and their numbers of shots."""
     return "\n".join(
         f"  {name}: {', '.join(f'{one.name} ({one.shots})' for one in benchmarks)}"
         for name, benchmarks in SUITES.items()
@@ -68,7 +78,7 @@ def _suites() -> str:
 
 def _whole_number(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
 
@@ -80,24 +90,24 @@ def _limit(text: str) -> float:
     if 0 < number < 1:
         return number
     if number < 1 or number != number // 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of questions nor a share of them")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of questions nor a fraction of them")
     return int(number)
 
 
 def _batch_size(text: str) -> int | str:
     if text != "auto" and not (text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of requests nor `auto`")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number of requests nor `auto`")
     return text if text == "auto" else int(text)
 
 
 def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Run benchmarks, and show what they and earlier ones found."""
+    """Run benchmarks, and show their results along with stored ones."""
     if options.tasks == ["list"]:
         print(_suites())
         return
     if options.run is None:
         raise RecipeError("Which run? `spin-trl eval RUN --tasks ...`, with the run directory before the tasks.")
-    harness_version()  # said now, not after the seconds that the stack takes
+    harness_version()  # fail now if it is missing, not after seconds of imports
     quieten()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     from ..play.benchmark import Settings, run_benchmarks
@@ -123,9 +133,12 @@ def run_suites(options: argparse.Namespace, overrides: list[str]) -> None:
             title = f"{run.directory.path}, {stage}" + (f": {suite}" if suite else "")
             console.print(benchmark_table(title, benchmarks, outcome.results, is_suite=bool(suite)))
         if options.limit is not None:
-            console.print(f"A look at {options.limit} of every task, not the benchmarks.", style="yellow")
+            console.print(
+                f"Measured on `--limit {options.limit}` of every task: not comparable with full benchmarks.",
+                style="yellow",
+            )
         print(f"Results: {shown_path(run.directory.benchmarks(stage))}")
     if outcome.failures:
         of = f"of {counted(len(everything), 'benchmark')}"
-        said = f"{len(outcome.failures)} {of} could not be run. The others are kept."
-        raise BenchmarkError("\n".join([said, *outcome.failures]))
+        summary = f"{len(outcome.failures)} {of} failed. The results of the others are stored."
+        raise BenchmarkError("\n".join([summary, *outcome.failures]))

@@ -1,6 +1,6 @@
-"""The `spin-trl` command: a whole run, or one of its phases. No traceback for a user's mistake.
+"""The `spin-trl` command line: parses it and runs the command. A user's mistake gives a message, not a traceback.
 
-Exit codes: 0 done, 2 bad input, 1 a failure, 130 an interrupt. `failures` says which error ends with which.
+Exit codes: 0 success, 2 bad input, 1 failure, 130 interrupted. `failures` maps errors to exit codes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: without the program's name; None for those of this process.
+        arguments: command-line arguments without the program's name; None: those of this process.
 
     Returns:
         The exit code.
@@ -36,37 +36,36 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     show_log_records_plainly()
     parser = command_parser()
     try:
-        options, overrides = parser.parse_known_args(
-            arguments
-        )  # which may print the help, to whoever has gone by then
+        # Inside the try: it may print the help into a pipe that has been closed.
+        options, overrides = parser.parse_known_args(arguments)
         refuse_in_arguments(overrides)
         if overrides and not options.takes_settings:
             parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
         return flushed(0) if arguments is None else 0
-    except SystemExit:  # argparse's
+    except SystemExit:  # from argparse
         raise
-    except BaseException as error:  # whatever a library raises; an interrupt and a panic of Rust's are no `Exception`
+    except BaseException as error:  # interrupts and Rust panics are not subclasses of `Exception`
         return fail(error)
 
 
 def _restart_in_utf8() -> None:
-    """Run this command again, in Python's UTF-8 mode, where file names are ASCII: `LC_ALL=C` with `PYTHONUTF8=0`.
+    """Restart this command in Python's UTF-8 mode if file names are encoded as ASCII (`LC_ALL=C` with `PYTHONUTF8=0`).
 
-    A recipe couldn't name a file there, and neither could the processes that a command starts. Other encodings know the
-    names of the files on their disks. What is printed stays in the terminal's encoding.
+    Otherwise neither a recipe nor the processes that a command starts could use file names that are not ASCII. Other
+    encodings can represent the names of the files on disk, so they are left alone. Output stays in the terminal's encoding.
     """
     if codecs.lookup(sys.getfilesystemencoding()).name != "ascii" or "utf8" in sys._xoptions:
         return
-    # An empty one counts as none.
+    # An empty value counts as unset.
     os.environ["PYTHONIOENCODING"] = os.environ.get("PYTHONIOENCODING") or f"{sys.stdout.encoding}:replace"
     os.environ["PYTHONUTF8"] = "1"
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def command_parser() -> CommandParser:
-    """Return the parser of the whole command line, each command with one of its own."""
+    """Return the parser of the whole command line, with a subparser for each command."""
     parser = CommandParser(
         prog="spin-trl",
         description="Self-play fine-tuning for TRL.",
@@ -74,9 +73,7 @@ def command_parser() -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--version", action=ShowVersions, nargs=0, help="show the versions of what is installed, and exit"
-    )
+    parser.add_argument("--version", action=ShowVersions, nargs=0, help="show the installed versions, and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)

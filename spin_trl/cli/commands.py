@@ -1,4 +1,4 @@
-"""How a command is added: with its function, and with the rest of a line for settings where it takes any."""
+"""Adds a command to the command line: its function, its help, and whether it takes settings as overrides."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from collections.abc import Callable
 from typing import Any
 
 RECIPES = """\
-A recipe is a YAML file, a folder with spin.yaml, a run directory, or the name of a recipe that ships with the package.
-Every setting of a recipe can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
-`spin-trl settings` lists them all.
+A recipe is a YAML file, a folder that contains spin.yaml, a run directory, or the name of a recipe shipped with the package.
+Any recipe setting can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
+`spin-trl settings` lists all of them.
 """
-"""What the help of commands that take a recipe ends with."""
+"""The end of the help of commands that take a recipe."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's parser, whose help may end with what takes a moment to find out.
+    """An argparse parser whose help may end with text that takes a moment to compute.
 
     Attributes:
-        more_help: returns it.
+        more_help: function that returns this text, or None.
     """
 
     more_help: Callable[[], str] | None = None
 
     def format_help(self) -> str:
-        """The help; what else belongs to it is asked for only now."""
+        """Return the help; `more_help` is called only here."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """Add the flag with which the code that a run directory names may run."""
+    """Add the flag that allows code named by a run directory to run."""
     parser.add_argument(
-        "--trust_run", action="store_true", help="run the code that a run directory from elsewhere names (SECURITY.md)"
+        "--trust_run",
+        action="store_true",
+        help="trust a run directory that was copied from elsewhere: run the code it names (see SECURITY.md)",
     )
 
 
@@ -48,16 +50,16 @@ def add_command(
     """Add a command.
 
     Args:
-        commands: argparse's, to add it to.
-        name: of the command.
-        function: what runs it, with the options and the settings that were given.
-        takes_settings: whether settings of a recipe may be given.
-        more_help: returns what the command's own help ends with.
-        texts: argparse's `help`, for the list of commands; and `description` and `epilog`, with which the command's own help
-            begins and ends, in lines as they are to stand there.
+        commands: argparse subparsers to add the command to.
+        name: name of the command.
+        function: function that runs the command; it is called with the parsed options and the overrides.
+        takes_settings: whether recipe settings may be given as overrides.
+        more_help: function that returns the end of the command's own help.
+        texts: argparse's `help` for the list of commands, and `description` and `epilog` for the beginning and the end of
+            the command's own help, whose line breaks are preserved.
 
     Returns:
-        The parser of its arguments.
+        The command's parser.
     """
     parser: CommandParser = commands.add_parser(
         name, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts

@@ -1,4 +1,4 @@
-"""`spin-trl compare`: several objectives side by side, from one start."""
+"""`spin-trl compare`: play several objectives from the same start and compare them."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from .session import quieten
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
+    """Add the command."""
     parser = add_command(
-        commands, "compare", play_comparison, help="play several objectives side by side", epilog=RECIPES
+        commands, "compare", play_comparison, help="play several objectives and compare them", epilog=RECIPES
     )
-    parser.add_argument("recipe", help="recipe, or run directory")
+    parser.add_argument("recipe", help="recipe or run directory")
     add_trust(parser)
     parser.add_argument(
         "--arms",
         nargs="+",
         required=True,
         metavar="ARM",
-        help="losses (sigmoid space tspin spif iris ...), sums of them (space+0.1*sft), and sft, the supervised arm",
+        help="losses (sigmoid space tspin spif iris ...), weighted sums (space+0.1*sft), or sft, the supervised arm",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="how many seeds each arm is played with (1)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="number of seeds per arm (default: 1)")
     parser.add_argument(
         "--devices",
         type=int,
         default=1,
         metavar="N",
-        help="how many arms run at the same time, each on a GPU of its own (1)",
+        help="number of arms that run at the same time, each on its own GPU (default: 1)",
     )
     parser.add_argument(
         "--arm_settings",
         metavar="JSON",
-        help='further settings of single arms: `{"sigmoid": {"learning_rate": 1e-6}}`',
+        help='settings for individual arms: `{"sigmoid": {"learning_rate": 1e-6}}`',
     )
 
 
 def play_comparison(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Play the arms."""
+    """Play the comparison."""
     quieten()
     from ..config.checks import as_mapping
     from ..play.compare import Comparison

@@ -1,4 +1,4 @@
-"""`spin-trl completion`: what lets a shell complete commands, options, settings and the names of recipes."""
+"""`spin-trl completion`: print a shell script that completes commands, options, settings and recipe names."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COMPLETES_RECIPES = {
     "zsh": "_spin_trl_recipes",
     "fish": "(string split ' ' 'NAMES'; __fish_complete_path (commandline -ct))",
 }
-"""What completes a recipe in a shell: the names of those that ship, and paths."""
+"""How each shell completes a recipe: the names of the shipped recipes, and paths."""
 
 _SCRIPTS = """\
-Print a script for a shell, which completes commands, options, settings, and the names of recipes that ship:
+Print a completion script for a shell. It completes commands, options, settings and the names of shipped recipes:
   bash   spin-trl completion bash > ~/.local/share/bash-completion/completions/spin-trl
   zsh    spin-trl completion zsh > FOLDER/_spin-trl, with FOLDER in $fpath
   fish   spin-trl completion fish > ~/.config/fish/completions/spin-trl.fish
@@ -34,10 +34,10 @@ Print a script for a shell, which completes commands, options, settings, and the
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
-    what = "print a script with which a shell completes commands, options and settings"
+    """Add the command."""
+    what = "print a script for shell completion of commands, options and settings"
     parser = add_command(commands, "completion", write_script, help=what, description=_SCRIPTS, takes_settings=False)
-    parser.add_argument("shell", choices=SHELLS, help="which shell the script is for")
+    parser.add_argument("shell", choices=SHELLS, help="shell to complete in")
     parser.set_defaults(commands=commands)
 
 
@@ -46,17 +46,17 @@ def write_script(options: argparse.Namespace, overrides: list[str]) -> None:
     try:
         shtab: Any = importlib.import_module("shtab")
     except ModuleNotFoundError as error:
-        raise RecipeError("Completion is written by shtab, which is not installed: `pip install shtab`.") from error
+        raise RecipeError("Shell completion needs the package shtab: `pip install shtab`.") from error
     quieten()
     print(shtab.complete(_whole_command_line(options.commands, shtab.FILE, shtab.DIRECTORY), options.shell))
 
 
 def _whole_command_line(commands: Any, file: Any, folder: Any) -> argparse.ArgumentParser:
-    """A parser of the command line in which settings are options like others, and paths have what completes them.
+    """Return a parser of the command line in which settings are ordinary options and paths can be completed.
 
     Args:
-        commands: argparse's, which knows all of them.
-        file, folder: what completes such paths.
+        commands: argparse subparsers of all commands.
+        file, folder: shtab's completions for files and for folders.
     """
     names = " ".join(sorted(shipped.recipes()))
     preamble = {shell: text.replace("NAMES", names) for shell, text in _RECIPES.items()}

@@ -1,4 +1,4 @@
-"""Where the `spin-trl` command begins: it can be interrupted before it imports what takes seconds."""
+"""Entry point of the `spin-trl` command: handles interrupts before it imports what takes seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: without the program's name; None for those of this process.
+        arguments: command-line arguments without the program's name; None: those of this process.
 
     Returns:
         The exit code.
@@ -32,15 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """Give a process that was started without stdin, stdout or stderr one that leads nowhere, as a daemon does.
+    """Open stdin, stdout and stderr on the null device if this process was started without them, as daemons do.
 
-    The next file that is opened would take its number, and what libraries print would go into that.
+    Otherwise the next file to be opened would get their descriptor, and what libraries print would end up in it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))

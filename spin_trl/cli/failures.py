@@ -1,7 +1,7 @@
-"""What the command says of an error, with which exit code it ends, and where the traceback goes.
+"""Turns an exception into a message and an exit code, and stores the traceback.
 
-Errors of this package, and what the operating system says of a path or a disk, are a message. Of any other error the message
-names the exception and its last frame, and the traceback is kept in the run directory.
+This package's errors, and the operating system's about paths and disks, give only a message. For any other error the message
+names the exception and its last frame, and the traceback is written to the run directory.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ from ..run.ownership import Ownership
 from .interrupts import INTERRUPTED, INTERRUPTED_MESSAGE
 
 SHOWS_TRACEBACK = "SPIN_TRL_TRACEBACK"
-"""Environment variable; `1` shows the traceback of every error."""
+"""Environment variable; if `1`, the traceback of every error is shown."""
 
 _OF_PATHS = {
     errno.ENOENT: "Correct the path.",
-    errno.ENOTDIR: "A file stands where a folder should be: name another path, or move the file.",
-    errno.EISDIR: "A folder stands where a file should be: name another path, or move the folder.",
-    errno.EEXIST: "Something else has this name: name another path, or move it.",
-    errno.ELOOP: "A link leads to itself: remove it, or name another path.",
+    errno.ENOTDIR: "There is a file where a folder should be: use another path, or move the file.",
+    errno.EISDIR: "There is a folder where a file should be: use another path, or move the folder.",
+    errno.EEXIST: "The name is already in use: choose another path, or move what is there.",
+    errno.ELOOP: "A symbolic link points to itself: remove it, or use another path.",
     errno.ENAMETOOLONG: "Use a shorter path.",
-    errno.ENXIO: "It is no file that can be read: name another path.",
-    errno.ENODEV: "It is no file that can be read: name another path.",
+    errno.ENXIO: "It is not a readable file: use another path.",
+    errno.ENODEV: "It is not a readable file: use another path.",
 }
-"""What to do about a path that the operating system refuses, by the error's number."""
+"""Advice for a path that the operating system refuses, by error number."""
 
 _OF_MACHINES = {
-    errno.EIO: "The disk has failed, or the file system of a network. Check it;",
-    errno.ESTALE: "The file system of a network has lost the file. Check it;",
-    errno.ENOTCONN: "The file system of a network is not connected. Mount it again;",
-    errno.EMFILE: "Too many files are open. Raise the limit (`ulimit -n`);",
-    errno.ENFILE: "Too many files are open on this machine. Close some;",
-    errno.ENOMEM: "The machine has no memory left. Free some;",
+    errno.EIO: "The disk or the network file system failed. Check it",
+    errno.ESTALE: "The network file system lost the file. Check it",
+    errno.ENOTCONN: "The network file system is not connected. Mount it again",
+    errno.EMFILE: "Too many files are open. Raise the limit (`ulimit -n`)",
+    errno.ENFILE: "Too many files are open on this machine. Close some",
+    errno.ENOMEM: "The machine has run out of memory. Free some",
 }
-"""What has failed where it is no matter of a path."""
+"""Cause and remedy of operating system errors that have nothing to do with a path, by error number."""
 
 MOST_BYTES = 1 << 20
-"""Of the file of tracebacks, beyond which it begins again."""
+"""Size of the traceback file above which it is started over."""
 
 _directory: Path | None = None
 
 
 def note_run_directory(path: str | os.PathLike[str] | None) -> None:
-    """Let tracebacks of this process go into a run directory, if it is one by then."""
+    """Set the directory that this process writes tracebacks to, if it is a run directory by then."""
     global _directory
     _directory = None if path is None else home_expanded(path)
 
 
 def fail(error: BaseException) -> int:
-    """Say what is wrong, and return the exit code. Whatever goes wrong meanwhile is passed over.
+    """Print what is wrong and return the exit code. Errors while printing are ignored.
 
     Args:
-        error: that ended the command.
+        error: the error that ended the command.
     """
     found = _foreseen(error)
     message, code = found or (_unforeseen(error), 1)
@@ -87,34 +87,34 @@ def rank() -> str:
 
 
 def say(message: str) -> None:
-    """Print a message of the command on stderr."""
-    # Of several processes any one may be the only one that fails, and then nobody else knows why.
+    """Print one of the command's messages on stderr."""
+    # Any one of several processes may be the only one that fails, and then only its own message says why.
     process = rank()
     _print(f"spin-trl{'' if process == '0' else f' (process {process})'}: {printable(message)}\n")
 
 
 def flushed(code: int) -> int:
-    """Write what is still to be printed, and return the exit code: that of a failure where it can't be written."""
+    """Flush stdout and return the exit code; if that fails, return the exit code of a failure."""
     try:
         sys.stdout.flush()
     except OSError as error:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads what Python would try to write again
+        with contextlib.suppress(OSError, ValueError):  # keeps Python from trying to flush it again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return code or fail(error)
-    except ValueError:  # it is closed
+    except ValueError:  # stdout is closed
         pass
     return code
 
 
 def _print(text: str) -> None:
-    # stderr may be closed, or a file on a disk that is full.
+    # stderr may be closed, or redirected to a file on a full disk.
     with contextlib.suppress(OSError, ValueError):
         print(text, end="", file=sys.stderr, flush=True)
 
 
 def _foreseen(error: BaseException) -> tuple[str, int] | None:
-    """What to say of an error that is known, and its exit code; None of any other one."""
-    # Long, since it lists what can go wrong, each with its own way out.
+    """Return the message and exit code of an expected kind of error; None for any other error."""
+    # Long, since it lists everything that can go wrong, each with its own way out.
     full = full_disk(error)
     if full is not None:
         place = getattr(full, "filename", None) or getattr(error, "filename", None) or _directory
@@ -122,13 +122,13 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
         said = getattr(full, "strerror", None) or message_of(full)
         if os.strerror(errno.EFBIG) in said:
             return (
-                f"A file is larger than its file system, or a limit of this user (`ulimit -f`), allows{where} ({said}). "
-                "What was finished is kept: raise the limit or choose another disk, and run the same command again.",
+                f"A file is larger than the file system or this user's limit (`ulimit -f`) allows{where} ({said}). "
+                "Finished work is kept: raise the limit or use another disk, then run the same command to resume.",
                 1,
             )
         return (
-            f"The disk is full{where} ({said}). What was finished is kept: make room, or set `keep_iterations`, and run the "
-            "same command again.",
+            f"The disk is full{where} ({said}). Finished work is kept: free some space, or set `keep_iterations`, then run "
+            "the same command to resume.",
             1,
         )
     if isinstance(error, SpinError):
@@ -136,21 +136,21 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_MESSAGE, INTERRUPTED
     if isinstance(error, BrokenPipeError):
-        return "What is printed can't be written: whoever read it has gone.", 1
+        return "The output can't be written: the program that was reading it has exited.", 1
     if isinstance(error, MemoryError):
         return (
-            "There is not enough memory. What was finished is kept: smaller batches take less, and `spin-trl plan` says how "
-            "much a run needs.",
+            "Out of memory. Finished work is kept. Smaller batches need less memory; `spin-trl plan` shows how much a run "
+            "needs.",
             1,
         )
     if not isinstance(error, OSError) or error.errno is None:
         return None
     if error.errno in _OF_MACHINES:
-        return f"{error}. {_OF_MACHINES[error.errno]} the same command goes on from what was finished.", 1
+        return f"{error}. {_OF_MACHINES[error.errno]}, then run the same command to resume.", 1
     if error.filename is None:
         return None
     if error.errno in FORBIDDEN:
-        return f"This user may not do that: {error}. Choose another folder, or change its permissions.", 2
+        return f"The current user can't do this: {error}. Choose another folder, or change its permissions.", 2
     if error.errno in _OF_PATHS:
         name = error.filename if isinstance(error.filename, int | str) else os.fsdecode(error.filename)
         return f"{str(name)[:300]} can't be used: {error.strerror}. {_OF_PATHS[error.errno]}", 2
@@ -158,17 +158,17 @@ def _foreseen(error: BaseException) -> tuple[str, int] | None:
 
 
 def _unforeseen(error: BaseException) -> str:
-    """What to say of an error that is not known: what it is, and where it was raised."""
+    """Return the message for an unexpected error: what it is and where it was raised."""
     kind, said = type(error).__name__, message_of(error).strip()
     frames = [_frame_in_words(frame) for frame in traceback.extract_tb(error.__traceback__)]
     where = f" ({frames[-1]})" if frames else ""
-    return f"Unexpected error, {kind}{f': {said}' if said else ''}{where}. What was finished is kept."
+    return f"Unexpected error, {kind}{f': {said}' if said else ''}{where}. Finished work is kept."
 
 
 def _frame_in_words(frame: traceback.FrameSummary) -> str:
-    """A frame, like `spin_trl/play/train.py:33 in train`."""
+    """Describe a frame, as in `spin_trl/play/train.py:33 in train`."""
     path = Path(frame.filename)
-    # os.path: a folder may be closed to this user, and whatever fails here would take the place of the error.
+    # os.path, not pathlib: a folder may be unreadable, and an exception here would hide the original error.
     package = next((parent for parent in path.parents if not os.path.isfile(parent / "__init__.py")), path.parent)
     shown = path.relative_to(package) if path.is_absolute() else path
     return f"{shown.as_posix()}:{frame.lineno} in {frame.name}"
@@ -177,12 +177,12 @@ def _frame_in_words(frame: traceback.FrameSummary) -> str:
 def _traceback(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception:  # an exception of the user's code may be unable to say anything
+    except Exception:  # an exception class in user code may fail to format itself
         return "".join(traceback.format_tb(error.__traceback__)) + f"{type(error).__name__}\n"
 
 
 def _keep(error: BaseException) -> Path | None:
-    """Add the traceback to the file of them in the run directory; returns its path, or None: there is no place for it."""
+    """Append the traceback to the run directory's traceback file; return its path, or None if it can't be written."""
     if _directory is None:
         return None
     try:
@@ -194,9 +194,9 @@ def _keep(error: BaseException) -> Path | None:
         process = rank()
         text = f"{began}, process {process}: {' '.join(sys.argv[1:])}\n{_traceback(error)}\n"
         again = place.is_file() and place.stat().st_size > MOST_BYTES
-        # Opened to be added to: several processes of a phase may fail together.
+        # In append mode: several processes of a phase may fail at the same time.
         with place.open("wb" if again else "ab") as file:
             file.write(hide(text).encode("utf-8", "backslashreplace"))
         return place
-    except (OSError, ValueError, SpinError):  # a full disk, a marker that is damaged: stderr gets it
+    except (OSError, ValueError, SpinError):  # such as a full disk or a damaged marker: stderr gets it instead
         return None

@@ -1,4 +1,4 @@
-"""`spin-trl push`: what is missing of a run on the Hub. `spin-trl card`: the cards of its models and pairs."""
+"""`spin-trl push`: push the parts of a run that the Hub lacks. `spin-trl card`: write the cards of its models and pairs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from .commands import add_command, add_trust
 from .session import quieten
 
 _DESCRIPTION_OF_PUSH = """\
-Push every accepted iteration to a branch, and the best to main. The token is that of `HF_TOKEN` or of the login. What is
-left out here is as the run has it set.
+Push every accepted iteration to its own branch, and the best one to main. The token comes from `HF_TOKEN` or from your Hub
+login. Options that are left out have the values in the run's settings.
 """
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
-    what = "push a run to the Hub, as far as it is not there"
+    """Add the commands."""
+    what = "push a run to the Hub, except what is already there"
     push = add_command(commands, "push", push_run, help=what, description=_DESCRIPTION_OF_PUSH)
     push.add_argument("run", help="run directory")
     add_trust(push)
-    push.add_argument("--hub_model_id", metavar="NAME", help="repository of the models")
-    push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="make repositories private")
-    push.add_argument("--push_generations", type=_as_truth, metavar="BOOL", help="push the pairs, too, as a dataset")
-    push.add_argument("--hub_dataset_id", metavar="NAME", help="repository of the pairs")
-    push.add_argument("--hub_license", metavar="LICENCE", help="licence, as the Hub calls it")
-    what = "write the cards of a run's models and pairs, as the run stands"
+    push.add_argument("--hub_model_id", metavar="NAME", help="repository for the models")
+    push.add_argument("--hub_private_repo", type=_as_truth, metavar="BOOL", help="whether repositories are private")
+    push.add_argument(
+        "--push_generations", type=_as_truth, metavar="BOOL", help="whether to push the pairs, too, as a dataset"
+    )
+    push.add_argument("--hub_dataset_id", metavar="NAME", help="repository for the pairs")
+    push.add_argument("--hub_license", metavar="LICENCE", help="licence identifier on the Hub, such as apache-2.0")
+    what = "write up-to-date cards for a run's models and pairs"
     card = add_command(commands, "card", write, help=what, takes_settings=False)
     card.add_argument("run", help="run directory")
 
@@ -43,13 +45,13 @@ def _as_truth(text: str) -> bool:
 def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
     """Push what is missing."""
     if overrides:
-        raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` has what can be.")
+        raise RecipeError(f"`{overrides[0]}` can't be given here: `spin-trl push --help` lists the options.")
     quieten()
     from ..hub.client import TALKATIVE, Hub
     from ..hub.publish import Publisher
     from ..play.open import reopen
 
-    # Where a run is pushed from, there may be no GPU, and without one bfloat16 is refused. Nothing is computed here.
+    # The machine that pushes a run may have no GPU, and without one bfloat16 is refused. Nothing is computed here.
     run = reopen(options.run, ["--use_cpu", "true"], trust_run=options.trust_run)
     for name in ("hub_model_id", "hub_private_repo", "push_generations", "hub_dataset_id", "hub_license"):
         if (value := getattr(options, name)) is not None:
@@ -66,9 +68,9 @@ def push_run(options: argparse.Namespace, overrides: list[str]) -> None:
         with quiet(*TALKATIVE):
             Publisher(run, hub, say).push_missing()
     except HubError as error:
-        raise HubError(f"{error} What was pushed before it is there; the same command goes on.") from error
+        raise HubError(f"{error} What was already pushed is on the Hub; run the same command to resume.") from error
     if not pushed:
-        print(f"Everything of {printable(str(run.directory.path))} is on the Hub.")
+        print(f"Everything in {printable(str(run.directory.path))} is already on the Hub.")
 
 
 def write(options: argparse.Namespace, overrides: list[str]) -> None:
@@ -81,4 +83,4 @@ def write(options: argparse.Namespace, overrides: list[str]) -> None:
     for path in written:
         print(shown_path(path))
     if not written:
-        print(f"{shown_path(options.run)} has no model yet, and no pairs.")
+        print(f"{shown_path(options.run)} has no model and no pairs yet.")

@@ -1,4 +1,4 @@
-"""`spin-trl init`: a recipe that fits a dataset and a model."""
+"""`spin-trl init`: write a recipe that fits a dataset and a model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from .commands import add_command
 from .session import quieten
 
 _WHAT_IT_WRITES = """\
-Write a recipe with comments. The columns and lengths of the data, the model's configuration and tokenizer, and this machine
-decide what stands in it; no weights are read. What is not named stands as a placeholder. No file is overwritten.
+Write a commented recipe. Its settings are chosen from the columns and lengths of the data, the model's configuration and
+tokenizer, and this machine; no weights are read. A model or dataset that is not named is left as a placeholder. An existing
+file is overwritten only with `--force`.
 """
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
+    """Add the command."""
     parser = add_command(
         commands,
         "init",
@@ -26,16 +27,18 @@ def add(commands: Any) -> None:
         description=_WHAT_IT_WRITES,
         takes_settings=False,
     )
-    parser.add_argument("--model", metavar="NAME", help="the start: an SFT checkpoint, a folder or a name on the Hub")
-    parser.add_argument("--data", metavar="NAME", help="JSONL, JSON, Parquet, CSV or TSV file, folder, or Hub name")
+    parser.add_argument("--model", metavar="NAME", help="the start: an SFT checkpoint, as a folder or a Hub name")
+    parser.add_argument(
+        "--data", metavar="NAME", help="JSONL, JSON, Parquet, CSV or TSV file, a folder, or a Hub name"
+    )
     parser.add_argument("--data_config", metavar="NAME", help="configuration of a dataset on the Hub")
-    parser.add_argument("--data_split", metavar="NAME", default="train", help="split to train on (train)")
-    parser.add_argument("--output", metavar="FILE", default="recipe.yaml", help="where to write it (recipe.yaml)")
-    parser.add_argument("--force", action="store_true", help="overwrite that file")
+    parser.add_argument("--data_split", metavar="NAME", default="train", help="split to train on (default: train)")
+    parser.add_argument("--output", metavar="FILE", default="recipe.yaml", help="file to write (default: recipe.yaml)")
+    parser.add_argument("--force", action="store_true", help="overwrite the output file")
 
 
 def write_new_recipe(options: argparse.Namespace, overrides: list[str]) -> None:
-    """Write the recipe, and say what was seen and what to do next."""
+    """Write the recipe, and print what it is based on and what to do next."""
     quieten()
     from ..play.init import check_output, seen_in_words, write_recipe
     from ..play.look import look_at_data, look_at_model, this_machine
@@ -51,10 +54,10 @@ def write_new_recipe(options: argparse.Namespace, overrides: list[str]) -> None:
     name = shlex.quote(options.output)
     missing = [what for what, found in (("the model", model), ("the data", data)) if found is None]
     if missing:
-        print(f"Next: name {' and '.join(missing)} in it, then")
+        print(f"Next, fill in {' and '.join(missing)}, then:")
     else:
         print("Next:")
-    print(f"  spin-trl preview {name}       rows as they will be tokenised")
-    print(f"  spin-trl plan {name}          memory, hours and disk")
-    print(f"  spin-trl run {name} --smoke   two iterations on eight rows")
+    print(f"  spin-trl preview {name}       show rows as they will be tokenised")
+    print(f"  spin-trl plan {name}          estimate memory, hours and disk")
+    print(f"  spin-trl run {name} --smoke   try two iterations on eight rows")
     print(f"  spin-trl run {name}")

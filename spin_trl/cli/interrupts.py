@@ -1,6 +1,6 @@
-"""Ctrl-C, a scheduler's SIGTERM and a terminal that closes (SIGHUP) end a command alike: what is finished is kept.
+"""Ends a command in the same way on Ctrl-C, a scheduler's SIGTERM and a closed terminal (SIGHUP): finished work is kept.
 
-Imported before everything that takes time to import, so nothing here may.
+Imported before all slow imports, so this module must not import anything slow.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from types import FrameType
 INTERRUPTED = 130
 """Exit code of a command that was interrupted."""
 
-INTERRUPTED_MESSAGE = "Interrupted. What was finished is kept; the same command goes on from there."
+INTERRUPTED_MESSAGE = "Interrupted. Finished work is kept; run the same command to resume."
 
 SECONDS_TO_INTERRUPT_AGAIN = 0.01
 """After an interrupt that Python has ignored."""
 
 _IMPORTS = "<frozen importlib._bootstrap>"
-"""Where Python's own code for imports lies."""
+"""File name in the frames of Python's import machinery."""
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let signals interrupt the command while the context lasts, with `KeyboardInterrupt`.
+    """Within the context, let these signals raise `KeyboardInterrupt`.
 
-    Those that this process was started to ignore stay ignored: SIGHUP under `nohup`, SIGINT in the background of a shell.
+    SIGHUP and SIGINT stay ignored if this process was started that way: under `nohup`, or in the background of a shell.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {one: signal.getsignal(one) for one in signals}

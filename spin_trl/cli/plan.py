@@ -1,4 +1,4 @@
-"""`spin-trl plan`: what a run will take, before it is paid for."""
+"""`spin-trl plan`: estimate the memory, time and disk a run will need before anything is paid for."""
 
 from __future__ import annotations
 
@@ -12,35 +12,44 @@ from .commands import RECIPES, add_command
 from .session import quieten
 
 _DESCRIPTION = """\
-Say what a run will take: peak memory by phase and part, whether it fits, tokens, hours and disk. Nothing is trained, and no
-weights are read or fetched: a model's config.json is enough, and its tokenizer and the data if they are at hand.
-Exit codes: 0 it fits, or no GPU is named; 1 it does not fit the GPU that is named; 2 bad input.
+Estimate what a run will need: peak memory by phase and component, whether it fits, tokens, hours and disk. Nothing is
+trained, and no weights are read or downloaded: the model's config.json is enough; its tokenizer and the data are used if
+they are available.
+Exit codes: 0 it fits, or no GPU was named; 1 it does not fit the named GPU; 2 bad input.
 """
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
-    what = "say what a run will take: memory, hours, disk"
+    """Add the command."""
+    what = "estimate the memory, hours and disk a run will need"
     parser = add_command(commands, "plan", plan, help=what, description=_DESCRIPTION, epilog=RECIPES)
-    parser.add_argument("recipe", help="recipe, or run directory")
+    parser.add_argument("recipe", help="recipe or run directory")
     parser.add_argument(
-        "--gpu", metavar="NAME", help="t4, a10, a100-80, h100, ...; default: the GPU here, else all known"
+        "--gpu",
+        metavar="NAME",
+        help="t4, a10, a100-80, h100, ... (default: this machine's GPU; without one, all known GPUs)",
     )
-    parser.add_argument("--num_gpus", type=int, metavar="N", help="instead of `num_processes` in `accelerate_config`")
-    parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, where it is not at hand")
-    parser.add_argument("--prompt_tokens", type=int, metavar="N", help="mean tokens of a prompt, likewise")
-    parser.add_argument("--response_tokens", type=int, metavar="N", help="mean tokens of a real response, likewise")
+    parser.add_argument(
+        "--num_gpus", type=int, metavar="N", help="number of GPUs, instead of `num_processes` in `accelerate_config`"
+    )
+    parser.add_argument("--rows", type=int, metavar="N", help="rows of the dataset, if the data is not available")
+    parser.add_argument(
+        "--prompt_tokens", type=int, metavar="N", help="mean tokens per prompt, if the data is not available"
+    )
+    parser.add_argument(
+        "--response_tokens", type=int, metavar="N", help="mean tokens per real response, if the data is not available"
+    )
     for what in ("training", "generation"):
         parser.add_argument(
             f"--{what}_tokens_per_second",
             dest=f"{what}_tokens",
             type=float,
             metavar="N",
-            help=f"{what} tokens a second on one device, as measured",
+            help=f"measured {what} tokens per second on one device",
         )
 
 
-@quiet("spin_trl")  # what a run would warn of while it plays is not about a rehearsal
+@quiet("spin_trl")  # warnings meant for a run that is being played do not apply to an estimate
 def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the plan."""
     quieten()
@@ -59,7 +68,7 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
         console.print(show.devices_table(found, list(devices.DEVICES.values())))
         fitting = [one for one in devices.DEVICES.values() if found.fits(one) and found.obstacle(one) is None]
         shown = fitting[0] if fitting else devices.DEVICES["h200"]
-        console.print(f"Hours and disk on {shown.name}; `--gpu NAME` names another one.", style="dim")
+        console.print(f"Hours and disk are for {shown.name}; choose another GPU with `--gpu NAME`.", style="dim")
     else:
         shown = device
     work = found.work(shown)
@@ -71,4 +80,4 @@ def plan(options: argparse.Namespace, overrides: list[str]) -> None:
     advice, more_gpus = ([], None) if fits else advise(found, device.memory * 2**30)
     show.show_verdict(console, found, device, advice, more_gpus)
     if options.gpu and not (fits and obstacle is None):
-        raise DoesNotFitError(obstacle if fits else f"The run does not fit {device.name} as it is.")
+        raise DoesNotFitError(obstacle if fits else f"The run does not fit on {device.name} with these settings.")

@@ -1,4 +1,4 @@
-"""`spin-trl preview`: rows of a recipe as they will be tokenised, before a model is loaded."""
+"""`spin-trl preview`: show rows of a recipe as they will be tokenised, without loading the model."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from .commands import RECIPES, add_command, add_trust
 from .session import quieten, run_dir_of
 
 _WHAT_IT_SHOWS = """\
-Show some rows as a run will tokenise them: the prompt, the real response and its end, what the chat template adds, and what
-`max_length` cuts; and count what is left out. Only the tokenizer is loaded, and nothing is written. Of more than 5,000 rows
-some are counted, from the beginning to the end of the data.
-Exit codes: 0 a run takes these rows; 2 it does not, or the input is bad.
+Show rows as a run will tokenise them: the prompt, the real response and how it ends, what the chat template adds, and what
+`max_length` truncates. Also count the rows that are left out. Only the tokenizer is loaded, and nothing is written. If the
+data has more than 5,000 rows, an evenly spaced sample is counted.
+Exit codes: 0 a run accepts these rows; 2 it does not, or the input is bad.
 """
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
-    what = "show rows as they will be tokenised, without the model"
+    """Add the command."""
+    what = "show rows as they will be tokenised, without loading the model"
     parser = add_command(commands, "preview", preview_rows, help=what, description=_WHAT_IT_SHOWS, epilog=RECIPES)
-    parser.add_argument("recipe", help="recipe, or run directory")
-    parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows are shown (3)")
-    parser.add_argument("--at", type=int, default=0, metavar="ROW", help="number of the first of them, from 0 (0)")
-    parser.add_argument("--full", action="store_true", help="show long texts whole")
+    parser.add_argument("recipe", help="recipe or run directory")
+    parser.add_argument("--rows", type=int, default=3, metavar="N", help="number of rows to show (default: 3)")
+    parser.add_argument(
+        "--at", type=int, default=0, metavar="ROW", help="first row to show, counted from 0 (default: 0)"
+    )
+    parser.add_argument("--full", action="store_true", help="show long texts in full")
     parser.add_argument("--all", action="store_true", help="count all rows, however many there are")
     add_trust(parser)
 

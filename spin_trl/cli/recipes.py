@@ -1,4 +1,4 @@
-"""`spin-trl recipes`: what ships with the package."""
+"""`spin-trl recipes`: list the recipes that ship with the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .commands import add_command
 
 
 def add(commands: Any) -> None:
-    """Add the command; it has no arguments."""
+    """Add the command, which has no arguments."""
     add_command(
         commands, "recipes", list_recipes, help="list the recipes that ship with the package", takes_settings=False
     )

@@ -1,4 +1,4 @@
-"""`spin-trl report`: the report of a run as it stands."""
+"""`spin-trl report`: write the report of a run in its current state."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .commands import add_command
 
 
 def add(commands: Any) -> None:
-    """Add the arguments."""
-    what = "write report.html of a run, as it stands"
+    """Add the command."""
+    what = "write report.html for a run, finished or not"
     parser = add_command(commands, "report", report, help=what, takes_settings=False)
     parser.add_argument("run", help="run directory")
     parser.add_argument("--output", metavar="PATH", help="file or folder to write to instead of the run directory")

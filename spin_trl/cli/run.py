@@ -1,4 +1,4 @@
-"""`spin-trl run` plays all iterations; `generate`, `train`, `evaluate`, `start` and `baseline` are one phase each."""
+"""`spin-trl run` plays all iterations; `generate`, `train`, `evaluate`, `start` and `baseline` run one phase each."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .session import session_of
 from .settings import help_of_settings
 
 PHASE_COMMANDS = {
-    "generate": "let the opponent of an iteration answer the prompts",
+    "generate": "let an iteration's opponent answer the prompts",
     "train": "train an iteration on its generations",
-    "evaluate": "measure an iteration's model on the held-out prompts",
-    "start": "make the start, if no checkpoint is given, and measure it",
-    "baseline": "train and measure the supervised baseline of an iteration",
+    "evaluate": "evaluate an iteration's model on the held-out prompts",
+    "start": "build the start, if no checkpoint is given, and evaluate it",
+    "baseline": "train and evaluate an iteration's supervised baseline",
 }
 
 
 def add(commands: Any) -> None:
-    """Add the arguments of `run` and of the phases."""
-    what = "play all iterations, or go on with a run"
+    """Add the commands for the whole run and for each phase."""
+    what = "play all iterations, or resume a run"
     run = add_command(commands, "run", play, help=what, epilog=RECIPES, more_help=help_of_settings)
-    run.add_argument("recipe", help="recipe, or run directory")
+    run.add_argument("recipe", help="recipe or run directory")
     add_trust(run)
     for name, what in PHASE_COMMANDS.items():
         phase = add_command(commands, name, play_phase, help=what, epilog=RECIPES)
-        phase.add_argument("recipe", help="recipe, or run directory")
+        phase.add_argument("recipe", help="recipe or run directory")
         phase.add_argument(
-            "--iteration", type=int, default=0, metavar="T", help="which iteration, counted from 0 (default: 0)"
+            "--iteration", type=int, default=0, metavar="T", help="iteration, counted from 0 (default: 0)"
         )
         add_trust(phase)
 
@@ -49,7 +49,7 @@ def play_phase(options: argparse.Namespace, overrides: list[str]) -> None:
     session = session_of(options.recipe, overrides, trust_run=options.trust_run)
     if not 0 <= options.iteration < session.state.play.num_iterations:
         raise RecipeError(
-            f"`--iteration` is {options.iteration}, but the run has the iterations 0 to "
+            f"`--iteration` is {options.iteration}, but the run's iterations are 0 to "
             f"{session.state.play.num_iterations - 1}."
         )
     session.run_phase(options.command, options.iteration)

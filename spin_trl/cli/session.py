@@ -1,4 +1,4 @@
-"""What a command that plays needs: the run that a recipe and its overrides describe, and libraries that keep quiet."""
+"""Creates the run that a recipe and its overrides describe, and silences the libraries' output."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def session_of(source: str, overrides: list[str], *, trust_run: bool = False) -> SelfPlay:
-    """The run that a recipe and its overrides describe; `trust_run` lets it run the code that a run directory names."""
-    # Imported here: the stack takes seconds, and `--help` should not.
+    """Return the run that a recipe and its overrides describe; `trust_run` allows code named by a run directory to run."""
+    # Imported here: these imports take seconds, and `--help` should not.
     quieten()
     from trl import get_quantization_config
 
@@ -35,24 +35,26 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
     from ..run.run import LAUNCHED
     from ..run.trust import check_trust_of_recipe
 
-    # What has been imported stays. Without this, every collection of garbage would walk through all of it.
+    # Imported objects are never freed. Without this, every garbage collection would traverse all of them.
     gc.freeze()
     recipe = read_recipe(source, overrides)
     check_trust_of_recipe(recipe, overrides, is_trusted=trust_run)
     if recipe.play.accelerate_config:
-        read_accelerate_config(recipe.play.accelerate_config)  # a bad one is said now, not at the first launch
+        read_accelerate_config(recipe.play.accelerate_config)  # fail now if it is invalid, not at the first launch
     if recipe.args.disable_tqdm:
-        os.environ["TQDM_DISABLE"] = "1"  # TRL's own bars ask for this only
+        os.environ["TQDM_DISABLE"] = "1"  # TRL's own progress bars obey only this variable
     recipe.play.run_dir = run_dir_of(recipe, source, overrides)
     note_run_directory(recipe.play.run_dir)
     settings = recipe.settings()
     name = recipe.model.model_name_or_path
-    unusual = [] if LAUNCHED in os.environ else recipe.unusual()  # a launched phase would only say it again
+    unusual = (
+        [] if LAUNCHED in os.environ else recipe.unusual()
+    )  # the process that launched this phase has already warned
     for warning in unusual + recipe.unused(starts_from_adapter=name is not None and is_adapter(name)):
         logging.getLogger(__name__).warning(warning)
     recipe.load_as_set()
     if LAUNCHED in os.environ and os.environ.get("TQDM_DISABLE"):
-        recipe.args.disable_tqdm = True  # whoever has launched this phase shows how far it is
+        recipe.args.disable_tqdm = True  # the process that launched this phase shows its progress
     return SelfPlay(
         model=recipe.model.model_name_or_path,
         args=recipe.args,
@@ -71,13 +73,13 @@ def session_of(source: str, overrides: list[str], *, trust_run: bool = False) ->
 
 
 def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
-    """Where the run of a recipe is, or will be.
+    """Return the run directory of a recipe, whether or not it exists yet.
 
-    A run directory that is given instead of a recipe; `run_dir`; `output_dir`, unless `runs/NAME` has this recipe's run
-    already; `runs/NAME`.
+    In this order: the run directory given instead of a recipe; `run_dir`; `output_dir`, unless `runs/NAME` already holds
+    this recipe's run; `runs/NAME`.
 
     Raises:
-        RunDirectoryError: a run directory is given, and another one is set, or that it is not to go on.
+        RunDirectoryError: if a run directory is given, but the overrides name another one or say not to continue it.
     """
     from ..config.arguments import is_overridden
     from ..run.directory import RunDirectory
@@ -90,8 +92,8 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
         for name, is_other in (("run_dir", elsewhere), ("existing_run", play.existing_run != "continue")):
             if is_other and is_overridden(name, overrides):
                 raise RunDirectoryError(
-                    f"{source} is a run directory, and goes on there; `{name}` is {getattr(play, name)}. For a new run with "
-                    f"its settings, name the recipe: {own.recipe}."
+                    f"{source} is a run directory, so its run is resumed there, but `{name}` is {getattr(play, name)}. To "
+                    f"start a new run with its settings, pass the recipe: {own.recipe}."
                 )
         play.existing_run = "continue"
         return str(own.path)
@@ -100,22 +102,24 @@ def run_dir_of(recipe: Recipe, source: str, overrides: list[str]) -> str:
     suffix = "-smoke" if play.smoke else ""
     usual = Path("runs") / (recipe.name + suffix)
     if recipe.file == Path("recipe.yaml") and RunDirectory("runs").ownership.is_earlier_run():
-        usual = Path("runs")  # version 0.1.0 had no other name for it
+        usual = Path("runs")  # where version 0.1.0 put it
     if recipe.output_dir is None:
         return str(usual)
     there = RunDirectory(usual)
     is_run = there.ownership.holds_run() and there.recipe.is_file()
     if is_run and not differences(frozen_settings(there), recipe.settings(), there.ownership.paths_from()):
         if rank() == "0":
-            said = f"This recipe's run in {usual} goes on there; `output_dir` ({recipe.output_dir}) is for a new run."
-            print(printable(said))
+            note = (
+                f"Resuming this recipe's run in {usual}; `output_dir` ({recipe.output_dir}) applies only to a new run."
+            )
+            print(printable(note))
         return str(usual)
     return str(home_expanded(recipe.output_dir + suffix))
 
 
 def quieten() -> None:
-    """What libraries say at every load and every save would bury what the run says."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # at its import: kernels that nobody asked for
+    """Silence what libraries log at every load and save, which would bury the run's own output."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on import it warns about kernels that are not needed
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     import datasets

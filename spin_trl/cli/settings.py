@@ -1,4 +1,4 @@
-"""`spin-trl settings`: every setting of a recipe, and what it is for. `spin-trl schema`: the same for editors."""
+"""`spin-trl settings`: list the recipe settings and their help. `spin-trl schema`: print the same as a JSON schema."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from ..config.schema import schema_of
 from .commands import add_command
 
 _WHAT_IS_LISTED = """\
-List the settings that a recipe may have, TRL's and transformers' among them. With words, those that have all of them in
-their name or help; with a whole name, everything that is known of that setting.
+List the settings a recipe may have, including those of TRL and transformers. With words: the settings whose name or help
+contains all of them. With a full name: all details of that setting.
 """
 _WHAT_A_SCHEMA_IS = """\
-Print the JSON schema of a recipe, by which an editor completes and checks settings:
+Print the JSON schema of a recipe, with which an editor can complete and check settings:
   spin-trl schema > recipe.schema.json
-and as the first line of the recipe: # yaml-language-server: $schema=recipe.schema.json
+Then put this on the first line of the recipe: # yaml-language-server: $schema=recipe.schema.json
 """
 _EPILOG = """\
-spin-trl settings                 all of them, by group
-spin-trl settings learning_rate   everything about one
-spin-trl settings lora            those that have to do with LoRA
+spin-trl settings                 all settings, by group
+spin-trl settings learning_rate   all details of one setting
+spin-trl settings lora            the settings related to LoRA
 """
 
 _NAME_COLUMNS = 34
-"""Columns for the names in a list."""
+"""Width of the column of names in a list."""
 
 _FACT_COLUMNS = 15
 
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    what = "list the settings of a recipe, or show one"
+    what = "list the recipe settings, or show the details of one"
     parser = add_command(
         commands,
         "settings",
@@ -50,8 +50,8 @@ def add(commands: Any) -> None:
         description=_WHAT_IS_LISTED,
         epilog=_EPILOG,
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="name of a setting, or words of its name or help")
-    parser.add_argument("--json", action="store_true", help="print them as JSON, with all that is known of each")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="name of a setting, or words in its name or help")
+    parser.add_argument("--json", action="store_true", help="print them as JSON, with all details")
     what = "print the JSON schema of a recipe, for editors"
     add_command(commands, "schema", show_schema, takes_settings=False, help=what, description=_WHAT_A_SCHEMA_IS)
 
@@ -64,7 +64,7 @@ def show_settings(options: argparse.Namespace, overrides: list[str]) -> None:
         print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
     elif not options.words:
         print(_listed_by_group(found, in_full=False))
-        print("\n" + _filled(f"{len(found)} settings. `spin-trl settings NAME` shows everything about one.", 0))
+        print("\n" + _filled(f"{len(found)} settings. `spin-trl settings NAME` shows all details of one.", 0))
     elif len(found) == 1 or _names_it(found[0], options.words):
         print(_in_full(found[0], settings))
         if found[1:]:
@@ -79,7 +79,7 @@ def show_schema(options: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def help_of_settings() -> str:
-    """The end of the help of `spin-trl run`: what the settings that most recipes need are for, and the names of all."""
+    """Return the end of `spin-trl run --help`: help on the settings most recipes need, and the names of all settings."""
     settings = _installed_settings()
     common = [setting for setting in settings if setting.is_common]
     names = [
@@ -89,9 +89,9 @@ def help_of_settings() -> str:
         for group, part in _by_group(settings).items()
     ]
     return (
-        "settings that most recipes need:\n"
+        "settings most recipes need:\n"
         + _listed_by_group(common, in_full=False, heads=False)
-        + f"\n\nall {len(settings)} settings (`spin-trl settings NAME` says what one is for):\n"
+        + f"\n\nall {len(settings)} settings (`spin-trl settings NAME` explains one):\n"
         + textwrap.indent("\n".join(names), "  ")
         + "\n"
     )
@@ -102,10 +102,10 @@ def _installed_settings() -> list[KnownSetting]:
 
 
 def _say_it_takes_long() -> None:
-    # Imported here: the libraries take seconds, and mostly nothing of them is needed.
+    # Imported here: it imports libraries that take seconds and usually are not needed.
     from .session import quieten
 
-    print(f"Reading the settings of TRL {version_of('trl')}, once.", file=sys.stderr)
+    print(f"Reading the settings of TRL {version_of('trl')} (only the first time).", file=sys.stderr)
     quieten()
 
 
@@ -122,7 +122,7 @@ def _by_group(settings: Sequence[KnownSetting]) -> dict[str, list[KnownSetting]]
 
 
 def _listed_by_group(settings: Sequence[KnownSetting], *, in_full: bool, heads: bool = True) -> str:
-    """Names and what they are for, in two columns."""
+    """Return the settings in two columns: names and help."""
     lines: list[str] = []
     for group, part in _by_group(settings).items():
         if heads:

@@ -1,4 +1,4 @@
-"""`spin-trl --version`: what is installed of this package and of what it stands on, without importing any of it."""
+"""`spin-trl --version`: show the versions of this package and its main dependencies without importing the latter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIBRARIES = ("trl", "transformers", "torch")
 
 
 def versions() -> str:
-    """A line for each library, and for Python."""
+    """Return a line with the version of each library, and of Python."""
     found = {_OUR_PACKAGE: importlib.import_module(_OUR_PACKAGE).__version__}
     found |= {library: version_of(library) or "not installed" for library in _LIBRARIES}
     found["python"] = platform.python_version()
@@ -23,7 +23,7 @@ def versions() -> str:
 
 
 class ShowVersions(argparse.Action):
-    """Print the versions, and end."""
+    """Print the versions and exit."""
 
     def __call__(
         self,

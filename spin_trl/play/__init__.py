@@ -1,1 +1,2 @@
-"""Acts, named as the commands are: the loop, its phases, the gate, comparisons. Phases share the run directory alone."""
+"""The commands' implementations: the loop, its phases, the gate, and comparisons. Phases communicate only through the run
+directory."""

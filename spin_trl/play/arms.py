@@ -1,6 +1,7 @@
-"""The arms of a comparison: what one is, its process, and what all of them share.
+"""The arms of a comparison: their names, their processes, and what they share.
 
-Runs that start alike share what is alike: prepared data, θ_0 and its figures, and what θ_0 generated.
+Runs with the same start share everything that does not depend on the objective: the prepared data, θ_0 with its figures, and
+the responses that θ_0 generated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ SHARED = frozenset(
         (Step.GENERATE, Stage.of(0)),
     }
 )
-"""Steps, as (phase, stage), that don't depend on the objective."""
+"""Steps that don't depend on the objective, as (phase, stage)."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Arm:
     """One of the compared objectives.
 
     Attributes:
-        name: as it was given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
+        name: name as given: `space`, `space+0.1*sft`, `sft`, `sft-smoothing-0.1`.
         losses: weights by `loss_type`; empty for a supervised arm.
-        label_smoothing: of a supervised arm.
+        label_smoothing: label smoothing of a supervised arm; None for a self-play arm.
     """
 
     name: str
@@ -48,15 +49,15 @@ class Arm:
     label_smoothing: float | None = None
 
     def stage(self, iteration: int) -> Stage:
-        """What it makes in an iteration, in the run that plays it."""
+        """Return the stage of this arm in an iteration, within the run that plays it."""
         return Stage.of(iteration) if self.losses else Stage.of(iteration, self.name)
 
     @classmethod
     def parse(cls, name: str) -> Arm:
-        """An arm from its name.
+        """Parse the name of an arm.
 
         Raises:
-            RecipeError: the name is none.
+            RecipeError: if it is not the name of an arm.
         """
         if name == "sft":
             return cls(name, label_smoothing=0.0)
@@ -75,27 +76,27 @@ def _weight_of_arm(text: str, arm: str) -> float:
         return float(text)
     except ValueError:
         raise RecipeError(
-            f"The arm {arm!r} has the number {text!r}; arms look like `space` or `space+0.1*sft`."
+            f"The arm {arm!r} has {text!r} where a number is expected; arms look like `space` or `space+0.1*sft`."
         ) from None
 
 
 class Launches:
-    """Command lines in processes of their own, which can all be ended."""
+    """Runs command lines in separate processes, all of which can be stopped."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
     def run(self, arguments: Sequence[str], output: Path, device: int | None) -> int:
-        """Run `spin-trl` to its end.
+        """Run `spin-trl` and wait for it to finish.
 
         Args:
-            arguments: of the command.
-            output: file to which what it prints is added.
-            device: which of the visible GPUs it is given; None: all.
+            arguments: arguments of the command.
+            output: file to which its output is appended.
+            device: index of the visible GPU that it may use; None: all of them.
 
         Returns:
-            Its exit code.
+            The exit code.
         """
         if self._stopped:
             return 1
@@ -112,25 +113,25 @@ class Launches:
             try:
                 return process.wait()
             except BaseException:
-                process.terminate()  # it keeps what it has finished
+                process.terminate()  # finished work is kept
                 process.wait()
                 raise
             finally:
                 self._running.discard(process)
 
     def stop(self) -> None:
-        """End what runs; it keeps what it has finished. Start nothing more."""
+        """Terminate all running processes, which keep their finished work, and start no more."""
         self._stopped = True
         for process in list(self._running):
             process.terminate()
 
 
 def share_start(source: RunDirectory, target: RunDirectory) -> None:
-    """Let a new run begin after iteration 0's generate phase, with the files of another run (as hard links).
+    """Let a new run begin after the generate phase of iteration 0, with hard links to another run's files.
 
     Args:
-        source: of a run that has finished these steps.
-        target: of a run of the same data, start and sampling; one that has begun is left as it is.
+        source: directory of a run that has finished these steps.
+        target: directory of a run with the same data, start and sampling; left unchanged if that run has begun.
     """
     if target.journal.exists():
         return
@@ -138,13 +139,13 @@ def share_start(source: RunDirectory, target: RunDirectory) -> None:
         if source.stage(name).is_dir():
             shutil.copytree(source.stage(name), target.own(name), copy_function=_hard_link, dirs_exist_ok=True)
     steps = [entry for entry in Journal(source.journal).entries() if (entry["phase"], entry["stage"]) in SHARED]
-    # Last, and whole: a run without a journal has not begun.
+    # Last, and atomically: a run without a journal has not begun.
     lines = "".join(json.dumps(entry) + "\n" for entry in steps)
     write_text(target.own(JOURNAL), lines)
 
 
 def _hard_link(source: str, target: str) -> None:
-    """A hard link, or a copy where the file system has none. A run replaces files, and never writes into them."""
+    """Make a hard link, or a copy if that is not supported. Linking is safe: runs replace files and never modify them."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,5 +1,5 @@
-"""Runs benchmarks of lm-evaluation-harness on a stage's model, one by one: each is stored as it finishes, and never made
-twice."""
+"""Runs lm-evaluation-harness benchmarks on a stage's model. Each result is stored as soon as its benchmark finishes, and
+reused from then on."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .phases import training_plugin
 logger = logging.getLogger(__name__)
 
 EVALUATED = "evaluated"
-"""Key of what was evaluated, and how, beside the harness's own."""
+"""Key for what was evaluated, and how, in addition to the harness's own keys."""
 
 
 _OF_HARNESS = ("results", "configs", "n-shot")
-"""Of the harness's own keys, those that its numbers are read from."""
+"""The harness's own keys from which its numbers are read."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Settings:
     """How benchmarks are run.
 
     Attributes:
-        batch_size: a number, or `auto`; None: as the run evaluates.
-        limit: questions of every task, or a share of them; None: all.
-        apply_chat_template: ask in the model's chat template.
-        include_path: folder with tasks of one's own.
-        log_samples: keep every question with its answer, too.
+        batch_size: number of requests per batch, or `auto`; None: the run's evaluation batch size.
+        limit: number of questions per task, or a fraction of them; None: all.
+        apply_chat_template: whether to format questions with the model's chat template.
+        include_path: folder with custom tasks.
+        log_samples: whether to store every question with its answer as well.
     """
 
     batch_size: int | str | None = None
@@ -53,23 +53,23 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """What came out.
+    """The outcome of running benchmarks.
 
     Attributes:
-        results: of the harness, by benchmark; from now, or from before.
-        failures: what is wrong with benchmarks that could not be run.
+        results: the harness's results by benchmark, new or stored.
+        failures: messages about benchmarks that failed.
     """
 
     results: dict[Benchmark, dict[str, Any]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def add(self, benchmark: Benchmark, results: dict[str, Any]) -> dict[str, float]:
-        """Take up results, or what is wrong with them. Returns their figures, for the journal."""
+        """Add results, or a failure if they are incomplete. Return their figures, for the journal."""
         try:
             figures = {f"{one.task} {one.metric}": one.value for one in scores(benchmark, results)}
         except KeyError as error:
             self.failures.append(
-                f"{benchmark.name} ({benchmark.task}): the harness did not measure {error}, which the paper's table shows."
+                f"{benchmark.name} ({benchmark.task}): the harness did not report {error}, the metric in the paper's table."
             )
             return {}
         self.results[benchmark] = results
@@ -77,7 +77,7 @@ class Outcome:
 
 
 def result_path(run: Run, stage: str, benchmark: Benchmark, settings: Settings) -> Path:
-    """Where the results of a benchmark lie: its name, and what makes its numbers others than the usual ones."""
+    """Return the path of a benchmark's results; its name includes the settings that change the usual numbers."""
     parts = [benchmark.task]
     parts += [f"{benchmark.shots}-shot"] if benchmark.shots is not None else []
     parts += ["chat"] if settings.apply_chat_template else []
@@ -88,24 +88,24 @@ def result_path(run: Run, stage: str, benchmark: Benchmark, settings: Settings) 
 def run_benchmarks(
     run: Run, stage: str, benchmarks: Sequence[Benchmark], settings: Settings, *, again: bool = False
 ) -> Outcome:
-    """Results of benchmarks: those that are stored, and those that are missing, which are run now.
+    """Return the results of benchmarks, running only those that have no stored result.
 
     Args:
         run: the run.
-        stage: whose model, which is there.
-        benchmarks: which; one that fails does not keep the others from being run.
-        settings: how.
-        again: run those that are stored, too.
+        stage: stage whose model is evaluated; the model must exist.
+        benchmarks: benchmarks to run; if one fails, the others are still run.
+        settings: how benchmarks are run.
+        again: whether to rerun those with stored results.
 
     Raises:
-        RecipeError: the harness is not installed, or has no such task.
-        LaunchError: a plugin of the launcher would load the model in parts.
+        RecipeError: if the harness is not installed, or has no such task.
+        LaunchError: if a plugin of the launcher would shard the model.
     """
     version = harness_version()
     if training_plugin() is not None:
         raise LaunchError(
-            f"Benchmarks need whole replicas of the model, one a process, which {training_plugin()} does not give. Launch "
-            "them without the plugin."
+            f"Benchmarks need a full replica of the model in each process, but {training_plugin()} shards it. Launch them "
+            "without the plugin."
         )
     known = {
         "own_tasks": _digest_of_folder(settings.include_path),
@@ -119,7 +119,7 @@ def run_benchmarks(
             missing.append(benchmark)
         else:
             outcome.add(benchmark, stored)
-    PartialState().wait_for_everyone()  # all have seen the same, before the first writes
+    PartialState().wait_for_everyone()  # all must have read the same results before one writes
     if missing:
         _run(run, stage, missing, settings, known, outcome)
     return outcome
@@ -128,8 +128,8 @@ def run_benchmarks(
 def _run(
     run: Run, stage: str, missing: list[Benchmark], settings: Settings, known: dict[str, Any], outcome: Outcome
 ) -> None:
-    """Run benchmarks and store what they find, beside what is known of all that are run now."""
-    # Long, since a failure anywhere in it must leave what was found so far.
+    """Run benchmarks and store their results, along with `known`, which applies to all of them."""
+    # Long, since a failure anywhere in it must not lose the results so far.
     from ..evaluation.harness import SharedModel, run_benchmark, tasks
 
     check_tasks([benchmark.task for benchmark in missing], tasks(settings.include_path).all_tasks)
@@ -184,7 +184,7 @@ def _run(
 
 
 def _stored_results(path: Path) -> dict[str, Any]:
-    """Results that were stored; empty if there are none, or none that can be read."""
+    """Return stored results; empty if there are none, or they can't be read."""
     try:
         found = read_object(path, "It is measured again.")
         wrong = next((name for name in (EVALUATED, *_OF_HARNESS) if not isinstance(found.get(name), dict)), None)
@@ -197,16 +197,16 @@ def _stored_results(path: Path) -> dict[str, Any]:
 
 
 def _fits(stored: dict[str, Any], known: dict[str, Any], settings: Settings) -> bool:
-    """Whether stored results are what would come out again."""
+    """Return whether stored results are still valid for these settings."""
     before = stored.get(EVALUATED, {})
     has_all = "samples" in stored or not settings.log_samples
     return has_all and all(before.get(name) == value for name, value in known.items())
 
 
 def _files_of(model: str) -> dict[str, list[int]] | None:
-    """Size and time (ns) of a model's weight files: other weights in the same folder are another model. None on the Hub.
+    """Return the sizes and modification times (ns) of a model's weight files, which identify the weights; None on the Hub.
 
-    A digest would be surer, but takes loading the model, which what is stored is to spare.
+    A digest would be more reliable, but computing it means loading the model, which stored results are meant to avoid.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -215,12 +215,12 @@ def _files_of(model: str) -> dict[str, list[int]] | None:
 
 
 def _digest_of_folder(path: str | None) -> str | None:
-    """Hash of the tasks in a folder, and of size and time of their data: when they change, so do their numbers."""
+    """Return a hash of the tasks in a folder and of their data's sizes and times: if it changes, results are invalid."""
     if path is None:
         return None
     folder = Path(path)
     if not folder.is_dir():
-        raise RecipeError(f"`--include_path`: there is no folder {path}.")
+        raise RecipeError(f"`--include_path`: the folder {path} does not exist.")
     parts: list[str | bytes] = []
     for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
         is_code, stat = file.suffix in (".yaml", ".yml", ".py"), file.stat()

@@ -1,7 +1,7 @@
-"""Plays several objectives side by side: the same data, start, seeds and number of gradient steps, one run directory an arm.
+"""Plays several objectives on the same data, start, seeds and number of gradient steps, with a run directory per arm.
 
-One arm of a seed makes what all share: θ_0 (where it is built from scratch), its figures, and its generations. The
-supervised arm is the first run's own baseline. Every arm is a process of its own, which continues where it was interrupted.
+For each seed, one arm produces what all arms share: θ_0 (if it is built from scratch), its figures, and its generations. The
+supervised arm is the baseline of the first run. Every arm runs in its own process, which resumes where it was interrupted.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ from ..run.trust import check_trust_of_recipe
 from .arms import Arm, Launches, share_start
 
 OUTPUT = "output.txt"
-"""What an arm prints, in its run directory."""
+"""The file in the run directory that collects an arm's output."""
 
 SEED_DISTANCE = 1000
-"""Between the seeds of a comparison: an iteration's seed is its run's plus the iteration."""
+"""Distance between a comparison's seeds, so that they stay apart: an iteration's seed is the run's seed plus its number."""
 
 
 class Comparison:
-    """A comparison of objectives on one recipe.
+    """A comparison of several objectives with one recipe.
 
     Args:
         source: the recipe.
         overrides: command-line settings for all arms.
-        arms: names of losses, sums of them, and supervised arms.
-        seeds: how many; the recipe's, and others far from it.
-        devices: arms that are played at the same time; on GPUs, each on its own.
-        arm_settings: further settings by arm, like a learning rate.
+        arms: names of losses, weighted sums of losses, and supervised arms.
+        seeds: number of seeds: the recipe's own, and others far from it.
+        devices: number of arms that run at the same time, each on its own GPU if there are GPUs.
+        arm_settings: settings of individual arms, such as a learning rate.
+        trust_run: whether code named by a run directory may run.
 
     Raises:
-        RecipeError: the arms or their settings can't be compared.
+        RecipeError: if the arms or their settings can't be compared.
     """
 
     def __init__(
@@ -76,9 +77,9 @@ class Comparison:
         self.arms = [arm for arm in everyone if arm.losses]
         self.supervised = [arm for arm in everyone if not arm.losses]
         if not self.arms:
-            raise RecipeError("A comparison needs at least one self-play arm: `sft` takes as many steps as that does.")
+            raise RecipeError("A comparison needs at least one self-play arm: it sets the number of steps of `sft`.")
         if seeds < 1 or devices < 1:
-            raise RecipeError("`--seeds` and `--devices` are at least 1.")
+            raise RecipeError("`--seeds` and `--devices` must be at least 1.")
         for arm in self.arms:
             check_losses(arm.losses)
         self._launches, self._console = Launches(), terminal.console()
@@ -91,7 +92,7 @@ class Comparison:
         self.folder = home_expanded(self.base.play.run_dir or Path("runs") / f"{self.base.name}-compare")
         self.ownership = Ownership(self.folder, COMPARISON)
         if os.path.exists(self.folder / "journal.jsonl"):
-            raise RecipeError(f"{self.folder} holds a run. Give the comparison a `--run_dir` of its own.")
+            raise RecipeError(f"{self.folder} already contains a run. Give the comparison its own `--run_dir`.")
         self.seeds = [self.base.args.seed + SEED_DISTANCE * number for number in range(seeds)]
         self.metric = self.base.play.metric_for_best_iteration
         self.num_iterations = self.base.play.num_iterations
@@ -107,18 +108,19 @@ class Comparison:
             other = [setting for setting in settings if setting not in OF_AN_ARM | own]
             if other:
                 raise RecipeError(
-                    f"`--arm_settings` gives {name!r} a {other[0]!r} of its own. An arm may have its own "
-                    f"{', '.join(sorted(OF_AN_ARM | own))}; all else is the same for all arms."
+                    f"`--arm_settings` sets {other[0]!r} for {name!r}. An arm may have its own "
+                    f"{', '.join(sorted(OF_AN_ARM | own))}; everything else must be the same for all arms."
                 )
             stepping = [setting for setting in settings if setting not in own | {"learning_rate"}]
             if self.supervised and name == self.arms[0].name and stepping:
                 raise RecipeError(
-                    f"`--arm_settings` gives {name!r} a {stepping[0]!r} of its own, but the supervised arms "
-                    f"({', '.join(arm.name for arm in self.supervised)}) step as the first arm does. Put another arm first."
+                    f"`--arm_settings` sets {stepping[0]!r} for {name!r}, but the supervised arms "
+                    f"({', '.join(arm.name for arm in self.supervised)}) take the same steps as the first arm. Put another "
+                    "arm first."
                 )
 
     def _recipe(self, arm: Arm, seed: int) -> Recipe:
-        """The recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
+        """Return the recipe of an arm with a seed; the first arm has the supervised arms as its baseline."""
         own = self.arm_settings.get(arm.name, {})
         arguments = without_options(self.overrides, own)
         for name, value in own.items():
@@ -130,61 +132,59 @@ class Comparison:
         for name in ("empty_generations", "truncated_generations", "identical_generations"):
             if getattr(recipe.args, name) == "drop":
                 raise RecipeError(
-                    f"`{name}: drop` would give the arms different numbers of gradient steps. Keep them."
+                    f"`{name}: drop` would give the arms different numbers of gradient steps. Set it to `keep`."
                 )
-        # What is compared has played as many iterations, however they went.
+        # All arms must play the same number of iterations, however they turn out.
         recipe.play.stop_at_plateau, recipe.play.degeneration_stop = False, {}
         recipe.play.on_regression, recipe.play.patience = "continue", None
-        recipe.args.push_to_hub = False  # all arms would go to one repository
+        recipe.args.push_to_hub = False  # all arms would be pushed to the same repository
         smoothing = [one.label_smoothing or 0.0 for one in self.supervised] if arm == self.arms[0] else []
         recipe.play.baseline = "sft" if smoothing else None
         recipe.play.baseline_label_smoothing = smoothing or [0.0]
         if recipe.play.baseline_learning_rate is None and "learning_rate" in own:
-            # What all arms were given, not what the first one has for itself.
+            # The learning rate given for all arms, not the first arm's own.
             of_all = iteration_settings(self.base.play, 0)
             recipe.play.baseline_learning_rate = of_all.get("learning_rate", self.base.args.learning_rate)
         return recipe
 
     def _directory(self, arm: Arm, seed: int) -> RunDirectory:
-        """Where an arm is played. A supervised one is the first arm's baseline."""
+        """Return the run directory of an arm. A supervised arm is the first arm's baseline."""
         folder = (arm if arm.losses else self.arms[0]).name.replace("*", "x")
         return RunDirectory(self.ownership.place(f"seed-{seed}") / folder)
 
     # ---- playing ------------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Play what is not done yet, then draw the table and the plot.
+        """Play what has not finished yet, then make the table and the plot.
 
         Returns:
-            What is written to `comparison.json`.
+            The contents of `comparison.json`.
 
         Raises:
-            LaunchError: an arm failed; the others are played and shown all the same.
-            DivergedError: every arm has diverged before anything was measured of it.
+            LaunchError: if an arm failed; the others are still played and shown.
+            DivergedError: if every arm diverged before anything was measured.
         """
         self.ownership.claim(self.base.file, self._written_by_0_1_0())
         failed = [output for seed in self.seeds for output in self._play_seed(seed)]
         result = self._show()
         if failed:
             raise LaunchError(
-                f"These arms failed, and their output says why: {', '.join(map(str, dict.fromkeys(failed)))}. The same "
-                "command tries again."
+                f"Some arms failed; their output says why: {', '.join(map(str, dict.fromkeys(failed)))}. Run the same "
+                "command to try again."
             )
         if result["ended"] and not result["figures"].keys() - {START}:
             ends = "\n".join(f"- {end['arm']}, seed {end['seed']}: {end['reason']}" for end in result["ended"])
-            raise DivergedError(
-                f"There is nothing to compare, since every arm has ended in its first iteration:\n{ends}"
-            )
+            raise DivergedError(f"There is nothing to compare: every arm ended in its first iteration:\n{ends}")
         return result
 
     def _written_by_0_1_0(self) -> list[str]:
-        """Entries that version 0.1.0, which had no marker, has written into the folder; none if it holds no comparison."""
+        """List what version 0.1.0, which had no marker, wrote to the folder; empty if it does not contain a comparison."""
         seeds = {path.parent.parent.name for path in self.folder.glob("seed-*/*/journal.jsonl")}
         files = [name for name in ("table.txt", "plot.png", "comparison.json") if (self.folder / name).is_file()]
         return [*sorted(seeds), *files] if seeds else []
 
     def _play_seed(self, seed: int) -> list[Path]:
-        """Play all arms of a seed. Returns the output of those that failed."""
+        """Play all arms of a seed. Return the output files of those that failed."""
         self.ownership.own(f"seed-{seed}")
         for arm in self.arms:
             directory = self._directory(arm, seed)
@@ -192,7 +192,7 @@ class Comparison:
             settings = self.recipes[arm.name, seed].settings()
             freeze(directory, settings)
             renew(directory, settings)
-        # Whichever arm has the start already; of a new comparison the first.
+        # The arm that already has the start; in a new comparison, the first arm.
         leader = next((arm for arm in self.arms if _has_start(self._directory(arm, seed))), self.arms[0])
         with ThreadPoolExecutor(self.devices) as pool:
             try:
@@ -205,7 +205,7 @@ class Comparison:
                 raise
 
     def _follow(self, leader: Arm, first: Future, arm: Arm, seed: int) -> Path | None:
-        """Play an arm when the leading one has made what they share."""
+        """Play an arm as soon as the leading arm has produced what they share."""
         source = self._directory(leader, seed)
         while not _has_start(source):
             if first.done():
@@ -215,7 +215,7 @@ class Comparison:
         return self._play_arm(arm, seed)
 
     def _play_arm(self, arm: Arm, seed: int) -> Path | None:
-        """Play an arm on a device that is free. Returns its output if it failed."""
+        """Play an arm on a free device. Return its output file if it failed."""
         directory = self._directory(arm, seed)
         if self._has_diverged(arm, seed) or self._is_finished(arm, directory):
             return None
@@ -230,7 +230,7 @@ class Comparison:
             self._free.put(device)
 
     def _has_diverged(self, arm: Arm, seed: int) -> bool:
-        """Whether its training has stopped for good: with the same settings it would stop at the same step again."""
+        """Return whether an arm's training has diverged for good: it would stop at the same step with the same settings."""
         found = diverged(Journal(self._directory(arm, seed).journal).entries())
         return bool(found) and found.get("on_nan") == self.recipes[arm.name, seed].args.on_nan
 
@@ -270,7 +270,7 @@ class Comparison:
         return result
 
     def _end(self, arm: Arm, seed: int) -> EarlyEnd | None:
-        """Why a run ended before its last iteration, or None. A supervised arm ends the run that it belongs to."""
+        """Return why a run ended before its last iteration, or None. A supervised arm that ends early ends its whole run."""
         record = read_record(self._directory(arm, seed))
         if self._has_diverged(arm, seed):
             found = diverged(record.journal)
@@ -281,7 +281,7 @@ class Comparison:
         return None
 
     def _cells(self, seed: int) -> list[ArmFigures]:
-        """What was measured with a seed, by arm and iteration; self-play is held against the first supervised arm."""
+        """Return the figures of a seed by arm and iteration; self-play arms are compared with the first supervised arm."""
         first = self._directory(self.arms[0], seed)
         cells = _figures_of_arm(first, START, START, -1, seed)
         for arm in (*self.arms, *self.supervised):
@@ -295,7 +295,7 @@ class Comparison:
 def _figures_of_arm(
     directory: RunDirectory, stage: Stage, arm: str, iteration: int, seed: int, against: ByPrompt | None = None
 ) -> list[ArmFigures]:
-    """What was measured at a stage; with its differences from what the supervised arm did, prompt by prompt."""
+    """Return the figures of a stage, with its prompt-by-prompt differences from the supervised arm, if any."""
     entries = [entry for entry in Journal(directory.journal).entries() if entry["stage"] == stage]
     if not newest(entries, Step.EVALUATE):
         return []
@@ -322,7 +322,7 @@ def _output(directory: RunDirectory) -> Path:
 
 
 def _printed(table: Any) -> str:
-    """The whole table as text, however wide it is."""
+    """Return the whole table as text, however wide it is."""
     width = terminal.console(width=10_000).measure(table).maximum
     file = io.StringIO()
     terminal.console(file, width).print(table)

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it plays: a line for each phase, and after an iteration table, plot and report."""
+"""What a run shows while it plays: a line for each phase, and a table, plot and report after each iteration."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ Figures = dict[Stage, dict[str, float]]
 """Held-out figures by stage."""
 
 BESIDE_ROWS = 12
-"""Lines of a live view that are not a row of an iteration: status, title, heading, the start, rules and the caption."""
+"""Lines of the live view other than iteration rows: status, title, heading, the start, rules and the caption."""
 
 FILE_WIDTH = 160
-"""Columns of the table that is kept as a file."""
+"""Width in columns of the table that is written to a file."""
 
 
 def all_figures(run: Run, iteration: int) -> Figures:
-    """Figures of all stages up to an iteration, the baseline arms last."""
+    """Return the figures of all stages up to an iteration, baseline arms last."""
     of_arms = [Stage.of(t, arm) for arm in run.arms for t in range(iteration + 1)]
     return {stage: read_figures(run.directory, stage) for stage in (*up_to(iteration), *of_arms)}
 
 
 def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
-    """What a phase did, in a line, from its record in the journal.
+    """Summarise what a phase did in one line, from its journal entry.
 
     Args:
-        entry: the record.
-        journal: all records, this one among them.
+        entry: the phase's journal entry.
+        journal: all journal entries, including this one.
     """
     seconds, where = entry.get("seconds", 0.0), f"{entry['stage']}: {entry['phase']}"
     if entry["phase"] == Step.GENERATE:
         rate = entry["tokens"] / entry["work_seconds"] if entry["work_seconds"] else 0.0
-        return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} a second)"
+        return f"{where}: {counted(entry['tokens'], 'token')} in {seconds:.0f} s ({rate:,.0f} per second)"
     if entry["phase"] == Step.TRAIN and "pairs" in entry:
         first, last, pairs = entry["first"], entry["last"], entry["pairs"]
         used = pairs["total"] - pairs["dropped"]
@@ -71,25 +71,25 @@ def phase_line(entry: dict[str, Any], journal: Sequence[Entry] = ()) -> str:
         line += "".join(f"; {fault}" for fault in faults)
         if not last:  # fewer steps than `logging_steps`
             return line
-        # JSON knows no NaN, so the journal has null for it.
+        # JSON has no NaN, so the journal stores null.
         before, after, margin = (
             math.nan if value is None else value
             for value in (first.get("loss"), last.get("loss"), last.get("rewards/margins"))
         )
         return f"{line}; loss {before:.4f} -> {after:.4f}, margin {margin:.3f}"
     if entry["phase"] == Step.EVALUATE:
-        nll = f"NLL {entry['nll']:.4f} a token" if "nll" in entry else "the logits are NaN: training diverged,"
+        nll = f"NLL {entry['nll']:.4f} per token" if "nll" in entry else "the logits are NaN: training diverged,"
         return f"{where}: {nll} on {counted(entry['held_out'], 'held-out prompt')}, {seconds:.0f} s"
     return f"{where}: done in {seconds:.0f} s"
 
 
 def intention(run: Run, phases: Sequence[str], processes: int) -> list[str]:
-    """What a run will do, before its first phase: a line of how and where, one of rows and steps, and one of what is done.
+    """Describe what a run will do, before its first phase: where it runs, its rows and steps, and what has finished.
 
     Args:
-        run: the run; its rows are prepared.
-        phases: the phases that every iteration has, in their order.
-        processes: how many train together.
+        run: the run, with its rows prepared.
+        phases: the phases of every iteration, in order.
+        processes: number of processes that train together.
     """
     where = "one process" if processes == 1 else f"{processes} processes"
     first = f"Run {run.directory.path} on {where} ({device_name(PartialState().device)}): "
@@ -104,14 +104,14 @@ def intention(run: Run, phases: Sequence[str], processes: int) -> list[str]:
     second += f"about {counted(sum(steps), 'gradient step')} in all ({', '.join(f'{one:,}' for one in steps[:6])}"
     second += ", ...)." if len(steps) > 6 else ")."
     done = [entry for entry in run.journal.entries() if entry["phase"] in MADE]
-    last = [f"Finished earlier: {done[-1]['stage']}: {done[-1]['phase']}, and what comes before it."] if done else []
+    last = [f"Already finished: everything up to {done[-1]['stage']}: {done[-1]['phase']}."] if done else []
     return [first, second, *last]
 
 
 def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
-    """Keep table, plot and report in the run directory, and print the table, if there is a console.
+    """Write table, plot and report to the run directory, and print the table if a console is given.
 
-    A run goes on without its plot and its report.
+    A run continues even if its plot or report can't be written.
     """
     figures = all_figures(run, iteration)
     if console is not None:
@@ -128,12 +128,12 @@ def show(run: Run, iteration: int, best: str, console: Console | None) -> None:
 
 
 def table_so_far(run: Run, iteration: int, width: int, height: int) -> Table | None:
-    """What has been measured up to an iteration, of which some may be missing; None before there is anything.
+    """Return the table of figures up to an iteration, leaving out stages without any; None if there are none at all.
 
     Args:
         run: the run.
-        iteration: 0-based.
-        width, height: of the terminal. Where the table would be higher, older iterations are left out.
+        iteration: number of the iteration (0-based).
+        width, height: size of the terminal. If the table would not fit its height, older iterations are left out.
     """
     figures = {stage: found for stage, found in all_figures(run, iteration).items() if found}
     fit = max((height - BESIDE_ROWS - len(run.arms)) // (1 + len(run.arms)), 1)
@@ -150,18 +150,18 @@ def _table_of_run(run: Run, iteration: int, figures: Figures, best: str | None, 
 def watched(
     run: Run, console: Console, phase: str, iteration: int, phases: Sequence[str], *, elsewhere: bool
 ) -> Iterator[None]:
-    """Show how far a phase is for as long as the context lasts.
+    """Show the progress of a phase while the context lasts.
 
-    A terminal that can move its cursor shows that in one line, above what has been measured; nothing of it stays on the
-    screen. Elsewhere a line is printed at least every minute.
+    A terminal that can move its cursor shows one line above the table of figures so far, and clears both at the end.
+    Otherwise a line is printed at least every minute.
 
     Args:
         run: the run.
-        console: a terminal's, or a log's.
+        console: console to print to: a terminal or a log.
         phase: the phase that is about to run.
-        iteration: its iteration.
-        phases: the phases that every iteration has, in their order.
-        elsewhere: whether it runs in processes of its own, which say in a file how far they are.
+        iteration: iteration of the phase.
+        phases: the phases of every iteration, in order.
+        elsewhere: whether the phase runs in separate processes, which report their progress in a file.
     """
     progress = run.progress
     progress.begin()
@@ -196,7 +196,7 @@ def watched(
 
 @contextlib.contextmanager
 def _no_bars(run: Run) -> Iterator[None]:
-    """Progress bars off, and as they were afterwards."""
+    """Turn progress bars off, and restore them afterwards."""
     with contextlib.ExitStack() as afterwards:
         if not datasets.are_progress_bars_disabled():
             afterwards.callback(datasets.enable_progress_bars)
@@ -212,4 +212,4 @@ def _no_bars(run: Run) -> Iterator[None]:
 
 
 _TQDM = "TQDM_DISABLE"
-"""TRL's own bars ask for this variable."""
+"""Environment variable that TRL's own progress bars obey."""

@@ -1,4 +1,4 @@
-"""Measures a stage's model on the held-out prompts: likelihood, its own answers, and how it compares with its opponent."""
+"""Evaluates a stage's model on the held-out prompts: likelihood, its own answers, and a comparison with its opponent."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from .generate import Load, answer_into, at_hand
 logger = logging.getLogger(__name__)
 
 UNSCORED = "unscored"
-"""Key in the journal's `evaluate` entry: of how many prompts a score is no finite number, by the name of its figure."""
+"""Key in the journal's `evaluate` entry: the number of prompts whose score is not a finite number, by name of the figure."""
 
 LOGPS = "logps.json"
-"""File of a model's log-probabilities: by prompt, of the `real` response and of its own (`generated`)."""
+"""File of a model's log-probabilities by prompt: of the `real` response and of its own (`generated`)."""
 
 NAMED_KEYS = 5
-"""How many of them a message names."""
+"""Maximum number of keys that a message names."""
 
 
 def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: str | None = None) -> None:
-    """Figures of a stage's model on the held-out prompts, into its `metrics.json` and the journal.
+    """Evaluate a stage's model on the held-out prompts, and write its figures to its `metrics.json` and the journal.
 
     Args:
         run: the run.
-        stage: whose model.
-        opponent_stage: stage of the model that it played against, evaluated before; None if there is none.
-        compared_with: stage of the model that it is compared with, prompt by prompt; None: its opponent, if there is one.
+        stage: stage whose model is evaluated.
+        opponent_stage: stage of its opponent, which has been evaluated; None if it has none.
+        compared_with: stage of the model to compare with, prompt by prompt; None: its opponent, if any.
     """
     rows = run.rows(held_out=True)
     is_done = run.done(Step.EVALUATE, stage) is not None
-    PartialState().wait_for_everyone()  # all have looked before one writes: a diverged model is soon done with
+    PartialState().wait_for_everyone()  # all must have checked before one writes: a diverged model finishes at once
     if is_done or len(rows) == 0:
         return
     started = time.monotonic()
@@ -64,7 +64,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
         except DivergedError:
             if stage == START:
                 raise
-            # The gate's to judge, like any other model that has become worse: one without figures.
+            # A model without figures; the gate judges it, like any other model that has become worse.
             figures, work_seconds = {"held_out": float(len(rows))}, since(started)
             if PartialState().is_main_process:
                 write_json(run.directory.metrics(stage), figures)
@@ -75,7 +75,7 @@ def evaluate(run: Run, stage: str, opponent_stage: str | None, compared_with: st
 
 
 def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, Any]:
-    """Checksums of what evaluation has made, by names in the run directory."""
+    """Return the checksums of the files that evaluation wrote, by their names in the run directory."""
     folder = run.directory.stage(stage).resolve()
     found = {
         path.relative_to(folder).as_posix(): checksum
@@ -91,17 +91,17 @@ def _files(run: Run, stage: str, written: Mapping[Path, Checksum]) -> dict[str, 
 def _figures_of_stage(
     run: Run, load: Load, rows: Dataset, stage: str, opponent_stage: str | None, compared_with: str | None
 ) -> tuple[dict[str, Any], float]:
-    """Measure a model, and keep everything of it in the stage's folder.
+    """Measure a model and write the results to the stage's folder.
 
     Returns:
-        What the journal is to have of it: its figures, and of how many prompts a score is no number; and seconds of work.
+        The values for the journal (figures, and numbers of prompts without a finite score), and the seconds of work.
     """
     folder = run.directory.held_out(stage)
-    # Every model answers with iteration 0's seeds and settings, so that differences are the models'.
+    # Every model answers with the seeds and settings of iteration 0, so that differences come from the models.
     description = f"{stage}: held-out prompts"
     work_seconds = answer_into(run, load, rows, folder / "sampled", 0, description, num_generations=1)
     if run.play.evaluate_greedy:
-        greedy, description = folder / "greedy", f"{description}, greedily"
+        greedy, description = folder / "greedy", f"{description}, greedy"
         work_seconds += answer_into(run, load, rows, greedy, 0, description, temperature=0.0, num_generations=1)
     run.progress.begin()
     measuring_started = time.monotonic()
@@ -120,7 +120,7 @@ def _figures_of_stage(
         figures |= changes(values, read_named_numbers(run.directory.values(other_stage)))
     answers = _answers(run, rows, folder)
     figures |= measure(answers, {normalised(text) for text in run.rows()["real"]})
-    figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON knows no other numbers
+    figures = {name: value for name, value in figures.items() if math.isfinite(value)}  # JSON has no other numbers
     if PartialState().is_main_process:
         write_json(run.directory.values(stage), values)
         _write_samples(run, rows, stage, answers, measured)
@@ -130,19 +130,19 @@ def _figures_of_stage(
 
 
 def _left_out(stage: str, unscored: Mapping[str, Sequence[str]], total: int) -> dict[str, Any]:
-    """Say which scores are no numbers, and count them for the journal."""
+    """Warn about scores that are not finite, and return their counts for the journal."""
     for name, keys in unscored.items():
         more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
         if PartialState().is_main_process:
             logger.warning(
-                "%s: `%s` is no finite number for %d of %d held-out prompts, which its mean leaves out: %s%s.",
+                "%s: `%s` is NaN or infinite for %d of %d held-out prompts, which are excluded from its mean: %s%s.",
                 *(stage, name, len(keys), total, ", ".join(keys[:NAMED_KEYS]), more),
             )
     return {UNSCORED: {name: len(keys) for name, keys in unscored.items()}} if unscored else {}
 
 
 def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
-    """What a model answered to every held-out prompt."""
+    """Return a model's answers to all held-out prompts."""
     tokenizer = run.tokenizer()
     sampled = Generations.load({0: GenerationStore(folder / "sampled")})
     return [
@@ -153,8 +153,8 @@ def _answers(run: Run, rows: Dataset, folder: Path) -> list[AnsweredPrompt]:
 
 
 def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: str | None) -> list[HeldOutRow]:
-    """Every held-out row, in order. Under several processes each takes its share, and all get everything."""
-    # Long, since a row's figures come from the same passes of the model.
+    """Measure all held-out rows, and return them in order. Processes share the work, and each gets all results."""
+    # Long, since a row's figures come from the same forward passes.
     state = PartialState()
     tokenizer = run.tokenizer()
     mine = [rows[index] for index in range(state.process_index, len(rows), state.num_processes)]
@@ -218,7 +218,7 @@ def _measure(run: Run, load: Load, rows: Dataset, folder: Path, opponent_stage: 
 
 
 def _recorded_logps(path: Path, keys: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What an opponent's log-probabilities were when it was measured itself."""
+    """Return an opponent's log-probabilities from when it was evaluated itself."""
     found = read_named_numbers(path)
     for key in keys:
         missing = next((name for name in ("real", "generated") if name not in found.get(key, {})), None)
@@ -228,7 +228,7 @@ def _recorded_logps(path: Path, keys: Sequence[str]) -> dict[str, dict[str, floa
 
 
 def _as_json(score: Score | None) -> Any:
-    """A score, with null in place of numbers that JSON does not know."""
+    """Return a score with null in place of numbers that JSON does not have."""
     if isinstance(score, Mapping):
         return {name: _as_json(value) for name, value in score.items()}
     return score if score is None or math.isfinite(score) else None

@@ -1,9 +1,8 @@
-"""The decision after an iteration: whether the run goes on, and from which model; and which is the best so far.
+"""Decides after an iteration whether the run continues, from which model, and which model is the best so far.
 
-What is decided follows from what lies in the run directory and from the settings. It is written into the journal, because
-phases that are launched on their own start from the model that was decided on; and once an iteration has begun, what it
-starts from stays, whatever settings change later. The best is always known, and what a run delivers: a worse one never takes
-its place.
+The decision depends only on the run directory and the settings. It is written to the journal, because phases that are
+launched separately start from the model that was decided on; once an iteration has begun, its starting model is fixed, even
+if settings change later. The best model is always known and is what a run delivers: a worse one never replaces it.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ from ..run.run import Run
 from ..run.stage import START, Stage, up_to
 
 WIDEST = 0.1
-"""How far the interval of a win rate may reach to either side, for one half to be a plateau and not ignorance: about what a
-hundred prompts give."""
+"""Largest distance from the win rate to either end of its interval for which a rate of one half counts as a plateau rather
+than as too little data: about what a hundred prompts give."""
 
 FEW = 50
-"""Held-out prompts below which nothing is said of a plateau: two ties would look like one."""
+"""Number of held-out prompts below which no plateau is reported: two ties would look like one."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided after an iteration.
+    """The decision after an iteration.
 
     Attributes:
         decision: `improved`, `continued`, `fell back` or `stopped`.
         best: stage of the best model so far.
         opponent: stage whose model the next iteration starts from.
-        lr_scale: what the learning rates of the next iterations are multiplied by.
-        reason: why the run falls back or ends here, or None: it goes on.
-        warnings: for the user, each a line.
+        lr_scale: factor applied to the learning rates of later iterations.
+        reason: why the run falls back or stops here; None if it continues.
+        warnings: warnings for the user, one line each.
     """
 
     decision: str
@@ -59,12 +58,12 @@ class Verdict:
 
     @property
     def stopped(self) -> str | None:
-        """Why the run ends here, or None."""
+        """Why the run stops here, or None."""
         return self.reason if self.decision == "stopped" else None
 
 
 def metric_of(play: SelfPlayConfig) -> Metric:
-    """By what a run with these settings chooses its best iteration."""
+    """Return the metric by which a run with these settings chooses its best iteration."""
     return Metric(
         play.metric_for_best_iteration,
         bool(play.greater_is_better_iteration),
@@ -74,17 +73,18 @@ def metric_of(play: SelfPlayConfig) -> Metric:
 
 
 def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
-    """Judge an iteration, and write down what was decided.
+    """Judge an iteration and record the decision.
 
-    What the next iteration starts from is settled when it has begun; from then on the record stays as it is. Where it is
-    gone (a journal that was cut), the decision is written down again, for the opponent that has answered that iteration.
+    Once the next iteration has begun, its starting model is fixed and the recorded decision no longer changes. If the record
+    is missing (because the journal was truncated), the decision is recorded again, with the opponent that generated that
+    next iteration's answers.
 
     Args:
         run: the run.
-        iteration: 0-based; it has been evaluated.
+        iteration: number of the iteration (0-based), which has been evaluated.
 
     Returns:
-        What was decided, and whether that is new.
+        The verdict, and whether it is new.
     """
     state, record = PartialState(), read_record(run.directory)
     verdict, known = judge(record, run.play, iteration), record.decisions.after(iteration)
@@ -98,7 +98,7 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
             verdict = as_begun(verdict, iteration, opponent, lr_scale * run.play.fall_back_lr_scale, lr_scale)
     entry = {name: value for name, value in dataclasses.asdict(verdict).items() if name != "warnings"}
     is_new = not is_settled and any(known.get(name) != value for name, value in {"decision": "", **entry}.items())
-    state.wait_for_everyone()  # all have read the journal before one writes
+    state.wait_for_everyone()  # all must have read the journal before one writes
     if is_new and state.is_main_process:
         run.journal.append(Step.GATE, Stage.of(iteration), **entry)
     state.wait_for_everyone()
@@ -106,10 +106,10 @@ def settle(run: Run, iteration: int) -> tuple[Verdict, bool]:
 
 
 def started_from(run: Run, iteration: int) -> Stage | None:
-    """The stage whose model has answered an iteration's prompts (0-based), as the journal or the generations say.
+    """Return the stage whose model answered the prompts of an iteration (0-based), from the journal or the generations.
 
     Returns:
-        None where none has, where an earlier version has not written it down, or where what stands there can't be.
+        The stage; None if there are no answers, an earlier version did not record it, or the recorded value is impossible.
     """
     stage = Stage.of(iteration)
     try:
@@ -121,27 +121,27 @@ def started_from(run: Run, iteration: int) -> Stage | None:
 
 
 def as_played(verdict: Verdict, decisions: Decisions, iteration: int) -> Verdict:
-    """A verdict on an iteration that another one has followed: whether to stop may be decided again, but not from where."""
+    """Adjust the verdict on an iteration that another has followed: whether to stop may change, the opponent may not."""
     verdict = dataclasses.replace(
         verdict, opponent=decisions.opponent(iteration + 1), lr_scale=decisions.lr_scale(iteration + 1)
     )
     if verdict.decision == "stopped":
         return verdict
     before = decisions.after(iteration)
-    if not before or before["decision"] == "stopped":  # and then it went on
+    if not before or before["decision"] == "stopped":  # but it was continued
         return dataclasses.replace(verdict, decision="continued", reason=None)
     return dataclasses.replace(verdict, decision=before["decision"], reason=before["reason"])
 
 
 def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: float, lr_scale: float) -> Verdict:
-    """A verdict on an iteration whose decision is gone from the journal, while it is known what the next one started from.
+    """Adjust the verdict on an iteration whose decision is missing from the journal, given the next iteration's opponent.
 
     Args:
-        verdict: as it is judged now, maybe by other settings.
-        iteration: 0-based.
-        opponent: of the next one.
-        fallen_back: what the learning rates of the next one are multiplied by if there was a fall-back.
-        lr_scale: the same if there was none.
+        verdict: the verdict as judged now, perhaps with other settings.
+        iteration: number of the iteration (0-based).
+        opponent: opponent of the next iteration.
+        fallen_back: factor applied to the next iteration's learning rates if the run fell back.
+        lr_scale: the same factor if it did not.
     """
     if verdict.opponent == opponent:
         return verdict
@@ -156,12 +156,12 @@ def as_begun(verdict: Verdict, iteration: int, opponent: Stage, fallen_back: flo
 
 
 def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
-    """Judge an iteration that has been evaluated, and before the first one the start's answers, too.
+    """Judge an iteration that has been evaluated; for the first one, also judge the start's answers.
 
     Args:
-        record: of the run.
-        play: settings of its loop.
-        iteration: 0-based.
+        record: record of the run.
+        play: settings of the run's loop.
+        iteration: number of the iteration (0-based).
     """
     stage, metric, models = Stage.of(iteration), metric_of(play), record.candidates(iteration)
     best = best_of(models, metric)
@@ -170,7 +170,7 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     decision = "improved" if best == stage and models[stage].value(metric.name) is not None else "continued"
     reason = None
     if models[stage].figures and not models[stage].has_diverged and models[stage].value(metric.name) is None:
-        warnings.append(f"{stage} has no `{metric.name}`, so it can't be compared by that, and is not called the best")
+        warnings.append(f"{stage} has no `{metric.name}`, so it can't be compared and can't become the best")
     elif metric.regresses(models[stage], models[best]):
         worse = _comparison(metric, models[stage], models[best])
         warnings.append(f"{stage} is worse than {best}: {worse}")
@@ -189,9 +189,9 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
     if models[stage].has_diverged:
         warnings.append(f"{stage}: the logits are NaN: training diverged")
         if decision != "fell back":
-            advice = "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 goes on from the best"
+            advice = "`on_regression: fall_back` with a `fall_back_lr_scale` below 1 continues from the best model"
             reasons.append(
-                "the logits are NaN: training diverged, and there is nothing to go on from"
+                "the logits are NaN: training diverged, so the next iteration has no opponent"
                 + (f". {advice}" if play.on_regression != "fall_back" else "")
             )
     if reasons:
@@ -200,10 +200,10 @@ def judge(record: RunRecord, play: SelfPlayConfig, iteration: int) -> Verdict:
 
 
 def plateau(figures: Mapping[str, float]) -> str | None:
-    """Why the game is over, or None: the policy no longer tells real from generated responses on unseen prompts.
+    """Return why the game is over: the policy can't tell real from generated responses on unseen prompts; None if it can.
 
-    SPIN has its fixed point where the opponent's distribution is that of the data (arXiv 2401.01335, theorem 5.2); there
-    the log-ratio prefers the real response as often as not.
+    SPIN's fixed point is reached when the opponent's distribution equals that of the data (arXiv 2401.01335, theorem 5.2);
+    there the log-ratio prefers the real response half of the time.
 
     Args:
         figures: held-out figures of an iteration.
@@ -215,14 +215,14 @@ def plateau(figures: Mapping[str, float]) -> str | None:
         return None
     return (
         f"the game is over: the policy prefers the real response to its opponent's on {100 * rate:.1f} % of the held-out "
-        f"prompts ({100 * low:.1f} to {100 * high:.1f}), as often as not (`stop_at_plateau`)"
+        f"prompts ({100 * low:.1f} to {100 * high:.1f}), no better than chance (`stop_at_plateau`)"
     )
 
 
 def _degeneration(
     play: SelfPlayConfig, models: Mapping[Stage, StageRecord], iteration: int
 ) -> tuple[list[str], list[str]]:
-    """Warnings about answers that have gone bad, and reasons to stop. The start is only warned about: play is to mend it."""
+    """Return warnings about degenerate answers, and reasons to stop. The start only gets warnings: training may mend it."""
     warn, stop = play.degeneration_warn, play.degeneration_stop
     assert isinstance(warn, dict)
     assert isinstance(stop, dict)
@@ -237,11 +237,11 @@ def _degeneration(
 
 
 def _comparison(metric: Metric, model: Measured, other: Measured) -> str:
-    """Both figures of a comparison, and the interval of their difference."""
+    """Describe a comparison: both figures, and the difference with its interval."""
     values = [one.value(metric.name) for one in (model, other)]
-    now, then = ("no number" if value is None else f"{value:.4g}" for value in values)
+    now, then = ("missing" if value is None else f"{value:.4g}" for value in values)
     gain = metric.gain(model, other)
-    text = f"{metric.name} {now}, against {then}"
+    text = f"{metric.name} {now}, compared with {then}"
     if gain is None or gain.low is None or gain.high is None:
         return text
     sign = 1 if metric.greater_is_better else -1
@@ -254,16 +254,16 @@ def _times(iterations: int) -> str:
 
 
 def deliver_best(run: Run, iteration: int) -> dict[str, Any]:
-    """Write down which stage is the best so far, let `best` in the run directory point to its model, and give disk back.
+    """Record the best stage so far, make `best` in the run directory point to its model, and free disk space.
 
     Args:
         run: the run.
-        iteration: up to which the start and the iterations are candidates; later ones that an earlier call has played
-            count, too. Without held-out data the newest iteration counts as the best.
+        iteration: last iteration played. Candidates are the start and the iterations up to this one, and any later ones that
+            an earlier call has played. Without held-out data the newest iteration counts as the best.
 
     Returns:
-        `stage`, `model` (folder or Hub name), `metric` and `value`; these two are None where no model has the metric, and
-        the stage is the newest that has not diverged.
+        `stage`, `model` (folder or Hub name), `metric` and `value`. If no model has the metric, the last two are None and
+        the stage is the newest one that has not diverged.
     """
     newest = iteration
     while run.done(Step.TRAIN, Stage.of(newest + 1)):
@@ -283,7 +283,7 @@ def _link_best(directory: RunDirectory, model: str) -> None:
         link = directory.own("best")
         unfinished = link.with_name(".best.tmp")
         unfinished.unlink(missing_ok=True)
-        # Where the directory is a link, `..` leads out of what it points to.
+        # If the directory is a symbolic link, `..` is relative to what it points to.
         unfinished.symlink_to(os.path.relpath(os.path.realpath(model), os.path.realpath(directory.path)))
         unfinished.replace(link)
     elif directory.best_link.is_symlink():
@@ -291,9 +291,9 @@ def _link_best(directory: RunDirectory, model: str) -> None:
 
 
 def _tidy(run: Run, iteration: int, best_stage: str) -> None:
-    """Give back disk after an iteration: its checkpoints, and the models beyond `keep_iterations`.
+    """Free disk space after an iteration: delete its checkpoints, and the models beyond `keep_iterations`.
 
-    The best model is kept, and so is the newest, from which the next iteration starts.
+    The best model is kept, and so is the newest, which the next iteration starts from.
     """
     shutil.rmtree(run.directory.training(Stage.of(iteration)), ignore_errors=True)
     if run.play.keep_iterations is None:

@@ -1,4 +1,4 @@
-"""The generate phase, and what evaluation shares with it: one of a run's models answers prompts, into a store."""
+"""The generate phase, and what it shares with evaluation: letting one of a run's models answer prompts into a store."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from ..run.stage import Stage
 logger = logging.getLogger(__name__)
 
 Load = Callable[[], tuple[Policy, Accelerator]]
-"""Gives a model of the run, on this process's device; it is loaded at the first call only."""
+"""Function that returns a model of the run on this process's device; the model is loaded at the first call."""
 
 
 @contextlib.contextmanager
 def at_hand(run: Run, path: str) -> Iterator[Load]:
-    """A model of the run, if it is needed, once, for as long as the context lasts."""
+    """Give a function that loads a model of the run, at most once; the model is freed when the context ends."""
 
     @functools.cache
     def load() -> tuple[Policy, Accelerator]:
@@ -42,8 +42,8 @@ def at_hand(run: Run, path: str) -> Iterator[Load]:
             accelerator = Accelerator(mixed_precision=run.args.mixed_precision, cpu=run.args.use_cpu)
         except ValueError as error:
             raise RecipeError(
-                f"accelerate can't be set up here: {error}. Correct the settings, or the variables of the environment whose "
-                "names begin with ACCELERATE_."
+                f"accelerate can't be set up here: {error}. Correct the settings, or the environment variables whose names "
+                "begin with ACCELERATE_."
             ) from error
         model = load_policy(path, run.args, run.quantization_config)
         if run.quantization_config is None:
@@ -72,29 +72,29 @@ def answer_into(
 
     Args:
         run: the run.
-        load: the model.
+        load: function that loads the model.
         rows: prepared rows.
-        folder: of the store. If it is complete, no model is loaded; where it can't be read, it begins again.
-        iteration: whose settings, and part of the seeds.
-        description: of the progress bar.
-        opponent: the model's stage, where the answers are what an iteration is trained on.
-        others: settings of [`Sampling`] that are others than the iteration's.
+        folder: folder of the store. If the store is complete, no model is loaded; if it is damaged, it is started over.
+        iteration: iteration whose settings are used; it is also part of the seeds.
+        description: text next to the progress bar.
+        opponent: stage of the model, if an iteration is trained on the answers.
+        others: settings of [`Sampling`] that replace the iteration's.
 
     Returns:
         Seconds that the generation itself took.
 
     Raises:
-        DivergedError: the model's logits are NaN.
+        DivergedError: if the model's logits are NaN.
     """
     store, state = GenerationStore(folder), PartialState()
     damaged = store.damage() if state.is_main_process else None
     if damaged is not None:
-        logger.warning("%s is damaged, and its answers are made again (%s).", folder, damaged.__cause__ or damaged)
+        logger.warning("%s is damaged; its answers are generated again (%s).", folder, damaged.__cause__ or damaged)
         remove(folder)
     state.wait_for_everyone()
     if store.is_complete():
         return 0.0
-    # The seed of the run, not of the iteration: the iteration enters by itself.
+    # The seed of the run, not of the iteration: the iteration number is added separately.
     given: dict[str, Any] = {"seed": run.args.seed, **others}
     sampling = dataclasses.replace(Sampling.from_args(run.iteration_args(iteration)), **given)
     template = run.template()
@@ -120,7 +120,7 @@ def generate_iteration(run: Run, iteration: int) -> None:
     """Let θ_t answer the training prompts of iteration t.
 
     Raises:
-        GenerationsError: the folder holds generations of something else.
+        GenerationsError: if the folder contains generations of another model, of other rows or with other settings.
     """
     stage = Stage.of(iteration)
     if run.done(Step.GENERATE, stage):

@@ -1,6 +1,6 @@
-"""The model that a run begins with, where it was passed from Python: it is kept.
+"""Saves the model that a run starts from if it was passed as a Python object.
 
-What was passed, also with an adapter, becomes folders, from which every phase loads.
+The model, with or without an adapter, is saved to folders from which every phase loads it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from ..training.supervised import save_model
 logger = logging.getLogger(__name__)
 
 BASE = "base"
-"""Folder beside the start's model, for a base model that is on no disk."""
+"""Folder next to the start's model for a base model that can't be loaded by its name."""
 
 
 def refusals(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None, args: SPINConfig, peft_config: Any
 ) -> list[str]:
-    """Why a model that was passed from Python can't be a run's start, as far as that is seen without saving it.
+    """Return why a model that was passed from Python can't be a run's start, as far as can be told without saving it.
 
     Args:
         model: the model.
-        tokenizer: that was passed with it, or None.
+        tokenizer: tokenizer that was passed with it, or None.
         args: how models are loaded.
-        peft_config: of a new adapter, or None.
+        peft_config: configuration of a new adapter, or None.
     """
     found = [*second_adapter(model, peft_config), *output_layer_refusals(model)]
     if isinstance(model, PeftModel):
@@ -53,29 +53,33 @@ def refusals(
 
 
 def tokenizer_of(model: PreTrainedModel | PeftModel, args: SPINConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that was passed without one.
+    """Return the tokenizer of a model that was passed without one.
 
     Raises:
-        RecipeError: the model was made from a configuration, so that there is no place to look for one.
-        DataError: there is none where the model was loaded from.
+        RecipeError: if the model was built from a configuration, so it has no place to load a tokenizer from.
+        DataError: if there is no tokenizer where the model was loaded from.
     """
     refuse_unplayable(unnamed(model, None))
     return load_tokenizer(model.config._name_or_path, args)
 
 
 def _adapter_names(model: PeftModel) -> list[str]:
-    """Other adapters than the one that is trained."""
+    """Return why the model's adapters can't be used: self-play trains a single one, named 'default'."""
     others = sorted(set(model.peft_config) - {"default", FROZEN_ADAPTER})
     if not others and "default" in model.peft_config:
         return []
     return [
-        f"`model` has the adapters {sorted(model.peft_config)}; self-play trains one that is named 'default', as PEFT names "
-        "it unless told otherwise. Load it under that name (`adapter_name`), and delete the others."
+        f"`model` has the adapters {sorted(model.peft_config)}; self-play trains a single adapter named 'default', PEFT's "
+        "default name. Load it under that name (`adapter_name`), and delete the others."
     ]
 
 
 def keep_given(run: Run, model: Policy) -> None:
-    """A model that was passed as an object becomes a folder, from which every phase loads."""
+    """Save a model that was passed as an object to a folder, from which every phase loads it.
+
+    Raises:
+        RunDirectoryError: if the run was started from another model.
+    """
     known = run.done(Step.GIVEN, START)
     found = digest(model, definition=definition_of(None if known is None else known["digest"]))
     if known is None:
@@ -90,24 +94,23 @@ def keep_given(run: Run, model: Policy) -> None:
         run.journal.append(Step.GIVEN, START, digest=found, **origin)
     elif known["digest"] != found:
         raise RunDirectoryError(
-            f"{run.directory.path} was started from another `model` than the one given now. Pass that one, or use "
-            "another `run_dir`."
+            f"{run.directory.path} was started from a different `model`. Pass the original one, or use another `run_dir`."
         )
 
 
 def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, args: SPINConfig) -> None:
-    """Save an adapter with its tokenizer, whole or not at all, and its base model where that can't be loaded by its name.
+    """Save an adapter with its tokenizer, atomically, and its base model if that can't be loaded by its name.
 
-    What was saved is loaded again, and must have the weights that are in memory.
+    The saved model is loaded again to check that its weights equal those in memory.
 
     Args:
-        model: with one adapter, named `default`.
-        tokenizer: of the model.
-        folder: where the adapter goes. The base model goes into `base` beside it.
+        model: model with one adapter, named `default`.
+        tokenizer: the model's tokenizer.
+        folder: folder for the adapter. The base model is saved to `base` next to it.
         args: how models are loaded.
 
     Raises:
-        RecipeError: there are other adapters, or the model can't be loaded again from what PEFT saves of it.
+        RecipeError: if there are other adapters, or the model PEFT saved does not load as the model in memory.
     """
     refuse_unplayable(_adapter_names(model))
     known = digest(model)
@@ -124,9 +127,9 @@ def keep_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         shutil.rmtree(folder)
         shutil.rmtree(base)
         raise RecipeError(
-            "`model` is a PEFT model that can't be loaded again as it is in memory from what PEFT saves of it: its base "
-            "model was changed, or is loaded in another precision. Merge the adapter (`model.merge_and_unload()`), or save "
-            "both, and pass the adapter's folder."
+            "`model` is a PEFT model that differs from the one in memory after PEFT has saved and loaded it: its base model "
+            "was changed, or is loaded in another precision. Merge the adapter (`model.merge_and_unload()`), or save both "
+            "the base and the adapter yourself and pass the adapter's folder."
         )
 
 
@@ -145,7 +148,7 @@ def _save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: 
 
 
 def _digest_of(folder: Path, args: SPINConfig) -> str | None:
-    """The digest of what was saved, or None: it can't be loaded."""
+    """Return the digest of the saved model, or None if it can't be loaded."""
     try:
         return digest(load_policy(folder, args))
     except DataError:

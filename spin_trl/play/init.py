@@ -1,4 +1,4 @@
-"""Writes a recipe that fits a dataset, a model and this machine, with comments that say why each setting is what it is."""
+"""Writes a recipe that fits a dataset, a model and this machine, with comments that explain the settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .recipe_text import ADAPTER, FOUR_BITS, FULL, Fit, gib_in_words, recipe_tex
 logger = logging.getLogger(__name__)
 
 _BYTES = {FULL: 16.0, ADAPTER: 2.0, FOUR_BITS: 0.5}
-"""That training takes of a parameter, whatever the rows: weights, gradients and Adam's states in float32; weights alone."""
+"""Least bytes per parameter that training needs: weights, gradients and Adam's states in float32; otherwise only weights."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class NewRecipe:
     """A recipe that was written.
 
     Attributes:
-        path: of the file.
-        settings: that it has.
+        path: path of the recipe file.
+        settings: settings in the recipe.
         fit: how the model is trained.
     """
 
@@ -49,19 +49,19 @@ def check_output(output: str, *, force: bool) -> Path:
     """Return the path of a new recipe.
 
     Raises:
-        RecipeError: something is there already, a run's own settings would lie there, or there is no such folder.
+        RecipeError: if the file exists, its folder is missing or is a run directory, or its name is not that of a recipe.
     """
     path = home_expanded(output)
     if path.is_dir():
         raise RecipeError(f"`--output`: {path} is a folder. Name a file in it, such as {path / 'recipe.yaml'}.")
     if path.suffix not in (".yaml", ".yml"):
-        raise RecipeError(f"`--output` is {output!r}; a recipe's name ends with .yaml.")
+        raise RecipeError(f"`--output` is {output!r}; the name of a recipe must end with .yaml or .yml.")
     if not path.absolute().parent.is_dir():
-        raise RecipeError(f"`--output`: there is no folder {path.parent}. Make it first.")
+        raise RecipeError(f"`--output`: the folder {path.parent} does not exist. Create it first.")
     if run_of_recipe(path) is not None:
         raise RecipeError(f"`--output`: {path.absolute().parent} is a run directory. Write the recipe elsewhere.")
     if os.path.lexists(path) and not force:
-        raise RecipeError(f"{path} exists, and is not overwritten. Name another file (`--output`), or add `--force`.")
+        raise RecipeError(f"{path} already exists. Name another file (`--output`), or overwrite it with `--force`.")
     return path
 
 
@@ -69,13 +69,13 @@ def write_recipe(path: Path, model: SeenModel | None, data: SeenData | None, mac
     """Write a recipe.
 
     Args:
-        path: of [`check_output`].
-        model: that is trained; None: a placeholder stands for it.
-        data: that is trained on; None: a placeholder stands for it.
-        machine: that it is to run on.
+        path: path from [`check_output`].
+        model: model to train; None: a placeholder is written.
+        data: data to train on; None: a placeholder is written.
+        machine: machine the recipe is to run on.
 
     Raises:
-        RecipeError: what was written can't be read back, and nothing is left.
+        RecipeError: if the recipe can't be read back; nothing is written then.
     """
     with tempfile.TemporaryDirectory(prefix="spin-trl-") as folder:
         draft = Path(folder) / path.name
@@ -88,7 +88,7 @@ def write_recipe(path: Path, model: SeenModel | None, data: SeenData | None, mac
 
 
 def _fitting(draft: Path, path: Path, model: SeenModel | None, data: SeenData | None, machine: Machine) -> Fit:
-    """The first way to train that fits the machine, of those that give up the least; the last one if none does."""
+    """Return the way to train that gives up the least among those that fit the machine; the last way if none fits."""
     ways = list(_ways(model, machine))
     if model is None or data is None or model.config is None:
         return ways[0]
@@ -97,7 +97,7 @@ def _fitting(draft: Path, path: Path, model: SeenModel | None, data: SeenData | 
         with quiet("spin_trl"):
             settings = ModelSettings(model.config, torch.float32)
             at_least = {kind: PlannedModel(settings).num_parameters * size for kind, size in _BYTES.items()}
-            # A plan takes seconds, so what can't fit is passed over.
+            # A plan takes seconds, so skip what can't fit.
             ways = [way for way in ways if at_least[way.kind] < machine.device.memory * 2**30] or ways[-1:]
             for way in ways:
                 draft.write_text(recipe_text(path, model, data, machine, way), encoding="utf-8")
@@ -105,7 +105,7 @@ def _fitting(draft: Path, path: Path, model: SeenModel | None, data: SeenData | 
                 found = Fit(way.kind, way.batch, plan.peak.total / 2**30, plan.fits(machine.device))
                 if found.fits:
                     break
-    except SpinError as error:  # a model that can't be followed
+    except SpinError as error:  # a model that can't be planned
         logger.debug("No plan was made: %s", error)
         return ways[0]
     return found
@@ -123,7 +123,7 @@ def _ways(model: SeenModel | None, machine: Machine) -> Iterator[Fit]:
 
 
 def seen_in_words(model: SeenModel | None, data: SeenData | None, machine: Machine, new: NewRecipe) -> list[str]:
-    """Return what was seen and what follows from it, in lines."""
+    """Describe the data, the model, the machine and the chosen way to train, one line each."""
     lines = []
     if data is not None:
         guessed = " (a guess)" if data.guess.is_by_content else ""
@@ -132,19 +132,18 @@ def seen_in_words(model: SeenModel | None, data: SeenData | None, machine: Machi
         form = "text" if data.is_text else "conversations"
         rows = counted(data.total, "row")
         lines.append(f"Data: {data.settings.dataset_name}, {rows}, read as {form}: {columns}.")
-        lines.append(f"Lengths, of {lengths_in_words(data)}.")
+        lines.append(f"Lengths of {lengths_in_words(data)}.")
         if data.unused is not None:
             lines.append(data.unused)
         if data.bad:
             number, problem = data.bad[0]
-            seen = f"{len(data.bad)} of {counted(data.sampled, 'row')}"
+            seen = f"{len(data.bad)} of {counted(data.sampled, 'sampled row')}"
             lines.append(
-                f"{seen} that were looked at can't be used, and are left out (`bad_rows: skip`). The first is row {number}: "
-                f"{problem}"
+                f"{seen} can't be used and will be skipped (`bad_rows: skip`). The first is row {number}: {problem}"
             )
         if data.scorer is not None:
             lines.append(
-                f"The answers look like those that the scorer {data.scorer} scores: see its lines in the recipe."
+                f"The answers have the form that the scorer {data.scorer} expects: see its lines in the recipe."
             )
     if model is not None:
         kind = "" if model.config is None else f", {model.config.model_type}"
@@ -154,11 +153,11 @@ def seen_in_words(model: SeenModel | None, data: SeenData | None, machine: Machi
     how = {
         FULL: "all weights are trained",
         ADAPTER: "an adapter is trained",
-        FOUR_BITS: "an adapter on 4 bits is trained",
+        FOUR_BITS: "an adapter is trained on 4-bit weights",
     }
     place = machine.device.name if machine.device.is_gpu else "the CPU"
-    peak = f", {gib_in_words(new.fit.peak)} at the peak" if new.fit.peak is not None else ""
+    peak = f", {gib_in_words(new.fit.peak)} at peak" if new.fit.peak is not None else ""
     lines.append(f"Machine: {place} with {machine.device.memory:.0f} GiB: {how[new.fit.kind]}{peak}.")
     if new.fit.fits is False:
-        lines.append("It does NOT fit this machine. `spin-trl plan` says what would.")
+        lines.append("It does NOT fit on this machine. `spin-trl plan` shows what would.")
     return [visible(line) for line in lines]

@@ -1,6 +1,6 @@
-"""What a recipe that fits goes by: the columns and lengths of the data, the model's files, and this machine.
+"""Inspects what a fitting recipe depends on: the columns and lengths of the data, the model's files, and this machine.
 
-Of the data a sample is tokenised; of the model only the configuration and the tokenizer are read.
+Only a sample of the data is tokenised, and only the model's configuration and tokenizer are read.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from ..plan.devices import Device, own_gpu, this_cpu
 from ..quiet import quiet
 
 TOKENISED = 500
-"""Rows that are tokenised."""
+"""Maximum number of rows that are tokenised."""
 
 CHARACTERS_A_TOKEN = 3
-"""Of a text, where there is no tokenizer to ask: rather few, so that lengths are not taken too short."""
+"""Assumed characters per token if there is no tokenizer: rather few, so that lengths are not underestimated."""
 
 
 @dataclass(frozen=True)
 class SeenModel:
-    """What a model's files say.
+    """A model as described by its files.
 
     Attributes:
         name: Hub name or folder.
-        config: of the model, or of an adapter's base; None where it can't be read.
-        tokenizer: of the model.
-        is_adapter: whether it is an adapter already.
+        config: configuration of the model, or of an adapter's base; None if it can't be read.
+        tokenizer: the model's tokenizer.
+        is_adapter: whether the model is already an adapter.
     """
 
     name: str
@@ -61,7 +61,7 @@ class SeenModel:
 
     @property
     def positions(self) -> int | None:
-        """Tokens that the model has positions for, if that is known."""
+        """Number of positions of the model, or None if unknown."""
         text = None if self.config is None else self.config.get_text_config()
         found: Any = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
         return int(found) if isinstance(found, int) and found > 0 else None
@@ -69,21 +69,21 @@ class SeenModel:
 
 @dataclass(frozen=True)
 class SeenData:
-    """What a dataset holds, and how it is to be read.
+    """A dataset's contents, and how to read it.
 
     Attributes:
-        settings: that read it.
-        total: rows.
-        columns: under the data's own names.
+        settings: settings that read it.
+        total: number of rows.
+        columns: columns of the data, under their original names.
         guess: how its columns are read.
-        read: columns that are read, under the names here.
-        is_text: whether prompts and responses are text that no chat template is put around.
-        lengths: tokens of prompts with their real responses, and of real responses alone, in order of length.
-        is_counted: whether a tokenizer has counted them; else they are taken from the number of characters.
+        read: columns that are read, under their mapped names.
+        is_text: whether prompts and responses are plain text, without a chat template.
+        lengths: tokens of prompts with their real responses, and of real responses alone, both sorted.
+        is_counted: whether a tokenizer counted the tokens; otherwise they are estimated from the number of characters.
         bad: rows of the sample that can't be used.
-        sampled: how many rows that is.
+        sampled: number of rows in the sample.
         unused: a sentence on columns that are not used, or None.
-        scorer: that fits the answers, or None.
+        scorer: scorer that fits the answers, or None.
     """
 
     settings: DataConfig
@@ -102,11 +102,11 @@ class SeenData:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run would play.
+    """The machine a run would use.
 
     Attributes:
         device: a GPU, or the CPU.
-        is_mps: whether it is Apple's GPU, which has the CPU's memory.
+        is_mps: whether Apple's GPU is used, which shares the CPU's memory.
     """
 
     device: Device
@@ -115,14 +115,14 @@ class Machine:
 
 @dataclass
 class _Files:
-    """How tokenizers and configurations are read: without code of theirs."""
+    """How tokenizers and configurations are read: without running code from the model's repository."""
 
     trust_remote_code: bool = False
     model_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 def this_machine() -> Machine:
-    """The device that training takes by itself."""
+    """Return the device that training uses by default."""
     gpu = own_gpu()
     return Machine(gpu) if gpu is not None else Machine(this_cpu(), torch.backends.mps.is_available())
 
@@ -131,7 +131,7 @@ def look_at_model(name: str) -> SeenModel:
     """Read a model's configuration and tokenizer.
 
     Raises:
-        DataError: the tokenizer can't be loaded.
+        DataError: if the tokenizer can't be loaded.
     """
     tokenizer = load_tokenizer(name, _Files())
     adapts = is_adapter(name)
@@ -140,18 +140,18 @@ def look_at_model(name: str) -> SeenModel:
 
 
 def look_at_data(name: str, config: str | None, split: str, model: SeenModel | None) -> SeenData:
-    """Find out how a dataset is read, and how long its rows are.
+    """Find out how to read a dataset, and how long its rows are.
 
     Args:
         name: file, folder, Hub name or function.
-        config: of a dataset on the Hub.
-        split: to train on.
-        model: whose tokenizer counts, and whose chat template is put around text; None: not known yet.
+        config: configuration of a dataset on the Hub.
+        split: split to train on.
+        model: model whose tokenizer counts the tokens and whose chat template is applied to text; None: not known yet.
 
     Raises:
-        DataError: the data can't be read, or nothing says how.
+        DataError: if the data can't be read, or its columns can't be recognised.
     """
-    # Long, since how the columns are read is found out step by step.
+    # Long, since how to read the columns is worked out step by step.
     options: dict[str, Any] = {"dataset_name": name, "dataset_config": config, "dataset_train_split": split}
     stored = DataConfig(**options).train_as_stored(bad_as_rows=True)
     guess = guess_columns(stored)
@@ -203,13 +203,13 @@ def _of_nested(dataset: Dataset) -> str:
     if not nested:
         return ""
     return (
-        f" Objects are not looked into ({', '.join(nested)}): write what is in them as columns of their own, such as "
-        "`prompt` and `completion`."
+        f" Nested objects are not searched ({', '.join(nested)}): move their fields to top-level columns, such as `prompt` "
+        "and `completion`."
     )
 
 
 def _is_templated(sample: Dataset) -> bool:
-    """Whether prompts hold what a chat template has written already."""
+    """Return whether most prompts already contain the output of a chat template."""
     prompts = [row["prompt"] or "" for row in sample.select_columns("prompt")]
     found = sum(any(known in prompt for known in KNOWN) for prompt in prompts)
     return 2 * found > len(prompts)
@@ -218,7 +218,7 @@ def _is_templated(sample: Dataset) -> bool:
 def _counted_lengths(
     sample: Dataset, model: SeenModel, numbers: Sequence[int]
 ) -> tuple[list[BadRow], tuple[list[int], list[int]], list[str]]:
-    """Rows that can't be used, lengths of the others in tokens, and their answers."""
+    """Return the rows that can't be used, the lengths of the others in tokens, and their answers."""
     template = PairTemplate(model.tokenizer, load_eos_ids(model.name, _Files(), model.tokenizer))
     encoded = encode_rows(sample, template, numbers=numbers)
     responses = list(encoded.responses())
@@ -230,7 +230,7 @@ def _counted_lengths(
 
 
 def _lengths_by_characters(sample: Dataset) -> tuple[tuple[list[int], list[int]], list[str]]:
-    """Lengths in tokens, as far as the number of characters says them, and the answers."""
+    """Return lengths in tokens, estimated from the number of characters, and the answers."""
     whole, real, answers = [], [], []
     for row in sample:
         texts = [*_texts_in_order(row)]
@@ -242,7 +242,7 @@ def _lengths_by_characters(sample: Dataset) -> tuple[tuple[list[int], list[int]]
 
 
 def _texts_in_order(value: Any) -> Sequence[str]:
-    """The texts of a row's prompt and response, in order."""
+    """Return the texts of a row's prompt and response, in order."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -253,20 +253,20 @@ def _texts_in_order(value: Any) -> Sequence[str]:
 
 
 def _scorer_of(answers: Sequence[str]) -> str | None:
-    """A scorer for answers of a known form, if most have it."""
+    """Return the scorer for answers of a known form if most of them have it, else None."""
     forms = {"gsm8k": has_format, "boxed": lambda answer: boxed_answer(answer) is not None}
     return next((name for name, fits in forms.items() if 2 * sum(map(fits, answers)) > len(answers)), None)
 
 
 def at_quantile(lengths: Sequence[int], share: float) -> int:
-    """The length that a share of the lengths, which are in order, do not exceed."""
+    """Return the length that this fraction of the sorted lengths do not exceed; 0 if there are none."""
     return lengths[min(int(share * len(lengths)), len(lengths) - 1)] if lengths else 0
 
 
 def lengths_in_words(data: SeenData) -> str:
-    """A sentence on how long the rows are."""
+    """Describe how long the rows are."""
     whole = data.lengths[0]
-    how = "tokens" if data.is_counted else f"tokens, as {CHARACTERS_A_TOKEN} characters each"
+    how = "tokens" if data.is_counted else f"tokens, estimated as {CHARACTERS_A_TOKEN} characters per token"
     middle, many, longest = (at_quantile(whole, share) for share in (0.5, 0.95, 1))
     lengths = f"{middle:,} (median), {many:,} (95 %), {longest:,} (longest)"
-    return f"prompt and response of {counted(data.sampled, 'row')}: {lengths} {how}"
+    return f"prompt and response in {counted(data.sampled, 'row')}: {lengths} {how}"

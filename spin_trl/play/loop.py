@@ -1,6 +1,6 @@
-"""`SelfPlay`: all iterations of a run, one after the other. There is one loop; how a phase is launched is a parameter.
+"""`SelfPlay`: plays all iterations of a run, one after another. There is one loop; how it launches a phase is a parameter.
 
-For every iteration t: θ_t answers the prompts (generate), θ_{t+1} learns to prefer the human responses (train), and is
+In every iteration t, θ_t answers the prompts (generate), then θ_{t+1} learns to prefer the human responses (train) and is
 measured on held-out prompts (evaluate). The best model so far is always known.
 """
 
@@ -58,16 +58,16 @@ from .trackers import track
 logger = logging.getLogger(__name__)
 
 SMOKE_ROWS = 8
-"""Rows of a smoke run."""
+"""Number of rows in a smoke run."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run delivers.
+    """The result of a run.
 
     Attributes:
         best_stage: `start`, or the iteration with the best figure.
-        best_model: its folder, or Hub name.
+        best_model: folder or Hub name of the best model.
         figures: held-out figures by stage: the start, the iterations, and the baseline arms.
         directory: the run directory.
         stopped: why the run ended before its last iteration, or None.
@@ -83,29 +83,31 @@ class RunResult:
 class SelfPlay:
     """A self-play run: `SelfPlay(model="...", args=SPINConfig(...), play=SelfPlayConfig(), train_dataset=...).run()`.
 
-    Calling `run()` again, in this process or in another one, goes on where the run was interrupted.
+    Calling `run()` again, in this process or another, resumes the run where it was interrupted.
 
     Args:
         model: θ_0: a Hub name, a folder, a model, or None to build a small one from `start`.
-        args: settings of an iteration. TRL's `DPOConfig` gets the defaults of all that it does not have.
+        args: settings of an iteration. For a TRL `DPOConfig`, the settings it does not have take their defaults.
         play: settings of the loop.
-        train_dataset: human responses: `messages`, or `prompt` and `completion`. A `Dataset`, whose format is passed over
-            and whose transform is applied, a list of rows, or a `pandas.DataFrame`.
-        eval_dataset: held-out responses, likewise; None: a share of the prompts is held out.
+        train_dataset: human responses: `messages`, or `prompt` and `completion`. A `Dataset` (its format is ignored, its
+            transform is applied), a list of rows, or a `pandas.DataFrame`.
+        eval_dataset: held-out responses in the same form; None: a fraction of the prompts is held out.
         processing_class: the tokenizer; None: the model's own.
-        peft_config: LoRA; None for full fine-tuning.
+        peft_config: PEFT configuration, such as LoRA's; None for full fine-tuning.
         quantization_config: how the base model is quantised when it is loaded.
         start: how θ_0 is built if `model` is None.
-        scorer: called with prompt, real and generated text of every held-out prompt; or what a recipe would name.
-        launch: runs a phase; by default in this process.
+        scorer: function of the prompt, the real and the generated text of a held-out prompt; or one or several names, as in
+            a recipe.
+        launch: function that runs a phase; by default it runs in this process.
         settings: all settings as a recipe, if the run comes from one.
-        sources: names of the data, as a recipe has them (`dataset_name`, ...), for the cards.
-        recipe: file of the recipe, if the run comes from one. It may lie in the run directory, and stays as it is.
-        trust_run: with `trust_remote_code`, run the code of models in the run directory also if that came from elsewhere.
+        sources: names of the data under a recipe's keys (`dataset_name`, ...), for the cards.
+        recipe: file of the recipe, if the run comes from one. It may be in the run directory, and is not changed.
+        trust_run: with `trust_remote_code`, whether to run the code of models in the run directory even if the directory
+            was copied from elsewhere.
 
     Raises:
-        DataError: the data can't be used.
-        RecipeError: an argument is of another kind than its own, or settings contradict each other.
+        DataError: if the data can't be used.
+        RecipeError: if an argument has the wrong type, or settings contradict each other.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class SelfPlay:
         recipe: str | os.PathLike[str] | None = None,
         trust_run: bool = False,
     ) -> None:
-        # Long, since it takes all that a run can be given, and says what is wrong with it before anything is kept.
+        # Long, since it takes everything a run can be given and validates it before anything is stored.
         check_kinds(play=play, tokenizer=processing_class, peft_config=peft_config, start=start)
         check_kinds(settings=settings, sources=sources, quantization_config=quantization_config, launch=launch)
         whole, args, play = as_whole_model(model), as_settings(args) or SPINConfig(), play or SelfPlayConfig()
@@ -165,41 +167,41 @@ class SelfPlay:
         self._phases = ("generate", "train", "evaluate", *(("baseline",) if play.baseline else ()))
         if settings is None and peft_config is not None and starts_from_adapter(self.state):
             logger.warning(
-                "`peft_config`: not used, since %s is an adapter already: training goes on with that one, as it is.",
+                "`peft_config` is not used: %s is already an adapter, and training continues with it unchanged.",
                 named,
             )
-        if settings is None:  # those of a recipe have been said by the command
+        if settings is None:  # for a recipe, the command has already warned
             for sentence in unusual(args, play):
                 logger.warning(sentence)
         if self.state.refused:
             self._check_playable()
 
     def run(self) -> RunResult:
-        """Play all iterations that are not done yet.
+        """Play all iterations that have not finished yet.
 
         Returns:
-            Where the best model is, and the figures of all stages.
+            The best model's location, and the figures of all stages.
 
         Raises:
-            DataError: the data can't be used, or has changed since the run was started.
-            RecipeError: settings can't be played; the message has all the reasons.
-            RunDirectoryError: the run directory belongs to a run with other settings, holds other files, or is in use.
-            LaunchError: a launcher is in the way, or a phase that was launched has failed.
-            HubError: a run may be kept on the Hub (`hub_backup`), and the Hub can't be asked.
+            DataError: if the data can't be used, or has changed since the run was started.
+            RecipeError: if the settings can't be played; the message gives all reasons.
+            RunDirectoryError: if the run directory belongs to a run with other settings, contains other files, or is in use.
+            LaunchError: if this process was started by a launcher that gets in the way, or a launched phase failed.
+            HubError: if the run may have a backup on the Hub (`hub_backup`), and the Hub can't be reached.
         """
         _check_launcher(self)
         self._check_playable()
         run, main = self.state, PartialState().is_main_process
         pushing = Pushing(run, self._console, active=main)
         if main:
-            self.directory.ownership.check(self._recipe)  # before a lock is left in somebody's folder
+            self.directory.ownership.check(self._recipe)  # before a lock file is left in someone else's folder
         with self.directory.locked() if main else contextlib.nullcontext():
             if main:
                 self._claim_directory()
             pushing.restore()
             if main:
                 self._tell(
-                    f"{counted(len(self.train_dataset), 'row')} to prepare for the run {self.directory.path} ..."
+                    f"Preparing {counted(len(self.train_dataset), 'row')} for the run {self.directory.path} ..."
                 )
             self._set_up()
             if main:
@@ -209,7 +211,7 @@ class SelfPlay:
                 return self._play_all(pushing, background)
 
     def _check_playable(self) -> None:
-        """Refuse what can't be played, before anything is written or answered. A launched phase has been checked."""
+        """Raise if the run can't be played, before anything is written or generated. A launched phase was checked before."""
         if LAUNCHED in os.environ or training_plugin() is not None:
             refuse_unplayable(self.state.refused)
         else:
@@ -218,7 +220,7 @@ class SelfPlay:
             )
 
     def _play_all(self, pushing: Pushing, background: ThreadPoolExecutor) -> RunResult:
-        """All iterations, one after the other; `pushing` is told what has finished, and `background` writes the cards."""
+        """Play all iterations in order. `pushing` is notified of finished phases, and `background` writes the cards."""
         run, main = self.state, PartialState().is_main_process
         self._play("start", 0)
         pushing.finished()
@@ -230,7 +232,7 @@ class SelfPlay:
                 news.append(self._play(phase, iteration))
                 pushing.finished()
             if cards is not None:
-                cards.result()  # models that are given up go with their cards
+                cards.result()  # models about to be deleted take their cards with them
             best = deliver_best(run, iteration)["stage"] if main else None
             PartialState().wait_for_everyone()
             if main:
@@ -239,7 +241,7 @@ class SelfPlay:
             ends = iteration == run.play.num_iterations - 1
             is_last = ends or verdict.stopped is not None
             if best is not None and (any(news) or is_last):
-                # Who watches has had the table before the eyes all the time.
+                # The live view has already shown the table.
                 show(run, iteration, best, self._console if is_last or not self._is_watched else None)
             if main:
                 self._say(verdict, is_news=any(news) or is_new, is_last=is_last)
@@ -252,23 +254,23 @@ class SelfPlay:
         delivered = best_stage(self.directory)
         if delivered is None:
             raise RunDirectoryError(
-                f"{self.directory.best} was removed while the run played. The same command writes it again."
+                f"{self.directory.best} was removed while the run was playing. Run the same command to write it again."
             )
         return RunResult(delivered, run.model_of(delivered), all_figures(run, iteration), self.directory.path, stopped)
 
     def _write_cards(self) -> None:
-        """Renew the cards beside the models, which training has written without knowing how good they are."""
+        """Rewrite the models' cards: training wrote them before the figures were known."""
         try:
             write_cards(self.directory, pairs=False)
-        except Exception as error:  # a model is worth more than its card
+        except Exception as error:  # a missing card is no reason to lose the run
             logger.warning("The cards were not written: %s: %s", type(error).__name__, error)
 
     def run_phase(self, phase: str, iteration: int) -> None:
-        """Run one phase of one iteration here, under whatever launched this process; skipped if it is done.
+        """Run one phase of one iteration in this process, whatever launched it; skip it if it has finished.
 
         Args:
             phase: `start`, `generate`, `train`, `evaluate` or `baseline`.
-            iteration: 0-based. The phases before it must have finished.
+            iteration: number of the iteration (0-based). The phases before this one must have finished.
         """
         self._check_playable()
         if PartialState().is_main_process:
@@ -277,13 +279,14 @@ class SelfPlay:
         before = len(self.state.journal.entries())
         by_hand = PartialState().is_main_process and LAUNCHED not in os.environ
         with contextlib.ExitStack() as stack:
-            if by_hand and not self._is_watched:  # the log of a job; on a terminal the libraries' bars say more
+            # For a job's log; on a terminal the libraries' progress bars show more.
+            if by_hand and not self._is_watched:
                 stack.enter_context(
                     watched(self.state, self._console, phase, iteration, self._phases, elsewhere=False)
                 )
             in_this_process(self.state, phase, iteration)
         if by_hand and phase in ("evaluate", "baseline") and len(self.state.journal.entries()) > before:
-            # Whoever launches phases on their own gets what a run delivers, as far as it has come.
+            # Phases that are launched separately also produce a run's outputs, as far as the run has got.
             best = deliver_best(self.state, iteration)["stage"]
             track(self.state, iteration)
             show(self.state, iteration, best, None)
@@ -294,25 +297,25 @@ class SelfPlay:
 
     @property
     def _is_watched(self) -> bool:
-        """Whether a terminal shows phases while they run. One that can't move its cursor (`TERM=dumb`) gets a log."""
+        """Whether a terminal shows live progress. One that can't move its cursor (`TERM=dumb`) gets a log instead."""
         return PartialState().is_main_process and self._console.is_interactive
 
     def _tell(self, line: str) -> None:
-        """Print a line of what the run does."""
+        """Print a line about the run's progress."""
         self._console.print(line, highlight=False, soft_wrap=True)
 
     def _say(self, verdict: Verdict, *, is_news: bool, is_last: bool) -> None:
-        """Print what is wrong with an iteration, and why the run falls back, or ends with it, if it does."""
+        """Print the warnings about an iteration, and why the run falls back or stops, if it does."""
         for warning in verdict.warnings if is_news else ():
             self._console.print(warning, style="yellow", highlight=False, soft_wrap=True)
         if verdict.stopped is not None or (verdict.reason is not None and is_news and not is_last):
             self._console.print(verdict.reason, style="bold", highlight=False, soft_wrap=True)
 
     def _play(self, phase: str, iteration: int) -> bool:
-        """Launch a phase and print what it did. Returns whether it had anything to do."""
+        """Launch a phase and print what it did. Return whether it had anything to do."""
         run = self.state
         if PartialState().is_main_process:
-            check_same_start(run)  # somebody may have trained another one there meanwhile
+            check_same_start(run)  # another model may have been trained there in the meantime
         before = len(run.journal.entries())
         with contextlib.ExitStack() as stack:
             if PartialState().is_main_process:
@@ -328,11 +331,11 @@ class SelfPlay:
         return any(entry["phase"] in (*MADE, Step.GATE) for entry in news)
 
     def _set_up(self) -> None:
-        """Settings frozen, the start at hand, data prepared: what all phases rely on."""
+        """Do what all phases rely on: freeze the settings, check or save the start, and prepare the data."""
         if PartialState().is_main_process:
             freeze(self.directory, self._settings, lambda: is_same_start(self.state))
             self._check_trust()
-            if LAUNCHED not in os.environ:  # else the process that has launched this one has just looked
+            if LAUNCHED not in os.environ:  # otherwise the process that launched this one has just checked
                 check_same_start(self.state)
                 follow(self.directory)
             if self.state.given is not None:
@@ -348,7 +351,7 @@ class SelfPlay:
         PartialState().wait_for_everyone()
 
     def _say_of_warmup(self) -> None:
-        """Now that rows are counted, so are steps. A launched phase would only say it again."""
+        """Warn about a long warm-up, now that the number of steps is known. The launcher has warned for a launched phase."""
         run = self.state
         if LAUNCHED in os.environ or run.done(Step.TRAIN, Stage.of(0)):
             return
@@ -356,7 +359,7 @@ class SelfPlay:
             logger.warning(sentence)
 
     def _check_trust(self) -> None:
-        """See that no code that came with the directory runs by itself. What the user's settings name is the user's own."""
+        """Check that no code that came with the directory runs untrusted. Code named by the user's settings is trusted."""
         code, directory = named_code(self._settings), self.directory.ownership
         inside = code_inside(directory, code)
         if inside and self._trust_run:
@@ -366,16 +369,16 @@ class SelfPlay:
         TrustedRuns().add(directory, code)
 
     def _claim_directory(self) -> None:
-        """Make the directory this run's own, or see that it is."""
+        """Claim the directory for this run, or check that it belongs to it."""
         self.directory.claim(self.state.play.existing_run, self._recipe)
         if not self.directory.ownership.has_begun():
-            # Whatever an earlier attempt has left there holds nothing yet, and may belong to other settings.
+            # An earlier attempt left no results, and what it did leave may belong to other settings.
             self.directory.clear(keep=TRANSIENT)
         self.directory.own(JOURNAL)
 
 
 def _scorer(scorer: Any) -> Scorer | None:
-    """A scorer that was passed as such, or by the names that recipes use."""
+    """Return the scorer that was passed, either as a function or by the names used in recipes."""
     names = [scorer] if isinstance(scorer, str) else scorer
     if not isinstance(names, Sequence):
         check_kinds(scorer=scorer)
@@ -394,12 +397,13 @@ def _check_launcher(session: SelfPlay) -> None:
     config = session.state.play.accelerate_config
     if config and session.launch is not in_this_process and os.environ.get("WORLD_SIZE", "1") not in ("0", "1"):
         raise LaunchError(
-            f"This run launches every phase itself (`accelerate_config: {config}`), and has been started by a launcher, "
-            "too: every process would launch them all. Start it without one, as `spin-trl run ...`, or take the setting "
-            "away with `--accelerate_config ''`, and the loop plays in place."
+            f"This run launches every phase itself (`accelerate_config: {config}`), but was itself started by a launcher, "
+            "so every process would launch all phases. Start it without a launcher (`spin-trl run ...`), or unset the "
+            "setting (`--accelerate_config ''`) to run the phases in these processes."
         )
     if (plugin := training_plugin()) is not None:
         raise LaunchError(
-            f"A whole run can't be played under {plugin}: generation needs whole replicas of the model. Start it without a "
-            "launcher, as `spin-trl run ... --accelerate_config CONFIG`: every phase is then launched as it has to be."
+            f"A whole run can't be played under {plugin}: generation needs full replicas of the model. Start it without a "
+            "launcher (`spin-trl run ... --accelerate_config CONFIG`): each phase is then launched with the right "
+            "configuration."
         )

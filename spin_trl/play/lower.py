@@ -1,7 +1,7 @@
-"""Training that has diverged goes back and on with half the learning rate (`on_nan: lower`), as the journal says.
+"""Resumes diverged training from a checkpoint with half the learning rate (`on_nan: lower`), as recorded in the journal.
 
-It is taken up as after an interrupt, from the last whole checkpoint or from the start of the iteration. So a run that is
-interrupted later goes on to the same result.
+Training resumes as after an interrupt: from the last complete checkpoint, or from the start of the iteration. So a run that
+is interrupted later still arrives at the same result.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from ..training.trainer import newest_checkpoint
 logger = logging.getLogger(__name__)
 
 MOST_LOWERED = 2
-"""Times that the learning rate of an iteration is halved."""
+"""Maximum number of times that an iteration's learning rate is halved."""
 
 Trained = TypeVar("Trained")
 
 
 def lowering(run: Run, stage: str, args: SPINConfig, attempt: Callable[[SPINConfig], Trained]) -> Trained:
-    """Train a stage; where that diverges and `on_nan` is `lower`, again from the last checkpoint, with half the rate.
+    """Train a stage; if it diverges and `on_nan` is `lower`, resume from the last checkpoint with half the learning rate.
 
     Args:
         run: the run.
-        stage: that is trained.
-        args: its settings, with the learning rate that it begins with.
-        attempt: trains with the settings that it gets, from the newest checkpoint in their `output_dir`, if there is one.
+        stage: stage to train.
+        args: settings of the stage, with its original learning rate.
+        attempt: function that trains with the given settings, from the newest checkpoint in their `output_dir`, if any.
 
     Returns:
-        What `attempt` does.
+        The return value of `attempt`.
 
     Raises:
-        DivergedError: the loss or the gradient is not finite, and nothing else is to be tried.
+        DivergedError: if the loss or the gradient is not finite and there is nothing left to try.
     """
     while True:
         before = lowered(run.journal.entries(), stage)
@@ -60,16 +60,16 @@ def lowering(run: Run, stage: str, args: SPINConfig, attempt: Callable[[SPINConf
                 raise
             if len(before) >= MOST_LOWERED:
                 rates = ", ".join(f"{args.learning_rate * 0.5**count:g}" for count in range(len(before) + 1))
-                last = DivergedError(f"{error} Learning rates of {rates} have been tried.", error.step, error.rows)
+                last = DivergedError(f"{error} Learning rates tried: {rates}.", error.step, error.rows)
                 _note_end(run, stage, args, last)
                 raise last from error
             reason, step = str(error), error.step or 1
-        free_memory()  # of the attempt, now that nothing refers to it
+        free_memory()  # nothing refers to the attempt any more
         _go_back(run, stage, now, step, reason, before)
 
 
 def _note_end(run: Run, stage: str, args: SPINConfig, error: DivergedError) -> None:
-    """Let the journal say that training has ended here, for the report and for comparisons."""
+    """Record in the journal that training has ended here, for the report and for comparisons."""
     if PartialState().is_main_process:
         run.journal.append(
             Step.DIVERGED, stage, at_step=error.step, rows=error.rows, on_nan=args.on_nan, reason=str(error)
@@ -79,7 +79,7 @@ def _note_end(run: Run, stage: str, args: SPINConfig, error: DivergedError) -> N
 def _go_back(run: Run, stage: str, args: SPINConfig, step: int, reason: str, before: Sequence[Entry]) -> None:
     state, folder = PartialState(), output_folder(args)
     if state.is_main_process and before and step - 1 == before[-1]["back_to"] > 0:
-        remove(folder / f"checkpoint-{step - 1}")  # it leads nowhere: the one before may
+        remove(folder / f"checkpoint-{step - 1}")  # it diverges again at once: try the one before it
     state.wait_for_everyone()
     checkpoint = newest_checkpoint(args)
     back_to = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
@@ -88,22 +88,22 @@ def _go_back(run: Run, stage: str, args: SPINConfig, step: int, reason: str, bef
     if state.is_main_process:
         where = f"step {back_to}" if back_to else "its start"
         logger.warning(
-            "%s: %s It goes back to %s, with a learning rate of %g.", stage, reason, where, args.learning_rate / 2
+            "%s: %s Going back to %s with a learning rate of %g.", stage, reason, where, args.learning_rate / 2
         )
 
 
 class AtLearningRate(TrainerCallback):
-    """Lets training that is resumed go on at another learning rate than its checkpoint was written at.
+    """Callback that changes the learning rate of training that is resumed from a checkpoint.
 
     Args:
-        learning_rate: from which the schedule starts.
+        learning_rate: learning rate that the schedule starts from.
     """
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
-        """Change the rates of optimizer and schedule, which were loaded by now."""
+        """Change the learning rates of the optimiser and the schedule, which have been loaded by now."""
         optimizer, schedule = of["optimizer"], of["lr_scheduler"]
         known = schedule.state_dict()
         scale = self._learning_rate / known["base_lrs"][0]
@@ -114,11 +114,11 @@ class AtLearningRate(TrainerCallback):
 
 
 def faults(history: Sequence[dict[str, Any]], collapses: Sequence[Collapse] = ()) -> dict[str, Any]:
-    """What the journal is to say of steps that were left out, and of a collapse; nothing if all went well.
+    """Return the journal's entries for skipped steps and a collapse; empty if there were none.
 
     Args:
-        history: what the trainer has logged.
-        collapses: that it has found.
+        history: the trainer's log history.
+        collapses: collapses that the trainer has detected.
     """
     skipped = [{"step": entry["step"], "rows": entry[SKIPPED]} for entry in steps_left_out(history, SKIPPED)]
     by_scaler = len(steps_left_out(history, SCALER_SKIPPED))

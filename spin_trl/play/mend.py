@@ -1,7 +1,7 @@
-"""What the finished steps of a run have made is compared with its checksums when the run is opened again, and mended.
+"""Compares the files of a run's finished steps with their checksums when the run is resumed, and repairs the run.
 
-What a step made follows from what the steps before it made. So a step whose work is damaged counts as not done from then on
-(`lost`, in the journal), its damaged files go, and the loop plays it again. What can't be made again is refused.
+A step's files depend only on those of the steps before it. So a step with damaged files no longer counts as finished (`lost`
+in the journal): its damaged files are removed, and the loop runs it again. A step that can't be run again raises an error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def mend(run: Run) -> None:
-    """Look at what a run's finished steps have made, and let those be played again whose work is damaged.
+    """Check the files of a run's finished steps, and mark steps with damaged files to be run again.
 
     Raises:
-        RunDirectoryError: something is damaged that can't be made again.
+        RunDirectoryError: if something is damaged that can't be produced again.
     """
     _forget_damaged_best(run)
     entries = run.journal.entries()
@@ -38,7 +38,7 @@ def mend(run: Run) -> None:
     without = [entry for entry in done.values() if CHECKSUMS not in entry]
     if done and len(without) == len(done):
         logger.warning(
-            "%s was begun by a version that took no checksums, so damage to its files is not noticed.",
+            "%s was started by a version that stored no checksums, so damaged files can't be detected.",
             run.directory.path,
         )
     lost = {
@@ -50,8 +50,8 @@ def mend(run: Run) -> None:
     for (step, stage), found in lost.items():  # all of them before anything is removed
         if reason := _why_not_again(run, step, stage, lost):
             raise RunDirectoryError(
-                f"{_first_of(found)}. It can't be made again: {reason} Restore it from a backup (`hub_backup` keeps one), "
-                "or start a new run."
+                f"{_first_of(found)}. It can't be produced again: {reason} Restore it from a backup (`hub_backup` keeps "
+                "one), or start a new run."
             )
     for (step, stage), found in lost.items():
         _give_up(run, step, stage, found)
@@ -60,7 +60,7 @@ def mend(run: Run) -> None:
 def _refuse_another_journal(
     run: Run, done: Mapping[tuple[Step, str], Entry], lost: Mapping[tuple[Step, str], list[Damage]]
 ) -> None:
-    """Raise if several steps have left something that is not what the journal says, and none what it is."""
+    """Raise if several steps have files that do not match the journal and no step has files that do."""
     is_whole = any(
         run.directory.stage(name).exists()
         for step, entry in done.items()
@@ -70,27 +70,27 @@ def _refuse_another_journal(
     others = [step for step, found in lost.items() if not all(one.is_missing for one in found)]
     if len(others) > 1 and not is_whole:
         raise RunDirectoryError(
-            f"Nothing in {run.directory.path} is what {run.directory.journal} says of it: it seems to be another run's "
-            "journal. Restore it from a backup, or start a new run."
+            f"No file in {run.directory.path} matches {run.directory.journal}: it seems to be the journal of another run. "
+            "Restore it from a backup, or start a new run."
         )
 
 
 def _forget_damaged_best(run: Run) -> None:
-    """Remove a `best.json` that says nothing: which stage is the best follows from the figures, and is written again."""
+    """Remove an unreadable `best.json`: the best stage follows from the figures, and the file is written again."""
     path = run.directory.best
     try:
         best_stage(run.directory)
     except RunDirectoryError:
-        logger.warning("%s is damaged, and is written again.", path)
+        logger.warning("%s is damaged and will be written again.", path)
         remove(path)
 
 
 def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]:
-    """What is damaged of what a step has made, as far as it is still needed."""
+    """Yield the damage to a step's files that are still needed."""
     if step is Step.TRAIN and not run.directory.model(stage).exists() and _was_given_up(run, stage):
         return
     if step is Step.GENERATE and not run.directory.generations(stage).exists() and run.done(Step.TRAIN, stage):
-        return  # somebody has made room: they have been trained on, and answering again may take hours
+        return  # deleted to free space: they have been trained on, and generating them again may take hours
     found = list(damage(run.directory, entry))
     yield from found
     for folder in _stores(run, step, stage):
@@ -100,7 +100,7 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
 
 
 def _stores(run: Run, step: Step, stage: str) -> list[Path]:
-    """Folders of the stores that a step fills."""
+    """Return the folders of the generation stores that a step fills."""
     if step is Step.GENERATE:
         return [run.directory.generations(stage)]
     if step is Step.EVALUATE:
@@ -109,7 +109,7 @@ def _stores(run: Run, step: Step, stage: str) -> list[Path]:
 
 
 def _was_given_up(run: Run, stage: str) -> bool:
-    """Whether a model may have gone because of `keep_iterations`: a newer one is there, and another one is the best."""
+    """Return whether `keep_iterations` may have deleted a model: a newer one was trained, and another one is the best."""
     one = Stage(stage)
     return (
         not one.is_start
@@ -119,25 +119,25 @@ def _was_given_up(run: Run, stage: str) -> bool:
 
 
 def _first_of(found: Sequence[Damage]) -> str:
-    """The first of what is damaged, and how much more there is."""
+    """Describe the first three damaged files, and the number of others."""
     return "; ".join(map(str, found[:3])) + (f"; and {counted(len(found) - 3, 'file')} more" if len(found) > 3 else "")
 
 
 def _give_up(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> None:
-    """Remove what is damaged, and write down that the step has to be played again."""
+    """Remove damaged files, and record that the step has to be run again."""
     run.journal.append(Step.LOST, stage, lost=step, damaged=[one.path.name for one in found])
-    logger.warning("%s. %s is played again: %s.", _first_of(found), stage if stage != DATA else "The data", step)
+    logger.warning("%s. Running again: %s: %s.", _first_of(found), stage, step)
     for path in _to_remove(run, step, stage, found):
         remove(path)
 
 
 def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step, str]]) -> str | None:
-    """Why a step can't be played again, or None.
+    """Return why a step can't be run again, or None if it can.
 
     Args:
         run: the run.
-        step, stage: which.
-        lost: all steps that will be played again.
+        step, stage: the step.
+        lost: all steps that will be run again.
     """
     needed = {Step.EVALUATE: Stage(stage)} if stage != DATA else {}
     if step in (Step.GENERATE, Step.TRAIN) and stage != START:
@@ -148,7 +148,7 @@ def _why_not_again(run: Run, step: Step, stage: str, lost: Container[tuple[Step,
         return None
     if (needs == START and run.model is not None) or (Step.TRAIN, needs) in lost:
         return None
-    return f"the model of {needs}, of which it is made, is not there any more."
+    return f"it needs the model of {needs}, which no longer exists."
 
 
 def _to_remove(run: Run, step: Step, stage: str, found: Sequence[Damage]) -> list[Path]:
@@ -166,27 +166,27 @@ def _is_in(folder: Path, one: Damage) -> bool:
 
 
 def check_made_again(run: Run, stage: str, files: Mapping[str, Sequence[Any]]) -> None:
-    """Raise if a model that was trained again, since it was damaged, is not the one on which later iterations stand.
+    """Raise if a model that was damaged and retrained differs from the one that later iterations started from.
 
     Args:
         run: the run.
-        stage: whose model it is.
-        files: its checksums, as they will be recorded.
+        stage: stage of the model.
+        files: checksums of the model's files, as they will be recorded.
 
     Raises:
-        RunDirectoryError: it is another one; it is not recorded.
+        RunDirectoryError: if the model differs; it is not recorded.
     """
     before = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.TRAIN, stage)), None)
     if before is None or CHECKSUMS not in before or before[CHECKSUMS] == files or not _stands_on(run, stage):
         return
     raise RunDirectoryError(
-        f"The model of {stage} was damaged and has been trained again, but came out different (another machine, or another "
-        "version of a library), and later iterations started from the one before. Restore "
+        f"The model of {stage} was damaged and has been retrained, but came out different (another machine, or another "
+        "version of a library), and later iterations started from the original model. Restore "
         f"{run.directory.model(stage)} from a backup, or start a new run."
     )
 
 
 def _stands_on(run: Run, stage: str) -> bool:
-    """Whether something that was made since started from a stage's model."""
+    """Return whether anything produced since then started from a stage's model."""
     after = [t for t in range(run.play.num_iterations) if run.decisions.opponent(t) == stage and run.has_begun(t)]
     return bool(after) or run.done(Step.TRAIN, Stage.of(Stage(stage).iteration + 1, Stage(stage).arm)) is not None

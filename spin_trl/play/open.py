@@ -1,4 +1,4 @@
-"""A run that is there, from its directory alone: its settings and models, not its data."""
+"""Opens an existing run from its directory alone: its settings and models, but not its data."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from ..run.stage import START, Stage
 from ..run.trust import CODE_OF_MODELS, check_trust, named_code
 
 OF_THE_MACHINE = frozenset({"bf16", "ddp_timeout", "disable_tqdm", "fp16", "use_cpu"})
-"""Settings that say where and how a model computes: another machine may need others than the run's."""
+"""Settings for where and how a model computes, which may have to differ from the run's on another machine."""
 
 
 def reopen(source: str, overrides: Sequence[str] = (), *, trust_run: bool = False) -> Run:
-    """A run, also one that was started from Python, without its data.
+    """Open a run without its data, even one that was started from Python.
 
     Args:
         source: the run directory.
-        overrides: command-line settings: those that another machine may need.
-        trust_run: run the code of models that the settings name, also if the directory came from elsewhere.
+        overrides: command-line settings; only those in `OF_THE_MACHINE`.
+        trust_run: whether to run the code of models named by the settings even if the directory was copied from elsewhere.
 
     Raises:
-        RunDirectoryError: there is no run, or it names code that was not trusted here.
-        RecipeError: another setting is overridden, or the settings can't be read.
+        RunDirectoryError: if there is no run, or it names code that is not trusted on this machine.
+        RecipeError: if another setting is overridden, or the settings can't be read.
     """
     directory = RunDirectory(source)
     if not os.path.isfile(directory.recipe):
-        raise RunDirectoryError(f"There is no run in {source}: a run directory holds recipe.yaml.")
+        raise RunDirectoryError(f"There is no run in {source}: a run directory contains recipe.yaml.")
     for name in (argument.partition("=")[0] for argument in overrides if argument.startswith("--")):
         if name.removeprefix("--") not in OF_THE_MACHINE:
             raise RecipeError(
-                f"`{name}` can't be given here. The run's own settings hold, but for {', '.join(sorted(OF_THE_MACHINE))}."
+                f"`{name}` can't be given here. The run's own settings apply, except for "
+                f"{', '.join(sorted(OF_THE_MACHINE))}."
             )
     recipe = read_recipe(str(directory.recipe), overrides, accept_python=True)
     code = named_code(recipe.settings())
     needed = {name: what for name, what in code.items() if name in CODE_OF_MODELS}
     check_trust(directory.ownership, needed, is_trusted=trust_run)
-    recipe.play.scorer = None  # it may be code that is not here
+    recipe.play.scorer = None  # its code may not be available here
     recipe.load_as_set()
     objects = recipe.python
     run = Run(
@@ -76,13 +77,13 @@ def _quantization(recipe: Recipe, objects: dict[str, Any] | None) -> BitsAndByte
 
 
 def _restore(run: Run) -> None:
-    """What was given as an object and not as a name, from what the run has written down."""
+    """Restore what was passed as an object and not as a name, from what the run has saved."""
     if run.done(Step.GIVEN, START) is not None:
         run.model = str(run.directory.model(START))
     dtype = run.args.model_kwargs.get("dtype")
     if isinstance(dtype, str):
         run.args.model_init_kwargs = {**run.args.model_kwargs, "dtype": dtype.removeprefix("torch.")}
-    # A tokenizer that was passed is not named anywhere, but lies beside every model of the run.
+    # A tokenizer that was passed as an object has no recorded name, but is saved with every model of the run.
     models = (run.directory.model(Stage.of(number)) for number in run.directory.iterations())
     saved = [model for model in models if (model / "tokenizer_config.json").is_file()]
     if saved:

@@ -1,8 +1,8 @@
-"""The phases of a run by name, and how one runs: in this process, or as a launch of its own.
+"""The phases of a run by name, and how to run one: in this process, or in a separate launch.
 
-A phase is a function of the run and its iteration that reads and writes the run directory. So it does the same here and in
-processes of its own, by `accelerate launch`, with the configuration that the run names. There, what trains gets the
-configuration as it is; what answers and measures needs whole replicas of the model, and gets it without FSDP or DeepSpeed.
+A phase is a function of the run and its iteration that reads and writes the run directory, so it does the same in this
+process as in separate processes started by `accelerate launch`, with the run's accelerate configuration. Phases that train
+use that configuration unchanged; the others need full replicas of the model, so FSDP and DeepSpeed are removed from it.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from .parent import SECONDS_TO_END, held_pipe
 from .train import make_start, play_baseline, train
 
 GRACE_SECONDS = 30
-"""That the processes of a launch have to end by themselves after an interrupt."""
+"""Seconds that the processes of a launch have to exit by themselves after an interrupt."""
 
 Launch = Callable[[Run, str, int], None]
-"""Runs a phase, by its name, of an iteration."""
+"""Function that runs the phase with this name in an iteration."""
 
 
 def start_phase(run: Run, iteration: int = 0) -> None:
-    """Make θ_0, if no checkpoint is given, and evaluate it."""
+    """Build θ_0, if no checkpoint is given, and evaluate it."""
     if run.model is None:
         make_start(run)
     evaluate(run, START, None)
 
 
 def evaluate_iteration(run: Run, iteration: int) -> None:
-    """Evaluate θ_{t+1} against its opponent θ_t, and decide from which of them the next iteration starts."""
+    """Evaluate θ_{t+1} against its opponent θ_t, and decide which model the next iteration starts from."""
     stage = Stage.of(iteration)
     is_done = run.done(Step.EVALUATE, stage) is not None
     evaluate(run, stage, run.decisions.opponent(iteration))
@@ -60,7 +60,7 @@ def evaluate_iteration(run: Run, iteration: int) -> None:
 
 
 def baseline_phase(run: Run, iteration: int) -> None:
-    """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin: later)."""
+    """Train the baseline arms for as many steps as the iteration, and compare them with it (under a plugin, only train)."""
     for label_smoothing in run.play.baseline_label_smoothing:
         play_baseline(run, label_smoothing, iteration)
         if training_plugin() is None:
@@ -77,29 +77,29 @@ PHASES: Mapping[str, Callable[[Run, int], None]] = {
 }
 
 TRAINS = ("train", "baseline")
-"""Phases that run under a training plugin (FSDP, DeepSpeed). The others load whole replicas, one per process."""
+"""Phases that run under a training plugin (FSDP, DeepSpeed). The others load a full replica in each process."""
 
 _PLUGINS = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 def training_plugin() -> str | None:
-    """The plugin of the launcher that started this process, under which a model is loaded in parts, or None."""
+    """Return the plugin (FSDP or DeepSpeed) of the launcher that started this process, which shards the model, or None."""
     return next((name for key, name in _PLUGINS.items() if os.environ.get(key, "").lower() == "true"), None)
 
 
 def in_this_process(run: Run, phase: str, iteration: int) -> None:
-    """Run a phase here.
+    """Run a phase in this process.
 
     Raises:
-        RunDirectoryError: a phase that has to come first has not finished, another process runs a phase of this run, or the
-            gate has ended it.
-        LaunchError: the phase needs whole replicas of the model, and the launcher would load it in parts.
-        OSError: the disk is full, whichever library found out.
+        RunDirectoryError: if an earlier phase has not finished, another process is running a phase of this run, or the gate
+            has stopped the run.
+        LaunchError: if the phase needs full replicas of the model, and the launcher would shard it.
+        OSError: if the disk is full, whichever library reported it.
     """
     if phase not in TRAINS and training_plugin() is not None:
         raise LaunchError(
-            f"The {phase} phase loads whole replicas of the model, which {training_plugin()} does not do. Launch it without "
-            "the plugin, or let `spin-trl run ... --accelerate_config CONFIG` launch every phase as it has to be."
+            f"The {phase} phase needs full replicas of the model, but {training_plugin()} shards it. Launch it without the "
+            "plugin, or let `spin-trl run ... --accelerate_config CONFIG` launch each phase with the right configuration."
         )
     _check_order(run, phase, iteration)
     if phase == "generate":
@@ -107,14 +107,14 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
         _check_gate(run, iteration)
     state = PartialState()
     try:
-        # What a loop that was killed has launched may still be ending when the next loop launches the phase again.
+        # Processes launched by a loop that was killed may still be exiting when the next loop relaunches the phase.
         wait = 2.0 * SECONDS_TO_END if LAUNCHED in os.environ else 0.0
         with run.directory.locked(PHASE_LOCK, wait) if state.is_main_process else contextlib.nullcontext():
             if state.is_main_process and (phase != "start" or run.model is None or len(run.rows(held_out=True))):
                 run.directory.own(_folder_of(phase, iteration))
             PHASES[phase](run, iteration)
             state.wait_for_everyone()
-    except Exception as error:  # tokenizers raises a bare one on a full disk, and others have kinds of their own
+    except Exception as error:  # on a full disk, tokenizers raises a bare `Exception`, and others their own classes
         found = full_disk(error)
         if found is None or isinstance(found, OSError):
             raise
@@ -123,7 +123,7 @@ def in_this_process(run: Run, phase: str, iteration: int) -> None:
 
 
 def _folder_of(phase: str, iteration: int) -> str:
-    """The entry of the run directory into which a phase writes."""
+    """Return the entry of the run directory that a phase writes to."""
     return {"start": START, "baseline": "baseline"}.get(phase, Stage.of(iteration))
 
 
@@ -145,25 +145,25 @@ def _check_order(run: Run, phase: str, iteration: int) -> None:
         if run.done(earlier, where) is None:
             raise RunDirectoryError(
                 f"The {phase} phase of iteration {iteration} needs the {earlier} phase of {where}, which has not finished "
-                f"in {run.directory.path}. `spin-trl run` plays all phases in their order."
+                f"in {run.directory.path}. `spin-trl run` runs all phases in order."
             )
 
 
 def _check_score(run: Run, iteration: int) -> None:
-    """The score by which the best iteration is chosen is one that the scorer gives: known once the start is measured."""
+    """Check that the scorer gives the score by which the best iteration is chosen, once the start has been measured."""
     name, figures = run.play.metric_for_best_iteration, read_figures(run.directory, START)
     if iteration or run.has_begun(0) or not is_score(name) or not figures or name in figures:
         return
     given = [figure for figure in figures if is_score(figure) and is_figure(figure, figures)]
-    what = f"the scorer gives {', '.join(given)}" if given else "the scorer gave nothing for any held-out prompt"
+    what = f"the scorer gives {', '.join(given)}" if given else "the scorer gave no score for any held-out prompt"
     raise RecipeError(
         f"`metric_for_best_iteration` is {name!r}, but {what}{nearest(name, given)} Only the start has been measured: "
-        "change the setting, and add `--existing_run overwrite`."
+        "change the setting and start over with `--existing_run overwrite`."
     )
 
 
 def _check_gate(run: Run, iteration: int) -> None:
-    """Nothing is generated by a model that the gate has not let pass, also where phases are launched by hand."""
+    """Check that the gate lets the iteration begin, also when phases are launched by hand."""
     if iteration == 0 or run.done(Step.EVALUATE, Stage.of(iteration - 1)) is None:
         return
     has_begun = run.has_begun(iteration)
@@ -171,18 +171,20 @@ def _check_gate(run: Run, iteration: int) -> None:
         return
     verdict, _ = settle(run, iteration - 1)
     if verdict.stopped is not None and not has_begun:
-        raise RunDirectoryError(f"{run.directory.path} has ended. {verdict.stopped} Other settings of the gate go on.")
+        raise RunDirectoryError(
+            f"The run in {run.directory.path} has stopped. {verdict.stopped} To continue it, change the gate's settings."
+        )
 
 
 def by_accelerate(run: Run, phase: str, iteration: int) -> None:
     """Run a phase with `accelerate launch`, under the run's `accelerate_config`.
 
     Raises:
-        LaunchError: the launch failed.
+        LaunchError: if the launch failed.
     """
     name = run.play.accelerate_config or ""
     config_file, replicas = accelerate_config_file(name), _without_plugin(name, run.directory)
-    run.directory.own(".progress.json")  # which the phase itself writes
+    run.directory.own(".progress.json")  # the phase itself writes it
     if phase in TRAINS:
         _launch(config_file, run, phase, iteration)
     if phase not in TRAINS or (phase == "baseline" and replicas != config_file):
@@ -190,24 +192,24 @@ def by_accelerate(run: Run, phase: str, iteration: int) -> None:
 
 
 def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
-    # The current folder, with whatever modules the user has there, stays off the path of the launch and of its processes.
-    # Only a checkout of this package that is not installed is found in that folder.
+    # Keep the current folder, with any modules the user has there, off the import path of the launch and its processes.
+    # It is needed only if it is a checkout of this package that is not installed.
     is_safe = Path(__file__).parents[2] != Path.cwd()
     command = [sys.executable, *(["-P"] if is_safe else [])]
     command += ["-m", "accelerate.commands.launch", "--config_file", str(config_file), "--quiet"]
     command += ["-m", "spin_trl", phase, str(run.directory.path), "--iteration", str(iteration)]
-    command.append("--trust_run")  # it has been seen to here
-    # A live display would be torn apart by what others write to its terminal: it passes through here.
+    command.append("--trust_run")  # trust has been checked in this process
+    # Output that goes straight to the terminal would break the live display, so it passes through this process.
     is_watched = isinstance(sys.stdout, FileProxy)
     with held_pipe() as watched:
-        # In a session of its own: an interrupt from the terminal reaches it through here alone.
+        # In its own session, so that an interrupt from the terminal reaches it only through this process.
         launcher = subprocess.Popen(
             command,
             start_new_session=True,
             env={**os.environ, LAUNCHED: "1", **watched, **({"PYTHONSAFEPATH": "1"} if is_safe else {})},
             stdout=subprocess.PIPE if is_watched else None,
             stderr=subprocess.STDOUT if is_watched else None,
-            errors="replace",  # as text, in the encoding of this process, which is that of its child
+            errors="replace",  # read as text: the child uses the same encoding as this process
         )
         try:
             for line in launcher.stdout or ():
@@ -219,15 +221,15 @@ def _launch(config_file: Path, run: Run, phase: str, iteration: int) -> None:
     if returncode:
         raise LaunchError(
             f"The {phase} phase of iteration {iteration} ended with exit code {returncode}; its own output says why. "
-            "What it finished is kept: the same command goes on from there."
+            "Finished work is kept; run the same command to resume."
         )
 
 
 def _end(launcher: subprocess.Popen) -> None:
-    """End a launch: its workers are told and waited for.
+    """End a launch: terminate its workers and wait for them.
 
-    A launcher that is killed leaves its workers behind, and PyTorch's, told itself, prints a traceback. So it is halted
-    while the workers end.
+    A killed launcher leaves its workers behind, and PyTorch's launcher prints a traceback when it is terminated. So the
+    launcher is suspended while the workers exit.
     """
     workers: list[psutil.Process] = []
     try:
@@ -258,7 +260,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _without_plugin(name: str, directory: RunDirectory) -> Path:
-    """The same launch without FSDP or DeepSpeed, under which a model would be loaded in parts."""
+    """Return a configuration file for the same launch without FSDP or DeepSpeed, which would shard the model."""
     config = read_accelerate_config(name)
     if config.get("distributed_type") not in ("FSDP", "DEEPSPEED"):
         return accelerate_config_file(name)

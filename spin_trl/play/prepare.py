@@ -1,4 +1,4 @@
-"""The data of a run: prepared and split once, and seen to be the same whenever the run is continued."""
+"""The data of a run: prepared and split once, and checked to be unchanged whenever the run is resumed."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ PACKAGES = ("spin_trl", "torch", "transformers", "trl", "peft", "datasets", "acc
 
 
 def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
-    """Turn the data into rows of tokens and hold some out, once; later, only see to it that it is still the same data.
+    """Tokenise the data and hold some out, once; after that, only check that it is still the same data.
 
     Args:
         run: the run.
         train: human responses.
-        held_out: human responses to evaluate on, or None: a share of the prompts is held out.
+        held_out: human responses to evaluate on; None: a fraction of the prompts is held out.
 
     Raises:
-        DataError: a row can't be used, or the data has changed since the run was started.
+        DataError: if a row can't be used, or the data has changed since the run was started.
+        RecipeError: if a setting needs held-out prompts and there are none.
     """
     state = PartialState()
     known = next((entry for entry in reversed(run.journal.entries()) if is_of(entry, Step.PREPARE)), None)
     if state.is_main_process and known is not None and LAUNCHED not in os.environ:
-        # A launched phase goes by what the process that has launched it has compared.
+        # For a launched phase, the process that launched it has already compared the data.
         definition = definition_of(known["dataset"])
         for name, found in _digests(row_keys(train, definition), held_out, definition).items():
             if known.get(name) != found:
@@ -67,34 +68,34 @@ def prepare_data(run: Run, train: Dataset, held_out: Dataset | None) -> None:
     if state.is_main_process:
         if known is not None:
             _check_template(run, known.get("template"))
-        if run.done(Step.PREPARE, DATA) is None:  # for the first time, or since the rows were lost
+        if run.done(Step.PREPARE, DATA) is None:  # the first time, or after the rows were lost
             keys = row_keys(train)
             _prepare(run, train, held_out, keys, _digests(keys, held_out))
     state.wait_for_everyone()
     by_gap = [objective.asks_for_gap(settings) for objective, settings in run.args.objectives]
     if any(by_gap) and run.play.num_iterations > 1 and not len(run.rows(held_out=True)):
         raise RecipeError(
-            f"`{max(by_gap)}` measures how far an iteration has come on held-out prompts, but none are held out. Raise "
-            "`held_out_fraction`, name `held_out_name`, or choose another schedule."
+            f"`{max(by_gap)}` depends on an iteration's gap on held-out prompts, but none are held out. Raise "
+            "`held_out_fraction`, set `held_out_name`, or choose another schedule."
         )
 
 
 def _digests(keys: RowKeys, held_out: Dataset | None, definition: int = DEFINITION) -> dict[str, str | None]:
-    """Digests of both datasets by their names in the journal."""
+    """Return the digests of both datasets, by their names in the journal."""
     return {"dataset": keys.digest, "held_out_dataset": held_out and row_keys(held_out, definition).digest}
 
 
 def _check_template(run: Run, known: str | None) -> None:
-    """Raise if a run whose rows are tokens already would go on with a tokenizer that makes others of the same text.
+    """Raise if a run whose rows are already tokenised would continue with a tokenizer that tokenises them differently.
 
     Raises:
-        DataError: the tokenizer, its chat template, or the ids that end a response have changed.
+        DataError: if the tokenizer, its chat template, or the ids that end a response have changed.
     """
     if known is None:
         return
     try:
         template = run.template()
-    except DataError:  # a run that has nothing left to play may have outlived its model; whatever needs it says so
+    except DataError:  # a finished run may have outlived its model; whatever still needs the model will raise
         return
     found = template.digest(definition_of(known))
     if found != known:
@@ -105,7 +106,7 @@ def _check_template(run: Run, known: str | None) -> None:
 
 
 def _other_name(run: Run, which: str) -> str:
-    """What the data was called when the run was started, and what it is called now, if that differs."""
+    """Describe the data's name when the run was started and its name now, if they differ."""
     name = {"dataset": "dataset_name", "held_out_dataset": "held_out_name"}[which]
     before = frozen_settings(run.directory).get(name) if run.directory.recipe.is_file() else None
     now = run.sources.get(name)
@@ -115,7 +116,7 @@ def _other_name(run: Run, which: str) -> str:
 def _prepare(
     run: Run, train: Dataset, held_out: Dataset | None, keys: RowKeys, digests: dict[str, str | None]
 ) -> None:
-    # Long, since the journal's entry tells everything that the steps before it have found.
+    # Long, since the journal entry records the results of all the steps before it.
     template = run.template()
 
     def prepared(dataset: Dataset, name: str, known_keys: RowKeys | None = None) -> Prepared:
@@ -138,7 +139,7 @@ def _prepare(
     run.directory.own("data")
     files: dict[str, Any] = {}
     for dataset, folder in ((rows, run.directory.train_rows), (held_out_rows, run.directory.held_out_rows)):
-        # Groups have served to split the rows.
+        # Groups were only needed to split the rows.
         kept = dataset.remove_columns([column for column in (GROUP,) if column in dataset.column_names])
         saved = {path.name: checksum for path, checksum in save_rows(kept, folder).items()}
         files |= recorded(f"data/{folder.name}", saved)
@@ -163,20 +164,20 @@ def _prepare(
 
 
 def check_human_responses(dataset: Dataset) -> None:
-    """Refuse a dataset that self-play can't learn from.
+    """Raise if self-play can't learn from a dataset.
 
     Raises:
-        DataError: it holds no prompts with human responses, or pairs that are given.
+        DataError: if it has no prompts with human responses, or contains ready-made pairs.
     """
     if not is_sft(dataset):
         raise DataError(
-            f"Self-play needs prompts with human responses. {not_sft(dataset)} Given pairs (`chosen` and `rejected`) are "
-            "for SPINTrainer: there is nothing to iterate."
+            f"Self-play needs prompts with human responses. {not_sft(dataset)} Use SPINTrainer for ready-made pairs "
+            "(`chosen` and `rejected`): they leave nothing to iterate."
         )
 
 
 def encoding(args: SPINConfig) -> dict[str, Any]:
-    """The arguments of [`encode_rows`] that the settings of a run decide."""
+    """Return the arguments of [`encode_rows`] that depend on a run's settings."""
     return {
         "max_length": args.max_length if args.truncation_mode == "keep_start" else None,
         "turn": args.train_on_turn,
@@ -189,14 +190,14 @@ def divide(play: SelfPlayConfig, rows: Dataset, held_out: Dataset | None) -> tup
 
     Args:
         play: the loop's settings.
-        rows: of the training data.
-        held_out: of held-out data, or None: a share of the prompts is held out.
+        rows: rows of the training data.
+        held_out: rows of the held-out data; None: a fraction of the prompts is held out.
 
     Returns:
-        Rows to train on, held-out rows, and what there is to say about it.
+        Rows to train on, held-out rows, and remarks on the split.
 
     Raises:
-        DataError: both datasets have a prompt, which is refused, or leaves nothing.
+        DataError: if the datasets share prompts and the settings refuse that, or removing shared prompts leaves no rows.
     """
     if held_out is not None:
         return _without_overlap(play, rows, held_out)
@@ -205,9 +206,9 @@ def divide(play: SelfPlayConfig, rows: Dataset, held_out: Dataset | None) -> tup
 
 
 def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
-    """What the model lacks for these rows: embeddings of tokens, or positions."""
+    """Return what the model lacks for these rows: token embeddings, or positions."""
     found: list[str] = []
-    name = "the start that is built here" if run.model is None else f"the model {run.model!r}"
+    name = "the start built by this run" if run.model is None else f"the model {run.model!r}"
     if run.model is not None:
         size = load_embeddings_size(run.model, run.args)
         noted(found, lambda: check_tokens(run.tokenizer(), size, name, datasets))
@@ -215,14 +216,14 @@ def against_rows(run: Run, datasets: Sequence[Dataset]) -> list[str]:
 
 
 def _counts(found: Prepared) -> dict[str, dict[str, int]]:
-    """How many responses each note is about, and the first row of them, for the journal."""
+    """Return, for the journal, the number of responses each note applies to, and the first such row."""
     return {note: {"responses": count, "first_row": first} for note, (count, first) in found.notes.items()}
 
 
 def _without_overlap(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> tuple[Dataset, Dataset, list[str]]:
-    """Rows to train on and held-out rows of two datasets, without what is in both, and what there is to say about it."""
+    """Return the rows to train on and the held-out rows without their overlap, and remarks on what was removed."""
     most, overlap = play.held_out_max, play.held_out_overlap
-    if overlap == DROP_TRAIN:  # what is not evaluated on may be trained on
+    if overlap == DROP_TRAIN:  # prompts that are not evaluated on may be trained on
         held_out = held_out.select(range(min(len(held_out), most)))
     rows, held_out, dropped = separate(rows, held_out, overlap)
     held_out = held_out.select(range(min(len(held_out), most)))
@@ -231,26 +232,26 @@ def _without_overlap(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> 
     side, why = ("training", "held out") if overlap == DROP_TRAIN else ("held-out", "trained on")
     are, theirs, they = ("is", "its prompt is", "it is") if dropped == 1 else ("are", "their prompts are", "they are")
     news = (
-        f"{counted(dropped, 'row')} of the {side} data {are} left out: {theirs} in the other data, too, so {they} {why} "
+        f"{counted(dropped, 'row')} of the {side} data {are} left out: {theirs} also in the other data, so {they} {why} "
         f"(`held_out_overlap: {overlap}`)."
     )
     return rows, held_out, [news]
 
 
 def _remarks_on_split(play: SelfPlayConfig, rows: Dataset, held_out: Dataset) -> list[str]:
-    """What there is to say if nothing could be held out."""
+    """Return a remark if nothing could be held out."""
     if not play.held_out_fraction or len(held_out):
         return []
     count = len(set(rows["prompt_hash"]))
     return [
-        f"No prompt is held out, so no iteration is measured and the last one counts as the best: the data has "
-        f"{counted(count, 'distinct prompt')}, with no difference but in case and white space. Name "
-        "`held_out_name`, or see whether a column of the data is missing from the prompts."
+        f"No prompt is held out, so no iteration is evaluated and the last one counts as the best: ignoring case and white "
+        f"space, the data has only {counted(count, 'distinct prompt')}. Set `held_out_name`, or check whether a column of "
+        "the data is missing from the prompts."
     ]
 
 
 def _origins_of(run: Run, train: Dataset, held_out: Dataset | None) -> dict[str, dict[str, Any]]:
-    """Where model and data come from, as far as that can be known, for the cards."""
+    """Return the origins of model and data, as far as they are known, for the cards."""
     named, found = run.sources, dict[str, Origin | None]()
     if run.model is not None and run.model != str(run.directory.model(START)):
         found["model"] = model_origin(run.model, run.args.model_kwargs.get("revision"))

@@ -1,6 +1,6 @@
-"""What the rows of a recipe become, before a model is loaded: the same tokens that a run would make of them.
+"""Prepares the rows of a recipe without loading the model: the same tokens that a run would train on.
 
-Of many rows some are counted, spread evenly over the data, unless all are asked for.
+In a large dataset only an evenly spaced sample of rows is counted, unless all are requested.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .prepare import against_rows, check_human_responses, divide, encoding
 from .rehearse import config_of, model_name
 
 COUNTED = 5000
-"""Rows of a dataset, up to which all are counted."""
+"""Number of rows up to which all rows of a dataset are counted."""
 
 COUNTED_OF_MORE = 2000
-"""Rows that are counted of a larger one."""
+"""Number of rows that are counted in a larger dataset."""
 
 SHOWN = 3
-"""Rows that are shown, unless other numbers are asked for."""
+"""Default number of rows to show."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Piece:
     """A piece of a row, as the model sees it.
 
     Attributes:
-        text: of its tokens.
+        text: text of its tokens.
         is_prompt: whether it belongs to the prompt.
-        is_added: whether the chat template or the tokenizer has written it, not the row.
-        is_special: whether it is a token that stands for no text.
-        is_cut: whether it is beyond `max_length`, and so not trained on.
+        is_added: whether the chat template or the tokenizer added it, so it is not in the row.
+        is_special: whether it is a special token.
+        is_cut: whether it exceeds `max_length` and is therefore not trained on.
     """
 
     text: str
@@ -58,13 +58,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class ShownResponse:
-    """A response of a row with its prompt, in pieces; or why it is left out.
+    """A response of a row with its prompt, in pieces, or the reason it is left out.
 
     Attributes:
-        encoded: its tokens, and what becomes of it.
-        pieces: of it, in order; none where it is left out.
-        is_traced: whether it is known which of them the row says itself.
-        cut: how many tokens `max_length` cuts.
+        encoded: tokens of the response, and whether it is used.
+        pieces: pieces of prompt and response, in order; empty if the response is left out.
+        is_traced: whether it is known which pieces come from the row itself.
+        cut: number of tokens truncated by `max_length`.
     """
 
     encoded: EncodedResponse
@@ -75,14 +75,14 @@ class ShownResponse:
 
 @dataclass(frozen=True)
 class Counts:
-    """What becomes of the rows that were counted.
+    """How the counted rows are used.
 
     Attributes:
-        prepared: rows that are trained on or held out, and what there is to say of all.
+        prepared: rows that are trained on or held out, and remarks on all of them.
         bad: rows that can't be used, with the reasons.
-        too_long: how many rows have prompts that leave no room for a response.
-        lengths: tokens of prompts, and of real responses, in order of length.
-        cut: how many responses `max_length` cuts.
+        too_long: number of rows whose prompts leave no room for a response.
+        lengths: tokens of prompts, and of real responses, both sorted.
+        cut: number of responses truncated by `max_length`.
     """
 
     prepared: Prepared
@@ -94,22 +94,22 @@ class Counts:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a recipe's rows become.
+    """A recipe's rows as a run would prepare them.
 
     Attributes:
-        recipe: read.
-        total: rows of the training data.
-        counted: how many of them were looked at.
-        columns: of the data, that are read.
-        tokenizer: which makes the tokens.
+        recipe: the recipe.
+        total: number of rows of the training data.
+        counted: number of these rows that were counted.
+        columns: columns of the data that are read.
+        tokenizer: the tokenizer.
         ends: tokens that end a response.
-        has_template: whether a chat template is put around the texts.
-        shown: the rows that were asked for.
-        counts: of the training data; None where no row can be used.
-        train, held_out: how many rows are trained on, and held out, of those that were looked at.
-        held_out_total: rows of held-out data of its own, or None.
-        remarks: sentences on all that was noticed.
-        refusals: why a run would end with these rows.
+        has_template: whether the chat template is applied to the texts.
+        shown: the requested rows.
+        counts: counts for the training data; None if no row can be used.
+        train, held_out: how many of the counted rows are trained on, and held out.
+        held_out_total: number of rows of separate held-out data, or None.
+        remarks: sentences about anything worth noting.
+        refusals: reasons a run would refuse these rows.
     """
 
     recipe: Recipe
@@ -129,29 +129,29 @@ class Preview:
 
     @property
     def is_sample(self) -> bool:
-        """Whether some rows were not looked at."""
+        """Whether some rows were not counted."""
         return self.counted < self.total
 
 
 def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = False) -> Preview:
-    """Prepare the rows of a recipe as a run does, and keep nothing.
+    """Prepare the rows of a recipe as a run does, without storing anything.
 
     Args:
-        recipe: read, and told how to load; its `run_dir` is the run's.
-        rows: how many to show.
-        at: number of the first of them (0-based).
+        recipe: the recipe, with its loading settings applied; its `run_dir` is the run's.
+        rows: number of rows to show.
+        at: number of the first row to show (0-based).
         every: count all rows, however many there are.
 
     Raises:
-        RecipeError, DataError: of the run. Rows that can't be used raise nothing: they are in `refusals`.
+        RecipeError, DataError: as the run would. Rows that can't be used do not raise; they are listed in `refusals`.
     """
-    # Long, since it goes the way of a run's rows, step by step.
+    # Long, since it follows a run's preparation of its rows, step by step.
     skips = recipe.args.bad_rows == SKIP
     stored = recipe.data.train_as_stored(bad_as_rows=skips)
     check_human_responses(stored)
     total = len(stored)
     if not 0 <= at < total:
-        raise DataError(f"`--at` is {at}; the rows are numbered from 0 to {total - 1}.")
+        raise DataError(f"`--at` is {at}, but the rows are numbered from 0 to {total - 1}.")
     wanted = range(at, min(at + rows, total))
     numbers = _numbers_of_counted(total, wanted, every=every)
     dataset = recipe.data.as_set(_chosen(stored, numbers))
@@ -202,7 +202,7 @@ def preview(recipe: Recipe, *, rows: int = SHOWN, at: int = 0, every: bool = Fal
 
 
 def _numbers_of_counted(total: int, wanted: range, *, every: bool) -> list[int]:
-    """Numbers of the rows that are counted: all, or some from the beginning to the end, and those that are shown."""
+    """Return the numbers of the rows to count: all, or an evenly spaced sample along with those that are shown."""
     if every or total <= COUNTED:
         return list(range(total))
     return sorted({*range(0, total, -(-total // COUNTED_OF_MORE)), *wanted})
@@ -213,7 +213,7 @@ def _chosen(dataset: Dataset, numbers: Sequence[int]) -> Dataset:
 
 
 def _run_of(recipe: Recipe, dataset: Dataset) -> Run:
-    """The run of a recipe, as far as its rows ask for it. One from scratch has the tokenizer that these rows give."""
+    """Return the run of a recipe, set up as far as its rows need. From scratch, the tokenizer is built from these rows."""
     model = recipe.model.model_name_or_path
     run = Run(RunDirectory(str(recipe.play.run_dir)), recipe.args, recipe.play, model, recipe.start)
     if model is None and not run.directory.tokenizer().exists():
@@ -223,7 +223,7 @@ def _run_of(recipe: Recipe, dataset: Dataset) -> Run:
 
 
 def _counts_of(encoded: EncodedRows, run: Run, refusals: list[str]) -> Counts | None:
-    """Count what becomes of rows. What a run would refuse is added to the refusals; None: no row is left."""
+    """Count how rows are used, and add what a run would refuse to `refusals`. Return None if no row can be used."""
     responses = list(encoded.responses())
     policy = BadRows(run.args.bad_rows, run.args.bad_rows_max)
     try:
@@ -233,25 +233,25 @@ def _counts_of(encoded: EncodedRows, run: Run, refusals: list[str]) -> Counts | 
         if not any(one.is_kept for one in responses):
             return None
         prepared = encoded.counted(BadRows(SKIP, max(len(encoded.source), 1)))
-        # The refusal has said which rows these are.
+        # The refusal already names these rows.
         prepared.remarks[:] = [one for one in prepared.remarks if "`bad_rows: skip`" not in one]
     bad = [(one.row, one.problem) for one in responses if one.is_bad]
     kept = [one for one in responses if one.is_kept]
     lengths = sorted(len(one.prompt_ids) for one in kept), sorted(len(one.real_ids) for one in kept)
     too_long = len({one.row for one in responses if not (one.is_kept or one.is_bad)})
-    # Notes tell only of responses that lose their end, which they do not with `truncation_mode: keep_end`.
+    # Notes cover only responses that lose their end, which does not happen with `truncation_mode: keep_end`.
     limit = math.inf if run.args.max_length is None else run.args.max_length
     cut = sum(len(one.prompt_ids) + len(one.real_ids) > limit for one in kept)
     return Counts(prepared, bad, too_long, lengths, cut)
 
 
 def _shown_responses(run: Run, encoded: EncodedRows, places: Mapping[int, int]) -> Iterator[ShownResponse]:
-    """The responses of some rows, in pieces.
+    """Yield the responses of some rows, in pieces.
 
     Args:
-        run: whose settings these are.
+        run: run with the settings.
         encoded: all rows.
-        places: of these rows in the dataset, by their numbers.
+        places: positions of the rows to show in the encoded dataset, by row number.
     """
     by_row: dict[int, list[EncodedResponse]] = {number: [] for number in places}
     for one in encoded.responses():
@@ -270,12 +270,12 @@ def _shown_responses(run: Run, encoded: EncodedRows, places: Mapping[int, int]) 
 def _in_pieces(
     run: Run, one: EncodedResponse, tokenizer: PreTrainedTokenizerBase, text: str, own: list[tuple[int, int]]
 ) -> ShownResponse:
-    """A response in pieces: divided where prompt and response meet, at special tokens, and where `max_length` cuts."""
+    """Split a response into pieces: between prompt and response, at special tokens, and where `max_length` truncates."""
     ids = [*one.prompt_ids, *one.real_ids]
     whole = _text_of(tokenizer, ids)
 
     def place_of(count: int) -> int:
-        """Where so many tokens end in the text: a token alone may read otherwise."""
+        """Return where the first `count` tokens end in the text. A token decoded alone may give other text."""
         return min(len(_text_of(tokenizer, ids[:count])), len(whole))
 
     beyond = max(len(ids) - run.args.max_length, 0) if run.args.max_length is not None else 0
@@ -307,7 +307,7 @@ def _in_pieces(
 
 
 def _within(spans: Sequence[tuple[int, int]], place: int) -> bool:
-    """Whether one of the spans, which are in order and apart, holds a place."""
+    """Return whether one of the sorted, disjoint spans contains a position."""
     index = bisect.bisect_right(spans, (place, math.inf)) - 1
     return index >= 0 and spans[index][0] <= place < spans[index][1]
 

@@ -1,4 +1,4 @@
-"""A preview for the terminal: colours say what the template added and what is cut; without colours, marks do."""
+"""Prints a preview on the terminal: colours, or marks without colours, show what was added and what is truncated."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import visible
 from .preview import Counts, Piece, Preview, ShownResponse
 
 Marks = tuple[str, str, str]
-"""What begins and ends a text that the chat template or the tokenizer added, and what stands around one that is cut."""
+"""Marks before and after text added by the chat template or the tokenizer, and the mark on both sides of truncated text."""
 
 MARKS: Marks = ("⟦", "⟧", "✂")
 
 ASCII_MARKS: Marks = ("[[", "]]", "~~")
-"""The same where a terminal's or a file's encoding lacks the others."""
+"""Marks to use if the encoding of the terminal or file lacks the others."""
 
 MOST_CHARACTERS = 1200
-"""Characters of a prompt or a response that are shown, unless all are asked for: its beginning and its end."""
+"""Number of characters of a prompt or response that are shown by default: its beginning and its end."""
 
 _ADDED_STYLE, _SPECIAL_STYLE, _CUT_STYLE = "cyan", "bold magenta", "red strike"
 
@@ -28,9 +28,9 @@ def show_preview(console: Console, found: Preview, *, full: bool = False) -> Non
     """Print a preview.
 
     Args:
-        console: to print to.
+        console: console to print to.
         found: the preview.
-        full: print long texts whole.
+        full: print long texts in full.
     """
     shows_colours = console.color_system is not None and not console.no_color and console.is_terminal
     usual = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
@@ -51,21 +51,21 @@ def _print_line(console: Console, text: str | Text) -> None:
 
 def _title(found: Preview) -> str:
     args, name = found.recipe.args, found.recipe.model.model_name_or_path
-    rows = f"all {found.total:,} rows" if found.total > 1 else "its row"
+    rows = f"all {found.total:,} rows" if found.total > 1 else "its only row"
     looked = f"{found.counted:,} of {found.total:,} rows (`--all` counts all)" if found.is_sample else rows
     tokenizer = "the tokenizer that a run trains on the data" if name is None else f"the tokenizer of {name}"
     if name is None and found.is_sample:
-        tokenizer += ", here made of the counted rows alone"
+        tokenizer += " (here trained on the counted rows only)"
     template = "with its chat template"
     if not found.has_template:
-        template = "without a chat template: text is continued as it is"
+        template = "without a chat template: plain text is continued"
         if found.tokenizer.chat_template is not None and name is not None:
-            template += " (`as_conversations: true` puts the chat template around it)"
+            template += " (`as_conversations: true` applies the chat template)"
     ends = " or ".join(found.ends)
     limit = "no `max_length`" if args.max_length is None else f"`max_length` {args.max_length:,}"
     return (
-        f"Data: {found.recipe.data.dataset_name}, {looked}. Columns that are read: {', '.join(found.columns)}.\n"
-        f"Tokens: of {tokenizer}, {template}; {limit}. A response ends with {ends}."
+        f"Data: {found.recipe.data.dataset_name}, {looked}. Columns read: {', '.join(found.columns)}.\n"
+        f"Tokens: from {tokenizer}, {template}; {limit}. A response ends with {ends}."
     )
 
 
@@ -73,14 +73,14 @@ def _legend(marks: Marks | None) -> Text:
     if marks is not None:
         begins, ends, cut = marks
         return Text(
-            f"{begins}...{ends} is added by the template or the tokenizer; {cut}...{cut} is cut by `max_length`."
+            f"{begins}...{ends} is added by the template or the tokenizer; {cut}...{cut} is truncated by `max_length`."
         )
     return Text.assemble(
         ("added by the template or the tokenizer", _ADDED_STYLE),
         ", ",
         ("special tokens", _SPECIAL_STYLE),
         ", ",
-        ("cut by `max_length`", _CUT_STYLE),
+        ("truncated by `max_length`", _CUT_STYLE),
     )
 
 
@@ -92,7 +92,7 @@ def _show_response(console: Console, found: Preview, shown: ShownResponse, *, ma
         _print_line(console, Text(f"{title} is left out: {visible(why)}", style="bold"))
         return
     prompt, real = len(one.prompt_ids), len(one.real_ids)
-    cut = f", of which {shown.cut:,} are cut" if shown.cut else ""
+    cut = f", {shown.cut:,} truncated" if shown.cut else ""
     sizes = f"{prompt:,} + {real:,} = {counted(prompt + real, 'token')}{cut}"
     _print_line(console, Text(f"{title}: {sizes}", style="bold"))
     for heading, is_prompt in (("prompt", True), ("real response", False)):
@@ -101,17 +101,17 @@ def _show_response(console: Console, found: Preview, shown: ShownResponse, *, ma
         _print_line(console, _written(pieces if full else _shortened(pieces), marks=marks))
     noted = [note for note in one.notes if not note.startswith(FIELD)]
     if not shown.is_traced:
-        noted.append("the tokenizer changes the text, so it isn't shown what the template adds")
+        noted.append("the tokenizer changes the text, so what the template adds can't be shown")
     if noted:
         _print_line(console, Text(f"--- {'; '.join(noted)}", style="yellow"))
 
 
 def _too_long(found: Preview) -> str:
-    return f"its prompt has {found.recipe.args.max_length} tokens (`max_length`) or more, which leaves no response."
+    return f"its prompt has {found.recipe.args.max_length} tokens (`max_length`) or more: no room for a response."
 
 
 def _shortened(pieces: list[Piece]) -> list[Piece]:
-    """The beginning and the end of pieces that are long together."""
+    """Shorten pieces that are long in total to their beginning and end."""
     length = sum(len(piece.text) for piece in pieces)
     if length <= MOST_CHARACTERS:
         return pieces
@@ -136,7 +136,7 @@ def _part_of_piece(piece: Piece, start: int, stop: int, text: str | None = None)
 
 
 def _written(pieces: list[Piece], *, marks: Marks | None) -> Text:
-    """Pieces as one text, in colours, or with marks, of which that around what is added is the inner one."""
+    """Join pieces into one text, with colours or marks; the marks of added text go inside those of truncated text."""
     text = Text()
     was_added = was_cut = False
     for piece in [*pieces, Piece("", is_prompt=False)]:
@@ -157,18 +157,18 @@ def _summary(found: Preview) -> list[str]:
         return []
     lines = [_lengths_in_words(counts)]
     kept = len(counts.lengths[0])
-    of = counted(found.counted, "row") + (" that were counted" if found.is_sample else "")
+    of = counted(found.counted, "counted row" if found.is_sample else "row")
     left_out = []
     if counts.too_long:
-        left_out.append(f"{counts.too_long:,} with prompts of `max_length` tokens or more")
+        left_out.append(f"{counts.too_long:,} whose prompt has `max_length` tokens or more")
     if counts.bad:
         left_out.append(f"{len(counts.bad):,} that can't be used")
     are = agreeing(counts.too_long + len(counts.bad), "is", "are")
-    out = f"; left out {are} {' and '.join(left_out)}" if left_out else ""
+    out = f"; {' and '.join(left_out)} {are} left out" if left_out else ""
     lines.append(f"Responses: {kept:,} of {of}{out}.")
     if found.recipe.args.max_length is not None:
         share = counts.cut / kept
-        lines.append(f"Cut by `max_length`: {counts.cut:,} of {counted(kept, 'response')} ({share:.1%}).")
+        lines.append(f"Truncated by `max_length`: {counts.cut:,} of {counted(kept, 'response')} ({share:.1%}).")
     if found.train or found.held_out:
         lines.append(_division(found))
     lines += found.remarks

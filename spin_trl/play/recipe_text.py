@@ -1,4 +1,4 @@
-"""The text of a new recipe: its settings, and in comments why each is what it is."""
+"""The text of a new recipe: its settings, with comments that explain them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..errors import visible
 from .look import Machine, SeenData, SeenModel, at_quantile, lengths_in_words
 
 NO_MODEL, NO_DATA = "MODEL", "DATA.jsonl"
-"""What stands in a recipe for a model and for data that were not named."""
+"""Placeholders in a recipe for a model and for data that were not named."""
 
 USUAL_LENGTHS = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
-"""Values of `max_length` and `max_new_tokens` that are written."""
+"""Values used for `max_length` and `max_new_tokens`."""
 
 USUAL_LENGTH = 1024
-"""`max_length` where nothing is known of the data."""
+"""`max_length` if nothing is known about the data."""
 
 LONG_TAIL = 2.0
-"""How much longer than 98 % of the rows the longest may be, for `max_length` to hold it, too."""
+"""`max_length` covers the longest row if it is at most this many times the 98 % quantile of the lengths."""
 
 FEW_ROWS = 2000
-"""Rows below which a larger share of the prompts is held out."""
+"""Number of rows below which a larger fraction of the prompts is held out."""
 
 FULL, ADAPTER, FOUR_BITS = "full", "adapter", "4 bits"
-"""Which weights are trained: all; an adapter's; an adapter's, on weights in 4 bits."""
+"""Which weights are trained: all; an adapter's; an adapter's on 4-bit weights."""
 
 PAIRS_A_STEP = 32
 
 COMMENT_WIDTH = 118
-"""Of comments."""
+"""Width in columns of comments."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Fit:
 
     Attributes:
         kind: `FULL`, `ADAPTER` or `FOUR_BITS`.
-        batch: pairs that are run together.
-        peak: GiB that the run takes at its peak; None: it wasn't planned.
-        fits: whether that is no more than there is; None: it wasn't planned.
+        batch: pairs per batch.
+        peak: peak memory of the run in GiB; None if it was not planned.
+        fits: whether the peak fits in the machine's memory; None if it was not planned.
     """
 
     kind: str = FULL
@@ -56,12 +56,12 @@ class Fit:
 
 
 def recipe_text(path: Path, model: SeenModel | None, data: SeenData | None, machine: Machine, fit: Fit) -> str:
-    """Return a recipe.
+    """Return the text of a recipe.
 
     Args:
-        path: that it gets.
-        model, data: what it is for; None: a placeholder stands there.
-        machine: that it is to run on.
+        path: path the recipe will be written to.
+        model, data: model and data it is for; None: a placeholder is written.
+        machine: machine it is to run on.
         fit: how the model is trained.
     """
     parts = [
@@ -75,7 +75,7 @@ def recipe_text(path: Path, model: SeenModel | None, data: SeenData | None, mach
 
 
 def _entry(name: str, value: Any, comment: str = "") -> str:
-    """A setting as a line of YAML."""
+    """Return a setting as a line of YAML."""
     written = _as_yaml(value, escaped=False)
     if visible(written) != written:
         written = _as_yaml(value, escaped=True)
@@ -83,19 +83,19 @@ def _entry(name: str, value: Any, comment: str = "") -> str:
 
 
 def _as_yaml(value: Any, *, escaped: bool) -> str:
-    # In a list, since YAML ends a document after a value that stands alone.
+    # In a list, since YAML writes an end-of-document marker after a bare scalar.
     return yaml.safe_dump(
         [value], default_flow_style=True, width=math.inf, allow_unicode=not escaped, sort_keys=False
     ).strip()[1:-1]
 
 
 def gib_in_words(size: float) -> str:
-    """Return a size of memory."""
+    """Describe a size of memory, given in GiB."""
     return "less than 0.1 GiB" if size < 0.1 else f"{size:.1f} GiB"
 
 
 def _comment(text: str) -> list[str]:
-    """A text as lines of comments, whatever is quoted in it."""
+    """Return a text as comment lines; line breaks and control characters in it can't end the comment."""
     return textwrap.wrap(
         _in_line(text), COMMENT_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
     )
@@ -107,36 +107,36 @@ def _in_line(text: str) -> str:
 
 def _of_commands(path: Path, model: SeenModel | None, data: SeenData | None) -> list[str]:
     name = path.name
-    commands = ["# Written by `spin-trl init`. Before it plays:"]
+    commands = ["# Written by `spin-trl init`. Before the first run:"]
     if model is None or data is None:
         missing = " and ".join([*(["the model"] if model is None else []), *(["the data"] if data is None else [])])
-        commands.append(f"#   name {missing} below")
+        commands.append(f"#   fill in {missing} below")
     return [
         *commands,
-        f"#   spin-trl preview {name}       rows as they will be tokenised",
-        f"#   spin-trl plan {name}          memory, hours and disk",
-        f"#   spin-trl run {name} --smoke   two iterations on eight rows",
+        f"#   spin-trl preview {name}       show rows as they will be tokenised",
+        f"#   spin-trl plan {name}          estimate memory, hours and disk",
+        f"#   spin-trl run {name} --smoke   try two iterations on eight rows",
     ]
 
 
 def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
-    lines = ["# The start: your SFT checkpoint, a folder or a name on the Hub. Self-play begins where SFT has ended."]
+    lines = ["# The start: your SFT checkpoint, as a folder or a Hub name. Self-play begins where SFT ended."]
     lines.append(_entry("model_name_or_path", NO_MODEL if model is None else model.name))
     adapts = fit.kind != FULL
     half = "float16" if _has_fp16(machine) else "bfloat16"
     on_gpu = machine.device.is_gpu
     if adapts and on_gpu:
-        lines.append(_entry("dtype", half, "of the frozen weights; the adapter is trained in float32"))
+        lines.append(_entry("dtype", half, "for the frozen weights; the adapter is trained in float32"))
     else:
-        lines.append(_entry("dtype", "float32", "steps as small as these are lost in weights of 16 bits"))
+        lines.append(_entry("dtype", "float32", "updates this small would be rounded away in 16-bit weights"))
     if fit.kind == FOUR_BITS:
         lines += [_entry("load_in_4bit", True), _entry("bnb_4bit_quant_type", "nf4")]
     if model is not None and model.is_adapter:
-        lines.append("# It is an adapter already, and training goes on with that one.")
+        lines.append("# The start is already an adapter, and training continues with it.")
     elif adapts:
         lines += [
-            "# All weights would not fit this machine, so an adapter is trained. Dropout would make it another model than",
-            "# its opponent.",
+            "# Training all weights would not fit on this machine, so an adapter is trained. Dropout would make the policy",
+            "# differ from its opponent.",
             _entry("use_peft", True),
             _entry("lora_r", 16),
             _entry("lora_alpha", 32),
@@ -149,12 +149,16 @@ def _of_model(model: SeenModel | None, machine: Machine, fit: Fit) -> list[str]:
 def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
     if data is None:
         return [
-            "# The data: JSONL, JSON, Parquet, CSV or TSV, a folder, or a name on the Hub, with the columns `messages`, or",
-            "# `prompt` and `completion`, or `instruction` and `output`. Other names are mapped to these.",
+            "# The data: JSONL, JSON, Parquet, CSV or TSV, a folder, or a Hub name, with the columns `messages`, or",
+            "# `prompt` and `completion`, or `instruction` and `output`. Map other column names to these.",
             _entry("dataset_name", NO_DATA),
             "# column_mapping: {question: prompt, answer: completion}",
-            "# as_conversations: true   # puts the chat template around text",
-            _entry("max_length", _fitting_length(model, USUAL_LENGTH), "tokens of prompt and response; more are cut"),
+            "# as_conversations: true   # applies the chat template to plain text",
+            _entry(
+                "max_length",
+                _fitting_length(model, USUAL_LENGTH),
+                "tokens of prompt and response; longer ones are truncated",
+            ),
         ]
     settings, guess = data.settings, data.guess
     lines = _comment(f"The data: {counted(data.total, 'row')} with the columns {', '.join(data.columns)}.")
@@ -164,26 +168,28 @@ def _of_data(data: SeenData | None, model: SeenModel | None) -> list[str]:
     if settings.dataset_train_split != "train":
         lines.append(_entry("dataset_train_split", settings.dataset_train_split))
     if guess.of_pairs:
-        lines.append("# Of each pair the preferred response is taken as the human one; the other one is not used.")
+        lines.append("# The preferred response of each pair is used as the human one; the other one is not used.")
     if guess.is_by_content:
-        lines.append("# A guess, by what the columns hold: see that it is right.")
+        lines.append("# This mapping is a guess from the columns' contents: check it.")
     if guess.mapping:
         lines.append(_entry("column_mapping", guess.mapping))
     if settings.as_conversations:
-        lines.append(_entry("as_conversations", True, "puts the chat template around prompts and responses"))
+        lines.append(_entry("as_conversations", True, "applies the chat template to prompts and responses"))
     elif data.is_text:
-        lines.append("# Prompts are text that is continued as it stands: no chat template is put around them.")
+        lines.append("# Prompts are continued as plain text: no chat template is applied.")
     if data.unused is not None:
         lines += _comment(data.unused)
     if data.bad:
         number, problem = data.bad[0]
-        seen = f"{len(data.bad)} of {counted(data.sampled, 'row')} that were looked at"
+        seen = f"{len(data.bad)} of {counted(data.sampled, 'sampled row')}"
         lines += _comment(f"{seen} can't be used; the first is row {number}: {problem}")
         lines.append(_entry("bad_rows", "skip"))
     lines += _of_lengths(data, model)
     if data.total < FEW_ROWS:
-        lines.append(_entry("held_out_fraction", 0.1, "of the prompts, to measure on; of larger data 0.02 is enough"))
-    lines.append("# held_out_name: ...   # data of its own to measure on, instead of a share of these prompts")
+        lines.append(
+            _entry("held_out_fraction", 0.1, "of the prompts, for evaluation; for larger datasets 0.02 is enough")
+        )
+    lines.append("# held_out_name: ...   # a separate dataset for evaluation, instead of a fraction of these prompts")
     return lines
 
 
@@ -193,17 +199,17 @@ def _of_lengths(data: SeenData, model: SeenModel | None) -> list[str]:
     wanted = longest if longest <= LONG_TAIL * usual else usual
     length = _fitting_length(model, wanted)
     cut = sum(one > length for one in whole)
-    lines = [f"# Lengths, of {lengths_in_words(data)}."]
+    lines = [f"# Lengths of {lengths_in_words(data)}."]
     lines.append(
-        _entry("max_length", length, f"cuts {cut / max(len(whole), 1):.1%} of them" if cut else "cuts none of them")
+        _entry("max_length", length, f"truncates {cut / max(len(whole), 1):.1%} of them" if cut else "truncates none")
     )
     answer = min(_fitting_length(model, at_quantile(real, 0.98)), length)
-    lines.append(_entry("max_new_tokens", answer, "of an answer, about as long as the longest real ones"))
+    lines.append(_entry("max_new_tokens", answer, "per answer, about as many as the longest real responses have"))
     return lines
 
 
 def _fitting_length(model: SeenModel | None, wanted: int) -> int:
-    """The next usual length, as far as the model has positions for it."""
+    """Return the next larger usual length, capped at the model's number of positions."""
     usual = next((one for one in USUAL_LENGTHS if one >= wanted), USUAL_LENGTHS[-1])
     positions = None if model is None else model.positions
     return usual if positions is None else min(usual, positions)
@@ -211,26 +217,26 @@ def _fitting_length(model: SeenModel | None, wanted: int) -> int:
 
 def _of_game(data: SeenData | None, fit: Fit) -> list[str]:
     rate = 5e-7 if fit.kind == FULL else 1e-5
-    why = "as in SPIN's paper" if fit.kind == FULL else "twenty times SPIN's: an adapter moves less with the same step"
+    why = "as in the SPIN paper" if fit.kind == FULL else "20 times SPIN's: an adapter changes the model less per step"
     scored = [
-        "# Score the answers to held-out prompts, and choose the best iteration by that: exact_match, gsm8k, boxed, choice,",
-        "# json, `regex:PATTERN` or `module:function`.",
+        "# Score the answers to held-out prompts, and choose the best iteration by the score: exact_match, gsm8k, boxed,",
+        "# choice, json, `regex:PATTERN` or `module:function`.",
         "# scorer: ...",
         "# metric_for_best_iteration: score",
     ]
     if data is not None and data.scorer is not None:
         scored = [
-            f"# The answers look like those that the scorer {data.scorer} scores. To choose the best iteration by that:",
+            f"# The answers have the form that the scorer {data.scorer} expects. To choose the best iteration by its score:",
             f"# scorer: {data.scorer}",
             f"# metric_for_best_iteration: {'score/exact_match' if data.scorer == 'gsm8k' else 'score'}",
         ]
     return [
-        "# The game. Each iteration may have its own value: learning_rate: [5.0e-7, 5.0e-7, 1.0e-7].",
+        "# The game. A list gives each iteration its own value: learning_rate: [5.0e-7, 5.0e-7, 1.0e-7].",
         _entry("num_iterations", 3),
-        _entry("loss_type", "sigmoid", "SPIN's; others: docs/objectives.md"),
+        _entry("loss_type", "sigmoid", "SPIN's objective; for others see docs/objectives.md"),
         f"learning_rate: {_in_figures(rate)}  # {why}",
         _entry("num_train_epochs", 1),
-        "# Also train the start on the real responses alone, for as many steps, to see what self-play adds to that.",
+        "# Also train the start on the real responses alone for as many steps, to see what self-play adds.",
         _entry("baseline", "sft"),
         *scored,
     ]
@@ -244,11 +250,11 @@ def _of_machine(machine: Machine, fit: Fit) -> list[str]:
     device, lines = machine.device, []
     place = "Apple's GPU" if machine.is_mps else device.name if device.is_gpu else "a CPU"
     planned = (
-        f"; by `spin-trl plan`, the run takes {gib_in_words(fit.peak)} at its peak" if fit.peak is not None else ""
+        f"; `spin-trl plan` estimates a peak of {gib_in_words(fit.peak)} for the run" if fit.peak is not None else ""
     )
     lines.append(f"# The machine: {_in_line(place)} with {device.memory:.0f} GiB{planned}.")
     if fit.fits is False:
-        lines.append("# THIS DOES NOT FIT. `spin-trl plan` says what would.")
+        lines.append("# THIS DOES NOT FIT. `spin-trl plan` shows what would.")
     if device.is_gpu:
         lines.append(_entry("fp16" if _has_fp16(machine) else "bf16", True))
         if _has_fp16(machine):
@@ -256,24 +262,24 @@ def _of_machine(machine: Machine, fit: Fit) -> list[str]:
     else:
         lines.append(_entry("bf16", False))
         if not machine.is_mps:
-            lines.append(_entry("use_cpu", True, "take this out on a machine with a GPU, and set `bf16: true`"))
+            lines.append(_entry("use_cpu", True, "on a machine with a GPU, remove this and set `bf16: true`"))
     lines.append(_entry("per_device_train_batch_size", fit.batch))
     steps = PAIRS_A_STEP // fit.batch
-    lines.append(_entry("gradient_accumulation_steps", steps, f"{PAIRS_A_STEP} pairs a step"))
+    lines.append(_entry("gradient_accumulation_steps", steps, f"{PAIRS_A_STEP} pairs per step"))
     if device.is_gpu:
         lines.append(_entry("activation_checkpointing", True))
     return lines
 
 
 def _has_fp16(machine: Machine) -> bool:
-    """Whether half precision has to be float16."""
+    """Return whether half precision has to be float16."""
     return machine.device.is_gpu and not machine.device.has_bf16
 
 
 def _of_run(path: Path, data: SeenData | None) -> list[str]:
     return [
-        "# Where everything of the run is kept; of one with `--smoke`, beside it. The same command goes on where it was",
-        "# interrupted.",
+        "# The run directory, which contains everything the run produces; `--smoke` uses a separate one next to it. If the",
+        "# run is interrupted, the same command resumes it.",
         _entry("output_dir", f"runs/{path.stem}"),
         _entry("report_to", "none"),
         _entry("seed", 42),

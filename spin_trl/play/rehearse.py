@@ -1,8 +1,8 @@
-"""Makes an iteration's trainer on a model without weights, so that what it would refuse is said before anything runs.
+"""Creates an iteration's trainer with a model without weights, to find what it would refuse before anything runs.
 
-Trainer, DPOTrainer, PEFT and the data loader check their arguments when they are made, which in a run would be after the
-start has been measured and the first prompts have been answered. The model here has the real one's configuration, and no
-weights; a step of training is made with a very small one.
+Trainer, DPOTrainer, PEFT and the data loader check their arguments when they are created, which in a run would be after the
+start has been evaluated and the first prompts answered. The model used here has the real one's configuration but no weights;
+one training step is made with a very small model.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ from . import given
 logger = logging.getLogger(__name__)
 
 ROWS = 2
-"""Rows that are rehearsed with."""
+"""Number of rows in a rehearsal."""
 
 OWN = frozenset(known.name for known in fields(SPINConfig)) - frozenset(known.name for known in fields(DPOConfig))
-"""Settings of ours, which are checked when they are made."""
+"""Settings that this package adds; they are checked when the settings object is created."""
 
 _SMALL = StartConfig(start_vocab_size=300, start_hidden_size=8, start_num_layers=1, start_num_heads=1)
-"""Sizes of the model whose training is rehearsed."""
+"""Sizes of the model used to rehearse a training step."""
 
 
 def reasons(run: Run, rows: int, processes: int) -> list[str]:
-    """Why a run can't be played, as far as that can be known before it begins; nothing if it can.
+    """Return the reasons a run can't be played, as far as they can be known before it begins; empty if there are none.
 
     Args:
         run: the run.
-        rows: of the dataset that it trains on.
-        processes: that train together.
+        rows: number of rows of the training dataset.
+        processes: number of processes that train together.
     """
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(run.play.num_iterations - 1)):
-        return run.refused  # it has been trained: there is nothing left that could fail
+        return run.refused  # training has finished, so there is nothing left that could fail
     found = [*run.refused, *of_settings(run.args)]
     found += [*adapter_refusals(run.peft_config), *without_copies(run.peft_config)]
     if run.play.existing_run != "overwrite" and run.done(Step.TRAIN, Stage.of(0)):
-        return found  # what this asks beyond the machine's own packages has been shown to work
+        return found  # an iteration was trained, so the checks below are known to pass
     config = config_of(run)
     found += of_run(run.args, run.play)
     found += of_positions(config, run.args, model_name(run))
@@ -90,19 +90,19 @@ def reasons(run: Run, rows: int, processes: int) -> list[str]:
         found += hub_revision(run.model or "", run.args.model_kwargs.get("revision"))
     if run.args.train_on_turn != "all":
         found += of_batches(run.args, rows, processes)
-    # Refused for a reason that has a name already, the trainer would only repeat it in other words.
+    # If there is already a reason, the trainer would only repeat it in other words.
     return found or rehearse(run, config)
 
 
 def processes_of(accelerate_config: str | None) -> int:
-    """How many processes train together: those of the launches that a run makes, or of the one that it is in."""
+    """Return how many processes train together: in the launches that a run starts, or in the launch it is part of."""
     if not accelerate_config:
         return PartialState().num_processes
     return int(read_accelerate_config(accelerate_config).get("num_processes") or 1)
 
 
 def config_of(run: Run) -> PretrainedConfig | None:
-    """The configuration of a run's model; None if there is none at hand, as loading the model will say."""
+    """Return the configuration of a run's model; None if it can't be read, which loading the model will report."""
     if run.model is None:
         return start_config(run.start, run.start.start_vocab_size, run.args.max_length or 2048)
     if run.given is not None:
@@ -114,16 +114,16 @@ def config_of(run: Run) -> PretrainedConfig | None:
 
 
 def model_name(run: Run) -> str:
-    """What messages call a run's model."""
+    """Return the name for a run's model in messages."""
     return "the model" if run.given is not None else f"the model {str(run.start_model)!r}"
 
 
 _UNTRAINABLE = ("bitsandbytes", "gptq", "awq")
-"""Ways to quantise weights that can then not be trained themselves."""
+"""Quantisation methods whose weights can't be trained themselves."""
 
 
 def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
-    """Weights in few bits that are to be trained themselves."""
+    """Return a reason if quantised weights would have to be trained themselves."""
     if run.peft_config is not None or isinstance(run.given, PeftModel) or starts_from_adapter(run):
         return []
     options = run.args.model_kwargs
@@ -136,18 +136,18 @@ def _quantised(run: Run, config: PretrainedConfig | None) -> list[str]:
     if not found:
         return []
     return [
-        f"The weights of {model_name(run)} are quantised ({found[0]}), and can't be trained themselves. Train an adapter on "
-        "them: `use_peft: true`, in Python `peft_config`."
+        f"The weights of {model_name(run)} are quantised ({found[0]}) and can't be trained themselves. Train an adapter on "
+        "them: `use_peft: true`, or `peft_config` in Python."
     ]
 
 
 def starts_from_adapter(run: Run) -> bool:
-    """Whether θ_0 is an adapter that is named by its folder or on the Hub."""
+    """Return whether θ_0 is an adapter given by its folder or Hub name."""
     return run.given is None and run.model is not None and is_adapter(run.model)
 
 
 def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
-    """Single tokens that are trained where the embeddings are shared: seen by adapting a model without weights."""
+    """Return refusals of single trained tokens (`trainable_token_indices`), found by adapting a model without weights."""
     adapter = run.peft_config
     if starts_from_adapter(run):
         adapter = noted([], lambda: load_adapter_config(str(run.model)))
@@ -156,21 +156,21 @@ def _single_tokens(run: Run, config: PretrainedConfig | None) -> list[str]:
     try:
         with _unnoticed():
             return output_layer_refusals(_adapted(run, _without_weights(run, config)))
-    except Exception as error:  # said when the model is loaded or adapted, if it is not this attempt's own
+    except Exception as error:  # if it is real, loading or adapting the model will raise it
         logger.debug("No adapter was tried: %s: %s", type(error).__name__, error)
         return []
 
 
 _SURE = HARMLESS_MODEL_KWARGS | {"load_in_4bit", "load_in_8bit"}
-"""Options that are known, and those whose refusal has a name already."""
+"""Options that are known to be valid, and those that are refused elsewhere."""
 
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
 
 def _unknown_options(run: Run, config: PretrainedConfig | None) -> list[str]:
-    """Names in `model_init_kwargs` that mean nothing to the model: seen by loading a very small one with them.
+    """Return refusals of unknown names in `model_init_kwargs`, found by loading a very small model with them.
 
-    Their values stay out of it, since some would take a GPU, or fetch something.
+    Their values are not used, since some would need a GPU or download something.
     """
     options = run.args.model_kwargs
     inner = config.get_text_config() if config is not None else None
@@ -187,7 +187,7 @@ def _unknown_options(run: Run, config: PretrainedConfig | None) -> list[str]:
             except Exception as error:
                 unexpected = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
                 if unexpected is None or unexpected[1] not in unsure:
-                    break  # what a name without its value leads to says nothing
+                    break  # an error caused by a missing value proves nothing
                 unsure.remove(unexpected[1])
                 found.append(unexpected[1])
     known = [*HARMLESS_MODEL_KWARGS, *config.to_dict()]
@@ -198,41 +198,41 @@ def _unknown_options(run: Run, config: PretrainedConfig | None) -> list[str]:
 
 
 def _adapted(run: Run, model: Any) -> Any:
-    """A model with the adapter that is trained, if one is."""
+    """Return a model with the adapter that is trained, if any."""
     if run.peft_config is None or isinstance(model, PeftModel):
         return model
     return get_peft_model(model, copy.deepcopy(run.peft_config))
 
 
 def rehearse(run: Run, config: PretrainedConfig | None) -> list[str]:
-    """What an iteration's trainer refuses: when it is made for this model, or when it trains with these settings.
+    """Return what an iteration's trainer refuses when it is created for this model, or when it trains with these settings.
 
     Args:
         run: the run.
-        config: of its model; None: the model is not looked at.
+        config: configuration of the run's model; None: the model is not rehearsed.
     """
     if PartialState().num_processes > 1:
-        return []  # it would talk to other processes, on a device that is not theirs
+        return []  # it would communicate with the other processes, on a device they do not use
     with _unnoticed(), tempfile.TemporaryDirectory() as folder:
         found = _with_model(run, config, folder) if config is not None else []
         if not found and set(differences_from_defaults(run.args)) - USUAL_SETTINGS - OWN:
             found = _with_settings(run, folder)
         if found and _train(_rehearsed(SPINConfig(folder, use_cpu=True, bf16=False), folder)):
-            # Where the defaults fail, too, it is the rehearsal that does: a run is not refused for that.
+            # If the defaults fail, too, the rehearsal itself is at fault, which is no reason to refuse a run.
             logger.debug("Nothing was rehearsed: %s", found)
             return []
     return found
 
 
 def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
-    """What is refused for this model: its attention, layers to adapt, and what DPOTrainer knows of models."""
+    """Return what is refused for this model: its attention implementation, layers to adapt, and DPOTrainer's own checks."""
     try:
         model = _without_weights(run, config)
     except Exception as error:
-        # An attention that there is not, or whose package is not installed.
+        # An attention implementation that does not exist, or whose package is not installed.
         if isinstance(error, ImportError) or (isinstance(error, ValueError) and "attn_implementation" in str(error)):
-            return [f"The model can't be loaded as set: {error}"]
-        # Said when it is loaded, if it is not this rehearsal's own.
+            return [f"The model can't be loaded with these settings: {error}"]
+        # If it is real, loading the model will raise it.
         logger.debug("The model was not rehearsed: %s: %s", type(error).__name__, error)
         return []
 
@@ -247,18 +247,18 @@ def _with_model(run: Run, config: PretrainedConfig, folder: str) -> list[str]:
 
 
 def _with_settings(run: Run, folder: str) -> list[str]:
-    """What is refused by a step of training with these settings, of a model of a few hundred weights."""
+    """Return what a training step with these settings refuses, using a model with a few hundred weights."""
     args = _rehearsed(run.iteration_args(0), folder)
     args.pad_token = args.router_aux_loss_coef = None
     args.model_init_kwargs = {}
-    # Those that are installed have been made once already, and some step on GPUs alone.
+    # Installed optimisers have already been created once, and some can only step on GPUs.
     args.optim, args.optim_args, args.optim_target_modules = "adamw_torch", None, None
 
     return _train(args, run.peft_config)
 
 
 def _train(args: SPINConfig, peft_config: Any = None) -> list[str]:
-    """What a step of training a small model refuses."""
+    """Return what a training step of a small model refuses."""
 
     def make() -> None:
         tokenizer = _small_tokenizer()
@@ -269,16 +269,16 @@ def _train(args: SPINConfig, peft_config: Any = None) -> list[str]:
 
 
 def _refused(make: Callable[[], None], peft_config: Any) -> list[str]:
-    """What a trainer says when it refuses something, as a reason."""
+    """Return the error with which a trainer refuses something, as a reason."""
     try:
         make()
     except SpinError as error:
         return [str(error)]
     except (ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError) as error:
-        if "meta" in str(error):  # the end of the rehearsal: from here on the model needs weights
+        if "meta" in str(error):  # the rehearsal ends here: the next operation needs weights
             return []
         return [str(refusal_of_trainer(error, peft_config))]
-    except Exception as error:  # said when it comes up, if it is not this rehearsal's own
+    except Exception as error:  # if it is real, the run will raise it
         logger.debug("Nothing was rehearsed: %s: %s", type(error).__name__, error)
     return []
 
@@ -297,10 +297,10 @@ def _rehearsed_trainer(model: Any, tokenizer: PreTrainedTokenizerBase, args: SPI
 
 
 class _Rehearsal(SPINTrainer):
-    """A trainer whose model may have no weights, that trains on what it is given, whatever model has generated it."""
+    """A trainer whose model may have no weights, and which does not check what model the generations come from."""
 
     def _move_model_to_device(self, model: Any, device: Any) -> None:
-        """A model of a few hundred weights is on the CPU, and one without weights is nowhere."""
+        """Do nothing: a small model is already on the CPU, and a model without weights can't be moved."""
 
 
 def _small_tokenizer() -> PreTrainedTokenizerBase:
@@ -308,7 +308,7 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _without_weights(run: Run, config: PretrainedConfig) -> Any:
-    """The model that an iteration trains, on the device that has no memory."""
+    """Return the model that an iteration trains, on the meta device, without weights."""
     options = run.args.model_kwargs
     attention = options.get("attn_implementation")
     known = {"attn_implementation": attention} if attention and "/" not in str(attention) else {}
@@ -321,31 +321,31 @@ def _without_weights(run: Run, config: PretrainedConfig) -> Any:
 
 
 def _rehearsed(args: SPINConfig, folder: str) -> SPINConfig:
-    """The settings, on a CPU, in a folder that goes, and without what would leave a trace."""
+    """Return the settings for the CPU and a temporary folder, without anything that would leave traces."""
     args = copy.copy(args)
     args.output_dir, args.report_to, args.use_cpu = folder, [], True
     args.bf16 = args.fp16 = args.bf16_full_eval = args.fp16_full_eval = False
     args.torch_compile = args.use_liger_kernel = args.check_opponent = args.push_to_hub = False
     if args.device.type != "cpu":
-        args.activation_offloading = False  # which is refused on CPUs
+        args.activation_offloading = False  # it is refused on CPUs
     args.full_determinism = args.dataloader_drop_last = args.dataloader_persistent_workers = False
     args.dataloader_num_workers, args.dataloader_prefetch_factor = 0, None
     args.per_device_train_batch_size = ROWS
     args.save_strategy, args.logging_strategy = SaveStrategy.NO, IntervalStrategy.NO
     args.empty_generations = args.truncated_generations = args.identical_generations = "keep"
     if args.max_length is not None:
-        args.max_length = min(max(args.max_length, 16), 64)  # as many positions as the small model has
+        args.max_length = min(max(args.max_length, 16), 64)  # the small model has 64 positions
     args.max_steps, args.disable_tqdm = 1, True
-    args.__dict__.pop("_setup_devices", None)  # kept by the first look at `device`
-    assert args.device.type == "cpu"  # and looked at now: that sets accelerate's state
+    args.__dict__.pop("_setup_devices", None)  # cached at the first access to `device`
+    assert args.device.type == "cpu"  # accessed now, since that sets accelerate's state
     return args
 
 
 @contextlib.contextmanager
 def _unnoticed() -> Iterator[None]:
-    """Leave random numbers and accelerate's state as they are, and say nothing.
+    """Suppress all output, and restore random states and accelerate's state afterwards.
 
-    Whatever is worth saying is said again when the trainer is made in earnest.
+    Anything worth reporting is reported again when the real trainer is created.
     """
     nowhere = io.StringIO()
     with torch.random.fork_rng(devices=[]), accelerates_state_kept(), contextlib.ExitStack() as afterwards:

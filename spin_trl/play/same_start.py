@@ -1,4 +1,4 @@
-"""Whether the model that a run begins with is still the one under that name, and where the run's adapters find it."""
+"""Checks that the model a run started from is still the one under its name, and tells the run's adapters where it is."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from .phases import training_plugin
 logger = logging.getLogger(__name__)
 
 _WAY_OUT = (
-    "It says which model the run began with, and the one that is named now has to be compared with that. Restore it from a "
-    "backup; or play the run where it was before, with the model under the name that it had: then it is made again."
+    "It identifies the model the run started from, which is needed to check the model that is named now. Restore the file "
+    "from a backup; or resume the run in its former place, with the model under its former name: then the file is written "
+    "again."
 )
-"""Where a store's manifest is damaged before what a run has made is looked at, and mended."""
+"""Way out of a damaged manifest of a generation store, before the run's files are checked and repaired."""
 
 
 def is_same_start(run: Run) -> bool:
-    """Whether the model that is named now is the θ_0 that the run began with.
+    """Return whether the model that is named now is the θ_0 that the run started from.
 
-    Its weights are hashed and compared with those that answered. If nothing has been answered yet, all that depends on the
-    model is its template and tokens.
+    Its weights are hashed and compared with those of the model that answered. If nothing has been answered yet, only the
+    prepared data depends on the model, so the template and the tokens are compared.
     """
     known = _digest_of_start(run.directory)
     if known is None:
         prepared = run.done(Step.PREPARE, DATA) or {}
         template = prepared.get("template")
         return run.template().digest(definition_of(template)) == template
-    if training_plugin() is not None:  # which would load the model in parts
+    if training_plugin() is not None:  # it would shard the model
         return False
     with at_hand(run, run.start_model) as load:
         model, _ = load()
@@ -52,10 +53,10 @@ def is_same_start(run: Run) -> bool:
 
 
 def _digest_of_start(directory: RunDirectory) -> str | None:
-    """The digest of θ_0 beside what it has answered, or None: it has not answered yet.
+    """Return the digest of θ_0 that is stored with its answers, or None if it has not answered yet.
 
     Raises:
-        RunDirectoryError: no list of what it has answered can be read.
+        RunDirectoryError: if the manifests of its answers are damaged.
     """
     damaged = None
     for store in (directory.held_out(START) / "sampled", directory.generations(Stage.of(0))):
@@ -75,14 +76,14 @@ def _digest_of_start(directory: RunDirectory) -> str | None:
 
 
 def check_same_start(run: Run) -> None:
-    """Raise if the start's name leads to another model than the one that the run began with.
+    """Raise if the start's name now refers to a different model than the one that the run started from.
 
-    A start in the run directory is looked at with all that the run has made. Of any other one the files are looked at, by
-    their sizes and the times of their last change; where these are others than before, and once wherever the directory was
-    moved or copied to, its digest is compared with that of the model that has answered.
+    A start inside the run directory is checked along with the run's other files. For any other start, the sizes and
+    modification times of its files are checked; if they have changed, and once after the directory was moved or copied, its
+    digest is compared with that of the model that answered.
 
     Raises:
-        RunDirectoryError: it is another model.
+        RunDirectoryError: if it is a different model.
     """
     ownership = run.directory.ownership
     if run.start_model == str(run.directory.model(START)) or training_plugin() is not None:
@@ -100,20 +101,20 @@ def _other_start(
 ) -> str:
     if before is not None:
         return (
-            f"{run.directory.path} was at {before} before. Here {run.model} is another model than the one that the run "
-            "began with. Bring that one, and name it with `--model_name_or_path`."
+            f"{run.directory.path} was moved from {before}, and {run.model} is not the model that the run started from. "
+            "Copy the original model here, and name it with `--model_name_or_path`."
         )
     changed = sorted(name for name in known.keys() | files.keys() if known.get(name) != files.get(name))
     return (
-        f"{run.model} has other weights than when the run in {run.directory.path} began: {', '.join(changed[:3])} changed "
-        "since. Put the model back that was there, or start a new run, in another `run_dir`."
+        f"The weights of {run.model} have changed since the run in {run.directory.path} was started: "
+        f"{', '.join(changed[:3])}. Restore the original model, or start a new run in another `run_dir`."
     )
 
 
 def _files_of_start(run: Run) -> dict[str, list[int]] | None:
-    """Sizes and times of the weights of θ_0, and of the base of an adapter, by name; None where they are in no folder.
+    """Return sizes and times of the weight files of θ_0, and of an adapter's base, by name; None if θ_0 is not in a folder.
 
-    A name on the Hub stands for a commit, which the cache keeps as it is.
+    A name on the Hub stands for a commit, which does not change in the cache.
     """
     if not os.path.isdir(run.start_model):
         return None
@@ -124,26 +125,28 @@ def _files_of_start(run: Run) -> dict[str, list[int]] | None:
 
 
 def _is_other_device(run: Run) -> bool:
-    """Whether quantised weights are laid out in another way here than where the run has answered; that is said."""
+    """Return whether quantised weights may be laid out differently here than where the run answered, and warn if so."""
     device = newest(run.journal.entries(), Step.EVALUATE, START).get("device")
     if run.quantization_config is None or device in (None, device_name(PartialState().device)):
         return False
-    logger.warning("%s is quantised, and %s is another device: its weights are not compared.", run.model, device)
+    logger.warning(
+        "%s is quantised and was measured on another device (%s), so its weights are not compared.", run.model, device
+    )
     return True
 
 
 def point_adapters_at_start(run: Run) -> None:
-    """Let the run's adapters find their base where θ_0 is now, if it had another path when they were trained."""
+    """Point the run's adapters to where θ_0 is now, if it had another path when they were trained."""
     own = run.directory.model(START)
     if not os.path.isdir(run.start_model) or Path(run.start_model) == own:
-        return  # a start in the run directory moves with it
+        return  # a start inside the run directory moves with it
     frozen = frozen_settings(run.directory)
     before = frozen.get("model_name_or_path") or (frozen.get("python") or {}).get("model") or ""
     paths_from = run.directory.ownership.paths_from() or Path.cwd()
     known = {before, str(paths_from / home_expanded(before))}
     for path in adapter_configs(run.directory):
         base = Path(named_base(path))
-        # From another folder a relative path leads elsewhere, maybe to another model.
+        # From another working directory, a relative path may lead to another model.
         if base.is_dir() and (base.is_absolute() or paths_from == Path.cwd()):
             continue
         if str(base) in known:

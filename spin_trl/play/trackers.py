@@ -1,7 +1,7 @@
-"""Hands held-out figures to the trackers of `report_to`, through accelerate's own trackers.
+"""Reports held-out figures to the trackers in `report_to`, through accelerate's trackers.
 
-Training curves go there by Trainer's callbacks, a tracker run for each iteration. The figures between the iterations are a
-run of their own beside them, with the iterations played as its steps: 0 is the start.
+Training curves are reported by Trainer's callbacks, with a tracker run per iteration. The held-out figures go to a separate
+tracker run, whose step is the number of iterations played: 0 is the start.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 TRACKER_PREFIX = "held-out"
 
 TENSORBOARD_DIRECTORY = "TENSORBOARD_LOGGING_DIR"
-"""Where transformers' callback writes; by default into the checkpoints' folder, which goes when an iteration is done."""
+"""Variable for where transformers' callback writes; by default the checkpoints' folder, which is deleted with them."""
 
 
 @contextlib.contextmanager
 def training_logs(run: Run, stage: str) -> Iterator[None]:
-    """Keep the curves of a stage's training apart from others', and TensorBoard's beyond its checkpoints.
+    """Keep a stage's training curves separate from other stages', and keep TensorBoard's after the checkpoints are deleted.
 
-    TensorBoard's place stays where it has been chosen. W&B's callback writes into whichever run is open; the one of the
-    training before is closed, but none that was opened by others.
+    A TensorBoard directory chosen by the user is not changed. W&B's callback writes to whichever run is open, so the run of
+    the previous training is closed; runs opened by others are left open.
     """
     if "wandb" in (run.args.report_to or []):
         import wandb
@@ -55,14 +55,14 @@ def training_logs(run: Run, stage: str) -> Iterator[None]:
 
 
 def track(run: Run, iteration: int) -> None:
-    """Report the figures of an iteration and of the baseline arms beside it, and before the first one the start's.
+    """Report the figures of an iteration and of its baseline arms, and with the first iteration also those of the start.
 
-    Each tracker gets them once, whatever the run was interrupted by. One that fails is warned of, and tried again when the
-    run is continued: its server may be away, which is no reason to lose a run.
+    Each tracker gets them once, even if the run is interrupted. If a tracker fails, a warning is logged, and it is tried
+    again when the run is resumed: its server may be down, which is no reason to lose a run.
 
     Args:
         run: the run.
-        iteration: 0-based; it has been evaluated.
+        iteration: number of the iteration (0-based), which has been evaluated.
     """
     stage = Stage.of(iteration)
     known = (run.done(Step.TRACK, stage) or {}).get("to", [])
@@ -76,7 +76,7 @@ def track(run: Run, iteration: int) -> None:
     for name in wanted:
         if name not in LOGGER_TYPE_TO_CLASS:
             logger.warning("Held-out figures can't be reported to %s: accelerate has no tracker for it.", name)
-            reached.append(name)  # said once an iteration
+            reached.append(name)  # warn once per iteration
             continue
         try:
             tracker = _tracker(run, name)
@@ -85,14 +85,14 @@ def track(run: Run, iteration: int) -> None:
                 tracker.log(figures, step=step)
             tracker.finish()
             reached.append(name)
-        except Exception as error:  # whatever a tracker's client raises, the run is worth more
+        except Exception as error:  # no error from a tracker's client may end the run
             logger.warning("Held-out figures were not reported to %s: %s", name, error)
     if reached != known:
         run.journal.append(Step.TRACK, stage, to=reached)
 
 
 def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
-    """Figures of stages, by prefix and name; what is no number is left out."""
+    """Return the finite figures of stages, by prefix and name."""
     return {
         f"{prefix}/{name}": value
         for prefix, stage in stages.items()
@@ -103,14 +103,14 @@ def _tracked_values(run: Run, stages: dict[str, Stage]) -> dict[str, float]:
 
 def _tracker(run: Run, name: str) -> GeneralTracker:
     run_name = f"{run.tracker_name}-{TRACKER_PREFIX}"
-    # The same in every session of a run, and another one for a run that begins anew in the same folder.
+    # The same whenever the run is resumed, but different for a new run in the same folder.
     began = run.journal.entries()[0]["time"]
     run_id = short_digest(f"{run.directory.path.resolve()} {began}")
     tracker: type[Any] = LOGGER_TYPE_TO_CLASS[name]
     if name == "wandb":
         project = os.environ.get("WANDB_PROJECT", "huggingface")  # as transformers' callback
         return tracker(project, name=run_name, id=run_id, resume="allow", reinit="create_new")
-    run_name += f"-{run_id[:6]}"  # other trackers know a run by its name alone
+    run_name += f"-{run_id[:6]}"  # other trackers identify a run only by its name
     if name == "trackio":
         space = {"space_id": run.args.trackio_space_id} if run.args.trackio_space_id else {}
         return tracker(run.args.project, name=run_name, resume="allow", **space)

@@ -1,8 +1,8 @@
 """Trains θ_{t+1}: one iteration of `SPINTrainer` on the run's pairs, resumed where it was interrupted.
 
-Here, too, is what is trained on the real responses alone. θ_0 for those who have no checkpoint is built from the run's own
-dataset. A baseline arm answers "would more SFT not have done the same?": per iteration it takes as many gradient steps as
-self-play did, from the same start, on the same real responses, with batches of as many of them.
+Models that are trained on the real responses alone are also trained here. If no checkpoint is given, θ_0 is built from the
+run's own dataset. A baseline arm answers "would more SFT have done just as well?": in each iteration it takes as many
+gradient steps as self-play did, from the same start, on the same real responses, with as many of them per batch.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _LOGGED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "log
 
 
 def train(run: Run, iteration: int) -> None:
-    """Train θ_{t+1}, starting from θ_t, on the pairs of iteration t and of the history before it.
+    """Train θ_{t+1}, starting from θ_t, on the pairs of iteration t and of its history.
 
     Raises:
-        GenerationsError: the generations belong to another dataset, model or template.
-        OpponentError: the policy does not start at its opponent.
+        GenerationsError: if the generations belong to another dataset, model or template.
+        OpponentError: if the policy does not start at its opponent.
     """
     stage = Stage.of(iteration)
     if run.done(Step.TRAIN, stage):
@@ -82,15 +82,15 @@ def train(run: Run, iteration: int) -> None:
 
 
 def _trained(run: Run, iteration: int, args: SPINConfig) -> tuple[SPINTrainer, float]:
-    """A trainer that has trained an iteration from its newest checkpoint, or from its start; and the seconds of work."""
+    """Train an iteration from its newest checkpoint or from its start. Return the trainer and the seconds of work."""
     stage = Stage.of(iteration)
     with training_logs(run, stage):
         trainer = _trainer_of(run, iteration, args)
-    trainer.remove_callback(PrinterCallback)  # the loop says what came of it; progress bars and trackers stay
+    trainer.remove_callback(PrinterCallback)  # the loop prints a summary; progress bars and trackers stay
     trainer.add_callback(ReportSteps(run.progress))
     if lowered(run.journal.entries(), stage):
         trainer.add_callback(AtLearningRate(args.learning_rate))
-    # Where no checkpoint is whole, or another number of processes has written it, training starts from its beginning.
+    # If no checkpoint is complete, or it was written by a different number of processes, training starts over.
     checkpoint = newest_checkpoint(args)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
@@ -98,15 +98,15 @@ def _trained(run: Run, iteration: int, args: SPINConfig) -> tuple[SPINTrainer, f
 
 
 def _at_iteration(run: Run, iteration: int, args: SPINConfig) -> SPINConfig:
-    """The settings of an iteration, with those of the objectives that it has for itself."""
+    """Set the objectives' settings for this iteration, and return the settings."""
     for objective, settings in args.objectives:
         opponent = run.decisions.opponent(iteration)
         gap = read_figures(run.directory, opponent).get("gap")
         by_gap = objective.asks_for_gap(settings)
         if by_gap and not opponent.is_start and gap is None:
             raise RunDirectoryError(
-                f"`{by_gap}` needs the gap that {opponent} has reached on held-out prompts, and "
-                f"{run.directory.path} does not have it. Evaluate that iteration first."
+                f"`{by_gap}` needs the held-out gap of {opponent}, but {run.directory.path} does not have it. Evaluate that "
+                "iteration first."
             )
         for name, value in objective.at(settings, iteration, run.play.num_iterations, gap).items():
             setattr(args, name, value)
@@ -121,13 +121,13 @@ def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
     continues_adapter = is_adapter(start)
     try:
         return SPINTrainer(
-            # A path where possible: TRL knows how to load under each launcher, and FSDP's opponent comes from the path.
+            # A path if possible: TRL can load it under any launcher, and with FSDP the opponent is loaded from the path.
             model=load_policy(start, args, run.quantization_config, trainable=True) if continues_adapter else start,
             args=args,
             train_dataset=run.rows(),
             processing_class=run.tokenizer(),
             quantization_config=None if continues_adapter else run.quantization_config,
-            # A copy: peft writes into it, and the caller's own is compared with the recipe when the run is continued.
+            # A copy: PEFT modifies it, and the caller's own is compared with the recipe when the run is resumed.
             peft_config=None if continues_adapter else copy.deepcopy(run.peft_config),
             generations=stores,
             proto=proto,
@@ -139,10 +139,10 @@ def _trainer_of(run: Run, iteration: int, args: SPINConfig) -> SPINTrainer:
 
 
 def _save(run: Run, trainer: SPINTrainer, stage: str) -> dict[str, Checksum]:
-    """The trained model, with tokenizer and card, whole or not at all. Returns the checksums of its files, by name."""
+    """Save the trained model with tokenizer and card, atomically. Return the checksums of its files by name."""
     folder = run.directory.model(stage)
     is_main, wait = PartialState().is_main_process, PartialState().wait_for_everyone
-    # All processes take part in gathering the weights, and the main one alone moves folders.
+    # All processes take part in gathering the weights; only the main one moves folders.
     with whole_folder(folder, is_main=is_main, wait=wait) as unfinished, hashing() as taken:
         trainer.save_model(str(unfinished))
         trainer.create_model_card(model_name=f"{run.directory.path.name}-{stage}")
@@ -190,7 +190,7 @@ def make_start(run: Run) -> None:
 
 
 def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
-    """Train a baseline arm for as many steps as iteration `iteration` took, going on from the arm's previous model."""
+    """Train a baseline arm for as many steps as iteration `iteration` took, starting from the arm's previous model."""
     stage = Stage.of(iteration, arm_name(label_smoothing))
     if run.done(Step.TRAIN, stage):
         return
@@ -199,7 +199,7 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
     args = supervised_args(run, iteration, label_smoothing)
 
     def load() -> Policy:
-        # As a trainer would, for a new adapter's weights.
+        # Seed the weights of a new adapter as a trainer would.
         torch.manual_seed(args.seed)
         model = load_policy(path, run.args, run.quantization_config, trainable=True)
         if run.peft_config is not None and not is_adapter(path):
@@ -213,11 +213,11 @@ def play_baseline(run: Run, label_smoothing: float, iteration: int) -> None:
 
 
 def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SPINConfig:
-    """The iteration's settings, for a supervised arm of the same number of steps."""
+    """Return an iteration's settings for a supervised arm with the same number of steps."""
     args = _supervised(run, Stage.of(iteration, arm_name(label_smoothing)), run.iteration_args(iteration))
     trained = run.done(Step.TRAIN, Stage.of(iteration))
     if trained is None:
-        raise RuntimeError(f"Iteration {iteration} has not been trained: its number of gradient steps is not known.")
+        raise RuntimeError(f"Iteration {iteration} has not been trained, so its number of gradient steps is unknown.")
     args.max_steps = trained["steps"]
     args.learning_rate = run.play.baseline_learning_rate or run.iteration_args(0).learning_rate
     args.label_smoothing_factor = label_smoothing
@@ -225,7 +225,7 @@ def supervised_args(run: Run, iteration: int, label_smoothing: float) -> SPINCon
 
 
 def _supervised(run: Run, stage: Stage, args: SPINConfig) -> SPINConfig:
-    """Settings of an iteration, for the supervised training of a stage."""
+    """Return an iteration's settings for the supervised training of a stage."""
     args = copy.copy(args)
     args.output_dir = str(run.directory.training(stage))
     args.run_name = f"{run.tracker_name}-{stage.replace('/', '-')}"
@@ -236,7 +236,7 @@ def _supervised(run: Run, stage: Stage, args: SPINConfig) -> SPINConfig:
 def _train_and_save(
     run: Run, stage: Stage, make: Callable[[], Policy], args: SPINConfig
 ) -> tuple[Policy, dict[str, Any]]:
-    """Train a stage's model on the run's rows, and keep it. Returns it, and what the journal is to say of that."""
+    """Train a stage's model on the run's rows and save it. Return the model and its values for the journal."""
     tokenizer = run.tokenizer()
 
     def attempt(args: SPINConfig) -> tuple[Policy, list[dict[str, float]], float]:

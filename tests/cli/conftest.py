@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures shared by the tests of the command."""
 
 import pytest
 import yaml
@@ -14,7 +14,7 @@ SETTINGS = {
 
 @pytest.fixture
 def recipe(tmp_path, llama_folder):
-    """A function that writes a recipe on tiny data, with settings to change, and returns its path."""
+    """A function that writes a recipe for tiny data with the given settings, and returns its path."""
 
     def write(name="my", **changes):
         data = tmp_path / "train.jsonl"

@@ -38,9 +38,9 @@ def test_benchmarks_of_a_run_that_is_not_there_are_refused(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "value", "parts"),
     [
-        ("--limit", "0", ("questions", "share")),
-        ("--limit", "1.5", ("questions", "share")),
-        ("--limit", "many", ("questions", "share")),
+        ("--limit", "0", ("questions", "fraction")),
+        ("--limit", "1.5", ("questions", "fraction")),
+        ("--limit", "many", ("questions", "fraction")),
         ("--num_fewshot", "-1", ()),
         ("--batch_size", "0", ("requests", "`auto`")),
     ],

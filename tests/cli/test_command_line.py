@@ -1,4 +1,4 @@
-"""The command line: bad input gets one clear message and an exit code, no traceback, and nothing finished is lost."""
+"""The command line: bad input gives one clear message and an exit code, no traceback, and finished work is never lost."""
 
 import errno
 import json
@@ -113,7 +113,7 @@ def test_changed_data_stops_a_run_that_is_continued(recipe, capsys, tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypatch, number):
-    """Every command says so in one message."""
+    """Every command prints a single message."""
 
     def refuse(*_):
         raise OSError(number, os.strerror(number), "theirs/run")
@@ -128,7 +128,7 @@ def test_a_folder_that_the_user_may_not_write_is_named(recipe, capsys, monkeypat
     ("command", "run_dir"), [("run", "theirs"), ("run", "theirs/run"), ("start", "theirs"), ("start", "theirs/run")]
 )
 def test_a_run_directory_of_somebody_else_is_refused(recipe, capsys, command, run_dir):
-    """The message is the system's."""
+    """The message comes from the operating system."""
     Path("theirs").mkdir(mode=0o555)
     assert names(refusal(capsys, command, recipe(run_dir=run_dir)), "theirs")
 
@@ -155,7 +155,7 @@ def test_a_full_disk_is_a_failure_that_keeps_what_was_finished(recipe, capsys, m
     ],
 )
 def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_said_so_too(recipe, capsys, monkeypatch, error):
-    """safetensors and torch raise errors of their own; this is what they raise on a full disk."""
+    """safetensors and torch raise their own errors; these are the ones they raise on a full disk."""
 
     def full(*_, **__):
         raise error
@@ -202,7 +202,7 @@ def test_a_run_directory_goes_on_without_its_recipe(recipe, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
-    """Ctrl-C, and a scheduler's SIGTERM, as a process sees them."""
+    """Ctrl-C and a scheduler's SIGTERM, sent to a real process."""
     path = recipe(num_train_epochs=400, save_strategy="steps", save_steps=20)
     command = [sys.executable, "-m", "spin_trl", "run", path, "--num_iterations", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -233,7 +233,7 @@ def test_an_interrupt_ends_with_130_and_the_run_goes_on_later(recipe, signum):
 
 
 def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatch):
-    """It may be the only one that fails, and the launcher knows its exit code alone."""
+    """It may be the only process that fails, and the launcher knows only its exit code."""
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert main(["run", "quickstrat"]) == 2
@@ -243,7 +243,7 @@ def test_a_process_that_is_not_the_first_says_why_it_ends_too(capsys, monkeypatc
 
 
 def test_a_smoke_run_has_a_directory_of_its_own(recipe, monkeypatch):
-    """The run that comes after it has other settings, and must not find the first one in its place."""
+    """The real run has other settings, and must not find the smoke run in its directory."""
     played = []
     monkeypatch.setattr(
         "spin_trl.play.loop.SelfPlay.run_phase", lambda self, *phase: played.append(self.directory.path)

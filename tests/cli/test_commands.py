@@ -1,4 +1,4 @@
-"""A command is added with its function, and takes its options by their whole names."""
+"""A command is added with its function, and its options can't be abbreviated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers()
 
     def act(options: argparse.Namespace, overrides: list[str]) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     first = add_command(commands, "first", act, help="what it does", epilog="Two\n  lines.\n")
     first.add_argument("--iteration", type=int)
@@ -34,7 +34,7 @@ def test_a_command_knows_its_function_and_whether_it_takes_settings(parser: argp
 
 @pytest.mark.parametrize("given", [["--iter", "3"], ["--trust"], ["--iteration_seed", "3"]])
 def test_what_only_begins_like_an_option_is_a_setting(given: list[str], parser: argparse.ArgumentParser) -> None:
-    """`--iter` is no `--iteration`: a setting of that name would be lost."""
+    """`--iter` does not stand for `--iteration`: a setting with that name would be lost."""
     options, rest = parser.parse_known_args(["first", *given])
     assert (options.iteration, options.trust_run, rest) == (None, False, given)
 

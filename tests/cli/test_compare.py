@@ -1,4 +1,4 @@
-"""`spin-trl compare` hands what was asked for to the comparison, and refuses what is no JSON."""
+"""`spin-trl compare` passes its options on to the comparison, and refuses invalid JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spin_trl.play import compare
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What a comparison is made of, and whether it was played."""
+    """The arguments of the comparison, and whether it was played."""
     found: list[Any] = []
 
     class Comparison:

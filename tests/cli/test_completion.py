@@ -1,4 +1,4 @@
-"""`spin-trl completion`: a shell completes commands, options, settings and the names of recipes."""
+"""`spin-trl completion`: a shell completes commands, options, settings and recipe names."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The command can be interrupted from its first moment on, by Ctrl-C, SIGTERM and SIGHUP alike."""
+"""The command can be interrupted at any time, even while it starts, by Ctrl-C, SIGTERM or SIGHUP."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ except BaseException:
 
 @pytest.mark.parametrize("signum", ALL)
 def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp_path: Path) -> None:
-    """Whatever a library makes of it: exit code 130, and one line."""
+    """Exit code 130 and a single line, whatever a library turns the interrupt into."""
     (tmp_path / "yaml.py").write_text(SLOW_LIBRARY, encoding="utf-8")
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; from spin_trl.cli import main; sys.exit(main(['recipes']))"],
@@ -49,7 +49,7 @@ def test_an_interrupt_during_imports_is_no_traceback(signum: signal.Signals, tmp
 
 @pytest.mark.parametrize("closed", [(1,), (0, 2), (0, 1, 2)], ids=str)
 def test_a_process_without_standard_streams_works(closed: tuple[int, ...], tmp_path: Path) -> None:
-    """A daemon's. No file that is opened then gets the number of a stream, into which libraries print."""
+    """As in a daemon. No file may get the descriptor of a stream, since libraries print to it."""
     script = (
         "import os, sys; from spin_trl.cli import main; code = main(['recipes'])\n"
         f"open({str(tmp_path / 'file')!r}, 'w').write('mine'); os.write(1, b'printed')\n"

@@ -1,4 +1,4 @@
-"""Whatever ends a command is said in a message with an exit code, and a traceback that helps goes where it can be found."""
+"""Every error that ends a command gives a message and an exit code, and a useful traceback is written where it is found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that lets a command end with an error; it returns the exit code."""
+    """A function that makes a command end with an error, and returns the exit code."""
 
     def run(error: BaseException, run_dir: str = "run") -> int:
         def end(*_: Any, **__: Any) -> None:
@@ -38,13 +38,13 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def run_dir() -> Path:
-    """A run directory without anything of a run yet."""
+    """A run directory that does not contain a run yet."""
     Ownership(Path("run")).claim()
     return Path("run")
 
 
 def test_an_error_that_nobody_has_foreseen_names_its_class_and_frame(ends: Any, run_dir: Path, capsys: Any) -> None:
-    """The traceback is in the run directory, and belongs to the run."""
+    """The traceback is written to the run directory, and belongs to the run."""
     assert ends(KeyError("weights")) == 1
     said = capsys.readouterr().err
     assert said.startswith("spin-trl: ")
@@ -57,7 +57,7 @@ def test_an_error_that_nobody_has_foreseen_names_its_class_and_frame(ends: Any, 
 
 
 def test_a_frame_in_a_folder_that_is_closed_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python itself may lie where this user may not look around."""
+    """Python may be installed in a folder that this user can't read."""
 
     def closed(self: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(self))
@@ -77,7 +77,7 @@ def test_a_file_of_the_users_is_not_written_to(ends: Any, run_dir: Path, capsys:
 def test_tracebacks_of_several_processes_are_kept(
     ends: Any, run_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """Those of a launch fail one after the other."""
+    """The processes of a launch fail one after another."""
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
         assert ends(KeyError(f"of {rank}")) == 1
@@ -95,7 +95,7 @@ def test_a_token_in_a_traceback_is_hidden(ends: Any, run_dir: Path, capsys: Any)
 
 
 def test_without_a_run_directory_the_traceback_is_printed(ends: Any, capsys: Any) -> None:
-    """No folder is made for it, and none that is somebody else's is written to."""
+    """No folder is created for it, and nothing is written to another user's."""
     Path("run").mkdir()
     assert ends(KeyError("weights")) == 1
     assert names(capsys.readouterr().err, "KeyError", "Traceback")
@@ -127,7 +127,7 @@ class _UnsayableError(Exception):
 
 
 class _Panic(BaseException):
-    """As PyO3 has it of what fails in Rust."""
+    """Like PyO3's exception for a Rust panic."""
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
 def test_a_full_disk_is_said_whichever_library_meets_it(
     error: BaseException, ends: Any, run_dir: Path, capsys: Any
 ) -> None:
-    """It is a failure, never bad input; the path is the file's, or the run's where the library knows none."""
+    """It is a failure, never bad input. The path is that of the file, or of the run if the library does not give one."""
     assert ends(error) == 1
     said = capsys.readouterr().err
     assert names(said, "disk", "there/rows.arrow" if "rows.arrow" in repr(full_disk(error)) else "run", "same command")
@@ -217,7 +217,7 @@ def test_nothing_fails_twice(error: Exception, ends: Any, monkeypatch: pytest.Mo
 def test_output_on_a_full_disk_ends_with_a_message_if_one_can_be_written(
     stdout: str | None, stderr: str | None
 ) -> None:
-    """Python itself would print `Exception ignored`, and end with 120."""
+    """Python itself would print `Exception ignored` and exit with 120."""
     command = [sys.executable, "-m", "spin_trl", "recipes" if stdout else "report", *([] if stdout else ["nowhere"])]
     with (
         open(stdout or os.devnull, "w", encoding="utf-8") as out,

@@ -1,4 +1,4 @@
-"""`spin-trl push` and `spin-trl card`: what they take, what they say, and what they refuse before the Hub is asked."""
+"""`spin-trl push` and `spin-trl card`: their options, their output, and what they refuse before contacting the Hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spin_trl.play import open as opening
 
 @pytest.fixture
 def pushed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A run and a Hub that are none; `says` is what the push has to say, or the error with which it ends."""
+    """A fake run and a fake Hub; `says` holds the lines the push prints, or the error it raises."""
     found = SimpleNamespace(
         says=["iteration-0 is on a/b."],
         opened=[],
@@ -50,7 +50,7 @@ def pushed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_what_is_given_takes_the_place_of_the_runs_own_settings(pushed: SimpleNamespace, capsys: Any) -> None:
-    """A machine without a GPU can push; what is left out stays as the run has it."""
+    """A machine without a GPU can push; options that are left out keep the run's values."""
     given = [
         "--hub_model_id",
         "a/b",

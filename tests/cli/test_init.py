@@ -1,4 +1,4 @@
-"""`spin-trl init`: a run takes the recipe that it writes, whatever the data, and nothing of a user's is overwritten."""
+"""`spin-trl init`: a run accepts the recipe it writes, whatever the data, and no file of the user's is overwritten."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ CHATS = [row["messages"] for row in tiny.sft(24, "messages").to_list()]
 
 
 def of_rows(**columns: Any) -> list[dict[str, Any]]:
-    """Rows whose columns are made of a prompt and its response."""
+    """Rows whose columns are built from a prompt and its response."""
     return [{name: make(row["prompt"], row["completion"].strip()) for name, make in columns.items()} for row in ROWS]
 
 
@@ -83,12 +83,12 @@ FORMS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         {},
     ),
 }
-"""Rows of every kind that docs/data.md names, and what a recipe for them must say of their columns."""
+"""Rows of every form in docs/data.md, and what their recipe must say about the columns."""
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Each test in a folder of its own, and without planning, which takes a second or two, unless it is about that."""
+    """Each test runs in its own folder, and without planning, which takes a second or two, unless it tests that."""
     monkeypatch.chdir(tmp_path)
     if request.node.get_closest_marker("usefixtures") is None:
 
@@ -100,7 +100,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytes
 
 @pytest.fixture
 def planned() -> None:
-    """Of tests that plan as a user does."""
+    """For tests that plan as a user would."""
 
 
 def write_jsonl(name: str, rows: list[dict[str, Any]]) -> str:
@@ -117,7 +117,7 @@ def written(path: str = "recipe.yaml") -> dict[str, Any]:
 
 
 def check_a_run_takes(path: str) -> None:
-    """A run refuses none of the recipe's settings, and prepares its rows."""
+    """Check that a run accepts all of the recipe's settings and prepares its rows."""
     session = session_of(path, ["--disable_tqdm", "true"])
     session._check_playable()
     session._claim_directory()
@@ -192,7 +192,7 @@ def test_the_recipe_is_played(llama_folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_smoke_run_leaves_the_runs_own_folder_alone(llama_folder: Path) -> None:
-    """So that the commands that are named can be called one after the other."""
+    """So the suggested commands can be run one after another."""
     write_jsonl("train.jsonl", ROWS)
     main(["init", "--model", str(llama_folder), "--data", "train.jsonl"])
     folders = [session_of("recipe.yaml", options).directory.path for options in ([], ["--smoke", "true"])]
@@ -200,7 +200,7 @@ def test_a_smoke_run_leaves_the_runs_own_folder_alone(llama_folder: Path) -> Non
 
 
 def test_lengths_follow_from_the_rows(llama_folder: Path) -> None:
-    """24 rows of some 20 tokens need 64; a single one of 400 among 200 is cut; the model's positions are the limit."""
+    """24 rows of about 20 tokens need 64; one row of 400 among 200 is truncated; the model's positions are the limit."""
     write_jsonl("train.jsonl", ROWS)
     main(["init", "--model", str(llama_folder), "--data", "train.jsonl"])
     assert written()["max_length"] == 64
@@ -305,7 +305,7 @@ def test_what_is_not_named_stands_as_a_placeholder(
 
 
 def test_columns_and_paths_with_odd_names_are_written_as_yaml(llama_folder: Path) -> None:
-    """Quotes, colons, line breaks and control characters; in comments, too, which end with their line."""
+    """Quotes, colons, line breaks and control characters, also in comments, which end with their line."""
     rows = [{"a: 'b' #c": row["prompt"], "d\n\x1be": row["completion"], "note\n- x": 1} for row in ROWS]
     data = write_jsonl("odd: #1 'rows'.jsonl", rows)
     assert main(["init", "--model", str(llama_folder), "--data", data]) == 0
@@ -347,7 +347,7 @@ OF_A_T4 = {"dtype": "float16", "bf16": False, "fp16": True, "use_peft": True}
 def test_the_machine_decides_what_is_trained(
     device: Device, expected: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a model of half a billion parameters, of which there is no more than a configuration and a tokenizer."""
+    """For a model with half a billion parameters, of which only configuration and tokenizer exist."""
     tokenizer = tiny.tokenizer()
     tokenizer.save_pretrained(tmp_path / "large")
     config = tiny.model("llama").config

@@ -1,4 +1,4 @@
-"""Signals end a command as Ctrl-C does, and those that are to be ignored don't."""
+"""Signals end a command as Ctrl-C does, and ignored signals stay ignored."""
 
 import os
 import signal

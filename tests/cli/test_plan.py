@@ -1,4 +1,4 @@
-"""`spin-trl plan`: what is shown, what is refused, and that nothing is fetched."""
+"""`spin-trl plan`: what it shows, what it refuses, and that it downloads nothing."""
 
 import json
 
@@ -14,7 +14,7 @@ from spin_trl.plan.planning import Advice, Wishes, advise, make_plan
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch, capsys):
-    """A function that plans a small model and returns the exit code and what is shown."""
+    """A function that plans a small model, and returns the exit code and the output."""
     monkeypatch.setenv("COLUMNS", "160")
 
     def run(*arguments, config=None, **settings):
@@ -30,7 +30,7 @@ def planned(tmp_path, monkeypatch, capsys):
 
 
 def test_a_plan_of_a_config_alone(planned):
-    """No weights, no tokenizer, no data, no network: lengths are assumed, and it says so."""
+    """Without weights, tokenizer, data and network: lengths are assumed, and the output says that they are."""
     code, shown = planned("--gpu", "t4", fp16=True, bf16=False)
     assert code == 0
     for part in (
@@ -76,7 +76,7 @@ def test_a_model_without_a_config_is_refused(tmp_path, capsys):
 
 
 def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
-    """With its configuration and tokenizer; the weights beside them are not looked at."""
+    """With its configuration and tokenizer; the weights next to them are not read."""
     import huggingface_hub.constants
 
     cache = tiny.hub_cache(tmp_path / "hub", {"org/cached": "qwen2"})
@@ -91,7 +91,7 @@ def test_a_hub_name_is_found_in_the_cache(tmp_path, capsys, monkeypatch):
 
 
 def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
-    """And the exit code is 1."""
+    """The exit code is 1."""
     monkeypatch.setitem(devices.DEVICES, "tiny", devices.Device("tiny", 0.6, 10, 100))
     change = Advice(("lora_target_modules",), "lora_target_modules: [all-linear]", "something", 2**29, True)
     monkeypatch.setattr("spin_trl.plan.planning.advise", lambda plan, limit: ([change], None))
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_told_what_to_change(planned, monkeypatch):
 
 @pytest.mark.slow
 def test_advice_is_planned_again(tmp_path):
-    """Every change is smaller than the one before it, and the last one fits."""
+    """Each change needs less memory than the one before it, and the last one fits."""
     config = small(hidden_size=256, intermediate_size=1024, num_hidden_layers=4)
     path = recipe(
         tmp_path,
@@ -125,7 +125,7 @@ def test_advice_is_planned_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_start_from_scratch_is_planned_with_its_own_data(capsys, monkeypatch):
-    """The quickstart: its tokenizer is built, its rows are counted, θ_0's training is a phase."""
+    """For the quickstart, the tokenizer is built, the rows are counted, and θ_0's training is a phase."""
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["plan", "quickstart"]) == 0
     shown = capsys.readouterr().out

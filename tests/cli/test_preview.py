@@ -1,4 +1,4 @@
-"""`spin-trl preview`: rows as a run tokenises them, what is cut and left out, and a run's own errors, without the model."""
+"""`spin-trl preview`: rows as a run tokenises them, what is truncated and left out, and a run's own errors."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ROWS = tiny.sft(24).to_list()
 
 @pytest.fixture
 def preview(tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Preview:
-    """A function that previews rows, or a file, and returns what is printed; and what is printed as an error, if it ends."""
+    """A function that previews rows or a file and returns the output, or the error output if the command fails."""
     monkeypatch.chdir(tmp_path)
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -50,7 +50,7 @@ def preview(tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def plain(text: str) -> str:
-    """A text without the marks."""
+    """Remove the marks from a text."""
     return re.sub("[⟦⟧✂]", "", text)
 
 
@@ -64,7 +64,7 @@ def test_three_rows_are_shown_with_what_the_template_adds(preview: Preview) -> N
 
 
 def test_what_is_shown_is_what_a_run_trains_on(preview: Preview, tmp_path: Path) -> None:
-    """The same tokens, by the tokens' own texts; and the same numbers of rows."""
+    """The same tokens, compared by their texts, and the same numbers of rows."""
     rows = [{**row, "source": "a book"} for row in ROWS]
     rows[3]["completion"] = "red boat " * 60
     shown = preview(rows, "--rows", "24", "--full", as_conversations=True)
@@ -109,7 +109,7 @@ def test_text_is_continued_as_it_is(preview: Preview) -> None:
 
 
 def test_rows_that_a_run_would_refuse_are_refused_with_their_numbers(preview: Preview) -> None:
-    """All others are shown and counted before that."""
+    """All other rows are shown and counted first."""
     rows = [dict(row) for row in ROWS]
     rows[0]["completion"] = " "
     rows[5]["completion"] = "An end <|im_end|> inside"
@@ -154,7 +154,7 @@ def test_other_rows_are_shown(preview: Preview) -> None:
 def test_of_many_rows_some_are_counted_unless_all_are_asked_for(
     preview: Preview, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows keep their numbers."""
+    """Rows keep their original numbers."""
     monkeypatch.setattr(preview_module, "COUNTED", 100)
     monkeypatch.setattr(preview_module, "COUNTED_OF_MORE", 10)
     rows = [{"prompt": f"{number}?", "completion": "a boat" if number % 100 != 99 else ""} for number in range(500)]

@@ -1,4 +1,4 @@
-"""`spin-trl recipes` lists what ships with the package."""
+"""`spin-trl recipes` lists the recipes that ship with the package."""
 
 from spin_trl.cli import main
 

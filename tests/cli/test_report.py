@@ -1,4 +1,4 @@
-"""`spin-trl report` writes the report of a run as it stands, without torch."""
+"""`spin-trl report` writes the report of a run in its current state, without torch."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def test_the_report_of_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch, 
 
 
 def test_the_report_of_a_run_that_cannot_be_written_to_goes_elsewhere(tmp_path, capsys):
-    """A read-only mount, another user's run: the refusal names the option, and with it nothing changes in the run."""
+    """A read-only mount, or another user's run: the refusal names the option, which leaves the run unchanged."""
     path = write_run(tmp_path / "run", REPORTED)
     before = contents(path)
     with read_only(path):
@@ -57,7 +57,7 @@ def test_a_report_takes_no_settings(tmp_path, capsys):
 
 
 def test_a_report_needs_neither_torch_nor_the_trainers(tmp_path):
-    """It takes a second or two, and works where a run's files were copied to."""
+    """It takes a second or two, and works for a copy of a run."""
     path = write_run(
         tmp_path / "run",
         record(made_up_stage("start", range(20)), made_up_stage("iteration-0", range(60)), best="iteration-0"),

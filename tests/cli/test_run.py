@@ -1,4 +1,4 @@
-"""`spin-trl run`, and the commands that play one phase."""
+"""`spin-trl run`, and the commands that run a single phase."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Where the run of a recipe is: `run_dir`, `output_dir`, `runs/NAME`, or a run directory that is given instead."""
+"""The run directory of a recipe: `run_dir`, `output_dir`, `runs/NAME`, or a run directory given instead of a recipe."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(name: str = "my.yaml", **settings: Any) -> str:
-    """A recipe file."""
+    """Write a recipe file."""
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_text(yaml.safe_dump({"use_cpu": True, "bf16": False, **settings}), encoding="utf-8")
     return name
 
 
 def place(source: str, *overrides: str) -> str:
-    """Where a recipe's run is."""
+    """Return the run directory of a recipe."""
     return run_dir_of(read_recipe(source, overrides), source, list(overrides))
 
 
 def begun(folder: str, source: str, *overrides: str) -> RunDirectory:
-    """A run of a recipe."""
+    """Create a run of a recipe."""
     directory = RunDirectory(folder)
     directory.ownership.claim(Path(source))
     freeze(directory, read_recipe(source, overrides).settings())
@@ -53,7 +53,7 @@ def test_a_run_is_where_it_is_set() -> None:
 
 
 def test_the_run_of_a_recipe_with_an_output_dir_goes_on_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    """It did not count in 0.1.0. Another recipe's run is not touched."""
+    """Version 0.1.0 ignored `output_dir`. The run of another recipe is not touched."""
     begun("runs/my", recipe(output_dir="out/exp1"))
     assert place("my.yaml") == "runs/my"
     assert names(capsys.readouterr().out, "runs/my", "`output_dir`", "out/exp1")
@@ -67,7 +67,7 @@ def test_a_recipe_that_is_called_recipe_is_named_after_its_folder(tmp_path: Path
 
 
 def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From any folder, and wherever it has been moved."""
+    """From any folder, and wherever it was moved to."""
     begun("runs/my", recipe(), "--run_dir", "runs/my")
     assert place("runs/my") == "runs/my"
     monkeypatch.chdir("runs")
@@ -83,7 +83,7 @@ def test_a_run_directory_goes_on_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_project_may_be_the_run_directory_and_its_recipe_stays(tmp_path: Path) -> None:
-    """The run's own settings get another name, under which they are found."""
+    """The run's own settings are stored under another name, and found there."""
     recipe("project/recipe.yaml", seed=3)
     Path("project/recipe.yaml").write_text(
         Path("project/recipe.yaml").read_text(encoding="utf-8") + "# mine\n", encoding="utf-8"

@@ -1,4 +1,4 @@
-"""`spin-trl settings`, `schema` and the help of `run`: what a recipe may say, at once and in a terminal."""
+"""`spin-trl settings`, `schema` and the help of `run`: the settings a recipe may have, shown at once and in a terminal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_all_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_fit_the_terminal(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From 60 columns on."""
+    """At 60 columns and more."""
     monkeypatch.setenv("COLUMNS", columns)
     longest = max(map(len, printed(capsys, "settings").splitlines()))
     assert longest <= max(60, min(int(columns), 120))
@@ -92,7 +92,7 @@ def test_the_schema_is_the_shipped_one(capsys: pytest.CaptureFixture[str]) -> No
 
 @of_shipped_versions
 def test_the_help_of_run_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    """And how to see what one is for; those that most recipes need are explained."""
+    """It also says how to look up a setting, and explains those that most recipes need."""
     shown = printed(capsys, "run", "--help")
     assert names(shown, *NAMES, "spin-trl settings NAME", "--trust_run")
     assert known_settings() - NAMES == {"hub_token", "parallelism_config"}
@@ -101,7 +101,7 @@ def test_the_help_of_run_names_every_setting(capsys: pytest.CaptureFixture[str])
 def test_another_trl_is_said_before_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It takes seconds, and what is printed stays JSON."""
+    """The import takes seconds, and stdout stays valid JSON."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(listed, "installed_versions", lambda: {"trl": "99.0.0", "transformers": "98.0.0"})
     one = KnownSetting("learning_rate", "Training", ("number",), help="The learning rate.")
@@ -116,7 +116,7 @@ def test_another_trl_is_said_before_it_is_imported(
 
 @pytest.mark.parametrize("arguments", ["--version", "run --help", "settings"])
 def test_a_reader_that_has_gone_is_no_traceback(arguments: str) -> None:
-    """`spin-trl run --help | head -1`, with a Python that writes at once."""
+    """`spin-trl run --help | head -1`, with an unbuffered Python."""
     reader, writer = os.pipe()
     os.close(reader)
     try:

@@ -1,4 +1,4 @@
-"""`spin-trl --version` shows what is installed, whatever of it can be imported."""
+"""`spin-trl --version` shows what is installed, whether or not it can be imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_versions_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_is_imported_to_know_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it shows what is installed where an import fails, which is when it is asked for."""
+    """So it works when an import fails, which is when it is needed."""
     for library in ("trl", "transformers", "torch"):
         monkeypatch.setitem(sys.modules, library, None)  # importing it raises
     assert versions.versions().splitlines() == [

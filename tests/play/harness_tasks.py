@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness on local data, and what a model scores on them, worked out without the harness."""
+"""lm-evaluation-harness tasks on local data, and a model's scores on them, computed without the harness."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def answer_rows(count: int = 5) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, answers: list[dict[str, Any]] | None = None) -> Path:
-    """The tasks and their data; returns the folder for `--include_path`."""
+    """Write the tasks and their data, and return the folder for `--include_path`."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "choice-test": choice_rows(0, QUESTIONS),
@@ -84,7 +84,7 @@ def write(folder: Path, answers: list[dict[str, Any]] | None = None) -> Path:
 
 
 def choice_logps(model: Any, tokenizer: Any, shots: int = 0) -> list[list[float]]:
-    """log p(choice | examples, question) of every choice of every question, each in a forward of its own."""
+    """log p(choice | examples, question) of every choice of every question, each in a separate forward pass."""
     examples = "".join(f"{row['question']} {row['choices'][row['answer']]}\n\n" for row in choice_rows(50, 6)[:shots])
 
     def of_row(row: dict[str, Any]) -> list[float]:
@@ -95,7 +95,7 @@ def choice_logps(model: Any, tokenizer: Any, shots: int = 0) -> list[list[float]
 
 
 def choice_accuracies(logps: list[list[float]], limit: int | None = None) -> dict[str, float]:
-    """acc: the likeliest choice is right; acc_norm: that with the greatest log-probability a character is."""
+    """acc: the most likely choice is right; acc_norm: the choice with the greatest log-probability per character is."""
     right = {"acc": 0, "acc_norm": 0}
     rows = choice_rows(0, QUESTIONS)[:limit]
     for row, sums in zip(rows, logps, strict=False):
@@ -106,7 +106,7 @@ def choice_accuracies(logps: list[list[float]], limit: int | None = None) -> dic
 
 
 def greedy_answer(model: Any, tokenizer: Any, question: str) -> str:
-    """What a model says greedily, token by token without a cache, up to an `e`, EOS, or five tokens."""
+    """A model's greedy answer, token by token without a cache, up to an `e`, EOS, or five tokens."""
     ids = tokenizer.encode(question, add_special_tokens=False)
     said: list[int] = []
     with torch.no_grad():

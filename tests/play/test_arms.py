@@ -1,4 +1,4 @@
-"""The arms of a comparison: their names, their processes, each with a GPU of its own, and the start that they share."""
+"""The arms of a comparison: their names, their processes, each with its own GPU, and the start that they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spin_trl.run.journal import DATA, Journal, Step
 
 
 class Started:
-    """Stands in for `subprocess.Popen`: keeps the environment that a process is given."""
+    """Stand-in for `subprocess.Popen` that records the environment of a process."""
 
     def __init__(self) -> None:
         self.gpus: list[str | None] = []
@@ -96,7 +96,7 @@ def test_a_supervised_arm_is_a_baseline_of_the_run_that_plays_it() -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> RunDirectory:
-    """A run that has finished its first iteration and begun with the next, with a supervised arm."""
+    """A run that has finished its first iteration and begun the next, with a supervised arm."""
     directory = RunDirectory(tmp_path / "source")
     directory.ownership.claim()
     files = (
@@ -128,7 +128,7 @@ def begun(path: Path) -> RunDirectory:
 
 
 def test_a_run_begins_after_what_all_arms_share(source: RunDirectory, tmp_path: Path) -> None:
-    """Data, start, its figures and its answers, as the same files; nothing that an objective has made."""
+    """Data, the start, its figures and its answers are the same files; nothing that depends on an objective is shared."""
     target = begun(tmp_path / "target")
     share_start(source, target)
     shared = {
@@ -154,7 +154,7 @@ def test_a_run_that_has_begun_stays_as_it_is(source: RunDirectory, tmp_path: Pat
 
 
 def test_what_an_interrupt_has_left_half_shared_is_shared_again(source: RunDirectory, tmp_path: Path) -> None:
-    """The journal comes last, so without it a run has not begun."""
+    """The journal is written last, so without it a run has not begun."""
     target = begun(tmp_path / "target")
     (target.own("data") / "train").mkdir(parents=True)
     (target.path / "data/train/a.arrow").write_text("half", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The supervised arm that answers "would more SFT not have done the same?": same start, same rows, same number of steps."""
+"""The supervised arm that answers "would more SFT have done just as well?": same start, rows and number of steps."""
 
 import json
 import math
@@ -25,7 +25,7 @@ NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dty
 
 @pytest.fixture
 def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What every supervised training was given, and which weights it started from."""
+    """The arguments of every supervised training, and the weights it started from."""
     seen: list[dict[str, Any]] = []
     original = play_train.train_supervised
 
@@ -39,7 +39,7 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def test_an_arm_takes_as_many_steps_from_the_same_start(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
-    """Iteration by iteration the arm takes self-play's number of steps, on the same rows, and goes on from itself."""
+    """In each iteration the arm takes as many steps as self-play, on the same rows, starting from its own previous model."""
     build(llama_folder, baseline="sft", per_iteration={"num_train_epochs": [1, 2]}).run()
     assert [entry("train", f"iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
     assert [entry("train", f"baseline/sft/iteration-{t}")["steps"] for t in (0, 1)] == [3, 6]
@@ -54,7 +54,7 @@ def test_an_arm_takes_as_many_steps_from_the_same_start(llama_folder: Path, supe
 
 @pytest.mark.slow
 def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
-    """It lowers the NLL of held-out responses; it has no opponent, so no win rate. Self-play's results don't change."""
+    """It lowers the NLL of held-out responses; it has no opponent, so no win rate. Self-play's results do not change."""
     result = build(llama_folder, baseline="sft", num_iterations=1).run()
     arm = result.figures["baseline/sft/iteration-0"]
     assert arm["nll"] < result.figures["start"]["nll"]
@@ -65,7 +65,7 @@ def test_an_arm_learns_the_real_responses(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
-    """A run delivers what self-play made, or the start; the arm is there to compare with."""
+    """A run delivers a self-play model or the start; the arm is only compared with."""
     result = build(
         llama_folder, baseline="sft", baseline_learning_rate=0.05, learning_rate=1e-6, num_iterations=1
     ).run()
@@ -74,7 +74,7 @@ def test_the_best_is_never_a_baseline(llama_folder: Path) -> None:
 
 
 def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
-    """With its own name, learning rate and models."""
+    """Each has its own name, learning rate and models."""
     build(
         llama_folder,
         baseline="sft",
@@ -91,7 +91,7 @@ def test_every_label_smoothing_is_an_arm_of_its_own(llama_folder: Path, supervis
 def test_the_arms_learning_rate_is_the_first_iterations_unless_set(
     llama_folder: Path, supervised: list[dict[str, Any]]
 ) -> None:
-    """A self-play schedule that decays from iteration to iteration does not decay the arm's."""
+    """A self-play learning rate that decays over the iterations does not decay the arm's."""
     build(llama_folder, baseline="sft", per_iteration={"learning_rate": [1e-2, 1e-4]}).run()
     assert [given["args"].learning_rate for given in supervised] == [1e-2, 1e-2]
 
@@ -100,7 +100,7 @@ def test_the_arms_learning_rate_is_the_first_iterations_unless_set(
 @pytest.mark.parametrize("quantized", [False, True], ids=["lora", "qlora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_an_adapters_arm_is_an_adapter(quantized: bool, checkpointing: bool, llama_folder: Path) -> None:
-    """With LoRA the arm trains an adapter of the same shape, also on 4-bit weights and with recomputed activations."""
+    """With LoRA the arm trains an adapter of the same shape, also on 4-bit weights and with activation checkpointing."""
     build(
         llama_folder,
         baseline="sft",
@@ -117,7 +117,7 @@ def test_an_adapters_arm_is_an_adapter(quantized: bool, checkpointing: bool, lla
 
 
 def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
-    """Asked for before the iteration has been trained, it can't know how many steps to take."""
+    """Before the iteration has been trained, its number of steps is unknown."""
     run = build(llama_folder, baseline="sft")
     run.run_phase("generate", 0)
     with refused(RunDirectoryError, "baseline phase", "iteration 0", "train phase", "iteration-0"):
@@ -126,7 +126,7 @@ def test_an_arm_needs_the_iterations_steps(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any]]) -> None:
-    """Continuing the run does not train them again."""
+    """Resuming the run does not train them again."""
     for _ in range(2):
         build(llama_folder, baseline="sft", num_iterations=1).run()
     assert len(supervised) == 1
@@ -135,7 +135,7 @@ def test_arms_are_played_once(llama_folder: Path, supervised: list[dict[str, Any
 
 @pytest.mark.slow
 def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
-    """Batch size and seed are self-play's; evaluation, saving and pushing are the loop's business."""
+    """Batch size and seed are self-play's; evaluating, saving and pushing are left to the loop."""
     run = build(
         llama_folder, baseline="sft", num_iterations=1, eval_strategy="no", save_strategy="steps", save_steps=1
     )
@@ -146,13 +146,13 @@ def test_the_arms_settings_are_the_iterations(llama_folder: Path) -> None:
 
 
 def test_names_of_arms() -> None:
-    """One a label smoothing."""
+    """One arm per label smoothing."""
     assert [arm_name(value) for value in (0.0, 0.1, 0.05)] == ["sft", "sft-smoothing-0.1", "sft-smoothing-0.05"]
 
 
 @pytest.mark.slow
 def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked: worked out by hand."""
+    """The first loss is the mean NLL of the real responses' tokens under the start, prompts masked, computed by hand."""
     losses: list[float] = []
     original = Trainer.log
 
@@ -174,7 +174,7 @@ def test_the_supervised_loss_is_over_responses_alone(llama_folder: Path, monkeyp
 
 @pytest.mark.slow
 def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Path) -> None:
-    """At the same point: the difference of their NLL a token, its interval, and both in the table and the plot."""
+    """At the same iteration: the difference of their NLL per token, with its interval, in both the table and the plot."""
     result = build(llama_folder, num_iterations=2, baseline="sft").run()
     for t in range(2):
         arm, played = result.figures[f"baseline/sft/iteration-{t}"], result.figures[f"iteration-{t}"]
@@ -200,7 +200,7 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
 
 
 def test_an_arm_is_compared_when_the_iteration_has_been_measured(llama_folder: Path) -> None:
-    """Phases by hand: without the iteration's own figures there would be no difference, and nobody would notice."""
+    """Phases by hand: without the iteration's own figures the difference would be missing, and nobody would notice."""
     run = build(llama_folder, num_iterations=1, baseline="sft")
     for phase in ("start", "generate", "train"):
         run.run_phase(phase, 0)

@@ -1,4 +1,4 @@
-"""Benchmarks on the models of a run: what is stored is what the model scores, nothing is run twice, nothing is lost."""
+"""Benchmarks on a run's models: stored results are the model's true scores, nothing is run twice, and nothing is lost."""
 
 import importlib.metadata
 import json
@@ -43,7 +43,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(autouse=True)
 def _own_tasks_only(monkeypatch):
-    """The harness reads 14,000 files of its own, which these tests don't need."""
+    """The harness reads 14,000 of its own files, which these tests don't need."""
 
     def tasks(include_path=None):
         return harness._Tasks(include_path=include_path, include_defaults=False)
@@ -62,7 +62,7 @@ def run(tmp_path_factory, llama_folder):
 
 @pytest.fixture
 def fresh(run, tmp_path):
-    """The run as it is before any benchmark."""
+    """The run without any benchmark results."""
     import shutil
 
     copy = tmp_path / "run"
@@ -91,7 +91,7 @@ def load(folder):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How many requests reach the model, by kind."""
+    """The number of requests that reach the model, by kind."""
     seen = {"loglikelihood": 0, "generate_until": 0}
     for kind in seen:
         original = getattr(HFLM, kind)
@@ -130,7 +130,7 @@ def test_what_is_stored_is_what_the_stages_model_scores(fresh, tasks, llama_fold
 
 @pytest.mark.slow
 def test_the_task_can_tell_models_apart(run, llama_folder):
-    """Else the test above would hold for any model: the numbers that it compares differ."""
+    """Otherwise the test above would hold for any model: the numbers that it compares differ."""
     folders = [
         llama_folder,
         run / "iteration-0/model",
@@ -270,7 +270,7 @@ def test_results_that_are_damaged_are_measured_again(fresh, tasks, calls, caplog
 
 
 def test_other_weights_in_the_same_folder_are_another_model(fresh, tasks, calls, llama_folder):
-    """Their numbers are not those that are stored."""
+    """The stored numbers do not apply to them."""
     evaluate(fresh, tasks, "--iteration", "0")
     before = stored(fresh, "iteration-0", "pick_colour")
     weights = Path(fresh, "iteration-0/model/model.safetensors")
@@ -283,7 +283,7 @@ def test_other_weights_in_the_same_folder_are_another_model(fresh, tasks, calls,
 
 
 def test_a_number_that_the_harness_did_not_measure_costs_no_other(fresh, tasks, capsys, monkeypatch, calls):
-    """Of a task of one's own by a benchmark's name, say: what was answered is kept, and the next benchmark runs."""
+    """For example of a custom task with a benchmark's name: the answers are kept, and the next benchmark runs."""
     odd = (
         benchmarks.Benchmark("Colours", "pick_colour", 2, ("f1,none",)),
         benchmarks.Benchmark("Sayings", "say_colour", 0, ("exact_match,none",)),
@@ -388,7 +388,7 @@ def test_a_lora_run_is_evaluated_with_its_adapters(tmp_path, tasks, llama_folder
 
 @pytest.mark.slow
 def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, llama_folder):
-    """A model as an object, a tokenizer of its own, another place."""
+    """A model passed as an object, a separate tokenizer, and another directory."""
     model = tiny.model("llama", seed=3)
     tokenizer = tiny.tokenizer()
     runs.build(model, tmp_path / "first", processing_class=tokenizer, num_iterations=1).run()
@@ -403,7 +403,7 @@ def test_a_run_from_python_is_evaluated_with_what_it_was_given(tmp_path, tasks, 
 
 @pytest.mark.slow
 def test_a_tokenizer_that_was_given_in_python_is_the_runs(tmp_path, tasks, llama_folder):
-    """Not the model's own: here they end a turn with other tokens."""
+    """It differs from the model's own: here turns end with other tokens."""
     tokenizer = tiny.tokenizer(eos_token=tiny.END_OF_TEXT, pad_token=tiny.IM_START)
     runs.build(llama_folder, tmp_path / "mine", processing_class=tokenizer, num_iterations=1).run()
     evaluate(tmp_path / "mine", tasks, "--stage", "start")
@@ -431,7 +431,7 @@ def test_a_quantised_run_from_python_is_loaded_quantised(tmp_path, tasks, monkey
 
 
 def test_it_computes_as_the_run_does_or_as_this_machine_can(fresh, tasks, monkeypatch):
-    """In the run's mixed precision, unless told otherwise; log-probabilities are summed in float32 all the same."""
+    """In the run's mixed precision, unless overridden; log-probabilities are still summed in float32."""
     seen = []
     original = harness.run_benchmark
     monkeypatch.setattr(
@@ -446,7 +446,7 @@ def test_it_computes_as_the_run_does_or_as_this_machine_can(fresh, tasks, monkey
 
 
 def test_it_needs_no_data(fresh, tasks):
-    """The dataset of the run may be gone, and so may a scorer's code."""
+    """The run's dataset may no longer exist, and neither may a scorer's code."""
     import yaml
 
     settings = yaml.safe_load((fresh / "recipe.yaml").read_text(encoding="utf-8"))
@@ -457,7 +457,7 @@ def test_it_needs_no_data(fresh, tasks):
 
 @pytest.mark.slow
 def test_two_processes_share_the_requests_and_find_the_same(fresh, tasks):
-    """The same few-shot examples, too, which the harness draws anew for every process if it is left to share."""
+    """The few-shot examples are the same, too; if the harness shared the work, each process would draw different ones."""
     path = tasks / "pick_colour.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("first_n", "default"), encoding="utf-8")
     arguments = ["--tasks", "pick_colour", "say_colour", "missing", "--include_path", str(tasks), "--num_fewshot", "0"]

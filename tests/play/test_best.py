@@ -13,7 +13,7 @@ from spin_trl.play import gate, loop
 
 
 class Marks:
-    """A scorer that gives each model the mark that a test wants, in the order in which they are measured."""
+    """A scorer that gives each model a predefined mark, in the order in which the models are evaluated."""
 
     def __init__(self, marks: list[float], prompts: int = 3) -> None:
         self.marks, self.prompts, self.calls = marks, prompts, 0
@@ -24,7 +24,7 @@ class Marks:
 
 
 def delivered(run_dir: str = "run") -> dict[str, Any]:
-    """What the run says is best."""
+    """The best stage according to the run."""
     return json.loads(Path(run_dir, "best.json").read_text(encoding="utf-8"))
 
 
@@ -37,7 +37,7 @@ def played(model: Path, marks: list[float], **settings: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`metric_for_best_iteration: score` wants a scorer's name in the settings; these tests pass functions."""
+    """`metric_for_best_iteration: score` requires a scorer's name in the settings; these tests pass functions."""
     original = SelfPlayConfig.__post_init__
 
     def post_init(self: Any) -> None:
@@ -53,7 +53,7 @@ def _a_scorer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worse_iteration_never_takes_the_place_of_a_better_one(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Marks 1, 3, 2, 1 after the start's 0: after every iteration the best so far is delivered, and it stays."""
+    """Marks 1, 3, 2, 1 after the start's 0: each iteration delivers the best so far, which is never lost."""
     after: list[str] = []
     original = loop.deliver_best
 
@@ -74,7 +74,7 @@ def test_a_worse_iteration_never_takes_the_place_of_a_better_one(
 
 @pytest.mark.slow
 def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) -> None:
-    """Self-play that only hurts delivers what it began with."""
+    """If self-play only makes the model worse, the run delivers the start."""
     result = played(llama_folder, [5.0, 1.0, 2.0]).run()
     assert result.best_stage == "start"
     assert result.best_model == str(llama_folder)
@@ -83,7 +83,7 @@ def test_the_start_is_delivered_where_no_iteration_beats_it(llama_folder: Path) 
 
 @pytest.mark.slow
 def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even for a moment: called again, or with fewer iterations, it does not go through earlier bests."""
+    """Not even temporarily: called again, or with fewer iterations, it does not step through earlier bests."""
     played(llama_folder, [0.0, 1.0, 3.0]).run()
     seen: list[str] = []
     original = gate.write_json
@@ -97,7 +97,7 @@ def test_continuing_a_run_never_forgets_the_best(llama_folder: Path, monkeypatch
 
 @pytest.mark.slow
 def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
-    """The newest and the best stay, and so do the generations and figures of all."""
+    """The newest and the best model are kept, and so are the generations and figures of all."""
     played(llama_folder, [0.0, 3.0, 1.0, 1.0, 2.0], keep_iterations=1).run()
     kept = [t for t in range(4) if Path(f"run/iteration-{t}/model").exists()]
     assert kept == [0, 3]
@@ -110,14 +110,14 @@ def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_all_models_stay_by_default(llama_folder: Path) -> None:
-    """`keep_iterations` is a choice."""
+    """`keep_iterations` is off by default."""
     played(llama_folder, [0.0, 1.0, 2.0]).run()
     assert [Path(f"run/iteration-{t}/model").exists() for t in (0, 1)] == [True, True]
 
 
 @pytest.mark.slow
 def test_the_default_metric_is_the_held_out_nll_and_less_is_better(llama_folder: Path) -> None:
-    """Without a scorer the run still knows its best."""
+    """Without a scorer the run still has a best model."""
     result = build(llama_folder, num_iterations=2).run()
     nll = {stage: figures["nll"] for stage, figures in result.figures.items()}
     assert result.best_stage == min(nll, key=nll.__getitem__)
@@ -125,7 +125,7 @@ def test_the_default_metric_is_the_held_out_nll_and_less_is_better(llama_folder:
 
 
 def test_a_run_directory_can_be_moved(llama_folder: Path) -> None:
-    """The link to the best is relative."""
+    """The link to the best model is relative."""
     build(llama_folder, num_iterations=1, learning_rate=5e-2).run()
     assert delivered()["stage"] == "iteration-0"
     Path("run").rename("elsewhere")
@@ -133,7 +133,7 @@ def test_a_run_directory_can_be_moved(llama_folder: Path) -> None:
 
 
 def test_a_model_whose_training_has_diverged_is_not_delivered_for_want_of_figures() -> None:
-    """With a metric that no model has, the newest that can answer at all; without held-out data, the newest."""
+    """If no model has the metric, the newest that can answer; without held-out data, the newest."""
     sound, diverged = Measured({"nll": 1.0, "held_out": 9.0}), Measured({"held_out": 9.0})
     metric = Metric("score/none", greater_is_better=True)
     assert best_of({"start": sound, "iteration-0": sound, "iteration-1": diverged}, metric) == "iteration-0"

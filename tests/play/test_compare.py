@@ -1,4 +1,4 @@
-"""Objectives side by side: every arm begins alike, takes as many steps, and stands in one table."""
+"""Comparisons of objectives: all arms have the same start and number of steps, and appear in one table."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ OPTIONS = ("--arms", *ARMS, "--seeds", "2", "--devices", "2", "--arm_settings", 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The folder of a comparison of two seeds, played by the command, two arms at a time."""
+    """The folder of a comparison with two seeds, played by the command, two arms at a time."""
     folder = tmp_path_factory.mktemp("compared")
     # Settings of several objectives: each arm takes its own.
     own = {"tspin_alpha": 0.5, "iris_schedule": "geometric", "beta": [0.2, 0.4], "loss_type": "space", "space_mu": 2.0}
@@ -43,7 +43,7 @@ def arm(folder: Path, name: str, seed: int = 42) -> Path:
 
 @pytest.mark.slow
 def test_all_arms_share_what_the_start_generated(compared: Path) -> None:
-    """Made once, and the same files: θ_0's answers to training and held-out prompts, and the data."""
+    """They are produced once, and are the same files: θ_0's answers to training and held-out prompts, and the data."""
     for seed in (42, 1042):
         folders = [arm(compared, name, seed) for name in ("sigmoid", "iris", "tspin+0.1xsft")]
         answers = [runs.answers(folder, "iteration-0") for folder in folders]
@@ -82,7 +82,7 @@ def test_every_arm_takes_as_many_gradient_steps(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
-    """Worked out anew from what the runs have measured."""
+    """Computed again from what the runs have measured."""
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name, where in (("iris", "iteration-1"), ("sft", "baseline/sft/iteration-1")):
         owner = "iris" if name == "iris" else "sigmoid"
@@ -107,7 +107,7 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_every_arm_is_held_against_the_supervised_one(compared: Path) -> None:
-    """Prompt by prompt with each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
+    """Prompt by prompt for each seed; over two seeds, Student's interval with one degree of freedom (t = 12.7062)."""
     found = json.loads((compared / "comparison.json").read_text(encoding="utf-8"))["figures"]
     for name in ("sigmoid", "iris", "tspin+0.1*sft"):
         for t in ("0", "1"):
@@ -249,7 +249,7 @@ def test_a_comparison_of_another_recipe_is_refused(compared: Path, llama_folder:
 
 
 def is_player(process: psutil.Process, folder: str) -> bool:
-    """Whether a process plays the run in a folder."""
+    """Whether a process is playing the run in a folder."""
     try:
         return folder in process.cmdline()
     except psutil.Error:
@@ -258,7 +258,7 @@ def is_player(process: psutil.Process, folder: str) -> bool:
 
 @pytest.mark.slow
 def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_folder: Path) -> None:
-    """As a scheduler does it; nothing of it is left running."""
+    """As a scheduler stops it; none of its processes is left running."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     command = [sys.executable, "-m", "spin_trl", "compare", str(recipe), "--arms", "sigmoid", "space"]
     with subprocess.Popen(
@@ -281,7 +281,7 @@ def test_a_comparison_that_is_told_to_stop_ends_its_arms(tmp_path: Path, llama_f
 
 @pytest.mark.slow
 def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Path, llama_folder: Path) -> None:
-    """Nothing that was played is played again: the start is taken from whoever has it, the baseline is added."""
+    """No finished work is repeated: the start is taken from an arm that has it, and the baseline is added."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, num_iterations=1)
     folder = tmp_path / "r/run"
     Comparison(str(recipe), [], ["sigmoid"]).run()
@@ -299,7 +299,7 @@ def test_more_iterations_continue_a_comparison_and_new_arms_join_it(tmp_path: Pa
 
 
 def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> None:
-    """Lists included; and the supervised arms keep the step that all were given."""
+    """Including lists. The supervised arms keep the learning rate given for all arms."""
     recipe = runs.recipe(tmp_path / "r", llama_folder, learning_rate=[1e-3, 2e-3])
     own = {
         "sigmoid": {"learning_rate": 5e-4, "beta": 0.3},
@@ -316,7 +316,7 @@ def test_an_arm_may_step_in_its_own_way(tmp_path: Path, llama_folder: Path) -> N
 
 
 def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) -> None:
-    """Whatever would end a run of its own: what is compared has been trained for as long."""
+    """Anything that could end a run early is switched off: compared arms have been trained for the same time."""
     stops = {"degeneration_stop": {"truncated": 0.1}, "on_regression": "stop", "patience": 1}
     path = runs.recipe(tmp_path / "r", llama_folder, **stops, stop_at_plateau=True)
     comparison = Comparison(str(path), ["--run_dir", str(tmp_path / "c")], ["space", "sigmoid"])
@@ -330,8 +330,8 @@ def test_every_arm_plays_all_its_iterations(tmp_path: Path, llama_folder: Path) 
 def test_an_arm_whose_training_diverges_ends_and_says_so(
     tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """There is nothing to go on from. The others are played, and the same command does not begin it again."""
-    recipe = runs.recipe(tmp_path, llama_folder, max_steps=1)  # its weights are no numbers after a step that was one
+    """It has no model to continue from. The others are played, and the same command does not start it again."""
+    recipe = runs.recipe(tmp_path, llama_folder, max_steps=1)  # its weights become NaN after the first step
     own = {"space": {"learning_rate": [1e30, 2e-2]}}
     for played in (True, False):
         Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
@@ -346,13 +346,13 @@ def test_an_arm_whose_training_diverges_ends_and_says_so(
 def test_an_arm_that_stops_by_on_nan_is_a_result(
     tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are played. It is named with reason and rows wherever the comparison is shown, and is begun again only with
-    another `on_nan`."""
+    """The others are played. Its reason and rows are given wherever the comparison is shown, and it is started again only
+    with another `on_nan`."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1)
     launched: list[str] = []
 
     def play(self: Launches, arguments: list[str], *others: Any) -> int:
-        """What such a run leaves: the start and its answers, and the first iteration trained and measured, or diverged."""
+        """Stand in for a run: the start and its answers, and a first iteration that was evaluated or has diverged."""
         directory = RunDirectory(Path(arguments[1]))
         launched.append(directory.path.name)
         journal = Journal(directory.own("journal.jsonl"))
@@ -390,7 +390,7 @@ def test_an_arm_that_stops_by_on_nan_is_a_result(
 
 @pytest.mark.slow
 def test_an_arm_whose_loss_is_no_number_is_left_behind(tmp_path: Path, llama_folder: Path) -> None:
-    """As real processes play it: its weights are no numbers after a step that was one."""
+    """With real processes: its weights become NaN after its first step."""
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, max_steps=2)
     own = {"space": {"learning_rate": 1e30}}
     result = Comparison(str(recipe), [], ["sigmoid", "space"], arm_settings=own).run()
@@ -420,7 +420,7 @@ def test_nothing_is_left_to_compare_where_every_arm_stops(
 
 @pytest.mark.slow
 def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tmp_path: Path) -> None:
-    """`spin-trl eval` writes into the journal, too."""
+    """`spin-trl eval` also writes to the journal."""
     directory = RunDirectory(shutil.copytree(arm(compared, "iris"), tmp_path / "copy", symlinks=True))
     (before,) = _figures_of_arm(directory, "iteration-0", "iris", 0, 42)
     Journal(directory.journal).append("lm-eval", "iteration-0", seconds=7200.0)
@@ -429,7 +429,7 @@ def test_benchmarks_that_were_asked_for_are_no_cost_of_an_arm(compared: Path, tm
 
 @pytest.mark.slow
 def test_a_run_is_not_written_over(compared: Path, tmp_path: Path, llama_folder: Path) -> None:
-    """Its directory can be the recipe, but not the place."""
+    """Its directory can be the recipe, but not the run directory."""
     run = arm(compared, "sigmoid")
     with refused(RecipeError, run, "`--run_dir`"):
         Comparison(str(run), [], ["space"])

@@ -1,4 +1,4 @@
-"""A terminal shows a phase while it runs; everything else is as it was afterwards."""
+"""A terminal shows a phase's progress while it runs, and everything else is restored afterwards."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from spin_trl.run.stage import START
 
 
 def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[SelfPlay, str]:
-    """A run whose console is a terminal of a type, or none, and all that was written to it."""
+    """A run whose console is a terminal of some type, or none, and everything that was written to it."""
     run = build(model, **settings)
     file = io.StringIO()
     environment = {
@@ -41,7 +41,7 @@ def watched_run(model: Path, terminal: str | None, **settings: object) -> tuple[
 def test_a_terminal_shows_what_runs_and_the_table_so_far(
     llama_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And none of the libraries' bars, which would tear it apart."""
+    """None of the libraries' progress bars, which would break it, is shown."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     _, said = watched_run(llama_folder, terminal="xterm", disable_tqdm=False, num_train_epochs=6, learning_rate=1e-3)
     assert re.search(r"iteration-0: generate, \d+ of 12 answers", said)
@@ -55,7 +55,7 @@ def test_a_terminal_shows_what_runs_and_the_table_so_far(
 
 @pytest.mark.parametrize("terminal", [None, "dumb"])
 def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str | None) -> None:
-    """In a log nothing moves, nor on a terminal that can't move its cursor, such as the shell of an editor."""
+    """In a log nothing moves, nor on a terminal that can't move its cursor, such as an editor's shell."""
     _, said = watched_run(llama_folder, terminal=terminal)
     assert "answers," not in said
     assert said.count("run, iterations 0 to") == 2
@@ -64,7 +64,7 @@ def test_without_a_terminal_every_table_stays(llama_folder: Path, terminal: str 
 def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`nohup`, a job of Slurm, CI: nothing moves there, and nobody should wait in the dark."""
+    """With `nohup`, Slurm or CI: nothing moves there, so progress must be printed regularly."""
     monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     run, said = watched_run(llama_folder, terminal=None, disable_tqdm=False, num_train_epochs=6, history=1)
@@ -74,22 +74,22 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
     assert trained == [18, 36]  # 12 rows, 4 pairs a step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
-    assert not lines[3].startswith("Finished earlier")
+    assert not lines[3].startswith("Already finished")
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)
     assert "%|" not in capfd.readouterr().err
 
-    assert "Finished earlier: iteration-1: evaluate" in watched_again(run)
+    assert "Already finished: everything up to iteration-1: evaluate" in watched_again(run)
 
 
 def watched_again(run: SelfPlay) -> str:
-    """What a log has of a finished run that is called again."""
+    """The log of a finished run that is called again."""
     run._console = Console(file=io.StringIO(), width=200, force_terminal=False)
     run.run()
     return run._console.file.getvalue()
 
 
 def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job of Slurm plays one phase. What a loop has launched is told of by the loop alone."""
+    """A Slurm job runs one phase. Phases launched by a loop are reported only by the loop."""
     monkeypatch.setattr("spin_trl.report.status.LOGS_EVERY", 0.02)
     said = {}
     for launched in (False, True):
@@ -106,7 +106,7 @@ def test_the_log_of_a_phase_by_hand_says_how_far_it_is(llama_folder: Path, monke
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_bars_are_as_they_were_afterwards(llama_folder: Path, monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
-    """They are the caller's: a notebook goes on after the run."""
+    """They belong to the caller: a notebook continues after the run."""
     calls: list[str] = []
     if shown:
         monkeypatch.delenv("TQDM_DISABLE", raising=False)
@@ -146,7 +146,7 @@ def test_a_plot_that_fails_does_not_end_the_run(
 def test_a_small_terminal_shows_what_runs_and_the_newest_rows(
     llama_folder: Path, iterations: int, arms: int, height: int
 ) -> None:
-    """Older iterations are left out, the start stays; rich would cut the end off, with the newest."""
+    """Older iterations are left out, the start is kept; rich would cut off the end, with the newest."""
     run = build(
         llama_folder,
         num_iterations=iterations,

@@ -1,4 +1,4 @@
-"""Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a launch of its own."""
+"""Two processes on one machine, connected by gloo: the loop in place, one phase, and every phase as a separate launch."""
 
 import io
 import os
@@ -51,7 +51,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.CompletedProcess:
-    """`accelerate launch` our command on the CPU; its own option for CPUs starts one process, this one as many as asked."""
+    """`accelerate launch` our command on CPUs. Its own CPU option starts one process; this starts as many as requested."""
     spy = folder / "spy.py"
     spy.write_text(SPY, encoding="utf-8")
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
@@ -68,7 +68,7 @@ def accelerate(folder: Path, *arguments: str, processes: int = 2) -> subprocess.
 
 
 def accelerate_config(folder: Path, processes: int) -> Path:
-    """A configuration file as `accelerate config` writes it."""
+    """A configuration file as written by `accelerate config`."""
     settings = {
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if processes > 1 else "NO",
@@ -90,7 +90,7 @@ def seen(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The run directory of a run in one process, in batches as large as two processes make together."""
+    """The directory of a run in one process, with the batch size of two processes together."""
     folder = tmp_path_factory.mktemp("alone")
     assert main(["run", str(runs.recipe(folder, llama_folder, per_device_train_batch_size=4))]) == 0
     return folder / "run"
@@ -121,7 +121,7 @@ def test_the_loop_plays_in_place_under_ddp_and_gives_what_one_process_gives(tmp_
 
 
 def test_a_process_that_is_late_at_the_gate_is_waited_for(tmp_path, llama_folder, monkeypatch) -> None:
-    """One writes the decision down; another that reads the journal after that must go through as many barriers."""
+    """One process records the decision; another that reads the journal after that must pass the same number of barriers."""
     monkeypatch.setenv("SLOW_RANK", "1")
     recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
     done = accelerate(tmp_path, "run", str(recipe))
@@ -143,7 +143,7 @@ def test_a_process_that_is_late_at_the_gate_is_waited_for(tmp_path, llama_folder
 def test_a_process_that_dies_ends_the_run_and_nobody_waits_for_it(
     how: str, said: str, tmp_path, llama_folder, monkeypatch
 ) -> None:
-    """The other one stands in the middle of a step that needs both; what was finished is kept."""
+    """The other process is in the middle of a step that needs both; finished work is kept."""
     monkeypatch.setenv("DYING_RANK", "1")
     monkeypatch.setenv("HOW", how)
     recipe = runs.recipe(tmp_path, llama_folder, per_device_train_batch_size=2)
@@ -191,7 +191,7 @@ def test_every_phase_is_a_launch_of_its_own_with_an_accelerate_config(tmp_path, 
 
 
 def test_phases_that_are_launched_are_watched_as_well(tmp_path, llama_folder) -> None:
-    """They say in a file how far they are; what they print passes through the display, and no bar tears it apart."""
+    """They report their progress in a file; their output passes through the display, and no progress bar breaks it."""
     config = accelerate_config(tmp_path, processes=1)
     recipe = runs.recipe(
         tmp_path, llama_folder, num_iterations=1, num_train_epochs=60, learning_rate=1e-4, disable_tqdm=False
@@ -221,7 +221,7 @@ def test_a_phase_that_fails_in_its_launch_ends_the_run_with_its_own_words(tmp_pa
 
 
 def test_a_third_branch_and_the_weights_of_a_step_are_the_same_under_ddp(tmp_path, llama_folder) -> None:
-    """T-SPIN's proto responses beside the pairs, and IRIS's softmax over the pairs of both processes, in iteration 1."""
+    """In iteration 1, T-SPIN also has proto responses, and IRIS's softmax spans the pairs of both processes."""
     for loss_type, own in (
         ("tspin", {}),
         ("iris", {"iris_schedule": "fixed", "iris_alpha": [1.5], "learning_rate": 1e-3}),

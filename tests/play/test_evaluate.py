@@ -1,4 +1,4 @@
-"""The evaluate phase: figures on held-out prompts, checked against a model that transformers alone loads."""
+"""The evaluate phase: figures on held-out prompts, checked against a model loaded by transformers alone."""
 
 import json
 import math
@@ -21,7 +21,7 @@ STAGES = ("start", "iteration-0", "iteration-1")
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two iterations with six held-out prompts, whose answers end before their limit now and then."""
+    """A run of two iterations with six held-out prompts, some of whose answers end before the limit."""
     folder = tmp_path_factory.mktemp("played") / "run"
     settings = {"max_new_tokens": 40, "per_iteration": {"temperature": [1.0, 0.5]}, "evaluate_greedy": True}
     build(llama_folder, folder, held_out_fraction=0.4, scorer=length, **settings).run()
@@ -34,17 +34,17 @@ def length(prompt: str, real: str, generated: str) -> float:
 
 
 def figures(run_dir: Path, stage: str) -> dict[str, float]:
-    """What a stage measured."""
+    """The figures of a stage."""
     return json.loads((run_dir / stage / "metrics.json").read_text(encoding="utf-8"))
 
 
 def model_of(run_dir: Path, stage: str, start: Path) -> Any:
-    """A stage's model, by transformers alone."""
+    """A stage's model, loaded by transformers alone."""
     return AutoModelForCausalLM.from_pretrained(start if stage == "start" else run_dir / stage / "model").eval()
 
 
 def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It answers, answers greedily and is scored; with seven billion parameters every load is a minute."""
+    """It samples answers, answers greedily and is scored; with seven billion parameters, each load takes a minute."""
     loads: list[str] = []
     load = generate.load_policy
 
@@ -60,7 +60,7 @@ def test_a_model_is_loaded_once_for_all_that_is_measured(llama_folder: Path, mon
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_figures_are_those_of_the_model(stage: str, played: Path, llama_folder: Path) -> None:
-    """NLL, log-probabilities, lengths, shares and scores, each worked out by hand from the model and its answers."""
+    """NLL, log-probabilities, lengths, shares and scores, all computed by hand from the model and its answers."""
     rows, model, found = load_from_disk(str(played / "data/held-out")), None, figures(played, stage)
     model = model_of(played, stage, llama_folder)
     sampled, greedy = (answers(played, stage, f"held-out/{how}") for how in ("sampled", "greedy"))
@@ -112,7 +112,7 @@ def test_the_win_rate_compares_with_the_opponent(stage: str, opponent: str, play
 
 
 def test_every_model_answers_under_the_same_conditions(played: Path) -> None:
-    """Iteration 0's temperature and seeds for all, so that differences are the models'; greedy means greedy."""
+    """All use the temperature and seeds of iteration 0, so differences come from the models; greedy answers are greedy."""
     for stage in STAGES:
         manifests = [
             json.loads((played / stage / "held-out" / how / "generations.json").read_text(encoding="utf-8"))
@@ -126,7 +126,7 @@ def test_every_model_answers_under_the_same_conditions(played: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_samples_show_what_was_said(stage: str, played: Path) -> None:
-    """One line a held-out prompt, in plain text, with the score."""
+    """One line per held-out prompt, as plain text, with the score."""
     rows = load_from_disk(str(played / "data/held-out"))
     said = answers(played, stage, "held-out/sampled")
     lines = [json.loads(line) for line in (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -148,7 +148,7 @@ def test_the_journal_has_the_figures_too(played: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answers that are there are not given again, and the figures are those of an undisturbed run."""
+    """Existing answers are not generated again, and the figures equal those of an uninterrupted run."""
     build(llama_folder, "whole", num_iterations=1).run()
     run = build(llama_folder, num_iterations=1)
     with monkeypatch.context() as patch:
@@ -165,7 +165,7 @@ def test_an_interrupted_evaluation_goes_on(llama_folder: Path, monkeypatch: pyte
 
 
 def test_an_adapter_is_measured_with_its_base(llama_folder: Path) -> None:
-    """The NLL of an adapter's model is lower than the start's after training on the same kind of data, and finite."""
+    """After training on the same kind of data, the NLL of an adapter's model is finite and lower than the start's."""
     build(llama_folder, num_iterations=1, num_train_epochs=3, peft_config=LoraConfig(task_type="CAUSAL_LM")).run()
     start, after = (figures(Path("run"), stage)["nll"] for stage in ("start", "iteration-0"))
     assert math.isfinite(after)
@@ -173,7 +173,7 @@ def test_an_adapter_is_measured_with_its_base(llama_folder: Path) -> None:
 
 
 def test_a_scorer_may_return_named_numbers(llama_folder: Path) -> None:
-    """Each name is a figure of its own."""
+    """Each name is a separate figure."""
 
     def marks(prompt: str, real: str, generated: str) -> dict[str, float]:
         return {"letters": len(generated), "capitals": sum(map(str.isupper, generated))}
@@ -187,7 +187,7 @@ def test_a_scorer_may_return_named_numbers(llama_folder: Path) -> None:
 
 
 def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(played: Path) -> None:
-    """The mean of the differences, prompt by prompt, whatever the prompts themselves are worth."""
+    """The mean of the prompt-by-prompt differences does not depend on how hard the prompts are."""
     before: dict[str, float] = {}
     for stage in STAGES:
         lines = (played / stage / "samples.jsonl").read_text(encoding="utf-8").splitlines()
@@ -209,7 +209,7 @@ def test_every_iteration_is_compared_with_the_model_before_on_the_same_prompts(p
 
 
 def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
-    """One or several; several are told apart by their names."""
+    """One or several; several are distinguished by their names."""
     build(llama_folder, num_iterations=1, scorer=["exact_match", "regex:[a-z]"]).run()
     found = figures(Path("run"), "iteration-0")
     assert {"score/exact_match", "score/[a-z]", "score/[a-z]_change"} <= set(found)
@@ -218,7 +218,7 @@ def test_a_recipe_names_its_scorers(llama_folder: Path) -> None:
 
 
 def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Path) -> None:
-    """Its own error is shown, nothing is recorded, and the run goes on with a scorer that works."""
+    """Its own error is shown, nothing is recorded, and the run can be resumed with a scorer that works."""
     own = ZeroDivisionError("the scorer's own words")
 
     def broken(prompt: str, real: str, generated: str) -> float:
@@ -234,7 +234,7 @@ def test_a_scorer_that_fails_stops_the_run_and_can_be_repaired(llama_folder: Pat
 def test_a_score_that_is_no_number_is_counted_and_its_prompt_named(
     llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The figure is the mean of the others, here of those whose real response is not the first one's."""
+    """The figure is the mean of the others, here of those whose real response differs from the first one's."""
     first: list[str] = []
 
     def odd(prompt: str, real: str, generated: str) -> float:
@@ -254,7 +254,7 @@ def test_a_score_that_is_no_number_is_counted_and_its_prompt_named(
 def test_nothing_is_called_the_best_by_a_metric_that_it_does_not_have(
     llama_folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The scorer breaks once the start is measured: that makes the iteration neither the best nor a regression."""
+    """The scorer breaks after the start has been evaluated: the iteration is then neither the best nor a regression."""
     code = "calls = []\n\ndef f(*texts):\n    calls.append(1)\n    return 1.0 if len(calls) <= 3 else float('nan')\n"
     Path("breaking_scorer.py").write_text(code, encoding="utf-8")
     build(

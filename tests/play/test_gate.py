@@ -1,4 +1,4 @@
-"""What is decided after an iteration: warnings, a run that ends where it is told to, or falls back to its best."""
+"""The decision after an iteration: warnings, and a run that stops when it should or falls back to its best model."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from spin_trl.run.stage import Stage
 
 
 def others(first: int, count: int) -> Dataset:
-    """Rows of other prompts than the first ones."""
+    """Rows with other prompts than the first ones."""
     return tiny.sft(first + count).select(range(first, first + count))
 
 
@@ -38,7 +38,7 @@ def phases(run_dir: str = "run") -> list[str]:
 
 @pytest.mark.slow
 def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tiny untrained model's answers are cut; that is said of the start and of every iteration, once."""
+    """A tiny untrained model's answers are truncated; there is one warning about the start and about each iteration."""
     build(llama_folder, num_iterations=2, max_new_tokens=4).run()
     said = capsys.readouterr().out
     for name in ("start", "iteration-0", "iteration-1"):
@@ -49,7 +49,7 @@ def test_bad_answers_are_warned_of_and_the_run_goes_on(llama_folder: Path, capsy
 
 
 def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After the iteration, whose model is kept; the best one is delivered, and the same command stops again at once."""
+    """It stops after the iteration, whose model is kept; the best is delivered, and the same command stops again at once."""
     settings = {"num_iterations": 3, "max_new_tokens": 4}
     result = build(llama_folder, degeneration_stop='{"truncated": 0.9}', **settings).run()
     assert names(str(result.stopped), "iteration 0", 100, "`degeneration_stop`", 0.9)
@@ -65,7 +65,7 @@ def test_a_run_stops_where_its_answers_have_gone_bad(llama_folder: Path, capsys:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
-    """The thresholds decide how far a run goes, not what comes out: they may change."""
+    """The thresholds decide when a run stops, not its results, so they may change."""
     settings = {"num_iterations": 2, "max_new_tokens": 4}
     build(llama_folder, degeneration_stop={"truncated": 0.9}, **settings).run()
     result = build(llama_folder, degeneration_stop={"truncated": None}, **settings).run()
@@ -77,13 +77,13 @@ def test_a_run_that_stopped_goes_on_when_it_may(llama_folder: Path) -> None:
 
 
 def played(*nlls: float | None, prompts: int = PROMPTS, spread: float = 0.0, **figures: float) -> RunRecord:
-    """A run whose start and iterations have these negative log-likelihoods a token.
+    """A run whose start and iterations have these negative log-likelihoods per token.
 
     Args:
-        nlls: of the start and of each iteration; None: nothing was measured; NaN: the logits were NaN.
-        prompts: held out.
-        spread: by how much one prompt of a model is above its mean, and another below; in another order from model to model.
-        figures: that the newest has beside.
+        nlls: NLLs of the start and of each iteration; None: nothing was measured; NaN: the logits were NaN.
+        prompts: number of held-out prompts.
+        spread: distance of half of a model's prompts above its mean, and of the others below; the order varies by model.
+        figures: additional figures of the newest model.
     """
     stages = []
     for number, nll in enumerate(nlls):
@@ -111,7 +111,7 @@ def test_warnings_can_be_switched_off() -> None:
 
 
 def test_a_start_whose_answers_are_bad_does_not_stop_the_run() -> None:
-    """Self-play is there to mend it: it is warned of, before the first iteration only, and iterations are judged."""
+    """Self-play may improve it: there is a warning before the first iteration only, and iterations are judged."""
     bad, good = {"truncated": 1.0, "nll": 1.0}, {"truncated": 0.2, "nll": 1.0}
     run = record(
         stage("start", figures=bad), stage("iteration-0", figures=good), metric="nll", greater_is_better=False
@@ -126,7 +126,7 @@ def test_a_start_whose_answers_are_bad_does_not_stop_the_run() -> None:
 
 
 def test_a_collapse_is_said_and_goes_on_where_nothing_else_is_asked_for() -> None:
-    """The papers' loops do so; the worse iteration is not delivered all the same."""
+    """As in the papers' loops; even so, the worse iteration is not delivered."""
     verdict = judged(played(3.0, 2.0, 1.0, 4.0))
     assert (verdict.decision, verdict.best, verdict.opponent) == ("continued", "iteration-1", "iteration-2")
     assert [names(warning, "iteration-2", "iteration-1", "nll", 4, 1) for warning in verdict.warnings] == [True]
@@ -153,7 +153,7 @@ def test_a_regression_is_followed_by_what_the_settings_ask_for(
 
 
 def test_a_second_fall_back_makes_the_step_smaller_still() -> None:
-    """A half of the half that the first one left: the journal has it."""
+    """Half of the half that the first fall-back left, as recorded in the journal."""
     fell_back = {
         "phase": "gate",
         "stage": "iteration-1",
@@ -175,7 +175,7 @@ def test_a_diverged_model_ends_a_run_or_is_fallen_back_from() -> None:
 
 
 def test_patience_ends_a_run_that_no_longer_improves() -> None:
-    """Two iterations without an improvement, and that is enough."""
+    """The run stops after two iterations without an improvement."""
     assert judged(played(1.0, 1.0), patience=2).stopped is None
     verdict = judged(played(1.0, 1.0, 1.0), patience=2)
     assert names(str(verdict.stopped), "iteration 1", "2 iterations", "start", "`patience`")
@@ -189,7 +189,7 @@ def test_patience_counts_from_the_best() -> None:
 
 
 def test_an_improvement_that_is_too_small_is_not_delivered() -> None:
-    """The iterations gain some tenths of a nat: not ten."""
+    """The iterations gain some tenths of a nat, not ten nats."""
     run = played(3.0, 2.8, 2.5)
     assert judged(run).best == "iteration-1"
     assert (judged(run, min_improvement=10.0).best, judged(run, min_improvement=10.0).decision) == (
@@ -200,8 +200,8 @@ def test_an_improvement_that_is_too_small_is_not_delivered() -> None:
 
 
 def test_an_improvement_that_may_be_luck_is_not_delivered_where_significance_is_asked_for() -> None:
-    """Every prompt is two nats above or below the mean, and the other way round in the next model: a gain of a tenth of a
-    nat is within the interval, four times its size to either side (2 * 2 / sqrt(100), times 1.96)."""
+    """Each prompt is two nats above or below the mean, and vice versa for the next model: a gain of a tenth of a nat is well
+    within the interval, which reaches 0.78 nats to either side (2 * 2 / sqrt(100) * 1.96)."""
     run = played(3.0, 2.9, spread=2.0)
     assert judged(run).best == "iteration-0"
     assert judged(run, significant_improvement=True).best == "start"
@@ -227,7 +227,7 @@ def test_a_run_without_held_out_data_has_nothing_to_judge() -> None:
 def test_a_decision_that_another_iteration_has_followed_is_history(
     known: dict[str, Any], expected: tuple[str, str | None]
 ) -> None:
-    """What is judged now changes neither where the next iteration started nor why; a stop that was passed over is none."""
+    """Judging again changes neither the next iteration's start nor the reason; a stop that was not obeyed does not count."""
     decisions_so_far = Decisions([{"phase": "gate", "stage": "iteration-1", **known}])
     found = as_played(Verdict("continued", Stage("start"), Stage("iteration-1")), decisions_so_far, 1)
     assert (found.decision, found.reason) == expected
@@ -249,7 +249,7 @@ def test_a_decision_that_another_iteration_has_followed_is_history(
 def test_a_decision_that_is_lost_is_made_again_for_the_opponent_that_has_answered(
     decision: str, judged_opponent: str, opponent: str, expected: tuple[str, str | None, float]
 ) -> None:
-    """As it is judged now, if that leads to the same opponent; else it follows from the opponent."""
+    """As judged now, if that leads to the same opponent; otherwise it follows from the opponent."""
     verdict = Verdict(decision, Stage("start"), Stage(judged_opponent), 0.25, "worse")
     found = as_begun(verdict, 1, Stage(opponent), fallen_back=0.5, lr_scale=1.0)
     assert (found.decision, found.reason, found.lr_scale) == expected
@@ -287,7 +287,7 @@ def test_a_plateau_is_a_win_rate_of_one_half_that_is_known(
 def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A step of zero leaves every log-ratio at zero: all prompts are ties, and two hundred say so."""
+    """With a learning rate of zero every log-ratio is zero: all prompts are ties, and two hundred are enough to tell."""
     rows = {"train_dataset": tiny.sft(6), "eval_dataset": others(6, 200)}
     settings = {"num_iterations": 2, "learning_rate": 1e-30, "max_new_tokens": 2, "generation_batch_size": 200}
     result = build(llama_folder, **rows, **settings).run()
@@ -303,24 +303,24 @@ def test_the_game_ends_when_the_policy_can_not_tell_real_from_generated(
 
 HELD_OUT = 40
 COLLAPSE = {"learning_rate": [2e-3, 2e-3, 0.2, 2e-3]}
-"""The third iteration's step is a hundred times too large."""
+"""The learning rate of the third iteration is a hundred times too large."""
 
 
 def collapsing(model: Path, run_dir: str = "run", **settings: Any) -> SelfPlay:
-    """A run of four iterations whose third is made to collapse."""
+    """A run of four iterations, the third of which collapses."""
     rows = {"train_dataset": tiny.sft(24), "eval_dataset": others(24, HELD_OUT)}
     return build(model, run_dir, **rows, **{"num_iterations": 4, "per_iteration": COLLAPSE, **settings})
 
 
 def decisions(run_dir: str = "run") -> list[str]:
-    """What the gate has decided, iteration by iteration."""
+    """The gate's decisions, iteration by iteration."""
     return [line["decision"] for line in journal(run_dir) if line["phase"] == "gate"]
 
 
 def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Byte for byte: it is the model of a run that ends with the second iteration."""
+    """Byte for byte, it is the model of a run that ends with the second iteration."""
     result = collapsing(llama_folder, on_regression="stop").run()
     assert result.stopped is not None
     assert names(result.stopped, "iteration 2", "iteration-1", "nll")
@@ -340,7 +340,7 @@ def test_an_iteration_that_collapses_is_caught_and_the_one_before_is_delivered(
 def test_falling_back_starts_the_next_iteration_from_the_best(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a smaller step. Its opponent answers, it is what the policy starts from, and what it is compared with."""
+    """With a smaller learning rate. Its opponent answers, and is what the policy starts from and is compared with."""
     result = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).run()
     assert decisions() == ["improved", "improved", "fell back", "improved"]
     assert names(capsys.readouterr().out, "iteration-1", "`on_regression: fall_back`", 0.5)
@@ -364,7 +364,7 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
 
 
 def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Path) -> None:
-    """The generations of the iteration that has followed say who has answered, so the decision is written down again."""
+    """The generations of the next iteration name the model that answered, so the decision is recorded again."""
     settings = {"num_iterations": 2, "on_regression": "fall_back", "fall_back_lr_scale": 0.5}
     settings["per_iteration"] = {"learning_rate": [0.2, 1e-3]}
     collapsing(llama_folder, **settings).run()
@@ -382,7 +382,7 @@ def test_a_fall_back_survives_a_journal_that_was_cut_before_it(llama_folder: Pat
 
 @pytest.mark.slow
 def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder: Path) -> None:
-    """Every phase by itself, in a session of its own, makes the same models as the loop."""
+    """Running each phase separately, in its own session, gives the same models as the loop."""
     settings = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
     collapsing(llama_folder, **settings).run()
     collapsing(llama_folder, "parts", **settings).run_phase("start", 0)
@@ -397,7 +397,7 @@ def test_a_fall_back_survives_an_interrupt_and_phases_on_their_own(llama_folder:
 
 @pytest.mark.slow
 def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder: Path) -> None:
-    """What happens then is no part of what was played: it may change, and the step with it."""
+    """The next iteration is not part of the finished work: `on_regression` may change, and the learning rate with it."""
     collapsing(llama_folder, on_regression="stop").run()
     result = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.25).run()
     assert decisions() == ["improved", "improved", "stopped", "fell back", "improved"]
@@ -407,7 +407,7 @@ def test_a_run_that_stopped_at_a_regression_can_go_on_from_its_best(llama_folder
 
 @pytest.mark.slow
 def test_a_decision_that_was_followed_is_not_rewritten(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four iterations played with `continue`: that the run would fall back now changes neither journal nor story."""
+    """Four iterations played with `continue`: that the run would fall back now changes neither journal nor output."""
     collapsing(llama_folder).run()
     before = journal()
     capsys.readouterr()
@@ -423,14 +423,14 @@ def test_a_decision_that_was_followed_is_not_rewritten(llama_folder: Path, capsy
 
 
 def by_hand(model: Path, iteration: int, **settings: Any) -> None:
-    """Play the phases of an iteration, each in a session of its own."""
+    """Run the phases of an iteration, each in its own session."""
     for phase in ("start", "generate", "train", "evaluate") if iteration == 0 else ("generate", "train", "evaluate"):
         collapsing(model, **settings).run_phase(phase, iteration)
 
 
 @pytest.mark.slow
 def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A chain of jobs ends where the loop would have ended, and goes on where the settings let it."""
+    """A chain of jobs stops where the loop would have stopped, and continues if the settings allow it."""
     for t in range(3):
         by_hand(llama_folder, t, on_regression="stop")
     said = capsys.readouterr().out
@@ -446,7 +446,7 @@ def test_phases_by_hand_obey_the_gate(llama_folder: Path, capsys: pytest.Capture
 
 @pytest.mark.slow
 def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_folder: Path) -> None:
-    """It regressed, too: whoever takes the patience away goes on from the best."""
+    """The iteration was a regression, too: without `patience` the run continues from the best."""
     for t in range(3):
         by_hand(llama_folder, t, on_regression="fall_back", patience=1)
     assert entry("gate", "iteration-2")["decision"] == "stopped"
@@ -463,7 +463,7 @@ def test_out_of_patience_the_best_is_still_what_a_run_would_go_on_from(llama_fol
 def test_a_regression_at_the_last_iteration_stops_nothing(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said, and the best is delivered; but nothing was left to play."""
+    """There is a warning, and the best is delivered, but there was nothing left to play."""
     rates = {"learning_rate": COLLAPSE["learning_rate"][:3]}
     result = collapsing(llama_folder, num_iterations=3, per_iteration=rates, on_regression="stop").run()
     assert (result.stopped, result.best_stage) == (None, "iteration-1")
@@ -481,7 +481,7 @@ def test_a_regression_at_the_last_iteration_stops_nothing(
     ],
 )
 def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_diverged: bool) -> None:
-    """On a GPU it would be too late afterwards."""
+    """On a GPU it would be too late to check afterwards."""
     from accelerate import Accelerator
 
     seen = torch.tensor([[[0.0, 0.0], logits]])
@@ -493,7 +493,7 @@ def test_what_can_be_sampled_from_is_looked_at_before(logits: list[float], has_d
 
 @pytest.mark.slow
 def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder: Path) -> None:
-    """Once it has begun, its generations are the best's: training from another model would be another game."""
+    """Once it has begun, its generations are the best model's: training another model on them would be a different game."""
     falls_back = {"on_regression": "fall_back", "fall_back_lr_scale": 0.5}
     whole = collapsing(llama_folder, "whole", **falls_back).run()
     for t in range(3):
@@ -506,7 +506,7 @@ def test_what_an_iteration_started_from_stays_when_settings_change(llama_folder:
 
 
 def test_a_run_that_may_fall_back_is_evaluated_before_it_goes_on(llama_folder: Path) -> None:
-    """Phases by hand: generating with a model that was not judged might be generating with the wrong one."""
+    """Phases by hand: a model that has not been judged might be the wrong one to generate with."""
     for phase in ("start", "generate", "train"):
         collapsing(llama_folder, on_regression="fall_back").run_phase(phase, 0)
     with refused(RunDirectoryError, "generate", "iteration 1", "evaluate", "iteration-0"):
@@ -532,14 +532,14 @@ def test_the_start_can_be_what_a_run_falls_back_to(llama_folder: Path) -> None:
 
 
 DIVERGED = {"learning_rate": [2e-3, 1e30, 2e-3]}
-"""The second iteration's weights are no numbers any more, after a step whose loss and gradient were: with one step each."""
+"""The second iteration's weights become NaN after a step with finite loss and gradient; each iteration has one step."""
 
 
 @pytest.mark.slow
 def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_traceback(
     llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It can't answer, so nothing can be played against it: the run ends by itself, or falls back."""
+    """It can't answer, so it can't be an opponent: the run stops, or falls back."""
     settings = {"num_iterations": 3, "per_iteration": DIVERGED, "baseline": "sft", "max_steps": 1}
     result = collapsing(llama_folder, **settings).run()
     assert result.stopped is not None
@@ -554,7 +554,7 @@ def test_a_model_whose_training_has_diverged_is_judged_and_does_not_end_in_a_tra
 
 
 def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_folder: Path) -> None:
-    """Without held-out prompts nobody has seen it: the next iteration says so."""
+    """Without held-out prompts, divergence is found only by the next iteration."""
     settings = {"num_iterations": 3, "per_iteration": DIVERGED, "held_out_fraction": 0.0, "max_steps": 1}
     with refused(DivergedError, "NaN"):
         build(llama_folder, **settings).run()
@@ -564,7 +564,7 @@ def test_a_diverged_model_is_not_played_against_where_nothing_is_measured(llama_
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["iris", "tspin"])
 def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_folder: Path, loss: str) -> None:
-    """IRIS takes its order from the gap that its opponent has reached, T-SPIN its proto from iteration 0."""
+    """IRIS takes its order from the gap its opponent reached, T-SPIN its proto responses from iteration 0."""
     result = collapsing(llama_folder, loss_type=loss, on_regression="fall_back").run()
     assert decisions()[2] == "fell back"
     if loss == "iris":

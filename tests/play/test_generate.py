@@ -1,4 +1,4 @@
-"""A model of a run is loaded when it is needed, once, and not at all where its answers are there."""
+"""A model of a run is loaded when it is needed, once, and not at all if its answers already exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new recipe gives up as little as the machine makes it, and is written whole or not at all."""
+"""A new recipe gives up only what the machine requires, and is written atomically."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,14 +38,14 @@ def data() -> SeenData:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """What was planned: which weights, and how many pairs together. Nothing fits, unless a test says what does."""
+    """The plans made: which weights are trained, and the batch size. Nothing fits, unless a test says what does."""
     ways: list[tuple[str, int]] = []
     fitting(monkeypatch, ways)
     return ways
 
 
 def fitting(monkeypatch: pytest.MonkeyPatch, ways: list[tuple[str, int]], *fit: tuple[str, int]) -> None:
-    """Let plans say that these ways fit, and no other."""
+    """Make plans report that these ways fit, and no others."""
 
     def make_plan(source: str, *_: Any, **__: Any) -> Any:
         settings = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def test_the_first_way_that_fits_is_taken(
     planned: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of those that give up more with each step, of which no more are planned."""
+    """The first that fits, of ways that give up more and more; no further ones are planned."""
     fitting(monkeypatch, planned, fit, EVERY_WAY[-1])
     new = write(model, data, GPU)
     assert new.fit == Fit(*fit, peak=3.0, fits=True)
@@ -94,7 +94,7 @@ def test_where_nothing_fits_the_last_way_is_written(
 def test_what_can_not_fit_is_not_planned(
     bytes_a_parameter: float, first: str, model: SeenModel, data: SeenData, planned: list[tuple[str, int]]
 ) -> None:
-    """Weights, gradients and Adam's states in float32 take 16 bytes. The last way is planned all the same."""
+    """Weights, gradients and Adam's states in float32 take 16 bytes. The last way is planned in any case."""
     parameters = tiny.model("llama").num_parameters()
     memory = bytes_a_parameter * parameters / 2**30
     write(model, data, Machine(replace(GPU.device, memory=memory)))
@@ -148,7 +148,7 @@ def test_what_is_returned_is_what_was_written() -> None:
 def test_a_recipe_that_can_not_be_read_back_is_not_written(
     earlier: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was there stays."""
+    """An existing file is kept."""
     if earlier is not None:
         Path("recipe.yaml").write_text(earlier, encoding="utf-8")
     monkeypatch.setattr(init, "recipe_text", lambda *_: "max_lenght: 3\n")
@@ -185,13 +185,14 @@ def test_only_force_overwrites_a_file() -> None:
 
 
 def test_what_was_seen_is_told(model: SeenModel, data: SeenData) -> None:
-    """What is unsure or wrong, too: a guess, rows that are left out, columns that are not used."""
+    """Including what is uncertain or wrong: a guess, rows that are left out, columns that are not used."""
     guess = replace(data.guess, mapping={"q\x1b": "prompt"}, is_by_content=True)
     data = replace(data, guess=guess, bad=[(7, "empty")], unused="`source` is not used.", scorer="boxed")
     new = NewRecipe(Path("recipe.yaml"), {}, Fit(FOUR_BITS, 8, 3.0, fits=True))
     text = "\n".join(seen_in_words(model, data, GPU, new))
-    assert names(text, "train.jsonl", "24 rows", "`q␛`", "`prompt`", "(a guess)", "1 of 24 rows", "row 7", "`source`")
-    assert names(text, "boxed", model.name, "llama", f"{model.positions} positions", "NVIDIA A10", "22 GiB", "4 bits")
+    assert names(text, "train.jsonl", "24 rows", "`q␛`", "`prompt`", "(a guess)")
+    assert names(text, "1 of 24 sampled rows", "row 7", "`source`")
+    assert names(text, "boxed", model.name, "llama", f"{model.positions} positions", "NVIDIA A10", "22 GiB", "4-bit")
     assert not names(text, "NOT")
 
 

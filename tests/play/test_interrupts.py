@@ -1,6 +1,6 @@
-"""Killed anywhere: whichever file operation is a run's last, the same command goes on to the same result.
+"""Killed anywhere: whatever file operation was a run's last, the same command resumes to the same result.
 
-A process of its own kills itself, with SIGKILL, at its k-th write, rename or removal in the run directory.
+A separate process kills itself, with SIGKILL, at its k-th write, rename or removal in the run directory.
 """
 
 import multiprocessing
@@ -30,13 +30,13 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink")
 
 
 def settings(way: str) -> dict[str, Any]:
-    """Everything that writes: checkpoints, a baseline, models that are removed again."""
+    """Everything that writes: checkpoints, a baseline, models that are deleted again."""
     options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 2, "baseline": "sft", "keep_iterations": 1}
     return options | ({"peft_config": LoraConfig(**LORA)} if way == "lora" else {})
 
 
 def play(model: str, run_dir: str, way: str, last: int, count: Any) -> None:
-    """A run that counts its file operations and is killed at the one that is to be its last."""
+    """A run that counts its file operations and is killed at a given one."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -54,7 +54,7 @@ def play(model: str, run_dir: str, way: str, last: int, count: Any) -> None:
 
 @pytest.fixture(scope="module")
 def start(llama_folder: Path) -> Any:
-    """A function that plays in a process of its own, forked from one that has imported everything."""
+    """A function that plays in a separate process, forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["conftest", *MODULES])
 
@@ -72,7 +72,7 @@ def start(llama_folder: Path) -> Any:
 def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_result(
     way: str, kills: int, start: Any, llama_folder: Path, tmp_path: Path
 ) -> None:
-    """Weights of all arms, generations, journal and best: bit for bit those of a run that nothing happened to."""
+    """Weights of all arms, generations, journal and best equal those of an uninterrupted run, bit for bit."""
     whole = tmp_path / "whole"
     process, operations = start(whole, way)
     assert process.exitcode == 0

@@ -1,4 +1,4 @@
-"""Every phase as a launch of its own: under which configuration, and that it ends when it has to."""
+"""Every phase as a separate launch: its configuration, and that it ends when it should."""
 
 import errno
 import io
@@ -25,7 +25,7 @@ from spin_trl.play.phases import PHASES, by_accelerate
 
 
 class Launched:
-    """Stands in for `subprocess.Popen`: writes the command down, with the accelerate config that it names."""
+    """Stand-in for `subprocess.Popen` that records the command and the accelerate configuration it names."""
 
     stdout = None  # without a live display, a launch writes to the terminal itself
 
@@ -56,7 +56,7 @@ def config_file(**settings: Any) -> str:
 def test_generation_is_launched_without_the_training_plugin(
     plugin: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under FSDP or DeepSpeed a model would be loaded in parts: what trains gets the plugin, what answers does not."""
+    """FSDP and DeepSpeed shard the model: phases that train get the plugin, those that generate do not."""
     popen = Launched()
     monkeypatch.setattr(phases.subprocess, "Popen", popen)
     options = config_file(distributed_type=plugin, num_processes=4, fsdp_config={"x": 1}, deepspeed_config={"y": 2})
@@ -82,7 +82,7 @@ def test_generation_is_launched_without_the_training_plugin(
 def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file itself, as it is."""
+    """The file is passed unchanged."""
     popen = Launched()
     monkeypatch.setattr(phases.subprocess, "Popen", popen)
     options = config_file(distributed_type="MULTI_GPU", num_processes=2)
@@ -93,7 +93,7 @@ def test_without_a_plugin_every_phase_is_one_launch_under_the_config(
 
 
 def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Phase, iteration and exit code; what it finished is kept."""
+    """Phase, iteration and exit code; finished work is kept."""
     monkeypatch.setattr(phases.subprocess, "Popen", Launched(returncode=7))
     run = build(llama_folder, accelerate_config=config_file()).state
     with refused(LaunchError, "train phase", "iteration 1", "exit code 7"):
@@ -103,7 +103,7 @@ def test_a_failed_launch_is_named(llama_folder: Path, monkeypatch: pytest.Monkey
 def test_what_a_launch_says_is_shown_whatever_its_encoding(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Above a live display, through which it passes: a library's byte that is no text must not end the run."""
+    """Output passes through a live display above it: a byte from a library that is not text must not end the run."""
     says = [sys.executable, "-c", r"import os; os.write(1, b'rank 0 \xff is ready\n')"]
     popen = subprocess.Popen
     monkeypatch.setattr(phases.subprocess, "Popen", lambda _, **options: popen(says, **options))
@@ -119,7 +119,7 @@ def test_what_a_launch_says_is_shown_whatever_its_encoding(
     ids=["missing", "malformed", "no mapping"],
 )
 def test_an_unusable_accelerate_config_is_named(text: str | None, part: str) -> None:
-    """Missing, malformed, or no mapping."""
+    """Missing, malformed, or not a mapping."""
     path = Path("bad.yaml")
     if text is not None:
         path.write_text(text, encoding="utf-8")
@@ -143,7 +143,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 @pytest.mark.parametrize("worker", [POLITE, STUBBORN], ids=["polite", "stubborn"])
 def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker is told, waited for, and killed if it does not listen: none trains on behind the next run's back."""
+    """A worker is terminated, waited for, and killed if it does not exit, so none trains on while the next run plays."""
     monkeypatch.setattr(phases, "GRACE_SECONDS", 2)
     launcher = subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, f"{worker}\nopen('ready', 'w').close()\ntime.sleep(60)"],
@@ -164,7 +164,7 @@ def test_an_interrupted_launch_leaves_no_worker_behind(worker: str, monkeypatch:
 
 
 def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while a phase runs as a process of its own ends that process, too, and goes on as Ctrl-C."""
+    """Ctrl-C while a phase runs in a separate process also ends that process, and is then raised."""
     ended: list[Any] = []
 
     class Interrupted(Launched):
@@ -180,20 +180,20 @@ def test_an_interrupt_of_the_loop_ends_the_launch(llama_folder: Path, monkeypatc
 
 
 def test_a_configuration_that_ships_is_known_by_its_name() -> None:
-    """From wherever the package lies; a file of that name goes first."""
+    """Wherever the package is installed; a file with that name takes precedence."""
     assert read_accelerate_config("zero3")["deepspeed_config"]["zero_stage"] == 3
     Path("zero3").write_text(yaml.safe_dump({"distributed_type": "NO"}), encoding="utf-8")
     assert read_accelerate_config("zero3") == {"distributed_type": "NO"}
 
 
 def test_a_name_that_is_none_names_the_nearest() -> None:
-    """And all that there are."""
+    """The message lists all of them."""
     with refused(RecipeError, "`accelerate_config`", "'zero33'", "'zero3'", "fsdp2"):
         read_accelerate_config("zero33")
 
 
 def test_several_machines_are_refused_with_the_way_to_do_it() -> None:
-    """A loop on one machine can't launch processes on another; it would wait for them for ever."""
+    """A loop on one machine can't launch processes on another, and would wait for them forever."""
     path = config_file(num_machines=2, num_processes=16)
     with refused(RecipeError, path, "2 machines", "accelerate launch", "recipes/accelerate/slurm.sh"):
         read_accelerate_config(path)

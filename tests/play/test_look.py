@@ -1,4 +1,4 @@
-"""What a new recipe goes by: rows by their own numbers, lengths as a run's own tokens, without the model."""
+"""Inspecting data and model for a recipe: rows keep their numbers, lengths count a run's tokens, no model is loaded."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_jsonl(rows: list[dict[str, Any]], further: str = "") -> str:
 
 
 def test_of_a_model_its_configuration_and_tokenizer_are_read(llama_folder: Path) -> None:
-    """The weights are not: they need not be there."""
+    """The weights are not read: they may be missing."""
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (llama_folder / name).exists():
             Path(name).write_bytes((llama_folder / name).read_bytes())
@@ -83,7 +83,7 @@ def test_a_machine_without_a_gpu_is_its_cpu() -> None:
 
 
 def test_lengths_are_those_of_the_models_tokens(seen_model: SeenModel) -> None:
-    """With the chat template around them, and the token that ends a response."""
+    """With the chat template applied, and the token that ends a response."""
     rows = [row["messages"] for row in tiny.sft(12, "messages").to_list()]
     seen = look_at_data(write_jsonl([{"messages": turns} for turns in rows]), None, "train", seen_model)
     whole, real = [], []
@@ -121,7 +121,7 @@ def test_without_a_model_lengths_follow_from_characters() -> None:
 def test_a_sample_goes_from_the_beginning_to_the_end_of_the_data(
     seen_model: SeenModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bad rows have the numbers that they have in the data."""
+    """Bad rows keep their numbers in the data."""
     monkeypatch.setattr(look, "TOKENISED", 10)
     rows = [{"prompt": f"{number}?", "completion": "" if number == 90 else "a boat"} for number in range(100)]
     seen = look_at_data(write_jsonl(rows), None, "train", seen_model)
@@ -132,7 +132,7 @@ def test_a_sample_goes_from_the_beginning_to_the_end_of_the_data(
 
 @pytest.mark.parametrize("has_model", [True, False], ids=["model", "no-model"])
 def test_lines_that_can_not_be_read_are_bad_rows(has_model: bool, seen_model: SeenModel) -> None:
-    """They are no column of the data, and have no length."""
+    """They are not a column of the data, and have no length."""
     seen = look_at_data(write_jsonl(ROWS, "{no JSON\n"), None, "train", seen_model if has_model else None)
     assert [number for number, _ in seen.bad] == [12]
     assert seen.total == 13

@@ -1,4 +1,4 @@
-"""`SelfPlay`: what a run does, in which order, what it leaves in its directory, and what continuing it means."""
+"""`SelfPlay`: what a run does, in which order, the files it writes, and how it is resumed."""
 
 import errno
 import json
@@ -33,13 +33,13 @@ PLAYED = {"baseline": "sft", "evaluate_greedy": True, "save_strategy": "steps", 
 
 
 def shout(prompt: str, real: str, generated: str) -> float:
-    """A scorer: the share of its letters that are capitals."""
+    """A scorer: the share of capitals among the letters."""
     return sum(letter.isupper() for letter in generated) / max(len(generated), 1)
 
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two iterations with baseline, in its directory. Read only."""
+    """A run of two iterations with baseline, and its directory. Read only."""
     folder = tmp_path_factory.mktemp("played") / "run"
     result = build(
         llama_folder, folder, baseline="sft", evaluate_greedy=True, save_strategy="steps", save_steps=1
@@ -52,7 +52,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_run_leaves_what_the_design_says(played: Path) -> None:
-    """Settings, journal, and for every iteration generations, model, figures and samples; no checkpoints any more."""
+    """Settings, journal, and for every iteration generations, model, figures and samples; checkpoints are deleted."""
     for name in ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png"):
         assert (played / name).stat().st_size > 0, name
     for iteration in (0, 1):
@@ -75,7 +75,7 @@ def test_a_run_leaves_what_the_design_says(played: Path) -> None:
 
 
 def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
-    """In the order in which they were played, with the figures that tell what happened."""
+    """In the order in which they were played, with figures that summarise each."""
     assert steps(played) == [
         ("prepare", "data"),
         ("evaluate", "start"),
@@ -112,7 +112,7 @@ def test_the_journal_has_one_line_a_finished_step(played: Path) -> None:
 def test_every_phase_runs_where_the_settings_say(
     from_a_recipe: bool, tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without `use_cpu`, accelerate is never told to use the CPU: where there is a GPU, every phase has it."""
+    """Without `use_cpu`, accelerate is never told to use the CPU, so every phase uses the GPU if there is one."""
     told: dict[str, bool] = {}
 
     def spied(phase: str, play: Callable[..., None]) -> Callable[..., None]:
@@ -143,7 +143,7 @@ def test_every_iteration_starts_at_its_opponent(played: Path) -> None:
 
 
 def test_each_iteration_starts_from_the_one_before(played: Path, llama_folder: Path) -> None:
-    """Every iteration's model is another one, and the opponents answered differently."""
+    """The models of the iterations differ, and so do the opponents' answers."""
     folders = [llama_folder, played / "iteration-0" / "model", played / "iteration-1" / "model"]
     assert len({weights(folder) for folder in folders}) == 3
     assert answers(played, "iteration-0").keys() == answers(played, "iteration-1").keys()
@@ -151,7 +151,7 @@ def test_each_iteration_starts_from_the_one_before(played: Path, llama_folder: P
 
 
 def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
-    """No held-out prompt has a generation to train on, and both sides together are the whole data."""
+    """No held-out prompt has a generation to train on, and both parts together are the whole data."""
     train, held_out = (load_from_disk(str(played / "data" / side)) for side in ("train", "held-out"))
     assert not set(train["key"]) & set(held_out["key"])
     assert not set(train["prompt"]) & set(held_out["prompt"])
@@ -164,7 +164,7 @@ def test_the_held_out_prompts_are_never_trained_on(played: Path) -> None:
 
 
 def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
-    """What is printed while it grows is kept as a file: start, iterations, and the supervised arm."""
+    """The table that is printed during the run is also written to a file: start, iterations, and the supervised arm."""
     table = (played / "table.txt").read_text(encoding="utf-8")
     best = json.loads((played / "best.json").read_text(encoding="utf-8"))["stage"]
     for stage in ("start", "iteration 0", "iteration 1", "sft"):
@@ -176,7 +176,7 @@ def test_the_table_shows_every_stage_and_marks_the_best(played: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After iteration 0 the table ends there; after iteration 1 it has a line more. Each phase says what it did."""
+    """After iteration 0 the table ends there; after iteration 1 it has another line. Each phase prints a summary."""
     build(llama_folder).run()
     printed = capsys.readouterr().out
     tables = ["\n".join(line for line in text.splitlines() if "│" in line) for text in printed.split("┏")[1:]]
@@ -191,7 +191,7 @@ def test_a_run_prints_a_table_that_grows(llama_folder: Path, capsys: pytest.Capt
 
 
 def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -> None:
-    """All phases are recognised as done: not a byte changes but in what is drawn anew, and no model is loaded."""
+    """All phases count as finished: nothing changes except the drawings, and no model is loaded."""
     before = contents(played, ignore=("plot.png", "table.txt", ".lock"))
     stamps = {path: path.stat().st_mtime_ns for path in played.rglob("*.safetensors")}
     result = build(llama_folder, played, **PLAYED).run()
@@ -208,7 +208,7 @@ def test_the_same_command_again_does_nothing(played: Path, llama_folder: Path) -
 
 
 def test_more_iterations_continue_the_run(llama_folder: Path) -> None:
-    """`num_iterations` may be raised: what is there stays, and what comes is what one long run would have made."""
+    """`num_iterations` may be raised: existing iterations are kept, and new ones equal those of a single long run."""
     build(llama_folder, "long", num_iterations=3).run()
     build(llama_folder, "short", num_iterations=2).run()
     first = weights("short/iteration-0/model"), weights("short/iteration-1/model")
@@ -220,7 +220,7 @@ def test_more_iterations_continue_the_run(llama_folder: Path) -> None:
 
 
 def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
-    """Bit by bit: generations and weights; another seed gives others."""
+    """Generations and weights are equal bit for bit; another seed gives others."""
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         build(llama_folder, name, seed=seed, num_iterations=1).run()
     assert answers("one", "iteration-0") == answers("two", "iteration-0") != answers("three", "iteration-0")
@@ -232,7 +232,7 @@ def test_two_runs_of_the_same_settings_are_the_same(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learning rate, beta, epochs and temperature reach the trainer and the generation of their iteration."""
+    """Learning rate, beta, epochs and temperature are used in the training and generation of their iteration."""
     from spin_trl.play import train
 
     seen: list[dict[str, float]] = []
@@ -273,7 +273,7 @@ def test_lists_give_each_iteration_its_own_value(llama_folder: Path, monkeypatch
 
 @pytest.mark.slow
 def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: Path) -> None:
-    """What has been played can't be changed afterwards; what comes can be added."""
+    """Values of finished iterations can't be changed; values for later ones can be added."""
     build(llama_folder, per_iteration={"learning_rate": [1e-2]}, num_iterations=1).run()
     with refused(RunDirectoryError, "per_iteration:", "`run_dir`"):
         build(llama_folder, per_iteration={"learning_rate": [2e-2, 1e-3]}, num_iterations=2).run()
@@ -283,7 +283,7 @@ def test_a_longer_run_needs_longer_lists_with_the_same_beginning(llama_folder: P
 
 @pytest.mark.parametrize(("history", "pairs"), [(1, [12, 24, 24]), (5, [12, 24, 36])])
 def test_history_mixes_earlier_iterations_in(history: int, pairs: list[int], llama_folder: Path) -> None:
-    """One pair a prompt at iteration 0, then one more for every earlier iteration up to `history` (of θ_{t-1}, ...)."""
+    """One pair per prompt at iteration 0, then one more for each earlier iteration up to `history` (of θ_{t-1}, ...)."""
     build(llama_folder, history=history, num_iterations=3).run()
     assert [entry("train", f"iteration-{t}")["pairs"]["total"] for t in range(3)] == pairs
     assert [entry("train", f"iteration-{t}")["steps"] for t in range(3)] == [count // 4 for count in pairs]
@@ -326,7 +326,7 @@ def test_a_scorer_is_called_with_texts(llama_folder: Path) -> None:
 
 
 def test_held_out_data_may_be_given(llama_folder: Path) -> None:
-    """Then everything else is trained on, and the held-out rows are those given, at most `held_out_max`."""
+    """All other rows are trained on, and the held-out rows are those given, at most `held_out_max`."""
     given = tiny.sft(20).select(range(15, 20))
     build(llama_folder, eval_dataset=given, held_out_max=4, num_iterations=1).run()
     assert len(load_from_disk("run/data/train")) == 15
@@ -334,7 +334,7 @@ def test_held_out_data_may_be_given(llama_folder: Path) -> None:
 
 
 def test_prompts_on_both_sides_are_counted_and_named(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two of the held-out prompts are in the training data: its rows go, which journal, log and report say."""
+    """Two held-out prompts are in the training data: their rows are removed from it; journal, log and report mention it."""
     rows = tiny.sft(20)
     shouted = [{**row, "prompt": row["prompt"].upper()} for row in rows.select(range(13, 18))]
     session = build(llama_folder, train_dataset=rows.select(range(15)), eval_dataset=Dataset.from_list(shouted))
@@ -374,7 +374,7 @@ def test_a_run_without_held_out_prompts_delivers_the_newest(llama_folder: Path) 
 
 @pytest.mark.slow
 def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
-    """Of any data, with lists cut to fit."""
+    """With any data; lists are shortened to fit."""
     build(llama_folder, smoke=True, num_iterations=3, per_iteration={"learning_rate": [1e-2, 1e-3, 1e-4]}).run()
     prepared = entry("prepare", "data")
     assert prepared["train_rows"] + prepared["held_out_rows"] == 8
@@ -386,7 +386,7 @@ def test_smoke_plays_two_iterations_on_eight_rows(llama_folder: Path) -> None:
 
 
 def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> None:
-    """`existing_run` says what to do: continue (the default), fail, or overwrite, which leaves nothing of the old run."""
+    """`existing_run` decides: continue (the default), fail, or overwrite, which removes everything of the old run."""
     build(llama_folder, num_iterations=2, seed=1).run()
     with refused(RunDirectoryError, "run", "`existing_run`", "`fail`"):
         build(llama_folder, num_iterations=2, seed=1, existing_run="fail").run()
@@ -398,7 +398,7 @@ def test_an_existing_run_may_be_refused_or_overwritten(llama_folder: Path) -> No
 
 @pytest.mark.slow
 def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
-    """Whatever else lies in the folder stays, also where it has a name that the run would use."""
+    """Other files in the folder are kept, even if they have a name that the run would use."""
     build(llama_folder, num_iterations=1).run()
     Path("run/paper").mkdir()
     Path("run/paper/thesis.tex").write_text("years of work", encoding="utf-8")
@@ -414,7 +414,7 @@ def test_overwriting_spares_what_no_run_has_written(llama_folder: Path) -> None:
 
 
 def test_a_run_does_not_begin_in_a_folder_with_other_files(llama_folder: Path) -> None:
-    """Nothing is left there, not even a lock, and nothing is removed, whatever `existing_run` says."""
+    """Nothing is written there, not even a lock, and nothing is removed, whatever `existing_run` is."""
     Path("run").mkdir()
     Path("run/recipe.yaml").write_text("learning_rate: 1.0", encoding="utf-8")
     Path("run/data").mkdir()
@@ -439,7 +439,7 @@ def test_a_run_does_not_begin_in_a_folder_with_other_files(llama_folder: Path) -
     ids=lambda change: next(iter(change)),
 )
 def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], played: Path, llama_folder: Path) -> None:
-    """The message names the setting with both values, and what to do; nothing is touched."""
+    """The message names the setting, both values, and what to do; nothing is changed."""
     before = contents(played)
     (name, value) = next(iter(change.items()))
     with pytest.raises(RunDirectoryError) as failure:
@@ -452,14 +452,14 @@ def test_a_directory_of_another_recipe_is_refused(change: dict[str, Any], played
 
 @pytest.mark.slow
 def test_how_a_run_is_shown_may_change(llama_folder: Path) -> None:
-    """Settings that don't decide what comes out may differ when a run goes on."""
+    """Settings that don't affect the results may differ when a run is resumed."""
     build(llama_folder, num_iterations=1).run()
     build(llama_folder, num_iterations=2, disable_tqdm=False, keep_iterations=1, dataloader_num_workers=0).run()
     assert ("train", "iteration-1") in steps()
 
 
 def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
-    """A file, or a place below one; and a directory whose settings nobody can read."""
+    """A file, or a path below one; and a directory whose settings can't be read."""
     Path("file").write_text("mine", encoding="utf-8")
     for run_dir, number in (("file", errno.EEXIST), ("file/run", errno.ENOTDIR)):
         with refused(RunDirectoryError, run_dir, f"Errno {number}"):
@@ -473,7 +473,7 @@ def test_what_can_not_be_a_run_directory_is_refused(llama_folder: Path) -> None:
 
 
 def test_changed_data_stops_the_run(llama_folder: Path) -> None:
-    """A row more, or a changed word, in the training or the held-out data: the run says so before it does anything."""
+    """An added row or a changed word, in the training or the held-out data, is reported before anything runs."""
     held_out = tiny.sft(20).select(range(15, 20))
     build(llama_folder, num_iterations=1, eval_dataset=held_out).run()
     before = contents("run")
@@ -491,7 +491,7 @@ def test_changed_data_stops_the_run(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
-    """A model in memory becomes the run's start; another one can't go on with the run."""
+    """A model in memory becomes the run's start; the run can't be resumed with another one."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     build(model, num_iterations=1, processing_class=tiny.tokenizer()).run()
     start = tensors("run/start/model")
@@ -507,7 +507,7 @@ def test_a_model_object_is_kept_and_recognised(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_model_object_plays_as_its_folder_does(llama_folder: Path) -> None:
-    """And the object itself is left as it was."""
+    """The object itself is not changed."""
     model = AutoModelForCausalLM.from_pretrained(llama_folder)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     build(model, "object", num_iterations=1).run()
@@ -517,7 +517,7 @@ def test_a_model_object_plays_as_its_folder_does(llama_folder: Path) -> None:
 
 
 def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
-    """The second is refused while the first is at it, and may go on when it has ended."""
+    """The second is refused while the first is running, and may continue when that has ended."""
     with RunDirectory("run").locked(), refused(RunDirectoryError, "process", "run", "run_dir"):
         build(llama_folder, num_iterations=1).run()
     build(llama_folder, num_iterations=1).run()
@@ -525,7 +525,7 @@ def test_two_processes_can_not_play_one_run(llama_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path) -> None:
-    """The machine died while the last line was written: that phase is played again, with the same result."""
+    """The machine crashed while the last line was written: that phase is run again, with the same result."""
     build(llama_folder, num_iterations=1).run()
     whole, final = Path("run/journal.jsonl").read_bytes(), weights("run/iteration-0/model")
     lines = whole.splitlines(keepends=True)
@@ -540,7 +540,7 @@ def test_a_torn_journal_line_is_as_if_it_had_not_been_written(llama_folder: Path
 
 
 def test_data_that_can_not_be_played_is_refused_at_once() -> None:
-    """No data, given pairs, a stream, other columns: said in the constructor, before a model is loaded."""
+    """No data, ready-made pairs, a stream, other columns: reported in the constructor, before a model is loaded."""
     rows = tiny.sft(2)
     for dataset, parts in (
         (None, ("`train_dataset`", "required")),
@@ -561,7 +561,7 @@ def test_data_that_can_not_be_played_is_refused_at_once() -> None:
 def test_a_whole_run_under_a_training_plugin_is_refused(
     variable: str, name: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Generation needs whole replicas; the message names the option that launches every phase as it has to be."""
+    """Generation needs full replicas; the message names the option that launches each phase correctly."""
     run = build(llama_folder)
     monkeypatch.setenv(variable, "true")
     with refused(LaunchError, name, "--accelerate_config"):
@@ -572,7 +572,7 @@ def test_a_whole_run_under_a_training_plugin_is_refused(
 def test_a_run_that_launches_its_phases_is_refused_to_a_launcher(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every process of the launcher would launch all of them; the message says both ways out."""
+    """Every process of the launcher would launch all of them; the message names both ways out."""
     run = build(llama_folder, accelerate_config="ddp", launch=by_accelerate)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with refused(LaunchError, "`accelerate_config: ddp`", "`--accelerate_config ''`"):
@@ -581,7 +581,7 @@ def test_a_run_that_launches_its_phases_is_refused_to_a_launcher(
 
 
 def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """At once, and once the rows are counted: a warmup that is longer than the training of twelve of them."""
+    """At once, and when the rows have been counted: a warm-up that is longer than the training on twelve rows."""
     run = build(llama_folder, learning_rate=0.5, warmup_steps=50, lr_scheduler_type="linear")
     logged(caplog, "`learning_rate`", 0.5)
     assert not any(names(message, "`warmup_steps`") for message in caplog.messages)
@@ -590,7 +590,7 @@ def test_unusual_settings_are_warned_of_in_python_too(llama_folder: Path, caplog
 
 
 def test_settings_are_checked_where_they_are_made() -> None:
-    """A list of the wrong length, a metric without a scorer: when the configuration is built, not after an hour."""
+    """A list of the wrong length, a metric without a scorer: refused when the configuration is created, not an hour on."""
     with refused(RecipeError, "`learning_rate`", "3 values", "2 iterations"):
         SelfPlayConfig(num_iterations=2, per_iteration={"learning_rate": [1, 2, 3]})
     with refused(RecipeError, "`metric_for_best_iteration`", "'score'", "`scorer`"):
@@ -608,7 +608,7 @@ def test_settings_are_checked_where_they_are_made() -> None:
 
 @pytest.mark.slow
 def test_the_report_is_made_anew_after_every_iteration(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while the run goes on: whoever opens it sees the iterations so far, and at the end all of them."""
+    """Also during the run: it shows the iterations so far, and at the end all of them."""
     pages: list[str] = []
     original = loop.show
 

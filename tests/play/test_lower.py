@@ -1,4 +1,4 @@
-"""Runs whose training diverges: stopped, with steps left out, or taken up again with half the learning rate (`on_nan`)."""
+"""Runs whose training diverges: stopped, with skipped steps, or resumed with half the learning rate (`on_nan`)."""
 
 import math
 from collections.abc import Collection
@@ -17,16 +17,16 @@ from spin_trl.run.directory import RunDirectory
 
 RUN = {"num_iterations": 1, "held_out_fraction": 0.0, "max_steps": 5, "save_strategy": "steps", "save_steps": 2,
        "lr_scheduler_type": "linear"}  # fmt: skip
-"""Five steps, with checkpoints behind the second and the fourth."""
+"""Five steps, with checkpoints after the second and the fourth."""
 
 
 class KilledError(BaseException):
-    """Nothing catches it, as nothing catches a kill."""
+    """Nothing catches it, as nothing catches SIGKILL."""
 
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes losses NaN, or kills: at a step while the learning rate is what it was, or whatever it is."""
+    """Makes losses NaN, or kills: at a step while the learning rate is unchanged, or at any learning rate."""
     compute = SPINTrainer._compute_loss
 
     def set_faults(nan: Collection[int], first_rate: float = 0.0, kill_at: int | None = None) -> None:
@@ -45,7 +45,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def lowered_of(run_dir: str = "run") -> list[tuple[int, int, float]]:
-    """At which step, back to which one, and with which share of the learning rate."""
+    """At which step, back to which one, and with what share of the learning rate."""
     lines = [line for line in journal(run_dir) if line["phase"] == "lower"]
     return [(line["at_step"], line["back_to"], line["lr_scale"]) for line in lines]
 
@@ -53,7 +53,7 @@ def lowered_of(run_dir: str = "run") -> list[tuple[int, int, float]]:
 def test_a_run_goes_back_to_its_checkpoint_with_half_the_rate(
     llama_folder: Path, faulty: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The decision is in journal, console and report; an interrupt behind it changes nothing of what comes out."""
+    """The decision is in journal, console and report; an interrupt after it does not change the results."""
     faulty({4}, first_rate=2e-2)
     build(llama_folder, "whole", on_nan="lower", **RUN).run()
     assert lowered_of("whole") == [(4, 2, 0.5)]
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_leads_nowhere_is_left(llama_folder: Path, faulty: Any
 
 
 def test_a_run_that_has_stopped_goes_on_with_another_choice(llama_folder: Path, faulty: Any) -> None:
-    """And says in journal and report which steps were left out."""
+    """Journal and report name the skipped steps."""
     faulty({4})
     with refused(DivergedError, "step 4", "`on_nan: skip`") as error:
         build(llama_folder, **RUN).run()

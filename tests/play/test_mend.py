@@ -1,4 +1,4 @@
-"""A run whose files were damaged makes them again, with the same bytes, or says what can't be made again."""
+"""A run whose files were damaged produces them again, with the same bytes, or reports that it can't."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ MADE = (
     "baseline/sft/iteration-0/model/model.safetensors",
     "baseline/sft/iteration-1/metrics.json",
 )
-"""One file of every kind that a step makes."""
+"""One file of every kind that a step writes."""
 
 
 def cut(path: Path) -> None:
@@ -77,7 +77,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def bytes_of(run: Path) -> dict[str, Checksum]:
-    """All that steps have made: weights, generations, rows, figures."""
+    """All files that steps have written: weights, generations, rows, figures."""
     kinds = {".safetensors", ".parquet", ".arrow", ".json", ".jsonl"}
     skipped = {"journal.jsonl", ".spin_trl.json", "state.json", "best.json", "adapter_config.json", "checksums.jsonl"}
     return {
@@ -88,13 +88,13 @@ def bytes_of(run: Path) -> dict[str, Checksum]:
 
 
 def damaged(played: Path, name: str, damage: Callable[[Path], None]) -> None:
-    """A copy of the finished run, as `run` in the current folder, with one file damaged."""
+    """A copy of the finished run, as `run` in the current folder, with one damaged file."""
     shutil.copytree(played, "run", symlinks=True)
     damage(Path("run", name))
 
 
 ONE_OF_EACH = {"data/train", "iteration-0/generations", "iteration-0/model", "iteration-0", "iteration-0/held-out"}
-"""Folders of which one file is lost in every run of the tests; the others, and single bits, take longer."""
+"""Folders of which one file is lost in every test run; the others, and single bits, take longer."""
 
 
 def every_kind() -> Iterator[ParameterSet]:
@@ -110,7 +110,7 @@ def every_kind() -> Iterator[ParameterSet]:
 def test_what_is_damaged_is_made_again(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the same bytes, and not without a word. No other step is played again."""
+    """With the same bytes, and with a warning. No other step is run again."""
     damaged(played, name, damage)
     before = steps()
     build(llama_folder, **PLAYED).run()
@@ -130,14 +130,14 @@ def test_what_is_damaged_is_made_again(
 def test_every_kind_of_damage_is_found(
     played: Path, llama_folder: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """Also where the length is right, or what is there could be read."""
+    """Even if the length is right, or the file can be read."""
     damaged(played, name, damage)
     build(llama_folder, **PLAYED).run()
     assert bytes_of(Path("run")) == bytes_of(played)
 
 
 def test_a_model_on_which_others_stand_must_come_out_the_same(played: Path, llama_folder: Path) -> None:
-    """Where training comes out different (here: the journal says so), the later models don't stem from it."""
+    """If training comes out different (here: according to the journal), later models do not start from it."""
     damaged(played, "iteration-0/model/model.safetensors", deleted)
     path, lines = Path("run/journal.jsonl"), journal()
     for line in lines:
@@ -150,7 +150,7 @@ def test_a_model_on_which_others_stand_must_come_out_the_same(played: Path, llam
 
 
 def test_what_was_given_up_is_not_missed(llama_folder: Path) -> None:
-    """`keep_iterations` deletes models; a run that is opened again does not train them again."""
+    """`keep_iterations` deletes models; they are not trained again when the run is resumed."""
     build(llama_folder, num_iterations=3, keep_iterations=1, **PLAYED).run()
     assert not Path("run/iteration-0/model").exists() or not Path("run/iteration-1/model").exists()
     before = steps()
@@ -170,7 +170,7 @@ def test_what_a_model_that_is_gone_has_made_is_refused(llama_folder: Path) -> No
 
 
 def test_another_runs_journal_is_refused(played: Path, llama_folder: Path, tmp_path: Path) -> None:
-    """Nothing is what it says, and nothing is removed for that."""
+    """No file matches it, and no file is removed because of that."""
     shutil.copytree(played, "run", symlinks=True)
     build(llama_folder, tmp_path / "other", train_dataset=tiny.sft(40).select(range(20, 40)), **PLAYED).run()
     shutil.copyfile(tmp_path / "other" / "journal.jsonl", "run/journal.jsonl")
@@ -182,7 +182,7 @@ def test_another_runs_journal_is_refused(played: Path, llama_folder: Path, tmp_p
 def test_another_runs_journal_is_refused_by_a_run_that_has_come_less_far(
     played: Path, llama_folder: Path, tmp_path: Path
 ) -> None:
-    """That some of what it records is missing does not make the rest this run's."""
+    """Missing files that it records do not make the other files this run's."""
     shutil.copytree(played, "run", symlinks=True)
     for name in ("iteration-1", "baseline"):
         shutil.rmtree(Path("run", name))
@@ -210,7 +210,7 @@ def test_what_depends_on_a_damaged_model_is_made_again_with_it(played: Path, lla
 def test_a_run_without_checksums_goes_on_and_says_so(
     played: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Version 0.1.0 took none."""
+    """Version 0.1.0 stored none."""
     shutil.copytree(played, "run", symlinks=True)
     without_checksums()
     before = steps()
@@ -220,7 +220,7 @@ def test_a_run_without_checksums_goes_on_and_says_so(
 
 
 def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path) -> None:
-    """Cut in its middle, and damaged before that: it comes to the same end."""
+    """Interrupted halfway, after earlier damage: it arrives at the same result."""
     shutil.copytree(played, "run", symlinks=True)
     lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
@@ -236,7 +236,7 @@ def test_a_half_finished_run_mends_what_it_has(played: Path, llama_folder: Path)
 def test_answers_that_were_not_finished_and_can_not_be_read_are_made_again(
     played: Path, llama_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The journal does not know them yet."""
+    """The journal does not record them yet."""
     shutil.copytree(played, "run", symlinks=True)
     lines = Path("run/journal.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if '"generate", "stage": "iteration-1"' in line)
@@ -250,7 +250,7 @@ def test_answers_that_were_not_finished_and_can_not_be_read_are_made_again(
 
 
 def test_rows_that_were_lost_are_prepared_of_the_same_data_only(played: Path, llama_folder: Path) -> None:
-    """Else the run would go on with other rows than those that were answered."""
+    """Otherwise the run would continue with other rows than those that were answered."""
     damaged(played, MADE[0], deleted)
     with refused(ValueError, "dataset"):
         build(llama_folder, train_dataset=tiny.sft(16), **PLAYED).run()
@@ -270,7 +270,7 @@ def test_which_stage_is_the_best_is_written_again(
 
 
 def test_generations_that_somebody_has_deleted_as_a_whole_are_not_made_again(played: Path, llama_folder: Path) -> None:
-    """They have been trained on, and making them again may take hours."""
+    """They have been trained on, and generating them again may take hours."""
     shutil.copytree(played, "run", symlinks=True)
     shutil.rmtree("run/iteration-0/generations")
     before = steps()

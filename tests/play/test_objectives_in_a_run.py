@@ -1,4 +1,4 @@
-"""Objectives over several iterations: T-SPIN keeps θ_0's responses, IRIS changes its order, each iteration is measured."""
+"""Objectives over several iterations: T-SPIN keeps θ_0's responses, IRIS changes its order, each iteration is evaluated."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def metrics(stage: str, run_dir: str | Path = "run") -> dict[str, float]:
 
 
 def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From iteration 1 on, whatever the opponent of the iteration generated; at iteration 0 there is no third branch."""
+    """From iteration 1 on, whatever the iteration's opponent generated; at iteration 0 there is no third branch."""
     seen: list[Any] = []
     train = SPINTrainer.train
 
@@ -37,7 +37,7 @@ def test_tspin_trains_on_what_iteration_0_generated(llama_folder: Path, monkeypa
 
 @pytest.mark.slow
 def test_a_longer_tspin_run_goes_on_to_the_same_result(llama_folder: Path) -> None:
-    """θ_0's responses outlive the process that made them."""
+    """θ_0's responses outlive the process that generated them."""
     build(llama_folder, "whole", loss_type="tspin", num_iterations=3).run()
     build(llama_folder, "parts", loss_type="tspin", num_iterations=2).run()
     build(llama_folder, "parts", loss_type="tspin", num_iterations=3).run()
@@ -46,7 +46,7 @@ def test_a_longer_tspin_run_goes_on_to_the_same_result(llama_folder: Path) -> No
 
 
 def test_iris_takes_its_order_from_the_gap_of_the_iteration_before(llama_folder: Path) -> None:
-    """clip(1 + gap / 2, 0.5, 3), after 3 at iteration 0; a small step leaves a small gap."""
+    """clip(1 + gap / 2, 0.5, 3), after 3 at iteration 0; a small learning rate gives a small gap."""
     build(llama_folder, loss_type="iris", num_iterations=3, learning_rate=1e-3).run()
     orders = [entry("train", f"iteration-{t}")["objective"]["iris_alpha"] for t in range(3)]
     gaps = [metrics(f"iteration-{t}")["gap"] for t in range(2)]
@@ -57,7 +57,7 @@ def test_iris_takes_its_order_from_the_gap_of_the_iteration_before(llama_folder:
 
 @pytest.mark.slow
 def test_iris_anneals_over_the_iterations_of_the_run(llama_folder: Path) -> None:
-    """2.5 to 0.8, so a longer run has other orders and is another run."""
+    """2.5 to 0.8, so a longer run has other orders and is a different run."""
     build(llama_folder, loss_type="iris", iris_schedule="geometric", num_iterations=2).run()
     orders = [entry("train", f"iteration-{t}")["objective"]["iris_alpha"] for t in range(2)]
     assert orders == pytest.approx([2.5, 0.8])
@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_generated(
 
 @pytest.mark.slow
 def test_an_iteration_is_measured_as_a_game_against_its_opponent(llama_folder: Path) -> None:
-    """Log-ratios from the log-probabilities that both stages have left behind."""
+    """Log-ratios from the log-probabilities that both stages have stored."""
     build(llama_folder, loss_type="space", num_iterations=2).run()
     before, after = (
         json.loads(Path("run", s, "held-out/logps.json").read_text(encoding="utf-8")) for s in ("start", "iteration-0")

@@ -1,4 +1,4 @@
-"""A run is opened by its directory alone, with its own settings, and runs no code that came with it."""
+"""A run is opened from its directory alone, with its own settings, and no code that came with it is run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def begun(path: Path, settings: dict[str, Any]) -> RunDirectory:
 
 
 def from_python(path: Path, **objects: Any) -> RunDirectory:
-    """A run directory of a run that was started from Python."""
+    """The directory of a run that was started from Python."""
     directory = RunDirectory(path)
     directory.claim("continue")
     freeze(
@@ -42,7 +42,7 @@ def from_python(path: Path, **objects: Any) -> RunDirectory:
 
 
 def test_a_run_is_opened_without_its_data_and_scorer(tmp_path: Path) -> None:
-    """Neither may be on this machine."""
+    """Neither may exist on this machine."""
     frozen = {
         "dataset_name": "/gone/rows.jsonl",
         "model_name_or_path": "org/model",

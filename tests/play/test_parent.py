@@ -1,4 +1,4 @@
-"""What a loop has started ends with it, also where it was killed; what was started by hand has nobody to end with."""
+"""Processes started by a loop end with it, even if it is killed; those started by hand do not depend on a loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ with held_pipe() as watched:
 
 
 def ends(pid: int, seconds: float) -> bool:
-    """Whether a process ends in this time."""
+    """Return whether a process ends within this time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -63,7 +63,7 @@ def ends(pid: int, seconds: float) -> bool:
 
 
 def test_workers_and_their_workers_end_with_a_loop_that_is_killed() -> None:
-    """Though one hangs, and the launcher between them closes what it inherits."""
+    """Even if one hangs, and the launcher between them closes inherited descriptors."""
     loop = subprocess.Popen(
         [sys.executable, "-c", LOOP, LAUNCHER, WORKER],
         env={**os.environ, "PYTHONPATH": str(Path(parent.__file__).parents[2])},
@@ -81,7 +81,7 @@ def test_workers_and_their_workers_end_with_a_loop_that_is_killed() -> None:
 
 
 def test_a_process_that_no_loop_has_started_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phase by hand, or as a job of Slurm."""
+    """A phase started by hand, or as a Slurm job."""
     monkeypatch.delenv(PARENT_PIPE, raising=False)
     before = threading.active_count()
     end_with_parent()
@@ -89,7 +89,7 @@ def test_a_process_that_no_loop_has_started_waits_for_none(monkeypatch: pytest.M
 
 
 def test_a_launched_phase_and_an_arm_know_their_loop(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as they run, there is a pipe."""
+    """The pipe exists while they run."""
     pipes: list[Path] = []
 
     class Launched:
@@ -146,7 +146,7 @@ def test_no_process_of_a_launched_phase_outlives_its_loop(llama_folder: Path, tm
 
 @pytest.mark.parametrize("named", ["a file", "a pipe", "missing", "a folder"])
 def test_only_a_loops_own_pipe_is_removed(tmp_path: Path, named: str) -> None:
-    """The variable may be set to anything: what lies there, and beside it, stays."""
+    """The variable may have any value: the files it names, and those next to them, are kept."""
     (tmp_path / "a file").write_text("mine", encoding="utf-8")
     os.mkfifo(tmp_path / "a pipe")
     (tmp_path / "a folder").mkdir()

@@ -1,4 +1,4 @@
-"""Phases: each done once, in order, by one process at a time, here or as a launch of its own that ends when it has to."""
+"""Phases: each runs once, in order, in one process at a time, here or as a separate launch that ends when it should."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ ORDER = [("start", 0), *((phase, t) for t in (0, 1) for phase in ("generate", "t
 
 @pytest.fixture(scope="module")
 def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run, phase by phase, each from a `SelfPlay` of its own as in a process of its own."""
+    """A whole run, phase by phase, each with its own `SelfPlay` as in a separate process."""
     folder = tmp_path_factory.mktemp("phases") / "run"
     for phase, iteration in ORDER:
         build(llama_folder, folder, baseline="sft").run_phase(phase, iteration)
@@ -33,7 +33,7 @@ def played(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.mark.slow
 def test_phase_by_phase_is_the_run(played: Path, llama_folder: Path) -> None:
-    """The same models, journal and figures as `run` makes."""
+    """They give the same models, journal and figures as `run`."""
     build(llama_folder, baseline="sft").run()
     assert steps(played) == steps()
     for name in ("best.json", "table.txt"):
@@ -71,7 +71,7 @@ def test_a_finished_phase_does_nothing(phase: str, iteration: int, played: Path,
 def test_a_phase_out_of_order_says_what_comes_first(
     phase: str, iteration: int, missing: str, stage: str, llama_folder: Path
 ) -> None:
-    """By hand, phases may be called in any order; a missing one is named, and nothing is begun."""
+    """By hand, phases may be called in any order; a missing one is named, and nothing is started."""
     run = build(llama_folder, baseline="sft")
     parts = (f"{phase} phase", f"iteration {iteration}", f"{missing} phase", stage, "`spin-trl run`")
     with refused(RunDirectoryError, *parts):
@@ -81,7 +81,7 @@ def test_a_phase_out_of_order_says_what_comes_first(
 
 
 def test_an_evaluation_needs_its_opponents(llama_folder: Path) -> None:
-    """How often the policy prefers real to generated takes the opponent's answers to the held-out prompts."""
+    """How often the policy prefers real to generated is measured on the opponent's answers to the held-out prompts."""
     run = build(llama_folder)
     run.run_phase("generate", 0)
     run.run_phase("train", 0)
@@ -90,7 +90,7 @@ def test_an_evaluation_needs_its_opponents(llama_folder: Path) -> None:
 
 
 def test_one_process_at_a_time_runs_a_phase(llama_folder: Path) -> None:
-    """A launch that outlives its loop, or a second terminal, keeps a run's phases to itself."""
+    """A launch that outlives its loop, or a second terminal, can't run a phase of the run at the same time."""
     run = build(llama_folder)
     with (
         RunDirectory("run").locked(PHASE_LOCK),
@@ -114,7 +114,7 @@ def test_one_process_at_a_time_runs_a_phase(llama_folder: Path) -> None:
 def test_a_full_disk_is_one_error_whoever_finds_out(
     error: Exception, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """safetensors and torch have words of their own for it (these are what they say); the command line knows one."""
+    """safetensors and torch have their own messages for it (these are the originals); the command line has one."""
 
     def full(run: Any, iteration: int) -> None:
         raise error
@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_error_whoever_finds_out(
 
 
 def test_other_failures_stay_what_they_are(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only a full disk is called one."""
+    """Only a full disk is reported as one."""
     for error in (RuntimeError("CUDA out of memory"), SafetensorError("invalid header"), GenerationsError("damaged")):
 
         def fail(run: Any, iteration: int, error: Exception = error) -> None:
@@ -141,9 +141,9 @@ def test_other_failures_stay_what_they_are(llama_folder: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is room again.
+    """Torch fails in the middle of a checkpoint, safetensors in the middle of the model; then there is space again.
 
-    The half-written checkpoint and the half-written model are passed over, and the result is an undisturbed run's.
+    The half-written checkpoint and the half-written model are ignored, and the result is that of an undisturbed run.
     """
     settings = {"num_iterations": 1, "save_strategy": "steps", "save_steps": 1}
     build(llama_folder, "whole", **settings).run()
@@ -188,7 +188,7 @@ def test_what_a_full_disk_leaves_is_gone_over(llama_folder: Path, monkeypatch: p
 def test_what_needs_whole_replicas_is_refused_under_a_plugin(
     variable: str, name: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand, too: the phase would load its model in parts. The message has the way out."""
+    """By hand, too: the phase's model would be sharded. The message names the way out."""
     run = build(llama_folder)
     run.run_phase("start", 0)
     monkeypatch.setenv(variable, "true")
@@ -199,14 +199,14 @@ def test_what_needs_whole_replicas_is_refused_under_a_plugin(
 
 
 def test_phases_have_the_names_of_the_commands() -> None:
-    """What `spin-trl` calls a phase is what the loop calls it."""
+    """The command and the loop use the same names for phases."""
     from spin_trl.cli.run import PHASE_COMMANDS as COMMANDS
 
     assert set(PHASES) == set(COMMANDS)
 
 
 def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> None:
-    """No NaN in journal or figures, which strict readers refuse."""
+    """There is no NaN in journal or figures, since strict readers refuse it."""
     texts = Path(played, "journal.jsonl").read_text(encoding="utf-8").splitlines()
     texts += [path.read_text(encoding="utf-8") for path in played.rglob("*.json")]
     assert len(texts) > 20
@@ -217,7 +217,7 @@ def test_what_a_run_writes_down_is_json_that_other_tools_read(played: Path) -> N
 def test_what_accelerate_refuses_of_the_environment_is_a_message(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable that a cluster, or another project, has set."""
+    """A variable that was set by a cluster, or by another project."""
 
     def fail(**_: Any) -> Any:
         raise ValueError("invalid truth value a")

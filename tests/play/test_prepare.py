@@ -1,4 +1,4 @@
-"""A run's data is prepared once: what is left out is counted, and later it must still be the same data."""
+"""A run's data is prepared once: rows left out are counted, and later it must still be the same data."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from spin_trl.training.trainer import SPINTrainer
 
 
 def prepare(model: Path, rows: Dataset, held_out: Dataset | None = None, **settings: Any) -> None:
-    """What a run does before its first phase."""
+    """Do what a run does before its first phase."""
     session = build(model, train_dataset=rows, eval_dataset=held_out, **settings)
     session._claim_directory()
     session._set_up()
@@ -33,7 +33,7 @@ def with_bad_rows(*bad: int, first: int = 0) -> Dataset:
 
 
 def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In the same directory: nothing has been made. They are counted in journal, log and report, held-out ones too."""
+    """In the same directory: nothing was made. Journal, log and report count them, held-out ones too."""
     with refused(DataError, "2 of 15 rows", "train", "row 3", "row 7", "`bad_rows: skip`"):
         prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15))
     prepare(llama_folder, with_bad_rows(3, 7), with_bad_rows(1, first=15), bad_rows="skip", bad_rows_max=2)
@@ -48,7 +48,7 @@ def test_bad_rows_end_a_run_that_may_then_leave_them_out(llama_folder: Path, cap
 
 
 def test_what_is_noticed_of_held_out_rows_is_counted_apart(llama_folder: Path) -> None:
-    """A response that is cut by `max_length`: the second of the rows to train on, the first two of those held out."""
+    """Responses truncated by `max_length`: the second row to train on, and the first two held-out rows."""
 
     def rows(first: int, *long: int) -> Dataset:
         found = tiny.sft(first + 15).to_list()[first:]
@@ -74,7 +74,7 @@ def test_columns_are_named_when_a_run_begins_and_not_when_it_goes_on(
 
 
 def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
-    """In a new run; a run that version 0.1.0 began has not read it, and goes on whatever it holds."""
+    """In a new run; a run started by version 0.1.0 has not read it, and continues whatever it contains."""
     rows = tiny.sft(15, "messages").add_column("system", ["Be brief."] * 15)
     changed = rows.remove_columns("system").add_column("system", ["Be long."] * 15)
     prepare(llama_folder, rows)
@@ -90,7 +90,7 @@ def test_a_column_that_is_read_must_stay_as_it_is(llama_folder: Path) -> None:
 def test_a_launched_phase_leaves_the_comparison_to_the_process_that_launched_it(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which has compared the data just now: hashing all of it again, in every phase, would find nothing else."""
+    """The launching process has just compared the data: hashing all of it again in every phase would be wasted."""
     rows = tiny.sft(15)
     prepare(llama_folder, rows)
 
@@ -105,7 +105,7 @@ def test_a_launched_phase_leaves_the_comparison_to_the_process_that_launched_it(
 
 
 def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_folder: Path, tmp_path: Path) -> None:
-    """From Python as in the model's folder, with another template, token or EOS; padding and length are no part of it."""
+    """From Python as in the model's folder, with another template, token or EOS; padding and length do not count."""
     rows = tiny.sft(15, "messages")
     prepare(llama_folder, rows)
     more = tiny.tokenizer()
@@ -124,7 +124,7 @@ def test_a_tokenizer_that_makes_other_tokens_ends_a_run_that_has_rows(llama_fold
 
 
 def test_a_trainer_leaves_out_bad_rows_too(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The same settings, and the same words."""
+    """The same settings, and the same texts."""
     args = build(llama_folder, bad_rows="skip").state.args
     rows = with_bad_rows(3).add_column("category", ["boats"] * 15)
     trainer = SPINTrainer(model=str(llama_folder), args=args, train_dataset=rows)

@@ -1,4 +1,4 @@
-"""Rows become what a run makes of them, piece by piece, and what a run would refuse is kept for the end."""
+"""Rows are prepared as in a run, in pieces, and what a run would refuse is reported at the end."""
 
 import json
 from collections.abc import Callable
@@ -114,7 +114,7 @@ def test_a_number_beyond_the_rows_is_refused(at: int, look: Look) -> None:
 
 
 def test_more_rows_than_are_counted_are_a_sample(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the rows that are shown; all are counted where that is asked for, or where they are few."""
+    """Along with the rows that are shown; all are counted on request, or if they are few."""
     monkeypatch.setattr(module, "COUNTED", 11)
     monkeypatch.setattr(module, "COUNTED_OF_MORE", 4)
     found = look(ROWS, rows=1, at=1)

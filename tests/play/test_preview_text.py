@@ -1,4 +1,4 @@
-"""A preview as it is printed: what is added and cut is marked, long texts are shortened, and numbers agree."""
+"""A preview as printed: added and truncated text is marked, long texts are shortened, and numbers add up."""
 
 import io
 import re
@@ -58,7 +58,7 @@ def printed(found: Preview, *, full: bool = False) -> str:
 
 
 def test_the_head_says_what_is_read_and_how() -> None:
-    """A path in brackets is no markup, and no line is broken."""
+    """A path in brackets is not markup, and no line is wrapped."""
     head = printed(found_of()).splitlines()[:2]
     assert names(head[0], "train[/b].jsonl", "12 rows", "messages")
     assert names(head[1], "org/model", "`max_length` 96", "<|im_end|>")
@@ -69,7 +69,7 @@ def test_the_head_says_what_is_read_and_how() -> None:
 def test_marks_stand_around_what_is_added_and_cut() -> None:
     text = printed(found_of(shown_of(PROMPT, Piece("The red ", False), Piece("one.", False, is_cut=True), END, cut=1)))
     assert "--- prompt\nWhich boat?\n--- real response\nThe red ✂one.✂⟦<|im_end|>⟧\n" in text
-    assert names(text, "Row 4", "2 + 1 = 3 tokens", "1 are cut")
+    assert names(text, "Row 4", "2 + 1 = 3 tokens", "1 truncated")
 
 
 @pytest.mark.parametrize("text", ["[bold]a[/bold] [/INST] :boat:", "x" * 300], ids=["markup", "long-word"])
@@ -78,7 +78,7 @@ def test_text_of_a_row_stands_as_it_is(text: str) -> None:
 
 
 def test_a_long_text_keeps_its_beginning_and_end() -> None:
-    """As many characters as are shown at most; the number of the others stands between."""
+    """At most this many characters are shown, with the number of the others in the middle."""
     words = "".join(f"{number:05d} " for number in range(1000))
     found = found_of(shown_of(Piece(words[:3000], is_prompt=True), Piece(words[3000:], is_prompt=True), END))
     line = next(line for line in printed(found).splitlines() if line.startswith("00000"))
@@ -112,7 +112,7 @@ def test_the_summary_counts_what_becomes_of_rows() -> None:
     text = printed(found_of(counts=counts, remarks=["`source`\x1b is not used."]))
     assert names(text, "6 (median)", "10 (longest)", "10 of 12 rows", "2 of 10 responses", "20.0%")
     assert names(text, "`source`␛")
-    assert "Cut by" not in printed(found_of(counts=counts, max_length=None))
+    assert "Truncated by" not in printed(found_of(counts=counts, max_length=None))
     assert "Lengths" not in printed(found_of(counts=None))
 
 

@@ -1,4 +1,4 @@
-"""A recipe's text is YAML whatever it quotes, and says what fits the data, the model and the machine."""
+"""A recipe's text is YAML whatever it quotes, and describes what fits the data, the model and the machine."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +99,7 @@ ODD = [
 
 @pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
 def test_whatever_is_quoted_is_read_back(odd: str) -> None:
-    """As a value it is what it was; in a comment it ends no line, and steers no terminal."""
+    """As a value it is unchanged; in a comment it neither ends a line nor controls a terminal."""
     data = data_of(
         settings=DataConfig(dataset_name=odd, dataset_config=odd, dataset_train_split=odd),
         columns=[odd],
@@ -138,7 +138,7 @@ def test_lines_of_comments_are_not_long() -> None:
 def test_max_length_holds_the_rows_but_a_long_tail(
     whole: list[int], positions: int | None, expected: int, cut: str
 ) -> None:
-    """As far as the model has positions. What it cuts stands beside it."""
+    """Capped at the model's positions. A comment says how much it truncates."""
     text = text_of(model_of(positions), data_of(lengths=(whole, [40] * 100)))
     assert yaml.safe_load(text)["max_length"] == expected
     assert names(next(line for line in text.splitlines() if line.startswith("max_length: ")), cut)
@@ -174,7 +174,7 @@ def test_settings_of_the_data_are_written_where_they_are_no_defaults() -> None:
 
 def test_bad_rows_are_named_with_the_first() -> None:
     text = " ".join(text_of(model_of(), data_of(bad=[(37, "`completion` is empty"), (40, "no")])).split())
-    assert names(text, "2 of 100 rows", "row 37", "`completion`")
+    assert names(text, "2 of 100 sampled rows", "row 37", "`completion`")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_bad_rows_are_named_with_the_first() -> None:
     ids=["full", "full-on-old", "adapter", "adapter-on-old", "adapter-on-cpu", "four-bits"],
 )
 def test_numbers_fit_what_is_trained_and_the_machine(kind: str, machine: Machine, expected: dict[str, Any]) -> None:
-    """The learning rate is a number, too, as YAML reads it."""
+    """YAML also reads the learning rate as a number."""
     settings = settings_of(model_of(), data_of(), machine, Fit(kind))
     assert {name: settings.get(name) for name in expected} == expected
     assert ("use_peft" in settings) == (kind != FULL)

@@ -1,4 +1,4 @@
-"""What an iteration's trainer would refuse is known before a run begins, and a rehearsal leaves no trace."""
+"""What an iteration's trainer would refuse is known before a run begins, and a rehearsal leaves no traces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def said(run: Run) -> str:
 
 
 def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) -> None:
-    """Of a run that has trained its first iteration, what depends on model and data has been shown to work."""
+    """If a run has trained its first iteration, the checks that depend on model and data are known to pass."""
     run = run_of(llama_folder, neftune_noise_alpha=5.0, max_length=513)
     assert names(said(run), "`neftune_noise_alpha`", 5)
     assert names(said(run), 513)
@@ -70,7 +70,7 @@ def test_batches_are_counted_over_processes_and_where_rows_are_known(
 
 
 def test_processes_are_those_of_the_launches(tmp_path: Path) -> None:
-    """Or of the launch that the run is in."""
+    """Or of the launch that the run is part of."""
     assert processes_of(None) == processes_of("") == 1
     for config, expected in (({"num_processes": 4}, 4), ({}, 1)):
         (tmp_path / "accelerate.yaml").write_text(
@@ -83,7 +83,7 @@ def test_processes_are_those_of_the_launches(tmp_path: Path) -> None:
 
 
 def test_a_configuration_is_read_and_no_weights(llama_folder: Path, tmp_path: Path) -> None:
-    """That of an adapter is its base model's; of a start from scratch, the one that it will get."""
+    """An adapter's is its base model's; for a start from scratch, it is the one that will be built."""
     adapted = get_peft_model(tiny.model(), LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     adapted.peft_config["default"].base_model_name_or_path = str(llama_folder)
     adapted.save_pretrained(tmp_path / "sft")
@@ -97,7 +97,7 @@ def test_a_configuration_is_read_and_no_weights(llama_folder: Path, tmp_path: Pa
 
 
 def test_options_that_mean_nothing_to_the_model_are_named(llama_folder: Path) -> None:
-    """All of them, with what they may be meant for. What its configuration has, and what loading takes, is in order."""
+    """All of them, with suggestions. Names in the model's configuration, and options for loading, are valid."""
     known = {"use_cache": False, "attention_dropout": 0.0, "attn_implementation": "eager", "key_mapping": None}
     assert said(run_of(llama_folder, model_init_kwargs=known)) == ""
     found = reasons(run_of(llama_folder, model_init_kwargs={**known, "attn_impl": "eager", "frobnicate": 1}), ROWS, 1)
@@ -110,7 +110,7 @@ def test_options_that_mean_nothing_to_the_model_are_named(llama_folder: Path) ->
 
 
 def test_a_model_without_a_configuration_is_not_looked_at() -> None:
-    """Loading it will say why."""
+    """Loading it will report why."""
     run = run_of("no/such-model")
     assert config_of(run) is None
     assert rehearse(run, None) == []
@@ -138,7 +138,7 @@ def test_what_is_refused_for_a_model_is_known_without_its_weights(
 
 
 def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None:
-    """Neither files nor random numbers, nor in accelerate's state or the run's settings."""
+    """No files, and no change of random states, accelerate's state or the run's settings."""
     run = run_of(llama_folder, adam_beta1=0.8)  # unusual, so that a step is trained as well
     args = run.args.to_dict()
     states = random.getstate(), torch.get_rng_state().tolist(), dict(PartialState._shared_state)
@@ -149,7 +149,7 @@ def test_a_rehearsal_leaves_no_trace(llama_folder: Path, tmp_path: Path) -> None
 
 
 def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rehearsal itself doesn't work then, and no run is lost to that."""
+    """The rehearsal itself is at fault then, which is no reason to refuse a run."""
 
     def failing(*_: Any, **__: Any) -> None:
         raise ValueError("no trainer today")
@@ -160,6 +160,6 @@ def test_where_the_defaults_fail_nothing_is_refused(llama_folder: Path, monkeypa
 
 
 def test_usual_settings_are_settings(llama_folder: Path) -> None:
-    """Of TRL's, not ours, so that none of them is exempt by a name that nobody has."""
+    """They are TRL's, not ours, so none of them is exempt under a name that does not exist."""
     assert set(vars(run_of(llama_folder).args)) >= USUAL_SETTINGS | OWN
     assert not USUAL_SETTINGS & OWN

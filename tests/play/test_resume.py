@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if nothing had happened: the same weights, bit for bit."""
+"""A run that is killed resumes as if nothing had happened: the same weights, bit for bit."""
 
 import shutil
 import signal
@@ -26,14 +26,14 @@ def weights(run_dir: Path) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
-    """The run directory of a run that nothing happened to."""
+    """The directory of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert main(["run", str(runs.recipe(folder, llama_folder, **SLOW))]) == 0
     return folder / "run"
 
 
 def kill_when(recipe: Path, ready: Callable[[], bool]) -> None:
-    """Start a run in a process of its own and kill it, without warning, as soon as something is there."""
+    """Start a run in a separate process and kill it with SIGKILL as soon as a file exists."""
     process = subprocess.Popen(
         [sys.executable, "-m", "spin_trl", "run", str(recipe)],
         env=alike(),
@@ -74,7 +74,7 @@ def test_a_kill_in_the_middle_of_training_changes_nothing(tmp_path, llama_folder
 
 @pytest.mark.slow
 def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder, undisturbed, caplog) -> None:
-    """Trainer's own resume would take it and crash."""
+    """Trainer's own resume would use it and crash."""
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
     train = tmp_path / "run" / "iteration-0" / "train"
     kill_when(recipe, lambda: len(list(train.glob("checkpoint-*/checkpoint.json"))) >= 2)
@@ -92,7 +92,7 @@ def test_a_half_written_newest_checkpoint_is_passed_over(tmp_path, llama_folder,
 def test_the_opponent_of_a_resumed_iteration_is_its_start_and_not_the_checkpoint(
     tmp_path, llama_folder, undisturbed
 ) -> None:
-    """Even if its log-probabilities have to be computed anew: from the resumed weights they would be others."""
+    """Even if its log-probabilities have to be computed again: with the resumed weights they would be wrong."""
     recipe = runs.recipe(tmp_path, llama_folder, **SLOW)
     train = tmp_path / "run" / "iteration-0" / "train"
     kill_when(recipe, lambda: len(list(train.glob("checkpoint-*/checkpoint.json"))) >= 2)

@@ -1,4 +1,4 @@
-"""A start that has another name now is told from another start, and a run's adapters find it where it is."""
+"""A start under a new name is distinguished from another start, and a run's adapters find it there."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from spin_trl.run.run import Run
 
 
 def written(path: Path, base: str) -> Path:
-    """An adapter's configuration that names this base."""
+    """The configuration of an adapter with this base."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"r": 4, "base_model_name_or_path": base}), encoding="utf-8")
     return path
 
 
 def begun(model: Path, before: str) -> tuple[Run, Path]:
-    """A run that began with a model of another name, and the configuration of the adapter that it trained."""
+    """A run that started from a model with another name, and the configuration of the adapter that it trained."""
     run = build(model).state
     run.directory.ownership.claim()
     recipe = run.directory.own("recipe.yaml")
@@ -47,7 +47,7 @@ def begun(model: Path, before: str) -> tuple[Run, Path]:
     [("before", True), ("another", False), ("org/on-the-hub", False)],
 )
 def test_only_adapters_of_the_start_are_pointed_at_it(base: str, is_moved: bool, llama_folder: Path) -> None:
-    """What they name is gone. Whatever else an adapter names is not this run's to change."""
+    """Their base no longer exists. Adapters with any other base are not the run's to change."""
     run, adapter = begun(llama_folder, "before")
     written(adapter, base)
     point_adapters_at_start(run)
@@ -55,7 +55,7 @@ def test_only_adapters_of_the_start_are_pointed_at_it(base: str, is_moved: bool,
 
 
 def test_a_base_that_is_there_stays(llama_folder: Path, tmp_path: Path) -> None:
-    """Its path leads to it from any folder. So does a start on the Hub, which has no folder to point at."""
+    """Its path leads to it from any folder. So does a start on the Hub, which has no folder to point to."""
     (tmp_path / "elsewhere").mkdir()
     run, adapter = begun(llama_folder, str(tmp_path / "elsewhere"))
     point_adapters_at_start(run)
@@ -67,7 +67,7 @@ def test_a_base_that_is_there_stays(llama_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path, tmp_path: Path) -> None:
-    """Before that, only what its template and tokenizer make of rows has come of it."""
+    """Before that, only the rows depend on it, through its template and tokenizer."""
     run, _ = begun(llama_folder, "before")
     other = build(tiny.save(tmp_path / "other", tiny.model(seed=1))).state
     run.journal.append("prepare", "data", dataset="d0", template=run.template().digest())
@@ -81,7 +81,7 @@ def test_a_start_is_known_by_its_weights_once_it_has_answered(llama_folder: Path
 
 
 def test_weights_that_are_replaced_while_a_run_plays_are_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """Somebody trains another model into the folder of the start: the next phase is not played."""
+    """Another model is trained into the start's folder: the next phase does not run."""
     start = shutil.copytree(llama_folder, tmp_path / "start")
 
     def launch(run: Run, phase: str, iteration: int) -> None:
@@ -102,7 +102,7 @@ def test_weights_that_are_replaced_while_a_run_plays_are_refused(llama_folder: P
 def test_files_that_were_written_again_with_the_same_weights_are_compared_once(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their times have changed, by a copy or a `touch`. Before anything was answered, any model may take the place."""
+    """Their times have changed, because of a copy or `touch`. Before anything was answered, the model may be replaced."""
     compared = []
     compare = same_start.is_same_start
     monkeypatch.setattr(same_start, "is_same_start", lambda run: compared.append(run) or compare(run))

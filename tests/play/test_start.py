@@ -1,4 +1,4 @@
-"""θ_0 from scratch: a small Llama and its tokenizer, made from the run's own data, once."""
+"""θ_0 from scratch: a small Llama and its tokenizer, built once from the run's own data."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def from_scratch(run_dir: str = "run", kind: str = "bpe", **settings: Any) -> An
 
 @pytest.mark.parametrize("kind", ["bpe", "char"])
 def test_a_start_is_made_trained_and_played_from(kind: str) -> None:
-    """Of the sizes that were asked for, better than chance at its own data, and the first opponent."""
+    """It has the requested sizes, is better than chance on its own data, and is the first opponent."""
     from_scratch(kind=kind).run()
     model = AutoModelForCausalLM.from_pretrained("run/start/model")
     tokenizer = AutoTokenizer.from_pretrained("run/start/model")
@@ -58,7 +58,7 @@ def test_a_start_is_made_trained_and_played_from(kind: str) -> None:
 
 @pytest.mark.slow
 def test_a_start_is_made_once_and_the_same_each_time() -> None:
-    """Continued, the run keeps it; made again elsewhere with the same seed, it is bitwise the same."""
+    """It is kept when the run is resumed; built elsewhere with the same seed, it is bitwise the same."""
     from_scratch("one").run()
     stamp = Path("one/start/model/model.safetensors").stat().st_mtime_ns
     from_scratch("one", num_iterations=2).run()
@@ -88,7 +88,7 @@ def test_held_out_prompts_are_not_seen_by_the_start(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_label_smoothing_leaves_a_flatter_start() -> None:
-    """As the quickstart's task wants it: the start's distribution keeps a tail."""
+    """As the quickstart's task needs it: the start's distribution keeps a tail."""
     entropies = []
     for smoothing in (0.0, 0.5):
         from_scratch(f"run-{smoothing}", start={"start_label_smoothing": smoothing, "start_num_epochs": 20}).run_phase(
@@ -104,7 +104,7 @@ def test_label_smoothing_leaves_a_flatter_start() -> None:
 
 @pytest.mark.slow
 def test_a_conversation_is_learned_in_its_template() -> None:
-    """Messages work as text does: a real response ends with its turn."""
+    """Messages work like text: a real response ends with its turn."""
     from_scratch(train_dataset=tiny.sft(ROWS, "messages")).run()
     tokenizer = AutoTokenizer.from_pretrained("run/start/model")
     row = load_from_disk("run/data/train")[0]
@@ -114,7 +114,7 @@ def test_a_conversation_is_learned_in_its_template() -> None:
 
 @pytest.mark.slow
 def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before it was saved, it is trained from its beginning, with the same result."""
+    """If it is killed before it was saved, it is trained again from scratch, with the same result."""
     from spin_trl.play import train
 
     from_scratch("whole").run_phase("start", 0)
@@ -128,7 +128,7 @@ def test_an_interrupted_start_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    """Width and heads have to go together; the message has both."""
+    """Width and heads have to match; the message has both."""
     with refused(RecipeError, "`start_hidden_size`", 30, "`start_num_heads`", 4):
         StartConfig(start_hidden_size=30, start_num_heads=4)
     with refused(RecipeError, "`start_tokenizer`", "'words'"):

@@ -1,4 +1,4 @@
-"""Trackers get the held-out figures of every iteration, beside Trainer's own curves."""
+"""Trackers get the held-out figures of every iteration, in addition to Trainer's own curves."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> None:
-    """The same numbers as in `metrics.json`: the start at 0, iterations from 1, and the baseline beside them."""
+    """The same numbers as in `metrics.json`: the start at 0, iterations from 1, along with the baseline."""
     result = build(llama_folder, report_to="tensorboard", baseline="sft").run()
     found = scalars(Path("run/tensorboard/held-out"))
     for step, stage in enumerate(("start", "iteration-0", "iteration-1")):
@@ -47,7 +47,7 @@ def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> N
 
 
 def test_training_curves_outlive_the_checkpoints(llama_folder: Path) -> None:
-    """By default they would lie in a folder that goes when the iteration is done."""
+    """By default they would be written to a folder that is deleted after the iteration."""
     build(llama_folder, report_to="tensorboard", baseline="sft").run()
     for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
         assert set(scalars(Path("run/tensorboard", stage))["train/loss"]) == {1, 2, 3}
@@ -76,7 +76,7 @@ def test_a_continued_run_reports_what_is_new(llama_folder: Path) -> None:
 
 
 class Recorded:
-    """A tracker that keeps what it is told."""
+    """A tracker that records its input."""
 
     requires_logging_directory = False
     calls: list[tuple[Any, ...]] = []
@@ -99,7 +99,7 @@ class Recorded:
 def test_other_trackers_get_the_same_in_a_run_of_their_own(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """One for the whole run, in the project of the training curves: it is gone on with after every iteration."""
+    """One for the whole run, in the project of the training curves; it is resumed after every iteration."""
     monkeypatch.setattr(Recorded, "calls", [])
     monkeypatch.setitem(trackers.LOGGER_TYPE_TO_CLASS, name, Recorded)
     monkeypatch.setenv("WANDB_PROJECT", "ours")
@@ -131,7 +131,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
 def test_a_tracker_that_fails_does_not_end_the_run(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its server may be away for an hour; the run goes on for a week."""
+    """Its server may be down for an hour; the run lasts a week."""
 
     def away(self: Any) -> None:
         raise ConnectionError("10.0.0.1:6006")
@@ -157,7 +157,7 @@ def test_a_tracker_without_a_way_there_is_named(llama_folder: Path, caplog: pyte
 def test_every_training_has_a_run_of_its_own_at_wandb(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, closed: bool
 ) -> None:
-    """Its callback would write into the run of the training before; a run that others have opened stays open."""
+    """Its callback would write to the run of the previous training; runs opened by others are left open."""
     finished: list[bool] = []
     opened = None if name is None else SimpleNamespace(name=name)
     client = SimpleNamespace(run=opened, finish=lambda: finished.append(True))
@@ -173,7 +173,7 @@ def test_every_training_has_a_run_of_its_own_at_wandb(
 
 @pytest.mark.slow
 def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the measurement and the report; a phase that is played by hand reports its own. Each once."""
+    """Interrupted between evaluation and report; a phase run by hand reports its own figures. Each is reported once."""
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -193,7 +193,7 @@ def test_figures_reach_the_trackers_after_an_interrupt(llama_folder: Path, monke
 
 @pytest.mark.slow
 def test_a_tracker_that_was_away_gets_them_later(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the run is continued."""
+    """When the run is resumed."""
 
     def away(self: Any) -> None:
         raise ConnectionError("no route to host")

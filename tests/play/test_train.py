@@ -1,4 +1,4 @@
-"""The train phase over four iterations: full, LoRA in both ways, QLoRA. Each starts at its opponent, the model before."""
+"""The train phase over four iterations: full, LoRA in both ways, QLoRA. Each starts at its opponent, the previous model."""
 
 import json
 import math
@@ -27,7 +27,7 @@ LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"
 NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32}
 
 AT_ZERO = {"full": 2 * LN2, "lora": LN2}
-"""Loss of a way where every log-ratio is 0."""
+"""Loss of each way when every log-ratio is 0."""
 
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"loss_type": "space"},
@@ -39,7 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def play(model: Path, way: str, run_dir: str = "run", **settings: Any) -> None:
-    """A run in one of the ways, decoded greedily, so that answers can be worked out by hand."""
+    """A run in one of the ways, with greedy answers, so that they can be computed by hand."""
     chosen = {**WAYS[way], **settings}
     if chosen.pop("lora", False):
         chosen["peft_config"] = LoraConfig(**LORA)
@@ -50,7 +50,7 @@ def play(model: Path, way: str, run_dir: str = "run", **settings: Any) -> None:
 
 
 def load(folder: Path, base: Path, way: str) -> Any:
-    """A model of a run by transformers and peft alone."""
+    """A model of a run, loaded by transformers and peft alone."""
     options = {"quantization_config": BitsAndBytesConfig(**NF4)} if "qlora" in way else {}
     if (folder / "adapter_config.json").exists():
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **options), folder)
@@ -63,7 +63,7 @@ def load(folder: Path, base: Path, way: str) -> Any:
 
 
 def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
-    """The likeliest continuation, token by token, without a cache and without `generate`."""
+    """The most likely continuation, token by token, without a cache and without `generate`."""
     ids = list(prompt)
     for _ in range(most):
         with torch.no_grad():
@@ -75,7 +75,7 @@ def greedy(model: Any, prompt: list[int], most: int) -> list[int]:
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What every trainer of a run had before its first step: its rows, generations and adapters."""
+    """The state of every trainer before its first step: its rows, generations and adapters."""
     seen: list[dict[str, Any]] = []
     original = SPINTrainer.train
 
@@ -108,10 +108,10 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_four_iterations_start_at_their_opponents(
     way: str, llama_folder: Path, trainers: list[dict[str, Any]]
 ) -> None:
-    """The first loss is the objective's value at zero, all margins are 0, and the opponent is the model before.
+    """The first loss is the objective's value at zero, all margins are 0, and the opponent is the previous model.
 
-    That the opponent answered and is compared with is checked with models that transformers and peft load from the run
-    directory: their greedy answers are the generations, and their log-probabilities (or their adapter) the reference.
+    That the opponent generated the answers and is the reference is checked with models that transformers and peft load from
+    the run directory: their greedy answers are the generations, their log-probabilities (or adapter) the reference.
     """
     play(llama_folder, way)
     at_zero = 2 * LN2 if WAYS[way].get("loss_type") == "space" else LN2
@@ -148,7 +148,7 @@ def test_four_iterations_start_at_their_opponents(
 @pytest.mark.slow
 @pytest.mark.parametrize("way", list(WAYS))
 def test_what_is_saved_is_the_policy_and_nothing_else(way: str, llama_folder: Path) -> None:
-    """Full weights, or the one trained adapter, or merged weights: never the frozen adapter, in models or checkpoints."""
+    """Full weights, the one trained adapter, or merged weights: never the frozen adapter, in models or checkpoints."""
     saved: list[set[str]] = []
     original = train.SPINTrainer._save_checkpoint
 
@@ -173,7 +173,7 @@ def test_what_is_saved_is_the_policy_and_nothing_else(way: str, llama_folder: Pa
 
 
 def test_merged_and_frozen_adapters_begin_alike(llama_folder: Path) -> None:
-    """Iteration 0 is the same either way; a merged model needs no base, and the next adapter starts on it."""
+    """Iteration 0 is the same either way; a merged model needs no base, and the next adapter starts from it."""
     play(llama_folder, "lora", "frozen", num_iterations=1)
     play(llama_folder, "lora", "merged", num_iterations=1, lora_opponent="merge")
     frozen = load(Path("frozen/iteration-0/model"), llama_folder, "lora").merge_and_unload()
@@ -199,7 +199,7 @@ def test_the_cards_of_later_iterations_name_the_models_origin(llama_folder: Path
 
 
 def test_a_violated_contract_stops_the_run(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights that change behind the trainer's back end the phase with OpponentError; nothing is recorded as trained."""
+    """Weights changed behind the trainer's back end the phase with OpponentError; nothing is recorded as trained."""
     original = train.SPINTrainer.train
 
     def careless(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -233,9 +233,9 @@ def test_generations_that_do_not_belong_are_refused(name: str, llama_folder: Pat
 
 
 def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, trainers: list[dict[str, Any]]) -> None:
-    """Training is interrupted, a shard is replaced by other answers, and training goes on from its beginning.
+    """Training is interrupted, a shard is replaced by other answers, and training starts over.
 
-    The cache of the first attempt lies in the same folder, under the same rows and the same model.
+    The first attempt's cache is in the same folder, for the same rows and the same model.
     """
     import pyarrow.parquet as pq
 
@@ -273,7 +273,7 @@ def test_changed_generations_never_meet_old_log_probs(llama_folder: Path, traine
 def test_training_that_goes_on_does_not_run_its_opponent_again(
     way: str, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The opponent's log-probs lie in the run directory, and a phase that was interrupted finds them there."""
+    """The opponent's log-probs are stored in the run directory, and an interrupted phase finds them there."""
     passes: list[int] = []
     original = SPINTrainer.compute_ref_log_probs
     monkeypatch.setattr(
@@ -294,7 +294,7 @@ def test_training_that_goes_on_does_not_run_its_opponent_again(
 
 
 def test_degenerate_pairs_are_counted_and_dropped_if_so_set(llama_folder: Path) -> None:
-    """The journal has how many were cut, empty, or identical, and how many were left out."""
+    """The journal has how many were truncated, empty, or identical, and how many were left out."""
     build(llama_folder, num_iterations=1, max_new_tokens=40, max_length=64, temperature=1.0).run()
     counts = entry("train", "iteration-0")["pairs"]
     generated = answers("run", "iteration-0")
@@ -311,7 +311,7 @@ def test_degenerate_pairs_are_counted_and_dropped_if_so_set(llama_folder: Path) 
 
 @pytest.mark.slow
 def test_the_same_adapter_settings_go_on_with_the_run(llama_folder: Path) -> None:
-    """peft writes into the configuration that it is given; the caller's own stays as it was, and fits the run again."""
+    """PEFT modifies the configuration it is given; the caller's own is unchanged and still matches the run."""
     config = LoraConfig(r=4, task_type="CAUSAL_LM")
     before = config.to_dict()
     for num_iterations in (1, 2):
@@ -323,7 +323,7 @@ def test_the_same_adapter_settings_go_on_with_the_run(llama_folder: Path) -> Non
 def test_another_number_of_processes_starts_the_training_anew(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A checkpoint of two processes can't be resumed by one: the iteration starts from its beginning, and says so."""
+    """A checkpoint of two processes can't be resumed by one: the iteration starts over, with a warning."""
     settings = {"num_iterations": 1, "save_strategy": "steps", "save_steps": 1}
     build(llama_folder, "whole", **settings).run()
     run = build(llama_folder, **settings)
@@ -369,7 +369,7 @@ def test_another_number_of_processes_starts_the_training_anew(
 def test_settings_that_can_not_be_trained_with_are_bad_input(
     settings: dict[str, Any], parts: tuple[str, ...], llama_folder: Path
 ) -> None:
-    """What TRL and peft refuse is a message with their words and exit code 2, not a traceback."""
+    """What TRL and PEFT refuse gives a message with their text and exit code 2, not a traceback."""
     with refused(RecipeError, *parts):
         build(llama_folder, num_iterations=1, **settings).run()
 

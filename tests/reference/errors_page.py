@@ -20,10 +20,10 @@ a traceback and ends with one of these codes:
 
 EXIT_CODES = {
     0: "done",
-    1: "a failure: a full disk, a phase that failed, training that diverged, a run that does not fit the GPU. What was "
-    "finished is kept, and the same command goes on from there",
+    1: "a failure: a full disk, a phase that failed, training that diverged, a run that does not fit the GPU. Finished "
+    "work is kept; the same command resumes",
     2: "input that has to change: a recipe, an option, a dataset, a run directory, a path",
-    INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP. What was finished is kept",
+    INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP. Finished work is kept",
 }
 
 REST = f"""
