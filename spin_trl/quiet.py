@@ -1,4 +1,4 @@
-"""Silence loggers below ERROR for a while."""
+"""Silence loggers for a while."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Silence loggers below ERROR while the context lasts; then each gets its own level back.
+def quiet(*names: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Silence loggers below a level while the context lasts; then each gets its own level back.
 
     Args:
-        names: of the loggers.
+        names: names of the loggers.
+        level: the lowest level that is still logged.
     """
     with contextlib.ExitStack() as afterwards:
         for logger in map(logging.getLogger, names):
             afterwards.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(level)
         yield

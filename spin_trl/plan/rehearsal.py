@@ -8,6 +8,7 @@ without a formula per architecture. If a model has many identical layers, only a
 from __future__ import annotations
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..errors import PlanError
 from ..models.forward.attention import attention_inputs
 from ..models.forward.head import CPU_TILE
 from ..models.forward.layout import Layout, lay_out
+from ..quiet import quiet
 from .model import PlannedModel, bytes_of
 from .tokens import PairLengths
 
@@ -304,11 +306,12 @@ def _played(model: PlannedModel, *, backward: bool = False, keep_gradients: bool
                     base.get_input_embeddings().register_forward_hook(lambda *call: call[-1].requires_grad_())
                 )
         try:
-            with model.fake, live:
+            # torch also logs the traceback of a failure that is reported here.
+            with model.fake, live, quiet("torch._subclasses.fake_tensor", level=logging.CRITICAL):
                 yield live
         except (RuntimeError, NotImplementedError) as error:
             raise PlanError(
-                f"{type(base).__name__} can't run on fake tensors: {str(error).splitlines()[0]} "
+                f"{type(base).__name__} can't run on fake tensors ({str(error).splitlines()[0]}). "
                 "It may work with `dtype: bfloat16`, or another `attn_implementation`."
             ) from error
         finally:

@@ -5,7 +5,9 @@ import torch
 from peft import LoraConfig
 from transformers import Gemma3TextConfig
 
+from messages import refused
 from plan.shapes import small
+from spin_trl.errors import PlanError
 from spin_trl.plan import rehearsal
 from spin_trl.plan.model import ModelSettings, PlannedModel
 from spin_trl.plan.tokens import PairLengths
@@ -62,3 +64,12 @@ def test_layers_that_differ_are_all_played():
     )
     assert not PlannedModel(ModelSettings(config, torch.bfloat16)).alike_layers
     assert len(PlannedModel(ModelSettings(small(num_hidden_layers=7), torch.bfloat16)).alike_layers) == 7
+
+
+def test_a_model_whose_own_code_fails_is_one_message(capfd: pytest.CaptureFixture[str]) -> None:
+    """torch would print a traceback of its own before it."""
+    model = PlannedModel(ModelSettings(small(), torch.float32))
+    model.base.register_forward_pre_hook(lambda *_: torch.zeros(3) + torch.zeros(4))
+    with refused(PlanError, "ForCausalLM", "attn_implementation"):
+        rehearsal.prefill(model, 1, 64)
+    assert "Traceback" not in capfd.readouterr().err
