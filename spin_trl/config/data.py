@@ -23,34 +23,36 @@ class DataConfig:
 
     dataset_name: str | None = setting(
         None,
-        "The data to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of them, a `save_to_disk` folder, a name "
-        "on the Hub, or `module:function`.",
+        "Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a `save_to_disk` "
+        "folder, the name of a dataset on the Hub, or `module:function`.",
     )
     dataset_config: str | None = setting(None, "Configuration of a Hub dataset.")
     dataset_revision: str | None = setting(None, "Commit of a Hub dataset.")
     dataset_train_split: str = setting("train", "Split to train on.")
     held_out_name: str | None = setting(
-        None, "Dataset to evaluate on, named like `dataset_name`. By default some prompts are held out of that one."
+        None,
+        "Dataset to evaluate on, given in the same way as `dataset_name`. By default, some prompts of "
+        "`dataset_name` are held out.",
     )
     held_out_config: str | None = setting(
-        None, "Configuration of `held_out_name`. By default `dataset_config`, if it is the same dataset."
+        None, "Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset."
     )
-    held_out_split: str = setting("test", "Split of `held_out_name`, where it has several.")
+    held_out_split: str = setting("test", "Split of `held_out_name`, if it has several.")
     column_mapping: dict[str, Any] | str | None = setting(
         None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
     as_conversations: bool = setting(
         False,
-        "Take prompts and completions that are text as a user's and an assistant's message, so that the chat template is "
-        "put around them. For chat models.",
+        "Turn prompts and completions that are plain text into a user and an assistant message, so that the chat "
+        "template is applied to them. For chat models.",
     )
     max_rows: Annotated[int | None, Bounds(1)] = setting(
-        None, "Number of rows to use: the first ones. By default all."
+        None, "Number of rows to use: the first ones. By default, all rows are used."
     )
     max_rows_seed: Annotated[int | None, Bounds(0)] = setting(
         None,
-        "Seed for drawing `max_rows` rows at random instead of the first ones. With the same seed, more rows include those "
-        "of fewer.",
+        "Random seed for drawing `max_rows` rows, instead of taking the first ones. With the same seed, a larger "
+        "draw includes every smaller one.",
     )
 
     def __post_init__(self) -> None:

@@ -43,59 +43,66 @@ class IterationSettings(DPOConfig):
     """The fields of [`SPINConfig`] that no objective brings along."""
 
     max_new_tokens: Annotated[int | None, Bounds(1)] = setting(
-        None, "Tokens that a generated response may have. By default as many as `max_length` leaves after the prompt."
+        None,
+        "Maximum number of tokens in a generated response. By default, as many as `max_length` leaves after the "
+        "prompt.",
     )
     temperature: Annotated[float, Bounds(0.01, also=(0,), why="logits that are divided by less overflow")] = setting(
-        1.0, "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."
+        1.0, "Sampling temperature of the opponent. 0 decodes greedily; SPIN's theory assumes 1."
     )
     top_p: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
-        1.0, "Nucleus sampling: the mass that is kept. 1 keeps all."
+        1.0, "Nucleus sampling: probability mass to sample from. 1 keeps all tokens."
     )
-    top_k: Annotated[int, Bounds(0)] = setting(0, "Sample among the k most likely tokens only. 0 keeps all.")
+    top_k: Annotated[int, Bounds(0)] = setting(0, "Sample from the k most likely tokens only. 0 keeps all tokens.")
     num_generations: Annotated[int, Bounds(1)] = setting(
-        1, "Generated responses per prompt in each iteration. Each is a pair of its own."
+        1, "Number of generated responses per prompt in each iteration. Each one is a separate pair."
     )
     generation_batch_size: Annotated[int, Bounds(1)] = setting(
-        64, "Prompts that are answered together. With another number other answers are sampled."
+        64, "Number of prompts that are answered together. Changing it changes which responses are sampled."
     )
-    engine: str = setting("transformers", "What generates: transformers, with the weights in memory.")
+    engine: str = setting(
+        "transformers", "Engine that generates the responses: transformers, with the weights in memory."
+    )
     train_on_turn: str = setting(
-        "last", "Which assistant turns of a conversation are trained on.", choices=["last", "first", "all"]
+        "last", "Which assistant turns of a conversation to train on.", choices=["last", "first", "all"]
     )
     chat_template_kwargs: dict[str, Any] | str | None = setting(
-        None, "Passed to the chat template of every row, for generation and training alike (JSON)."
+        None, "Keyword arguments for the chat template (JSON), applied to every row in both generation and training."
     )
     empty_generations: str = setting(
-        "keep", "Pairs whose generated response is empty: keep or drop.", choices=KEEP_OR_DROP
+        "keep", "Whether to keep or drop pairs whose generated response is empty.", choices=KEEP_OR_DROP
     )
     truncated_generations: str = setting(
-        "keep", "Pairs whose generated response was cut before its end: keep or drop.", choices=KEEP_OR_DROP
+        "keep", "Whether to keep or drop pairs whose generated response is truncated.", choices=KEEP_OR_DROP
     )
     identical_generations: str = setting(
-        "keep", "Pairs whose generated response is the real one: keep or drop.", choices=KEEP_OR_DROP
+        "keep",
+        "Whether to keep or drop pairs whose generated response is identical to the real one.",
+        choices=KEEP_OR_DROP,
     )
     bad_rows: str = setting(
         REFUSE_BAD_ROWS,
-        "What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
+        "What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the dataset, or "
+        "skip them.",
         choices=BAD_ROWS,
     )
     bad_rows_max: Annotated[float, Bounds(0)] = setting(
-        MOST, "How many rows `bad_rows: skip` may leave out: below 1 a share of the rows, else a number."
+        MOST, "Maximum number of rows that `bad_rows: skip` may leave out; a value below 1 is a share of the rows."
     )
     on_nan: str = setting(
         STOP_ON_NAN,
-        "What to do at a loss or gradient that is not finite. stop: end the run with the rows and the likely cause. "
-        "skip: leave the step out, at most 10 times an iteration. lower: in a run, go back to the last checkpoint with half "
-        "the learning rate, at most twice an iteration.",
+        "What to do when a loss or gradient is not finite. stop: end the run and report the rows and the likely "
+        "cause. skip: skip the step, at most 10 times per iteration. lower: in a run, go back to the last "
+        "checkpoint and halve the learning rate, at most twice per iteration.",
         choices=(STOP_ON_NAN, SKIP_STEP, LOWER_RATE),
     )
     check_opponent: bool = setting(
-        True, "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."
+        True, "Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not 0."
     )
     shared_prefix: bool | None = setting(
         None,
-        "Run every prompt once for all its responses, without padding between pairs. By default where that is exact; where "
-        "it is not, the run says why. true: fail where it is not exact. false: never.",
+        "Run each prompt once for all of its responses, without padding between pairs. By default, this is on "
+        "where it is exact; where it is not, the run reports why. true: fail where it is not exact. false: never.",
     )
 
 
