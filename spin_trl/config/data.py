@@ -1,4 +1,4 @@
-"""Settings that say which data a run learns from, and is measured on."""
+"""Settings for the data that a run learns from and is evaluated on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .yaml_text import parse_yaml
 
 @dataclass
 class DataConfig:
-    """Which data a run learns from."""
+    """Settings for the data that a run learns from and is evaluated on."""
 
     dataset_name: str | None = setting(
         None,
@@ -56,31 +56,31 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
-        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` takes a recipe's own away
+        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` removes the recipe's value
         if isinstance(self.column_mapping, str):
             try:
                 self.column_mapping = parse_yaml(self.column_mapping)
             except yaml.YAMLError as error:
-                raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
+                raise RecipeError(f"`column_mapping` is not a mapping: {yaml_problem(error)}") from None
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
         for column, name in (self.column_mapping or {}).items():
             if not isinstance(column, str) or not isinstance(name, str):
                 wrong = f"{shown(column)}: {shown(name)}"
-                raise RecipeError(f"`column_mapping` has {wrong}; expected names of columns, as texts.")
+                raise RecipeError(f"`column_mapping` has {wrong}; expected column names as text.")
         check_fields(self)
         if self.max_rows is None and self.max_rows_seed is not None:
-            raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
+            raise RecipeError("`max_rows_seed` needs `max_rows`, the number of rows to draw at random, which is not set.")
 
     def _load(self, name: str, config: str | None, split: str, revision: str | None, bad_as_rows: bool) -> Dataset:
         mapping = as_mapping("column_mapping", self.column_mapping)
         return load_rows(name, config, split, mapping, revision, bad_as_rows=bad_as_rows)
 
     def as_set(self, dataset: Dataset) -> Dataset:
-        """Turn rows as they are stored into conversations, where that is set."""
+        """Turn stored rows into conversations if `as_conversations` is set."""
         return as_conversations(dataset) if self.as_conversations else dataset
 
     def train(self, *, bad_as_rows: bool = False) -> Dataset:
-        """Load the data to train on.
+        """Load the training data.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -88,13 +88,13 @@ class DataConfig:
         return self.as_set(self.train_as_stored(bad_as_rows=bad_as_rows))
 
     def train_as_stored(self, *, bad_as_rows: bool = False) -> Dataset:
-        """Load the data to train on, with text that is still text: as conversations, all rows would be written anew.
+        """Load the training data without turning text into conversations, which would write all rows again.
 
         Args:
             bad_as_rows: as in [`load_rows`].
         """
         if self.dataset_name is None:
-            raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
+            raise RecipeError("`dataset_name` is missing: name a file, a folder, or a Hub dataset with human responses.")
         split, revision = self.dataset_train_split, self.dataset_revision
         dataset = self._load(self.dataset_name, self.dataset_config, split, revision, bad_as_rows)
         if self.max_rows is not None:
@@ -105,7 +105,7 @@ class DataConfig:
         return dataset
 
     def held_out(self, *, bad_as_rows: bool = False) -> Dataset | None:
-        """Load the data to evaluate on, if it is named.
+        """Load the evaluation data, or return None if `held_out_name` is not set.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -114,7 +114,7 @@ class DataConfig:
         return None if dataset is None else self.as_set(dataset)
 
     def held_out_as_stored(self, *, bad_as_rows: bool = False) -> Dataset | None:
-        """Load the data to evaluate on, if it is named, with text that is still text.
+        """Load the evaluation data, if any, without turning text into conversations.
 
         Args:
             bad_as_rows: as in [`load_rows`].

@@ -1,4 +1,4 @@
-"""Settings of the loop: a flat dataclass in TRL's style, as those of an iteration."""
+"""Settings of the loop: a flat dataclass in TRL's style, like the settings of an iteration."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
-"""Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
+"""Settings that may differ by iteration: one number, or a list with one number per iteration."""
 
 
 @dataclass
 class SelfPlayConfig:
-    """Settings of the loop: how many iterations, where they are kept, and what they are compared with.
+    """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
     Raises:
-        RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
+        RecipeError: if a value is out of range, or a per-iteration list does not match `num_iterations`.
     """
 
     num_iterations: Annotated[int, Bounds(1, 10_000)] = setting(
@@ -186,31 +186,32 @@ class SelfPlayConfig:
         for name, off in (("significant_improvement", False), ("on_regression", "continue")):
             if getattr(self, name) != off and not by_prompt:
                 raise RecipeError(
-                    f"`{name}` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
-                    "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."
+                    f"`{name}` compares iterations prompt by prompt, which is not possible with "
+                    f"`metric_for_best_iteration: {self.metric_for_best_iteration}`. Set that to nll or a score, or leave "
+                    f"`{name}` out."
                 )
         if self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
             self.evaluate_greedy = True
 
 
 def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> dict[str, list[float]]:
-    """Per-iteration lists as numbers, each as long as the run, or a clear error.
+    """Check per-iteration lists and return them as lists of numbers with one number per iteration.
 
     Args:
-        lists: by setting, the values of all iterations, or None.
-        play: the loop's settings; a smoke run takes the first values of longer lists.
+        lists: values of all iterations by setting, or None.
+        play: settings of the loop; a smoke run uses the first values of longer lists.
 
     Raises:
-        RecipeError: the setting can't differ by iteration, a value is no number, or the length does not fit.
+        RecipeError: if a setting can't differ by iteration, a value is not a number, or a list has the wrong length.
     """
     checked: dict[str, list[float]] = {}
     for name, values in (lists or {}).items():
         if name not in PER_ITERATION:
             raise RecipeError(
-                f"`{name}` can't differ by iteration; a list is possible for {', '.join(PER_ITERATION)}."
+                f"`{name}` can't differ by iteration; only {', '.join(PER_ITERATION)} can be lists."
             )
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number an iteration.")
+            raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number per iteration.")
         try:
             numbers = [float(value) for value in values]
         except (TypeError, ValueError, OverflowError):
@@ -222,14 +223,14 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
         if len(numbers) != play.num_iterations:
             raise RecipeError(
                 f"`{name}` has {counted(len(numbers), 'value')} for {counted(play.num_iterations, 'iteration')}: {numbers}. "
-                "Give one number for all iterations, or one for each."
+                "Give one number for all iterations, or one per iteration."
             )
         checked[name] = numbers
     return checked
 
 
 def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
-    """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
+    """Return the values that `per_iteration` sets for iteration `iteration` (0-based), by setting."""
     return {
         name: values[iteration] for name, values in (as_mapping("per_iteration", play.per_iteration) or {}).items()
     }

@@ -1,4 +1,4 @@
-"""Settings of how a small θ_0 is made, for those who have no checkpoint."""
+"""Settings for training a small θ_0, for users without a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .checks import Bounds, check_fields
 
 @dataclass
 class StartConfig:
-    """How θ_0 is made when no checkpoint is given: a small Llama and its tokenizer, trained on the dataset with SFT.
+    """How to train θ_0 if no checkpoint is given: a small Llama and its tokenizer, trained on the dataset with SFT.
 
-    Meant for demonstrations, tests and studies on a CPU; with `model_name_or_path` none of this is used.
+    Meant for demonstrations, tests and experiments on a CPU. With `model_name_or_path`, these settings are not used.
     """
 
     start_tokenizer: str = setting(
