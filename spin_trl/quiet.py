@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Silence loggers below ERROR while the context lasts; then each gets its own level back.
+    """Silence loggers below ERROR within the context, and restore their levels on exit.
 
     Args:
-        names: of the loggers.
+        names: names of the loggers.
     """
     with contextlib.ExitStack() as afterwards:
         for logger in map(logging.getLogger, names):

@@ -17,8 +17,8 @@ from ..errors import RecipeError
 class Bounds:
     """Bounds of a number, or of each number in a list.
 
-    They are part of the field's type, as `Annotated[int, Bounds(1)]`, because a field's metadata is passed to argparse, which
-    does not support bounds.
+    They are part of the field's type, as `Annotated[int, Bounds(1)]`, because a field's metadata is passed to argparse,
+    which does not support bounds.
 
     Attributes:
         low, high: lower and upper bound, both inclusive.

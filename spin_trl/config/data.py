@@ -69,7 +69,9 @@ class DataConfig:
                 raise RecipeError(f"`column_mapping` has {wrong}; expected column names as text.")
         check_fields(self)
         if self.max_rows is None and self.max_rows_seed is not None:
-            raise RecipeError("`max_rows_seed` needs `max_rows`, the number of rows to draw at random, which is not set.")
+            raise RecipeError(
+                "`max_rows_seed` needs `max_rows`, the number of rows to draw at random, which is not set."
+            )
 
     def _load(self, name: str, config: str | None, split: str, revision: str | None, bad_as_rows: bool) -> Dataset:
         mapping = as_mapping("column_mapping", self.column_mapping)
@@ -94,7 +96,9 @@ class DataConfig:
             bad_as_rows: as in [`load_rows`].
         """
         if self.dataset_name is None:
-            raise RecipeError("`dataset_name` is missing: name a file, a folder, or a Hub dataset with human responses.")
+            raise RecipeError(
+                "`dataset_name` is missing: name a file, a folder, or a Hub dataset with human responses."
+            )
         split, revision = self.dataset_train_split, self.dataset_revision
         dataset = self._load(self.dataset_name, self.dataset_config, split, revision, bad_as_rows)
         if self.max_rows is not None:

@@ -119,9 +119,7 @@ def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[Kn
     if not found:
         named = " ".join(words)
         if is_name(named.lstrip("-")):
-            raise RecipeError(
-                f"{shown(named)} can't be a setting: tokens belong in the environment or a login."
-            )
+            raise RecipeError(f"{shown(named)} can't be a setting: tokens belong in the environment or a login.")
         near = said_of("_".join(wanted)) or nearest("_".join(wanted), [one.name for one in settings])
         raise RecipeError(
             f"No setting has {shown(named)} in its name or help{near} `spin-trl settings` lists all settings."

@@ -207,9 +207,7 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
     checked: dict[str, list[float]] = {}
     for name, values in (lists or {}).items():
         if name not in PER_ITERATION:
-            raise RecipeError(
-                f"`{name}` can't differ by iteration; only {', '.join(PER_ITERATION)} can be lists."
-            )
+            raise RecipeError(f"`{name}` can't differ by iteration; only {', '.join(PER_ITERATION)} can be lists.")
         if not isinstance(values, Sequence) or isinstance(values, str):
             raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number per iteration.")
         try:

@@ -205,7 +205,9 @@ def read_settings(
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         named = _naming(_with_suggestion(str(error), parser), settings, arguments)
         raise RecipeError(f"{path}: {named}") from error
-    except Exception as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
+    except (
+        Exception
+    ) as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
         named = _naming(f"these settings can't be used here: {type(error).__name__}: {error}", settings, arguments)
         raise RecipeError(f"{path}: {named}") from error
     recipe = Recipe(name or _name_of_run(path), *parsed)
@@ -376,7 +378,7 @@ _SETTINGS_OF = {
 
 
 def _of_enum(message: str) -> str | None:
-    """Rewrite transformers' message about an invalid choice to name the setting and the nearest value; None if it isn't one."""
+    """Rewrite transformers' message about an invalid choice to name the setting and the nearest value; None for others."""
     found = _ENUMS.fullmatch(message.strip())
     if found is None or found["kind"] not in _SETTINGS_OF:
         return None

@@ -65,9 +65,9 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
             raise RecipeError(f"`accelerate_config`: `{name}` in {path} is {shown(value)}; expected {expected}.")
     if (config.get("num_machines") or 1) > 1:
         raise RecipeError(
-            f"`accelerate_config`: {path} is for {config['num_machines']} machines, but this loop only launches processes on "
-            "its own machine. On several machines, launch every phase on all of them: `accelerate launch ... -m spin_trl "
-            "generate|train|evaluate RUN --iteration T`, as recipes/accelerate/slurm.sh does."
+            f"`accelerate_config`: {path} is for {config['num_machines']} machines, but this loop only launches processes "
+            "on its own machine. On several machines, launch every phase on all of them: `accelerate launch ... -m "
+            "spin_trl generate|train|evaluate RUN --iteration T`, as recipes/accelerate/slurm.sh does."
         )
     return config
 

@@ -13,7 +13,10 @@ from .credentials import yaml_problem
 from .yaml_text import parse_yaml
 
 _MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # checked first: one of its marks begins with one of UTF-16's
+    "UTF-32": (
+        codecs.BOM_UTF32_LE,
+        codecs.BOM_UTF32_BE,
+    ),  # checked first: one of its marks begins with one of UTF-16's
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 """Byte order marks of other encodings."""

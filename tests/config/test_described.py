@@ -54,7 +54,7 @@ def test_every_setting_says_what_it_is_for() -> None:
             "learning_rate",
             {"bounds": Range(0.0, low_open=True, why="with 0 nothing changes"), "names_elsewhere": ("lr",)},
         ),
-        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="logits that are divided by less overflow")}),
+        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="dividing the logits by less overflows")}),
         ("num_iterations", {"kinds": ("integer",), "default": 3, "origin": "spin_trl", "may_change": True}),
         ("beta", {"origin": "trl", "phases": ("train",), "differs_by_iteration": True}),
         ("scorer", {"kinds": ("array", "null"), "items": "string", "default": None}),
