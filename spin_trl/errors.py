@@ -1,7 +1,7 @@
 """Exceptions whose messages name the file, row or setting at fault and what to do about it.
 
 Every class is also a subclass of the standard-library error that it replaces, so `except ValueError` keeps working. The
-command line prints the message without a traceback and exits with `exit_code`: 2 if the input has to change, 1 for a failure.
+command line prints the message without a traceback and exits with `exit_code`: 2 if the input must change, 1 for a failure.
 
 Messages quote text from users, files and models, so the function that makes such text safe to display is here, too.
 """
@@ -147,7 +147,7 @@ _FULL_DISK = (
     "unexpected pos",
     "iostream error",
 )
-"""Messages on a full disk from libraries that raise no OSError: safetensors, tokenizers (a bare `Exception`), `torch.save`."""
+"""Messages on a full disk of libraries that raise no OSError: safetensors, tokenizers (a bare `Exception`), `torch.save`."""
 
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)

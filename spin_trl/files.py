@@ -71,7 +71,7 @@ class Checksum:
 
     @classmethod
     def of_adapter_config(cls, path: Path) -> Checksum:
-        """Hash an adapter's configuration except for the path of its base model, which changes when a run directory is moved.
+        """Hash an adapter's configuration except for its base model's path, which changes when a run directory is moved.
 
         Raises:
             OSError, ValueError: if the file can't be read.

@@ -99,7 +99,9 @@ def _broken(name: str, error: BaseException) -> DataError:
 def _as_module(module_name: str, path: str) -> str:
     """Return a hint with the module's name, for a user who has given the path of a file."""
     meant = Path(module_name.removesuffix(".py"))
-    if meant.parts and all(part.isidentifier() for part in (*meant.parts, path)):  # the root of a path is not an identifier
+    if meant.parts and all(
+        part.isidentifier() for part in (*meant.parts, path)
+    ):  # the root of a path is not an identifier
         return f" Name a file like a module: '{'.'.join(meant.parts)}:{path}'."
     return ""
 

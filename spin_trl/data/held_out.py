@@ -1,6 +1,6 @@
 """Keep held-out prompts separate from those that are trained on.
 
-Prompts that only differ in case and white space are practically the same prompt, so they form a group that stays on one side.
+Prompts that only differ in case and white space are the same prompt to a model, so they form a group that stays on one side.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NOTHING_LEFT = {
         "leave out `held_out_name` to hold out a share of the prompts instead, or set `held_out_overlap: drop_held_out`."
     ),
     DROP_HELD_OUT: (
-        "All held-out prompts are also in the training data ({rows}), so nothing is left to evaluate on. Name other held-out "
-        "data, or set `held_out_overlap: drop_train`."
+        "All held-out prompts are also in the training data ({rows}), so nothing is left to evaluate on. Name other "
+        "held-out data, or set `held_out_overlap: drop_train`."
     ),
 }
 
@@ -65,8 +65,8 @@ def _folded(value: Any) -> Any:
 def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, Dataset]:
     """Split prepared rows into training rows and held-out rows.
 
-    The prompts with the smallest hashes are held out, so the choice only depends on the prompts. All rows of a prompt land on
-    the same side, and so do prompts that only differ in case and white space: the smallest hash among them decides.
+    The prompts with the smallest hashes are held out, so the choice only depends on the prompts. All rows of a prompt land
+    on the same side, and so do prompts that only differ in case and white space: the smallest hash among them decides.
 
     Args:
         rows: prepared rows.

@@ -1,7 +1,7 @@
 """Identify rows by their content: a key for every row, and a digest of all keys.
 
-More columns belong to a row than in version 0.1.0, so a digest records its definition: `02` and 16 hex digits for the second,
-16 hex digits alone for the first. A run keeps using the definition that it started with.
+More columns belong to a row than in version 0.1.0, so a digest records its definition: `02` and 16 hex digits for the
+second, 16 hex digits alone for the first. A run keeps using the definition that it started with.
 """
 
 from __future__ import annotations

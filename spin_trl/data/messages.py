@@ -205,7 +205,9 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         raise unexpected(f"a part of the content of {where} is", part, _TEXT_PART)
     kind = part.get("type", "text")
     if kind not in _TEXT_PARTS:
-        raise DataError(f"{where} has a part of type {kind!r}; self-play only supports text, so the type must be `text`")
+        raise DataError(
+            f"{where} has a part of type {kind!r}; self-play only supports text, so the type must be `text`"
+        )
     if not isinstance(part.get("text"), str):
         raise unexpected(f"a part of the content of {where} is", dict(part), "text as its `text`")
     others = [name for name in part if name not in ("type", "text", "annotations", "cache_control")]

@@ -17,7 +17,8 @@ def _note(name: str, sentence: str) -> str:
 
 SPACE = _note("outer space stripped", "the chat template strips white space around their texts")
 EARLIER_THINKING = _note(
-    "earlier thinking left out", "the chat template leaves out the thinking of earlier answers, as it does at inference"
+    "earlier thinking left out",
+    "the chat template leaves out the thinking of earlier answers, as it does at inference",
 )
 TOOLS = _note("tools left out", "the chat template does not write tools, so their tools are missing from the prompts")
 NO_THINKING = _note(

@@ -1,6 +1,6 @@
 """Turn any SFT dataset into rows with a prompt and a real response as tokens, each with a stable key.
 
-This module supports the formats that TRL reads (`messages`, `prompt` + `completion`, ShareGPT's `conversations`) and Alpaca's
+This module reads the formats that TRL reads (`messages`, `prompt` + `completion`, ShareGPT's `conversations`) and Alpaca's
 `instruction` + `output`. Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not handled here:
 its pairs are given, and TRL tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
 """
@@ -328,7 +328,9 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     remarks = [left_out(found, total, name)] if bad else []
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
-        raise DataError(f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the others are too long.")
+        raise DataError(
+            f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the others are too long."
+        )
     if not kept:
         raise DataError(f"All prompts of the {name} dataset have {max_length} tokens (`max_length`) or more.")
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})

@@ -202,7 +202,9 @@ def _with_system(row: Mapping[str, Any], messages: list[Message], hashed: list[M
         return messages, hashed, first
     said = [text_of(message.get("content")) for message in messages if message["role"] in ("system", "developer")]
     if any(text.strip() != system.strip() for text in said):
-        raise DataError(f"its system turn ({said[0][:60]!r}) and its column `system` ({system[:60]!r}) differ; keep one")
+        raise DataError(
+            f"its system turn ({said[0][:60]!r}) and its column `system` ({system[:60]!r}) differ; keep one"
+        )
     if said:
         return messages, hashed, first
     turn = {"role": "system", "content": system}

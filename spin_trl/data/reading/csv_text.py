@@ -315,8 +315,8 @@ def _reason_of_csv(error: csv.Error, separator: str) -> str:
     reasons = {
         "unexpected end of data": "a quote is opened here and never closed.",
         "expected after": (
-            f"a quoted field continues after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} must "
-            'follow. Double a quote inside a quoted field: "".'
+            f"a quoted field continues after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} "
+            'must follow. Double a quote inside a quoted field: "".'
         ),
         "new-line character": "an unquoted field contains a carriage return without a line feed.",
     }

@@ -1,7 +1,7 @@
 """Read JSON and JSON lines without changing strings: Arrow's own reader turns those that look like dates into timestamps.
 
 All rows are read once to determine the shape of their values, and again to write them. Fields whose values differ in shape
-(text in one row and a list in another, objects with different keys) are stored as JSON, so that nothing is filled in or lost.
+(text in one row and a list in another, objects with different keys) are stored as JSON, so nothing is filled in or lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PRINTED = ("[{'", "{'")
 _KINDS = {str: "string", dict: "object", list: "list", bool: "bool", float: "float64"}
 _NUMBERS = {"int64", "float64"}
 DEEPEST_OF_ARROW = 20
-"""Maximum nesting depth of lists and objects that are not stored as JSON. Arrow can't read files with more than 64 levels."""
+"""Maximum nesting depth of lists and objects that are not stored as JSON. Arrow can't read files with more than 64."""
 
 DEEPEST = 100
 """Maximum nesting depth of lists and objects in a row. Recursive functions in libraries fail beyond some depth."""

@@ -1,1 +1,1 @@
-"""One template, one end: render conversations as text and tokens, and verify that every text of a conversation is included."""
+"""One template, one end: render conversations as text and tokens, and verify that all of their texts are included."""
