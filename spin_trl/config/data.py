@@ -19,7 +19,31 @@ from .yaml_text import parse_yaml
 
 @dataclass
 class DataConfig:
-    """Settings for the data that a run learns from and is evaluated on."""
+    """Settings for the data that a run learns from and is evaluated on.
+
+    Args:
+        dataset_name: Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a
+            `save_to_disk` folder, the name of a dataset on the Hub, or `module:function`.
+        dataset_config: Configuration of a Hub dataset.
+        dataset_revision: Commit of a Hub dataset.
+        dataset_train_split: Split to train on.
+        held_out_name: Dataset to evaluate on, given in the same way as `dataset_name`. By default, some prompts of
+            `dataset_name` are held out.
+        held_out_config: Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset.
+        held_out_split: Split of `held_out_name`, if it has several.
+        column_mapping: Columns to rename, like '{"question": "prompt", "answer": "completion"}'.
+        as_conversations: Turn prompts and completions that are plain text into a user and an assistant message, so that
+            the chat template is applied to them. For chat models.
+        max_rows: Number of rows to use: the first ones. By default, all rows are used.
+        max_rows_seed: Random seed for drawing `max_rows` rows, instead of taking the first ones. With the same seed, a
+            larger draw includes every smaller one.
+
+    Example:
+
+    ```python
+    data = DataConfig(dataset_name="rows.jsonl", column_mapping={"question": "prompt", "answer": "completion"})
+    ```
+    """
 
     dataset_name: str | None = setting(
         None,

@@ -118,8 +118,41 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
     `on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`) that can go back to a checkpoint; `SPINTrainer` alone stops, as
     with `stop`.
 
+    Args:
+        max_new_tokens: Maximum number of tokens in a generated response. By default, as many as `max_length` leaves
+            after the prompt.
+        temperature: Sampling temperature of the opponent. 0 decodes greedily; SPIN's theory assumes 1.
+        top_p: Nucleus sampling: probability mass to sample from. 1 keeps all tokens.
+        top_k: Sample from the k most likely tokens only. 0 keeps all tokens.
+        num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
+        generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
+            sampled.
+        engine: Engine that generates the responses: transformers, with the weights in memory.
+        train_on_turn: Which assistant turns of a conversation to train on.
+        chat_template_kwargs: Keyword arguments for the chat template (JSON), applied to every row in both generation and
+            training.
+        empty_generations: Whether to keep or drop pairs whose generated response is empty.
+        truncated_generations: Whether to keep or drop pairs whose generated response is truncated.
+        identical_generations: Whether to keep or drop pairs whose generated response is identical to the real one.
+        bad_rows: What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the dataset, or
+            skip them.
+        bad_rows_max: Maximum number of rows that `bad_rows: skip` may leave out; a value below 1 is a share of the rows.
+        on_nan: What to do when a loss or gradient is not finite. stop: end the run and report the rows and the likely
+            cause. skip: skip the step, at most 10 times per iteration. lower: in a run, go back to the last checkpoint
+            and halve the learning rate, at most twice per iteration.
+        check_opponent: Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not
+            0.
+        shared_prefix: Run each prompt once for all of its responses, without padding between pairs. By default, this is
+            on where it is exact; where it is not, the run reports why. true: fail where it is not exact. false: never.
+
     Raises:
         RecipeError: if a value is out of range or contradicts another one.
+
+    Example:
+
+    ```python
+    args = SPINConfig(output_dir="output", max_new_tokens=256, temperature=1.0, beta=0.1)
+    ```
     """
 
     _VALID_DICT_FIELDS = DPOConfig._VALID_DICT_FIELDS + ["chat_template_kwargs"]

@@ -23,8 +23,74 @@ PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
 class SelfPlayConfig:
     """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
 
+    Args:
+        num_iterations: Number of iterations to play. They are numbered from 0, as in the papers.
+        run_dir: Directory that holds everything the run writes. By default, `output_dir` if the recipe sets it, else
+            runs/NAME, where NAME is the name of the recipe.
+        existing_run: What to do if the run directory already holds a run: continue it, fail, or overwrite it (which
+            deletes what that run has written, and nothing else).
+        per_iteration: Lists with one value per iteration, for learning_rate, beta, num_train_epochs or temperature. In a
+            recipe, write the list in place of the number.
+        history: Number of earlier iterations whose generations are trained on again. SPIN's paper uses 1.
+        lora_opponent: With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the base model with
+            the adapter merged into it.
+        held_out_fraction: Share of the prompts to hold out for evaluation, unless `held_out_name` is set.
+        held_out_max: Maximum number of prompts that `held_out_fraction` holds out.
+        held_out_overlap: What to do with prompts of `held_out_name` that are also in the training data (ignoring case
+            and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
+            refuse ends the run.
+        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`,
+            or `module:function`; one or several. A function is called with the prompt, the real and the generated text,
+            and returns a number or several named numbers. Means over the held-out prompts are reported as `score` or
+            `score/NAME`.
+        metric_for_best_iteration: Held-out metric that decides which iteration is the best: nll, score (or score/NAME),
+            score_greedy or win_rate.
+        greater_is_better_iteration: Whether a greater `metric_for_best_iteration` is better. By default, this follows
+            from the metric.
+        min_improvement: By how much an iteration must improve `metric_for_best_iteration` over the best one so far to
+            replace it.
+        significant_improvement: Whether the whole 95 % interval of the improvement, measured prompt by prompt, must lie
+            above `min_improvement`.
+        patience: Stop after this many iterations in a row without an improvement. By default, a run never stops for this
+            reason.
+        on_regression: What to do when an iteration is significantly worse than the best one so far (judged by its whole
+            95 % interval): continue from it with a warning, stop, or fall_back, which starts the next iteration from the
+            best one.
+        fall_back_lr_scale: Factor that multiplies the learning rate of all later iterations each time the run falls
+            back.
+        evaluate_greedy: Also answer the held-out prompts greedily, and score those answers (score_greedy).
+        keep_iterations: Number of models to keep in addition to the best one: the newest ones. By default, all models
+            are kept.
+        degeneration_warn: Thresholds beyond which the run warns of degenerate answers, by sign: empty, truncated,
+            repetition, distinct, short, long, odd_characters, copies. A sign that is left out keeps its default
+            threshold; null switches it off.
+        degeneration_stop: Thresholds beyond which the run stops after an iteration, by the same signs as in
+            `degeneration_warn`. By default, the run continues.
+        stop_at_plateau: Stop when the policy no longer tells real from generated responses on held-out prompts, i.e.
+            when the 95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.
+        baseline: Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the
+            same number of gradient steps, and evaluates it at the same points.
+        baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration.
+        baseline_label_smoothing: Label smoothing of the baseline; each value is a separate arm.
+        accelerate_config: Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every
+            phase is then launched with it, in separate processes.
+        push_generations: With `push_to_hub` or `spin-trl push`, also push the pairs of every iteration, as a dataset
+            with one configuration per iteration.
+        hub_dataset_id: Name of the dataset of pairs on the Hub. By default, the model's name followed by `-pairs`.
+        hub_license: Licence of the pushed model and pairs, as the Hub names it (apache-2.0, ...). By default, the model
+            gets the licence of the base model and the pairs that of the source dataset, where the Hub knows them.
+        hub_backup: With `push_to_hub`, also back up the run directory, including training checkpoints, to the branch
+            `run` of the model's repository. A run that starts without its directory resumes from there.
+        smoke: Play two iterations on eight rows, to check that everything fits together.
+
     Raises:
         RecipeError: if a value is out of range, or a per-iteration list does not match `num_iterations`.
+
+    Example:
+
+    ```python
+    play = SelfPlayConfig(num_iterations=3, run_dir="runs/mine", scorer="exact_match")
+    ```
     """
 
     num_iterations: Annotated[int, Bounds(1, 10_000)] = setting(

@@ -15,6 +15,23 @@ class StartConfig:
     """How to train θ_0 if no checkpoint is given: a small Llama and its tokenizer, trained on the dataset with SFT.
 
     Meant for demonstrations, tests and experiments on a CPU. With `model_name_or_path`, these settings are not used.
+
+    Args:
+        start_tokenizer: Tokenizer to train on the dataset: byte-level BPE, or characters.
+        start_vocab_size: Size of the BPE vocabulary.
+        start_hidden_size: Hidden size of the model.
+        start_num_layers: Number of layers of the model.
+        start_num_heads: Number of attention heads per layer.
+        start_num_epochs: Number of epochs of the SFT that trains the start.
+        start_learning_rate: Peak learning rate of the SFT that trains the start.
+        start_batch_size: Batch size of the SFT that trains the start.
+        start_label_smoothing: Label smoothing of the SFT that trains the start.
+
+    Example:
+
+    ```python
+    start = StartConfig(start_tokenizer="char", start_num_layers=2)
+    ```
     """
 
     start_tokenizer: str = setting(

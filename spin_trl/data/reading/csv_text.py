@@ -281,7 +281,7 @@ class CsvRows:
         """Return the values of a row; raise ValueError if a value or their number is wrong."""
         if len(fields) != self._width:
             names = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
-            hint = f" Text that contains {names} must be quoted." if len(fields) > self._width else ""
+            hint = f" Text that contains {names} must be in quotes." if len(fields) > self._width else ""
             found = counted(len(fields), "field")
             raise ValueError(f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}")
         row: dict[str, Any] = dict(zip(self.header, itertools.compress(fields, self._is_named), strict=True))

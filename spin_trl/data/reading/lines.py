@@ -140,7 +140,7 @@ def byte_lines(path: Path) -> Iterator[bytes]:
 def _encoding_of(start: bytes) -> str | None:
     """Detect the encoding from a file's first four bytes; return None for UTF-8.
 
-    Without a byte order mark, UTF-16 is recognised by the zero bytes of the ASCII characters that all these files begin with.
+    Without a byte order mark, UTF-16 is recognised by the zero bytes of the ASCII characters that these files begin with.
     """
     marked = next((name for name, marks in _ENCODINGS.items() if start.startswith(marks)), None)
     zeros = "".join("0" if byte == 0 else "x" for byte in start)
