@@ -1,11 +1,11 @@
-"""`python -m spin_trl`, and with it `accelerate launch -m spin_trl`, is the `spin-trl` command."""
+"""Run the `spin-trl` command with `python -m spin_trl`, and thus with `accelerate launch -m spin_trl`."""
 
 import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        # Python has put the current folder first, where a `json.py` of the user's would take the place of Python's own. It
-        # stays, behind everything installed, for a checkout of this package that is not installed.
+        # Python puts the current folder first, where a user's `json.py` would shadow Python's own. Move it behind everything
+        # installed, where it still serves a checkout of this package that is not installed.
         sys.path.append(sys.path.pop(0))
 
     from .cli import main

@@ -1,9 +1,9 @@
-"""What can go wrong, as exceptions that say which file, row or setting is at fault and what to do about it.
+"""Exceptions whose messages name the file, row or setting at fault and what to do about it.
 
-Every class is also the standard-library error that it replaces, so `except ValueError` keeps working. The command line
-prints the message without a traceback and exits with `exit_code`: 2 for input that has to change, 1 for a failure.
+Every class is also a subclass of the standard-library error that it replaces, so `except ValueError` keeps working. The
+command line prints the message without a traceback and exits with `exit_code`: 2 if the input must change, 1 for a failure.
 
-A message quotes what users, files and models have written. So the function that makes such text fit to be shown is here too.
+Messages quote text from users, files and models, so the function that makes such text safe to display is here, too.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ Made = TypeVar("Made")
 
 _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 without tab and newline
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, overrides and isolates of the direction of text
-    "\u180e\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # no width, or the end of a line
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # marks, overrides and isolates of text direction
+    "\u180e\u200b-\u200d\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # zero width, or line ends
     "\U000e0000-\U000e007f"  # tags
-    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"  # no characters at all
+    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]"  # not characters at all
 )
 _JOINERS = "\u200c\u200d"
 _VIRAMA = 9
-"""Combining class of the mark behind which a joiner has a meaning also at the end of a word."""
+"""Combining class of the mark after which a joiner is meaningful even at the end of a word."""
 
 _CONTROL_PICTURES = 0x2400
 _DELETE = 0x7F
 
 
 def visible(text: str) -> str:
-    """A text in which characters that can't be seen, or can't be written to a file, stand as names of themselves.
+    """Replace characters that are invisible, or can't be written to a file, by visible names.
 
     `\\x00` becomes `␀`; a right-to-left override, a zero-width space and one half of a surrogate pair become `⟨U+202E⟩`,
-    `⟨U+200B⟩` and `⟨U+D83D⟩`. Joiners between letters or emoji stay, since they are part of how these are written.
+    `⟨U+200B⟩` and `⟨U+D83D⟩`. Joiners between letters or emoji are kept, since they are part of the writing.
 
-    This is for what is shown. What is stored or pushed as data stays as it is.
+    This is only for text that is displayed. Data that is stored or pushed is not changed.
     """
     return _UNSEEN.sub(_name_of_character, text.replace("\r\n", "\n"))
 
@@ -53,7 +53,7 @@ def _name_of_character(found: re.Match[str]) -> str:
 
 
 def _joins(found: re.Match[str]) -> bool:
-    """Whether a joiner stands where it has a meaning: between letters or emoji, or behind a virama."""
+    """Return whether a joiner is meaningful where it is: between letters or emoji, or after a virama."""
     start, end = found.span()
     before, after = found.string[max(start - 1, 0) : start], found.string[end : end + 1]
     behind_virama = before != "" and unicodedata.combining(before) == _VIRAMA
@@ -61,13 +61,13 @@ def _joins(found: re.Match[str]) -> bool:
 
 
 def _is_joined(character: str) -> bool:
-    """Whether it is a letter, a mark on one, or a symbol such as an emoji."""
+    """Return whether a character is a letter, a combining mark, or a symbol such as an emoji."""
     kind = unicodedata.category(character)[0] if character else ""
     return kind in ("L", "M") or (kind == "S" and not character.isascii())
 
 
 class SpinError(Exception):
-    """Base class of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises deliberately."""
 
     exit_code = 1
 
@@ -76,13 +76,13 @@ class SpinError(Exception):
 
 
 class InputError(SpinError, ValueError):
-    """Base class of the errors that something in the user's input has to change for."""
+    """Base class of errors that the user has to fix by changing the input."""
 
     exit_code = 2
 
 
 class RecipeError(InputError):
-    """A setting is unknown, has the wrong type or contradicts another one."""
+    """A setting is unknown, has the wrong type, or contradicts another one."""
 
 
 class DataError(InputError):
@@ -106,12 +106,12 @@ class OpponentError(SpinError, RuntimeError):
 
 
 class DivergedError(SpinError, RuntimeError):
-    """A model's logits are NaN, or a loss or a gradient of its training: it has diverged.
+    """A model's logits are NaN, or a loss or gradient in training is not finite: the model has diverged.
 
     Args:
-        message: what was found, and what to do.
-        step: of training, at which it was found (from 1); None if it was found elsewhere.
-        rows: of that step by which the loss is none, as far as they are known: key, iteration and sample of each pair.
+        message: message that describes the problem and what to do.
+        step: training step at which it was found (from 1); None outside of training.
+        rows: pairs of that step that cause it, as far as known: key, iteration and sample of each.
     """
 
     def __init__(self, message: str, step: int | None = None, rows: Iterable[Sequence[object]] = ()) -> None:
@@ -120,7 +120,7 @@ class DivergedError(SpinError, RuntimeError):
 
 
 class LaunchError(SpinError, RuntimeError):
-    """A phase that runs as a process of its own failed, or can't run under this launcher."""
+    """A phase that runs in a separate process failed, or can't run under this launcher."""
 
 
 class BenchmarkError(SpinError, RuntimeError):
@@ -128,15 +128,15 @@ class BenchmarkError(SpinError, RuntimeError):
 
 
 class HubError(SpinError, RuntimeError):
-    """Something could not be pushed to the Hugging Face Hub, or fetched from it."""
+    """Pushing to the Hugging Face Hub, or fetching from it, failed."""
 
 
 class PlanError(InputError):
-    """A run can't be planned: its model's configuration is not at hand, a GPU is not known, or a model can't be followed."""
+    """A run can't be planned: the model's configuration is missing, the GPU is unknown, or the model can't be analysed."""
 
 
 class DoesNotFitError(SpinError, RuntimeError):
-    """A run needs more memory than the GPU that it was planned for has, or a format that this GPU does not know."""
+    """A run needs more memory than the planned GPU has, or a number format that this GPU does not support."""
 
 
 _FULL_DISK = (
@@ -147,26 +147,26 @@ _FULL_DISK = (
     "unexpected pos",
     "iostream error",
 )
-"""What libraries say on a full disk that raise no OSError: safetensors, tokenizers (a bare `Exception`) and `torch.save`."""
+"""Messages on a full disk of libraries that raise no OSError: safetensors, tokenizers (a bare `Exception`), `torch.save`."""
 
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""Numbers of an `OSError` where this user may not write, or nobody may."""
+"""Error numbers of an `OSError` for missing write permission or a read-only file system."""
 
 
 def full_disk(error: BaseException) -> BaseException | None:
-    """What has found that the disk, a quota or a file is full: an error, or one of those that it came from; else None."""
+    """Return the error, or its cause, that reports a full disk, an exceeded quota or a file that is too large; else None."""
     for one in _with_causes(error):
         if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return one
-        # Errors of this package quote what users have written, which may be anything.
+        # Errors of this package quote text from users, which may be anything.
         if not isinstance(one, SpinError) and any(words in message_of(one) for words in _FULL_DISK):
             return one
     return None
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
+    """Iterate over an error and its causes."""
     found: list[BaseException] = []
     one: BaseException | None = error
     while one is not None and one not in found:
@@ -176,7 +176,7 @@ def _with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says. That of a user's own code may be unable to."""
+    """Return an error's message, even if `__str__` of an error from user code fails."""
     try:
         return str(error)
     except Exception:  # whatever its `__str__` raises
@@ -184,19 +184,19 @@ def message_of(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
-    """The end of a message on a name that is unknown: `; did you mean 'win_rate'?`, or a full stop if none is near.
+    """Return the end of a message about an unknown name: `; did you mean 'win_rate'?`, or a full stop if none is similar.
 
     Args:
-        name: that is unknown.
-        known: names that there are.
-        cutoff: how alike two names must be, from 0 to 1.
+        name: unknown name.
+        known: known names.
+        cutoff: minimum similarity of two names, from 0 to 1.
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
-    """What `make` returns; or None, and why it refuses is added to the reasons, to be said together with others."""
+    """Return the result of `make`; if it raises a `SpinError`, add its message to `reasons` and return None."""
     try:
         return make()
     except SpinError as error:
@@ -205,11 +205,11 @@ def noted(reasons: list[str], make: Callable[[], Made]) -> Made | None:
 
 
 def refuse_unplayable(reasons: Iterable[str], kind: type[SpinError] = RecipeError) -> None:
-    """Raise if there are reasons, with all of them.
+    """Raise one error with all reasons, if there are any.
 
     Args:
-        reasons: each a sentence or two.
-        kind: of the error.
+        reasons: reasons, each a sentence or two.
+        kind: class of the error.
     """
     found = list(dict.fromkeys(reasons))
     if len(found) == 1:

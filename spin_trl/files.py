@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, whatever interrupts the writing, and how their content is known again.
+"""Atomic file writes, which leave a complete file or none when interrupted, and checksums that identify content.
 
-A file's checksum is taken while the file is written ([`HashedFile`]): a second read would hash what the disk has made of it.
-Digests of other things say by which definition they were computed.
+A file's checksum is computed while it is written ([`HashedFile`]): reading it back would hash whatever the disk returns.
+Digests of other things record the definition by which they were computed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 RUN_MARKER = ".spin_trl.json"
-"""File at the top of a run directory that says what in it belongs to the run."""
+"""File at the top of a run directory that lists which of its files belong to the run."""
 
 JOURNAL = "journal.jsonl"
-"""Usual name of a run's journal. A run of version 0.1.0 has no marker, and is known by it."""
+"""Usual name of a run's journal. It identifies a run of version 0.1.0, which has no marker."""
 
 
 def says_prepared(journal: Path) -> bool:
-    """Whether a file is a run's journal, and says that the run's data has been prepared: then there is something to lose."""
-    # There may be none, it may be another file, or its last line was not written to its end.
+    """Return whether a file is a run's journal that records prepared data, i.e. whether there is something to lose."""
+    # The file may be missing or something else, or its last line may be incomplete.
     with contextlib.suppress(OSError, ValueError), journal.open("rb") as lines:
         entries = (entry for line in lines if isinstance(entry := parse_json(line), dict))
         return any((entry.get("phase"), entry.get("stage")) == ("prepare", "data") for entry in entries)
@@ -40,16 +40,16 @@ ADAPTER_CONFIG = "adapter_config.json"
 _BASE_OF_ADAPTER = "base_model_name_or_path"
 
 BLOCK = 1 << 20
-"""Bytes that are read and hashed at once."""
+"""Number of bytes that are read and hashed at a time."""
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """What a file's content is known by.
+    """Size and hash that identify a file's content.
 
     Attributes:
-        size: bytes.
-        sha256: of the content, 64 hexadecimal digits.
+        size: size in bytes.
+        sha256: SHA-256 of the content, 64 hexadecimal digits.
     """
 
     size: int
@@ -60,7 +60,7 @@ class Checksum:
         """Read a file and hash it.
 
         Raises:
-            OSError: the file can't be read.
+            OSError: if the file can't be read.
         """
         hasher, size = hashlib.sha256(), 0
         with path.open("rb", buffering=0) as file:
@@ -71,11 +71,10 @@ class Checksum:
 
     @classmethod
     def of_adapter_config(cls, path: Path) -> Checksum:
-        """Read an adapter's configuration and hash what it says, but for where its base model lies: that changes where a run
-        directory is moved.
+        """Hash an adapter's configuration except for its base model's path, which changes when a run directory is moved.
 
         Raises:
-            OSError, ValueError: the file can't be read.
+            OSError, ValueError: if the file can't be read.
         """
         config = parse_json(path.read_text(encoding="utf-8"))
         return cls.of_bytes(json.dumps({**config, _BASE_OF_ADAPTER: None}, sort_keys=True).encode())
@@ -89,12 +88,12 @@ class Checksum:
 def checksums_in(
     folder: Path, taken: Mapping[Path, Checksum], names: Iterable[str] | None = None
 ) -> dict[str, Checksum]:
-    """Checksums of files in a folder, by their paths in it.
+    """Return the checksums of files in a folder by relative path.
 
     Args:
-        folder: that was just written.
-        taken: what [`models.saving.hashing`] has found. Other files, which are small (configuration, tokenizer), are read.
-        names: paths in the folder; None: of all files.
+        folder: folder that was just written.
+        taken: checksums from [`models.saving.hashing`]. Other files, which are small (configuration, tokenizer), are read.
+        names: relative paths of the files; None: all files.
     """
     every = sorted(folder.rglob("*")) if names is None else [folder / name for name in names]
     return {
@@ -107,13 +106,13 @@ def checksums_in(
 
 
 class HashedFile(io.RawIOBase):
-    """A file that is written from its beginning to its end, and hashed on the way.
+    """A file that is written sequentially and hashed at the same time.
 
     Args:
-        file: open for writing; it is closed with this one.
+        file: underlying file, open for writing; it is closed together with this one.
 
     Attributes:
-        checksum: of what has been written so far.
+        checksum: checksum of everything written so far.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -121,7 +120,7 @@ class HashedFile(io.RawIOBase):
         self._file, self._hasher, self._size = file, hashlib.sha256(), 0
 
     def write(self, content: Any) -> int:
-        """Append a content; returns its length in bytes."""
+        """Append bytes and return their number."""
         view = memoryview(content).cast("B")
         self._file.write(view)
         self._hasher.update(view)
@@ -152,7 +151,7 @@ class HashedFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def taking_checksums() -> Iterator[dict[Path, Checksum]]:
-    """Take the checksums of all files that [`write_atomically`] writes meanwhile in this thread, by path."""
+    """Collect the checksums of all files that [`write_atomically`] writes within the context in this thread, by path."""
     found: dict[Path, Checksum] = {}
     before = _taken.set(found)
     try:
@@ -162,17 +161,17 @@ def taking_checksums() -> Iterator[dict[Path, Checksum]]:
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
-    """Let `write` write a file beside `path`, then rename it into place. If it fails, nothing is left behind.
+    """Write a temporary file next to `path` with `write`, then rename it to `path`. A failure leaves nothing behind.
 
     Args:
-        path: of the file.
-        write: called with the open file, which takes bytes.
+        path: path of the file.
+        write: function that writes the content to the open binary file it is called with.
 
     Returns:
-        The checksum of what was written.
+        The checksum of the file.
 
     Raises:
-        OSError: the disk is full, or the folder can't be written.
+        OSError: if the disk is full, or the folder can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -183,8 +182,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
         temporary.replace(path)
     except BaseException as error:
         if isinstance(error, OSError) and error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(path)  # a write names no file, and nobody has asked for the temporary one
-        with contextlib.suppress(OSError):  # where the file couldn't be made, either: that error is the one to raise
+            error.filename = str(path)  # a failed write names no file, or the temporary one
+        with contextlib.suppress(OSError):  # fails if the file could not be created: raise the original error
             temporary.unlink(missing_ok=True)
         raise
     taken = _taken.get()
@@ -194,12 +193,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> Checksum:
 
 
 def write_text(path: Path, text: str) -> Checksum:
-    """Write a text in UTF-8, whole or not at all; returns the file's checksum."""
+    """Write text as UTF-8 atomically and return the file's checksum."""
     return write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link; what a link points to stays."""
+    """Remove a file, a folder with its contents, or a link; the target of a link is kept."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
@@ -207,9 +206,9 @@ def remove(path: Path) -> None:
 
 
 def give_back(folder: Path) -> None:
-    """Remove a folder that isn't needed any more, so that an interrupt leaves it whole or not at all. A link stays.
+    """Remove a folder that is no longer needed, such that an interrupt leaves either the whole folder or none of it.
 
-    What can't be removed stays, too. What an interrupt has left of it goes when this is called again.
+    A link is kept, and so is anything that can't be removed. Leftovers of an interrupt are removed by the next call.
     """
     going = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(going, ignore_errors=True)
@@ -221,21 +220,21 @@ def give_back(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], object] = lambda: None) -> Iterator[Path]:
-    """Give a folder beside `folder` to fill, and put it into `folder`'s place when it is complete.
+    """Yield a temporary folder next to `folder` to fill, and rename it to `folder` when it is complete.
 
-    If filling it fails, nothing is left behind. Of a link that stands in its place, what it points to stays.
+    A failure leaves nothing behind. If `folder` is a link, the target of the link is kept.
 
     Args:
-        folder: where others look for it.
-        is_main: whether this process moves folders; of several that fill it together, one does.
-        wait: returns when all of them have come as far.
+        folder: final path of the folder.
+        is_main: whether this process moves folders; of several processes that fill the folder together, one does.
+        wait: barrier that returns when all processes have reached it.
 
     Raises:
-        OSError: the disk is full, or the folder can't be written.
+        OSError: if the disk is full, or the folder can't be written.
     """
     unfinished = folder.with_name(f".{folder.name}.tmp")
     if is_main:
-        shutil.rmtree(unfinished, ignore_errors=True)  # what an interrupt has left there
+        shutil.rmtree(unfinished, ignore_errors=True)  # leftovers of an interrupt
     wait()
     try:
         yield unfinished
@@ -250,27 +249,27 @@ def whole_folder(folder: Path, *, is_main: bool = True, wait: Callable[[], objec
 
 
 def stamps(folder: Path, pattern: str) -> dict[str, list[int]]:
-    """Size and time (ns) of the last change of files in a folder, by name: whoever replaces one changes them.
+    """Return size and modification time (ns) of files in a folder, by name, which change when a file is replaced.
 
-    Where they are the same, the content is taken for the same: hashing it takes as long as reading it.
+    If they are equal, the content is assumed to be the same: hashing it would take as long as reading it.
     """
     return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(folder.glob(pattern))}
 
 
 def write_json(path: Path, value: Any) -> Checksum:
-    """Write JSON, whole or not at all; returns the file's checksum."""
+    """Write JSON atomically and return the file's checksum."""
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
-    """Parse JSON that somebody else may have written. Use it instead of `json.loads`, which also raises `RecursionError`.
+    """Parse JSON from outside. Use it instead of `json.loads`, which raises `RecursionError` for deeply nested text.
 
     Args:
         text: the JSON.
         object_pairs_hook: as in `json.loads`.
 
     Raises:
-        ValueError: the text is not valid JSON, or is nested too deeply to be read.
+        ValueError: if the text is not valid JSON, or is nested too deeply to be read.
     """
     try:
         return json.loads(text, object_pairs_hook=object_pairs_hook)
@@ -279,10 +278,10 @@ def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, A
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, or None if there is no such file.
+    """Read JSON; return None if the file does not exist.
 
     Raises:
-        ValueError: it is no JSON; the message names the file.
+        ValueError: if the file is not JSON; the message names the file.
     """
     try:
         return parse_json(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -291,16 +290,16 @@ def read_json(path: Path) -> Any:
 
 
 DEFINITION = 2
-"""Number of the definition by which new digests of datasets, templates and models are computed."""
+"""Version of the definition by which new digests of datasets, templates and models are computed."""
 
 
 def short_digest(content: str | bytes, digits: int = 16) -> str:
-    """The first hexadecimal digits of the SHA-256 of a content; a text is taken as UTF-8."""
+    """Return the first hexadecimal digits of the SHA-256 of bytes, or of text encoded as UTF-8."""
     return parts_digest([content], digits)
 
 
 def parts_digest(parts: Iterable[str | bytes], digits: int = 16) -> str:
-    """The same of a content that comes in parts, which never are in memory together."""
+    """Like [`short_digest`], for content that comes in parts, which need not be in memory together."""
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update(part.encode() if isinstance(part, str) else part)
@@ -308,34 +307,34 @@ def parts_digest(parts: Iterable[str | bytes], digits: int = 16) -> str:
 
 
 def json_digest(value: Any, digits: int = 16) -> str:
-    """The same of a value as JSON, whatever the order of its keys. What JSON can't hold is taken as text."""
+    """Like [`short_digest`], for a value as JSON with sorted keys. Values that JSON can't hold are converted to text."""
     return short_digest(json.dumps(value, sort_keys=True, default=str), digits)
 
 
 def numbered(definition: int, digest: str) -> str:
-    """A digest that says by which definition it was computed.
+    """Return a digest that records the definition by which it was computed.
 
     Args:
-        definition: its number. Digests of definition 1 (version 0.1.0) carry none.
-        digest: at least 16 hexadecimal digits, of which 16 are kept.
+        definition: number of the definition. Digests of definition 1 (version 0.1.0) do not record it.
+        digest: at least 16 hexadecimal digits; the first 16 are used.
 
     Returns:
-        `89abcdef01234567` by definition 1, and `0289abcdef01234567`, two digits longer, by definition 2.
+        `89abcdef01234567` for definition 1, and `0289abcdef01234567`, which is two digits longer, for definition 2.
     """
     return digest[:16] if definition == 1 else f"{definition:02d}{digest[:16]}"
 
 
 def definition_of(digest: str | None) -> int:
-    """The definition by which a digest was computed. None, for what has not been recorded yet: the newest."""
+    """Return the definition by which a digest was computed; the newest if there is no digest yet (None)."""
     if digest is None:
         return DEFINITION
     return int(digest[:2]) if len(digest) == 18 and digest[:2].isdecimal() else 1
 
 
 def home_expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with the user's home instead of `~`, as a shell would have it.
+    """Expand `~` in a path to the user's home, as a shell does.
 
-    Where there is no such user, it is a name like any other, in the current folder: nobody must expand it again.
+    If there is no such user, the path is returned relative to the current folder, so that it is not expanded again.
     """
     expanded = os.path.expanduser(path)
     return Path.cwd() / expanded if expanded.startswith("~") else Path(expanded)

@@ -1,4 +1,4 @@
-"""A file of JSON lines that is only ever added to, by any number of processes, and says when it is damaged."""
+"""An append-only file of JSON lines that several processes may write, and that detects damage."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _CRC32 = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')
 
 
 class DamagedLineError(ValueError):
-    """A line is not what was written there.
+    """A line differs from the line that was written.
 
     Args:
-        path: of the file.
-        number: of the line, from 1.
-        why: what is wrong with it.
+        path: path of the file.
+        number: line number, from 1.
+        why: description of what is wrong.
     """
 
     def __init__(self, path: Path, number: int, why: str) -> None:
@@ -32,36 +32,36 @@ class DamagedLineError(ValueError):
 
 
 class JsonLines:
-    """Objects of JSON, a line each, oldest first. A file of which only more was written since is not read again.
+    """JSON objects, one per line, oldest first. If the file has only grown since the last read, only the new part is read.
 
-    A last line without its end was being written when the machine died. It is passed over, and cut off before the next line
-    is added; so are zeros behind the last line, which some file systems leave after a power cut. Any other line that holds
-    no object, or not the one that was written, is damage.
+    A last line without a line end was being written when the machine died. It is ignored, and cut off before the next line
+    is appended, and so are zeros after the last line, which some file systems leave after a power cut. Any other line that
+    is not an object, or not the object that was written, counts as damage.
 
     Args:
-        path: of the file; it need not exist yet.
-        wrong: says what is wrong with an object, or returns None.
+        path: path of the file, which need not exist yet.
+        wrong: function that returns what is wrong with an object, or None.
     """
 
     def __init__(self, path: Path, wrong: Callable[[dict[str, Any]], str | None] = lambda found: None) -> None:
         self.path = path
         self._wrong = wrong
         self._found: list[dict[str, Any]] = []
-        self._end = 0  # of the lines that were read
-        self._last = b""  # of them, to see that the file is still the same
-        self._lock = threading.RLock()  # what is pushed in the background is recorded, too
+        self._end = 0  # offset of the end of the lines read so far
+        self._last = b""  # last line read, to check that the file is still the same
+        self._lock = threading.RLock()  # pushes in the background write records, too
 
     def read(self) -> list[dict[str, Any]]:
-        """All objects. They are shared with later calls, and must not be changed.
+        """Return all objects. They are shared with later calls and must not be modified.
 
         Raises:
-            DamagedLineError: a line holds something else.
+            DamagedLineError: if a line is damaged.
         """
         with self._lock:
             try:
                 with self.path.open("rb") as file:
                     file.seek(self._end - len(self._last))
-                    if file.read(len(self._last)) != self._last:  # another file is there now
+                    if file.read(len(self._last)) != self._last:  # the file has been replaced
                         self._found, self._end, self._last = [], 0, b""
                         file.seek(0)
                     rest = file.read()
@@ -80,15 +80,15 @@ class JsonLines:
             return [*found]
 
     def append(self, value: dict[str, Any]) -> None:
-        """Add an object, and return when it is on the disk. Numbers that JSON doesn't know (NaN, infinity) become null.
+        """Append an object and return when it is on disk. Numbers that JSON does not support (NaN, infinity) become null.
 
         Raises:
-            OSError: the disk is full. What stood in the file stays readable.
-            DamagedLineError: an earlier line is damaged.
+            OSError: if the disk is full. Earlier lines stay readable.
+            DamagedLineError: if an earlier line is damaged.
         """
         line = _with_checksum(json.dumps(_finite(value), allow_nan=False).encode()) + b"\n"
         with self._lock, self.path.open("ab") as file:
-            # Two processes may write at the same time, and one would cut off the other's line.
+            # Without the lock, two processes could write at the same time, and one would cut off the other's line.
             lock_file(file)
             self.read()
             file.truncate(self._end)
@@ -99,12 +99,12 @@ class JsonLines:
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         line, is_same = _without_checksum(line)
         if not is_same:
-            raise DamagedLineError(self.path, number, "it is not what was written")
+            raise DamagedLineError(self.path, number, "the line differs from what was written")
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DamagedLineError(self.path, number, f"no JSON ({error})") from error
-        why = self._wrong(found) if isinstance(found, dict) else "no JSON object"
+            raise DamagedLineError(self.path, number, f"not JSON ({error})") from error
+        why = self._wrong(found) if isinstance(found, dict) else "not a JSON object"
         if why is not None:
             raise DamagedLineError(self.path, number, why)
         return found
@@ -114,17 +114,17 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def lock_file(file: IO[Any], *, wait: bool = True) -> bool:
-    """Lock an open file until it is closed, against every other process that locks it, on any machine.
+    """Lock an open file until it is closed, against all other processes that lock it, on any machine.
 
     Args:
-        file: opened for writing.
-        wait: until nobody else has it.
+        file: file opened for writing.
+        wait: whether to wait until no other process holds the lock.
 
     Returns:
-        Whether it is locked; False: its file system keeps no locks.
+        Whether the file is locked; False if its file system does not support locks.
 
     Raises:
-        BlockingIOError: somebody else has it, and this call does not wait.
+        BlockingIOError: if another process holds the lock and `wait` is False.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,12 +136,12 @@ def lock_file(file: IO[Any], *, wait: bool = True) -> bool:
 
 
 def _with_checksum(line: bytes) -> bytes:
-    """An object of JSON with its own checksum as its last member."""
+    """Add the checksum of a JSON object to it as its last member."""
     return line[:-1] + b', "crc32": "%08x"}' % zlib.crc32(line) if len(line) > 2 else line
 
 
 def _without_checksum(line: bytes) -> tuple[bytes, bool]:
-    """A line as it was before it got its checksum, and whether it is still that one. Version 0.1.0 wrote none."""
+    """Remove the checksum from a line; also return whether it matches. Version 0.1.0 wrote no checksums."""
     found = _CRC32.search(line)
     if found is None:
         return line, True
@@ -150,7 +150,7 @@ def _without_checksum(line: bytes) -> tuple[bytes, bool]:
 
 
 def _finite(value: Any) -> Any:
-    """A value of JSON with null in place of numbers that JSON doesn't know."""
+    """Replace numbers that JSON does not support by null in a JSON value."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

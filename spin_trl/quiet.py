@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*names: str, level: int = logging.ERROR) -> Iterator[None]:
-    """Silence loggers below a level while the context lasts; then each gets its own level back.
+    """Silence loggers below a level within the context, and restore their levels on exit.
 
     Args:
         names: names of the loggers.

@@ -2,8 +2,8 @@
 
     Cleo red found kite barn>        ->        A kite, red: Cleo found it in the barn.
 
-The human answer uses one of the four patterns at random, so an answer is right if it is any of the four renderings. Small
-enough to be learned in seconds, and with a property that matters here: whether a sampled answer is right can be seen.
+The human answer uses one of the four patterns at random, so an answer is right if it equals any of the four renderings. The
+task is small enough to be learned in seconds, and every sampled answer can be checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLITS = {"train": slice(0, 1000), "test": slice(1000, 2000)}
 
 
 def load(split: str) -> Dataset:
-    """1,000 prompts with a human answer each.
+    """Load 1,000 prompts, each with a human answer.
 
     Args:
         split: `train` or `test`; no prompt is in both.
@@ -42,11 +42,11 @@ def load(split: str) -> Dataset:
 
 
 def make_rows(count: int, seed: int) -> list[dict[str, str]]:
-    """Rows with different attributes, as `prompt` and `completion`.
+    """Make rows with distinct attributes, with the keys `prompt` and `completion`.
 
     Args:
-        count: how many, at most 100,000: there are no more combinations.
-        seed: of the choice.
+        count: number of rows, at most 100,000, the number of combinations.
+        seed: random seed.
     """
     rng = random.Random(seed)
     rows: list[dict[str, str]] = []
@@ -63,12 +63,12 @@ def make_rows(count: int, seed: int) -> list[dict[str, str]]:
 
 
 def renderings(prompt: str) -> list[str]:
-    """The four right answers to a prompt."""
+    """Return the four right answers to a prompt."""
     words = set(prompt.removesuffix(END_OF_PROMPT).split())
     found = {name: next(iter(words.intersection(choices))) for name, choices in ATTRIBUTES.items()}
     return [pattern.format(**found) for pattern in PATTERNS]
 
 
 def score(prompt: str, real: str, generated: str) -> float:
-    """1 if the generated answer is one of the four renderings, else 0; which of them the human chose does not matter."""
+    """Return 1 if the generated answer is one of the four renderings, else 0; the human's choice does not matter."""
     return float(generated in renderings(prompt))

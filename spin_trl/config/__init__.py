@@ -1,1 +1,1 @@
-"""What a recipe may say: settings of an iteration, of the loop, of the data; recipes; and what is refused in them."""
+"""Recipes and their settings: those of an iteration, the loop and the data, and the checks that refuse bad values."""

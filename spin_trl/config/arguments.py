@@ -1,4 +1,4 @@
-"""A command line as options with their values: how all read it that look for a setting there, rename it or take it out."""
+"""Split a command line into options with their values: shared by all code that finds, renames or removes settings in it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Option:
-    """An option, and what stands behind it.
+    """An option and its values.
 
     Attributes:
-        name: without its dashes; empty for what stands before the first option.
-        values: behind `=`, and behind the option.
-        arguments: all of it, as it was given.
+        name: name without its dashes; empty for arguments before the first option.
+        values: values after `=` and those that follow the option.
+        arguments: original arguments, unchanged.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Option:
 
 
 def options_of(arguments: Iterable[str]) -> list[Option]:
-    """The options of a command line, in their order."""
+    """Return the options of a command line in order."""
     found = [Option("")]
     for argument in arguments:
         if argument.startswith("--"):
@@ -35,11 +35,11 @@ def options_of(arguments: Iterable[str]) -> list[Option]:
 
 
 def is_overridden(name: str, arguments: Iterable[str]) -> bool:
-    """Whether command-line arguments give a setting a value."""
+    """Return whether command-line arguments set a setting."""
     return any(option.name == name for option in options_of(arguments))
 
 
 def without_options(arguments: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Command-line arguments without these options and their values."""
+    """Return command-line arguments without these options and their values."""
     gone = set(names)
     return [argument for option in options_of(arguments) if option.name not in gone for argument in option.arguments]

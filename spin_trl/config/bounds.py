@@ -1,4 +1,4 @@
-"""Between which numbers settings lie: what is possible, what trains, and what is usual. They stand in `bounds.yaml`."""
+"""Bounds of settings from `bounds.yaml`: what is possible, what trains, and what is usual."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .checks import Bounds
 
 
 def _bounds(written: str | list[str | float]) -> Bounds:
-    """An interval like `[0, 1)`; in a list with what is wrong outside, and with single numbers that are in order there."""
+    """Parse an interval like `[0, 1)`, or a list of an interval, what is wrong outside, and single values allowed there."""
     interval, *more = [written] if isinstance(written, str) else written
     why, *also = more or [""]
     low, high = str(interval)[1:-1].split(",")
@@ -31,13 +31,13 @@ _BY_KIND = {
 }
 
 POSSIBLE: Mapping[str, Bounds] = _BY_KIND["possible"]
-"""Outside, no run can mean it."""
+"""Values outside make no sense in any run."""
 
 TRAINABLE: Mapping[str, Bounds] = {**POSSIBLE, **_BY_KIND["trains"]}
-"""Outside, self-play learns nothing, or the opposite."""
+"""With values outside, self-play learns nothing, or the opposite."""
 
 OF_RECIPES: Mapping[str, Bounds] = _BY_KIND["recipe"]
-"""Outside, a recipe is refused."""
+"""A recipe with values outside is refused."""
 
 USUAL: Mapping[str, Bounds] = _BY_KIND["usual"]
-"""Outside, it is played with a warning."""
+"""A run with values outside starts with a warning."""

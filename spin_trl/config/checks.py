@@ -1,4 +1,4 @@
-"""What settings are checked with: a check passes, or raises with the setting, what was found and what is expected."""
+"""Checks of settings. A failed check raises an error with the setting, its value and the expected value."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..files import parse_json
 
 @dataclass(frozen=True)
 class Bounds:
-    """Between which numbers a setting, or each number of a list, lies.
+    """Bounds of a number, or of each number in a list.
 
-    It stands in the field's type, as `Annotated[int, Bounds(1)]`: what is in a field's metadata is handed to argparse, which
-    knows no bounds.
+    They are part of the field's type, as `Annotated[int, Bounds(1)]`, because a field's metadata is passed to argparse,
+    which does not support bounds.
 
     Attributes:
-        low, high: both included.
-        low_open, high_open: whether `low` itself is too low, or `high` too high. Infinity always is.
-        why: what is wrong beyond them, for the message.
-        also: single numbers outside that mean something of their own.
+        low, high: lower and upper bound, both inclusive.
+        low_open, high_open: whether `low` or `high` itself is excluded. Infinity always is.
+        why: explanation for the message of what is wrong outside the bounds.
+        also: single values outside the bounds that are allowed because they have a special meaning.
     """
 
     low: float
@@ -48,40 +48,40 @@ class Bounds:
 
 
 class Choices(tuple[str, ...]):
-    """What a setting may be, as texts."""
+    """Allowed values of a setting, as text."""
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(repr, self))}"
 
 
 def check_setting(name: str, value: Any, allowed: Bounds | Choices) -> None:
-    """Raise unless a setting has a value that it may have."""
+    """Raise unless the value of a setting is allowed."""
     if (reason := problem(name, value, allowed)) is not None:
         raise RecipeError(reason)
 
 
 def problem(name: str, value: Any, allowed: Bounds | Choices) -> str | None:
-    """What is wrong with the value of a setting, as a sentence; None if it is one that the setting may have."""
+    """Return a sentence on what is wrong with the value of a setting; None if the value is allowed."""
     return None if value in allowed else f"`{name}` is {shown(value)}; it must be {allowed}."
 
 
 def shown(value: Any, most: int = 100) -> str:
-    """A value in a message: at most so many characters of it, whatever it is."""
+    """Return a value's representation for messages, truncated to `most` characters."""
     try:
         text = "null" if value is None else repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or a value in itself
-        text = f"a value of the type {type(value).__name__}"
+    except (ValueError, RecursionError):  # a number with thousands of digits, or a value that contains itself
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def check_fields(settings: Any) -> None:
-    """Every field that declares choices or bounds has a value that fits them, or None.
+    """Check that every field that declares choices or bounds has an allowed value, or None.
 
     Args:
-        settings: a dataclass of this package; what it inherits from others' is not looked at.
+        settings: dataclass of this package; fields inherited from other packages are not checked.
 
     Raises:
-        RecipeError: a value is none of the choices, or out of bounds.
+        RecipeError: if a value is not one of the choices, or out of bounds.
     """
     for name, allowed in declared(type(settings)).items():
         value = getattr(settings, name)
@@ -90,7 +90,7 @@ def check_fields(settings: Any) -> None:
 
 
 def declared(kind: type[Any]) -> dict[str, Bounds | Choices]:
-    """Choices or bounds of the fields that classes of this package declare, by name."""
+    """Return the choices or bounds of fields that are declared by classes of this package, by name."""
     package = __name__.partition(".")[0]
     bases = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
     ours = {name for base in bases for name in inspect.get_annotations(base)}
@@ -104,7 +104,7 @@ def declared(kind: type[Any]) -> dict[str, Bounds | Choices]:
 
 
 def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
-    """A dict, from a dict or (as the command line gives it) from JSON."""
+    """Convert a mapping, or JSON from the command line, to a dict."""
     if isinstance(value, str):
         try:
             value = parse_json(value)
@@ -118,15 +118,15 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def thresholds(name: str, value: Any, signs: Sequence[str]) -> dict[str, float | None]:
-    """Thresholds of degeneration as numbers, or a clear error.
+    """Check the thresholds of degeneration and return them as numbers.
 
     Args:
-        name: of the setting.
-        value: thresholds by sign, as a mapping or JSON; None, as one, switches a sign off.
-        signs: that there are.
+        name: name of the setting.
+        value: thresholds by sign, as a mapping or JSON; a threshold of None switches a sign off.
+        signs: known signs.
 
     Raises:
-        RecipeError: there is no such sign, or a threshold is no number.
+        RecipeError: if a sign is unknown, or a threshold is not a number.
     """
     checked: dict[str, float | None] = {}
     for sign, threshold in (as_mapping(name, value) or {}).items():

@@ -1,7 +1,7 @@
-"""Finds tokens, keys and passwords in settings, so that they are refused before anything is written, logged or pushed.
+"""Find tokens, keys and passwords in settings, so that they are refused before anything is written, logged or pushed.
 
-A run directory is shown to others and kept on the Hub, and a command line stands in the list of processes. Credentials
-belong into the environment or into a login, where the libraries that need them look for them.
+A run directory is shared and stored on the Hub, and a command line is visible in the process list. Credentials belong in the
+environment or a login, where the libraries that need them look for them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .arguments import options_of
 from .yaml_text import parse_yaml
 
 _ENDINGS = r"(?:access|api|secret)_key|(?:access|api|auth)_token|client_secret|password"
-"""What such names are, or end in, behind a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`. They are compared whole and
-without case; `hub-token` and `hubToken` are `hub_token`.
+"""Names of credentials, or endings after a service's name: `WANDB_API_KEY`, `NEPTUNE_API_TOKEN`. Whole names are matched,
+ignoring case; `hub-token` and `hubToken` count as `hub_token`.
 """
 
 _HUB_NAMES = (
@@ -33,10 +33,10 @@ _NAMES_ELSEWHERE = (
     r"(?:bearer|dvc_studio|gh|github|gitlab|id|mlflow_tracking|refresh|(?:aws_)?session)_token|aws_access_key_id|apikey|"
     r"(?:kaggle|private)_key|authorization|mysql_pwd|passwd|pgpassword|secret"
 )
-"""Those that hold something of somebody else's."""
+"""Settings and environment variables that hold credentials of other services."""
 
 _ENDINGS_OF_VARIABLES = ("_token", "_secret", "_passwd")
-"""What else only the names of environment variables end in: no model has a `SLACK_TOKEN`, as it has a `pad_token`."""
+"""Further endings, for names of environment variables only: a model may have a `pad_token`, but no `SLACK_TOKEN`."""
 
 _HUB_TOKEN = r"(?<![A-Za-z0-9])(?:hf_|api_org_)[A-Za-z0-9]{30,}|(?<![A-Za-z0-9])hf_(?:oauth|jwt)_[\w.~+/=-]{30,}"
 _OTHER_TOKENS = (
@@ -55,11 +55,11 @@ _OTHER_TOKENS = (
 _TOKEN = re.compile(f"{_HUB_TOKEN}|(?<![A-Za-z0-9])(?:{'|'.join(_OTHER_TOKENS)})")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _LOGIN = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-"""Name and password in an address."""
+"""User name and password in a URL."""
 _SIGNATURE = re.compile(
     r"(?i)(?<=[?&#])((?:token|access_token|api_key|apikey|sig|signature|x-amz-signature|x-goog-signature)=)[^&#\s]{8,}"
 )
-"""The part of an address that lets whoever has it read what is there."""
+"""The part of a URL that grants access to anybody who has the URL."""
 
 _CREDENTIAL = re.compile(rf"(?:.*_)?(?:{_ENDINGS})|{_HUB_NAMES}|{_NAMES_ELSEWHERE}", re.DOTALL)
 _NAMED = re.compile(
@@ -67,15 +67,15 @@ _NAMED = re.compile(
     + f"{_ENDINGS}|{_HUB_NAMES}|{_NAMES_ELSEWHERE}".replace("_", "[-_]")
     + r")[\"']?\s*[:=]\s*)(?:\"[^\"]*\"?|'[^']*'?|[^\s,}\]\"']+)"
 )
-"""A credential by its name, in a text that could not be parsed."""
+"""A named credential in text that could not be parsed."""
 
 _CAPITAL_INSIDE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 _SWITCHES = frozenset({"", "0", "1", "false", "n", "no", "none", "null", "off", "on", "true", "y", "yes", "~"})
-"""Values that say whether a credential is used: `token: true` is none itself."""
+"""Values that only switch the use of a credential on or off: `token: true` is not a credential itself."""
 
 _NAMES_OF_COLUMNS = frozenset({"column_mapping"})
-"""Settings whose keys are the user's own names."""
+"""Settings whose keys are names chosen by the user."""
 
 _HIDDEN = "***"
 _FOR_THE_HUB = "Set `HF_TOKEN` in the environment, or log in once with `hf auth login`."
@@ -83,12 +83,12 @@ _FOR_THE_HUB = "Set `HF_TOKEN` in the environment, or log in once with `hf auth 
 
 @dataclass(frozen=True)
 class Credential:
-    """One that stands in settings. What it is stays there.
+    """A credential found in settings; its value is not stored.
 
     Attributes:
-        place: where: `model_init_kwargs.token`.
-        what: what it is: `a token`.
-        remedy: what to do instead.
+        place: location in the settings: `model_init_kwargs.token`.
+        what: kind of credential: `a token`.
+        remedy: advice on what to do instead.
     """
 
     place: str
@@ -97,12 +97,12 @@ class Credential:
 
 
 def find_credentials(settings: Any, place: str = "", seen: frozenset[int] = frozenset()) -> Iterator[Credential]:
-    """Yield the credentials that settings hold, at any depth: by their names, and by what they look like.
+    """Yield the credentials in settings at any depth, recognised by their names or by their form.
 
     Args:
-        settings: mappings, sequences, dataclasses and values; text that is JSON or YAML is searched, too.
-        place: where they stand.
-        seen: ids of what they stand in: YAML's aliases may run in a circle.
+        settings: mappings, sequences, dataclasses and scalars; text that is JSON or YAML is searched, too.
+        place: location of `settings` in the whole.
+        seen: ids of the enclosing containers, since YAML aliases may form a cycle.
     """
     if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
         fields = dataclasses.fields(settings)
@@ -120,78 +120,78 @@ def find_credentials(settings: Any, place: str = "", seen: frozenset[int] = froz
 
 
 def refuse_credentials(settings: Any, where: Path | None = None) -> None:
-    """Raise if settings hold a credential.
+    """Raise if settings contain a credential.
 
     Args:
-        settings: as [`find_credentials`] takes them.
-        where: the file that they were read from.
+        settings: settings, as in [`find_credentials`].
+        where: file that the settings were read from.
 
     Raises:
-        RecipeError: they do. The message says where, and where it belongs instead; what it is is not repeated.
+        RecipeError: if they do. The message names its location and where it belongs instead, but not its value.
     """
     found = next(find_credentials(settings), None)
     if found is None:
         return
     file, there = (f"{where}: ", "Remove it there. ") if where is not None else ("", "")
-    subject = "What was given" if found.place.startswith("[") or not found.place else f"`{found.place}`"
+    subject = "One of the values" if found.place.startswith("[") or not found.place else f"`{found.place}`"
     raise RecipeError(
-        f"{file}{subject} can't be a setting: {found.what} does not belong into a recipe or onto a command line, where "
+        f"{file}{subject} can't be a setting: {found.what} does not belong in a recipe or on a command line, where "
         f"others can read it. {there}{found.remedy}"
     )
 
 
 def refuse_in_text(text: str, where: Path) -> None:
-    """Raise if a token stands in a recipe's text, in a comment for instance: the file is shown to others as it is.
+    """Raise if a recipe's text contains a token, for instance in a comment: the file may be shared unchanged.
 
     Args:
-        text: of the recipe.
-        where: the file that it was read from.
+        text: text of the recipe.
+        where: file that the text was read from.
 
     Raises:
-        RecipeError: one does. The message names the line, and does not repeat it.
+        RecipeError: if it does. The message gives the line's number, but does not quote it.
     """
     for number, line in enumerate(text.splitlines(), start=1):
         if _TOKEN.search(line):
             raise RecipeError(
-                f"{where}, line {number} holds a token, which does not belong into a recipe, where others can read it. "
+                f"{where}, line {number} contains a token, which does not belong in a recipe, where others can read it. "
                 f"Remove it there. {_FOR_THE_HUB}"
             )
 
 
 def refuse_in_arguments(arguments: Sequence[str]) -> None:
-    """Raise if an argument of a command line is a credential, or holds one.
+    """Raise if a command-line argument is or contains a credential.
 
     Args:
-        arguments: options, with their values behind them or after `=`, and whatever else was given.
+        arguments: options with their values, as separate arguments or after `=`, and any other arguments.
 
     Raises:
-        RecipeError: one is. What it is is not repeated.
+        RecipeError: if one does. The message does not repeat it.
     """
     for option in options_of(arguments):
-        # A single value is not an item of a list.
+        # Unwrap a single value, which is not an item of a list.
         refuse_credentials({option.name: option.values[0] if len(option.values) == 1 else option.values})
 
 
 def hide(text: str) -> str:
-    """A text that is shown to others, with `***` for what looks like a credential.
+    """Return text with everything that looks like a credential replaced by `***`.
 
-    It is for what has not been parsed: messages of other libraries, and files that are no YAML.
+    Meant for text that has not been parsed: messages of other libraries, and files that are not YAML.
     """
     return _SIGNATURE.sub(rf"\1{_HIDDEN}", _LOGIN.sub(_HIDDEN, _TOKEN.sub(_HIDDEN, text)))
 
 
 def hide_named(text: str) -> str:
-    """Like `hide`, and with `***` for whatever stands behind the name of a credential, too: `token: ***`."""
+    """Like `hide`, but also replace any value after the name of a credential: `token: ***`."""
     return hide(_NAMED.sub(rf"\1{_HIDDEN}", text))
 
 
 def yaml_problem(error: Exception) -> str:
-    """What is wrong with a file that is no YAML, and where, without the line itself.
+    """Describe what is wrong with an invalid YAML file, and where, without quoting the line.
 
-    YAML's own message shows a part of the line, which may be a part of a token that nobody would know by its looks.
+    YAML's own message quotes part of the line, which may be an unrecognisable part of a token.
 
     Args:
-        error: of YAML, or of what reads the file.
+        error: error raised by YAML or by reading the file.
     """
     text = str(error)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
@@ -202,7 +202,7 @@ def yaml_problem(error: Exception) -> str:
 
 
 def hidden(settings: Any) -> Any:
-    """Settings with `***` for the credentials in them: what trackers are told of a trainer's arguments."""
+    """Return settings with credentials replaced by `***`, as they are passed to trackers."""
     if isinstance(settings, Mapping):
         return {
             key: _HIDDEN if is_name(str(key)) and _is_secret(value) else hidden(value)
@@ -216,7 +216,7 @@ def hidden(settings: Any) -> Any:
 
 
 def is_name(name: str) -> bool:
-    """Whether a setting or an environment variable of this name holds a credential."""
+    """Return whether a setting or environment variable of this name holds a credential."""
     return _CREDENTIAL.fullmatch(_normal(name)) is not None
 
 
@@ -224,7 +224,7 @@ def _in_entry(key: str, value: Any, place: str, seen: frozenset[int]) -> Iterato
     if list(_in_text(key, place, seen)):
         yield Credential(place or "a key", "a credential", _remedy(key, place))
         return
-    # Variables are known by their names, wherever they are set.
+    # Environment variables are identified by their bare names.
     inner = key if not place or place == "env" else f"{place}.{key}"
     named = is_name(key) or (place == "env" and _normal(key).endswith(_ENDINGS_OF_VARIABLES))
     if named and re.split(r"[.\[]", place)[0] not in _NAMES_OF_COLUMNS and _is_secret(value):
@@ -241,15 +241,15 @@ def _in_text(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential
     elif _PRIVATE_KEY.search(text):
         yield Credential(place, "a private key", _remedy("", place))
     elif _LOGIN.search(text):
-        yield Credential(place, "an address with a password in it", _remedy("", place))
+        yield Credential(place, "a URL that contains a password", _remedy("", place))
     elif "://" in text and _SIGNATURE.search(text):
-        yield Credential(place, "an address with a key in it", _remedy("", place))
+        yield Credential(place, "a URL that contains a key", _remedy("", place))
     elif text.lstrip()[:1] in ("{", "["):
         yield from _in_structure(text, place, seen)
 
 
 def _in_structure(text: str, place: str, seen: frozenset[int]) -> Iterator[Credential]:
-    """What JSON or YAML on a command line, or inside a file, holds; if it is neither, what can be seen of it."""
+    """Search JSON or YAML given as text, on a command line or in a file; if it can't be parsed, search the raw text."""
     try:
         parsed = parse_yaml(text)
     except yaml.YAMLError:
@@ -263,7 +263,7 @@ def _in_structure(text: str, place: str, seen: frozenset[int]) -> Iterator[Crede
 
 
 def _is_secret(value: Any) -> bool:
-    """Whether the value of a setting with such a name is a credential: no switch, and nothing with parts of its own."""
+    """Return whether the value of a setting named like a credential is one, i.e. neither a switch nor a mapping."""
     if value is None or isinstance(value, bool | Mapping):
         return False
     if isinstance(value, list | tuple | set):

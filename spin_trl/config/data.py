@@ -1,4 +1,4 @@
-"""Settings that say which data a run learns from, and is measured on."""
+"""Settings for the data that a run learns from and is evaluated on."""
 
 from __future__ import annotations
 
@@ -19,66 +19,94 @@ from .yaml_text import parse_yaml
 
 @dataclass
 class DataConfig:
-    """Which data a run learns from."""
+    """Settings for the data that a run learns from and is evaluated on.
+
+    Args:
+        dataset_name: Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a
+            `save_to_disk` folder, the name of a dataset on the Hub, or `module:function`.
+        dataset_config: Configuration of a Hub dataset.
+        dataset_revision: Commit of a Hub dataset.
+        dataset_train_split: Split to train on.
+        held_out_name: Dataset to evaluate on, given in the same way as `dataset_name`. By default, some prompts of
+            `dataset_name` are held out.
+        held_out_config: Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset.
+        held_out_split: Split of `held_out_name`, if it has several.
+        column_mapping: Columns to rename, like '{"question": "prompt", "answer": "completion"}'.
+        as_conversations: Turn prompts and completions that are plain text into a user and an assistant message, so that
+            the chat template is applied to them. For chat models.
+        max_rows: Number of rows to use: the first ones. By default, all rows are used.
+        max_rows_seed: Random seed for drawing `max_rows` rows, instead of taking the first ones. With the same seed, a
+            larger draw includes every smaller one.
+
+    Example:
+
+    ```python
+    data = DataConfig(dataset_name="rows.jsonl", column_mapping={"question": "prompt", "answer": "completion"})
+    ```
+    """
 
     dataset_name: str | None = setting(
         None,
-        "The data to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of them, a `save_to_disk` folder, a name "
-        "on the Hub, or `module:function`.",
+        "Dataset to learn from: a JSONL, JSON, Parquet, CSV or TSV file, a folder of such files, a `save_to_disk` "
+        "folder, the name of a dataset on the Hub, or `module:function`.",
     )
     dataset_config: str | None = setting(None, "Configuration of a Hub dataset.")
     dataset_revision: str | None = setting(None, "Commit of a Hub dataset.")
     dataset_train_split: str = setting("train", "Split to train on.")
     held_out_name: str | None = setting(
-        None, "Dataset to evaluate on, named like `dataset_name`. By default some prompts are held out of that one."
+        None,
+        "Dataset to evaluate on, given in the same way as `dataset_name`. By default, some prompts of "
+        "`dataset_name` are held out.",
     )
     held_out_config: str | None = setting(
-        None, "Configuration of `held_out_name`. By default `dataset_config`, if it is the same dataset."
+        None, "Configuration of `held_out_name`. By default, `dataset_config` if both are the same dataset."
     )
-    held_out_split: str = setting("test", "Split of `held_out_name`, where it has several.")
+    held_out_split: str = setting("test", "Split of `held_out_name`, if it has several.")
     column_mapping: dict[str, Any] | str | None = setting(
         None, 'Columns to rename, like \'{"question": "prompt", "answer": "completion"}\'.'
     )
     as_conversations: bool = setting(
         False,
-        "Take prompts and completions that are text as a user's and an assistant's message, so that the chat template is "
-        "put around them. For chat models.",
+        "Turn prompts and completions that are plain text into a user and an assistant message, so that the chat "
+        "template is applied to them. For chat models.",
     )
     max_rows: Annotated[int | None, Bounds(1)] = setting(
-        None, "Number of rows to use: the first ones. By default all."
+        None, "Number of rows to use: the first ones. By default, all rows are used."
     )
     max_rows_seed: Annotated[int | None, Bounds(0)] = setting(
         None,
-        "Seed for drawing `max_rows` rows at random instead of the first ones. With the same seed, more rows include those "
-        "of fewer.",
+        "Random seed for drawing `max_rows` rows, instead of taking the first ones. With the same seed, a larger "
+        "draw includes every smaller one.",
     )
 
     def __post_init__(self) -> None:
-        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` takes a recipe's own away
+        self.held_out_name = self.held_out_name or None  # `--held_out_name ""` removes the recipe's value
         if isinstance(self.column_mapping, str):
             try:
                 self.column_mapping = parse_yaml(self.column_mapping)
             except yaml.YAMLError as error:
-                raise RecipeError(f"`column_mapping` is no mapping: {yaml_problem(error)}") from None
+                raise RecipeError(f"`column_mapping` is not a mapping: {yaml_problem(error)}") from None
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
         for column, name in (self.column_mapping or {}).items():
             if not isinstance(column, str) or not isinstance(name, str):
                 wrong = f"{shown(column)}: {shown(name)}"
-                raise RecipeError(f"`column_mapping` has {wrong}; expected names of columns, as texts.")
+                raise RecipeError(f"`column_mapping` has {wrong}; expected column names as text.")
         check_fields(self)
         if self.max_rows is None and self.max_rows_seed is not None:
-            raise RecipeError("`max_rows_seed` draws `max_rows` rows at random, but that is not set.")
+            raise RecipeError(
+                "`max_rows_seed` needs `max_rows`, the number of rows to draw at random, which is not set."
+            )
 
     def _load(self, name: str, config: str | None, split: str, revision: str | None, bad_as_rows: bool) -> Dataset:
         mapping = as_mapping("column_mapping", self.column_mapping)
         return load_rows(name, config, split, mapping, revision, bad_as_rows=bad_as_rows)
 
     def as_set(self, dataset: Dataset) -> Dataset:
-        """Turn rows as they are stored into conversations, where that is set."""
+        """Turn stored rows into conversations if `as_conversations` is set."""
         return as_conversations(dataset) if self.as_conversations else dataset
 
     def train(self, *, bad_as_rows: bool = False) -> Dataset:
-        """Load the data to train on.
+        """Load the training data.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -86,13 +114,15 @@ class DataConfig:
         return self.as_set(self.train_as_stored(bad_as_rows=bad_as_rows))
 
     def train_as_stored(self, *, bad_as_rows: bool = False) -> Dataset:
-        """Load the data to train on, with text that is still text: as conversations, all rows would be written anew.
+        """Load the training data without turning text into conversations, which would write all rows again.
 
         Args:
             bad_as_rows: as in [`load_rows`].
         """
         if self.dataset_name is None:
-            raise RecipeError("`dataset_name` is missing: a file, a folder, or a Hub dataset with human responses.")
+            raise RecipeError(
+                "`dataset_name` is missing: name a file, a folder, or a Hub dataset with human responses."
+            )
         split, revision = self.dataset_train_split, self.dataset_revision
         dataset = self._load(self.dataset_name, self.dataset_config, split, revision, bad_as_rows)
         if self.max_rows is not None:
@@ -103,7 +133,7 @@ class DataConfig:
         return dataset
 
     def held_out(self, *, bad_as_rows: bool = False) -> Dataset | None:
-        """Load the data to evaluate on, if it is named.
+        """Load the evaluation data, or return None if `held_out_name` is not set.
 
         Args:
             bad_as_rows: as in [`load_rows`].
@@ -112,7 +142,7 @@ class DataConfig:
         return None if dataset is None else self.as_set(dataset)
 
     def held_out_as_stored(self, *, bad_as_rows: bool = False) -> Dataset | None:
-        """Load the data to evaluate on, if it is named, with text that is still text.
+        """Load the evaluation data, if any, without turning text into conversations.
 
         Args:
             bad_as_rows: as in [`load_rows`].

@@ -1,6 +1,6 @@
-"""Describes every setting of a recipe from the code: its type, default, choices and bounds, and what uses it.
+"""Describe every setting of a recipe from the code: its type, default, choices, bounds, and the phases that use it.
 
-What needs TRL stands here. `listed.py` reads what this has found, without importing TRL.
+This module needs TRL. `listed.py` reads its results without importing TRL.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _GROUPS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("groups.yaml")
 _LAST_GROUP = {"title": "Further settings of TRL and transformers", "phases": ["train"]}
 
 _JSON_KINDS = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", type(None): "null"}
-"""Types as JSON calls them."""
+"""JSON names of Python's types."""
 
 
 def describe() -> list[KnownSetting]:
-    """Every setting that a recipe may have, in the order of `groups.yaml`."""
+    """Return all settings that a recipe may have, in the order of `groups.yaml`."""
     kinds, classes = kinds_of_settings(), classes_of_settings()
     found = {
         name: _known_of(name, kind, kinds[name])
@@ -87,14 +87,14 @@ def _group_of(name: str) -> dict[str, Any]:
 
 
 def _origin_of(name: str, owner: type[Any]) -> str:
-    """Who declares a field first: `spin_trl`, `trl` or `transformers`. TRL only changes defaults of transformers' fields."""
+    """Return the library that first declares a field: `spin_trl`, `trl` or `transformers`. TRL overrides some defaults."""
     declaring = [kind for kind in owner.__mro__ if name in inspect.get_annotations(kind)]
     origin = declaring[-1].__module__.partition(".")[0]
     return OURS_ORIGIN if origin == __name__.partition(".")[0] else origin
 
 
 def _bounds_of(name: str, owner: type[Any]) -> Bounds | None:
-    """Outside of which numbers a recipe is refused."""
+    """Return the bounds outside of which a recipe is refused."""
     own = declared(owner).get(name)
     if isinstance(own, Bounds):
         return own
@@ -122,7 +122,7 @@ def _choices_of(name: str, field: dataclasses.Field[Any], kind: Any) -> tuple[st
 
 
 def _objectives_with(name: str) -> list[str]:
-    """The losses that look at a setting; none for a setting that has to do with no loss, or with all."""
+    """Return the losses that use a setting; empty for a setting that is unrelated to losses or applies to all of them."""
     losses = list(dict.fromkeys([*registry.LOSS_TYPES, *registry.losses_of_trl()]))
     if name in registry.OWN_SETTINGS:
         return [loss for loss in losses if name in registry.own_settings([loss])]
@@ -132,12 +132,12 @@ def _objectives_with(name: str) -> list[str]:
 
 
 def _json_kinds(kind: Any) -> list[str]:
-    """The types of a setting as JSON calls them, each once."""
+    """Return the JSON types of a setting, without duplicates."""
     return list(dict.fromkeys(filter(None, map(_json_kind, types_in(kind)))))
 
 
 def _json_kind(option: Any) -> str | None:
-    """A type as JSON calls it; None for one that no recipe can hold."""
+    """Return the JSON name of a type; None if no recipe can hold values of it."""
     origin = get_origin(option)
     if origin is Literal:
         return _JSON_KINDS[type(get_args(option)[0])]
@@ -149,13 +149,13 @@ def _json_kind(option: Any) -> str | None:
 
 
 def _kind_of_items(kind: Any) -> str | None:
-    """The type of the parts of a list; None if it is none."""
+    """Return the JSON type of a list's items; None if the setting is not a list."""
     lists = [option for option in types_in(kind) if get_origin(option) is list]
     return _json_kind(get_args(lists[0])[0]) if lists else None
 
 
 def _in_plain_text(text: str) -> str:
-    """Help without argparse's and Sphinx's marks, in one line."""
+    """Return help text on one line, without argparse and Sphinx markup."""
     text = text.replace("%%", "%").replace("``", "`")
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text)
     text = re.sub(r"\[`~?(?:\w+\.)*(\w+)`\]", r"`\1`", text)

@@ -1,4 +1,4 @@
-"""What is known of a setting as words: for the help, for `spin-trl settings`, and for the pages of the reference."""
+"""Descriptions of settings in words, for the help, `spin-trl settings` and the reference pages."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ PHASES_IN_WORDS = {
     "push": "pushing to the Hub",
     ALWAYS: "the whole run",
 }
-"""When settings are looked at."""
+"""Phases in which settings are used, in words."""
 
 _END_OF_SENTENCE = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<=[.!?])\s+(?=[A-Z`'\d])")
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a help."""
+    """Return the first sentence of a help text."""
     return _END_OF_SENTENCE.split(text, maxsplit=1)[0]
 
 
 def kind_in_words(setting: KnownSetting, *, choices: bool = True) -> str:
-    """The type of a setting: `number, or a list with one for each iteration`.
+    """Return the type of a setting in words: `number, or a list with one for each iteration`.
 
     Args:
-        setting: that is described.
-        choices: name the values that it may have.
+        setting: setting to describe.
+        choices: whether to list the allowed values.
     """
     if setting.choices and choices:
         named = ", ".join(setting.choices)
@@ -51,7 +51,7 @@ def kind_in_words(setting: KnownSetting, *, choices: bool = True) -> str:
         return f"{words}, or true or false" if "boolean" in setting.kinds else words
     kinds = [kind for kind in setting.kinds if kind != "null"]
     if "array" in kinds:
-        kinds = [kind for kind in kinds if kind != setting.items]  # a single one counts as a list
+        kinds = [kind for kind in kinds if kind != setting.items]  # a single value counts as a list
     words = " or ".join(
         f"list of {_SEVERAL_IN_WORDS[str(setting.items)]}" if kind == "array" else _KIND_IN_WORDS[kind]
         for kind in kinds
@@ -60,7 +60,7 @@ def kind_in_words(setting: KnownSetting, *, choices: bool = True) -> str:
 
 
 def default_in_words(setting: KnownSetting) -> str:
-    """The default as a recipe would have it; empty where the help says what holds if the setting is left out."""
+    """Return the default as written in a recipe; empty if the help text explains the default."""
     value = setting.default
     if value is None or value in ("", []):
         return ""
@@ -74,21 +74,21 @@ def _as_recipe_has_it(value: Any) -> str:
 
 
 def help_of(setting: KnownSetting) -> str:
-    """All that is said of what a setting is for."""
+    """Return the whole help text of a setting, including its note."""
     return " ".join(filter(None, [setting.help, setting.note]))
 
 
 def phases_in_words(setting: KnownSetting) -> str:
-    """When a setting is looked at."""
+    """Return the phases that use a setting, in words."""
     return ", ".join(PHASES_IN_WORDS[phase] for phase in setting.phases) or "nothing in a run"
 
 
 def objectives_in_words(setting: KnownSetting, settings: Iterable[KnownSetting]) -> str:
-    """The objectives that look at a setting; empty if it has to do with none in particular.
+    """Return the objectives that use a setting; empty if it is not specific to any objective.
 
     Args:
-        setting: that is described.
-        settings: all of them, among which `loss_type` has every objective.
+        setting: setting to describe.
+        settings: all settings; `loss_type` among them lists every objective.
     """
     every = next((one.choices or () for one in settings if one.name == "loss_type"), ())
     others = [name for name in every if name not in setting.objectives]
@@ -98,7 +98,7 @@ def objectives_in_words(setting: KnownSetting, settings: Iterable[KnownSetting])
 
 
 def facts_of(setting: KnownSetting, settings: Iterable[KnownSetting]) -> dict[str, str]:
-    """What is known of a setting beside its help, by what it is called."""
+    """Return the facts about a setting other than its help text, by label."""
     usual = "" if setting.usual is None else str(setting.usual)
     found: Mapping[str, str] = {
         "type": kind_in_words(setting),

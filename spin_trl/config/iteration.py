@@ -1,6 +1,6 @@
-"""Settings of one iteration: `SPINConfig` has everything of TRL's `DPOConfig`, generation, and the objectives.
+"""Settings of one iteration: `SPINConfig` extends TRL's `DPOConfig` with generation and the objectives.
 
-A flat dataclass in TRL's style, so that TRL's own parser reads it from YAML and from the command line.
+It is a flat dataclass in TRL's style, so TRL's own parser can read it from YAML and the command line.
 """
 
 from __future__ import annotations
@@ -26,104 +26,145 @@ from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, pr
 KEEP_OR_DROP = ("keep", "drop")
 
 STOP_ON_NAN, SKIP_STEP, LOWER_RATE = "stop", "skip", "lower"
-"""What may become of a step whose loss or gradient is not finite."""
+"""What to do with a step whose loss or gradient is not finite."""
 
 TRL_SETTINGS: Mapping[str, Bounds | Choices] = {
     **TRAINABLE,
     "dataloader_multiprocessing_context": Choices(multiprocessing.get_all_start_methods()),
     "truncation_mode": Choices(("keep_start", "keep_end")),
 }
-"""What settings of TRL and transformers must be for anything to be trained: neither of them looks before it is too late.
-Those that this package declares have theirs in their fields.
+"""Values of TRL's and transformers' settings with which training works: both libraries check them too late, if at all.
+Settings that this package declares have their bounds and choices in their fields.
 """
 
 
 @dataclass
 class IterationSettings(DPOConfig):
-    """The fields of [`SPINConfig`] that no objective brings along."""
+    """The fields of [`SPINConfig`] that do not belong to an objective."""
 
     max_new_tokens: Annotated[int | None, Bounds(1)] = setting(
-        None, "Tokens that a generated response may have. By default as many as `max_length` leaves after the prompt."
+        None,
+        "Maximum number of tokens in a generated response. By default, as many as `max_length` leaves after the "
+        "prompt.",
     )
-    temperature: Annotated[float, Bounds(0.01, also=(0,), why="logits that are divided by less overflow")] = setting(
-        1.0, "Sampling temperature of the opponent. 0 decodes greedily. The theory of SPIN wants 1."
+    temperature: Annotated[float, Bounds(0.01, also=(0,), why="dividing the logits by less overflows")] = setting(
+        1.0, "Sampling temperature of the opponent. 0 decodes greedily; SPIN's theory assumes 1."
     )
     top_p: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
-        1.0, "Nucleus sampling: the mass that is kept. 1 keeps all."
+        1.0, "Nucleus sampling: probability mass to sample from. 1 keeps all tokens."
     )
-    top_k: Annotated[int, Bounds(0)] = setting(0, "Sample among the k most likely tokens only. 0 keeps all.")
+    top_k: Annotated[int, Bounds(0)] = setting(0, "Sample from the k most likely tokens only. 0 keeps all tokens.")
     num_generations: Annotated[int, Bounds(1)] = setting(
-        1, "Generated responses per prompt in each iteration. Each is a pair of its own."
+        1, "Number of generated responses per prompt in each iteration. Each one is a separate pair."
     )
     generation_batch_size: Annotated[int, Bounds(1)] = setting(
-        64, "Prompts that are answered together. With another number other answers are sampled."
+        64, "Number of prompts that are answered together. Changing it changes which responses are sampled."
     )
-    engine: str = setting("transformers", "What generates: transformers, with the weights in memory.")
+    engine: str = setting(
+        "transformers", "Engine that generates the responses: transformers, with the weights in memory."
+    )
     train_on_turn: str = setting(
-        "last", "Which assistant turns of a conversation are trained on.", choices=["last", "first", "all"]
+        "last", "Which assistant turns of a conversation to train on.", choices=["last", "first", "all"]
     )
     chat_template_kwargs: dict[str, Any] | str | None = setting(
-        None, "Passed to the chat template of every row, for generation and training alike (JSON)."
+        None, "Keyword arguments for the chat template (JSON), applied to every row in both generation and training."
     )
     empty_generations: str = setting(
-        "keep", "Pairs whose generated response is empty: keep or drop.", choices=KEEP_OR_DROP
+        "keep", "Whether to keep or drop pairs whose generated response is empty.", choices=KEEP_OR_DROP
     )
     truncated_generations: str = setting(
-        "keep", "Pairs whose generated response was cut before its end: keep or drop.", choices=KEEP_OR_DROP
+        "keep", "Whether to keep or drop pairs whose generated response is truncated.", choices=KEEP_OR_DROP
     )
     identical_generations: str = setting(
-        "keep", "Pairs whose generated response is the real one: keep or drop.", choices=KEEP_OR_DROP
+        "keep",
+        "Whether to keep or drop pairs whose generated response is identical to the real one.",
+        choices=KEEP_OR_DROP,
     )
     bad_rows: str = setting(
         REFUSE_BAD_ROWS,
-        "What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the data, or skip them.",
+        "What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the dataset, or "
+        "skip them.",
         choices=BAD_ROWS,
     )
     bad_rows_max: Annotated[float, Bounds(0)] = setting(
-        MOST, "How many rows `bad_rows: skip` may leave out: below 1 a share of the rows, else a number."
+        MOST, "Maximum number of rows that `bad_rows: skip` may leave out; a value below 1 is a share of the rows."
     )
     on_nan: str = setting(
         STOP_ON_NAN,
-        "What to do at a loss or gradient that is not finite. stop: end the run with the rows and the likely cause. "
-        "skip: leave the step out, at most 10 times an iteration. lower: in a run, go back to the last checkpoint with half "
-        "the learning rate, at most twice an iteration.",
+        "What to do when a loss or gradient is not finite. stop: end the run and report the rows and the likely "
+        "cause. skip: skip the step, at most 10 times per iteration. lower: in a run, go back to the last "
+        "checkpoint and halve the learning rate, at most twice per iteration.",
         choices=(STOP_ON_NAN, SKIP_STEP, LOWER_RATE),
     )
     check_opponent: bool = setting(
-        True, "Stop if the policy does not start the iteration at its opponent (log-ratios not 0)."
+        True, "Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not 0."
     )
     shared_prefix: bool | None = setting(
         None,
-        "Run every prompt once for all its responses, without padding between pairs. By default where that is exact; where "
-        "it is not, the run says why. true: fail where it is not exact. false: never.",
+        "Run each prompt once for all of its responses, without padding between pairs. By default, this is on "
+        "where it is exact; where it is not, the run reports why. true: fail where it is not exact. false: never.",
     )
 
 
 @dataclass
 class SPINConfig(registry.ObjectiveSettings, IterationSettings):
-    """Settings of one self-play iteration: those of TRL's `DPOConfig`, and how the opponent answers.
+    """Settings of one self-play iteration: those of TRL's `DPOConfig`, and those of generation and the objectives.
 
-    `loss_type` takes, beside TRL's fifteen, the objectives of `spin_trl/objectives/` (`docs/objectives.md` has them all).
-    Their settings begin with their names; one that is left out takes the published value, and one that belongs to none of
-    the chosen losses is an error. `beta` is SPIN's lambda (arXiv 2401.01335, eq. 4.7): the larger, the smaller the step. On
-    preference data every default is DPOConfig's.
+    In addition to TRL's fifteen losses, `loss_type` accepts the objectives of `spin_trl/objectives/` (`docs/objectives.md`
+    describes them all). Their settings begin with their names; a setting that is left out takes the published value, and a
+    setting that belongs to none of the chosen losses is an error. `beta` is SPIN's lambda (arXiv 2401.01335, eq. 4.7): the
+    larger, the smaller the step. On preference data, all defaults are those of DPOConfig.
 
-    `on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`), which goes back: `SPINTrainer` alone stops, as with `stop`.
+    `on_nan: lower` needs a run (`SelfPlay`, `spin-trl run`) that can go back to a checkpoint; `SPINTrainer` alone stops, as
+    with `stop`.
+
+    Args:
+        max_new_tokens: Maximum number of tokens in a generated response. By default, as many as `max_length` leaves
+            after the prompt.
+        temperature: Sampling temperature of the opponent. 0 decodes greedily; SPIN's theory assumes 1.
+        top_p: Nucleus sampling: probability mass to sample from. 1 keeps all tokens.
+        top_k: Sample from the k most likely tokens only. 0 keeps all tokens.
+        num_generations: Number of generated responses per prompt in each iteration. Each one is a separate pair.
+        generation_batch_size: Number of prompts that are answered together. Changing it changes which responses are
+            sampled.
+        engine: Engine that generates the responses: transformers, with the weights in memory.
+        train_on_turn: Which assistant turns of a conversation to train on.
+        chat_template_kwargs: Keyword arguments for the chat template (JSON), applied to every row in both generation and
+            training.
+        empty_generations: Whether to keep or drop pairs whose generated response is empty.
+        truncated_generations: Whether to keep or drop pairs whose generated response is truncated.
+        identical_generations: Whether to keep or drop pairs whose generated response is identical to the real one.
+        bad_rows: What to do with rows that can't be used (an empty answer, an unknown role, ...): refuse the dataset, or
+            skip them.
+        bad_rows_max: Maximum number of rows that `bad_rows: skip` may leave out; a value below 1 is a share of the rows.
+        on_nan: What to do when a loss or gradient is not finite. stop: end the run and report the rows and the likely
+            cause. skip: skip the step, at most 10 times per iteration. lower: in a run, go back to the last checkpoint
+            and halve the learning rate, at most twice per iteration.
+        check_opponent: Stop if the policy does not start the iteration at its opponent, i.e. if the log-ratios are not
+            0.
+        shared_prefix: Run each prompt once for all of its responses, without padding between pairs. By default, this is
+            on where it is exact; where it is not, the run reports why. true: fail where it is not exact. false: never.
 
     Raises:
-        RecipeError: a value is out of range or contradicts another one.
+        RecipeError: if a value is out of range or contradicts another one.
+
+    Example:
+
+    ```python
+    args = SPINConfig(output_dir="output", max_new_tokens=256, temperature=1.0, beta=0.1)
+    ```
     """
 
     _VALID_DICT_FIELDS = DPOConfig._VALID_DICT_FIELDS + ["chat_template_kwargs"]
 
     @property
     def template_kwargs(self) -> dict[str, Any]:
-        """`chat_template_kwargs`, as a mapping."""
+        """`chat_template_kwargs` as a mapping."""
         return as_mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
 
     @property
     def model_kwargs(self) -> dict[str, Any]:
-        """`model_init_kwargs`, as a mapping."""
+        """`model_init_kwargs` as a mapping."""
         return as_mapping("model_init_kwargs", self.model_init_kwargs) or {}
 
     def __post_init__(self) -> None:
@@ -134,12 +175,12 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
 
     @classmethod
     def completed(cls, args: DPOConfig) -> SPINConfig:
-        """The settings of a `DPOConfig`, with the defaults of all that it does not have.
+        """Return the settings of a `DPOConfig`, completed with the defaults of the settings that it lacks.
 
         Raises:
-            RecipeError: they contradict each other for self-play.
+            RecipeError: if they contradict each other in self-play.
         """
-        # Not by the constructor: it would take values that DPOConfig's own has replaced for a user's.
+        # Bypass the constructor: it would mistake values that DPOConfig's constructor has filled in for the user's.
         completed = cls.__new__(cls)
         for known in fields(cls):
             if known.default is not MISSING:
@@ -150,7 +191,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         return completed
 
     def _refuse_impossible(self) -> None:
-        """Raise if a number of TRL's or transformers' is one that no run can mean. Ours have their bounds."""
+        """Raise if a numeric setting of TRL or transformers makes no sense in any run. Our own settings have bounds."""
         for known in fields(DPOConfig):
             value = self.__dict__.get(known.name)
             if known.name in POSSIBLE and isinstance(value, int | float):
@@ -167,14 +208,14 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         if (reason := wrong_arguments(self.template_kwargs)) is not None:
             raise RecipeError(reason)
         if self.max_new_tokens is None and self.max_length is None:
-            # Only self-play generates; DPOTrainer's `max_length=None` stays valid for preference data.
+            # Only self-play generates, so DPOTrainer's `max_length=None` stays valid for preference data.
             self.max_new_tokens = 1024
         self._check_objectives()
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as trackers get them: credentials stand as `***`, inside `model_init_kwargs`, too.
+        """Return the settings for trackers, with credentials replaced by `***`, also inside `model_init_kwargs`.
 
-        Trainer's own tokens are `<HUB_TOKEN>` and the like, as transformers writes them.
+        Trainer's own tokens become `<HUB_TOKEN>` and the like, as in transformers.
         """
         plain = super().to_dict()
         hidden: dict[str, Any] = credentials.hidden(plain)
@@ -187,12 +228,12 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
 
     @property
     def losses(self) -> list[str]:
-        """`loss_type`, as the list that it may be."""
+        """`loss_type` as a list."""
         return [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type)
 
     @property
     def uses_beta(self) -> bool:
-        """Whether a chosen loss looks at `beta`."""
+        """Whether any chosen loss uses `beta`."""
         return registry.use_beta(self.losses)
 
     @property
@@ -202,54 +243,54 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
 
     @property
     def objectives(self) -> list[tuple[Objective[Any], Any]]:
-        """The chosen objectives of ours, each with its settings, those that are left out as published."""
+        """The chosen objectives of this package, each with its settings, filled up with the published values."""
         given = {name: getattr(self, name) for name in registry.OWN_SETTINGS}
         return registry.objectives_of(self.losses, given, self.num_generations)
 
     def objective_values(
         self, iteration: int = 0, num_iterations: int = 1, gap: float | None = None
     ) -> dict[str, Any]:
-        """The settings of the objectives as they are at one iteration. Arguments: [`Objective.at`]."""
+        """Return the objectives' settings at one iteration. For the arguments, see [`Objective.at`]."""
         return registry.values_at(self.objectives, iteration, num_iterations, gap)
 
     def _check_objectives(self) -> None:
-        """Every setting belongs to a chosen loss. Those that are left out stay so: what they are depends on others."""
+        """Raise if a setting belongs to no chosen loss. Settings left out stay None: their values depend on others."""
         objectives = self.objectives
         for _, own in objectives:
             given = {name: value for name, value in vars(own).items() if getattr(self, name) is not None}
-            self.__dict__.update(given)  # text from a command line has become a number, and one number a list
+            self.__dict__.update(given)  # command-line text is now a number, and a single number a list
         ours = [objective.loss_type for objective, _ in objectives]
         for name, off in registry.meaningless(self.losses).items():
             if ours and getattr(self, name) != off:
                 raise RecipeError(
-                    f"`{name}` changes DPO's losses and has no meaning for {', '.join(map(repr, ours))}. "
+                    f"`{name}` modifies DPO's losses and has no effect on {', '.join(map(repr, ours))}. "
                     f"Leave it out, or choose another `loss_type`."
                 )
         schedule = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         if self.on_nan == LOWER_RATE and schedule in ("reduce_lr_on_plateau", "greedy"):
             raise RecipeError(
-                "`on_nan: lower` halves the learning rate of a schedule that follows the steps, which "
-                f"`lr_scheduler_type: {schedule}` is not. Choose another one of both."
+                "`on_nan: lower` can only halve the learning rate of a schedule that depends on the step, and "
+                f"`lr_scheduler_type: {schedule}` does not. Change one of the two."
             )
         noisy = not self.disable_dropout or self.neftune_noise_alpha
         coupled = [objective.loss_type for objective, _ in objectives if objective.couples_pairs]
         if coupled and self.gradient_accumulation_steps > 1 and noisy:
             raise RecipeError(
-                f"`{coupled[0]}` weighs the pairs of all accumulated micro-batches in a pass before their gradients; with "
-                "dropout or NEFTune's noise that would be another model. Leave `disable_dropout` on and "
-                "`neftune_noise_alpha` out, or `gradient_accumulation_steps` at 1."
+                f"`{coupled[0]}` weights the pairs of all accumulated micro-batches in a separate pass before the one "
+                "that computes gradients; with dropout or NEFTune noise, the two passes would see different models. "
+                "Leave `disable_dropout` on and `neftune_noise_alpha` unset, or set `gradient_accumulation_steps` to 1."
             )
 
     def out_of_bounds(self) -> list[str]:
-        """Settings of TRL and transformers that are none of what they must be, each as a sentence.
+        """Return one sentence per setting of TRL and transformers that is out of bounds.
 
-        Where steps are counted, epochs mean nothing, and `beta` means something to some losses only.
+        With `max_steps`, the number of epochs is ignored; `beta` only matters to some losses.
         """
         meaningless = {"beta": not self.uses_beta, "num_train_epochs": self.max_steps >= 0}
         reasons = []
         for name, allowed in TRL_SETTINGS.items():
             value = getattr(self, name, None)
-            # Objects that stand for a choice, and what is left out, are not looked at.
+            # Skip enum-like objects and settings that are left out.
             if isinstance(value, str if isinstance(allowed, Choices) else int | float) and not meaningless.get(name):
                 reasons.append(problem(name, value, allowed))
         return [reason for reason in reasons if reason is not None]

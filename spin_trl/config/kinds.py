@@ -1,7 +1,7 @@
-"""Takes a value of YAML as the type that its setting has, or says what is expected.
+"""Convert a YAML value to the type of its setting, or raise an error that names the expected type.
 
-A dataclass does not look at the types of its values, and argparse at texts alone: a list where a path belongs would be
-noticed far from the recipe, in whatever opens the path.
+A dataclass does not check the types of its values, and argparse only checks text: without this, a list in place of a path
+would only be noticed far from the recipe, where the path is opened.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from ..errors import RecipeError
 from .checks import as_mapping, shown
 
 LARGEST = 2**63
-"""Integers are smaller: torch and Arrow have 64 bits for them."""
+"""Integers must be smaller than this: torch and Arrow store them in 64 bits."""
 
 _IN_YAML = ("column_mapping",)
-"""Settings that are a mapping, and on a command line YAML, which their class reads."""
+"""Settings that are mappings, and whose class parses them as YAML if they come from the command line."""
 
 _MAY_NAME_FILES = ("accelerator_config", "deepspeed", "fsdp_config")
-"""Settings that are a mapping, or the name of a file with one."""
+"""Settings that are a mapping or the name of a file that holds one."""
 
 
 def typed(name: str, value: Any, kind: Any) -> Any:
-    """A value as its setting takes it. Text that is to become true or false is the parser's to read.
+    """Convert a value to the type of its setting. Text for a boolean is left to the parser.
 
     Args:
-        name: of the setting.
-        value: of a YAML file, or one that a parser has made of an argument.
-        kind: the type of the setting, as its class declares it.
+        name: name of the setting.
+        value: value from a YAML file, or an argument as parsed by argparse.
+        kind: type of the setting, as its class declares it.
 
     Raises:
-        RecipeError: it is none that the setting may have.
+        RecipeError: if the setting can't have this value.
     """
     options = types_in(kind)
     if value is None and type(None) in options:
@@ -45,7 +45,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         refuse_odd_parts(name, value)
         return value
     if any(isinstance(option, type) and issubclass(option, enum.Enum) for option in options):
-        value = "no" if value is False else value  # as YAML takes `no`
+        value = "no" if value is False else value  # YAML reads `no` as false
         if not isinstance(value, str) or not value.strip():
             options = tuple(option for option in options if option is not str)
     for option in options:
@@ -53,24 +53,24 @@ def typed(name: str, value: Any, kind: Any) -> Any:
             return _of_kind(value, option)
         except (ValueError, TypeError, OverflowError):
             continue
-    expected = " or ".join(dict.fromkeys(filter(None, map(_said_kind, options)))) or "that it is left out"
+    expected = " or ".join(dict.fromkeys(filter(None, map(_said_kind, options)))) or "no value: leave it out"
     raise RecipeError(f"`{name}` is {shown(value)}; expected {expected}.")
 
 
 def refuse_odd_parts(name: str, value: Any) -> None:
-    """Raise if a value holds what no JSON can hold, or keys that are no text.
+    """Raise if a value contains anything that JSON can't hold, or keys that are not text.
 
     Args:
-        name: of the setting.
-        value: a mapping, a list, or what they are made of.
+        name: name of the setting.
+        value: mapping, list or scalar.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: if it does.
     """
     if isinstance(value, Mapping):
         for key, part in value.items():
             if not isinstance(key, str) or not _can_be_written(key):
-                raise RecipeError(f"`{name}` has the key {shown(key)}; expected a text.")
+                raise RecipeError(f"`{name}` has the key {shown(key)}; expected text.")
             refuse_odd_parts(name, part)
     elif isinstance(value, list | tuple):
         for part in value:
@@ -80,13 +80,13 @@ def refuse_odd_parts(name: str, value: Any) -> None:
             raise RecipeError(f"`{name}` holds {value}; expected finite numbers.")
     elif isinstance(value, int):
         if abs(value) >= LARGEST:
-            raise RecipeError(f"`{name}` holds {shown(value)}; expected an integer of 64 bits.")
+            raise RecipeError(f"`{name}` holds {shown(value)}; expected a 64-bit integer.")
     elif value is not None and not _can_be_written(value):
         raise RecipeError(f"`{name}` holds {shown(value)}; expected text, numbers, true, false, lists and mappings.")
 
 
 def types_in(kind: Any) -> tuple[Any, ...]:
-    """The types of a union."""
+    """Return the member types of a union, or the type itself."""
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
@@ -95,17 +95,17 @@ def _is_mapping(kind: Any) -> bool:
 
 
 def _stays_text(name: str, value: str) -> bool:
-    """Whether the text of a setting that is a mapping is none of JSON."""
+    """Return whether text for a mapping stays text, i.e. is not to be parsed as JSON here."""
     return name in _IN_YAML or (name in _MAY_NAME_FILES and not value.lstrip().startswith("{"))
 
 
 def _can_be_written(value: Any) -> bool:
-    """Whether it is text that can be written, and named to the system."""
+    """Return whether a value is text that can be written to files and passed to the system."""
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _of_kind(value: Any, kind: Any) -> Any:
-    """A value as one type; raises ValueError if it is none of it."""
+    """Convert a value to a type; raise ValueError if that is not possible."""
     if get_origin(kind) is list:
         return [_of_kind(part, get_args(kind)[0]) for part in (value if isinstance(value, list) else [value])]
     if get_origin(kind) is Literal:
@@ -132,17 +132,17 @@ def _of_kind(value: Any, kind: Any) -> Any:
         return value if isinstance(value, kind) else kind(value).value
     if kind is str:
         if isinstance(value, int | float | datetime.date) and not isinstance(value, bool):
-            return str(value)  # a revision of digits, or a name that looks like a day
+            return str(value)  # a revision made of digits, or a name that looks like a date
         if _can_be_written(value):
             return value
     raise ValueError
 
 
 def _said_kind(kind: Any) -> str:
-    """What a type is called in a message."""
+    """Return the name of a type for messages."""
     if get_origin(kind) is list:
         return f"a list, each {_said_kind(get_args(kind)[0])}"
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"one of {', '.join(repr(known.value) for known in kind)}"
-    named = {bool: "true or false", int: "an integer of 64 bits", float: "a finite number", str: "a text"}
+    named = {bool: "true or false", int: "a 64-bit integer", float: "a finite number", str: "text"}
     return named.get(kind, "null" if kind is type(None) else "")

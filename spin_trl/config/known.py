@@ -1,4 +1,4 @@
-"""What is known of a setting, as data: the help, the schema and the pages of the reference are made of it."""
+"""Descriptions of settings as data, from which the help, the schema and the reference pages are generated."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from .checks import Bounds
 
 ALWAYS = "always"
-"""Instead of a phase: a setting that all phases go by."""
+"""In place of a phase: the setting applies to all phases."""
 
 OURS_ORIGIN = "spin_trl"
 
 
 @dataclass(frozen=True)
 class Range:
-    """Between which numbers a setting lies, as [`Bounds`] has it; None is no bound."""
+    """Range of a numeric setting, like [`Bounds`]; None means unbounded."""
 
     low: float | None
     high: float | None = None
@@ -30,7 +30,7 @@ class Range:
 
     @classmethod
     def of(cls, bounds: Bounds) -> Range:
-        """The same as JSON can hold it."""
+        """Convert bounds to a form that JSON can hold."""
         low, high = (number if math.isfinite(number) else None for number in (bounds.low, bounds.high))
         low_open, high_open = bounds.low_open and low is not None, bounds.high_open and high is not None
         return cls(low, high, low_open, high_open, bounds.also, bounds.why)
@@ -51,26 +51,26 @@ def _number_in_words(number: float) -> str:
 
 @dataclass(frozen=True)
 class KnownSetting:
-    """What is known of a setting.
+    """Description of a setting.
 
     Attributes:
-        name: in a recipe, and behind `--` on the command line.
-        group: title of the group that it is listed in.
-        kinds: its types as JSON calls them: boolean, integer, number, string, array, object, null.
-        items: type of the parts, if it may be a list.
-        default: its value if it is left out; None where it depends on others, which the help says.
-        choices: values that it may have; None: any.
-        bounds: outside of them a recipe is refused.
-        usual: outside of them it is played with a warning.
-        help: sentences that say what it is for, as its library has them.
-        note: what a user of this package has to know besides.
-        origin: who declares it: spin_trl, trl or transformers.
-        phases: that go by it; `always` for all, none where a run has no use for it.
-        objectives: losses that look at it; empty if it has to do with no loss in particular.
-        differs_by_iteration: whether it may be a list with one value an iteration.
-        may_change: whether it may change when a run is continued.
-        names_elsewhere: what other tools call it. These names are accepted, with a warning.
-        is_common: whether the help of `spin-trl run` explains it.
+        name: name of the setting in a recipe, and after `--` on the command line.
+        group: title of the group that lists the setting.
+        kinds: JSON types of the setting: boolean, integer, number, string, array, object, null.
+        items: JSON type of the items, if the setting may be a list.
+        default: default value; None if it depends on other settings, in which case the help explains it.
+        choices: allowed values; None: any.
+        bounds: range outside of which a recipe is refused.
+        usual: range outside of which a run starts with a warning.
+        help: help text of the library that declares the setting, or our replacement.
+        note: additional help for users of this package.
+        origin: library that declares the setting: spin_trl, trl or transformers.
+        phases: phases that use the setting; `always` for all of them, empty if a run does not use it.
+        objectives: losses that use the setting; empty if it is not specific to any loss.
+        differs_by_iteration: whether the setting may be a list with one value per iteration.
+        may_change: whether the setting may change when a run is continued.
+        names_elsewhere: names of the setting in other tools, which are accepted with a warning.
+        is_common: whether the help of `spin-trl run` explains the setting.
     """
 
     name: str
@@ -93,10 +93,10 @@ class KnownSetting:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> KnownSetting:
-        """From what [`settings_as_json`] has written.
+        """Restore a description from one that [`settings_as_json`] has written.
 
         Raises:
-            TypeError, KeyError, AttributeError: it is something else.
+            TypeError, KeyError, AttributeError: if `values` is anything else.
         """
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         values["default"] = list(values["default"]) if isinstance(values["default"], tuple) else values["default"]
@@ -107,6 +107,6 @@ class KnownSetting:
 
 
 def settings_as_json(settings: Iterable[KnownSetting], versions: Mapping[str, str | None]) -> str:
-    """The content of a file of settings, as it is shipped and cached."""
+    """Return the content of the settings file that is shipped and cached."""
     described = [dataclasses.asdict(setting) for setting in settings]
     return json.dumps({"versions": versions, "settings": described}, indent=1, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
-"""Finds every setting that a recipe may have, without importing TRL, and those that words name.
+"""List all settings that a recipe may have, without importing TRL, and search them by words.
 
-What is known of them is shipped in a file for one version of TRL, since asking TRL itself takes seconds. With other versions
-of TRL or transformers it is taken from the code once, and kept in the user's cache.
+Since importing TRL takes seconds, descriptions for one version of TRL are shipped in a file. With other versions of TRL or
+transformers, they are derived from the code once and kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .known import KnownSetting, settings_as_json
 from .other_names import said_of
 
 LIBRARIES = ("trl", "transformers")
-"""Libraries that settings are inherited from."""
+"""Libraries whose settings a recipe inherits."""
 
 _SHIPPED = "settings-trl-*.json"
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Versions of the libraries that settings are inherited from; None for one that is not installed. Imports none."""
+    """Return the versions of [`LIBRARIES`] without importing them; None for a library that is not installed."""
     return {library: version_of(library) for library in LIBRARIES}
 
 
 def version_of(library: str) -> str | None:
-    """The version of a library, which is not imported; None if it is not installed."""
+    """Return the version of a library without importing it; None if it is not installed."""
     try:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
@@ -38,25 +38,25 @@ def version_of(library: str) -> str | None:
 
 
 def shipped_file() -> Path:
-    """The file of settings that comes with the package."""
+    """Return the settings file that ships with the package."""
     (file,) = Path(__file__).parent.glob(_SHIPPED)
     return file
 
 
 def every_setting(before_import: Callable[[], object] = lambda: None) -> list[KnownSetting]:
-    """Every setting that a recipe may have, as the installed versions of TRL and transformers have them.
+    """Return all settings that a recipe may have with the installed versions of TRL and transformers.
 
     Args:
-        before_import: called if these have to be imported, which takes seconds.
+        before_import: called before these libraries are imported, if necessary, which takes seconds.
     """
     shipped, versions = shipped_file(), installed_versions()
     content = shipped.read_bytes()
     known = _settings_in(content, versions)
     if known is None and None in versions.values():
-        known = _settings_in(content, None)  # nothing else can be known
+        known = _settings_in(content, None)  # the shipped file is all there is
     if known is not None:
         return known
-    # The shipped file changes with our own settings, so its digest tells a cache of an earlier version.
+    # The shipped file changes with our own settings, so its digest distinguishes caches of other versions.
     cached = _cache_folder() / f"settings-{'-'.join(map(str, versions.values()))}-{short_digest(content)}.json"
     try:
         known = _settings_in(cached.read_bytes(), versions)
@@ -70,13 +70,13 @@ def every_setting(before_import: Callable[[], object] = lambda: None) -> list[Kn
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             write_text(cached, settings_as_json(known, versions))
-        except OSError:  # no home, or a full disk: the next command takes its seconds again
+        except OSError:  # no home, or a full disk: the next command imports them again
             pass
     return known
 
 
 def _settings_in(content: bytes, versions: Mapping[str, str | None] | None) -> list[KnownSetting] | None:
-    """The settings of a file; None if it is damaged, or one of other versions than these."""
+    """Return the settings in a file; None if it is damaged or belongs to other versions."""
     try:
         found = parse_json(content)
         if versions is not None and found["versions"] != versions:
@@ -88,19 +88,19 @@ def _settings_in(content: bytes, versions: Mapping[str, str | None] | None) -> l
 
 def _cache_folder() -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
-    # As its specification says, a relative path counts as none.
+    # As the XDG specification requires, a relative path is ignored.
     return (Path(named) if os.path.isabs(named) else Path(os.path.expanduser("~/.cache"))) / "spin_trl"
 
 
 def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[KnownSetting]:
-    """The settings that words name: that with exactly this name comes first, then those with all words in name or help.
+    """Search settings: an exact match of the name comes first, then settings with all words in their name or help.
 
     Args:
-        words: parts of names or of help, in any case.
-        settings: to look among.
+        words: parts of names or help texts, case-insensitive.
+        settings: settings to search.
 
     Raises:
-        RecipeError: there are none; the message has the nearest name.
+        RecipeError: if nothing is found; the message suggests the nearest name.
     """
     wanted = [word.lstrip("-").replace("-", "_").lower() for word in words]
     exact = [
@@ -118,11 +118,9 @@ def looked_up(words: Sequence[str], settings: Sequence[KnownSetting]) -> list[Kn
     if not found:
         named = " ".join(words)
         if is_name(named.lstrip("-")):
-            raise RecipeError(
-                f"{shown(named)} can't be a setting: tokens belong into the environment or into a login."
-            )
+            raise RecipeError(f"{shown(named)} can't be a setting: tokens belong in the environment or a login.")
         near = said_of("_".join(wanted)) or nearest("_".join(wanted), [one.name for one in settings])
         raise RecipeError(
-            f"No setting has {shown(named)} in its name or its help{near} `spin-trl settings` lists all."
+            f"No setting has {shown(named)} in its name or help{near} `spin-trl settings` lists all settings."
         )
     return found

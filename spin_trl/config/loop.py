@@ -1,4 +1,4 @@
-"""Settings of the loop: a flat dataclass in TRL's style, as those of an iteration."""
+"""Settings of the loop: a flat dataclass in TRL's style, like the settings of an iteration."""
 
 from __future__ import annotations
 
@@ -16,141 +16,222 @@ from ..objectives.fields import setting
 from .checks import Bounds, as_mapping, check_fields, shown, thresholds
 
 PER_ITERATION = ("learning_rate", "beta", "num_train_epochs", "temperature")
-"""Settings that may differ from iteration to iteration: one number, or a list with one entry an iteration."""
+"""Settings that may differ by iteration: one number, or a list with one number per iteration."""
 
 
 @dataclass
 class SelfPlayConfig:
-    """Settings of the loop: how many iterations, where they are kept, and what they are compared with.
+    """Settings of the loop: how many iterations to play, where to keep them, and how to evaluate and compare them.
+
+    Args:
+        num_iterations: Number of iterations to play. They are numbered from 0, as in the papers.
+        run_dir: Directory that holds everything the run writes. By default, `output_dir` if the recipe sets it, else
+            runs/NAME, where NAME is the name of the recipe.
+        existing_run: What to do if the run directory already holds a run: continue it, fail, or overwrite it (which
+            deletes what that run has written, and nothing else).
+        per_iteration: Lists with one value per iteration, for learning_rate, beta, num_train_epochs or temperature. In a
+            recipe, write the list in place of the number.
+        history: Number of earlier iterations whose generations are trained on again. SPIN's paper uses 1.
+        lora_opponent: With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the base model with
+            the adapter merged into it.
+        held_out_fraction: Share of the prompts to hold out for evaluation, unless `held_out_name` is set.
+        held_out_max: Maximum number of prompts that `held_out_fraction` holds out.
+        held_out_overlap: What to do with prompts of `held_out_name` that are also in the training data (ignoring case
+            and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
+            refuse ends the run.
+        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`,
+            or `module:function`; one or several. A function is called with the prompt, the real and the generated text,
+            and returns a number or several named numbers. Means over the held-out prompts are reported as `score` or
+            `score/NAME`.
+        metric_for_best_iteration: Held-out metric that decides which iteration is the best: nll, score (or score/NAME),
+            score_greedy or win_rate.
+        greater_is_better_iteration: Whether a greater `metric_for_best_iteration` is better. By default, this follows
+            from the metric.
+        min_improvement: By how much an iteration must improve `metric_for_best_iteration` over the best one so far to
+            replace it.
+        significant_improvement: Whether the whole 95 % interval of the improvement, measured prompt by prompt, must lie
+            above `min_improvement`.
+        patience: Stop after this many iterations in a row without an improvement. By default, a run never stops for this
+            reason.
+        on_regression: What to do when an iteration is significantly worse than the best one so far (judged by its whole
+            95 % interval): continue from it with a warning, stop, or fall_back, which starts the next iteration from the
+            best one.
+        fall_back_lr_scale: Factor that multiplies the learning rate of all later iterations each time the run falls
+            back.
+        evaluate_greedy: Also answer the held-out prompts greedily, and score those answers (score_greedy).
+        keep_iterations: Number of models to keep in addition to the best one: the newest ones. By default, all models
+            are kept.
+        degeneration_warn: Thresholds beyond which the run warns of degenerate answers, by sign: empty, truncated,
+            repetition, distinct, short, long, odd_characters, copies. A sign that is left out keeps its default
+            threshold; null switches it off.
+        degeneration_stop: Thresholds beyond which the run stops after an iteration, by the same signs as in
+            `degeneration_warn`. By default, the run continues.
+        stop_at_plateau: Stop when the policy no longer tells real from generated responses on held-out prompts, i.e.
+            when the 95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.
+        baseline: Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the
+            same number of gradient steps, and evaluates it at the same points.
+        baseline_learning_rate: Learning rate of the baseline. By default, that of the first iteration.
+        baseline_label_smoothing: Label smoothing of the baseline; each value is a separate arm.
+        accelerate_config: Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every
+            phase is then launched with it, in separate processes.
+        push_generations: With `push_to_hub` or `spin-trl push`, also push the pairs of every iteration, as a dataset
+            with one configuration per iteration.
+        hub_dataset_id: Name of the dataset of pairs on the Hub. By default, the model's name followed by `-pairs`.
+        hub_license: Licence of the pushed model and pairs, as the Hub names it (apache-2.0, ...). By default, the model
+            gets the licence of the base model and the pairs that of the source dataset, where the Hub knows them.
+        hub_backup: With `push_to_hub`, also back up the run directory, including training checkpoints, to the branch
+            `run` of the model's repository. A run that starts without its directory resumes from there.
+        smoke: Play two iterations on eight rows, to check that everything fits together.
 
     Raises:
-        RecipeError: a value is out of range, or a per-iteration list does not fit `num_iterations`.
+        RecipeError: if a value is out of range, or a per-iteration list does not match `num_iterations`.
+
+    Example:
+
+    ```python
+    play = SelfPlayConfig(num_iterations=3, run_dir="runs/mine", scorer="exact_match")
+    ```
     """
 
     num_iterations: Annotated[int, Bounds(1, 10_000)] = setting(
-        3, "Iterations to play. Numbered from 0, as in the papers."
+        3, "Number of iterations to play. They are numbered from 0, as in the papers."
     )
     run_dir: str | None = setting(
         None,
-        "Where everything of the run is kept. By default `output_dir`, if the recipe sets it, or runs/NAME, NAME being the "
-        "recipe's.",
+        "Directory that holds everything the run writes. By default, `output_dir` if the recipe sets it, else "
+        "runs/NAME, where NAME is the name of the recipe.",
     )
     existing_run: str = setting(
         "continue",
-        "If the run directory holds a run: continue it, fail, or overwrite it (what the run has written, and nothing "
-        "else).",
+        "What to do if the run directory already holds a run: continue it, fail, or overwrite it (which deletes "
+        "what that run has written, and nothing else).",
         choices=["continue", "fail", "overwrite"],
     )
     per_iteration: dict[str, Any] | str | None = setting(
         None,
-        "Lists of values, one an iteration, for learning_rate, beta, num_train_epochs or temperature. In a recipe, write "
-        "the list where the number would stand.",
+        "Lists with one value per iteration, for learning_rate, beta, num_train_epochs or temperature. In a "
+        "recipe, write the list in place of the number.",
     )
     history: Annotated[int, Bounds(0)] = setting(
-        0, "How many earlier iterations' generations are trained on again (SPIN's paper: 1)."
+        0, "Number of earlier iterations whose generations are trained on again. SPIN's paper uses 1."
     )
     lora_opponent: str = setting(
         "adapter",
-        "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the adapter merged into the base "
-        "model.",
+        "With LoRA, the opponent of a later iteration: a frozen copy of the adapter, or the base model with the "
+        "adapter merged into it.",
         choices=["adapter", "merge"],
     )
     held_out_fraction: Annotated[float, Bounds(0, 0.5)] = setting(
-        0.02, "Share of the prompts that is held out for evaluation, unless `held_out_name` is set."
+        0.02, "Share of the prompts to hold out for evaluation, unless `held_out_name` is set."
     )
-    held_out_max: Annotated[int, Bounds(1)] = setting(1000, "Most prompts that `held_out_fraction` holds out.")
+    held_out_max: Annotated[int, Bounds(1)] = setting(
+        1000, "Maximum number of prompts that `held_out_fraction` holds out."
+    )
     held_out_overlap: str = setting(
         "drop_train",
-        "What happens to prompts of `held_out_name` that are trained on, too (up to case and white space): drop_train "
-        "leaves them out of training, drop_held_out out of evaluation; refuse ends the run.",
+        "What to do with prompts of `held_out_name` that are also in the training data (ignoring case and white "
+        "space): drop_train removes them from training, drop_held_out removes them from evaluation, and refuse "
+        "ends the run.",
         choices=OVERLAP,
     )
     scorer: list[str] | None = setting(
         None,
-        "Scores a generated response: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, or "
-        "`module:function`, called with the prompt, the real and the generated text, returning a number, or named "
-        "numbers. One, or several. Means over the held-out prompts are reported, as `score` or `score/NAME`.",
+        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, "
+        "or `module:function`; one or several. A function is called with the prompt, the real and the generated "
+        "text, and returns a number or several named numbers. Means over the held-out prompts are reported as "
+        "`score` or `score/NAME`.",
     )
     metric_for_best_iteration: str = setting(
         "nll",
-        "Held-out figure by which the best iteration is chosen: nll, score (or score/NAME), score_greedy or win_rate.",
+        "Held-out metric that decides which iteration is the best: nll, score (or score/NAME), score_greedy or "
+        "win_rate.",
     )
     greater_is_better_iteration: bool | None = setting(
-        None, "Whether more of `metric_for_best_iteration` is better. By default as is known of that figure."
+        None, "Whether a greater `metric_for_best_iteration` is better. By default, this follows from the metric."
     )
     min_improvement: Annotated[float, Bounds(0)] = setting(
-        0.0, "By how much of that figure an iteration must be better than the best so far to take its place."
+        0.0,
+        "By how much an iteration must improve `metric_for_best_iteration` over the best one so far to replace it.",
     )
     significant_improvement: bool = setting(
         False,
-        "Whether the whole 95 % interval of the improvement, prompt by prompt, must lie above `min_improvement`.",
+        "Whether the whole 95 % interval of the improvement, measured prompt by prompt, must lie above "
+        "`min_improvement`.",
     )
     patience: Annotated[int | None, Bounds(1)] = setting(
-        None, "Stop after this many iterations in a row without an improvement. By default a run never stops for that."
+        None,
+        "Stop after this many iterations in a row without an improvement. By default, a run never stops for this "
+        "reason.",
     )
     on_regression: str = setting(
         "continue",
-        "What happens when an iteration is worse than the best so far, and surely (its whole 95 % interval): continue "
-        "from it with a warning, stop, or fall_back: the next iteration starts from the best.",
+        "What to do when an iteration is significantly worse than the best one so far (judged by its whole 95 % "
+        "interval): continue from it with a warning, stop, or fall_back, which starts the next iteration from the "
+        "best one.",
         choices=["continue", "stop", "fall_back"],
     )
     fall_back_lr_scale: Annotated[float, Bounds(0, 1, low_open=True)] = setting(
-        1.0, "Factor for the learning rate of all later iterations, each time the run falls back."
+        1.0, "Factor that multiplies the learning rate of all later iterations each time the run falls back."
     )
-    evaluate_greedy: bool = setting(False, "Also answer the held-out prompts greedily, and score that (score_greedy).")
+    evaluate_greedy: bool = setting(
+        False, "Also answer the held-out prompts greedily, and score those answers (score_greedy)."
+    )
     keep_iterations: Annotated[int | None, Bounds(1)] = setting(
-        None, "How many models are kept besides the best one: the newest ones. By default all are kept."
+        None, "Number of models to keep in addition to the best one: the newest ones. By default, all models are kept."
     )
     degeneration_warn: dict[str, Any] | str | None = setting(
         None,
-        "Thresholds beyond which the run warns of degenerate answers, by sign: empty, truncated, repetition, distinct, "
-        "short, long, odd_characters, copies. Signs that are left out keep theirs; null switches one off.",
+        "Thresholds beyond which the run warns of degenerate answers, by sign: empty, truncated, repetition, "
+        "distinct, short, long, odd_characters, copies. A sign that is left out keeps its default threshold; null "
+        "switches it off.",
     )
     degeneration_stop: dict[str, Any] | str | None = setting(
-        None, "Thresholds beyond which the run stops after an iteration, by the same signs. By default it goes on."
+        None,
+        "Thresholds beyond which the run stops after an iteration, by the same signs as in `degeneration_warn`. By "
+        "default, the run continues.",
     )
     stop_at_plateau: bool = setting(
         True,
-        "Stop when the policy no longer tells real from generated responses on held-out prompts: a win rate that is one "
-        "half, within its 95 % interval. Too few prompts to say so stop nothing.",
+        "Stop when the policy no longer tells real from generated responses on held-out prompts, i.e. when the "
+        "95 % interval of its win rate contains one half. With too few prompts to tell, the run continues.",
     )
     baseline: str | None = setting(
         None,
-        "`sft`: also train the start on the real responses alone, for as many gradient steps, and evaluate it at the same "
-        "points.",
+        "Supervised baseline to compare with: `sft` also trains the start on the real responses alone, for the "
+        "same number of gradient steps, and evaluates it at the same points.",
         choices=["sft"],
     )
     baseline_learning_rate: Annotated[float | None, Bounds(0)] = setting(
-        None, "Learning rate of the baseline. By default that of the first iteration."
+        None, "Learning rate of the baseline. By default, that of the first iteration."
     )
     baseline_label_smoothing: Annotated[list[float], Bounds(0, 1)] = field(
         default_factory=lambda: [0.0],
-        metadata={"help": "Label smoothing of the baseline; each value is an arm of its own."},
+        metadata={"help": "Label smoothing of the baseline; each value is a separate arm."},
     )
     accelerate_config: str | None = setting(
         None,
-        "Configuration of accelerate, by name (`ddp`, `zero3`, ...) or file. Every phase is then launched with it, in "
-        "processes of its own.",
+        "Configuration of accelerate: a shipped one by name (`ddp`, `zero3`, ...), or a file. Every phase is then "
+        "launched with it, in separate processes.",
     )
     push_generations: bool = setting(
         False,
-        "With `push_to_hub`, or `spin-trl push`: also push the pairs of every iteration, as a dataset with a "
-        "configuration an iteration.",
+        "With `push_to_hub` or `spin-trl push`, also push the pairs of every iteration, as a dataset with one "
+        "configuration per iteration.",
     )
     hub_dataset_id: str | None = setting(
-        None, "Name of the dataset of pairs on the Hub. By default that of the model, with `-pairs`."
+        None, "Name of the dataset of pairs on the Hub. By default, the model's name followed by `-pairs`."
     )
     hub_license: str | None = setting(
         None,
-        "Licence of what is pushed, as the Hub calls it (apache-2.0, ...). By default that of the base model, and for the "
-        "pairs that of the source dataset, where the Hub knows them.",
+        "Licence of the pushed model and pairs, as the Hub names it (apache-2.0, ...). By default, the model gets "
+        "the licence of the base model and the pairs that of the source dataset, where the Hub knows them.",
     )
     hub_backup: bool = setting(
         False,
-        "With `push_to_hub`: also keep the run directory itself, training checkpoints included, on the branch `run` of "
-        "the model's repository. A run that starts without its directory goes on from there.",
+        "With `push_to_hub`, also back up the run directory, including training checkpoints, to the branch `run` "
+        "of the model's repository. A run that starts without its directory resumes from there.",
     )
-    smoke: bool = setting(False, "Play two iterations on eight rows, to see that all fits.")
+    smoke: bool = setting(False, "Play two iterations on eight rows, to check that everything fits together.")
 
     def __post_init__(self) -> None:
         if self.smoke:
@@ -171,31 +252,30 @@ class SelfPlayConfig:
         for name, off in (("significant_improvement", False), ("on_regression", "continue")):
             if getattr(self, name) != off and not by_prompt:
                 raise RecipeError(
-                    f"`{name}` compares prompt by prompt, which {self.metric_for_best_iteration!r} "
-                    "(`metric_for_best_iteration`) can't be. Choose nll or a score, or leave it out."
+                    f"`{name}` compares iterations prompt by prompt, which is not possible with "
+                    f"`metric_for_best_iteration: {self.metric_for_best_iteration}`. Set that to nll or a score, or leave "
+                    f"`{name}` out."
                 )
         if self.metric_for_best_iteration.partition("/")[0] == SCORE_GREEDY:
             self.evaluate_greedy = True
 
 
 def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> dict[str, list[float]]:
-    """Per-iteration lists as numbers, each as long as the run, or a clear error.
+    """Check per-iteration lists and return them as lists of numbers with one number per iteration.
 
     Args:
-        lists: by setting, the values of all iterations, or None.
-        play: the loop's settings; a smoke run takes the first values of longer lists.
+        lists: values of all iterations by setting, or None.
+        play: settings of the loop; a smoke run uses the first values of longer lists.
 
     Raises:
-        RecipeError: the setting can't differ by iteration, a value is no number, or the length does not fit.
+        RecipeError: if a setting can't differ by iteration, a value is not a number, or a list has the wrong length.
     """
     checked: dict[str, list[float]] = {}
     for name, values in (lists or {}).items():
         if name not in PER_ITERATION:
-            raise RecipeError(
-                f"`{name}` can't differ by iteration; a list is possible for {', '.join(PER_ITERATION)}."
-            )
+            raise RecipeError(f"`{name}` can't differ by iteration; only {', '.join(PER_ITERATION)} can be lists.")
         if not isinstance(values, Sequence) or isinstance(values, str):
-            raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number an iteration.")
+            raise RecipeError(f"`{name}` is {shown(values)}; expected a list with one number per iteration.")
         try:
             numbers = [float(value) for value in values]
         except (TypeError, ValueError, OverflowError):
@@ -207,14 +287,14 @@ def check_per_iteration(lists: dict[str, Any] | None, play: SelfPlayConfig) -> d
         if len(numbers) != play.num_iterations:
             raise RecipeError(
                 f"`{name}` has {counted(len(numbers), 'value')} for {counted(play.num_iterations, 'iteration')}: {numbers}. "
-                "Give one number for all iterations, or one for each."
+                "Give one number for all iterations, or one per iteration."
             )
         checked[name] = numbers
     return checked
 
 
 def iteration_settings(play: SelfPlayConfig, iteration: int) -> dict[str, float]:
-    """The settings that `per_iteration` gives iteration `iteration` (0-based), by name."""
+    """Return the values that `per_iteration` sets for iteration `iteration` (0-based), by setting."""
     return {
         name: values[iteration] for name, values in (as_mapping("per_iteration", play.per_iteration) or {}).items()
     }

@@ -1,7 +1,8 @@
-"""What other tools call the settings of a recipe: TRL's and transformers' earlier names, axolotl's and LLaMA-Factory's.
+"""Names of settings in other tools: earlier names in TRL and transformers, and those of axolotl and LLaMA-Factory.
 
-Who brings a recipe from there should not have to guess. A name that means the same is accepted, and said; one that means
-something close is refused with the name here, and what is different. The names stand in `other_names.yaml`.
+Users who bring a recipe from another tool should not have to guess. A name with the same meaning is accepted with a warning;
+a name with a similar meaning is refused, and the message gives the name used here and the difference. The names are listed
+in `other_names.yaml`.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ from .arguments import options_of
 _TABLE: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 SAME: Mapping[str, str] = {other: ours for ours, others in _TABLE["same"].items() for other in others}
-"""By the name elsewhere: the setting's name. They mean the same, value for value."""
+"""Settings with exactly the same meaning, value for value, by the other tool's name."""
 
 BY_VALUE: Mapping[str, tuple[str, Mapping[Any, Mapping[str, Any]]]] = {
     other: (found["here"], found["values"]) for other, found in _TABLE["by_value"].items()
 }
-"""Names that mean a setting here by their value: the setting's name, and what each value sets."""
+"""Settings whose meaning depends on the value, by the other tool's name: the setting's name and what each value sets."""
 
 CLOSE: Mapping[str, tuple[str, str]] = {
     other: (found["here"], found.get("what", "")) for found in _TABLE["close"] for other in found["names"]
 }
-"""By the name elsewhere: the setting's name, and what it is."""
+"""Settings with a similar meaning, by the other tool's name: the setting's name and a hint."""
 
 
 def translated(name: str, value: Any) -> dict[str, Any] | None:
-    """A setting of another tool as settings here, where they mean the same; None where they don't.
+    """Translate a setting of another tool into settings with the same meaning; None if there are none.
 
     Args:
-        name: as the other tool has it.
-        value: of a YAML file, or text of a command line.
+        name: name in the other tool.
+        value: value from a YAML file, or text from a command line.
     """
     if name in SAME:
         return {SAME[name]: value}
     if name == "warmup_ratio":
-        # A share of all steps is no other number here, as long as it is not taken for a number of steps.
+        # A share of all steps is the same number here, as long as it can't be mistaken for a number of steps.
         share = _as_number(value)
         return {"warmup_steps": value} if share is not None and 0 <= share < 1 else None
     if name in BY_VALUE:
@@ -52,7 +53,7 @@ def translated(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def _as_number(value: Any) -> float | None:
-    """A number of a YAML file (which takes `1e-1` for text), or of a command line."""
+    """Return a number from a YAML file (where `1e-1` is text) or a command line; None if it is not a number."""
     try:
         return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
     except ValueError:
@@ -60,31 +61,31 @@ def _as_number(value: Any) -> float | None:
 
 
 def said_of(name: str) -> str | None:
-    """What to say of a setting that is called otherwise here, as the end of a message; None if no such name is known."""
+    """Return the end of a message that gives the name here of another tool's setting; None if the name is not known."""
     ours, what = CLOSE.get(name, (SAME.get(name), ""))
     if name in BY_VALUE:
         ours = BY_VALUE[name][0]
-    return f"; here it is {ours!r}{f' ({what})' if what else ''}." if ours else None
+    return f"; use {ours!r} instead{f' ({what})' if what else ''}." if ours else None
 
 
 def _in_words(name: str, ours: Mapping[str, Any]) -> str:
-    """What a renamed setting is now."""
-    now = SAME.get(name) or ", ".join(f"{other}: {value}" for other, value in ours.items()) or "not needed"
-    return f"{name} is {now}"
+    """Describe what a renamed setting has become."""
+    now = SAME.get(name) or ", ".join(f"{other}: {value}" for other, value in ours.items())
+    return f"{name} is read as {now}" if now else f"{name} is not needed"
 
 
 def translate(settings: Mapping[str, Any], known: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
-    """Settings with the names that they have here.
+    """Rename settings that have other tools' names.
 
     Args:
-        settings: by name.
-        known: whether a name is a setting here.
+        settings: settings by name.
+        known: returns whether a name is a setting here.
 
     Returns:
-        The settings, and of each that was renamed, what it is now, like `torch_dtype is dtype`.
+        The settings, and a description of each renamed one, like `torch_dtype is read as dtype`.
 
     Raises:
-        ValueError: a setting stands there by both names.
+        ValueError: if a setting is given under both names with different values.
     """
     found = {name: value for name, value in settings.items() if known(name)}
     renamed = []
@@ -95,14 +96,16 @@ def translate(settings: Mapping[str, Any], known: Callable[[str], bool]) -> tupl
             continue
         for other, becomes in ours.items():
             if other in found and found[other] != becomes:
-                raise ValueError(f"`{name}` is `{other}` here, which is there, too: {becomes!r} and {found[other]!r}.")
+                raise ValueError(
+                    f"`{name}` is called `{other}` here, and both are set: {becomes!r} and {found[other]!r}. Remove one."
+                )
             found[other] = becomes
         renamed.append(_in_words(name, ours))
     return found, renamed
 
 
 def translate_arguments(arguments: list[str], known: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """Command-line arguments with the names that their settings have here, and what was renamed."""
+    """Rename command-line arguments that have other tools' names; return them with descriptions as in [`translate`]."""
     found: list[str] = []
     renamed: list[str] = []
     for option in options_of(arguments):

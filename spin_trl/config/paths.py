@@ -1,4 +1,4 @@
-"""Settings that name a file or a folder, and how they are seen from another folder."""
+"""Settings that name a file or folder, and how to resolve them from another folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:  # the command line starts without transformers
 
 
 def output_folder(args: TrainingArguments) -> Path:
-    """`output_dir`, which the settings themselves fill in where it is left out."""
+    """Return `output_dir`, which the settings fill in themselves if it is left out."""
     assert args.output_dir is not None
     return Path(args.output_dir)
 
 
 def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:
-    """Whether two settings are equal, or name one file or folder.
+    """Return whether two values are equal or name the same file or folder.
 
     Args:
-        before: as it was written down.
-        now: seen from the current folder.
-        paths_from: from where `before` is seen; None: the current folder.
+        before: recorded value.
+        now: value now, relative to the current folder.
+        paths_from: folder that `before` is relative to; None: the current folder.
     """
     if not isinstance(before, str) or not isinstance(now, str):
         return before == now
@@ -33,16 +33,16 @@ def is_same_path(before: Any, now: Any, paths_from: Path | None) -> bool:
     try:
         return one.samefile(other)
     except (OSError, ValueError):
-        # One of them is no path, like a name on the Hub, or not there any more.
+        # One of them is not a path (a Hub name, for instance), or no longer exists.
         return before == now
 
 
 def found_from(paths_from: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Frozen settings with paths that can be used from the current folder.
+    """Return frozen settings with paths that are valid from the current folder.
 
     Args:
-        paths_from: folder from which relative paths are seen.
-        settings: as they were written down.
+        paths_from: folder that relative paths in the settings refer to.
+        settings: recorded settings.
     """
     if paths_from == Path.cwd():
         return settings

@@ -1,4 +1,4 @@
-"""Settings as YAML can hold them: what differs from the defaults, without secrets."""
+"""Settings in a form that YAML can hold: those that differ from the defaults, without secrets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import credentials
 
 
 def differences_from_defaults(*configs: Any) -> dict[str, Any]:
-    """The settings of dataclasses that are not at their defaults, as YAML can hold them.
+    """Return the settings of dataclasses that differ from their defaults, in a form that YAML can hold.
 
-    Defaults are those of an instance made without arguments, so that values that a dataclass derives from others count
-    as what they become.
+    The defaults are those of an instance created without arguments, so values that a dataclass derives from others are
+    compared after they have been derived.
     """
     found: dict[str, Any] = {}
     for config in configs:
@@ -34,7 +34,7 @@ def differences_from_defaults(*configs: Any) -> dict[str, Any]:
 def _default(config: Any) -> Any:
     if not isinstance(config, TrainingArguments):
         return type(config)()
-    # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine that has no GPU.
+    # Without `use_cpu`, TRL's default of bfloat16 is refused on a machine without a GPU.
     with accelerates_state_kept():
         default = type(config)(use_cpu=True)
     default.use_cpu = False
@@ -43,20 +43,20 @@ def _default(config: Any) -> Any:
 
 @contextlib.contextmanager
 def accelerates_state_kept() -> Iterator[None]:
-    """Restore accelerate's state of this process afterwards.
+    """Restore accelerate's state of this process on exit.
 
-    TrainingArguments set the device of the whole process when they are made: with `use_cpu`, a run on a GPU would go to the
-    CPU. Under a launcher the process group is there already, made for the run's own arguments, and is not touched.
+    Creating TrainingArguments sets the device of the whole process: with `use_cpu`, a run on a GPU would move to the CPU.
+    Under a launcher, the process group already exists, created for the run's own arguments, and is not touched.
     """
     with contextlib.ExitStack() as afterwards:
         for state in (PartialState, AcceleratorState):
             afterwards.callback(state._shared_state.update, dict(state._shared_state))
-            afterwards.callback(state._shared_state.clear)  # before: what is pushed last is called first
+            afterwards.callback(state._shared_state.clear)  # runs first: callbacks are called in reverse order
         yield
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML can hold it."""
+    """Convert a value to a form that YAML can hold."""
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

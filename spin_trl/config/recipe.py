@@ -1,7 +1,7 @@
-"""Reads a recipe: YAML in TRL's flat style, overridden on the command line, checked key by key.
+"""Read a recipe: YAML in TRL's flat style, overridden on the command line, and checked key by key.
 
-TRL's parser does the parsing. Before it sees them, unknown keys are refused, and lists for settings that may differ by
-iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
+TRL's parser does the parsing. Unknown keys are refused before it sees the settings, and lists for settings that may differ
+by iteration are split off (it would turn `[5e-7, 1e-7]` into strings).
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Recipe:
-    """A recipe, parsed.
+    """A parsed recipe.
 
     Attributes:
-        name: of the recipe: its folder's, or its file's.
-        data: which data.
+        name: name of the recipe, taken from its folder or file.
+        data: settings of the data.
         args: settings of an iteration.
         play: settings of the loop.
-        start: how θ_0 is built if no model is named.
-        model: which model, and how it is loaded.
-        python: of a run that was started from Python: its model, and how it is loaded. None for others.
-        file: that it was read from.
-        output_dir: as it was set, in the file or on the command line; None if it was not.
+        start: settings for training θ_0 if no model is named.
+        model: settings of the model and of how to load it.
+        python: model of a run that was started from Python, and how it is loaded; None for other runs.
+        file: file that the recipe was read from.
+        output_dir: value set in the file or on the command line; None if not set.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Recipe:
     output_dir: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """All that differs from the defaults, as a recipe."""
+        """Return all settings that differ from their defaults, as a recipe."""
         return differences_from_defaults(self.data, self.args, self.play, self.start, self.model)
 
     def unused(self, *, starts_from_adapter: bool) -> list[str]:
-        """Settings that say something which is not done, each as a sentence.
+        """Return one sentence per setting that is set but has no effect.
 
         Args:
-            starts_from_adapter: whether the model that is named is an adapter.
+            starts_from_adapter: whether the named model is an adapter.
         """
         said = []
         lora = [name for name in self.settings() if name.startswith("lora_") and name in vars(self.model)]
@@ -89,25 +89,25 @@ class Recipe:
         if starts_from_adapter:
             if lora or self.model.use_peft:
                 said.append(
-                    f"{named or '`use_peft`'}: not used, since {self.model.model_name_or_path} is an adapter already: "
-                    "training goes on with that one, as it is."
+                    f"{named or '`use_peft`'}: not used, because {self.model.model_name_or_path} is already an adapter. "
+                    "Training continues with that adapter as configured."
                 )
         elif lora and not self.model.use_peft:
-            said.append(f"{named}: not used, since `use_peft` is not true: all weights are trained.")
+            said.append(f"{named}: not used, because `use_peft` is not true: all weights are trained.")
         if self.args.metric_for_best_model and not self.args.load_best_model_at_end:
             said.append("`metric_for_best_model`: not used; `metric_for_best_iteration` chooses the best iteration.")
         if self.args.resume_from_checkpoint:
-            said.append("`resume_from_checkpoint`: not used; the same command goes on where a run was interrupted.")
+            said.append("`resume_from_checkpoint`: not used; run the same command again to resume an interrupted run.")
         if self.args.label_smoothing_factor:
             said.append("`label_smoothing_factor`: not used; DPO's losses have `label_smoothing`.")
         return said
 
     def unusual(self) -> list[str]:
-        """Settings that are played, but hardly meant, each as a sentence."""
+        """Return one sentence per setting with a valid but unlikely value."""
         return unusual(self.args, self.play)
 
     def load_as_set(self) -> None:
-        """Let the settings of an iteration say how a named model is loaded: that is where it is looked up."""
+        """Copy the settings for loading a named model to `model_init_kwargs`, from which it is loaded."""
         model = self.model
         if model.model_name_or_path is not None:
             known = {
@@ -124,13 +124,13 @@ _DATACLASSES = cast("list[DataClassType]", [DataConfig, SPINConfig, SelfPlayConf
 
 
 class _Parser(TrlParser):
-    """TRL's parser; what it refuses is an error with a message, not the end of the process."""
+    """TRL's parser, except that it raises an error instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise RecipeError(_with_suggestion(message, self))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; values of the command line are then looked at as those of a file are."""
+        """Parse as argparse does, then check values from the command line like those of a file."""
         found, rest = super().parse_known_args(args, namespace)
         for name in {option.name.replace("-", "_") for option in options_of(args or [])} & kinds_of_settings().keys():
             setattr(found, name, typed(name, getattr(found, name), kinds_of_settings()[name]))
@@ -153,16 +153,16 @@ def read_settings(
         source: path of a YAML file or of a folder with `spin.yaml` or `recipe.yaml`, or the name of a recipe that ships
             with the package.
         overrides: command-line arguments, like `--learning_rate 1e-6`.
-        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
-        accept_python: read the settings of a run that was started from Python, too. They can't play it.
-        name: what the recipe is called; None: its folder's or its file's name.
-        paths_from: folder from which relative paths in the file are seen; None: the current one.
-        is_foreign: the file is a run directory's, and may set none but harmless variables of the environment.
+        losses: weights by `loss_type`, replacing the recipe's own. Settings that belong to other losses are left out.
+        accept_python: also read the settings of a run that was started from Python, which can't be played from them.
+        name: name of the recipe; None: the name of its folder or file.
+        paths_from: folder that relative paths in the file refer to; None: the current folder.
+        is_foreign: whether the file comes from a run directory and may only set harmless environment variables.
 
     Raises:
-        RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
+        RecipeError: if a key is unknown (the message names the nearest known one), or a value is not allowed.
     """
-    # Long, since each step goes by what the ones before it have found in the same settings.
+    # Long, because each step depends on what the previous ones have found in the same settings.
     path = find_file(source)
     settings = read_yaml(path)
     credentials.refuse_credentials(settings, path)
@@ -173,13 +173,13 @@ def read_settings(
     sets_output_dir = bool(settings.get("output_dir")) or is_overridden("output_dir", overrides)
     python = settings.pop("python", None)
     if python is not None and not accept_python:
-        raise RecipeError(f"{path} belongs to a run that was started from Python. Go on with it there.")
+        raise RecipeError(f"{path} belongs to a run that was started from Python. Continue it from Python.")
     environment = _environment_of(path, settings.pop("env", None))
     refused = sorted(variable for variable in environment if variable not in HARMLESS_VARIABLES)
     if is_foreign and refused:
         raise RecipeError(
-            f"{path} lies in a run directory, and its `env` sets {', '.join(refused)}. Such settings may set "
-            f"{', '.join(sorted(HARMLESS_VARIABLES))} only. Take the others out, and set them yourself if you want them."
+            f"{path} is in a run directory, and its `env` sets {', '.join(refused)}. A run directory may only set "
+            f"{', '.join(sorted(HARMLESS_VARIABLES))}. Remove the others, and set them yourself if you want them."
         )
     os.environ.update(environment)  # as TRL's recipes do
     parser = _Parser(_DATACLASSES, allow_abbrev=False)
@@ -205,7 +205,9 @@ def read_settings(
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         named = _naming(_with_suggestion(str(error), parser), settings, arguments)
         raise RecipeError(f"{path}: {named}") from error
-    except Exception as error:  # what settings need is not there: deepspeed's package, a GPU, a process group
+    except (
+        Exception
+    ) as error:  # something that the settings need is missing: the deepspeed package, a GPU, a process group
         named = _naming(f"these settings can't be used here: {type(error).__name__}: {error}", settings, arguments)
         raise RecipeError(f"{path}: {named}") from error
     recipe = Recipe(name or _name_of_run(path), *parsed)
@@ -220,24 +222,24 @@ def read_settings(
 
 
 def _environment_of(path: Path, value: Any) -> dict[str, str]:
-    """A recipe's variables of the environment. Values are not repeated: a token may stand in them."""
+    """Return a recipe's environment variables. Messages do not repeat values, which may contain a token."""
     if value is not None and not isinstance(value, Mapping):
         raise RecipeError(
-            f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping like {{NAME: value}}."
+            f"{path}: `env` is {with_article(type(value).__name__)}; expected a mapping, like {{NAME: value}}."
         )
     found = {}
     for name, content in (value or {}).items():
         if not isinstance(name, str) or re.fullmatch(r"[^=\0\ud800-\udfff]+", name) is None:
-            raise RecipeError(f"{path}: `env` has {shown(name)}, which can't be the name of a variable.")
+            raise RecipeError(f"{path}: `env` has {shown(name)}, which is not a valid name of a variable.")
         if not isinstance(content, str | int | float) or re.search(r"[\0\ud800-\udfff]", str(content)):
             raise RecipeError(
-                f"{path}: `env` has {with_article(type(content).__name__)} for {shown(name)}; expected text or a number."
+                f"{path}: `env` sets {shown(name)} to {with_article(type(content).__name__)}; expected text or a number."
             )
         found[name] = str(content)
     if of_launchers := sorted(OF_LAUNCHERS & found.keys()):
         raise RecipeError(
-            f"{path}: `env` sets {', '.join(of_launchers)}, by which a launcher tells each process which one it is. Leave "
-            "them out: `accelerate launch`, or a run's own launches (`accelerate_config`), set them."
+            f"{path}: `env` sets {', '.join(of_launchers)}, which a launcher uses to tell each process its rank. Leave "
+            "them out: `accelerate launch` and a run's own launches (`accelerate_config`) set them."
         )
     return found
 
@@ -245,7 +247,7 @@ def _environment_of(path: Path, value: Any) -> dict[str, str]:
 def _with_losses(
     settings: dict[str, Any], overrides: Sequence[str], losses: Mapping[str, float]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings and arguments for other losses: what belongs to none of them goes."""
+    """Return settings and arguments for other losses, without those that belong to none of these losses."""
     gone = {"loss_type", "loss_weights", *OWN_SETTINGS} - own_settings(losses) | meaningless(losses).keys()
     kept = {name: value for name, value in settings.items() if name not in gone}
     lists = as_mapping("per_iteration", kept.pop("per_iteration", None)) or {}
@@ -255,10 +257,10 @@ def _with_losses(
 
 
 def find_file(source: str) -> Path:
-    """The file of a recipe: a path, a folder, or the name of one that ships with the package.
+    """Find the file of a recipe, given a path, a folder, or the name of a recipe that ships with the package.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: if there is none.
     """
     path = home_expanded(source)
     for candidate in (path, path / "recipe.yaml", path / "spin.yaml"):
@@ -268,19 +270,19 @@ def find_file(source: str) -> Path:
     if source in known:
         return known[source]
     raise RecipeError(
-        f"There is no recipe {source!r}{nearest(source, known)} Shipped are: {', '.join(sorted(known))}."
+        f"There is no recipe {source!r}{nearest(source, known)} The package ships {', '.join(sorted(known))}."
     )
 
 
 def _name_of_run(path: Path) -> str:
-    """What a run is called that has no name of its own: it becomes a folder's."""
+    """Return the default name of a run, which also names its folder."""
     if path.name == "recipe.yaml":
         return path.absolute().parent.name
     return (shipped.name_of(path.resolve()) or path.stem).replace("/", "-")
 
 
 def _typed(path: Path, name: str, value: Any) -> Any:
-    """A value of the YAML file as its setting takes it: argparse checks and converts text alone."""
+    """Convert a value from the YAML file to its setting's type: argparse only checks and converts text."""
     try:
         return typed(name, value, kinds_of_settings()[name])
     except RecipeError as error:
@@ -288,7 +290,7 @@ def _typed(path: Path, name: str, value: Any) -> Any:
 
 
 def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str]) -> str:
-    """A library's message on settings, with the one that it is about: without that one, the others are in order."""
+    """Prefix a library's error message with the setting that causes it: the one without which parsing succeeds."""
     given = [*settings, *(option.name.replace("-", "_") for option in options_of(arguments) if option.name)]
     if any(re.search(rf"\b{re.escape(name)}\b", message) for name in given):
         return message
@@ -298,7 +300,7 @@ def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str])
         try:
             with accelerates_state_kept():
                 parser.parse_args_into_dataclasses(args=without_options(arguments, {name, name.replace("_", "-")}))
-        except Exception:  # whatever is wrong is so without this setting, too
+        except Exception:  # the error does not depend on this setting
             continue
         value = shown(settings[name]) if name in settings else "set on the command line"
         return f"`{name}` is {value}: {message}"
@@ -307,13 +309,13 @@ def _naming(message: str, settings: Mapping[str, Any], arguments: Sequence[str])
 
 @functools.cache
 def kinds_of_settings() -> dict[str, Any]:
-    """By setting, its type as its class declares it. (What TRL's parser leaves in the fields is another one.)"""
+    """Return the declared type of each setting. (TRL's parser changes the types in the fields.)"""
     hints = [(kind, get_type_hints(kind)) for kind in cast("list[type[Any]]", _DATACLASSES)]
     return {field.name: found[field.name] for kind, found in hints for field in fields(kind) if field.init}
 
 
 def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--learning_rate '[5e-7,1e-7]'` out of the arguments."""
+    """Split lists such as `--learning_rate '[5e-7,1e-7]'` off the arguments."""
     rest, lists = [], {}
     for option in options_of(overrides):
         value, *more = option.values or [""]
@@ -329,12 +331,12 @@ def _split_lists(overrides: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def known_settings() -> frozenset[str]:
-    """The names of all settings that a recipe may have."""
+    """Return the names of all settings that a recipe may have."""
     return frozenset(_known(_Parser(_DATACLASSES)))
 
 
 def classes_of_settings() -> dict[str, type[Any]]:
-    """By setting that a recipe may have, the dataclass that it is a field of."""
+    """Return the dataclass that declares each setting that a recipe may have."""
     classes = cast("list[type[Any]]", _DATACLASSES)
     by_name = {field.name: kind for kind in classes for field in fields(kind) if field.init}
     known = known_settings()
@@ -346,14 +348,14 @@ def _known(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _known_as(name: str, parser: argparse.ArgumentParser) -> str:
-    """What a setting that is unknown may be here: what its usual name elsewhere stands for, or else the nearest name."""
+    """Return a suggestion for an unknown setting: its counterpart, if it is another tool's setting, or the nearest name."""
     return said_of(name.replace("-", "_")) or nearest(name, _known(parser))
 
 
 def _as_called_here(
     path: Path, settings: dict[str, Any], overrides: Sequence[str], parser: argparse.ArgumentParser
 ) -> tuple[dict[str, Any], list[str]]:
-    """Settings and arguments under the names that they have here; those that other tools call otherwise are said."""
+    """Rename settings and arguments that have other tools' names, with a warning that lists them."""
     known = {*_known(parser), "per_iteration"}
     try:
         settings, renamed = translate({str(name): value for name, value in settings.items()}, known.__contains__)
@@ -361,7 +363,7 @@ def _as_called_here(
         raise RecipeError(f"{path}: {error}") from error
     arguments, more = translate_arguments(list(overrides), known.__contains__)
     if renamed or more:
-        logger.warning("%s: %s here.", path, "; ".join([*renamed, *more]))
+        logger.warning("%s: names of other tools: %s.", path, "; ".join([*renamed, *more]))
     return settings, arguments
 
 
@@ -376,13 +378,13 @@ _SETTINGS_OF = {
 
 
 def _of_enum(message: str) -> str | None:
-    """What transformers says of a value that is none of a list, with the name of its setting and the nearest value."""
+    """Rewrite transformers' message about an invalid choice to name the setting and the nearest value; None for others."""
     found = _ENUMS.fullmatch(message.strip())
     if found is None or found["kind"] not in _SETTINGS_OF:
         return None
     known = re.findall(r"'([^']*)'", found["known"])
     near = nearest(found["value"], known)
-    return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Known are {', '.join(known)}."
+    return f"`{_SETTINGS_OF[found['kind']]}` is {found['value']!r}{near} Choose one of {', '.join(known)}."
 
 
 def _with_suggestion(message: str, parser: argparse.ArgumentParser) -> str:

@@ -1,6 +1,6 @@
-"""The JSON schema of a recipe, by which an editor completes names, shows what a setting is for, and marks what is wrong.
+"""The JSON schema of a recipe, which editors use to complete names, show help, and mark errors.
 
-It marks what a recipe is refused for because of one setting alone. What settings contradict each other is found by reading.
+It covers errors in a single setting. Contradictions between settings are only found when the recipe is read.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 from .known import KnownSetting, Range
 
 _FLOAT = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][+-]?[0-9]+$"
-"""Numbers like `5e-7`, which YAML 1.1 takes for text and a recipe for a number."""
+"""Pattern of numbers like `5e-7`, which are text in YAML 1.1 but numbers in a recipe."""
 
 
 def schema_of(settings: Iterable[KnownSetting]) -> dict[str, Any]:
-    """The schema of a recipe that may have these settings, in draft 7, which editors know."""
+    """Return the schema of a recipe with these settings, in draft 7, which editors support."""
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A recipe of spin-trl",
@@ -32,23 +32,23 @@ def _property(setting: KnownSetting) -> dict[str, Any]:
         options.append({"type": "object"})
     if "array" in setting.kinds:
         one = _scalar(setting, [str(setting.items)])
-        # One value counts as a list of one.
+        # A single value counts as a list with one item.
         options = [one, {"type": "array", "items": one}] + ([{"type": "null"}] if "null" in setting.kinds else [])
         if "boolean" in setting.kinds:
             options.append({"type": "boolean"})
     if setting.differs_by_iteration:
-        options.append({"type": "array", "items": scalar, "minItems": 1, "description": "One value an iteration."})
+        options.append({"type": "array", "items": scalar, "minItems": 1, "description": "One value per iteration."})
     found = options[0] if len(options) == 1 else {"anyOf": options}
     words = " ".join(filter(None, [setting.help, setting.note]))
     return {"description": words, **({} if setting.default is None else {"default": setting.default}), **found}
 
 
 def _scalar(setting: KnownSetting, kinds: list[str]) -> dict[str, Any]:
-    """What a value must be that is no list and no mapping; empty if there is none."""
+    """Return the schema of a scalar value; empty if the setting can't be a scalar."""
     if not kinds:
         return {}
     if setting.choices:
-        # YAML 1.1 takes `no` for false.
+        # YAML 1.1 reads `no` as false.
         more: list[Any] = [False] * ("no" in setting.choices or "boolean" in kinds) + [True] * ("boolean" in kinds)
         return {"enum": [*setting.choices, *more, *([None] if "null" in kinds else [])]}
     types = list(kinds)
@@ -67,7 +67,7 @@ def _types(types: list[str]) -> str | list[str]:
 
 
 def _limits(bounds: Range | None) -> dict[str, float]:
-    """Bounds in the schema's words, which hold for numbers and pass over texts and null."""
+    """Return bounds as schema keywords, which apply to numbers and ignore text and null."""
     if bounds is None:
         return {}
     low = {} if bounds.low is None else {"exclusiveMinimum" if bounds.low_open else "minimum": bounds.low}

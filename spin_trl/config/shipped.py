@@ -1,4 +1,4 @@
-"""What comes with the package beside code: recipes, and configurations of accelerate, each known by a name."""
+"""Files that ship with the package in addition to code: recipes and configurations of accelerate, found by name."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .yaml_files import read_yaml
 _PACKAGE = Path(__file__).parents[1]
 
 ACCELERATE = "accelerate"
-"""Folder of accelerate's configurations, beside those of the recipes."""
+"""Name of the folder with configurations of accelerate, next to the folders of the recipes."""
 
 
 def recipes() -> dict[str, Path]:
-    """Recipes by name: a folder's `spin.yaml` has the name of the folder, a variant is `folder/variant`."""
+    """Return recipes by name: a folder's `spin.yaml` is named after the folder, a variant is `folder/variant`."""
     files = [path for folder in _folders() for path in sorted(folder.glob("*/*.yaml"))]
     return {_name_of_file(path): path for path in files if path.parent.name != ACCELERATE}
 
 
 def accelerate_configs() -> dict[str, Path]:
-    """Configurations of accelerate by name: `ddp`, `zero3`, ..."""
+    """Return configurations of accelerate by name: `ddp`, `zero3`, ..."""
     return {path.stem: path for folder in _folders() for path in sorted((folder / ACCELERATE).glob("*.yaml"))}
 
 
 def name_of(recipe: Path) -> str | None:
-    """The name of a recipe that ships with the package, or that lies beside a `spin.yaml` as one does; None of others."""
+    """Return the name of a recipe that ships with the package, or has a `spin.yaml` next to it, as those do; else None."""
     if recipe.name == "spin.yaml" or (recipe.parent / "spin.yaml").is_file():
         return _name_of_file(recipe)
     return None
@@ -42,17 +42,18 @@ _READ: dict[str, tuple[type, str]] = {
     "deepspeed_config": (dict, "settings, as `key: value` lines"),
     "fsdp_config": (dict, "settings, as `key: value` lines"),
 }
-"""What this package reads of a configuration of accelerate."""
+"""Entries that this package reads from a configuration of accelerate."""
 
 
 def read_accelerate_config(name: str) -> dict[str, Any]:
-    """A configuration of accelerate for the launches of one machine, as a mapping.
+    """Read a configuration of accelerate for launches on one machine.
 
     Args:
-        name: its file, or the name of one that ships with the package (`zero3`).
+        name: file, or name of a configuration that ships with the package (`zero3`).
 
     Raises:
-        RecipeError: there is none, it is no mapping, a value is of another kind, or it is for several machines.
+        RecipeError: if there is no such file, it is not a mapping, a value has the wrong type, or it is for several
+            machines.
     """
     path = accelerate_config_file(name)
     config = read_yaml(path, f"`accelerate_config`: {path}")
@@ -64,35 +65,36 @@ def read_accelerate_config(name: str) -> dict[str, Any]:
             raise RecipeError(f"`accelerate_config`: `{name}` in {path} is {shown(value)}; expected {expected}.")
     if (config.get("num_machines") or 1) > 1:
         raise RecipeError(
-            f"`accelerate_config`: {path} is for {config['num_machines']} machines, and this loop launches processes on its "
-            "own machine alone. On several, every phase is launched on all of them: `accelerate launch ... -m spin_trl "
-            "generate|train|evaluate RUN --iteration T`. recipes/accelerate/slurm.sh does that."
+            f"`accelerate_config`: {path} is for {config['num_machines']} machines, but this loop only launches processes "
+            "on its own machine. On several machines, launch every phase on all of them: `accelerate launch ... -m "
+            "spin_trl generate|train|evaluate RUN --iteration T`, as recipes/accelerate/slurm.sh does."
         )
     return config
 
 
 def accelerate_config_file(name: str) -> Path:
-    """The file that a name means."""
+    """Return the file that `accelerate_config` names."""
     path, known = Path(os.path.expanduser(name)), accelerate_configs()
     if name in known and not os.path.isfile(path):
         return known[name]
     if os.path.exists(path) and not os.path.isfile(path):  # a folder; or a device, which has no end
         raise RecipeError(
-            f"`accelerate_config`: {path} is no file. Name a file of accelerate's, or one of {sorted(known)}."
+            f"`accelerate_config`: {path} is not a file. Name a configuration file of accelerate, or one of "
+            f"{', '.join(sorted(known))}."
         )
     if not os.path.exists(path) and path.suffix not in (".yaml", ".yml", ".json"):
         raise RecipeError(
-            f"`accelerate_config`: there is no file {name!r}, and no such configuration{nearest(name, known)} Shipped are: "
-            f"{', '.join(sorted(known))}."
+            f"`accelerate_config`: there is no file {name!r}, and no configuration of that name{nearest(name, known)} The "
+            f"package ships {', '.join(sorted(known))}."
         )
     return path
 
 
 def _folders() -> list[Path]:
-    """Where they may lie, the one that counts last."""
+    """Return the folders that may hold shipped files; later ones take precedence."""
     folders = [_PACKAGE / "recipes"]
     tree = _PACKAGE.parent
-    if (tree / "setup.cfg").is_file():  # where the package is installed, `recipes` beside it is another package's
+    if (tree / "setup.cfg").is_file():  # in an installed package, `recipes` next to it belongs to another package
         folders.insert(0, tree / "recipes")
     with contextlib.suppress(ModuleNotFoundError):  # a source tree that is not installed
         folders.append(Path(str(importlib.resources.files("spin_trl.recipes"))))

@@ -1,4 +1,4 @@
-"""How many gradient steps an iteration takes: Trainer's own arithmetic, before there is a Trainer."""
+"""The number of gradient steps of an iteration, computed as Trainer does, before there is a Trainer."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def steps_an_epoch(args: SPINConfig, pairs: int, processes: int) -> int:
-    """Return the gradient steps of an epoch.
+    """Return the number of gradient steps per epoch.
 
     Args:
         args: settings of the iteration.
-        pairs: how many are trained on.
-        processes: how many train together.
+        pairs: number of pairs to train on.
+        processes: number of processes that train together.
     """
     shares = pairs / (args.per_device_train_batch_size * processes)
     batches = math.floor(shares) if args.dataloader_drop_last else math.ceil(shares)
@@ -23,7 +23,7 @@ def steps_an_epoch(args: SPINConfig, pairs: int, processes: int) -> int:
 
 
 def gradient_steps(args: SPINConfig, pairs: int, processes: int) -> int:
-    """Return the gradient steps of an iteration: `max_steps`, or those of all epochs. Arguments are [`steps_an_epoch`]'s."""
+    """Return the number of gradient steps of an iteration, given the arguments of [`steps_an_epoch`]."""
     if args.max_steps > 0:
         return args.max_steps
     return math.ceil(args.num_train_epochs * steps_an_epoch(args, pairs, processes))

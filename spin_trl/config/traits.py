@@ -1,4 +1,4 @@
-"""What is true of a setting besides its type. The names stand in `traits.yaml`."""
+"""Traits of settings apart from their types. `traits.yaml` lists the settings that have each trait."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import yaml
 _NAMES: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 FREE = frozenset(_NAMES["free"])
-"""Settings that may change when a run is continued: they decide how it is played and shown, not what comes out."""
+"""Settings that may change when a run is continued: they affect how it is played and shown, but not its results."""
 
 PATHS = frozenset(_NAMES["paths"])
 """Settings that may name a file or a folder."""
 
 OF_ONE_MACHINE = frozenset(_NAMES["of_one_machine"])
-"""Settings that a card's recipe leaves out: they say where a run was played, and where it went."""
+"""Settings that tell where a run was played and where its results went. The recipe in a model card leaves them out."""
 
 OF_AN_ARM = frozenset(_NAMES["of_an_arm"])
-"""Settings that an arm may have for itself, beside those of its losses: how it steps. The rest all arms share."""
+"""Settings of the optimiser step that each arm of a comparison may set for itself, in addition to those of its losses."""
 
 HARMLESS_MODEL_KWARGS = frozenset(_NAMES["harmless_model_kwargs"])
-"""Keys of `model_init_kwargs` that run no code of anybody's. Others count as code, whatever they do."""
+"""Keys of `model_init_kwargs` that run no code. All others are treated as code."""
 
 HARMLESS_VARIABLES = frozenset(_NAMES["harmless_variables"])
-"""Variables of the environment that the settings of a run directory may set."""
+"""Environment variables that the settings of a run directory may set."""
 
 OF_LAUNCHERS = frozenset(_NAMES["of_launchers"])
-"""Variables of the environment that a launcher sets for each of its processes."""
+"""Environment variables that a launcher sets for each of its processes."""
 
 USUAL_SETTINGS = frozenset(_NAMES["usual"])
-"""Settings of TRL's that nearly every run changes, and whose values are checked otherwise: they need no rehearsal."""
+"""Settings of TRL that nearly every run changes and whose values are checked elsewhere: they need no rehearsal."""

@@ -1,4 +1,4 @@
-"""Settings that are played, but hardly meant: each is said as a sentence, and the run goes on."""
+"""Warnings about valid but unlikely values of settings. The run continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def unusual(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
-    """What is unusual about the settings of a run, wherever they come from: a recipe or Python."""
+    """Return one sentence per unusual setting of a run, whether it comes from a recipe or from Python."""
     lists = as_mapping("per_iteration", play.per_iteration) or {}
     said = []
     for name, usual in USUAL.items():
@@ -24,25 +24,25 @@ def unusual(args: SPINConfig, play: SelfPlayConfig) -> list[str]:
             continue
         for value in dict.fromkeys(lists.get(name) or [getattr(args, name)]):
             if value not in usual and not (name == "num_train_epochs" and args.max_steps > 0):
-                said.append(f"`{name}` is {value:g}, which is unusual; usual is {usual}.")
+                said.append(f"`{name}` is {value:g}, which is unusual; the usual range is {usual}.")
     if args.max_steps > 0:
         said += _long_warmup(args, args.max_steps, "(`max_steps`)")
     return said
 
 
 def long_warmup(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: int) -> list[str]:
-    """What is said of a warmup that is as long as the training of an iteration. With `max_steps`, [`unusual`] says it.
+    """Return a warning if the warm-up is as long as the training of an iteration. With `max_steps`, [`unusual`] does this.
 
     Args:
         args: settings of an iteration.
         play: settings of the loop.
-        rows: prepared ones to train on.
-        processes: that train together.
+        rows: number of prepared rows to train on.
+        processes: number of processes that train together.
     """
     if args.max_steps > 0:
         return []
     lists = as_mapping("per_iteration", play.per_iteration) or {}
-    # Later iterations may have more pairs, from `history`, and never fewer.
+    # Later iterations may have more pairs, because of `history`, but never fewer.
     an_epoch = steps_an_epoch(args, rows * args.num_generations, processes)
     epochs = min(lists.get("num_train_epochs") or [args.num_train_epochs])
     return _long_warmup(args, math.ceil(epochs * an_epoch), f"(an epoch has {an_epoch}, with {rows} rows)")
@@ -50,10 +50,10 @@ def long_warmup(args: SPINConfig, play: SelfPlayConfig, rows: int, processes: in
 
 def _long_warmup(args: SPINConfig, steps: int, why: str) -> list[str]:
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    # A share of the steps, which it is below 1, is never too long.
+    # A value below 1 is a share of the steps, which is never too long.
     if schedule == "constant" or not 1 <= args.warmup_steps >= steps:
         return []
     return [
-        f"`warmup_steps` is {args.warmup_steps:g}, and training ends after {steps} steps {why}: the learning rate never "
-        "gets to what is set."
+        f"`warmup_steps` is {args.warmup_steps:g}, but training ends after {steps} steps {why}: the learning rate never "
+        "reaches `learning_rate`."
     ]

@@ -1,7 +1,7 @@
-"""Parses YAML that somebody else has written, within limits.
+"""Parse untrusted YAML within limits.
 
-A text of a few lines may stand for billions of values, by aliases of aliases, and a value may stand in itself. Whatever goes
-through settings later (the search for credentials, checks, messages, JSON) would never end, so such a text is refused here.
+With aliases of aliases, a few lines can expand to billions of values, and a value can contain itself. Code that walks the
+settings later (the search for credentials, checks, messages, JSON) would never finish, so such text is refused here.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 import yaml
 
 MOST_VALUES = 100_000
-"""Values that a text may stand for, with aliases written out. A recipe has some hundred."""
+"""Maximum number of values in a text, with aliases expanded. A recipe has a few hundred."""
 
 MOST_DEEP = 50
-"""How deep values may be nested. Python's own limit is met at some hundred."""
+"""Maximum nesting depth. Python's own limit is reached at a few hundred."""
 
 _OF_VALUES = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
-"""What the functions raise that make a value of a text: of numbers of thousands of digits, dates that there are not, and
-characters beyond Unicode."""
+"""Errors that YAML's constructors raise for numbers with thousands of digits, impossible dates, and characters outside
+Unicode."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which ends where a text is nested too deeply: reading on would take time by the square of it."""
+    """YAML's safe loader, except that it stops at text nested too deeply, which would take quadratic time to read."""
 
     depth = 0
 
@@ -36,10 +36,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a text stands for.
+    """Parse YAML text.
 
     Raises:
-        yaml.YAMLError: it is no YAML, a value can't be made of it, or it is too much of it, or too deep.
+        yaml.YAMLError: if it is not YAML, holds an impossible value, is too large with aliases expanded, or is nested too
+            deeply.
     """
     loader = _Loader(text)
     try:
@@ -57,15 +58,15 @@ def parse_yaml(text: str) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, ...]) -> tuple[int, int]:
-    """How many values a node stands for, and how deep it goes; raise if that is too much.
+    """Return the number of values in a node and its depth, with aliases expanded; raise if either is too large.
 
     Args:
-        node: which an alias may share with others.
-        known: of the nodes that were counted, by their ids.
-        above: ids of those that the node stands in.
+        node: node to measure; several aliases may refer to it.
+        known: results for nodes already measured, by id.
+        above: ids of the enclosing nodes.
     """
     if id(node) in above:
-        raise yaml.MarkedYAMLError(problem="an alias stands for what it stands in", problem_mark=node.start_mark)
+        raise yaml.MarkedYAMLError(problem="an alias refers to a value that contains it", problem_mark=node.start_mark)
     if id(node) not in known:
         within = (*above, id(node))
         parts: list[yaml.Node] = []
@@ -79,6 +80,6 @@ def _size(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, 
     if depth > MOST_DEEP:
         raise yaml.MarkedYAMLError(problem="it is nested too deeply", problem_mark=node.start_mark)
     if size > MOST_VALUES:
-        problem = f"with its aliases it stands for more than {MOST_VALUES:,} values"
+        problem = f"with its aliases expanded, it holds more than {MOST_VALUES:,} values"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     return size, depth

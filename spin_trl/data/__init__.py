@@ -1,1 +1,1 @@
-"""From whatever SFT dataset a user has to rows of tokens: loaded, checked, prepared, and some held out."""
+"""Turn any SFT dataset into rows of tokens: load it, check it, prepare its rows, and hold some out."""

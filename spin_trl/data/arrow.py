@@ -1,4 +1,4 @@
-"""Reads and saves datasets in memory that does not grow with them."""
+"""Read and save datasets with memory use that does not grow with their size."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from ..errors import DataError
 from ..files import Checksum, HashedFile
 
 ROWS_PER_SHARD = 10_000
-"""Rows of a dataset that are read through one mapping of its file when a part of them is saved."""
+"""Number of rows that are read through one memory mapping of a dataset's file when rows are saved."""
 
 
 def rows_of(dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The rows of a dataset, one after the other."""
+    """Iterate over the rows of a dataset."""
     for batch in remapped(dataset).iter(batch_size=1000):
         yield from (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 class HashedFolder(LocalFileSystem):
-    """The file system of this machine, by another name: what is written to it is hashed on the way.
+    """The local file system under another protocol name, which hashes files while they are written.
 
     Args:
-        checksums: into which the checksums go, by path.
-        settings: of a local file system.
+        checksums: dict that receives the checksums by path.
+        settings: settings of a local file system.
     """
 
     protocol = ("hashed",)
@@ -65,17 +65,17 @@ fsspec.register_implementation("hashed", HashedFolder, clobber=True)
 
 
 def save_rows(rows: Dataset, folder: str | os.PathLike[str]) -> dict[Path, Checksum]:
-    """Save rows as `Dataset.save_to_disk` does, in memory that does not grow with them.
+    """Save rows like `Dataset.save_to_disk`, with memory use that does not grow with their number.
 
-    They go into shards, and each is read through a mapping of its own.
+    The rows are split into shards, and each shard is read through its own memory mapping.
 
     Returns:
-        The checksums of the files in the folder, by path.
+        Checksums of the files in the folder, by path.
     """
     checksums: dict[Path, Checksum] = {}
     by_shard = copy.copy(rows)
     by_shard.shard = lambda **which: remapped(rows.shard(**which))
-    # As many as the rows from which these may have been selected: a few of them lie all over the file, too.
+    # Based on all rows from which these may have been selected: even a few of them may be scattered all over the file.
     num_shards = max(min(len(rows.data) // ROWS_PER_SHARD, len(rows)), 1)
     place = f"hashed://{Path(folder).absolute()}"
     by_shard.save_to_disk(place, num_shards=num_shards, storage_options={"checksums": checksums})
@@ -83,47 +83,47 @@ def save_rows(rows: Dataset, folder: str | os.PathLike[str]) -> dict[Path, Check
 
 
 def load_saved(folder: str | os.PathLike[str]) -> Dataset | DatasetDict:
-    """What `save_to_disk` has written into a folder.
+    """Load a folder written by `save_to_disk`.
 
     Raises:
-        DataError: it can't be read; the message says why.
+        DataError: if it can't be read; the message gives the reason.
     """
     try:
         return load_from_disk(str(folder))
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError, pa.ArrowException) as error:
-        # `datasets` takes the shape of its own JSON files for granted.
+        # `datasets` does not validate the structure of its own JSON files.
         raise DataError(
             f"{folder} was written by `Dataset.save_to_disk`, but can't be read: {type(error).__name__}: {error}"
         ) from error
 
 
 def load_saved_rows(folder: str | os.PathLike[str]) -> Dataset:
-    """The rows that [`save_rows`] has written into a folder.
+    """Load the rows that [`save_rows`] has written to a folder.
 
     Raises:
-        DataError: they can't be read; the message says why.
+        DataError: if they can't be read; the message gives the reason.
     """
     found = load_saved(folder)
     if not isinstance(found, Dataset):
-        raise DataError(f"{folder} holds datasets by name; expected rows.")
+        raise DataError(f"{folder} holds several named datasets; expected a single one.")
     return found
 
 
 def check_content(dataset: Dataset, name: str | os.PathLike[str]) -> None:
-    """Raise if the values of a dataset are none of their types: text that is no UTF-8, lengths that lead out of a column.
+    """Raise if values of a dataset are invalid for their types: text that is not UTF-8, offsets outside of a column.
 
-    Arrow believes what a file says of itself. Whatever reads such a value later ends with an error of its own, or takes
-    another value for it.
+    Arrow trusts a file's metadata. Code that reads such a value later would fail with an unrelated error, or read another
+    value.
 
     Args:
-        dataset: of a user's file.
-        name: of the file, for the message.
+        dataset: dataset from a user's file.
+        name: name of the file, for the message.
 
     Raises:
-        DataError: a value is damaged.
+        DataError: if a value is damaged.
     """
     try:
-        # Batch by batch, through a mapping of its own: what has been read counts as this process's memory.
+        # Batch by batch, through a separate memory mapping: pages that have been read count as this process's memory.
         for batch in remapped(dataset).data.to_batches():
             batch.validate(full=True)
     except pa.ArrowException as error:
@@ -131,11 +131,11 @@ def check_content(dataset: Dataset, name: str | os.PathLike[str]) -> None:
 
 
 def remapped(dataset: Dataset) -> Dataset:
-    """The same dataset, with its files mapped into memory anew.
+    """Return the same dataset with new memory mappings of its files.
 
-    Whatever was read from a mapped file counts as the process's memory until the file is unmapped. So what reads all rows
-    once reads them through a mapping that goes when it is done.
+    Pages read from a mapped file count as the process's memory until the file is unmapped. So code that reads all rows once
+    should read them through a temporary mapping.
     """
-    if not dataset.cache_files or dataset.format["type"] == "custom":  # in memory, or with a function of the user's
+    if not dataset.cache_files or dataset.format["type"] == "custom":  # in memory, or with a user's transform
         return dataset
     return pickle.loads(pickle.dumps(dataset))

@@ -1,4 +1,4 @@
-"""What becomes of rows that can't be used: they end the run, or are left out up to a limit; all are reported together."""
+"""Handling of rows that can't be used: they end the run, or are left out up to a limit. All are reported together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..counts import agreeing, counted
 REFUSE_BAD_ROWS, SKIP = BAD_ROWS = ("refuse", "skip")
 
 MOST = 0.1
-"""Share of the rows that `bad_rows: skip` may leave out, unless another is set."""
+"""Default share of the rows that `bad_rows: skip` may leave out."""
 
 SHOWN_ROWS = 5
-"""Rows that a message shows, of all that can't be used."""
+"""Maximum number of bad rows that a message lists."""
 
 
 BadRow = tuple[int, str]
@@ -23,36 +23,36 @@ BadRow = tuple[int, str]
 
 @dataclass(frozen=True)
 class BadRows:
-    """What to do about rows that can't be used.
+    """Policy for rows that can't be used.
 
     Attributes:
         action: `refuse` or `skip`.
-        most: with `skip`, how many may be left out: below 1 a share of the rows, rounded up; else a number.
+        most: with `skip`, maximum number of rows to leave out; a value below 1 is a share of the rows, rounded up.
     """
 
     action: str = REFUSE_BAD_ROWS
     most: float = MOST
 
     def limit(self, total: int) -> int:
-        """How many of so many rows may be left out."""
+        """Return how many of `total` rows may be left out."""
         if self.action != SKIP:
             return 0
         return math.ceil(self.most * total) if self.most < 1 else int(self.most)
 
 
 def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRows) -> str:
-    """What a user is told whose rows can't be used.
+    """Return the error message for more bad rows than the policy allows.
 
     Args:
-        bad: these rows, at least one.
-        total: rows of the dataset.
-        name: of the dataset.
-        policy: that does not allow as many.
+        bad: bad rows, at least one.
+        total: number of rows in the dataset.
+        name: name of the dataset.
+        policy: policy that is violated.
     """
     if policy.action == SKIP:
         return (
-            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out {policy.limit(total)} "
-            f"at most (`bad_rows_max`: {policy.most:g}):{_list(bad)}\n"
+            f"{_share(bad, total)} of the {name} dataset can't be used; `bad_rows: skip` leaves out at most "
+            f"{policy.limit(total)} (`bad_rows_max`: {policy.most:g}):{_list(bad)}\n"
             f"Correct {agreeing(len(bad), 'it', 'them')}, or raise `bad_rows_max`."
         )
     if len(bad) == 1:
@@ -63,7 +63,7 @@ def refusal_of_rows(bad: Sequence[BadRow], total: int, name: str, policy: BadRow
 
 
 def left_out(bad: Sequence[BadRow], total: int, name: str) -> str:
-    """What a user is told whose rows are left out."""
+    """Return the warning about rows that are left out."""
     return (
         f"{_share(bad, total)} of the {name} dataset {agreeing(len(bad), 'is', 'are')} left out (`bad_rows: skip`), because "
         f"{agreeing(len(bad), 'it', 'they')} can't be used (numbered from 0):{_list(bad)}"

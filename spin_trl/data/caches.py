@@ -1,6 +1,6 @@
-"""Arrow files that are made from something else, and checked before they are taken: a damaged one is made again.
+"""Derived Arrow files that are verified before use, and created again if damaged.
 
-`datasets` takes whatever lies in its cache by the right name. So the checksums of such files lie beside them.
+`datasets` uses any file in its cache that has the right name, so checksums of such files are stored next to them.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ from ..files import Checksum, read_json, remove, write_json
 logger = logging.getLogger(__name__)
 
 CACHES = "cache-*.arrow"
-"""How `datasets` and TRL name what they keep beside a dataset."""
+"""Pattern of files that `datasets` and TRL cache next to a dataset."""
 
 _SUFFIX = ".checksum"
 _OF_FOLDER = "checksums.json"
 
 
 def note(path: Path, checksum: Checksum | None = None) -> None:
-    """Write a file's checksum beside it.
+    """Write a file's checksum next to it.
 
     Args:
-        path: of the file.
-        checksum: None: it is read.
+        path: path of the file.
+        checksum: checksum of the file; None: read the file to compute it.
     """
     checksum = checksum or Checksum.of(path)
     write_json(_beside(path), [checksum.size, checksum.sha256])
 
 
 def note_all(paths: Iterable[Path]) -> None:
-    """Write the checksums of those files beside them that have none yet."""
+    """Write checksums next to files that have none yet."""
     for path in paths:
         if not _beside(path).exists():
             note(path)
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there as its checksum beside it says."""
+    """Return whether a file exists and matches the checksum next to it."""
     try:
         return _is_as_written(path, *read_json(_beside(path)))
-    except (OSError, ValueError, TypeError):  # one of them is missing, or no checksum is what it says
+    except (OSError, ValueError, TypeError):  # a file is missing, or the checksum is malformed
         return False
 
 
 def drop_damaged(paths: Iterable[Path]) -> None:
-    """Remove those files that are not as they were written, or whose checksum is missing: they are made again."""
+    """Remove files that are damaged or have no checksum, so that they are created again."""
     for path in list(paths):
         if not is_whole(path):
             drop(path)
 
 
 def drop(path: Path) -> None:
-    """Remove a file, which is made again, with its checksum. If it was damaged, the log says so."""
+    """Remove a file and its checksum, so that it is created again; log a warning if it was damaged."""
     if path.exists() and _beside(path).exists():
-        logger.warning("%s is damaged, and is made again.", path)
+        logger.warning("%s is damaged and will be created again.", path)
     remove(path)
     remove(_beside(path))
 
 
 def mapped(dataset: Dataset, function: Any, new_fingerprint: str, **options: Any) -> Dataset:
-    """`dataset.map(function)`, which takes what lies in the cache only if it is whole.
+    """Call `dataset.map(function)`, using cached files only if they are undamaged.
 
     Args:
-        dataset: to map.
-        function: of `Dataset.map`.
-        new_fingerprint: names the result, and its files in the cache.
-        options: further ones of `Dataset.map`.
+        dataset: dataset to map.
+        function: function for `Dataset.map`.
+        new_fingerprint: fingerprint of the result, which also names its files in the cache.
+        options: further options of `Dataset.map`.
     """
 
     def files() -> Iterable[Path]:
         folder = Path(dataset.cache_files[0]["filename"]).parent  # where `map` writes
-        return folder.glob(f"cache-{new_fingerprint}*.arrow")  # one for each process
+        return folder.glob(f"cache-{new_fingerprint}*.arrow")  # one per process
 
     if not dataset.cache_files:  # in memory
         return dataset.map(function, new_fingerprint=new_fingerprint, **options)
@@ -95,15 +95,15 @@ def _beside(path: Path) -> Path:
 
 
 def note_folder(folder: Path, checksums: Mapping[Path, Checksum]) -> None:
-    """Write the checksums of all files that were saved into a folder into one file there."""
+    """Write the checksums of all files that were saved to a folder to one file in it."""
     found = {path.name: [checksum.size, checksum.sha256] for path, checksum in checksums.items()}
     write_json(folder / _OF_FOLDER, found)
 
 
 def is_whole_folder(folder: Path) -> bool:
-    """Whether all files that were saved into a folder are as they were written."""
+    """Return whether all files that were saved to a folder are undamaged."""
     try:
         found = read_json(folder / _OF_FOLDER)
         return bool(found) and all(_is_as_written(folder / name, *written) for name, written in found.items())
-    except (OSError, ValueError, TypeError, AttributeError):  # no checksums, or of another shape
+    except (OSError, ValueError, TypeError, AttributeError):  # checksums are missing or malformed
         return False

@@ -1,6 +1,6 @@
-"""Which kind of data a dataset holds, which of its columns are read, and whether there is something in them.
+"""Determine the kind of data in a dataset, which of its columns are read, and whether they hold anything.
 
-What a column holds is told from Arrow's values, without decoding pictures or reading all text.
+The content of a column is determined from Arrow's values, without decoding images or reading all text.
 """
 
 from __future__ import annotations
@@ -16,56 +16,56 @@ from ..errors import DataError
 from ..files import parse_json
 
 PREPARED_COLUMNS = ("key", "prompt_hash", "prompt_ids", "real_ids", "prompt", "real")
-"""Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts that scorers and samples show. What
-else has to be known to write the prompt down again stands beside them ([`turns.CONVERSATION`])."""
+"""Columns of a prepared dataset: identity, hash of the prompt, token ids, and the texts for scorers and samples. Another
+column holds whatever else is needed to reconstruct the prompt ([`turns.CONVERSATION`])."""
 
 SFT_COLUMNS = ("messages", "conversations", "prompt", "completion", "tools", "chat_template_kwargs")
-"""Columns that decide a row's key, whether or not they are read. Version 0.1.0 read no others."""
+"""Columns that determine a row's key, whether or not they are read. Version 0.1.0 read no others."""
 
 _FORMS_OF_SFT = (("messages",), ("conversations",), ("prompt", "completion"), ("instruction", "output"))
 """Columns that hold prompts and responses."""
 
 PROMPT_INPUT = "prompt_input"
-"""Text that goes behind the prompt: what Alpaca's `input` is called where `instruction` was mapped to `prompt`."""
+"""Column of text to append to the prompt: the name of Alpaca's `input` if `instruction` was mapped to `prompt`."""
 
 UNREADABLE = "unreadable_line"
-"""Column of rows that stand for lines of a file that can't be read, where these may be left out: what is wrong with them."""
+"""Column of rows that represent unreadable lines of a file, if these may be left out: a description of the problem."""
 
 ALPACA_COLUMNS = ("instruction", "input", "output")
 
 _MEDIA = {"images": "images", "videos": "videos", "audios": "sound"}
 MEDIA = _MEDIA | {name.removesuffix("s"): what for name, what in _MEDIA.items()}
-"""Columns that hold what a text model does not see, and what that is."""
+"""Columns with content that a text model can't see, and names of that content."""
 
 TRUTHS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-"""Texts that say true or false."""
+"""Texts for true and false."""
 
 _NOTHING = ("null", "[]", "{}", '""')
-"""JSON that holds nothing."""
+"""Empty values as JSON."""
 
 
 def is_preference(dataset: Dataset | IterableDataset) -> bool:
-    """Whether the rows are pairs already: `chosen` and `rejected`, or `real` and `generated`."""
+    """Return whether the rows already are pairs: `chosen` and `rejected`, or `real` and `generated`."""
     columns = set(column_names(dataset))
     return {"chosen", "rejected"} <= columns or {"real", "generated"} <= columns
 
 
 def is_sft(dataset: Dataset | IterableDataset) -> bool:
-    """Whether the rows are prompts with a human response, or prepared from such rows."""
+    """Return whether the rows are prompts with a human response, or were prepared from such rows."""
     columns = set(column_names(dataset))
     is_known = is_prepared(dataset) or any(columns.issuperset(names) for names in _FORMS_OF_SFT)
     return is_known and not is_preference(dataset) and not is_unpaired(dataset)
 
 
 def is_prepared(dataset: Dataset | IterableDataset) -> bool:
-    """Whether the rows are tokens already ([`prepare.prepare`]), which nothing prepares again."""
+    """Return whether the rows are already tokenised by [`prepare.prepare`] and need no further preparation."""
     return set(PREPARED_COLUMNS) <= set(column_names(dataset))
 
 
 def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
-    """TRL's unpaired preferences: `label` says which completions are undesirable, so they are not all human responses.
+    """Return whether the rows are TRL's unpaired preferences, whose `label` marks completions as desirable or undesirable.
 
-    Its values are true and false, or, as many files have them, 1 and 0, as numbers or as text.
+    In that case they are not all human responses. Labels are true and false or, in many files, 1 and 0, as numbers or text.
     """
     label = _feature(dataset, "label")
     if label is None or "completion" not in column_names(dataset):
@@ -75,16 +75,16 @@ def is_unpaired(dataset: Dataset | IterableDataset) -> bool:
 
 
 def is_text(dataset: Dataset | IterableDataset) -> bool:
-    """Whether prompts and completions are plain text in every row, which no chat template is put around."""
+    """Return whether prompts and completions are plain text in every row, to which no chat template is applied."""
     if not {"prompt", "completion"} <= set(column_names(dataset)) or _has_rows_without_completion(dataset):
         return False
     return is_string(_feature(dataset, "prompt"))
 
 
 def read_columns(dataset: Dataset) -> list[str]:
-    """The columns that are read of an SFT dataset, in a fixed order.
+    """Return the columns of an SFT dataset that are read, in a fixed order.
 
-    Where `prompt` and `completion` stand beside `messages`, the latter are read in rows without a completion.
+    If there are `messages` in addition to `prompt` and `completion`, they are read in rows without a completion.
     """
     columns = set(dataset.column_names)
     text = is_text(dataset)
@@ -103,18 +103,18 @@ def read_columns(dataset: Dataset) -> list[str]:
 
 
 def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-    """A column mapping that keeps Alpaca's `input` with the prompt, where that is what `instruction` becomes.
+    """Extend a column mapping such that Alpaca's `input` stays with the prompt, if `instruction` becomes the prompt.
 
-    An `input` beside any other prompt may be anything, so it stays what it is called.
+    With any other prompt, `input` may mean anything, so it keeps its name.
 
     Args:
-        column_mapping: from the data's names to `prompt`, `completion`, ...
-        columns: of the data.
+        column_mapping: mapping from the data's names to `prompt`, `completion`, ...
+        columns: columns of the data.
     """
     mapping = dict(column_mapping)
     becomes_prompt = "prompt" in mapping.values() and "completion" in mapping.values()
     is_alpaca = mapping.get("instruction") == "prompt" and mapping.get("output") == "completion"
-    if becomes_prompt:  # whoever maps a column to `input` means the one that belongs to the prompt
+    if becomes_prompt:  # a column mapped to `input` is meant to belong to the prompt
         mapping = {old: PROMPT_INPUT if new == "input" else new for old, new in mapping.items()}
     is_free = PROMPT_INPUT not in {*mapping.values(), *columns}
     if is_alpaca and is_free and "input" in columns and "input" not in mapping:
@@ -123,20 +123,20 @@ def with_input(column_mapping: Mapping[str, str], columns: Sequence[str]) -> dic
 
 
 def refuse_media(dataset: Dataset) -> None:
-    """Raise DataError if a row has images, videos or sound: answers to what the model does not see would be trained on.
+    """Raise DataError if a row has images, videos or sound: the model would learn answers to things that it can't see.
 
-    Columns of them that are null or empty in all rows are none.
+    Columns that are null or empty in all rows do not count.
     """
     for column in dataset.column_names:
         row = first_filled(dataset, column) if column in MEDIA else None
         if row is not None:
             pairs = ", or pass pairs (`images`, `prompt`, `chosen`, `rejected`)" if MEDIA[column] == "images" else ""
-            where = f"the column `{column}` holds some, first in row {row} of the dataset"
+            where = f"the column `{column}` is not empty, first in row {row} of the dataset"
             raise DataError(f"Self-play on {MEDIA[column]} is not supported: {where}. Leave such rows out{pairs}.")
 
 
 def as_preference(dataset: Dataset | IterableDataset) -> Dataset | IterableDataset:
-    """UCLA's columns `real` and `generated` under DPO's names; other datasets as they are."""
+    """Rename UCLA's columns `real` and `generated` to DPO's names; return other datasets unchanged."""
     columns = column_names(dataset)
     if {"real", "generated"} <= set(columns) and not {"chosen", "rejected"} & set(columns):
         return dataset.rename_columns({"real": "chosen", "generated": "rejected"})
@@ -148,29 +148,29 @@ def column_names(dataset: Dataset | IterableDataset) -> list[str]:
 
 
 def _has_rows_without_completion(dataset: Dataset | IterableDataset) -> bool:
-    """Whether conversations stand beside completions, some of which are missing."""
+    """Return whether there are conversations in addition to completions, some of which are missing."""
     if not {"messages", "conversations"} & set(column_names(dataset)):
         return False
     return not isinstance(dataset, Dataset) or dataset.data.column("completion").null_count > 0
 
 
 def is_string(feature: object) -> bool:
-    """Whether a column's feature says that all of its values are text (or null)."""
+    """Return whether a column's feature implies that all of its values are text (or null)."""
     return getattr(feature, "dtype", None) in ("string", "large_string", "string_view")
 
 
 def _feature(dataset: Dataset | IterableDataset, column: str) -> Any:
-    """What a column is stored as, or None. `dataset.features` would copy those of all columns, however many there are."""
+    """Return the feature of a column, or None. `dataset.features` would copy the features of all columns."""
     return (dataset.info.features or {}).get(column)
 
 
 def first_filled(dataset: Dataset, column: str) -> int | None:
-    """The first row (0-based) in which a column holds something; None if it is null or empty in all rows."""
+    """Return the first row (0-based) in which a column is not empty; None if it is null or empty in all rows."""
     return filled_columns(dataset, [column]).get(column)
 
 
 def filled_columns(dataset: Dataset, columns: Sequence[str]) -> dict[str, int]:
-    """The first row in which a column holds something, of the columns that are not empty, in one pass over the rows."""
+    """Return the first row in which each column is not empty, without columns that are always empty, in a single pass."""
     found: dict[str, int] = {}
     if not columns:
         return found
@@ -186,12 +186,12 @@ def filled_columns(dataset: Dataset, columns: Sequence[str]) -> dict[str, int]:
 
 
 def says_true_or_false(dataset: Dataset, column: str) -> bool:
-    """Whether all of a column's values, but for nulls, are true or false, 0 or 1, or text that says so."""
+    """Return whether all non-null values of a column are true or false, 0 or 1, or text for these."""
     stored = _stored(dataset.data.column(column))
     if not _is_text(stored.type) and not pa.types.is_primitive(stored.type):
         return False
     values = pc.unique(stored)
-    if len(values) > len(TRUTHS) * 4:  # each text in a few ways to write it
+    if len(values) > len(TRUTHS) * 4:  # allows for a few spellings of each text
         return False
     said = [value for value in values.to_pylist() if value is not None]
     if isinstance(dataset.data.column(column).type, pa.BaseExtensionType):
@@ -208,7 +208,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Row by row, whether there is a value that is neither null nor empty."""
+    """Return, for each row, whether its value is neither null nor empty."""
     is_json = isinstance(column.type, pa.BaseExtensionType)
     column = _stored(column)
     kind = column.type
@@ -224,7 +224,7 @@ def _is_filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _stored(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as Arrow stores it: text, where it is JSON."""
+    """Return a column as Arrow stores it: as text, if it is JSON."""
     if not isinstance(column.type, pa.BaseExtensionType):
         return column
     return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)

@@ -1,6 +1,6 @@
-"""Keeps held-out prompts apart from those that are trained on.
+"""Keep held-out prompts separate from those that are trained on.
 
-Prompts that differ in case and white space alone are one prompt to a model: they form a group, which stays on one side.
+Prompts that only differ in case and white space are the same prompt to a model, so they form a group that stays on one side.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ if TYPE_CHECKING:  # settings name what this module knows, and `datasets` takes 
     from datasets import Dataset
 
 GROUP = "prompt_group"
-"""Column of rows that have just been prepared: hash of the prompt's text, without regard to case and white space."""
+"""Column of newly prepared rows: hash of the prompt's text, ignoring case and white space."""
 
 DROP_TRAIN, DROP_HELD_OUT, REFUSE_OVERLAP = OVERLAP = "drop_train", "drop_held_out", "refuse"
-"""What to do with prompts of a held-out dataset that are trained on, too."""
+"""What to do with prompts of a held-out dataset that are also trained on."""
 
 _NOTHING_LEFT = {
     DROP_TRAIN: (
-        "Every prompt of the training data is held out ({rows}), so nothing is left to train on. Name other held-out data, "
-        "leave `held_out_name` out (a share of the prompts is held out then), or set `held_out_overlap: drop_held_out`."
+        "All prompts of the training data are held out ({rows}), so nothing is left to train on. Name other held-out data, "
+        "leave out `held_out_name` to hold out a share of the prompts instead, or set `held_out_overlap: drop_held_out`."
     ),
     DROP_HELD_OUT: (
-        "Every held-out prompt is trained on, too ({rows}). Name other held-out data, or set `held_out_overlap: drop_train`."
+        "All held-out prompts are also in the training data ({rows}), so nothing is left to evaluate on. Name other "
+        "held-out data, or set `held_out_overlap: drop_train`."
     ),
 }
 
 
 def group_of(prompt: str | list[dict[str, Any]]) -> str:
-    """Hash of a prompt's text, equal for prompts that differ in case and white space alone.
+    """Return a hash of a prompt's text that ignores case and white space.
 
-    One message of a user counts as its text: the same question is often text in one file and a message in another. So does
-    content in parts, whatever messages are around it, and a key without a value counts as absent.
+    A single user message counts as its text, since the same question is often text in one file and a message in another.
+    Content in parts always counts as its text, and a key without a value counts as absent.
 
     Args:
         prompt: text, or the messages before the response.
@@ -62,19 +63,18 @@ def _folded(value: Any) -> Any:
 
 
 def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, Dataset]:
-    """Split prepared rows into those to train on and held-out ones.
+    """Split prepared rows into training rows and held-out rows.
 
-    The prompts with the smallest hashes are held out, so the choice depends on nothing but the prompts. All rows of one
-    prompt land on the same side, and so do prompts that differ in case and white space alone: the smallest hash decides for
-    them all.
+    The prompts with the smallest hashes are held out, so the choice only depends on the prompts. All rows of a prompt land
+    on the same side, and so do prompts that only differ in case and white space: the smallest hash among them decides.
 
     Args:
         rows: prepared rows.
-        fraction: share of the distinct prompts to hold out; at least one, if there are two and the share is not 0.
-        most: upper bound on their number.
+        fraction: share of the distinct prompts to hold out; at least one prompt if there are two and the share is not 0.
+        most: maximum number of prompts to hold out.
 
     Returns:
-        Rows to train on, and held-out rows.
+        Training rows and held-out rows.
     """
     import numpy as np
 
@@ -82,7 +82,7 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     first = group_of_row = prompt_of
     if GROUP in rows.column_names:
         _, first, group_of_row = np.unique(_texts(rows, GROUP), return_index=True, return_inverse=True)
-    # Each group's prompts, once each, the smallest first.
+    # The distinct prompts of each group, smallest hash first.
     pairs = np.unique(group_of_row * len(prompts) + prompt_of)
     groups, smallest_at, sizes = np.unique(pairs // len(prompts), return_index=True, return_counts=True)
     in_order = np.lexsort((first[groups], pairs[smallest_at] % len(prompts)))
@@ -90,7 +90,7 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
     count = min(max(round(fraction * number), 1), most, number - 1) if fraction else 0
     held_out = np.zeros(len(groups), dtype=bool)
     for group in in_order:
-        # One that would be too many makes room for the next, so that a large group does not stand for all.
+        # Skip a group that is too large for the remaining places, so that a large group does not fill them all.
         if 0 < sizes[group] <= count:
             held_out[group] = True
             count -= sizes[group]
@@ -102,7 +102,7 @@ def split_held_out(rows: Dataset, fraction: float, most: int) -> tuple[Dataset, 
 
 
 def _texts(rows: Dataset, column: str) -> Any:
-    """A column of short ASCII texts, in an array: as objects of Python they would take five times the memory."""
+    """Return a column of short ASCII texts as an array: as Python objects, they would take five times the memory."""
     import numpy as np
 
     batches = rows.select_columns([column]).iter(batch_size=1000)
@@ -110,18 +110,18 @@ def _texts(rows: Dataset, column: str) -> Any:
 
 
 def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, Dataset, int]:
-    """See to it that no prompt is both trained on and held out.
+    """Ensure that no prompt is both trained on and held out.
 
     Args:
         rows: prepared rows to train on.
         held_out: prepared rows of another dataset, to evaluate on.
-        overlap: of `OVERLAP`: which side gives up a prompt that is on both, or whether that is refused.
+        overlap: one of `OVERLAP`: the side that drops prompts that are on both sides, or `refuse`.
 
     Returns:
-        Rows to train on, held-out rows, and how many rows were left out.
+        Training rows, held-out rows, and the number of rows that were left out.
 
     Raises:
-        DataError: prompts are on both sides and `overlap` is `refuse`, or nothing is left of the side that gives them up.
+        DataError: if prompts are on both sides and `overlap` is `refuse`, or nothing is left on the side that drops them.
     """
     train_groups, held_out_groups = rows[GROUP][:], held_out[GROUP][:]
     shared = set(train_groups) & set(held_out_groups)
@@ -130,8 +130,8 @@ def separate(rows: Dataset, held_out: Dataset, overlap: str) -> tuple[Dataset, D
     if overlap == REFUSE_OVERLAP:
         first = next(index for index, group in enumerate(held_out_groups) if group in shared)
         raise DataError(
-            f"{counted(len(shared), 'held-out prompt is', 'held-out prompts are')} in the training data, too (up to case "
-            f"and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
+            f"{counted(len(shared), 'held-out prompt is', 'held-out prompts are')} also in the training data (ignoring "
+            f"case and white space). The first is {held_out[first]['prompt'][:60]!r}. Remove "
             f"{agreeing(len(shared), 'it', 'them')}, or set `held_out_overlap: drop_train` or `drop_held_out`."
         )
     side, groups = (rows, train_groups) if overlap == DROP_TRAIN else (held_out, held_out_groups)

@@ -1,7 +1,7 @@
-"""Names rows by their content: a key for every row, and a digest of all of them.
+"""Identify rows by their content: a key for every row, and a digest of all keys.
 
-What belongs to a row has grown since version 0.1.0, so a digest says by which definition it was made: `02` and 16 hex digits
-by the second, 16 hex digits alone by the first. A run is compared by the definition that it began with.
+More columns belong to a row than in version 0.1.0, so a digest records its definition: `02` and 16 hex digits for the
+second, 16 hex digits alone for the first. A run keeps using the definition that it started with.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from .columns import SFT_COLUMNS, is_sft, read_columns
 
 @dataclass(frozen=True)
 class RowKeys:
-    """Keys of a dataset's rows, in order, and a digest of them all: equal if and only if the data is."""
+    """Keys of a dataset's rows, in order, and a digest of all keys, which is equal if and only if the data is equal."""
 
     keys: list[str]
     digest: str
 
 
 def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
-    """A key for every row, from the row's content alone, so that it outlives shuffling and re-loading.
+    """Compute a key for every row from its content alone, such that shuffling and reloading do not change it.
 
-    Rows of equal content are numbered, in order, so that no two keys are equal. A row that has none of the columns which the
-    second definition adds has the same key by both.
+    Rows with equal content are numbered in order, so that all keys are distinct. A row without any of the columns that the
+    second definition adds has the same key under both definitions.
 
     Args:
         dataset: rows.
-        definition: of the digest. 1: version 0.1.0's columns; 2: also others that are read (`system`, `instruction`, ...).
+        definition: definition of the digest. 1: columns of version 0.1.0; 2: also all other columns that are read
+            (`system`, `instruction`, ...).
     """
     columns = [column for column in SFT_COLUMNS if column in dataset.column_names]
     read = read_columns(dataset) if definition > 1 and is_sft(dataset) else []
@@ -47,6 +48,6 @@ def row_keys(dataset: Dataset, definition: int = DEFINITION) -> RowKeys:
 
 
 def rows_digest(rows: Dataset) -> str:
-    """Hash of the keys of prepared rows, in order: equal for the same rows of the same data."""
+    """Return a hash of the keys of prepared rows, in order, which is equal for the same rows of the same data."""
     batches = rows.select_columns("key").iter(batch_size=1000)
     return parts_digest("\n".join(batch["key"]) for batch in batches)

@@ -1,6 +1,6 @@
-"""Where a dataset comes from: a file, a folder, the Hub, or a function; with its columns called as the rest knows them.
+"""Load a dataset from a file, a folder, the Hub, or a function, and rename its columns to the names used in this package.
 
-Text becomes conversations, which is what a chat model is asked in, where that is asked for.
+On request, text is turned into conversations, the format in which chat models are prompted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 _ROLES = {"prompt": "user", "completion": "assistant"}
 
 Read = Callable[..., Dataset]
-"""Reads files of one format, which may hold one split of several: [`_read`] with what holds for all files."""
+"""Function that reads one split from files of one format: [`_read`] with the arguments that are the same for all files."""
 
 
 def load_rows(
@@ -49,19 +49,19 @@ def load_rows(
 
     Args:
         name: path of a JSONL, JSON, Parquet, CSV or TSV file, of a folder with such files, or of a `save_to_disk` folder
-            (`~` is the home folder); `package.module:function`, which is called with `split` and returns a dataset; or a
-            Hub name.
-        config: configuration of a Hub dataset, or of a folder whose README.md names several.
-        split: split to load, where there are several. A file is one split.
-        column_mapping: columns to rename, from the data's name to `prompt`, `completion`, `messages`, ...
+            (`~` is the home folder); `package.module:function`, which is called with `split` and returns a dataset; or the
+            name of a Hub dataset.
+        config: configuration of a Hub dataset, or of a folder whose README.md defines several.
+        split: split to load, if there are several. A file is a single split.
+        column_mapping: columns to rename, from the data's names to `prompt`, `completion`, `messages`, ...
         revision: commit of a Hub dataset.
-        bad_as_rows: let lines of JSON and CSV files that can't be read be rows, which are left out or refused with the other
-            bad rows when the data is prepared. Else they are refused here.
+        bad_as_rows: whether to represent unreadable lines of JSON and CSV files as rows, which are left out or refused with
+            the other bad rows when the data is prepared; otherwise they are refused here.
 
     Raises:
-        DataError: the data is missing or malformed; for JSON and CSV, the message names file and lines.
+        DataError: if the data is missing or malformed; for JSON and CSV, the message names file and lines.
     """
-    # Long, since it lists all that a name may mean, in the order in which it is looked for.
+    # Long, because it tries everything that a name may mean, in order.
     path = home_expanded(name)
     read = partial(_read, column_mapping or {}, bad_as_rows)
     if os.path.isdir(path):
@@ -69,10 +69,10 @@ def load_rows(
     elif os.path.isfile(path):
         dataset = _load_file(path, split, read)
     elif "://" in name:
-        raise DataError(f"{name} is an address, and isn't fetched. Name a Hub dataset, or a local file or folder.")
+        raise DataError(f"{name} is a URL, which is not downloaded. Name a Hub dataset, or a local file or folder.")
     elif is_local(name):
         what = "file" if extension(name) in FORMATS else "file or folder"
-        hint = " Patterns are not read: name the folder." if glob.has_magic(name) else ""
+        hint = " Patterns are not supported: name the folder." if glob.has_magic(name) else ""
         raise DataError(f"There is no {what} {path if name.startswith('~') else name}.{hint}")
     elif ":" in name:
         dataset = _from_function(name, split)
@@ -87,17 +87,17 @@ def load_rows(
                 dataset = load_dataset(name, config, split=split, revision=revision)
         except DataError:
             raise
-        except Exception as error:  # the Hub has many ways to say no
+        except Exception as error:  # the Hub can fail in many ways
             raise DataError(
                 f"{name!r} is neither a local file ({DESCRIPTION}) or folder, nor could it be loaded from the Hub: {error}"
             ) from error
-    if dataset.format["type"] not in (None, "custom"):  # a `save_to_disk` folder keeps that of tensors, too
+    if dataset.format["type"] not in (None, "custom"):  # a `save_to_disk` folder keeps the format, even for tensors
         dataset = dataset.with_format(None)
     return rename_columns(apart(read_exactly(dataset)), column_mapping)
 
 
 def _from_function(name: str, split: str) -> Any:
-    """What the function that `module:function` names returns for a split."""
+    """Call the function that `module:function` names for a split, and return its result."""
     function = resolve_function(name)
     try:
         return function(split)
@@ -109,43 +109,43 @@ def _from_function(name: str, split: str) -> Any:
 
 
 def rename_columns(dataset: Dataset, column_mapping: dict[str, str] | None) -> Dataset:
-    """Rename columns, in a dataset that needs it.
+    """Rename columns of a dataset that has them.
 
-    A recipe's mapping is for the recipe's own data. Other data, which has none of the columns and names that are known
-    already, stays as it is.
+    A recipe's mapping is meant for the recipe's own data. Other data, which has none of these columns but known names, is
+    returned unchanged.
 
     Raises:
-        DataError: a column is missing, or its new name is taken.
+        DataError: if a column is missing, or its new name is taken.
     """
     if not column_mapping:
         return dataset
     missing = [column for column in column_mapping if column not in dataset.column_names]
     if len(missing) == len(column_mapping) and (is_sft(dataset) or is_preference(dataset)):
-        logger.warning("`column_mapping` is passed over: the dataset has known columns, %s.", dataset.column_names)
+        logger.warning("`column_mapping` is ignored: the dataset already has known columns, %s.", dataset.column_names)
         return dataset
     if missing:
         raise DataError(
             f"The dataset has no column {missing[0]!r}; its columns are {dataset.column_names}. Correct `column_mapping`, "
-            "or leave every name as it is with `column_mapping: {}`."
+            "or keep all names with `column_mapping: {}`."
         )
     others = set(dataset.column_names) - set(column_mapping)
     for column, name in column_mapping.items():
         if name in others:
-            known = f"there is one already, among {dataset.column_names}"
-            raise DataError(f"Column {column!r} can't be renamed to {name!r}: {known}. Rename that one, too.")
+            known = f"there already is a column of that name in {dataset.column_names}"
+            raise DataError(f"Column {column!r} can't be renamed to {name!r}: {known}. Rename that column, too.")
     return dataset.rename_columns(with_input(column_mapping, dataset.column_names))
 
 
 def as_conversations(dataset: Dataset) -> Dataset:
-    """Prompts and completions that are text, as a user's and an assistant's message.
+    """Turn prompts and completions that are text into a user and an assistant message.
 
-    Without this, text is text: no chat template is put around it. Messages stay as they are, row by row. So do values that
-    are neither, which are refused by the row's number when it is prepared. Other columns stay, too: `system`, `history` and
-    `prompt_input` become part of the conversation when the row is read.
+    Without this, text remains text, and no chat template is applied. Messages are kept, row by row, and so are values that
+    are neither text nor messages; these are refused with the row's number when the row is prepared. Other columns are kept,
+    too: `system`, `history` and `prompt_input` become part of the conversation when the row is read.
     """
     if len(dataset) == 0 or not set(_ROLES) <= set(dataset.column_names):
         return dataset
-    # A column of Arrow's text, or one in which text and messages are mixed, which is kept as JSON.
+    # A column is either Arrow text, or JSON if it mixes text and messages.
     mixed = [name for name in _ROLES if isinstance(dataset.features[name], Json)]
     text = [name for name in _ROLES if is_string(dataset.features[name])]
     if not text and not any(isinstance(value, str) for name in mixed for value in dataset[name]):
@@ -156,7 +156,7 @@ def as_conversations(dataset: Dataset) -> Dataset:
             name: [{"role": _ROLES[name], "content": row[name]}] if isinstance(row[name], str) else row[name]
             for name in (*text, *mixed)
         }
-        # As JSON already, which `datasets` leaves as it is. What it writes itself has ten digits of a number.
+        # Encode the JSON here, which `datasets` does not change; its own encoder only writes ten digits of a number.
         return messages | {name: ExactJson().encode_example(messages[name]) for name in mixed}
 
     of_text = Dataset.from_dict({name: [[{"role": "user", "content": ""}]] for name in text}).features
@@ -164,16 +164,16 @@ def as_conversations(dataset: Dataset) -> Dataset:
     return apart(dataset).map(
         as_messages,
         features=features,
-        load_from_cache_file=False,  # a damaged cache would be read
-        desc="Writing text as conversations",
+        load_from_cache_file=False,  # a damaged cache would be used
+        desc="Turning text into conversations",
     )
 
 
 def _load_file(path: Path, split: str, read: Read) -> Dataset:
-    """Any file is one split: it is taken whatever `split` says, but where a JSON file holds several lists."""
+    """Load a file, which is a single split: `split` is ignored unless it is a JSON file with several lists."""
     form = FORMATS.get(extension(path))
     if form is None:
-        raise DataError(f"{path} is a file with an extension that isn't known. Read are: {DESCRIPTION}.")
+        raise DataError(f"{path} has an unknown extension. Supported formats are {DESCRIPTION}.")
     return part_of(read(form, [path], split.partition("[")[0], None), split, path)
 
 
@@ -188,7 +188,9 @@ def _load_folder(path: Path, config: str | None, split: str, read: Read) -> Data
         return chosen
     folder = look_into(path, config)
     if folder.format not in FORMATS.values():
-        raise DataError(f"{path} holds data files that aren't read ({folder.format}). Read are: {DESCRIPTION}.")
+        raise DataError(
+            f"{path} holds data files in an unsupported format ({folder.format}). Supported formats are {DESCRIPTION}."
+        )
     return _load_splits(folder, split, path, read)
 
 
@@ -205,21 +207,19 @@ def _load_splits(folder: Folder, split: str, path: str | Path, read: Read) -> Da
 def _read(
     mapping: Mapping[str, str], bad_as_rows: bool, form: str, files: Sequence[Path], split: str, separator: str | None
 ) -> Dataset:
-    """The rows of files of one format, one file after the other."""
+    """Read the rows of files of one format, one file after another."""
     if form == "json":
         return read_json_rows(files, split, mapping, bad_as_rows=bad_as_rows)
     if form == "csv":
         return read_csv(files, separator, mapping, bad_as_rows=bad_as_rows)
     for file in files:
-        with opened(file):  # it is there, and not only a pointer to it
+        with opened(file):  # checks that it exists, and is not just a pointer
             pass
     try:
         dataset = load_dataset(form, data_files=[glob.escape(str(plain_path(file))) for file in files], split="train")
-    except StopIteration:  # what `datasets` says to a file without content
+    except StopIteration:  # raised by `datasets` for an empty file
         dataset = None
-    except (
-        Exception
-    ) as error:  # Arrow's kinds, and whatever `datasets` makes of metadata of another shape than its own
+    except Exception as error:  # Arrow's errors, and those of `datasets` on unexpected metadata
         raise DataError(f"{files[0]} can't be read: {error.__cause__ or error!r}") from error
     if not dataset:
         raise DataError(f"{files[0]} has no rows.")

@@ -1,6 +1,6 @@
-"""Guesses which columns of a user's dataset are prompts and responses, for those who have not said so yet.
+"""Guess which columns of a dataset are prompts and responses, before the user has specified them.
 
-What a run reads is never guessed: a guess is written into a recipe, where its user sees it.
+A run never guesses what to read: the guess is written into a recipe, where the user can see it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from .reading.json_text import are_messages, holds_messages
 from .unused import likely_columns
 
 SEEN = 200
-"""Rows that are looked at."""
+"""Number of rows to inspect."""
 
 _WORDS = 1.5
-"""Mean number of words from which on texts are taken for prompts or responses, and not for names, labels or dates."""
+"""Minimum mean number of words of texts that may be prompts or responses, rather than names, labels or dates."""
 
 _DISTINCT = 0.3
-"""Share of the rows that have a text of their own, from which on the same holds."""
+"""Minimum share of distinct texts, for the same purpose."""
 
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """How a dataset may be read.
+    """A guess of how to read a dataset.
 
     Attributes:
-        mapping: from its names to `prompt`, `completion` and `messages`; empty where its own names will do.
-        of_pairs: whether it holds preference pairs, of which the preferred responses are taken.
-        is_by_content: whether names have said nothing, and texts had to be looked at.
+        mapping: mapping from its column names to `prompt`, `completion` and `messages`; empty if its names are fine.
+        of_pairs: whether it holds preference pairs, whose preferred responses are used.
+        is_by_content: whether the names were not sufficient and the texts had to be inspected.
     """
 
     mapping: dict[str, str] = field(default_factory=dict)
@@ -41,10 +41,10 @@ class ColumnGuess:
 
 
 def guess_columns(dataset: Dataset) -> ColumnGuess | None:
-    """Guess how a dataset may be read; None if nothing speaks for any way.
+    """Guess how to read a dataset; return None if there is no indication.
 
     Args:
-        dataset: with its own names of columns.
+        dataset: dataset with its original column names.
     """
     first = _first_filled(dataset)
     if is_preference(dataset):
@@ -75,7 +75,7 @@ def guess_columns(dataset: Dataset) -> ColumnGuess | None:
 
 
 def _first_filled(dataset: Dataset) -> Mapping[str, Any]:
-    """The first value of each column that is not null, of the rows that are looked at."""
+    """Return the first non-null value of each column among the inspected rows."""
     found: dict[str, Any] = {}
     for row in dataset.select(range(min(SEEN, len(dataset)))):
         found |= {name: value for name, value in row.items() if value is not None and name not in found}
@@ -83,18 +83,18 @@ def _first_filled(dataset: Dataset) -> Mapping[str, Any]:
 
 
 def _is_conversation(value: Any, least: int = 1) -> bool:
-    """Whether a value is a list of messages, or one as JSON."""
+    """Return whether a value is a list of messages, possibly as JSON."""
     is_long_enough = not isinstance(value, Sequence) or isinstance(value, str) or len(value) >= least
     return is_long_enough and (are_messages(value) or (isinstance(value, str) and holds_messages(value)))
 
 
 def _text_columns(dataset: Dataset) -> list[str]:
-    """Columns of text."""
+    """Return the text columns."""
     return [name for name, kind in dataset.features.items() if name != UNREADABLE and is_string(kind)]
 
 
 def _prose(dataset: Dataset) -> list[str]:
-    """Columns of texts with words that differ from row to row."""
+    """Return the columns whose texts have several words and differ between rows."""
     rows = dataset.select(range(min(SEEN, len(dataset))))
     found = []
     for column in _text_columns(dataset):

@@ -1,4 +1,4 @@
-"""Messages of every dialect, as OpenAI's: roles, content, tool calls. What can't be one is refused by name."""
+"""Convert messages of all dialects to OpenAI's format (roles, content, tool calls), and refuse anything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .reading.json_text import MESSAGE_COLUMNS, advice_on, messages_of, value_in
 from .template.pair_template import Message
 
 _CALLS = ("function_call", "tool_call")
-"""Roles of turns whose text is a tool call, as JSON."""
+"""Roles of turns whose text is a tool call as JSON."""
 
 _NAMES_OF_ROLES = {
     "system": ("system",),
@@ -25,38 +25,38 @@ _NAMES_OF_ROLES = {
     "ipython": ("ipython",),
 }
 ROLES = {name: role for role, names in _NAMES_OF_ROLES.items() for name in names}
-"""Roles that are known, OpenAI's and ShareGPT's, and what they are called here. Llama's templates call a tool `ipython`.
-Case does not matter ([`folded`])."""
+"""Known roles, including OpenAI's and ShareGPT's, and their names here. Llama's templates call a tool `ipython`. Case does
+not matter ([`folded`])."""
 
 SHAREGPT = (("from", "role"), ("value", "content"))
-"""Fields of ShareGPT's messages, and what they are called here."""
+"""Fields of ShareGPT's messages, and their names here."""
 
 _OLD_ROLES = {"human": "user", "gpt": "assistant"}
-"""All roles that version 0.1.0 had other names for."""
+"""All roles that version 0.1.0 renamed."""
 
 _FLAGS = ("weight", "train")
-"""Fields of a turn that say whether it is trained on."""
+"""Fields that mark whether a turn is trained on."""
 
 _TEXT_PART = '{"type": "text", "text": ...}'
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MEDIA_PARTS = ("image", "image_url", "input_image", "audio", "audio_url", "input_audio", "video", "video_url")
 _OTHER_PARTS = (*_MEDIA_PARTS, "file", "input_file", "refusal")
-"""Kinds of content parts: text, and what self-play can't read."""
+"""Types of content parts: text, and those that self-play can't read."""
 
 
 def as_messages(value: Any, column: str, given: Keys) -> list[Message]:
-    """A list of messages with `role` and `content`, and maybe `tool_calls`.
+    """Convert a value to a list of messages with `role`, `content` and possibly `tool_calls`.
 
-    Fields that are null are absent, as Arrow fills them in. `weight` and `train` stay, as booleans: [`flag_of`].
+    Null fields count as absent, since Arrow fills them in. `weight` and `train` are kept as booleans (see [`flag_of`]).
 
     Args:
-        value: of a row's column.
-        column: its name, for messages.
-        given: of [`given_arguments`].
+        value: value of a row's column.
+        column: name of the column, for error messages.
+        given: result of [`given_arguments`].
 
     Raises:
-        DataError: the value is no list of messages, or a message has an unknown role, no content, or content that is neither
-            text nor parts that are text.
+        DataError: if the value is not a list of messages, or a message has an unknown role, no content, or content that is
+            neither text nor a list of text parts.
     """
     if not isinstance(value, list):
         raise unexpected(f"`{column}` is", value, "a list of messages")
@@ -64,10 +64,10 @@ def as_messages(value: Any, column: str, given: Keys) -> list[Message]:
 
 
 def parsed(value: Any, column: str) -> Any:
-    """A column's messages, if they are a text that holds them as JSON: as Parquet files often do. Anything else as it is.
+    """Parse a column's messages if they are JSON text, as in many Parquet files; return other values unchanged.
 
     Raises:
-        DataError: the text holds something else.
+        DataError: if the text is anything else.
     """
     if not isinstance(value, str):
         return value
@@ -78,7 +78,7 @@ def parsed(value: Any, column: str) -> Any:
 
 
 def without_empty_system(messages: Any) -> Any:
-    """Messages without system turns that are null, which say nothing. Anything else as it is."""
+    """Remove system turns whose content is null from messages; return other values unchanged."""
     return [one for one in messages if not _is_empty_system(one)] if isinstance(messages, list) else messages
 
 
@@ -91,12 +91,12 @@ def _is_empty_system(message: Any) -> bool:
 
 
 def folded(role: Any) -> Any:
-    """A role as it is looked up: `Human` is `human`, `function-call` is `function_call`."""
+    """Normalise a role for lookup: `Human` becomes `human`, `function-call` becomes `function_call`."""
     return role.strip().lower().replace("-", "_").replace(" ", "_") if isinstance(role, str) else role
 
 
 def flag_of(message: Message) -> bool | None:
-    """Whether a turn is marked to be trained on (`weight`, `train`); None if it is not marked."""
+    """Return whether a turn is marked to be trained on (`weight`, `train`); None if it has no mark."""
     return next((message[name] for name in _FLAGS if name in message), None)
 
 
@@ -105,7 +105,7 @@ def without_flag(message: Message) -> Message:
 
 
 def described(value: Any) -> str:
-    """A value, and what kind it is of, for messages."""
+    """Describe a value and its type, for error messages."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
@@ -114,12 +114,12 @@ def described(value: Any) -> str:
 
 
 def unexpected(what: str, value: Any, expected: str) -> DataError:
-    """The error for a value of another kind than the expected one. `what` it is ends with the verb."""
+    """Return the error for a value of an unexpected type. `what` names the value and ends with the verb."""
     return DataError(f"{what} {described(value)}; expected {expected}")
 
 
 def as_hashed(messages: list[Any]) -> list[Message]:
-    """Messages as version 0.1.0 read them."""
+    """Return messages as read by version 0.1.0."""
     found: list[Message] = []
     for message in remove_none_values(messages):
         for other, name in SHAREGPT:
@@ -131,10 +131,10 @@ def as_hashed(messages: list[Any]) -> list[Message]:
 
 
 def as_text(value: Any, column: str) -> str:
-    """Text, where nothing else will do; null is no text.
+    """Return a value that must be text; null becomes empty text.
 
     Raises:
-        DataError: the value is something else.
+        DataError: if the value is anything else.
     """
     if value is not None and not isinstance(value, str):
         raise unexpected(f"`{column}` is", value, "text")
@@ -143,7 +143,7 @@ def as_text(value: Any, column: str) -> str:
 
 def _as_message(message: Any, where: str, given: Keys) -> Message:
     if not isinstance(message, Mapping):
-        like = ', like {"role": "user", "content": ...}; who speaks is not guessed' if isinstance(message, str) else ""
+        like = ', like {"role": "user", "content": ...}; the role is never guessed' if isinstance(message, str) else ""
         raise unexpected(f"{where} is", message, f"an object with a role and content{like}")
     found = _without_nulls(message)
     for other, name in SHAREGPT:
@@ -153,25 +153,25 @@ def _as_message(message: Any, where: str, given: Keys) -> Message:
     if not isinstance(role, str):
         raise DataError(f"{where} has no role: {described(dict(message))}")
     if folded(role) not in ROLES:
-        raise DataError(f"{where} has the unknown role {role!r}. Known are {', '.join(ROLES)}; rename it")
+        raise DataError(f"{where} has the unknown role {role!r}. Rename it to one of {', '.join(ROLES)}")
     where, role = f"{where} ({role})", folded(role)
     if ROLES[role] in ("tool", "ipython") and "content" in found:
         found["content"] = _result(found["content"])
     for name, value in found.items():
         if isinstance(value, list | dict) and name != "tool_calls":
-            # TRL takes a list or a mapping; its type variable takes no value that may be either.
+            # TRL accepts a list or a mapping, but its type variable does not accept a union of both.
             found[name] = remove_none_values(cast(list, value))
     calls = found.pop("tool_calls", None)
     if role in _CALLS:
         calls = _parsed_calls(found.pop("content", None), where)
-    if "function_call" in found:  # what OpenAI's `tool_calls` were before
+    if "function_call" in found:  # OpenAI's predecessor of `tool_calls`
         calls = [found.pop("function_call")]
     if calls:
         found["tool_calls"] = _tool_calls(calls, where, given)
     found["role"] = ROLES[role]
     if "content" in found:
         found["content"] = _content_of(found["content"], where)
-    elif found["role"] != "assistant":  # whose answer is checked where it is trained on
+    elif found["role"] != "assistant":  # an answer is checked where it is trained on
         raise DataError(f"{where} has no content: its fields are {', '.join(f'`{name}`' for name in message)}")
     _check_flags(found, where)
     return found
@@ -182,7 +182,7 @@ def _without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _result(content: Any) -> Any:
-    """A tool's result: text or parts as they are, anything else as JSON, as chat templates write it."""
+    """Convert a tool's result: keep text or parts, and write anything else as JSON, as chat templates do."""
     are_parts = isinstance(content, list) and all(map(_is_part, content))
     return content if are_parts or isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
 
@@ -205,17 +205,19 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         raise unexpected(f"a part of the content of {where} is", part, _TEXT_PART)
     kind = part.get("type", "text")
     if kind not in _TEXT_PARTS:
-        raise DataError(f"{where} has a part of type {kind!r}: self-play is on text alone, so only `text` is read")
+        raise DataError(
+            f"{where} has a part of type {kind!r}; self-play only supports text, so the type must be `text`"
+        )
     if not isinstance(part.get("text"), str):
         raise unexpected(f"a part of the content of {where} is", dict(part), "text as its `text`")
     others = [name for name in part if name not in ("type", "text", "annotations", "cache_control")]
     if others:
-        raise DataError(f"a part of the content of {where} has {', '.join(map(repr, others))} beside its text")
+        raise DataError(f"a part of the content of {where} has {', '.join(map(repr, others))} in addition to its text")
     return {"type": "text", "text": part["text"]}
 
 
 def _parsed_calls(content: Any, where: str) -> list[Any]:
-    """The tool calls of a turn that consists of them, as JSON."""
+    """Parse the tool calls of a turn that consists of them as JSON."""
     calls = value_in(content, f"{where} is", [])
     calls = calls if isinstance(calls, list) else [calls]
     if not calls:
@@ -231,7 +233,7 @@ def _tool_calls(calls: Any, where: str, given: Keys) -> list[dict[str, Any]]:
 
 
 def _tool_call(call: Any, where: str, given: Keys) -> dict[str, Any]:
-    """A call as `{"type": "function", "function": {"name": ..., "arguments": {...}}}`."""
+    """Convert a tool call to `{"type": "function", "function": {"name": ..., "arguments": {...}}}`."""
     found = _without_nulls(call) if isinstance(call, Mapping) else {}
     if "function" not in found:
         inside = {name: found.pop(name) for name in ("name", "arguments", "parameters") if name in found}
@@ -240,7 +242,7 @@ def _tool_call(call: Any, where: str, given: Keys) -> dict[str, Any]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise unexpected(f"{where} is", call, 'a function like {"name": ..., "arguments": {...}}')
     function = _without_nulls(function)
-    if "parameters" in function:  # Llama's word
+    if "parameters" in function:  # Llama's name for it
         function.setdefault("arguments", function.pop("parameters"))
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
@@ -253,7 +255,7 @@ def _tool_call(call: Any, where: str, given: Keys) -> dict[str, Any]:
 
 
 def _check_flags(message: Message, where: str) -> None:
-    """Make a turn's `weight` and `train` booleans."""
+    """Convert a turn's `weight` and `train` to booleans."""
     flags = {name: message[name] for name in _FLAGS if name in message}
     for name, value in flags.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
@@ -263,4 +265,4 @@ def _check_flags(message: Message, where: str) -> None:
     if len(values) > 1:
         raise DataError(f"`weight` and `train` of {where} contradict each other")
     if True in values and message["role"] != "assistant":
-        raise DataError(f"{where} is marked to be trained on, but only an assistant's turns are answers")
+        raise DataError(f"{where} is marked to be trained on, but only assistant turns can be")

@@ -1,9 +1,8 @@
-"""Tells a null that stands in the data from one that Arrow has filled in.
+"""Distinguish nulls in the data from nulls that Arrow has filled in.
 
-Arrow keeps objects as structs, which have the same keys in every row: where one row's tool is called with `city` and
-another's with `id`, both calls have both keys, one of them null. A message's field that is null is absent, but among the
-arguments of a tool call a null may be meant. With JSON files there is no such doubt: `datasets` keeps objects that differ as
-JSON.
+Arrow stores objects as structs, which have the same keys in every row: if one row calls a tool with `city` and another with
+`id`, both calls have both keys, one of them null. A null field of a message counts as absent, but a null argument of a tool
+call may be intended. JSON files do not have this problem: `datasets` stores objects with different keys as JSON.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from .reading.json_text import value_in
 logger = logging.getLogger(__name__)
 
 Keys = Mapping[str, frozenset[str]]
-"""By function, the arguments that some call of it gives a value."""
+"""Arguments that have a value in at least one call, by function."""
 
 _MESSAGE_COLUMNS = ("messages", "conversations", "prompt", "completion")
 
 
 def given_arguments(dataset: Dataset) -> Keys:
-    """The arguments that each function is called with, where Arrow keeps arguments as structs; else nothing.
+    """Return the arguments that each function is called with, if Arrow stores arguments as structs; else an empty mapping.
 
-    What stays in doubt is said: an argument that a function is given in some rows and is null in others.
+    A warning lists ambiguous cases: arguments of a function that have a value in some rows and are null in others.
     """
     columns = [name for name in _MESSAGE_COLUMNS if _has_struct(dataset.features.get(name))]
     if not columns:
@@ -46,17 +45,17 @@ def given_arguments(dataset: Dataset) -> Keys:
     if doubtful:
         named = "; ".join(f"`{name}`: {', '.join(f'`{key}`' for key in keys)}" for name, keys in doubtful.items())
         logger.warning(
-            "Arguments of tool calls that are null in some rows are taken as null (%s). Arrow can't tell them from "
-            "arguments that are left out; JSON lines can, and so can arguments that are JSON text.",
+            "Arguments of tool calls that are null in some rows are treated as null (%s). Arrow can't distinguish them from "
+            "arguments that are left out; JSON lines can, and so can arguments given as JSON text.",
             named,
         )
     return {name: frozenset(keys) for name, keys in found.items()}
 
 
 def without_foreign(arguments: Mapping[str, Any], function: str, given: Keys) -> dict[str, Any]:
-    """Arguments without the nulls that stand for an argument of another function.
+    """Remove nulls that Arrow has filled in for arguments of other functions.
 
-    A null stays if the function is given that argument elsewhere, or if no function is: then somebody has written it down.
+    A null is kept if the function has that argument in another call, or if no function does: then it was given explicitly.
     """
     own = given.get(function, frozenset())
     others = frozenset().union(*(keys for name, keys in given.items() if name != function))
@@ -64,7 +63,7 @@ def without_foreign(arguments: Mapping[str, Any], function: str, given: Keys) ->
 
 
 def _has_struct(feature: Any) -> bool:
-    """Whether a column's messages have tool calls with arguments as a struct."""
+    """Return whether a column's messages have tool calls whose arguments are a struct."""
     message = _element(feature)
     call = _element(message.get("tool_calls")) if isinstance(message, dict) else None
     function = call.get("function") if isinstance(call, dict) else None
@@ -73,7 +72,7 @@ def _has_struct(feature: Any) -> bool:
 
 
 def _element(feature: Any) -> Any:
-    """What a list's elements are."""
+    """Return the feature of a list's elements."""
     return feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
 
 
@@ -82,7 +81,7 @@ def _calls(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for message in messages or []:
             for call in (message or {}).get("tool_calls") or []:
                 function = (call or {}).get("function") or call or {}
-                with contextlib.suppress(DataError):  # which the row will raise again
+                with contextlib.suppress(DataError):  # preparing the row will raise it again
                     arguments = value_in(function.get("arguments"), "")
                     if isinstance(arguments, Mapping):
                         yield str(function.get("name")), arguments

@@ -1,8 +1,8 @@
-"""From whatever SFT dataset a user has to rows of prompt and real response, as tokens, each with a stable key.
+"""Turn any SFT dataset into rows with a prompt and a real response as tokens, each with a stable key.
 
-Reads what TRL reads: `messages`, `prompt` + `completion`, ShareGPT's `conversations`; and Alpaca's `instruction` + `output`.
-Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not touched here: its pairs are given, and TRL
-tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
+This module reads the formats that TRL reads (`messages`, `prompt` + `completion`, ShareGPT's `conversations`) and Alpaca's
+`instruction` + `output`. Preference data (`chosen` and `rejected`, or UCLA's `real` and `generated`) is not handled here:
+its pairs are given, and TRL tokenises them. Everything streams through Arrow files, so memory does not grow with the data.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ from .unused import naming, not_sft
 logger = logging.getLogger(__name__)
 
 KEPT, TOO_LONG, BAD, BAD_TEMPLATE = "", "too long", "bad", "bad template"
-"""What becomes of a row: it is trained on; its prompt leaves no room for a response; or it can't be used, and why."""
+"""Outcome of a row: it is trained on; its prompt leaves no room for a response; or it (or the template) is unusable."""
 
 _ROW, _OUTCOME, _PROBLEM, _NOTES = "row", "outcome", "problem", "notes"
-"""Columns that say what became of each row. They are counted, and removed, once all rows are prepared."""
+"""Columns with the outcome of each row. They are counted and removed once all rows are prepared."""
 
 _FEATURES = Features(
     dict.fromkeys((*PREPARED_COLUMNS, CONVERSATION, GROUP, _OUTCOME, _PROBLEM), Value("string"))
     | {"prompt_ids": List(Value("int64")), "real_ids": List(Value("int64")), _ROW: Value("int64")}
     | {_NOTES: List(Value("string"))}
 )
-"""Said beforehand: Arrow would take them from the first rows, which may all be without tokens."""
+"""Declared in advance, because Arrow would infer them from the first rows, which may all be without tokens."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows of token ids, and what was noticed while they were made.
+    """Rows of token ids, and observations from preparing them.
 
     Attributes:
         rows: prepared rows.
-        too_long: rows that were left out, since their prompts leave no room for a response.
-        skipped: rows that were left out, since they can't be used (`bad_rows: skip`).
-        notes: what was noticed, by its name: how many responses, and the number (0-based) of the first row.
-        remarks: all of this in sentences. They have been logged as warnings.
+        too_long: number of rows that were left out because their prompts leave no room for a response.
+        skipped: number of rows that were left out because they can't be used (`bad_rows: skip`).
+        notes: by note, the number of responses that have it, and the number (0-based) of the first row.
+        remarks: all of the above in sentences, which have been logged as warnings.
     """
 
     rows: Dataset
@@ -72,7 +72,7 @@ class Prepared:
 
 
 def prepare(dataset: Dataset, template: PairTemplate, **options: Any) -> Dataset:
-    """The rows that [`prepare_and_count`] makes, with the same arguments."""
+    """Return the rows of [`prepare_and_count`], which takes the same arguments."""
     return prepare_and_count(dataset, template, **options).rows
 
 
@@ -90,17 +90,17 @@ def prepare_and_count(
     """Turn an SFT dataset into rows of token ids (see `PREPARED_COLUMNS`), one for each response to train on.
 
     Args:
-        dataset: any SFT dataset that [`is_sft`] accepts. A prepared one is returned as it is.
-        template: turns a prompt and its response into tokens.
-        max_length: prompts of this many tokens or more are left out, as in DPOTrainer: they leave no response.
-        turn: which assistant turns are trained on: `last`, `first` or `all`.
-        num_proc: processes.
-        keys: of [`row_keys`], if they are at hand.
-        name: of the dataset, for messages.
-        bad_rows: what to do about rows that can't be used. None: they are refused.
+        dataset: any SFT dataset that [`is_sft`] accepts. A prepared dataset is returned unchanged.
+        template: template that turns a prompt and its response into tokens.
+        max_length: maximum number of tokens; rows whose prompt alone is this long are left out, as in DPOTrainer.
+        turn: assistant turns to train on: `last`, `first` or `all`.
+        num_proc: number of processes.
+        keys: result of [`row_keys`], if already computed.
+        name: name of the dataset, for messages.
+        bad_rows: policy for rows that can't be used; None: refuse them.
 
     Raises:
-        DataError: rows can't be used, with their numbers (0-based) and what is wrong with them; or no row is left.
+        DataError: if rows can't be used (the message gives their 0-based numbers and what is wrong), or no row is left.
     """
     if is_prepared(dataset):
         return Prepared(dataset)
@@ -113,14 +113,14 @@ def prepare_and_count(
 
 @dataclass(frozen=True)
 class EncodedResponse:
-    """A response of a row, and what becomes of it.
+    """A response of a row and its outcome.
 
     Attributes:
         row: number of its row (0-based).
         outcome: `KEPT`, `TOO_LONG`, `BAD` or `BAD_TEMPLATE`.
-        problem: why it can't be used, if it can't.
-        prompt_ids, real_ids: tokens; none, unless it is kept.
-        notes: names of what was noticed ([`notes`]).
+        problem: reason why it can't be used, if it is bad.
+        prompt_ids, real_ids: token ids; empty unless it is kept.
+        notes: names of the notes on it ([`notes`]).
     """
 
     row: int
@@ -132,12 +132,12 @@ class EncodedResponse:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is trained on."""
+        """Whether the response is trained on."""
         return self.outcome == KEPT
 
     @property
     def is_bad(self) -> bool:
-        """Whether it can't be used. One whose prompt is too long is no bad one."""
+        """Whether the response can't be used. A prompt that is too long does not count as bad."""
         return self.outcome in (BAD, BAD_TEMPLATE)
 
 
@@ -152,15 +152,15 @@ def encode_rows(
     name: str = "train",
     numbers: Sequence[int] | None = None,
 ) -> EncodedRows:
-    """Turn all responses of an SFT dataset into token ids, and say of each what becomes of it.
+    """Turn all responses of an SFT dataset into token ids, and determine the outcome of each.
 
     Args:
         dataset: any SFT dataset that [`is_sft`] accepts.
         template, max_length, turn, num_proc, keys, name: as in [`prepare_and_count`].
-        numbers: of the rows, where they are some of a larger dataset. None: they are counted from 0.
+        numbers: row numbers, if the rows are a selection from a larger dataset; None: count from 0.
 
     Raises:
-        DataError: it is no SFT dataset, has no rows, or holds pictures or sound.
+        DataError: if the dataset is not an SFT dataset, has no rows, or contains images, videos or sound.
     """
     if not is_sft(dataset):
         raise DataError(not_sft(dataset))
@@ -172,7 +172,7 @@ def encode_rows(
     read = read_columns(dataset)
     tools_are_structs = "tools" in read and _has_structs(dataset.features["tools"])
     encoder = _Encoder(template, turn, max_length, given_arguments(dataset.select_columns(read)), tools_are_structs)
-    # Named by what decides the result, not by a hash of this code's closures, which hold a tokenizer.
+    # Identified by everything that determines the result, not by a hash of this code's closures, which hold a tokenizer.
     identity: tuple[Any, ...] = (keys.digest, template.digest(), max_length, turn, read, 8)
     if numbers is not None:
         identity += (list(numbers),)
@@ -202,7 +202,7 @@ def encode_rows(
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Makes tokens of a row, with what [`prepare_and_count`] was told and has found out about the dataset."""
+    """Tokenises rows with the arguments of [`prepare_and_count`] and its findings about the dataset."""
 
     template: PairTemplate
     turn: str
@@ -211,7 +211,7 @@ class _Encoder:
     tools_are_structs: bool
 
     def responses(self, row: dict[str, Any], key: str) -> Iterator[dict[str, Any]]:
-        """A row's responses, each with what becomes of it; one that can't be used has no tokens, but the reason."""
+        """Yield a row's responses with their outcomes; a response that can't be used has a reason instead of tokens."""
         nothing = {**dict.fromkeys(_FEATURES, ""), "prompt_ids": [], "real_ids": [], _NOTES: []}
         try:
             yield from [nothing | encoded for encoded in self._encoded(row, key)]
@@ -221,7 +221,7 @@ class _Encoder:
             yield nothing | {_OUTCOME: outcome, _PROBLEM: str(error), _NOTES: found}
 
     def own_texts(self, row: dict[str, Any]) -> list[tuple[str, list[tuple[int, int]]]]:
-        """The text of each response of a row with its prompt, and what in it is the row's ([`PairTemplate.own_texts`])."""
+        """Return each response's full text with the spans of the row's own texts in it ([`PairTemplate.own_texts`])."""
         options, turns = self._options(row), turns_of(row, self.turn, self.given)
         return [self.template.own_texts(turn.prompt, turn.response, **options) for turn in turns]
 
@@ -240,13 +240,13 @@ class _Encoder:
         turns = list(turns_of(row, self.turn, self.given))
         for number, (found, encoded) in enumerate(zip(turns, self._tokens(turns, options, most), strict=True)):
             prompt, response = found.prompt, found.response
-            # All turns of a conversation have the hash of its first prompt: they are held out together or not at all.
+            # All turns of a conversation share the hash of its first prompt, so they are held out together or not at all.
             conversation, group = conversation or json_digest(found.hashed, 20), group or group_of(prompt)
             if encoded is None:
                 yield {_OUTCOME: TOO_LONG}
                 continue
             if not encoded.prompt_ids:
-                raise DataError("the prompt is empty, so there is nothing that the opponent could continue")
+                raise DataError("the prompt is empty, so the opponent has nothing to continue")
             is_cut = [CUT] if len(encoded.prompt_ids) + len(encoded.real_ids) > most else []
             yield {
                 _OUTCOME: KEPT,
@@ -262,7 +262,7 @@ class _Encoder:
             }
 
     def _tokens(self, turns: list[Turn], options: dict[str, Any], most: float) -> Iterator[EncodedPair | None]:
-        """Tokens of a row's turns, the prompt of each being the beginning of the next one's; None: it is too long."""
+        """Yield the tokens of a row's turns, each of whose prompts begins like the previous one; None if it is too long."""
         last = turns[-1]
         if isinstance(last.prompt, list) and isinstance(last.response, dict):
             messages, positions = [*last.prompt, last.response], [len(turn.prompt) for turn in turns]
@@ -275,14 +275,14 @@ class _Encoder:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """All responses of a dataset, those included that are not trained on.
+    """All responses of a dataset, including those that are not trained on.
 
     Attributes:
-        rows: prepared rows, with columns that say what becomes of each.
-        source: the dataset that they were made of.
-        name: of the dataset, for messages.
-        unused: a sentence on columns that are not used, or None.
-        encoder: that has made them.
+        rows: prepared rows, with columns for the outcome of each.
+        source: dataset that the rows come from.
+        name: name of the dataset, for messages.
+        unused: sentence about unused columns, or None.
+        encoder: encoder that tokenised the rows.
     """
 
     rows: Dataset
@@ -292,24 +292,24 @@ class EncodedRows:
     encoder: _Encoder
 
     def responses(self) -> Iterator[EncodedResponse]:
-        """Yield all responses, in the order of the rows."""
+        """Yield all responses in the order of the rows."""
         for row in self.rows:
             ids = row["prompt_ids"], row["real_ids"]
             yield EncodedResponse(row[_ROW], row[_OUTCOME], row[_PROBLEM], *ids, row[_NOTES])
 
     def own_texts(self, place: int) -> list[tuple[str, list[tuple[int, int]]]]:
-        """Return the text of each response of a row with its prompt, and from where to where it is the row's own.
+        """Return the text of each response of a row with its prompt, and the spans of the row's own texts in it.
 
         Args:
-            place: of the row in the dataset. None of its responses is bad.
+            place: position of the row in the dataset. None of its responses may be bad.
         """
         return self.encoder.own_texts(self.source.select_columns(read_columns(self.source))[place])
 
     def counted(self, policy: BadRows) -> Prepared:
-        """Return what is trained on, with what became of the others.
+        """Return the rows to train on, and counts of the others.
 
         Raises:
-            DataError: more rows can't be used than the policy allows; or no row is left.
+            DataError: if more rows can't be used than the policy allows, or no row is left.
         """
         found = _counted(self.rows, len(self.source), self.name, self.encoder.max_length, policy)
         found.remarks[:0] = [self.unused] if self.unused else []
@@ -317,7 +317,7 @@ class EncodedRows:
 
 
 def _counted(rows: Dataset, total: int, name: str, max_length: int | None, policy: BadRows) -> Prepared:
-    """What is trained on of all rows, with what became of the others; said, or refused."""
+    """Select the rows to train on and summarise the others, or raise if there are too many bad rows or none left."""
     outcomes = rows[_OUTCOME][:]
     bad = [index for index, outcome in enumerate(outcomes) if outcome in (BAD, BAD_TEMPLATE)]
     chosen = rows.select(bad)
@@ -328,9 +328,11 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
     remarks = [left_out(found, total, name)] if bad else []
     kept = [index for index, outcome in enumerate(outcomes) if outcome == KEPT]
     if not kept and bad:
-        raise DataError(f"No row of the {name} dataset is left: {len(bad):,} can't be used, the others are too long.")
+        raise DataError(
+            f"No row of the {name} dataset is left: {len(bad):,} can't be used, and the others are too long."
+        )
     if not kept:
-        raise DataError(f"Every prompt of the {name} dataset has {max_length} tokens (`max_length`) or more.")
+        raise DataError(f"All prompts of the {name} dataset have {max_length} tokens (`max_length`) or more.")
     too_long = len({number for number, outcome in zip(rows[_ROW], outcomes, strict=True) if outcome == TOO_LONG})
     if too_long:
         remarks.append(
@@ -352,7 +354,7 @@ def _counted(rows: Dataset, total: int, name: str, max_length: int | None, polic
 
 
 def _template_kwargs(value: Any) -> dict[str, Any]:
-    """A row's arguments for the chat template, as a mapping or as JSON."""
+    """Return a row's arguments for the chat template, given as a mapping or as JSON."""
     value = value_in(value, "`chat_template_kwargs` is") or {}
     if not isinstance(value, Mapping):
         raise unexpected("`chat_template_kwargs` is", value, "a mapping")
@@ -362,6 +364,6 @@ def _template_kwargs(value: Any) -> dict[str, Any]:
 
 
 def _has_structs(feature: Any) -> bool:
-    """Whether Arrow keeps a column's objects as structs, in which it fills in the keys of other rows."""
+    """Return whether Arrow stores a column's objects as structs, in which keys of other rows are filled in."""
     element = getattr(feature, "feature", feature[0] if isinstance(feature, list) else feature)
     return isinstance(element, Mapping)

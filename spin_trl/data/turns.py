@@ -1,6 +1,6 @@
-"""The responses of a row that are trained on, each with the prompt that it answers, and what is kept of that.
+"""The responses of a row to train on, each with its prompt, and the information that is kept to reconstruct the prompt.
 
-Most prompts are one message of a user, or text: to write them down again as messages, a word says it all.
+Most prompts are a single user message, or text, for which one word is enough to reconstruct the messages.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from .reading.json_text import holds_messages, value_in
 from .template.markers import Message, text_of
 
 Conversation = tuple[list[Message], list[Message], int]
-"""A row's messages, the same as they are hashed, and the number of the first that may be trained on."""
+"""A row's messages, the same messages in the form for hashing, and the number of the first that may be trained on."""
 
 CONVERSATION = "conversation"
-"""Of prepared rows. Rows that were prepared by an earlier version don't have it."""
+"""Column of prepared rows. Rows prepared by an earlier version don't have it."""
 
 TEXT_PROMPT, USER, TEMPLATED = "text", "user", "templated"
-"""The prompt is text; it is one message of a user, the row's `prompt`; or only the template's text says all of it. Else the
-column holds the prompt's messages as JSON."""
+"""Values of that column: the prompt is text; it is a single user message, the row's `prompt`; or only the text rendered by
+the template represents it completely. Otherwise the column holds the prompt's messages as JSON."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A response, and the prompt that it answers.
+    """A response and the prompt that it answers.
 
     Attributes:
         prompt: text, or the messages before the response.
         response: text, or the assistant's message.
-        hashed: the prompt as its hash is taken of. Since version 0.1.0 messages are read more exactly, but a prompt's hash
-            says whether it is held out, so it stays.
-        notes: names of what was noticed ([`notes`]).
+        hashed: form of the prompt that is hashed. Messages are read more exactly since version 0.1.0, but the hash stays the
+            same, since it determines whether the prompt is held out.
+        notes: names of the notes on the response ([`notes`]).
     """
 
     prompt: str | list[Message]
@@ -50,28 +50,28 @@ class Turn:
 
 
 def turns_of(row: Mapping[str, Any], turn: str, given: Keys) -> Iterator[Turn]:
-    """Prompt and response of every turn of a row that is trained on.
+    """Yield the prompt and response of every turn of a row to train on.
 
     Args:
-        row: of the columns that are read.
-        turn: which of an assistant's turns: `last`, `first` or `all`, of those that no `weight` or `train` takes out.
-        given: arguments that functions are called with ([`given_arguments`]), where Arrow keeps them as structs.
+        row: row with the columns that are read.
+        turn: assistant turns to use: `last`, `first` or `all`, among those that are not excluded by `weight` or `train`.
+        given: result of [`given_arguments`], which matters if Arrow stores arguments as structs.
 
     Raises:
-        DataError: the row can't be used, and why.
+        DataError: if the row can't be used; the message gives the reason.
     """
     conversation = _conversation(row, given)
     if isinstance(conversation, Turn):
         yield conversation
         return
     messages, hashed, first = conversation
-    # An assistant's turn that nothing precedes answers nothing.
+    # An assistant turn without a preceding message is not an answer.
     positions = [i for i, message in enumerate(messages) if i >= max(first, 1) and message["role"] == "assistant"]
     if not positions:
         raise DataError(f"no assistant turn to train on; its roles are {[message['role'] for message in messages]}")
     chosen = [i for i in positions if flag_of(messages[i]) is not False]
     if not chosen:
-        raise DataError("no assistant turn to train on: all are taken out by their `weight` or `train`")
+        raise DataError("no assistant turn to train on: all are excluded by their `weight` or `train`")
     picked = {"last": chosen[-1:], "first": chosen[:1], "all": chosen}[turn]
     notes: tuple[str, ...] = (MARKED,) if any(flag_of(messages[i]) and i not in picked for i in chosen) else ()
     if turn != "first" and positions[-1] == picked[-1] < len(messages) - 1:
@@ -88,14 +88,14 @@ def turns_of(row: Mapping[str, Any], turn: str, given: Keys) -> Iterator[Turn]:
 
 
 def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
-    """A row's tools, as a list; None if it has none.
+    """Return a row's tools as a list; None if it has none.
 
     Args:
-        row: with or without `tools`: a list, or JSON.
-        is_struct: whether Arrow keeps them as structs, and so has filled in nulls.
+        row: row, which may have `tools` as a list or as JSON.
+        is_struct: whether Arrow stores them as structs and thus has filled in nulls.
 
     Raises:
-        DataError: they are something else.
+        DataError: if the tools are anything else.
     """
     tools = value_in(row.get("tools"), "`tools` is")
     if isinstance(tools, list):
@@ -103,17 +103,17 @@ def tools_of(row: Mapping[str, Any], *, is_struct: bool) -> list[Any] | None:
     if not tools:
         return None
     if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise unexpected("`tools` is", tools, "a list of functions, or one as JSON")
+        raise unexpected("`tools` is", tools, "a list of functions, possibly as JSON")
     return remove_none_values(tools) if is_struct else tools
 
 
 def kept_of(prompt: Any, response: Any, options: Mapping[str, Any]) -> str:
-    """What to keep of a prompt.
+    """Return what to store in the column [`CONVERSATION`].
 
     Args:
         prompt: text, or messages.
         response: text, or a message.
-        options: tools and arguments of the chat template; empty ones don't count.
+        options: tools and arguments of the chat template; empty ones are ignored.
     """
     if isinstance(prompt, str):
         return TEXT_PROMPT
@@ -125,7 +125,7 @@ def kept_of(prompt: Any, response: Any, options: Mapping[str, Any]) -> str:
 
 
 def _is_plain_message(message: Message) -> bool:
-    """Whether a message is a role and a text, and nothing more."""
+    """Return whether a message only consists of a role and a text."""
     others = [name for name, value in message.items() if value and name not in ("role", "content")]
     return isinstance(message.get("role"), str) and isinstance(message.get("content"), str) and not others
 
@@ -157,7 +157,7 @@ def _of_prompt(row: Mapping[str, Any], given: Keys) -> Turn | Conversation:
         if value is not None and not isinstance(value, str | list):
             raise unexpected(f"`{name}` is", value, "text or a list of messages")
         if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-            raise DataError(f"`{name}` is a list of texts; expected one text. Write a row for each that is to be used")
+            raise DataError(f"`{name}` is a list of texts; expected a single text. Write one row for each text to use")
     if not completion or (isinstance(completion, str) and not completion.strip()):
         raise DataError("the completion is empty")
     if prompt is None:
@@ -176,7 +176,7 @@ def _of_prompt(row: Mapping[str, Any], given: Keys) -> Turn | Conversation:
     hashed = as_hashed(prompt)
     if more.strip():
         if not start or start[-1]["role"] != "user" or not isinstance(start[-1].get("content"), str):
-            raise DataError(f"`{PROMPT_INPUT}` belongs behind a user's text, but that is not how the prompt ends")
+            raise DataError(f"`{PROMPT_INPUT}` must follow a user's text, but the prompt does not end with one")
         text = _joined(start[-1]["content"], more)
         start, hashed = [*start[:-1], {**start[-1], "content": text}], [*hashed[:-1], {**hashed[-1], "content": text}]
     start, hashed = [*(earlier := _history(row, given)), *start], [*earlier, *hashed]
@@ -196,13 +196,15 @@ def _of_alpaca(row: Mapping[str, Any], given: Keys) -> Conversation:
 
 
 def _with_system(row: Mapping[str, Any], messages: list[Message], hashed: list[Message], first: int) -> Conversation:
-    """A conversation behind the system prompt that stands in a column of its own."""
+    """Prepend the system prompt from its own column to a conversation."""
     system = as_text(row.get("system"), "system")
     if not system.strip():
         return messages, hashed, first
     said = [text_of(message.get("content")) for message in messages if message["role"] in ("system", "developer")]
     if any(text.strip() != system.strip() for text in said):
-        raise DataError(f"its system turn ({said[0][:60]!r}) and column `system` ({system[:60]!r}) differ; keep one")
+        raise DataError(
+            f"its system turn ({said[0][:60]!r}) and its column `system` ({system[:60]!r}) differ; keep one"
+        )
     if said:
         return messages, hashed, first
     turn = {"role": "system", "content": system}
@@ -210,7 +212,7 @@ def _with_system(row: Mapping[str, Any], messages: list[Message], hashed: list[M
 
 
 def _history(row: Mapping[str, Any], given: Keys) -> list[Message]:
-    """Earlier turns: pairs of a user's and an assistant's text."""
+    """Return earlier turns from `history`, given as messages or as pairs of a user's and an assistant's text."""
     history = value_in(row.get("history"), "`history` is")
     if not history:
         return []
@@ -225,14 +227,14 @@ def _history(row: Mapping[str, Any], given: Keys) -> list[Message]:
 
 
 def _refuse_beside_text(row: Mapping[str, Any]) -> None:
-    """What has no place in plain text must not get lost."""
+    """Raise if a row of plain text has values that would be lost."""
     for name in ("system", "history", "tools", "chat_template_kwargs"):
         value = row.get(name)
         value = remove_none_values(value) if isinstance(value, Mapping) else value
         if value and str(value).strip() not in ("", "[]", "{}"):
-            raise DataError(f"`{name}` has no place in plain text. Set `as_conversations: true`, or give messages")
+            raise DataError(f"`{name}` can't be part of plain text. Set `as_conversations: true`, or give messages")
 
 
 def _joined(prompt: str, more: str) -> str:
-    """A prompt, a blank line, and what belongs behind it, as Alpaca's format has it."""
+    """Join a prompt and the text that follows it with a blank line, as in Alpaca's format."""
     return "\n\n".join(text for text in (prompt, more) if text.strip()) if more.strip() else prompt

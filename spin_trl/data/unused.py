@@ -1,4 +1,4 @@
-"""Names the columns of a dataset that are not used, with what they might be: a silent loss looks like a bad model."""
+"""Report unused columns of a dataset and what they might be: silently lost data would look like a bad model."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _GRADES = ("label", "rejected", "score", "rating", "reward", "preference")
 _WEIGHTS = ("weight", "train", "loss_weight")
 _REASONING = ("thinking", "reasoning", "reasoning_content", "rationale", "thought")
 
-_OF_TEMPLATES = "what a chat template takes is read with `as_conversations: true`, or beside `messages`"
+_OF_TEMPLATES = "arguments of a chat template are read with `as_conversations: true`, or next to `messages`"
 _HINTS_ON_TEXT = {
-    _SYSTEMS: "may be a system prompt: it is read with `as_conversations: true`{mapped}, or as a turn of `messages`",
-    _TOOLS: f"tools have no place in plain text: {_OF_TEMPLATES}",
+    _SYSTEMS: "may be a system prompt, which is read with `as_conversations: true`{mapped}, or as a turn of `messages`",
+    _TOOLS: f"tools can't be part of plain text: {_OF_TEMPLATES}",
     ("chat_template_kwargs",): f"plain text has no chat template: {_OF_TEMPLATES}",
-    ("history",): "may be earlier turns: they are read with `as_conversations: true`",
+    ("history",): "may be earlier turns, which are read with `as_conversations: true`",
 }
 _HINTS_ON_MESSAGES = {
-    _SYSTEMS: "may be a system prompt: `column_mapping: {{{column}: system}}` reads it",
-    _TOOLS: "may be tools: `column_mapping: {{{column}: tools}}` reads them",
-    ("history",): "may be earlier turns: they are read as pairs of texts, beside `prompt` or `instruction`",
+    _SYSTEMS: "may be a system prompt, which `column_mapping: {{{column}: system}}` reads",
+    _TOOLS: "may be tools, which `column_mapping: {{{column}: tools}}` reads",
+    ("history",): "may be earlier turns, which are read as pairs of texts next to `prompt` or `instruction`",
 }
 _HINTS_ON_PROMPTS: dict[tuple[str, ...], str] = {
-    _CONTEXTS: f"may belong to the prompt: `column_mapping: {{{{{{column}}: {PROMPT_INPUT}}}}}` puts it behind the prompt"
+    _CONTEXTS: f"may belong to the prompt: `column_mapping: {{{{{{column}}: {PROMPT_INPUT}}}}}` appends it to the prompt"
 }
 _HINTS_ON_ALL = {
     _CONTEXTS: "may belong to the prompt: {instead}",
@@ -45,26 +45,26 @@ _HINTS_ON_ALL = {
     ("prompt", *_PROMPTS): "may be a prompt: {instead}",
     _CONVERSATION_NAMES: "may be a conversation: {instead}",
     ("text", "content"): "may be a whole conversation as text: {instead}",
-    _GRADES: "may say how good a response is: all rows are taken as good",
-    _WEIGHTS: "may say whether a row is trained on: all rows are; turns are chosen by a `weight` or `train` of theirs",
-    _REASONING: "may be reasoning: it is read as part of a message only",
+    _GRADES: "may rate the responses, but all rows are assumed to be good",
+    _WEIGHTS: "may mark rows to train on, but all rows are used; single turns are selected by their own `weight` or `train`",
+    _REASONING: "may be reasoning, which is only read as part of a message",
 }
-"""What a column might be that is not used, by its name in lower case, and how it would be read. Of the tables that a dataset
-has part in (of plain text, of messages; with prompts), the first that knows the name counts."""
+"""What an unused column might be and how to have it read, by its name in lower case. The first table that applies to the
+dataset (plain text or messages; with prompts; all) and contains the name is used."""
 
 
 def unused_columns(dataset: Dataset) -> list[str]:
-    """Columns of an SFT dataset that are not read, in the dataset's order."""
+    """Return the columns of an SFT dataset that are not read, in the dataset's order."""
     read = set(dataset.column_names if is_prepared(dataset) else read_columns(dataset))
     return [column for column in dataset.column_names if column not in read]
 
 
 def naming(dataset: Dataset, name: str) -> str | None:
-    """A sentence that names the columns that are not used, and what they might be; None if all are.
+    """Return a sentence that lists unused columns and what they might be; None if all columns are used.
 
     Args:
-        dataset: an SFT dataset.
-        name: of the dataset, for the sentence.
+        dataset: SFT dataset.
+        name: name of the dataset, for the sentence.
     """
     columns = unused_columns(dataset)
     filled = filled_columns(dataset, columns)
@@ -72,13 +72,13 @@ def naming(dataset: Dataset, name: str) -> str | None:
     if not unused:
         return None
     hints = _hints_on_columns(unused, dataset)
-    in_order = sorted(hints.items(), key=lambda named: not named[1])  # those that are explained first
+    in_order = sorted(hints.items(), key=lambda named: not named[1])  # columns with an explanation first
     said = ", ".join(f"`{column}` ({hint})" if hint else f"`{column}`" for column, hint in in_order)
-    return f"Columns of the {name} dataset that are not used: {said}."
+    return f"Unused columns of the {name} dataset: {said}."
 
 
 def not_sft(dataset: Dataset) -> str:
-    """Why a dataset is no SFT dataset, and what to do about it."""
+    """Return a message on why a dataset is not an SFT dataset and what to do about it."""
     return (
         f"The dataset has the columns {dataset.column_names}. Expected `messages`, or `prompt` and `completion`, or "
         "`instruction` and `output`, or `prompt`, `chosen` and `rejected`, or `real` and `generated`. "
@@ -89,17 +89,17 @@ def not_sft(dataset: Dataset) -> str:
 def _way_to_sft(dataset: Dataset) -> str:
     if is_unpaired(dataset):
         return (
-            "`label` says which completions are undesirable (unpaired preferences), so they are not all human responses: "
-            "keep the desirable rows, and remove the column. If it says something else: `column_mapping: {label: topic}`."
+            "`label` marks undesirable completions (unpaired preferences), so they are not all human responses: keep the "
+            "desirable rows and remove the column. If it means something else, set `column_mapping: {label: topic}`."
         )
     padded = next((column for column in dataset.column_names if column != column.strip()), None)
     if padded is not None:
-        return f"The name {padded!r} has white space around it: take that out."
+        return f"The column name {padded!r} has leading or trailing white space: remove it."
     prompt, response, conversation = likely_columns(dataset)
     if conversation is not None:
         first = _first_row(dataset).get(conversation)
         if isinstance(first, str) and not holds_messages(first):
-            return f"`{conversation}` is text; a conversation is read as a list of messages only."
+            return f"`{conversation}` is text, but a conversation must be a list of messages."
         return f"Other names need a column mapping, like {{{conversation}: messages}}."
     if prompt is response is None:
         usual = "Other names need a column mapping, like {question: prompt, answer: completion}."
@@ -112,7 +112,7 @@ def _way_to_sft(dataset: Dataset) -> str:
 
 
 def likely_columns(dataset: Dataset) -> tuple[str | None, str | None, str | None]:
-    """Columns that may hold prompts, responses and conversations, by their names; the last also by the first row's value."""
+    """Return the columns whose names suggest prompts, responses and conversations (or whose first value, for the latter)."""
     prompt, response, conversation = (
         next((column for column in dataset.column_names if column.lower() in names), None)
         for names in (("prompt", *_PROMPTS), _RESPONSES, _CONVERSATION_NAMES)
@@ -123,18 +123,18 @@ def likely_columns(dataset: Dataset) -> tuple[str | None, str | None, str | None
 
 
 def _first_row(dataset: Dataset) -> dict[str, Any]:
-    """The values of the first row, in the order of the columns; none where there are no rows."""
+    """Return the values of the first row, in the order of the columns; empty if there are no rows."""
     return dict(dataset[0]) if len(dataset) else {}
 
 
 def _of_another_form(dataset: Dataset) -> str:
-    """What to do about rows that no column mapping makes rows of prompts and responses; nothing where that is not known."""
+    """Return advice for rows that a column mapping can't turn into prompts and responses; empty if there is none."""
     columns = set(dataset.column_names)
     if columns & {"role", "from", "parent_id"} and columns & {"content", "value", "text"}:
         messages = '[{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]'
-        return f"Each row is a single message: gather those of a conversation in one row, as `messages`: {messages}."
+        return f"Each row is a single message: combine the messages of a conversation in one row, as `messages`: {messages}."
     if "text" in columns:
-        return "`text` holds a whole conversation: divide it into `prompt` and `completion`, which is what is learned."
+        return "`text` holds a whole conversation: split it into `prompt` and `completion`, the part to learn."
     for name, value in _first_row(dataset).items():
         if isinstance(value, list) and len(value) > 1 and all(isinstance(part, str) for part in value):
             like = 'as a message of `messages`, like {"role": "user", "content": ...}'
@@ -143,7 +143,7 @@ def _of_another_form(dataset: Dataset) -> str:
 
 
 def _hints_on_columns(columns: Sequence[str], dataset: Dataset) -> dict[str, str]:
-    """What columns might be, and how they would be read, by name; an empty text where the name says nothing."""
+    """Return what each column might be and how to have it read; empty if its name gives no hint."""
     has_prompts = {"prompt", "completion"} <= set(dataset.column_names)
     by_form = _HINTS_ON_TEXT if is_text(dataset) else _HINTS_ON_MESSAGES
     tables: list[Mapping[tuple[str, ...], str]] = [by_form, _HINTS_ON_PROMPTS if has_prompts else {}, _HINTS_ON_ALL]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -12,9 +15,12 @@ from spin_trl.config import described
 from spin_trl.config.bounds import OF_RECIPES, TRAINABLE
 from spin_trl.config.checks import Bounds
 from spin_trl.config.credentials import is_name
+from spin_trl.config.data import DataConfig
+from spin_trl.config.iteration import SPINConfig
 from spin_trl.config.known import Range
-from spin_trl.config.loop import PER_ITERATION
+from spin_trl.config.loop import PER_ITERATION, SelfPlayConfig
 from spin_trl.config.recipe import known_settings
+from spin_trl.config.start import StartConfig
 from spin_trl.config.traits import FREE
 from spin_trl.objectives.registry import OWN_SETTINGS
 
@@ -54,7 +60,7 @@ def test_every_setting_says_what_it_is_for() -> None:
             "learning_rate",
             {"bounds": Range(0.0, low_open=True, why="with 0 nothing changes"), "names_elsewhere": ("lr",)},
         ),
-        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="logits that are divided by less overflow")}),
+        ("temperature", {"bounds": Range(0.01, also=(0.0,), why="dividing the logits by less overflows")}),
         ("num_iterations", {"kinds": ("integer",), "default": 3, "origin": "spin_trl", "may_change": True}),
         ("beta", {"origin": "trl", "phases": ("train",), "differs_by_iteration": True}),
         ("scorer", {"kinds": ("array", "null"), "items": "string", "default": None}),
@@ -125,3 +131,20 @@ def test_own_words_stand_instead_of_a_librarys_help_and_notes_behind_it(monkeypa
 def test_help_of_libraries_loses_its_marks(text: str, plain: str) -> None:
     """They are argparse's, Sphinx's and Markdown's, and would stand in a terminal as they are."""
     assert described._in_plain_text(text) == plain
+
+
+@pytest.mark.parametrize(
+    "config", [DataConfig, SPINConfig, SelfPlayConfig, StartConfig], ids=lambda kind: kind.__name__
+)
+def test_a_docstring_lists_the_settings_of_its_module_with_their_help(config: type[Any]) -> None:
+    """The help in the metadata is the source; only line breaks may differ. Objectives describe their own settings."""
+    declared = {
+        name
+        for kind in config.__mro__
+        if kind.__module__ == config.__module__
+        for name in inspect.get_annotations(kind)
+    }
+    arguments = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", inspect.getdoc(config) or "", re.DOTALL | re.MULTILINE)
+    assert arguments is not None
+    listed = [" ".join(entry.split()) for entry in re.split(r"^    (?=\S)", arguments[1], flags=re.MULTILINE)[1:]]
+    assert listed == [f"{one.name}: {one.metadata['help']}" for one in fields(config) if one.name in declared]

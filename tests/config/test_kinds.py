@@ -58,7 +58,7 @@ def test_a_value_becomes_what_its_setting_takes(value: Any, kind: Any, expected:
         ("nan", float, ("'nan'", "finite number")),
         (math.inf, float, ("inf", "finite number")),
         (1.5, int, (1.5, "integer")),
-        (LARGEST, int, (2**63, "64 bits")),
+        (LARGEST, int, (2**63, "64-bit")),
         (1, bool, (1, "true or false")),
         (True, str, ("True", "text")),
         ("a\0b", str, ("text",)),

@@ -75,11 +75,11 @@ def test_keys_of_the_rest_stay() -> None:
 
 
 def test_more_than_the_limit_are_refused() -> None:
-    with refused(DataError, "3 of 20", "`bad_rows: skip`", "2 at most", "`bad_rows_max`: 0.1"):
+    with refused(DataError, "3 of 20", "`bad_rows: skip`", "at most 2", "`bad_rows_max`: 0.1"):
         prepared(rows(1, 2, 3), BadRows("skip"))
     assert prepared(rows(1, 2), BadRows("skip")).skipped == 2
     assert prepared(rows(1, 2, 3), BadRows("skip", 3)).skipped == 3
-    with refused(DataError, "4 of 20", "`bad_rows: skip`", "3 at most", "`bad_rows_max`: 3"):
+    with refused(DataError, "4 of 20", "`bad_rows: skip`", "at most 3", "`bad_rows_max`: 3"):
         prepared(rows(1, 2, 3, 4), BadRows("skip", 3))
 
 

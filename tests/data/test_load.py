@@ -158,7 +158,7 @@ def test_a_saved_format_does_not_change_the_rows(tmp_path: Path) -> None:
 
 def test_addresses_and_patterns_are_named(tmp_path: Path) -> None:
     """Neither is a name on the Hub."""
-    with refused(DataError, "https://example.org/rows.jsonl", "address"):
+    with refused(DataError, "https://example.org/rows.jsonl", "URL"):
         load_rows("https://example.org/rows.jsonl")
     with refused(DataError, "no file", tmp_path / "*.jsonl", "Patterns", "folder"):
         load_rows(str(tmp_path / "*.jsonl"))
@@ -207,7 +207,7 @@ def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.Modu
     with refused(DataError, "'users_data:number'", "function", "int"):
         load_rows("users_data:number")
     for name in ("users_data:nothing", "no_such_module_anywhere:load", ":load"):
-        with refused(DataError, repr(name), "no function"):
+        with refused(DataError, repr(name), "not a function"):
             load_rows(name)
 
 

@@ -219,7 +219,7 @@ def test_other_marks_are_refused(value: Any) -> None:
 def test_marks_that_leave_nothing_or_ask_for_more_are_refused() -> None:
     with refused(DataError, "assistant", "`weight`", "`train`"):
         prepared([marked(0, 0)])
-    with refused(DataError, "message 0", "`conversations`", "human", "assistant's"):
+    with refused(DataError, "message 0", "`conversations`", "human", "assistant turns"):
         prepared([{"conversations": [{**HUMAN, "train": True}, GPT]}])
     with refused(DataError, "message 1", "`conversations`", "`weight`", "`train`"):
         prepared([{"conversations": [HUMAN, {**GPT, "weight": 1, "train": False}]}])

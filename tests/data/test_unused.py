@@ -83,7 +83,7 @@ def test_they_are_named_once_before_anything_else_is_said(caplog: pytest.LogCapt
         ("tools", "[]", ("plain text", "`as_conversations: true`")),
         ("text", "x", ("conversation", "`prompt`", "`completion`")),
         ("score", 0.5, ("good",)),
-        ("weight", 1, ("trained", "`train`")),
+        ("weight", 1, ("train on", "`train`")),
     ],
 )
 def test_a_column_whose_name_says_something_comes_with_a_hint(column: str, value: Any, hint: tuple[str, ...]) -> None:

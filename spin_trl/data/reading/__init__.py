@@ -1,1 +1,1 @@
-"""Files of a user become rows, exactly as they are written."""
+"""Read a user's files into rows, without changing any value."""

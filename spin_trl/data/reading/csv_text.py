@@ -1,7 +1,7 @@
-"""CSV whose cells are text, exactly as they are written: 007, 1.50, NA, None and nothing at all.
+"""Read CSV with cells as text, exactly as written: 007, 1.50, NA, None and empty cells.
 
-Columns whose name says that they hold something else (`messages`, `label`, ...) are parsed from their text. Every row must
-have as many fields as the header.
+Columns whose names imply another type (`messages`, `label`, ...) are parsed from their text. Every row must have as many
+fields as the header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from ...counts import counted
+from ...counts import agreeing, counted
 from ...errors import DataError
 from ..columns import TRUTHS, UNREADABLE
 from .exact_json import ExactJson
@@ -27,7 +27,7 @@ from .lines import BadLines, byte_lines, decoded
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 TEXT_OR_MESSAGES = ("prompt", "completion", "chosen", "rejected", "real", "generated")
-"""Columns that hold text or lists of messages. The first row decides."""
+"""Columns that hold text or lists of messages, depending on the first row."""
 
 _LONGEST_CELL = 2**31 - 1
 _LONGEST_HEADER = 100  # lines
@@ -35,12 +35,12 @@ _LONGEST_HEADER = 100  # lines
 
 @dataclass(frozen=True)
 class Parsed:
-    """How the cells of a column are read that are no plain text.
+    """How to parse a column whose cells are not plain text.
 
     Attributes:
-        expected: what a cell must hold, for messages.
-        parse: makes a value of a cell's text, or raises ValueError.
-        feature: what the values are stored as.
+        expected: description of the expected content, for messages.
+        parse: function that converts a cell's text to a value, or raises ValueError.
+        feature: feature that stores the values.
     """
 
     expected: str
@@ -49,7 +49,7 @@ class Parsed:
 
 
 def _or_nothing(expected: str, parse: Callable[[str], Any], feature: Any) -> Parsed:
-    return Parsed(f"{expected}, or nothing", lambda cell: parse(cell) if cell.strip() else None, feature)
+    return Parsed(f"{expected}, or an empty cell", lambda cell: parse(cell) if cell.strip() else None, feature)
 
 
 def _json(kind: type) -> Callable[[str], Any]:
@@ -80,23 +80,23 @@ PARSED = {
     "weight": _or_nothing("a number", float, Value("float64")),
     "train": _or_nothing("true or false (or 1 or 0)", _truth, Value("bool")),
 }
-"""Columns that never hold plain text, by name. `label` is one where there is a `completion`."""
+"""Columns that never hold plain text, by name. `label` is another one if there is a `completion`."""
 
 
 def read_csv(
     files: Sequence[Path], separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool
 ) -> Dataset:
-    """Read CSV files, one after the other.
+    """Read CSV files, one after another.
 
     Args:
-        files: which.
-        separator: of fields. None: as the header shows.
-        mapping: what columns will be renamed to: a column is read as what its new name says.
-        bad_as_rows: as in [`BadLines`]. Quotes that are not closed are refused all the same: nobody knows then where the
-            next row begins.
+        files: files to read.
+        separator: separator of fields; None: detect it from the header.
+        mapping: new names of columns that will be renamed; a column is parsed according to its new name.
+        bad_as_rows: as `as_rows` in [`BadLines`]. Unclosed quotes are always refused, because it is unknown where the next
+            row begins.
 
     Raises:
-        DataError: rows can't be read; the message names file and lines. Or the files have not the same columns.
+        DataError: if rows can't be read (the message gives file and lines), or the files have different columns.
     """
 
     tables: list[CsvRows] = []
@@ -117,22 +117,22 @@ def read_csv(
 
 
 class CsvRows:
-    """The rows of a CSV file. Iterating reads the file, and raises DataError for its bad rows once it is through.
+    """The rows of a CSV file. Iterating reads the file, and raises DataError for all bad rows at the end.
 
     Args:
-        path: of the file. It may be compressed.
-        separator: of fields. None: commas, semicolons, tabs or vertical bars, as the header shows.
-        mapping: what columns will be renamed to: a column is read as what its new name says.
+        path: path of the file, which may be compressed.
+        separator: separator of fields; None: commas, semicolons, tabs or vertical bars, detected from the header.
+        mapping: new names of columns that will be renamed; a column is parsed according to its new name.
         bad_as_rows: as in [`read_csv`].
 
     Attributes:
-        header: names of the columns, as they are written.
-        separator: of fields.
-        features: of the columns, by name.
-        remarks: what there is to say of the file, once it is read.
+        header: column names as written in the file.
+        separator: separator of fields.
+        features: features of the columns, by name.
+        remarks: remarks on the file, once it has been read.
 
     Raises:
-        DataError: the file is empty, a column has no name, or two have the same.
+        DataError: if the file is empty, a column with content has no name, or two columns have the same name.
     """
 
     def __init__(self, path: Path, separator: str | None, mapping: Mapping[str, str], *, bad_as_rows: bool) -> None:
@@ -141,7 +141,7 @@ class CsvRows:
         self._skipped = sum(1 for _ in itertools.takewhile(_is_before_header, self._lines()))
         self.separator, self._written = self._columns(separator, mapping)
         self._width = len(self._written)
-        # Spreadsheets write columns without a name, too.
+        # Spreadsheets may write columns without a name.
         self._is_named = [bool(name.strip()) for name in self._written]
         self.header = list(itertools.compress(self._written, self._is_named))
         twice = next((name for name in self.header if self.header.count(name) > 1), None)
@@ -158,7 +158,7 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         bad = BadLines(self.path, as_rows=self._bad_as_rows)
-        empty: list[tuple[str, list[str]]] = []  # rows that may be the last ones
+        empty: list[tuple[str, list[str]]] = []  # empty rows so far, which may be at the end of the file
         for where, fields in self._records(bad):
             if not any(fields):
                 empty.append((where, fields))
@@ -167,12 +167,13 @@ class CsvRows:
                 yield from self._rows(*record, bad)
             empty.clear()
         if empty:
-            rows = counted(len(empty), "row whose cells are all empty is", "rows whose cells are all empty are")
-            self.remarks = [f"{rows} left out at the end of {self.path.name}, as spreadsheets write them."]
+            rows = counted(len(empty), "empty row", "empty rows")
+            are = agreeing(len(empty), "is", "are")
+            self.remarks = [f"{rows} at the end of {self.path.name}, as written by spreadsheets, {are} left out."]
         bad.refuse()
 
     def _rows(self, where: str, fields: list[str], bad: BadLines) -> Iterator[dict[str, Any]]:
-        """The row that a record is; or none, or one that stands for it, if it can't be used."""
+        """Yield the row of a record; if it can't be used, yield nothing or a row that represents it."""
         try:
             row = self._row(fields)
         except ValueError as error:
@@ -181,8 +182,8 @@ class CsvRows:
         for number, (cell, is_named) in enumerate(zip(fields, self._is_named, strict=True), start=1):
             if cell.strip() and not is_named:
                 raise DataError(
-                    f"{self._header_line}: column {number} of the header {self._written} has no name, but holds "
-                    f"{cell[:60]!r} in {where}. Name it, or remove it."
+                    f"{self._header_line}: column {number} of the header {self._written} has no name, but contains "
+                    f"{cell[:60]!r} in {where}. Name or remove the column."
                 )
         yield row
 
@@ -198,7 +199,7 @@ class CsvRows:
                 raise DataError(f"{self.path}, line {number}: {error}.") from error
 
     def _columns(self, separator: str | None, mapping: Mapping[str, str]) -> tuple[str, list[str]]:
-        """The separator that makes the most columns with known names of the header; a comma, if there is none."""
+        """Return the separator that yields the most known column names (a comma if there are none), and the header."""
         start = list(itertools.islice(self._lines(), self._skipped, self._skipped + _LONGEST_HEADER))
         if not start:
             raise DataError(f"{self.path} has no rows.")
@@ -218,13 +219,13 @@ class CsvRows:
 
         separator, header = max(found, key=fit)
         if len(header) > 1 and not header[0].strip():
-            # What pandas and `datasets` call a first column without a name: pandas writes its index so.
+            # The name that pandas and `datasets` give to an unnamed first column, which is pandas' index.
             names = itertools.chain(["Unnamed: 0"], (f"Unnamed: 0.{number}" for number in itertools.count(1)))
             header[0] = next(name for name in names if name not in header)
         return separator, header
 
     def _parsed(self) -> dict[str, Parsed]:
-        """The columns that are not read as text."""
+        """Return the columns that are not plain text."""
         by_name = PARSED | ({"label": _LABEL} if "completion" in self._called.values() else {})
         parsed = {name: by_name[known] for name, known in self._called.items() if known in by_name}
         first = next((fields for _, fields in self._records(BadLines(self.path)) if len(fields) == self._width), [])
@@ -234,7 +235,7 @@ class CsvRows:
         return parsed
 
     def _records(self, bad: BadLines) -> Iterator[tuple[str, list[str]]]:
-        """The fields of each row, with the lines that they stand in."""
+        """Yield the location and the fields of each row."""
         read: list[str] = []  # the lines of a row
 
         def lines() -> Iterator[str]:
@@ -243,7 +244,7 @@ class CsvRows:
                 yield line
 
         reader = csv.reader(lines(), delimiter=self.separator, strict=True)
-        limit = csv.field_size_limit(_LONGEST_CELL)  # of all readers: a cell may be longer than 128 KiB
+        limit = csv.field_size_limit(_LONGEST_CELL)  # a global limit: a cell may be longer than 128 KiB
         try:
             for number in itertools.count():
                 read.clear()
@@ -255,7 +256,7 @@ class CsvRows:
                 except csv.Error as error:
                     problem = _reason_of_csv(error, self.separator)
                 if self._has_quotes_behind_space(fields, read):
-                    problem = "a quote behind a space would be part of the text: take the space out."
+                    problem = "a quote after a space would be part of the text: remove the space."
                 where = self._where(before, reader.line_num)
                 is_blank = not fields or (len(fields) == 1 < self._width and not fields[0].strip())
                 if problem:
@@ -266,8 +267,8 @@ class CsvRows:
             csv.field_size_limit(limit)
 
     def _has_quotes_behind_space(self, fields: list[str], lines: list[str]) -> bool:
-        """Whether a cell is written like `, "text"`. Where that is the text, it stands in quotes, with its own doubled."""
-        if self.separator == "\t":  # in which quotes are often mere text
+        """Return whether a cell is written like `, "text"`. Literal quotes would be doubled inside a quoted cell."""
+        if self.separator == "\t":  # quotes are often plain text in TSV
             return False
         found = [cell for cell in fields if cell.startswith(" ") and cell.lstrip(" ")[:1] == '"' == cell[-1]]
         return bool(found) and any(f"{self.separator}{cell}" in "".join(lines) for cell in found)
@@ -277,10 +278,10 @@ class CsvRows:
         return f"line {first}" if first >= last else f"lines {first} to {last}"
 
     def _row(self, fields: list[str]) -> dict[str, Any]:
-        """The values of a row. Raises ValueError with what is wrong with one of them, or with their number."""
+        """Return the values of a row; raise ValueError if a value or their number is wrong."""
         if len(fields) != self._width:
             names = SEPARATOR_NAMES.get(self.separator, repr(self.separator))
-            hint = f" A text with {names} in it must stand in quotes." if len(fields) > self._width else ""
+            hint = f" Text that contains {names} must be in quotes." if len(fields) > self._width else ""
             found = counted(len(fields), "field")
             raise ValueError(f"{found} separated by {names}, but the header has {self._width}: {self._written}.{hint}")
         row: dict[str, Any] = dict(zip(self.header, itertools.compress(fields, self._is_named), strict=True))
@@ -291,32 +292,32 @@ class CsvRows:
                 except ValueError:
                     raise self._other_cell(name, cell, self.parsed[name]) from None
             elif name in self._undecided and holds_messages(cell):
-                raise ValueError(f"`{name}` is a list of messages, but in the first row it is text.")
+                raise ValueError(f"`{name}` is a list of messages, but it is text in the first row.")
             elif name in self._undecided and holds_printed_messages(cell):
                 raise self._other_cell(name, cell, _MESSAGES)
         return row
 
     def _other_cell(self, name: str, cell: str, parsed: Parsed) -> ValueError:
-        """The error for a cell that holds something else than its column."""
+        """Return the error for a cell whose content does not match its column."""
         hint = advice_on(cell)
         if self._called[name] == "label":
-            hint = " If it says something else, map it to another name: `column_mapping: {label: topic}`."
+            hint = " If it means something else, map it to another name: `column_mapping: {label: topic}`."
         return ValueError(f"`{name}` is {cell[:60]!r}; expected {parsed.expected}.{hint}")
 
 
 def _is_before_header(line: str) -> bool:
-    """Whether a line is blank, or Excel's own note of the separator."""
+    """Return whether a line is blank, or Excel's declaration of the separator."""
     return not line.strip("\r\n") or line.lower().startswith("sep=")
 
 
 def _reason_of_csv(error: csv.Error, separator: str) -> str:
-    """What is wrong with a row's quotes, in other words than csv's."""
+    """Explain an error in a row's quotes more clearly than the csv module does."""
     reasons = {
-        "unexpected end of data": "a quote is opened here and not closed until the end of the file.",
+        "unexpected end of data": "a quote is opened here and never closed.",
         "expected after": (
-            f"a quoted field goes on after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} must "
-            'follow. A quote inside a quoted field is written twice: "".'
+            f"a quoted field continues after its closing quote, where {SEPARATOR_NAMES.get(separator, repr(separator))} "
+            'must follow. Double a quote inside a quoted field: "".'
         ),
-        "new-line character": "a carriage return without a line feed stands in a field without quotes.",
+        "new-line character": "an unquoted field contains a carriage return without a line feed.",
     }
     return next((reason for words, reason in reasons.items() if words in str(error)), f"not valid CSV ({error}).")

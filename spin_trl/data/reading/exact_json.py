@@ -1,7 +1,7 @@
-"""Values of any shape in a column: stored as JSON, and read back exactly.
+"""A column type for values of any shape, which are stored as JSON and read back exactly.
 
-`datasets.Json` reads numbers with ujson, which makes 0.6000000000000001 of 0.6, and text that is JSON by chance ("7",
-"true", "null") comes back as what it says. This one keeps both.
+`datasets.Json` reads numbers with ujson, which turns 0.6 into 0.6000000000000001, and it parses text that happens to be JSON
+("7", "true", "null"). The type in this module preserves both.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ class ExactJson(Json):
     _type: str = field(default="ExactJson", init=False, repr=False)
 
     def encode_example(self, example_data: Any) -> str | None:
-        """The text that is stored."""
+        """Return the text to store for a value."""
         return None if example_data is None else json.dumps(example_data)
 
     def decode_example(self, example_data: str | None, token_per_repo_id: Any = None) -> Any:
-        """The value that was stored."""
+        """Return the stored value."""
         return None if example_data is None else json.loads(example_data)
 
     def cast_storage(self, storage: Any) -> Any:
-        """Arrow strings that hold JSON already, as Arrow's type for it."""
+        """Convert Arrow strings that already hold JSON to Arrow's JSON type."""
         if isinstance(storage, pa.ExtensionArray):
             return storage
         return pa.ExtensionArray.from_storage(self.pa_type, storage.cast(self.pa_type.storage_type))
 
 
-with warnings.catch_warnings():  # `datasets` calls its register experimental
+with warnings.catch_warnings():  # `datasets` warns that registering features is experimental
     warnings.simplefilter("ignore")
     register_feature(ExactJson, "ExactJson")
 
 
 def read_exactly(dataset: Dataset) -> Dataset:
-    """The same dataset, with every `datasets.Json` in it read as [`ExactJson`] is. What is stored stays as it is."""
+    """Return the same dataset with every `datasets.Json` feature replaced by [`ExactJson`]. Stored data is not changed."""
     exact = {name: _exact(feature) for name, feature in dataset.features.items()}
     if exact == dict(dataset.features):
         return dataset
@@ -65,7 +65,7 @@ def _exact(feature: Any) -> Any:
 
 
 def with_json(value: Any, feature: Any) -> Any:
-    """A value with all that is stored as JSON written down as that."""
+    """Return a value in which every part that is stored as JSON is encoded as JSON text."""
     if value is None:
         return None
     if isinstance(feature, ExactJson):

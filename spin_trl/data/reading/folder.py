@@ -1,7 +1,7 @@
-"""Folders with data files, and datasets on the Hub: files, splits and configurations as `datasets` finds them.
+"""Find files, splits and configurations in folders and in datasets on the Hub, as `datasets` does.
 
-CSV files on the Hub are fetched as they are, to be read as those of a folder: the reader of `datasets` makes a number of 007
-and nothing of NA. So what it finds is fetched, but not read by it.
+CSV files on the Hub are downloaded and read like those in a folder, not by `datasets`, whose reader turns 007 into a number
+and NA into a missing value.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .local import DESCRIPTION, FORMATS, extension
 logger = logging.getLogger(__name__)
 
 _OF_THE_SYSTEM = ("/", "/proc", "/sys", "/dev")
-"""Folders of Linux whose files are no files. Data may lie in `/dev/shm`, which is a disk in memory."""
+"""Folders of Linux that hold no regular files. Data may be in `/dev/shm`, however, which is a disk in memory."""
 
 _SPLIT = re.compile(r"^(\w+(?:[.-]\w+)*)(\[.*\])?$")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What is in a folder.
+    """The data files of a folder.
 
     Attributes:
-        format: of its files: `json`, `csv`, `parquet`, `arrow`, ...
-        splits: files of each split.
-        options: what the folder's README.md says about how its files are read.
+        format: format of the files: `json`, `csv`, `parquet`, `arrow`, ...
+        splits: files by split.
+        options: options for reading the files, from the folder's README.md.
     """
 
     format: str
@@ -53,53 +53,53 @@ class Folder:
 
 
 def look_into(path: Path, config: str | None = None) -> Folder:
-    """Find the data files of a folder. What lies in run directories below it is no data.
+    """Find the data files of a folder, except for those in run directories below it.
 
     Args:
-        path: of the folder.
-        config: which configuration, where README.md names several.
+        path: path of the folder.
+        config: configuration to use, if README.md defines several.
 
     Raises:
-        DataError: there are none, or there are several configurations and none of them is named.
+        DataError: if there are none, or there are several configurations and `config` names none of them.
     """
     real = os.path.realpath(path)
     if real in _OF_THE_SYSTEM or real.startswith(tuple(f"{folder}/" for folder in _OF_THE_SYSTEM if folder != "/dev")):
         raise DataError(
-            f"{path} is a folder of the operating system, and holds no data. Name the folder with the data."
+            f"{path} is a folder of the operating system and holds no data. Name the folder with the data."
         )
     path = _snapshot_of_hub(path)
     try:
-        with quiet("huggingface_hub.repocard"):  # which warns of a README.md that is only there to be read
+        with quiet("huggingface_hub.repocard"):  # warns about an ordinary README.md
             builder = load_dataset_builder(str(_mirrored(path)), config)
     except (EmptyDatasetError, DataFilesNotFoundError) as error:
         raise DataError(
-            f"{path} holds neither data files ({DESCRIPTION}) nor what `Dataset.save_to_disk` wrote."
+            f"{path} holds neither data files ({DESCRIPTION}) nor a dataset saved by `Dataset.save_to_disk`."
         ) from error
     except ValueError as error:
         reason = str(error).partition("\nExample of usage")[0].replace("\n", " ")
         advice = " Set `dataset_config`." if "onfig" in reason else ""
         raise DataError(f"The folder {path} can't be read: {reason}{advice}") from error
     except (YAMLError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # `datasets` takes for granted what README.md says of files and of features.
+        # `datasets` does not validate the metadata on files and features in README.md.
         raise DataError(
-            f"The folder {path} can't be read: its README.md does not say what `datasets` reads there ({error!r}). Correct "
-            "what stands between its lines of `---`, or remove it."
+            f"The folder {path} can't be read: the metadata in its README.md is not valid for `datasets` ({error!r}). "
+            "Correct the block between its `---` lines, or remove it."
         ) from error
     found = described_by(builder, Path)
     unread = _unread(path, [file for split in found.splits.values() for file in split])
     if unread:
         named = unread[0] if len(unread) == 1 else f"{unread[0]} and {len(unread) - 1} more"
-        advice = "Of a folder, files of one format are read, and only those whose names say the split, if some do."
+        advice = "Only files of one format are read from a folder, and only those with a split in their names, if any."
         logger.warning("%s holds data files that are not read: %s. %s", path, named, advice)
     return found
 
 
 def described_by(builder: DatasetBuilder, place: Callable[[str], Path]) -> Folder:
-    """What a builder of `datasets` would read.
+    """Return the files that a builder of `datasets` would read.
 
     Args:
-        builder: of data files.
-        place: where a file is on this machine that the builder calls so.
+        builder: builder for data files.
+        place: function that maps the builder's name of a file to its local path.
     """
     files = {str(split): [place(file) for file in found] for split, found in (builder.config.data_files or {}).items()}
     options = {
@@ -112,22 +112,22 @@ def described_by(builder: DatasetBuilder, place: Callable[[str], Path]) -> Folde
 
 
 def format_of(builder: DatasetBuilder) -> str:
-    """The format of a builder's files: `json`, `csv`, `parquet`, ..."""
+    """Return the format of a builder's files: `json`, `csv`, `parquet`, ..."""
     return type(builder).__module__.rpartition(".")[-1]
 
 
 def fetched_files(name: str, config: str | None, revision: str | None) -> Folder | None:
-    """The files of a dataset on the Hub that consists of CSV; None: it consists of something else.
+    """Download the files of a CSV dataset on the Hub; return None if the dataset has another format.
 
-    Where the Hub can't be reached, what was fetched earlier is taken.
+    If the Hub can't be reached, files that were downloaded earlier are used.
 
     Args:
-        name: of the dataset.
-        config: which configuration.
+        name: name of the dataset.
+        config: configuration to use.
         revision: branch or commit.
 
     Raises:
-        Exception: of `datasets` and `huggingface_hub`, which have many ways to say no.
+        Exception: any error of `datasets` and `huggingface_hub`.
     """
     try:
         builder = load_dataset_builder(name, config, revision=revision)
@@ -144,7 +144,7 @@ def fetched_files(name: str, config: str | None, revision: str | None) -> Folder
 
 
 def _fetched_earlier(name: str, config: str | None, revision: str | None) -> Folder | None:
-    """What lies in the Hub's cache. Not all files of the dataset may be there: only its CSV was fetched."""
+    """Return the files in the Hub's cache. The dataset may be incomplete there: only its CSV files were downloaded."""
     cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="dataset")
     branch = cache / "refs" / (revision or "main")
     commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision
@@ -157,12 +157,12 @@ def _fetched_earlier(name: str, config: str | None, revision: str | None) -> Fol
 
 
 def _path_in_repository(file: str, name: str) -> str:
-    """A file's path in its repository, of `hf://datasets/NAME@COMMIT/PATH`."""
+    """Return a file's path in its repository, given `hf://datasets/NAME@COMMIT/PATH`."""
     return file.removeprefix("hf://datasets/").removeprefix(name).partition("/")[2]
 
 
 def _unread(path: Path, read: Sequence[Path]) -> list[Path]:
-    """Data files of a folder that are in no split, unless its README.md says which are."""
+    """Return data files in a folder that belong to no split; empty if README.md lists the files."""
     card = path / "README.md"
     if card.is_file() and re.search(r"^configs:", card.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
         return []
@@ -178,7 +178,7 @@ def _unread(path: Path, read: Sequence[Path]) -> list[Path]:
 
 
 def _snapshot_of_hub(path: Path) -> Path:
-    """The current snapshot, where a folder is that of a repository in the Hub's cache."""
+    """Return the current snapshot if a folder is a repository in the Hub's cache; else the folder itself."""
     current = path / "refs" / "main"
     if not current.is_file():
         return path
@@ -187,7 +187,7 @@ def _snapshot_of_hub(path: Path) -> Path:
 
 
 def plain_path(path: Path) -> Path:
-    """A file's path without characters that `datasets` takes for patterns or addresses: a link, if it has some."""
+    """Return a path without characters that `datasets` treats as patterns or URLs, creating a link if necessary."""
     return path if _is_plain_path(path) else link_to(path, "files", f"{_hash_of_path(path)}{path.suffix}")
 
 
@@ -201,9 +201,9 @@ def _hash_of_path(path: Path) -> str:
 
 
 def _mirrored(path: Path) -> Path:
-    """A folder's path without such characters, and without run directories in it.
+    """Return a path of the folder without such characters, and without run directories in the folder.
 
-    If it has some, it is a folder of links, since `datasets` follows one to it.
+    If necessary, this is a folder of links to single files, because `datasets` would resolve a link to the whole folder.
     """
     runs = _runs_in(path)
     if _is_plain_path(path.resolve()) and not runs:
@@ -220,9 +220,9 @@ def _mirrored(path: Path) -> Path:
 
 
 def _runs_in(path: Path) -> set[Path]:
-    """The run directories below a folder, seen from it: a run may have been put beside the data that it trains on.
+    """Return relative paths of run directories in a folder: a run may have been placed next to its training data.
 
-    Those of version 0.1.0 have no marker until they are continued, but their journal says what they are.
+    Runs of version 0.1.0 have no marker until they are continued, but can be recognised by their journal.
     """
     found = set()
     for place, folders, files in os.walk(path):
@@ -235,15 +235,15 @@ def _runs_in(path: Path) -> set[Path]:
 
 
 def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path: str | Path) -> Dataset:
-    """Load a split, or what is written like `train[:10%]` or `train+test`.
+    """Load a split, or a combination like `train[:10%]` or `train+test`.
 
     Args:
-        splits: what loads each of them.
-        wanted: which.
-        path: of the folder, or the dataset's name, for messages.
+        splits: functions that load the splits, by name.
+        wanted: split to load.
+        path: path of the folder, or name of the dataset, for messages.
 
     Raises:
-        DataError: there is no such split.
+        DataError: if there is no such split.
     """
     if wanted in splits:
         return splits[wanted]()
@@ -251,7 +251,7 @@ def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path:
     missing = next((name for name in named if name not in splits), None)
     if missing is not None:
         raise DataError(
-            f"{path} has no split {missing!r}; there are {list(splits)}. Set `dataset_train_split`, or `held_out_split`."
+            f"{path} has no split {missing!r}; it has {list(splits)}. Set `dataset_train_split` or `held_out_split`."
         )
     loaded = {name: splits[name]() for name in set(named)}
     try:
@@ -263,16 +263,16 @@ def choose_split(splits: Mapping[str, Callable[[], Dataset]], wanted: str, path:
             [loaded[one.splitname].select(range(len(loaded[one.splitname]))[one.from_ : one.to]) for one in ranges]
         )
     except ValueError as error:
-        raise DataError(f"The splits {wanted!r} of {path} hold different columns: {error}") from error
+        raise DataError(f"The splits {wanted!r} of {path} have different columns: {error}") from error
 
 
 def part_of(dataset: Dataset, wanted: str, path: Path) -> Dataset:
-    """A dataset that is one split, whatever it is called: as a whole, or the part that is written like `train[:10%]`."""
+    """Return a dataset that is a single split of any name, or the part of it specified like `train[:10%]`."""
     if "[" not in wanted:
         return dataset
     return choose_split({name: lambda: dataset for name in _names(wanted)}, wanted, path)
 
 
 def _names(wanted: str) -> list[str]:
-    """The splits in `train[:10%]+test`."""
+    """Return the names of the splits in a specification like `train[:10%]+test`."""
     return [match[1] if (match := _SPLIT.match(part.strip())) else part for part in wanted.split("+")]

@@ -1,7 +1,7 @@
-"""JSON and JSON lines whose strings stay strings: Arrow's own reader makes times of those that look like dates.
+"""Read JSON and JSON lines without changing strings: Arrow's own reader turns those that look like dates into timestamps.
 
-All rows are read to learn what shape the values have, then again to write them. A place whose values differ in shape (text
-here and a list there, objects with other keys) is stored as JSON, so that nothing is filled in and nothing gets lost.
+All rows are read once to determine the shape of their values, and again to write them. Fields whose values differ in shape
+(text in one row and a list in another, objects with different keys) are stored as JSON, so nothing is filled in or lost.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from .kept import kept, with_progress
 from .lines import BadLines, byte_lines, decoded
 
 ROW_COLUMNS = frozenset((*SFT_COLUMNS, "chosen", "rejected", "real", "generated", "instruction", "output", "history"))
-"""Columns that say that an object is a row, and not a list of rows under one key."""
+"""Columns that identify an object as a row, rather than an object with a list of rows under one key."""
 
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _PRINTED = ("[{'", "{'")
 _KINDS = {str: "string", dict: "object", list: "list", bool: "bool", float: "float64"}
 _NUMBERS = {"int64", "float64"}
 DEEPEST_OF_ARROW = 20
-"""Lists and objects within each other that are stored as such. Arrow reads no file with more than 64."""
+"""Maximum nesting depth of lists and objects that are not stored as JSON. Arrow can't read files with more than 64."""
 
 DEEPEST = 100
-"""Lists and objects within each other in a row. Libraries whose functions call themselves for each come to their end."""
+"""Maximum nesting depth of lists and objects in a row. Recursive functions in libraries fail beyond some depth."""
 
 _INTEGERS = range(-(2**63), 2**63)
 
 
 class ValueShape:
-    """What the values at one place of all rows look like.
+    """The common shape of the values at one position in all rows.
 
     Args:
-        is_row: the place is that of a row, where keys may be missing: they are columns.
+        is_row: whether the values are rows, whose keys are columns and may be missing.
     """
 
     __slots__ = ("differs", "fields", "is_row", "items", "kinds")
@@ -54,7 +54,7 @@ class ValueShape:
         self.kinds: set[str] = set()
         self.items: ValueShape | None = None
         self.fields: defaultdict[str, ValueShape] = defaultdict(ValueShape)
-        self.differs = False  # not all objects have the same keys
+        self.differs = False  # whether objects have different keys
 
     def add(self, value: Any) -> None:
         """Take a value into account."""
@@ -68,7 +68,7 @@ class ValueShape:
                 self.items.add(part)
         elif isinstance(value, dict):
             if is_first:
-                self.differs = any("\0" in name for name in value)  # no name of Arrow's
+                self.differs = any("\0" in name for name in value)  # not a valid name in Arrow
             elif value.keys() != self.fields.keys():
                 self.differs = True
             if not self.is_settled():
@@ -76,15 +76,15 @@ class ValueShape:
                     self.fields[name].add(part)
 
     def is_settled(self) -> bool:
-        """Whether it is known already that these values are stored as JSON. Keys may be as many as rows then."""
+        """Return whether these values must be stored as JSON. Then there may be as many different keys as rows."""
         return (self.differs and not self.is_row) or (len(self.kinds) > 1 and self.kinds != _NUMBERS)
 
     def feature(self, depth: int = 0) -> Any:
-        """What values like these are stored as; None if they differ so much, or lie so deep, that what they stand in must be
-        JSON.
+        """Return the feature that stores these values; None if they differ so much, or are nested so deeply, that the
+        enclosing value must be stored as JSON.
 
         Args:
-            depth: of lists and objects around them.
+            depth: number of enclosing lists and objects.
         """
         if not self.kinds:
             return Value("null")
@@ -109,7 +109,7 @@ def _kind_in_arrow(value: Any) -> str:
 
 
 def features_of(shape: ValueShape) -> Features:
-    """The features of rows. A column of numbers may hold integers and others; whatever else differs is stored as JSON."""
+    """Return the features of rows. A column may mix integers and other numbers; other mixed columns are stored as JSON."""
     features: dict[str, Any] = {}
     for name, column in shape.fields.items():
         feature = Value("float64") if column.kinds == _NUMBERS else column.feature()
@@ -118,16 +118,16 @@ def features_of(shape: ValueShape) -> Features:
 
 
 def read_json_rows(files: Sequence[Path], split: str, mapping: Mapping[str, str], *, bad_as_rows: bool) -> Dataset:
-    """Read files of JSON or JSON lines, one after the other.
+    """Read files of JSON or JSON lines, one after another.
 
     Args:
-        files: which.
-        split: the list that is taken, where an object holds several.
-        mapping: what columns will be renamed to.
-        bad_as_rows: as in [`BadLines`].
+        files: files to read.
+        split: key of the list to read, if an object holds several.
+        mapping: new names of columns that will be renamed.
+        bad_as_rows: as `as_rows` in [`BadLines`].
 
     Raises:
-        DataError: of [`json_rows`].
+        DataError: as in [`json_rows`].
     """
     known = frozenset(mapping)
 
@@ -144,16 +144,16 @@ def read_json_rows(files: Sequence[Path], split: str, mapping: Mapping[str, str]
 
 
 def json_rows(path: Path, split: str, known: frozenset[str], *, bad_as_rows: bool) -> Iterator[dict[str, Any]]:
-    """The rows of a file of JSON lines, of a list of objects, or of an object with one such list in it.
+    """Yield the rows of a file of JSON lines, of a list of objects, or of an object that contains such a list.
 
     Args:
-        path: of the file. It may be compressed.
-        split: the list that is taken, where an object holds several.
-        known: names of columns that say that an object is a row, besides the usual ones.
-        bad_as_rows: as in [`BadLines`].
+        path: path of the file, which may be compressed.
+        split: key of the list to read, if an object holds several.
+        known: column names that identify an object as a row, in addition to the usual ones.
+        bad_as_rows: as `as_rows` in [`BadLines`].
 
     Raises:
-        DataError: names the file, and the lines that are not valid JSON or no objects.
+        DataError: if lines are not valid JSON or not objects; the message gives the file and the lines.
     """
     known |= ROW_COLUMNS
     bad = BadLines(path, as_rows=bad_as_rows)
@@ -163,14 +163,14 @@ def json_rows(path: Path, split: str, known: frozenset[str], *, bad_as_rows: boo
         elif isinstance(value, Exception):
             yield from bad.rows(where, f"{_reason_of_json(value)}: {shown}.{_advice_on_json(value)}")
         else:
-            # A list of messages is a conversation that lacks its column's name.
+            # A list of messages is a conversation without its column's name.
             advice = '. Write it as {"messages": [...]}' if are_messages(value) else ""
             yield from bad.rows(where, f"expected an object like {{...}}, found {shown}{advice}")
     bad.refuse()
 
 
 def _lines_of(path: Path) -> Iterator[tuple[str, Any, str]]:
-    """The place of each line, its value or the error that says why it has none, and its beginning."""
+    """Yield the location of each line, its value or the error that it causes, and its beginning."""
     is_alone = sum(1 for _ in itertools.islice(filter(bytes.strip, byte_lines(path)), 2)) == 1
     for number, line in enumerate(byte_lines(path), start=1):
         if not line.strip():
@@ -182,37 +182,37 @@ def _lines_of(path: Path) -> Iterator[tuple[str, Any, str]]:
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """A row in which NaN is null: in Python, it is what pandas has where there is no value."""
+    """Replace NaN by null in a row: pandas uses NaN for missing values."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
 def _reason_of_json(error: Exception) -> str:
-    """Why a line can't be read."""
+    """Return the reason why a line can't be read."""
     return str(error) if str(error).startswith("not UTF-8") else f"not valid JSON ({error})"
 
 
 def _advice_on_json(error: Exception) -> str:
-    """What to do about a text that is not valid JSON, where that is known."""
+    """Return advice on text that is not valid JSON; empty if there is none."""
     if not isinstance(error, json.JSONDecodeError):
         return ""
     rest = error.doc[error.pos :].lstrip() if error.msg == "Extra data" else ""
     if rest.startswith(","):
-        return " A comma stands behind the object: lines have none."
+        return " There is a comma after the object: remove it."
     if rest.startswith("{"):
-        return " Another object follows: each must stand on a line of its own, or all in a list."
-    return " This is how Python prints it: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
+        return " Another object follows: put each object on a separate line, or all of them in a list."
+    return " It was printed by Python: write it with `json.dumps`." if error.doc.startswith(_PRINTED) else ""
 
 
 def _value_or_error(text: bytes) -> Any:
-    """The value that a text says, or the error that says why it has none."""
+    """Return the value of a JSON text, or the error that it causes."""
     try:
         value = loaded(decoded(text))
         if text.count(b"[") + text.count(b"{") > DEEPEST and _is_deep(value):
-            return ValueError(f"lists and objects lie within each other more than {DEEPEST} times")
+            return ValueError(f"lists and objects are nested more than {DEEPEST} levels deep")
         if _HALF_CHARACTER.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return ValueError("half of a surrogate pair, like \\ud83d, is no character")
+        return ValueError("half of a surrogate pair, like \\ud83d, is not a character")
     except (ValueError, RecursionError) as error:
         return error
     return value
@@ -229,7 +229,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _is_lines(path: Path, known: frozenset[str]) -> bool:
-    """Whether each line is a row. Else the file is one value as a whole."""
+    """Return whether each line is a row; otherwise the whole file is a single value."""
     lines = (line.strip() for line in byte_lines(path))
     filled = filter(None, lines)
     first = next(filled, b"")
@@ -239,7 +239,7 @@ def _is_lines(path: Path, known: frozenset[str]) -> bool:
     try:
         value = loaded(decoded(first))
     except ValueError:
-        # A list or an object over several lines. In a file that is called one of lines, it is a line that is cut short.
+        # A list or an object that spans several lines, or, in a file named as JSON lines, a truncated line.
         return first not in (b"{", b"[") and (is_called_lines or not first.startswith((b"[", b"{")))
     if isinstance(value, dict) and (known & set(value) or not _lists(value)):
         return True
@@ -249,12 +249,12 @@ def _is_lines(path: Path, known: frozenset[str]) -> bool:
 
 
 def _lists(value: dict[str, Any]) -> dict[str, list[Any]]:
-    """The lists of rows in an object. A list of messages is none: the object is a row then."""
+    """Return the lists of rows in an object. A list of messages does not count: then the object is a row."""
     return {name: part for name, part in value.items() if are_objects(part) and not are_messages(part)}
 
 
 def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[str, Any, str]]:
-    """The place of each item of a file that is one value, the item, and, if it is no row, its beginning."""
+    """Yield the items of a file that is a single value: location, item, and, if it is not a row, its beginning."""
     value = _value_or_error(b"".join(byte_lines(path)))
     if isinstance(value, Exception):
         reason = _reason_of_json(value)
@@ -269,7 +269,7 @@ def _items_of(path: Path, split: str, known: frozenset[str]) -> Iterator[tuple[s
 
 
 def _rows_under_key(path: Path, value: dict[str, Any], split: str) -> list[Any]:
-    """The list of rows under a key."""
+    """Return the list of rows in an object."""
     lists = _lists(value)
     if len(lists) == 1:
         return next(iter(lists.values()))
@@ -277,18 +277,18 @@ def _rows_under_key(path: Path, value: dict[str, Any], split: str) -> list[Any]:
         return lists[split]
     found = f"lists under {list(lists)}" if lists else f"the keys {list(value)[:8]}"
     raise DataError(
-        f"{path} is one object with {found}. Expected rows: JSON lines, a list of objects, or an object with one list of "
-        f"them (of several, the one called like the split, {split!r}, is taken)."
+        f"{path} is a single object with {found}. Expected rows: JSON lines, a list of objects, or an object with one such "
+        f"list (or several, one of them named after the split, {split!r})."
     )
 
 
 def _refuse_columns(path: Path, value: Any) -> None:
-    """Refuse an object of columns: lists, or objects by the row's number, which `DataFrame.to_json` writes by default."""
+    """Raise if a value is an object of columns: lists, or objects keyed by row number, `DataFrame.to_json`'s default."""
     if not isinstance(value, dict) or not value:
         return
     parts = list(value.values())
     is_by_number = all(isinstance(part, dict) and "0" in part for part in parts)
     holds_none = [isinstance(part, list) and part and not any(isinstance(one, dict) for one in part) for part in parts]
     if is_by_number or (len(parts) > 1 and all(holds_none)):
-        how = ", as pandas writes them by default" if is_by_number else ""
+        how = ", which is pandas' default format" if is_by_number else ""
         raise DataError(f"{path} holds columns, not rows{how}. Use pandas' `to_json(orient='records', lines=True)`.")

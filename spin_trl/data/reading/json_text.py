@@ -1,4 +1,4 @@
-"""Values that stand in a text as JSON: in the cells of CSV files, and in text columns of Parquet and JSON files."""
+"""Parse values given as JSON text: in cells of CSV files, and in text columns of Parquet and JSON files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ...errors import DataError
 from ...files import parse_json
 
 MESSAGE_COLUMNS = "a list of messages in JSON"
-"""What a text must hold that stands for a conversation."""
+"""Description of the expected content of text that represents a conversation."""
 
 
 def loaded(text: str | bytes) -> Any:
-    """The value that a JSON text says.
+    """Parse JSON text.
 
     Raises:
-        ValueError: the text is not valid JSON, or an object has a key twice, of which one value would be lost.
+        ValueError: if the text is not valid JSON, or an object has a key twice, which would lose one of the values.
     """
     return parse_json(text, _object)
 
@@ -32,15 +32,15 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def value_in(value: Any, what: str, blank: Any = None) -> Any:
-    """What a value of a row holds as JSON, if it is text. Anything else as it is.
+    """Parse a value of a row as JSON if it is text; return other values unchanged.
 
     Args:
-        value: of the row.
-        what: it is, with its verb, for the message: `the tools are`.
-        blank: what a text without anything but white space stands for.
+        value: value from the row.
+        what: subject and verb for the error message: `the tools are`.
+        blank: result for text that is empty or white space.
 
     Raises:
-        DataError: the text is not valid JSON.
+        DataError: if the text is not valid JSON.
     """
     if not isinstance(value, str):
         return value
@@ -51,19 +51,19 @@ def value_in(value: Any, what: str, blank: Any = None) -> Any:
 
 
 def messages_of(text: str) -> list[Any]:
-    """The messages that a text holds as JSON.
+    """Parse messages from JSON text.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: if the text is anything else.
     """
     value = loaded(text)
     if not are_objects(value):
-        raise ValueError("it holds something else")
+        raise ValueError("it is not a list of objects")
     return list(value)
 
 
 def holds_messages(text: str) -> bool:
-    """Whether a text holds messages in JSON: objects that say who speaks."""
+    """Return whether a text holds messages as JSON, i.e. objects with a role."""
     if not text.lstrip().startswith("["):
         return False
     with contextlib.suppress(ValueError):
@@ -72,28 +72,28 @@ def holds_messages(text: str) -> bool:
 
 
 def holds_printed_messages(text: str) -> bool:
-    """Whether a text holds messages as Python prints them: what pandas writes."""
+    """Return whether a text holds messages as printed by Python, which is what pandas writes."""
     if not text.startswith("[{"):
         return False
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return "'role':" in text and text.startswith("[{'")  # as numpy prints them, without commas
+        return "'role':" in text and text.startswith("[{'")  # printed by numpy, without commas
     return are_messages(value)
 
 
 def are_messages(value: Any) -> bool:
-    """Whether a value is a list of objects that say who speaks."""
+    """Return whether a value is a list of objects with a role."""
     return are_objects(value) and all({"role", "from"} & set(part) for part in value)
 
 
 def advice_on(text: str) -> str:
-    """What to do about a text that should be JSON, and is not; nothing, where that is not known."""
+    """Return advice on text that should be JSON, but is not; empty if there is none."""
     if text.lstrip().startswith(("[{'", "{'")):
-        return " This is how Python prints it: write the column with `json.dumps`, or the data as JSONL or Parquet."
+        return " It was printed by Python: write the column with `json.dumps`, or the data as JSONL or Parquet."
     return ""
 
 
 def are_objects(value: Any) -> bool:
-    """Whether a value is a list of objects, at least one."""
+    """Return whether a value is a non-empty list of objects."""
     return isinstance(value, list) and bool(value) and all(isinstance(part, dict) for part in value)

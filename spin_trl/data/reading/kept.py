@@ -1,4 +1,4 @@
-"""Rows of a user's files as Arrow files in the cache of `datasets`, and caches that never lie beside a user's dataset."""
+"""Cache rows of a user's files as Arrow files in the cache of `datasets`, never next to the user's files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .exact_json import with_json
 logger = logging.getLogger(__name__)
 
 READERS_VERSION = 2
-"""Of the readers: what an earlier one wrote into the cache is not taken."""
+"""Version of the readers: cached files of other versions are not used."""
 
 _ROWS_AT_ONCE = 500
 _REMARKS = "remarks.json"
@@ -48,16 +48,16 @@ def kept(
     read: Callable[[], tuple[Features, Iterable[dict[str, Any]]]],
     remarks: Callable[[], list[str]] = list,
 ) -> Dataset:
-    """Rows that were read from files before, or else are read now and kept. Nothing is written beside the files.
+    """Load rows of files from the cache, or read and cache them. Nothing is written next to the files.
 
     Args:
-        files: whose content names what is kept.
-        how: all else that decides what is read.
-        read: returns the features, and the rows.
-        remarks: what there is to say of the files, once all rows are read. It is said whenever they are loaded.
+        files: files whose content identifies the cached rows.
+        how: description of everything else that determines the rows.
+        read: function that returns the features and the rows.
+        remarks: function that returns remarks on the files once all rows are read; they are logged at every load.
 
     Raises:
-        DataError: of `read`; or there are no rows; or the cache can't be written.
+        DataError: if `read` raises it, there are no rows, or the cache can't be written.
     """
     named = f"{READERS_VERSION} {how}".encode()
     for file in files:
@@ -85,7 +85,7 @@ def kept(
         except OSError as error:
             raise DataError(
                 f"{files[0]} can't be read into the cache of `datasets`, {datasets.config.HF_DATASETS_CACHE}: {error}. Set "
-                "HF_DATASETS_CACHE to a folder that can be written and has the space."
+                "HF_DATASETS_CACHE to a writable folder with enough space."
             ) from error
     for remark in read_json(said):
         logger.warning("%s", remark)
@@ -95,7 +95,7 @@ def kept(
 
 
 def _write_rows(file: BinaryIO, features: Features, rows: Iterable[dict[str, Any]]) -> int:
-    """Write rows into a file of Arrow's, and count them."""
+    """Write rows to an Arrow file and return their number."""
     with ArrowWriter(features=features, stream=file) as writer:
         for table in _tables(features, rows):
             writer.write_table(table)
@@ -115,12 +115,12 @@ def _tables(features: Features, rows: Iterable[dict[str, Any]]) -> Iterator[pa.T
 
 
 def with_progress(rows: Iterable[dict[str, Any]], what: str) -> Iterable[dict[str, Any]]:
-    """Rows, with a progress bar of `datasets` while they pass."""
+    """Iterate over rows with a progress bar of `datasets`."""
     return progress_bar(rows, desc=what, unit=" rows", leave=False, mininterval=1, delay=2)
 
 
 def _storage(kind: pa.DataType) -> pa.DataType:
-    """The type with text in place of what is stored as JSON."""
+    """Return a type in which everything stored as JSON is replaced by text."""
     if isinstance(kind, pa.BaseExtensionType):
         return kind.storage_type
     if pa.types.is_struct(kind):
@@ -129,10 +129,10 @@ def _storage(kind: pa.DataType) -> pa.DataType:
 
 
 def apart(dataset: Any) -> Any:
-    """The same dataset (or anything else that is given as one, as it is), whose caches go into the cache of `datasets`.
+    """Return the same dataset such that its caches are written to the cache of `datasets`; return other objects unchanged.
 
-    `Dataset.map` and others write beside the files that a dataset was loaded from. That is the user's own folder after
-    `load_from_disk`, which may not even be writable. So the files are reached through links in the cache.
+    `Dataset.map` and others write next to the files that a dataset was loaded from. After `load_from_disk`, that is the
+    user's own folder, which may not even be writable. So the files are accessed through links in the cache.
     """
     files = dataset.cache_files if isinstance(dataset, Dataset) else []
     if all(_takes_caches(Path(file["filename"]).parent) for file in files):
@@ -144,7 +144,7 @@ def apart(dataset: Any) -> Any:
 
 
 def _takes_caches(folder: Path) -> bool:
-    """Whether a folder is one of the cache, holds no dataset that somebody saved there, and can be written."""
+    """Return whether a folder is in the cache, is writable, and is not a dataset saved by a user."""
     is_of_cache = folder.is_relative_to(os.path.abspath(datasets.config.HF_DATASETS_CACHE))
     return is_of_cache and not (folder / "state.json").exists() and os.access(folder, os.W_OK)
 
@@ -160,12 +160,12 @@ def _linked(table: Table) -> Table:
 
 
 def link_to(path: Path, folder: str, name: str | os.PathLike[str]) -> Path:
-    """A link to a file of the user's, in the cache, or the path itself where links can't be made.
+    """Create a link to a user's file in the cache; return the path itself if links can't be created.
 
     Args:
-        path: what it leads to.
-        folder: in which the link lies, below the cache's folder of links.
-        name: of the link in there. The same name must always stand for the same path.
+        path: target of the link.
+        folder: folder of the link, below the cache's folder of links.
+        name: name of the link in that folder. The same name must always be used for the same path.
     """
     path = Path(os.path.abspath(path))
     link = link_folder(folder) / name
@@ -177,7 +177,7 @@ def link_to(path: Path, folder: str, name: str | os.PathLike[str]) -> Path:
 
 
 def link_folder(name: str) -> Path:
-    """A folder for links, which is made: in the cache, or in a temporary one if that can't be written."""
+    """Create a folder for links in the cache, or in a temporary folder if the cache is not writable."""
     for root in (_cache, _temporary):
         folder = root() / "links" / name
         with contextlib.suppress(OSError):
@@ -189,7 +189,7 @@ def link_folder(name: str) -> Path:
 
 @functools.cache
 def _temporary() -> Path:
-    """A folder for caches where the cache of `datasets` can't be written. It goes with the process."""
+    """Create a folder for caches, if the cache of `datasets` is not writable. It is removed when the process exits."""
     folder = tempfile.mkdtemp(prefix="spin_trl-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

@@ -1,4 +1,4 @@
-"""Text files line by line, whatever they are compressed with; and what is wrong in them, line by line."""
+"""Read text files line by line, compressed or not, and collect errors line by line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ...errors import DataError
 from ..columns import UNREADABLE
 
 SHOWN_LINES = 5
-"""Bad lines of a file that are shown. All are counted."""
+"""Maximum number of bad lines of a file that a message lists. All are counted."""
 
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 _ENCODINGS = {
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
-"""By a file's first bytes. That of UTF-32 begins as that of UTF-16 does."""
+"""Encodings by byte order mark. UTF-32 comes first, because one of its marks begins with one of UTF-16's."""
 _DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -36,16 +36,16 @@ _DECOMPRESS: dict[bytes, Callable[[Any], Any]] = {
     b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(file, "zstd"),
     b"\x04\x22\x4d\x18": lambda file: pa.CompressedInputStream(file, "lz4"),
 }
-"""What decompresses a file, by its first bytes."""
+"""Functions that decompress a file, by its first bytes."""
 
 
 class BadLines:
-    """Collects what is wrong in a file, so that all of it is said at once.
+    """Collects the errors in a file, so that they are reported together.
 
     Args:
-        path: of the file.
-        as_rows: let lines that can't be read be rows, which are left out or refused with the other bad rows when the data is
-            prepared.
+        path: path of the file.
+        as_rows: whether to represent unreadable lines as rows, which are left out or refused with the other bad rows when
+            the data is prepared.
     """
 
     def __init__(self, path: Path, *, as_rows: bool = False) -> None:
@@ -54,45 +54,45 @@ class BadLines:
         self.shown: list[str] = []
 
     def add(self, where: str, problem: str) -> None:
-        """Note a problem at a place like `line 7`."""
+        """Record a problem at a location like `line 7`."""
         self.count += 1
         if len(self.shown) < SHOWN_LINES:
             self.shown.append(f"{where}: {problem}")
 
     def rows(self, where: str, problem: str) -> Iterator[dict[str, Any]]:
-        """Note a problem of a single row; yield a row that stands for it, if there are to be such."""
+        """Record a problem of a single row, or yield a row that represents it if `as_rows` is set."""
         if self.as_rows:
             yield {UNREADABLE: f"{self.path.name}, {where}: {problem}"}
         else:
             self.add(where, problem)
 
     def refuse(self) -> None:
-        """Raise if there is a problem.
+        """Raise if problems have been recorded.
 
         Raises:
-            DataError: names the file and its first bad lines, and says how many there are.
+            DataError: if so; the message gives the file, its first bad lines, and their number.
         """
         if self.count == 1:
             raise DataError(f"{self.path}, {self.shown[0]}")
         if self.count:
-            more = f" The first {SHOWN_LINES} of them:" if self.count > SHOWN_LINES else ""
+            more = f" The first {SHOWN_LINES} are:" if self.count > SHOWN_LINES else ""
             shown = "\n".join(self.shown)
             raise DataError(f"{self.path}: {counted(self.count, 'row')} can't be read.{more}\n{shown}")
 
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedReader]:
-    """Open a file to read its bytes, decompressed. What it is compressed with is seen from its first bytes.
+    """Open a file to read its decompressed bytes. The compression is detected from its first bytes.
 
     Raises:
-        DataError: it can't be read, is damaged, or is only a pointer of Git LFS.
+        DataError: if the file can't be read, is damaged, or is only a Git LFS pointer.
     """
     try:
         with contextlib.ExitStack() as stack:
             file: Any = stack.enter_context(path.open("rb"))
             start = file.peek(64)[:64]
             if start.startswith(_GIT_LFS):
-                raise DataError(f"{path} is a pointer of Git LFS, not the data. Fetch it with `git lfs pull`.")
+                raise DataError(f"{path} is a Git LFS pointer, not the data. Fetch the data with `git lfs pull`.")
             decompress = next((how for mark, how in _DECOMPRESS.items() if start.startswith(mark)), None)
             if decompress is not None:
                 file = stack.enter_context(decompress(file))
@@ -107,17 +107,17 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> Any:
     names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if len(names) != 1:
         listed = f" ({', '.join(names[:5])})" if names else ""
-        raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected one. Unpack it.")
+        raise DataError(f"{path} holds {counted(len(names), 'file')}{listed}; expected a single file. Unpack it.")
     return archive.open(names[0])
 
 
 def byte_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a text file, with their ends, in UTF-8 without a byte order mark. UTF-16 and UTF-32 are converted.
+    """Yield the lines of a text file, with line ends, as UTF-8 without a byte order mark. UTF-16 and UTF-32 are converted.
 
-    Lines end with a line feed, or, in a file that has none, with a carriage return, as old programs write them.
+    Lines end with a line feed or, in a file that has none, with a carriage return, as written by old programs.
 
     Raises:
-        DataError: as [`opened`].
+        DataError: as in [`opened`].
     """
     with opened(path) as file:
         start = file.peek(4)
@@ -127,20 +127,20 @@ def byte_lines(path: Path) -> Iterator[bytes]:
         if encoding is None and end == "\n":
             yield from file
             return
-        # Every byte is a character of Latin-1, so bytes in UTF-8 pass through it as they are.
+        # Every byte is a Latin-1 character, so UTF-8 passes through it unchanged.
         was, becomes = (encoding, "utf-8") if encoding else ("latin-1", "latin-1")
         try:
             for text in io.TextIOWrapper(file, encoding=was, newline=end):
                 yield text.encode(becomes)
         except UnicodeError as error:
             name = was.upper().removesuffix("-LE").removesuffix("-BE")
-            raise DataError(f"{path} begins as {name}, but goes on as something else: {error}") from error
+            raise DataError(f"{path} begins as {name}, but is not {name} throughout: {error}") from error
 
 
 def _encoding_of(start: bytes) -> str | None:
-    """The encoding that a file's first four bytes show, if it is not UTF-8.
+    """Detect the encoding from a file's first four bytes; return None for UTF-8.
 
-    Without a mark, UTF-16 shows in the zeros beside what all of these files begin with: characters of ASCII.
+    Without a byte order mark, UTF-16 is recognised by the zero bytes of the ASCII characters that these files begin with.
     """
     marked = next((name for name, marks in _ENCODINGS.items() if start.startswith(marks)), None)
     zeros = "".join("0" if byte == 0 else "x" for byte in start)
@@ -148,10 +148,10 @@ def _encoding_of(start: bytes) -> str | None:
 
 
 def decoded(line: bytes) -> str:
-    """A line as text.
+    """Decode a line.
 
     Raises:
-        ValueError: it is not UTF-8, and what to do about it.
+        ValueError: if it is not UTF-8; the message says what to do about it.
     """
     try:
         return line.decode()

@@ -1,4 +1,4 @@
-"""Which names of datasets are files or folders on this machine, and what their extensions say."""
+"""Tell which dataset names are local files or folders, and which formats their extensions stand for."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ FORMATS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
 }
-"""Formats of files that are read, by their extensions."""
+"""Supported file formats by extension."""
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip")
 """Extensions that may follow those of JSON, CSV and TSV files."""
 
 DESCRIPTION = f"{', '.join(FORMATS)}; JSON and CSV also as {', '.join(COMPRESSIONS)}"
-"""All that is read, for messages."""
+"""Description of all supported formats, for messages."""
 
 
 def extension(name: str | os.PathLike[str]) -> str:
-    """The extension that says the format, in lower case and without that of a compression: `.jsonl` for `Rows.JSONL.gz`."""
+    """Return the extension of the format in lower case, ignoring that of a compression: `.jsonl` for `Rows.JSONL.gz`."""
     path = Path(name)
     if path.suffix.lower() in COMPRESSIONS:
         path = path.with_suffix("")
@@ -31,6 +31,6 @@ def extension(name: str | os.PathLike[str]) -> str:
 
 
 def is_local(name: str | os.PathLike[str]) -> bool:
-    """Whether a dataset's name is a path, of something that exists or not, and no name on the Hub and no function."""
+    """Return whether a dataset's name is a path, which need not exist, rather than a Hub name or a function."""
     text, starts = os.fspath(name), ("./", "../", "~", "/", f".{os.sep}", f"..{os.sep}", os.sep)
     return extension(text) in FORMATS or text.startswith(starts) or os.path.exists(home_expanded(text))

@@ -1,1 +1,1 @@
-"""One template, one end: conversations become text and tokens, and every text is proved to be in them."""
+"""One template, one end: render conversations as text and tokens, and verify that all of their texts are included."""

@@ -1,6 +1,6 @@
-"""What decides the ids that a tokenizer makes of a text, as a value that can be hashed.
+"""Collect everything that determines the ids that a tokenizer produces, as a value that can be hashed.
 
-Neither where the tokenizer lies, nor when it was loaded, nor how it would pad or truncate a batch is part of it.
+The tokenizer's path, the time when it was loaded, and how it would pad or truncate a batch are not included.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from ...files import json_digest
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "cls_token", "mask_token")
 _WITHOUT_EFFECT = ("version", "padding", "truncation", "decoder")
 _PROBES = ("Ab 12,  é\n\n\tWörld's (x)", " ﬁ Ⅳ ①  Ÿ ", "don't I'LL", "日本語 🚤 ไทย", "x = [1,2];\r\n\tend")
-"""Texts that tell how a tokenizer normalises and splits, where only what it does can be seen."""
+"""Texts that reveal how a tokenizer normalises and splits, for tokenizers whose parts are not accessible."""
 
 
 def tokenizer_identity(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What decides the ids of a text: normaliser, split rules, vocabulary, added tokens, special tokens around a text.
+    """Return everything that determines a text's ids: normaliser, split rules, vocabulary, added and special tokens.
 
     Args:
-        tokenizer: of either kind. One of the `tokenizers` library is described by its parts, another one by its vocabulary
-            and by what it makes of a few texts.
+        tokenizer: tokenizer of either kind. Tokenizers of the `tokenizers` library are described by their parts, others by
+            their vocabulary. All are also described by the ids of a few texts.
     """
     special = {name: str(token) for name in _SPECIAL_TOKENS if (token := getattr(tokenizer, name, None)) is not None}
-    # `template_kwargs` of a chat template hold these tokens, too.
+    # Chat templates receive these tokens as variables, too.
     identity: dict[str, Any] = {"special": special}
     identity["splits_special"] = bool(getattr(tokenizer, "split_special_tokens", 0))
     texts = [*_PROBES, *(f"a{token} b" for token in special.values())]

@@ -1,4 +1,4 @@
-"""Kinds of conversations, as a chat template writes them, and rows that are compared with theirs, text by text."""
+"""Kinds of conversations as written by a chat template, and the text-by-text comparison of rows with their kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .markers import ESCAPES, ConversationForm, Found, Slot, stripped
 
 @dataclass(frozen=True)
 class Split:
-    """A conversation of markers, rendered."""
+    """A rendered conversation of markers."""
 
     text: str
     found: list[Found]
@@ -23,23 +23,23 @@ class Split:
 
     @property
     def end(self) -> int:
-        """Where the last text of the answer ends."""
+        """Position where the last text of the answer ends."""
         last = self.slots[-1].message
         return max(one.stop for one in self.found if self.slots[one.number].message == last)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How conversations of a kind are rendered.
+    """How a kind of conversation is rendered.
 
     Attributes:
-        form: in which the template understands them.
+        form: form that the template supports.
         options: further arguments of the template.
-        segments: of the rendered conversation: what the template writes; slots, each with how it is written; and None where
-            the answer starts.
-        end: which of the slots in them is the answer's last text.
-        notes: what is noticed about every conversation of this kind.
-        is_matchable: whether a row differs from the kind's markers in nothing but its texts.
+        segments: segments of the rendered conversation: text written by the template; slots, each with its escaping; and
+            None where the answer starts.
+        end: index, among the slots in `segments`, of the answer's last text.
+        notes: notes that apply to every conversation of this kind.
+        is_matchable: whether rows only differ from the kind's markers in their texts.
     """
 
     form: ConversationForm
@@ -52,13 +52,13 @@ class Kind:
 
 @dataclass(frozen=True)
 class Span:
-    """Where a text of a conversation stands in what it is rendered to.
+    """Position of a conversation's text in the rendered conversation.
 
     Attributes:
-        slot: number of the text.
-        start: of it.
-        stop: of it.
-        is_stripped: whether white space around it is missing.
+        slot: number of the text's slot.
+        start: start of the text.
+        stop: end of the text.
+        is_stripped: whether white space around the text was stripped.
     """
 
     slot: int
@@ -68,10 +68,10 @@ class Span:
 
 
 def segments_of(split: Split) -> tuple[list[str | tuple[int, str] | None], int]:
-    """A rendered conversation of markers as what the template writes, and slots, and None where the answer starts.
+    """Split a rendered conversation of markers into segments (see [`Kind`]).
 
     Returns:
-        The segments, and which of the slots in them is the last of the answer's.
+        The segments, and the index, among the slots in them, of the answer's last text.
     """
     segments: list[str | tuple[int, str] | None] = []
     place, last, has_begun = 0, split.slots[-1].message, False
@@ -91,12 +91,12 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, list[Span]
     """Compare a row's rendered text with its kind.
 
     Args:
-        text: the row's conversation, rendered.
-        kind: of the conversation.
+        text: rendered conversation of the row.
+        kind: kind of the conversation.
         slots: the row's own texts.
 
     Returns:
-        Where the answer starts, and where each text stands. None: it reads otherwise.
+        The start of the answer and the position of each text; None if the text does not match the kind.
     """
     place = start = 0
     spans: list[Span] = []
@@ -110,7 +110,7 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, list[Span]
         else:
             variants = _variants(slots[segment[0]], ESCAPES[segment[1]])
             fitting = [one for one in variants if text.startswith(one, place)]
-            if len(fitting) > 1:  # the one behind which the template goes on
+            if len(fitting) > 1:  # choose the one followed by the template's text
                 behind = next((one for one in islice(kind.segments, number + 1, None) if isinstance(one, str)), "")
                 fitting = [one for one in fitting if text.startswith(behind, place + len(one))] or fitting
             if not fitting:
@@ -121,5 +121,5 @@ def match(text: str, kind: Kind, slots: Sequence[Slot]) -> tuple[int, list[Span]
 
 
 def _variants(slot: Slot, write: Callable[[str], str]) -> list[str]:
-    """What may stand for a slot's text."""
+    """Return the ways in which a slot's text may be written."""
     return [write(one) for one in stripped(slot.value)] if isinstance(slot.value, str) else [json.dumps(slot.value)]

@@ -1,9 +1,9 @@
-"""All answers of a long conversation, from one rendering of the whole.
+"""Get all answers of a long conversation from a single rendering of the whole conversation.
 
-To render each answer's prompt by itself takes a time that grows with the square of the number of answers. Most templates
-write a conversation of plain messages turn by turn, so a shorter one is the beginning of a longer one. A template need not,
-so that is proved for each conversation: the first answers, the last one, and others at distances that double are rendered by
-themselves, too. Where one of them differs, all are rendered by themselves.
+The time to render each answer's prompt separately grows with the square of the number of answers. Most templates write a
+conversation of plain messages turn by turn, so a shorter conversation is the beginning of a longer one. Since this is not
+guaranteed, it is verified for each conversation: the first answers, the last one, and others at doubling distances are also
+rendered separately. If one of them differs, all answers are rendered separately.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from .markers import Message
 from .rendering import ConversationRenderer, Options, Rendered, Traced
 
 FEW_ANSWERS = 8
-"""Answers that are rendered each by itself."""
+"""Number of answers up to which each is rendered separately."""
 
 
 def render_answers(
     renderer: ConversationRenderer, messages: list[Message], positions: Sequence[int], options: Options
 ) -> Answers | None:
-    """The answers of a conversation, each as [`ConversationRenderer.render`] renders it.
+    """Render the answers of a conversation with the same results as [`ConversationRenderer.render`].
 
     Args:
-        renderer: of the chat template.
-        messages: of the conversation, up to the last answer.
+        renderer: renderer of the chat template.
+        messages: messages of the conversation, up to the last answer.
         positions: numbers of the answers' messages, in order.
-        options: `tools`, and other arguments of the template.
+        options: `tools` and other arguments of the template.
 
     Returns:
-        None: they have to be rendered each by itself.
+        The answers; None if each has to be rendered separately.
 
     Raises:
-        TemplateError, DataError: as [`ConversationRenderer.render`], of a conversation that would be refused there, too.
+        TemplateError, DataError: as in [`ConversationRenderer.render`], which would refuse the conversation, too.
     """
     if len(positions) <= FEW_ANSWERS or not all(map(_is_plain, messages)):
         return None
@@ -48,13 +48,13 @@ def render_answers(
 
 
 class Answers:
-    """All answers of a rendered conversation, with the same text before and behind each as a known one has.
+    """All answers of a rendered conversation, assuming the same text before and after each as for a known answer.
 
     Args:
-        traced: the conversation.
-        messages: of it.
+        traced: rendered conversation.
+        messages: messages of the conversation.
         position: number of the known answer's message.
-        known: the known answer.
+        known: known answer.
     """
 
     def __init__(self, traced: Traced, messages: list[Message], position: int, known: Rendered) -> None:
@@ -65,11 +65,11 @@ class Answers:
 
     @property
     def whole(self) -> str:
-        """The whole conversation."""
+        """Text of the whole conversation."""
         return self.traced.text
 
     def at(self, position: int) -> Rendered:
-        """The answer that is a message's, as if the conversation ended there."""
+        """Return the answer in a message, as if the conversation ended there."""
         span = self.traced.spans[position]
         found = self.notes | {notes.SPACE} if self.is_stripped[position] else self.notes
         text = self.traced.text[: span.stop] + self.tail
@@ -77,7 +77,7 @@ class Answers:
 
 
 def _is_plain(message: Message) -> bool:
-    """Whether a message is one text, which a template does not look into for thinking."""
+    """Return whether a message is a single text in which templates do not look for thinking."""
     content = message.get("content")
     return (
         message.keys() == {"role", "content"}

@@ -1,8 +1,7 @@
-"""Conversations in which every text is replaced by a marker, to see what a chat template makes of each.
+"""Replace every text of a conversation by a marker, to find out what a chat template does to it.
 
-A template is a program: what it leaves out, moves or rewrites can't be told by searching its output for a row's own text,
-which may stand there twice or be a single letter. A marker stands there once, and holds the characters that Python and JSON
-write in their own way.
+A template is a program: searching its output for a row's own text, which may occur twice or be a single letter, can't show
+what it leaves out, moves or changes. A marker is unique, and contains the characters that Python and JSON escape.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from ...files import parse_json
 Message = dict[str, Any]
 
 CONTENT, THINKING, CALL, OTHER = "content", "thinking", "tool call", "other field"
-"""What a text is to its message."""
+"""Role of a text in its message."""
 
 TEXT, NAME, NUMBER = "text", "name", "number"
-"""What a text may hold: anything; a word; digits."""
+"""Possible content of a text: anything; a word; digits."""
 
 THINKING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 CALL_FIELDS = ("tool_calls", "function_call")
 _THINKING = re.compile(r"(\s*(?:<think>)?\s*)(.*?)(\s*</think>\s*)(.*)", re.DOTALL)
-_TELLING_CHARACTERS = "'\"\n\\é"  # what a repr, JSON and ASCII would not leave as it is
+_TELLING_CHARACTERS = "'\"\n\\é"  # characters that repr, JSON or ASCII JSON would escape
 _FIRST_NUMBER = 9_100_000_000
 _MARKER = re.compile(r"Qz(\d{5})zQ|91(\d{8})(?:\.5)?")
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: text, parts that are text, or nothing."""
+    """Return the text of a message's content, which may be text, a list of parts, or missing."""
     parts = content if isinstance(content, list) else [content]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     return "".join(text for text in texts if isinstance(text, str))
@@ -41,11 +40,11 @@ def text_of(content: Any) -> str:
 
 @dataclass(frozen=True)
 class ConversationForm:
-    """A way to write the same conversation down: templates differ in which they understand.
+    """A way to represent a conversation: templates differ in those that they support.
 
     Attributes:
-        content: `own`, `text`, or `parts` (a list like `[{"type": "text", "text": ...}]`).
-        arguments: of tool calls: `object`, or `string` of JSON.
+        content: content of messages: `own`, `text`, or `parts` (a list like `[{"type": "text", "text": ...}]`).
+        arguments: arguments of tool calls: `object`, or `string` for JSON text.
         empty: content of a tool call without text: `own`, `text` or `none`.
     """
 
@@ -56,16 +55,16 @@ class ConversationForm:
 
 @dataclass(frozen=True)
 class Slot:
-    """A text of a conversation that a marker can stand for.
+    """A text of a conversation that can be replaced by a marker.
 
     Attributes:
-        number: of the slot, counted from 0 through the conversation.
-        message: number of its message.
-        role: of its message.
-        field: what it is to its message.
-        holds: what it may hold.
-        value: the row's own.
-        is_key: whether it is the name of an argument.
+        number: number of the slot, counted from 0 throughout the conversation.
+        message: number of the slot's message.
+        role: role of that message.
+        field: role of the text in the message (`CONTENT`, ...).
+        holds: possible content (`TEXT`, `NAME` or `NUMBER`).
+        value: the row's own value.
+        is_key: whether the text is the name of an argument.
     """
 
     number: int
@@ -78,7 +77,7 @@ class Slot:
 
     @property
     def is_required(self) -> bool:
-        """Whether the template has to write it."""
+        """Whether the template must write the text."""
         return self.field != OTHER
 
 
@@ -86,12 +85,12 @@ Mark = Callable[[Slot], Any]
 
 
 def own(slot: Slot) -> Any:
-    """A mark that leaves every text as it is."""
+    """A mark that leaves every text unchanged."""
     return slot.value
 
 
 def probe(slot: Slot) -> Any:
-    """A mark of its own for every text, which shows what is done to it."""
+    """A mark that replaces every text by a unique marker, which reveals how it is changed."""
     if slot.holds == NUMBER:
         number = _FIRST_NUMBER + slot.number
         return number + 0.5 if isinstance(slot.value, float) else number
@@ -99,7 +98,7 @@ def probe(slot: Slot) -> Any:
 
 
 def inside(slot: Slot) -> Any:
-    """A mark in the middle of a row's own text, which still begins, ends and reads as it did for the template."""
+    """A mark that inserts a marker into the middle of a row's own text, whose beginning and end stay the same."""
     if slot.holds != TEXT:
         return slot.value
     middle = len(slot.value) // 2
@@ -107,7 +106,7 @@ def inside(slot: Slot) -> Any:
 
 
 def plain_marker(number: int) -> str:
-    """A marker of letters and digits, of the nine characters that some templates demand of a tool call's id."""
+    """Return a marker of nine letters and digits, the format that some templates require for a tool call's id."""
     return f"Qz{number:05d}zQ"
 
 
@@ -117,12 +116,12 @@ ESCAPES: dict[str, Callable[[str], str]] = {
     "ASCII JSON": lambda text: json.dumps(text)[1:-1],
     "Python": lambda text: re.sub(r"[\\']", r"\\\g<0>", text).replace("\n", "\\n").replace("\r", "\\r"),
 }
-"""How a template may write a text."""
+"""Functions that write a text in the ways that a template may use."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A marker in a rendered conversation: whose, from where to where, and how it was written (None: in no known way)."""
+    """A marker in a rendered conversation: its slot, its position, and how it was escaped (None: in an unknown way)."""
 
     number: int
     start: int
@@ -131,7 +130,7 @@ class Found:
 
 
 def find_markers(rendered: str, slots: Sequence[Slot]) -> list[Found]:
-    """The markers of [`probe`] in a rendered conversation, in order."""
+    """Return the markers of [`probe`] in a rendered conversation, in order."""
     found = []
     for match in _MARKER.finditer(rendered):
         number = int(match[1] or match[2])
@@ -148,7 +147,7 @@ def find_markers(rendered: str, slots: Sequence[Slot]) -> list[Found]:
 
 
 def find_inside(rendered: str, slots: Sequence[Slot]) -> list[Found]:
-    """The markers of [`inside`], each with the whole of the row's text around it (`escape` None: something is missing)."""
+    """Return the markers of [`inside`], extended to the row's whole text around them (`escape` None: a part is missing)."""
     found = []
     for match in _MARKER.finditer(rendered):
         if not match[1] or int(match[1]) >= len(slots) or (slot := slots[int(match[1])]).holds != TEXT:
@@ -167,12 +166,12 @@ def find_inside(rendered: str, slots: Sequence[Slot]) -> list[Found]:
 
 
 def without_markers(rendered: str) -> str:
-    """What [`inside`] was rendered to, without the markers."""
+    """Remove the markers of [`inside`] from a rendered conversation."""
     return re.sub(r"Qz\d{5}zQ", "", rendered)
 
 
 def stripped(text: str, side: str = "both") -> list[str]:
-    """A text, and what may be left of it when white space around it is stripped."""
+    """Return a text and its variants with white space around it stripped."""
     strips = {"left": (str.lstrip,), "right": (str.rstrip,), "both": (str.strip, str.rstrip, str.lstrip)}[side]
     if text == text.strip():
         return [text]
@@ -181,7 +180,7 @@ def stripped(text: str, side: str = "both") -> list[str]:
 
 
 def forms(messages: Sequence[Message]) -> Iterator[ConversationForm]:
-    """The ways to write a conversation down, its own first."""
+    """Yield the forms in which a conversation can be represented, its own form first."""
     kinds = {type(message["content"]).__name__ for message in messages if message.get("content", "") not in ("", None)}
     contents = {frozenset({"str"}): ["own", "parts"], frozenset({"list"}): ["own", "text"]}
     has_calls = any(message.get(field) for message in messages for field in CALL_FIELDS)
@@ -195,10 +194,10 @@ def forms(messages: Sequence[Message]) -> Iterator[ConversationForm]:
 def written_with_markers(
     messages: Sequence[Message], form: ConversationForm, mark: Mark
 ) -> tuple[list[Message], list[Slot]]:
-    """A conversation in a form, with every text marked, and its texts.
+    """Write a conversation in a form, with every text marked; also return its texts as slots.
 
     Raises:
-        DataError: content has a part that is no text.
+        DataError: if content has a part that is not text.
     """
     writer = _Writer(form, mark)
     return [writer.message(number, message) for number, message in enumerate(messages)], writer.slots
@@ -261,19 +260,19 @@ class _Writer:
         return text
 
     def _with_thinking(self, text: str) -> str:
-        """Text of a message. An answer's `<think>` block is a text of its own, since templates may leave it out."""
+        """Mark the text of a message. An answer's `<think>` block is a separate text, since templates may leave it out."""
         match = _THINKING.fullmatch(text) if self._role == "assistant" and "</think>" in text else None
         if match is None:
             return str(self._tree(text, CONTENT))
         return f"{match[1]}{self._tree(match[2], THINKING)}{match[3]}{self._tree(match[4], CONTENT)}"
 
     def _call(self, call: Any) -> Any:
-        """A call, or a list of calls."""
+        """Mark a call, or a list of calls."""
         if isinstance(call, list):
             return [self._call(one) for one in call]
         if not isinstance(call, dict):
             return self._tree(call, CALL)
-        # What is left is the `type`, which says what kind of call it is.
+        # The only other field is `type`, the type of the call.
         return {name: self._of_call[name](value) if name in self._of_call else value for name, value in call.items()}
 
     def _arguments(self, arguments: Any) -> Any:
@@ -286,7 +285,7 @@ class _Writer:
         return json.dumps(marked, ensure_ascii=False) if self.form.arguments == "string" else marked
 
     def _id(self, value: Any) -> Any:
-        """An id, the same wherever it stands: a result names its call by it."""
+        """Mark an id consistently wherever it occurs: a result refers to its call by it."""
         if not isinstance(value, str) or not value:
             return value
         if value not in self._ids:
@@ -294,7 +293,7 @@ class _Writer:
         return self._ids[value]
 
     def _tree(self, value: Any, field: str) -> Any:
-        """What JSON can hold, with a marker for every key and every leaf that a marker can stand for."""
+        """Mark every key and every leaf of a JSON value that can be replaced by a marker."""
         if isinstance(value, dict):
             return {self._slot(key, field, NAME, is_key=True): self._tree(one, field) for key, one in value.items()}
         if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""One template, one end: the only place where prompts and real responses become tokens in self-play.
+"""One template, one end: the only place where prompts and real responses are tokenised in self-play.
 
-Generation starts exactly where the real response starts, and the real response stops at the EOS that ends its turn, as a
-generation does. Otherwise the policy learns to tell the two apart by the template instead of by the answer.
+Generation starts exactly where the real response starts, and the real response stops at the EOS that ends its turn, like a
+generation. Otherwise the policy would learn to tell the two apart by the template instead of by the answer.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .rendering import ConversationRenderer, Options, Rendered
 from .templated import Opening, is_templated, opening_of, rendered_turns
 from .text_ids import LONG, Cuts, GrowingIds, text_ids
 
-# Stands in for a response to see what a template writes around it; no template and no tokenizer treats it specially.
+# Placeholder for a response, to see what a template writes around it; no template or tokenizer treats it specially.
 _PROBE = "Qzprobezq"
 
-# Letters, forms of letters and white space that tokenizers change. One that keeps them all keeps every text.
+# Letters, variants of letters and white space that tokenizers may change. A tokenizer that keeps them all keeps every text.
 _SAMPLE = (
     " Ab  cD\n\n\tÉé e\u0301 ﬁ Ⅳ ① ½ ẞß İı Ωσς \u00a0\u2009\u200b\u200d\ufeff «“”» … don't I'LL 12,345.60 "
     "x = [1, 2];\r\n    end ▁ Ġ 日本語 한국어 ไทย עברית العربية हिन्दी 🚤👩\u200d👧 "
@@ -45,7 +45,7 @@ class EarlyEndError(DataError):
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """Token ids of a prompt, and of its real response, which ends with EOS, and what was noticed about them."""
+    """Token ids of a prompt and of its real response, which ends with EOS, and notes on them."""
 
     prompt_ids: list[int]
     real_ids: list[int]
@@ -53,23 +53,23 @@ class EncodedPair:
 
 
 def eos_token_ids(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None = None) -> list[int]:
-    """Every id that ends a response: the tokenizer's EOS and all of `generation_config.eos_token_id`."""
+    """Return all ids that end a response: the tokenizer's EOS and all of `generation_config.eos_token_id`."""
     configured = generation_config.eos_token_id if generation_config is not None else None
     ids = [tokenizer.eos_token_id, *(configured if isinstance(configured, Iterable) else [configured])]
     return sorted({token for token in ids if token is not None})
 
 
 class PairTemplate:
-    """Turns a prompt and its real response into tokens, the same way for generation and for training.
+    """Tokenises a prompt and its real response in the same way for generation and training.
 
     Args:
-        tokenizer: with a chat template, if the data is conversational.
+        tokenizer: tokenizer, which needs a chat template if the data is conversational.
         eos_ids: ids that end a response (see [`eos_token_ids`]). If a chat template ends a turn with another special
-            token, that token is added: generation has to stop where the real response does.
-        chat_template_kwargs: passed to the chat template of every row; a row's own win.
+            token, that token is added, since generation has to stop where the real response does.
+        chat_template_kwargs: arguments for the chat template of every row; a row's own arguments take precedence.
 
     Raises:
-        DataError: the tokenizer has no EOS token.
+        DataError: if the tokenizer has no EOS token.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class PairTemplate:
             )
         if tokenizer.chat_template is not None:
             self._add_turn_end()
-        # What the tokenizer puts before every text, such as BOS.
+        # Tokens that the tokenizer puts before every text, such as BOS.
         with_special, without = (list(tokenizer("x", add_special_tokens=add)["input_ids"]) for add in (True, False))
         self._prefix = with_special[: max(_position_of(with_special, without), 0)]
-        # A tokenizer that keeps such a text, but for what its normaliser does, keeps them all: rows need not be decoded.
+        # A tokenizer that preserves this sample, apart from its normaliser, preserves all texts: rows need not be decoded.
         ids = self._ids(_SAMPLE)
         self._is_lossless = tokenizer.unk_token_id not in ids and self._text_of(ids) == self._normalised(_SAMPLE)
 
@@ -110,11 +110,11 @@ class PairTemplate:
         Args:
             prompt: plain text, or the messages before the response.
             response: plain text, or the assistant's message.
-            tools: functions that the template may show, as a list or as JSON.
+            tools: tools for the template, as a list or as JSON.
             chat_template_kwargs: the row's own arguments for the template.
 
         Raises:
-            TemplateError: the template renders the conversation so that no generation could continue its prompt.
+            TemplateError: if the template renders the conversation such that no generation could continue its prompt.
         """
         if isinstance(prompt, str) and isinstance(response, str):
             found = self.encode_text(prompt, response)
@@ -127,21 +127,21 @@ class PairTemplate:
         return self._encode_messages(prompt, response, options, GrowingIds(self._cuts))
 
     def encode_text(self, prompt: str, response: str, too_long: float = math.inf) -> EncodedPair | None:
-        """Tokenise a prompt and its response that are text, as [`PairTemplate.encode`] does.
+        """Tokenise a plain-text prompt and its response, as [`PairTemplate.encode`] does.
 
         Args:
             prompt: plain text.
             response: plain text.
-            too_long: tokens of a prompt of which no more is wanted.
+            too_long: number of tokens from which a prompt is too long.
 
         Returns:
-            None: the prompt is too long.
+            The pair; None if the prompt is too long.
 
         Raises:
-            DataError: the response would end early.
+            DataError: if the response would end early.
         """
         start = self._with_special(prompt)
-        # Some tokenizers end every text with EOS; a prompt goes on.
+        # Some tokenizers end every text with EOS, but a prompt is continued.
         if start and start[-1] in self.eos_ids and not prompt.endswith(str(self.tokenizer.decode(start[-1:]))):
             start = start[:-1]
         is_wanted = len(start) < too_long
@@ -161,14 +161,14 @@ class PairTemplate:
         tools: Any = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> tuple[str, list[tuple[int, int]]]:
-        """Write a prompt and its real response as text, and find what in it the row itself says.
+        """Write a prompt and its real response as text, and find the row's own texts in the result.
 
         Args:
             prompt, response, tools, chat_template_kwargs: as in [`PairTemplate.encode`].
 
         Returns:
-            The text, and from where to where the row's own texts stand in it, in order. A chat template has written the
-            rest. Special tokens that the tokenizer puts around a text are not part of it.
+            The text, and the start and end positions of the row's own texts in it, in order. The rest was written by the
+            chat template. Special tokens that the tokenizer puts around a text are not included.
 
         Raises:
             TemplateError, DataError: as in [`PairTemplate.encode`].
@@ -194,14 +194,14 @@ class PairTemplate:
         The messages before an answer are its prompt.
 
         Args:
-            messages: up to the last of the answers.
+            messages: messages up to the last of the answers.
             positions: numbers of the answers' messages, in order.
             tools: as in [`PairTemplate.encode`].
             chat_template_kwargs: as in [`PairTemplate.encode`].
-            too_long: tokens of a prompt of which no more is wanted.
+            too_long: number of tokens from which a prompt is too long.
 
         Yields:
-            An answer; None, where its prompt is too long.
+            A pair for each answer; None if its prompt is too long.
 
         Raises:
             TemplateError, DataError: as in [`PairTemplate.encode`].
@@ -218,7 +218,7 @@ class PairTemplate:
         templated = list(accumulate(is_templated([one], opening, bos, number) for number, one in enumerate(messages)))
         known = 0
         for position in positions:
-            if known >= too_long:  # a prompt begins as those before it
+            if known >= too_long:  # later prompts begin with this one
                 yield None
                 continue
             one = found.at(position)
@@ -231,7 +231,7 @@ class PairTemplate:
     ) -> EncodedPair:
         templated = is_templated(prompt, self._opening, self.tokenizer.bos_token)
         rendered = self._renderer.render(prompt, response, options)
-        # To cut a short text takes longer than to tokenise it twice.
+        # Cutting a short text takes longer than tokenising it twice.
         return self._encode_rendered(rendered, ids_of if len(rendered.text) >= LONG else self._ids, templated)
 
     def _encode_rendered(self, rendered: Rendered, ids_of: Callable[[str], list[int]], templated: bool) -> EncodedPair:
@@ -247,72 +247,73 @@ class PairTemplate:
         return EncodedPair(start_ids, real, frozenset(found))
 
     def digest(self, definition: int = 2) -> str:
-        """Hash of what decides the tokens of a row: tokenizer, template, its arguments, EOS ids.
+        """Return a hash of everything that determines a row's tokens: tokenizer, template, its arguments, EOS ids.
 
         Args:
-            definition: of what is hashed. 1: as in version 0.1.0, where tokenizers that split alike, but put other special
-                tokens around a text, have one digest. 2: all of the tokenizer (see [`tokenizer_identity`]), and its own EOS.
+            definition: definition of the hash. 1: as in version 0.1.0, where tokenizers that split text in the same way but
+                add different special tokens have the same digest. 2: the whole tokenizer (see [`tokenizer_identity`]) and
+                its own EOS.
 
         Returns:
-            16 hexadecimal digits, behind `02` if the definition is 2.
+            16 hexadecimal digits, preceded by `02` if the definition is 2.
         """
         tokenizer = self.tokenizer
         if definition == 1:
-            # Normalisation and pre-tokenisation show in what they make of a text.
+            # The ids of a text reveal normalisation and pre-tokenisation.
             shown = self._ids("Ab 12,  é\n\n\tWörld's (x)")
             vocabulary = sorted(tokenizer.get_vocab().items())
             identity = [tokenizer.chat_template, self.chat_template_kwargs, self.eos_ids, vocabulary, shown]
             return numbered(1, json_digest(identity))
         if definition != 2:
-            raise ValueError(f"definition {definition} of a template's digest is not known; expected 1 or 2")
+            raise ValueError(f"definition {definition} of a template's digest is unknown; expected 1 or 2")
         ends = [self.eos_ids, tokenizer.eos_token_id, self._turn_end]
         identity = [tokenizer_identity(tokenizer), tokenizer.chat_template, self.chat_template_kwargs, ends]
         return numbered(2, json_digest(identity))
 
     @functools.cached_property
     def _opening(self) -> Opening | None:
-        """What the chat template writes before a user's text."""
+        """Text that the chat template writes before a user's text."""
         if self.tokenizer.chat_template is None:
             return None
         ends = [self.tokenizer.bos_token, *map(str, self.tokenizer.convert_ids_to_tokens(self.eos_ids))]
         return opening_of(self._plainly, ends)
 
     def _plainly(self, messages: list[Message]) -> str:
-        """What the template makes of messages of no row, without tools."""
+        """Render messages that belong to no row, without tools."""
         return self._renderer.apply(messages, {**self.chat_template_kwargs, "tools": None})
 
     def _ids(self, text: str) -> list[int]:
         return text_ids(self.tokenizer, text)
 
     def _with_special(self, text: str) -> list[int]:
-        """Ids of a text with the special tokens around it, but none before it that the text itself begins with."""
+        """Return the ids of a text with special tokens around it, except those that the text itself begins with."""
         ids, size = text_ids(self.tokenizer, text, special=True), len(self._prefix)
         return ids[size:] if size and ids[: 2 * size] == self._prefix * 2 else ids
 
     def _behind(self, start: list[int], whole: list[int], rest: str) -> list[int]:
-        """Ids behind the prompt's."""
-        # Where tokens merge across the boundary, a generation could not have produced the merged one.
+        """Return the ids after those of the prompt."""
+        # If tokens merge across the boundary, a generation could not have produced the merged token.
         return whole[len(start) :] if whole[: len(start)] == start else self._continuation(rest)
 
     def _ended(self, real: list[int], eos_id: int) -> list[int]:
-        """A response, cut at its first EOS, or with one behind it."""
+        """Cut a response after its first EOS, or append one."""
         end = self._first_end(real)
         return [*real, eos_id] if end is None else real[: end + 1]
 
     def _ends_of(self, tail: str) -> int:
-        """How many EOS ids there are in what a template writes behind an answer."""
+        """Return the number of EOS ids in the text that a template writes after an answer."""
         if tail not in self._ends_of_tails:
-            if len(self._ends_of_tails) >= 1000:  # a template that writes something else behind every answer
+            if len(self._ends_of_tails) >= 1000:  # a template that writes a different text after every answer
                 self._ends_of_tails.clear()
             self._ends_of_tails[tail] = self._count_ends(self._ids(tail))
         return self._ends_of_tails[tail]
 
     def _check_end(self, response: str, texts: Sequence[str]) -> None:
-        """Refuse a response that an EOS token ends before its last word.
+        """Raise if an EOS token ends a response before its last word.
 
         Args:
-            response: the text from where a generation starts to the end of the answer.
-            texts: the answer's own, without what the template writes around them.
+            response: text from where a generation starts to the end of the answer.
+            texts: own texts of the answer, without the text that the template writes around them.
         """
         ids = self._continuation(response)
         end = self._first_end(ids)
@@ -320,11 +321,9 @@ class PairTemplate:
             return
         token = self._text_of(ids[end : end + 1])
         before = self._text_of(ids[:end])[-40:]
-        lost = f"behind {before!r}: it ends a response, so all that follows would be lost"
+        lost = f"after {before!r}: it ends a response, so everything that follows would be lost"
         if any(self._count_ends(self._continuation(text)) for text in texts):
-            raise EarlyEndError(
-                f"the real response has {token!r} inside its text, {lost}. Take it out, or rewrite it."
-            )
+            raise EarlyEndError(f"the real response contains {token!r} inside its text, {lost}. Remove or rewrite it.")
         raise TemplateError(
             f"The chat template writes {token!r} inside an answer, {lost}. Use another template, or leave such rows out."
         )
@@ -333,25 +332,25 @@ class PairTemplate:
         return sum(map(ids.count, set(self.eos_ids)))
 
     def _first_end(self, ids: list[int]) -> int | None:
-        """Where the first EOS stands."""
+        """Return the position of the first EOS, or None."""
         return min((ids.index(token) for token in self.eos_ids if token in ids), default=None)
 
     def _noticed(self, ids: list[int], text: str, end: int) -> frozenset[str]:
-        """What the tokenizer did to a text.
+        """Return notes on how the tokenizer has changed a text.
 
         Args:
-            ids: of a prompt and its response, with EOS.
-            text: that they are made of.
-            end: where the response ends in it.
+            ids: ids of a prompt and its response, with EOS.
+            text: text that the ids were made from.
+            end: end of the response in the text.
         """
         if self._is_lossless:
             return frozenset() if self._normalised(text) == text else frozenset({notes.NORMALISED})
         has_prefix = ids[: len(self._prefix)] == self._prefix
         if has_prefix and not text.lstrip().startswith(self._text_of(self._prefix).strip()):
-            ids = ids[len(self._prefix) :]  # BOS that the tokenizer has added
+            ids = ids[len(self._prefix) :]  # BOS that was added by the tokenizer
         decoded, last = self._text_of(ids[:-1]), self._text_of(ids[-1:])
         if text[:end].rstrip().endswith(last):
-            end = len(text[:end].rstrip()) - len(last)  # the response brings its own EOS
+            end = len(text[:end].rstrip()) - len(last)  # the response has its own EOS
         is_same = text.startswith(decoded) and not text[len(decoded) : end].strip()
         found = set() if is_same else self._changes(text, decoded, end)
         unknown = self.tokenizer.unk_token_id
@@ -360,7 +359,7 @@ class PairTemplate:
         return frozenset(found)
 
     def _changes(self, text: str, decoded: str, end: int) -> set[str]:
-        """What the tokenizer changed of a text that it does not decode to."""
+        """Return notes on how the tokenizer changed a text that differs from its decoded ids."""
         whole, kept = _letters(self._normalised(text)), _letters(self._normalised(decoded))
         changed = set()
         if whole != _letters(text) or _spaces(text[:end]) > _spaces(decoded):
@@ -377,7 +376,7 @@ class PairTemplate:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _continuation(self, text: str) -> list[int]:
-        """Tokens of a text that goes on: SentencePiece would put a space before one that stands alone."""
+        """Tokenise a text that continues another one: SentencePiece would put a space before a text on its own."""
         for anchor in ("\n", "x"):
             before, ids = self._ids(anchor), self._ids(anchor + text)
             if ids[: len(before)] == before:
@@ -385,13 +384,13 @@ class PairTemplate:
         return self._ids(text)
 
     def _own_end(self) -> int:
-        """What ends a response whose template writes no EOS: the tokenizer's own, if that is one of the ids."""
+        """Return the id that ends a response whose template writes no EOS: the tokenizer's own, if it is in `eos_ids`."""
         return min(self.eos_ids, key=lambda token: (token != self.tokenizer.eos_token_id, token))
 
     def _add_turn_end(self) -> None:
         found = next(rendered_turns(self._plainly, [_PROBE] * 2), None)
         if found is None:
-            return  # the template wants other messages; the rows will tell
+            return  # the template needs other messages; errors will show up in the rows
         conversation, text = found
         ids = self._ids(text.rpartition(_PROBE)[2])
         added = [token for token, one in self.tokenizer.added_tokens_decoder.items() if one.special]
@@ -402,7 +401,7 @@ class PairTemplate:
             self._turn_end = self._start_of_next_turn(conversation)
 
     def _start_of_next_turn(self, conversation: list[Message]) -> int | None:
-        """The EOS with which the user's next turn begins: models whose template ends no turn (GLM's) stop there."""
+        """Return the EOS with which the next user turn begins: models whose template does not end turns (GLM) stop there."""
         with contextlib.suppress(TemplateError):
             ids = self._ids(self._plainly([*conversation, conversation[0]]).rsplit(_PROBE, 2)[1])
             return ids[0] if ids and ids[0] in self.eos_ids else None
@@ -410,15 +409,15 @@ class PairTemplate:
 
 
 def _position_of(ids: list[int], part: list[int]) -> int:
-    """Where ids hold a part of them, or -1."""
+    """Return the position of `part` in `ids`, or -1."""
     return next((i for i in range(len(ids) - len(part) + 1) if ids[i : i + len(part)] == part), -1)
 
 
 def _letters(text: str) -> str:
-    """A text without white space."""
+    """Remove white space from a text."""
     return re.sub(r"[\s▁]+", "", text)
 
 
 def _spaces(text: str) -> int:
-    """Line breaks, tabs, and spaces behind spaces: what a tokenizer that splits at white space loses."""
+    """Count line breaks, tabs, and spaces after spaces, which a tokenizer that splits at white space loses."""
     return len(re.findall(r"[\n\t]|(?<= ) ", text.strip()))

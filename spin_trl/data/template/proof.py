@@ -1,6 +1,6 @@
-"""Whether a chat template has written every text of a conversation, as it is and in its place; and where the answer starts.
+"""Verify that a chat template writes every text of a conversation unchanged and in order, and find where the answer starts.
 
-A generation must start at the same place.
+A generation must start at the same position.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _THINKING_SCAFFOLD = re.compile(
 
 
 class FormError(TemplateError):
-    """Why a form of a conversation can't be used, and how bad that is."""
+    """A form of a conversation can't be used; `badness` ranks the reasons."""
 
     def __init__(self, message: str, badness: float) -> None:
         super().__init__(message)
@@ -29,10 +29,10 @@ class FormError(TemplateError):
 
 
 def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages: Sequence[Message]) -> set[str]:
-    """What is noticed of a rendered conversation of markers.
+    """Check a rendered conversation of markers, and return notes on it.
 
     Raises:
-        FormError: a text is missing, is written in another way, or stands in another place.
+        FormError: if a text is missing, changed, or in another position.
     """
     slots = {slot.number: slot for slot in expected}
     last = len(messages) - 1
@@ -49,12 +49,12 @@ def check(text: str, found: Sequence[Found], expected: Sequence[Slot], messages:
             elif slot.is_required:
                 problems.append(f"leaves out {_described(slot, last)}")
         elif any(not _is_known(one, slot, text) for one in places):
-            problems.append(f"does not write {_described(slot, last)} as it is")
+            problems.append(f"changes {_described(slot, last)}")
         elif slot.message == last and slot.field in (CONTENT, THINKING) and len(places) > 1:
             problems.append(f"writes {_described(slot, last)} more than once")
-    # Templates that put the system's message before all others, or before the last, do so at inference, too.
+    # Templates that move the system message to the beginning, or before the last message, do so at inference, too.
     order = [slots[one.number].message for one in found if one.number in slots and slots[one.number].is_required]
-    # Tools answer within the turn that calls them, before or after its text.
+    # Tool results are part of the turn that calls the tool, before or after its text.
     begins = (number == 0 or not is_result(message) for number, message in enumerate(messages))
     groups = list(itertools.accumulate(begins))
     order = [groups[number] for number in order if messages[number].get("role") not in ("system", "developer")]
@@ -72,11 +72,11 @@ def is_result(message: Message) -> bool:
 
 
 def _is_known(one: Found, slot: Slot, text: str) -> bool:
-    """Whether a text stands there as it is, or, in calls and results, as JSON."""
+    """Return whether a text is written unchanged or, in calls and results, as JSON."""
     if slot.is_key and text[: one.start].endswith("'") and text.startswith("':", one.stop):
-        return False  # a dict as Python prints it
+        return False  # a dict printed by Python
     if slot.field == CALL or not slot.is_required:
-        return one.escape is not None  # the strings of a call may be Python's: some models call tools in it
+        return one.escape is not None  # strings in a call may be in Python's notation, in which some models call tools
     if slot.role in _RESULT_ROLES:
         return one.escape not in (None, "Python")
     return one.escape == "as it is"
@@ -91,57 +91,57 @@ def start_of_answer(text: str, before: str, head: str | None, *, is_behind_resul
     """Find where the answer starts in a rendered conversation.
 
     Args:
-        text: the conversation with its answer.
-        before: the conversation without its answer, up to where a generation starts.
-        head: what stands before an answer that is nothing but text; None: that can't be told.
+        text: conversation with its answer.
+        before: conversation without its answer, up to where a generation starts.
+        head: text before a plain-text answer; None if unknown.
         is_behind_result: whether the answer follows a tool's result.
 
     Returns:
-        The place, and whether only recorded answers start there, not generations.
+        The position, and whether only recorded answers start there, not generations.
 
     Raises:
-        FormError: a generation starts in another way, so a recorded answer can't stand in its place.
+        FormError: if a generation starts differently, so that a recorded answer can't take its place.
     """
     if head is not None and not text.startswith(head):
         head = None
     if text.startswith(before):
-        # What the template puts before every answer (an empty thinking block, say) belongs to the prompt.
-        # A mere space does not: tokenizers join it to the answer's first word, and so do generations.
+        # Text that the template writes before every answer (an empty thinking block, for instance) belongs to the prompt.
+        # A single space does not: tokenizers join it to the answer's first word, and so do generations.
         if head is not None and head.startswith(before) and head[len(before) :].strip(" "):
             return len(head), False
         return len(before), False
-    # Behind a tool's result, templates close a turn for a generation that a recorded answer goes on with, or not.
+    # After a tool's result, some templates close the turn for a generation, while a recorded answer continues it.
     scaffolds = (_THINKING_SCAFFOLD, _TURN_SCAFFOLD) if is_behind_result else (_THINKING_SCAFFOLD,)
     if head is not None and any(_differ_alone_in(one, before, head) for one in scaffolds):
         return len(head), True
     rendered = text if head is None else head
     common = _common(before, rendered)
     raise FormError(
-        f"The chat template starts a generation with {_shown(before[common:])!r}, but a recorded answer with "
+        f"The chat template starts a generation with {_shown(before[common:])!r}, but starts a recorded answer with "
         f"{_shown(rendered[common:])!r}. Use another chat template, or plain `prompt` and `completion` text.",
         0.75,
     )
 
 
 def size_alike(one: str, other: str) -> int:
-    """How many characters two texts begin with alike."""
+    """Return the length of the common prefix of two texts."""
     size = min(len(one), len(other))
     return next((i for i in range(size) if one[i] != other[i]), size)
 
 
 def _common(one: str, other: str) -> int:
-    """The same, without half a tag."""
+    """Return the length of the common prefix of two texts, not counting an incomplete tag at its end."""
     common = size_alike(one, other)
     opened = one.rfind("<", 0, common)
     return opened if opened > one.rfind(">", 0, common) else common
 
 
 def _differ_alone_in(scaffold: re.Pattern[str], before: str, head: str) -> bool:
-    """Whether a generation's start and a recorded answer's differ in scaffolding, and in nothing else."""
+    """Return whether the starts of a generation and of a recorded answer only differ in scaffolding."""
     common = _common(before, head)
     return all(scaffold.fullmatch(rest) for rest in (before[common:], head[common:]))
 
 
 def _shown(text: str) -> str:
-    """The beginning of a rendered text, with dots for its markers."""
+    """Return the beginning of a rendered text, with its markers replaced by dots."""
     return re.sub(r"Qz\d{5}zQ(?:.*?Qy\d{5}yQ)?", "...", text, flags=re.DOTALL)[:60]

@@ -1,9 +1,9 @@
-"""Conversations become text, and every text of a conversation is proved to be in it.
+"""Render conversations as text, and verify that the result contains every text of the conversation.
 
-A chat template may leave a turn out, write a list of parts as Python prints it, or drop a system message, without a word. So
-the conversation is first rendered with markers in place of its texts ([`markers`]), once for each kind of conversation: the
-same roles, fields and arguments of the template. What a row is rendered to is then compared with that. Where a template
-looks at the texts themselves, the row is rendered a second time, with a marker inside each of its texts.
+A chat template may silently leave out a turn, write a list of parts as printed by Python, or drop a system message. So each
+kind of conversation (same roles, fields and template arguments) is first rendered once with markers in place of its texts
+([`markers`]), and rows are compared with the result. If a template depends on the texts themselves, the row is rendered a
+second time, with a marker inside each of its texts.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .markers import CALL_FIELDS, CONTENT, TEXT, THINKING_FIELDS, ConversationFo
 from .proof import FormError, check, is_result, start_of_answer
 
 REMEMBERED_KINDS = 512
-"""Kinds of conversations that are remembered."""
+"""Number of kinds of conversations to cache."""
 
 Options = Mapping[str, Any]
 """`tools`, and other arguments of a chat template."""
 
 _FIELDS = ("role", "content", "id", "tool_call_id", *CALL_FIELDS, *THINKING_FIELDS)
-"""Of messages: what must be shown, and ids, which may be left out."""
-_ANSWER = 99_999  # number of the marker that stands for a plain answer
+"""Fields of messages that must be written, and ids, which may be left out."""
+_ANSWER = 99_999  # number of the marker for a plain-text answer
 _TOOL = "Qz99998zQ"
 _ARGUMENT = {"type": "string", "description": "Of the boat."}
 _ARGUMENTS = {"type": "object", "properties": {"colour": _ARGUMENT}, "required": ["colour"]}
@@ -43,14 +43,14 @@ _PROBE_TOOLS = [{"type": "function", "function": _FUNCTION}]
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text.
+    """A prompt and its answer as text.
 
     Attributes:
-        text: prompt, answer, and what the template writes behind it.
-        start: where the answer starts in it: a generation starts there.
-        end: where the last text of the answer ends.
-        answer: the answer's own texts, in the order of the message.
-        notes: what the template left out or changed, of [`notes`].
+        text: prompt, answer, and the text that the template writes after it.
+        start: position where the answer, and thus a generation, starts.
+        end: position where the last text of the answer ends.
+        answer: own texts of the answer, in the order of the message.
+        notes: notes on parts that the template left out or changed (see [`notes`]).
     """
 
     text: str
@@ -62,11 +62,11 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Traced:
-    """A conversation as text.
+    """A conversation as text, with the position of each message.
 
     Attributes:
-        text: all of it, and what the template writes behind it.
-        spans: where the text of each message stands in it.
+        text: whole conversation, and the text that the template writes after it.
+        spans: position of each message's text.
     """
 
     text: str
@@ -77,7 +77,7 @@ class ConversationRenderer:
     """Renders conversations with a tokenizer's chat template.
 
     Args:
-        tokenizer: with the chat template.
+        tokenizer: tokenizer with the chat template.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -93,12 +93,12 @@ class ConversationRenderer:
         Args:
             prompt: messages before the answer.
             response: the assistant's message.
-            options: `tools`, and other arguments of the template.
+            options: `tools` and other arguments of the template.
 
         Raises:
-            TemplateError: the template fails, or leaves out or rewrites something that is neither mere outer space nor the
-                thinking of an earlier answer; or no generation could start where the answer does.
-            DataError: the tokenizer has no chat template, or a message holds something else than text.
+            TemplateError: if the template fails, or leaves out or changes anything other than leading and trailing white
+                space and the thinking of earlier answers; or if no generation could start where the answer does.
+            DataError: if the tokenizer has no chat template, or a message has content other than text.
         """
         messages = [*prompt, response]
         kind, text, slots = self._written(messages, options)
@@ -110,17 +110,18 @@ class ConversationRenderer:
         return Rendered(text, start, spans[kind.end].stop, _own_answer(slots), found)
 
     def trace(self, messages: list[Message], options: Options) -> Traced | None:
-        """Render a conversation, and find the text of each of its messages in it.
+        """Render a conversation and find the text of each message in it.
 
         Args:
-            messages: with an answer as the last; each of one text.
-            options: `tools`, and other arguments of the template.
+            messages: messages with a single text each, the last of which is an answer.
+            options: `tools` and other arguments of the template.
 
         Returns:
-            None: the texts, or the tools, change what the template writes around them; or it does not write each once.
+            The rendered conversation; None if the texts or the tools affect what the template writes around them, or if it
+            does not write each text exactly once.
 
         Raises:
-            TemplateError, DataError: as [`render`].
+            TemplateError, DataError: as in [`render`].
         """
         kind, text, slots = self._written(messages, options)
         matched = match(text, kind, slots) if kind.is_matchable else None
@@ -131,17 +132,17 @@ class ConversationRenderer:
     def own_texts(
         self, prompt: list[Message], response: Message, options: Options
     ) -> tuple[str, list[tuple[int, int]]]:
-        """Render a prompt and its answer, and find what in it the conversation itself says.
+        """Render a prompt and its answer, and find the conversation's own texts in the result.
 
         Args:
             prompt, response, options: as in [`render`].
 
         Returns:
-            The text, and from where to where the conversation's own texts stand in it, in order. The template has written
-            the rest.
+            The text, and the start and end positions of the conversation's own texts in it, in order. The rest was written
+            by the template.
 
         Raises:
-            TemplateError, DataError: as [`render`].
+            TemplateError, DataError: as in [`render`].
         """
         messages = [*prompt, response]
         kind, text, slots = self._written(messages, options)
@@ -156,11 +157,11 @@ class ConversationRenderer:
         return text, [(unmarked(one.start), unmarked(one.stop)) for one in split.found]
 
     def apply(self, messages: list[Message], options: Options, *, generate: bool = False) -> str:
-        """What the template makes of messages, as they are.
+        """Apply the template to messages without any checks.
 
         Raises:
-            TemplateError: it fails.
-            DataError: there is none.
+            TemplateError: if the template fails.
+            DataError: if there is no template.
         """
         if self.tokenizer.chat_template is None:
             raise DataError(
@@ -170,12 +171,12 @@ class ConversationRenderer:
         apply = self.tokenizer.apply_chat_template
         try:
             return str(apply(messages, tokenize=False, add_generation_prompt=generate, **options))
-        except Exception as error:  # a template is a program: it raises what it likes
-            badness = 2 if type(error) is JinjaError else 1000  # the template's own complaint, or a mishap
+        except Exception as error:  # a template is a program and may raise anything
+            badness = 2 if type(error) is JinjaError else 1000  # raised deliberately by the template, or a bug
             raise FormError(f"The chat template fails on this conversation: {error}", badness) from error
 
     def _written(self, messages: list[Message], options: Options) -> tuple[Kind, str, list[Slot]]:
-        """A conversation's kind, what the template makes of it, and its texts."""
+        """Return a conversation's kind, the text rendered by the template, and its slots."""
         kind = self._kind_of(messages, options)
         marked, slots = markers.written_with_markers(messages, kind.form, markers.own)
         return kind, self.apply(marked, {**options, **kind.options}), slots
@@ -201,7 +202,7 @@ class ConversationRenderer:
         return kind
 
     def _prove(self, messages: list[Message], options: Options) -> Kind:
-        """The first form of a conversation in which the template writes all of it."""
+        """Find the first form of a conversation that the template writes completely."""
         tools = {"tools": _PROBE_TOOLS if options.get("tools") else None}
         refusals: list[FormError] = []
         for form in markers.forms(messages):
@@ -222,7 +223,7 @@ class ConversationRenderer:
     def _unused_fields(
         self, messages: list[Message], form: ConversationForm, options: Options, text: str
     ) -> list[str]:
-        """Fields of messages without which a conversation of markers is rendered all the same."""
+        """Return fields of messages that do not affect the rendering of a conversation of markers."""
         names = {
             name
             for message in messages
@@ -240,7 +241,7 @@ class ConversationRenderer:
         return sorted(names if not names or is_unused(names) else filter(lambda name: is_unused([name]), names))
 
     def _where_it_fails(self, messages: list[Message], options: Options, refusal: FormError) -> str:
-        """The message with which a template begins to fail, if it is one that can be told."""
+        """Return a note on the first message on which the template fails; empty if it is unknown."""
         if "fails on this conversation" not in str(refusal):
             return ""
         for number in range(len(messages)):
@@ -254,7 +255,7 @@ class ConversationRenderer:
     def _split_with_or_without_thinking(
         self, messages: list[Message], form: ConversationForm, options: Options
     ) -> tuple[Split, dict[str, Any]]:
-        """A conversation of markers, and the argument without which no answer can stand where a generation starts."""
+        """Split a conversation of markers; also return `enable_thinking: false` if only that lets answers start there."""
         split = self._split(messages, form, options, markers.probe)
         if notes.RECORDED_START not in split.notes or options.get("enable_thinking") is False:
             return split, {}
@@ -265,8 +266,8 @@ class ConversationRenderer:
         if notes.RECORDED_START in without.notes:
             return split, {}
         if options.get("enable_thinking"):
-            opened = "The chat template opens a thinking block where a generation starts, and this answer has none"
-            advice = "Set `chat_template_kwargs: {enable_thinking: false}`, with which this template works"
+            opened = "The chat template opens a thinking block where a generation starts, but this answer has none"
+            advice = "Set `chat_template_kwargs: {enable_thinking: false}`, which makes this template work"
             raise FormError(f"{opened}. {advice}.", 0.5)
         return without, more
 
@@ -276,7 +277,7 @@ class ConversationRenderer:
         """Render a marked conversation, and find where its answer starts.
 
         Raises:
-            FormError: something is missing, or a generation could not start there.
+            FormError: if something is missing, or a generation could not start there.
         """
         marked, slots = markers.written_with_markers(messages, form, mark)
         text = self.apply(marked, options)
@@ -290,7 +291,7 @@ class ConversationRenderer:
         before = self.apply(marked[:-1], options, generate=True)
         first = min(answer, key=lambda one: one.start)
         head: str | None = text[: first.start]
-        # Not of what the row itself puts before its text: a `<think>` block, a call.
+        # Text that the row itself puts before its content (a `<think>` block, a call) is not part of the head.
         is_first = str(messages[-1].get("content")).startswith(str(slots[first.number].value))
         if {slots[one.number].field for one in answer} != {CONTENT} or not is_first:
             head = self._head(marked, form, options)
@@ -299,11 +300,11 @@ class ConversationRenderer:
         if is_recorded:
             noticed.add(notes.RECORDED_START)
         if start > first.start or any(one.stop > start for one in found if slots[one.number].message != last):
-            raise FormError("The chat template writes parts of the prompt behind the answer.", 1)
+            raise FormError("The chat template writes parts of the prompt after the answer.", 1)
         return Split(text, found, slots, start, frozenset(noticed))
 
     def _head(self, marked: list[Message], form: ConversationForm, options: Options) -> str | None:
-        """What stands before an answer that is nothing but text."""
+        """Return the text before a plain-text answer; None if the template can't render one."""
         content: Any = markers.plain_marker(_ANSWER)
         if form.content == "parts" or (form.content == "own" and isinstance(marked[-1].get("content"), list)):
             content = [{"type": "text", "text": content}]
@@ -314,11 +315,11 @@ class ConversationRenderer:
         return None
 
     def _render_by_itself(self, messages: list[Message], text: str, kind: Kind, options: Options) -> Rendered:
-        """A row whose texts, or tools, change what the template writes around them."""
+        """Render a row whose texts or tools affect what the template writes around them."""
         split = self._split(messages, kind.form, options, markers.inside)
         if markers.without_markers(split.text) != text:
             raise TemplateError(
-                "The chat template renders this conversation otherwise as soon as a word changes, so it can't be proved."
+                "The chat template renders this conversation differently as soon as a word changes, so it can't be verified."
             )
         start, end = (len(markers.without_markers(split.text[:place])) for place in (split.start, split.end))
         found = split.notes | (kind.notes - {notes.EARLIER_THINKING})

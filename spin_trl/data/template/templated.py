@@ -1,4 +1,4 @@
-"""Text that was templated before: a chat template would be put around markers that it, or another, has written."""
+"""Detect text that has been templated already: a chat template would be applied to markers written by a template."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KNOWN = (
     *("<|im_start|>user", "<|start_header_id|>user", "<start_of_turn>user", "<|turn>user", "<|user|>", "<｜User｜>"),
     *("[INST]", "### Instruction:", "### Human:", "### User:", "\n\nHuman:"),
 )
-"""What usual templates write before a user's text."""
+"""Markers that common templates write before a user's text."""
 
 _MARKER_TOKEN = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 _PLAYERS = ("user", "assistant")
@@ -25,11 +25,11 @@ _TEXTS = tuple(f"Qz{number}turnzQ" for number in range(4))
 
 @dataclass(frozen=True)
 class Opening:
-    """What a chat template writes before a user's text.
+    """The text that a chat template writes before a user's text.
 
     Attributes:
-        text: of it, without what ends the turn before.
-        token: with which it begins.
+        text: the text, without the end of the previous turn.
+        token: token with which it begins.
     """
 
     text: str
@@ -37,10 +37,10 @@ class Opening:
 
 
 def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Opening | None:
-    """What a template writes before every text of a user, if a token that is no usual text is part of it.
+    """Return the text that a template writes before every user's text, if it contains a token that is not ordinary text.
 
     Args:
-        apply: what renders messages.
+        apply: function that renders messages.
         ends: tokens that begin a text or end a turn.
     """
     found = next(rendered_turns(apply, _TEXTS), None)
@@ -48,9 +48,9 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
         return None
     rendered = found[1]
     first, second = rendered.partition(_TEXTS[0])[0], rendered.partition(_TEXTS[1])[2].partition(_TEXTS[2])[0]
-    common = first[len(first) - size_alike(first[::-1], second[::-1]) :]  # what both end with
+    common = first[len(first) - size_alike(first[::-1], second[::-1]) :]  # their common suffix
     token = _MARKER_TOKEN.search(common)
-    closing = _MARKER_TOKEN.search(rendered.partition(_TEXTS[2])[2])  # of the user's turn
+    closing = _MARKER_TOKEN.search(rendered.partition(_TEXTS[2])[2])  # end of the user's turn
     ends = [*ends, closing[0]] if closing is not None else ends
     while token is not None and token[0] in ends:
         token = _MARKER_TOKEN.search(common, token.end())
@@ -58,11 +58,11 @@ def opening_of(apply: Callable[[list[Message]], str], ends: Sequence[str]) -> Op
 
 
 def rendered_turns(apply: Callable[[list[Message]], str], texts: Sequence[str]) -> Iterator[tuple[list[Message], str]]:
-    """Turns of a user and their answers, and what a template makes of them if it writes all of their texts.
+    """Yield alternating user and assistant turns with the rendered text, if the template writes all of their texts.
 
     Args:
-        apply: what renders messages.
-        texts: of the turns. They are given as text, and then as the parts that vision templates want.
+        apply: function that renders messages.
+        texts: texts of the turns. They are first given as text, then as a list of parts, which vision templates expect.
     """
     as_parts = [[{"type": "text", "text": text}] for text in texts]
     for contents in (texts, as_parts):
@@ -76,16 +76,16 @@ def rendered_turns(apply: Callable[[list[Message]], str], texts: Sequence[str]) 
 
 
 def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | None, first: int = 0) -> bool:
-    """Whether a prompt's texts hold what a template writes before a user's.
+    """Return whether a prompt's texts contain markers that a template writes before a user's text.
 
     Args:
-        prompt: messages.
-        opening: of the template that is put around them.
-        bos: the tokenizer's own.
-        first: number of the first of the messages, for errors.
+        prompt: messages of the prompt.
+        opening: opening of the template that will be applied.
+        bos: the tokenizer's BOS token.
+        first: number of the first message, for errors.
 
     Raises:
-        DataError: a text begins as that template does, so it was certainly templated before.
+        DataError: if a text begins like that template's output, so that it has certainly been templated already.
     """
     found = False
     for number, message in enumerate(prompt, first):
@@ -94,8 +94,8 @@ def is_templated(prompt: Sequence[Message], opening: Opening | None, bos: str | 
         if opening is not None and opening.text in text and start.startswith(opening.token):
             raise DataError(
                 f"message {number} (role {message['role']!r}) begins with {start[:40]!r}, which the chat template writes "
-                "itself: it was templated before, and would be a second time. Leave `as_conversations` out, so that text "
-                "stays as it is, or give the texts without the template's markers"
+                "itself: the text has been templated already, and would be templated twice. Leave `as_conversations` out, "
+                "so that no template is applied to text, or give the texts without the template's markers"
             )
         found = found or any(known in text for known in (*KNOWN, *([opening.text] if opening else [])))
     return found

@@ -1,7 +1,7 @@
-"""Ids of long texts: those that the tokenizer makes, without work whose result nobody reads.
+"""Tokenise long texts with the same result as the tokenizer's own call, but without unused work.
 
-A line of a data file may be a whole book. To tokenise it is most of what preparing it takes, so a long text is tokenised
-once, although it is needed with its prompt and without, and its tokens' places in the text are not looked for.
+A line of a data file may be a whole book, and tokenising it is most of the work of preparing it. So a long text is only
+tokenised once, although it is needed both with and without its prompt, and the tokens' offsets in the text are not computed.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import re
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 LONG = 50_000
-"""Characters of a text that is long. Of shorter ones the tokenizer's own call takes no time that matters."""
+"""Number of characters from which a text counts as long. For shorter texts, the tokenizer's own call is fast enough."""
 
 _AROUND = ("Ab, c", "x\n\n", " é ")
-"""What may stand around a token where it is tried whether a text can be cut before it."""
+"""Texts placed around a token to test whether a text can be cut before it."""
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:
-    """Ids of a text, as the tokenizer's own call makes them.
+    """Return the ids of a text, identical to those of the tokenizer's own call.
 
     Args:
-        tokenizer: of the text.
-        text: of any length.
-        special: whether special tokens are put around it.
+        tokenizer: tokenizer to use.
+        text: text of any length.
+        special: whether to add special tokens around it.
     """
     if len(text) < LONG or not _calls_backend(tokenizer):
         return list(tokenizer(text, add_special_tokens=special)["input_ids"])
-    tokenizer("", add_special_tokens=special)  # sets up its backend as for any call: no padding, no truncation
+    tokenizer("", add_special_tokens=special)  # configures its backend as for any call: no padding, no truncation
     found = tokenizer.backend_tokenizer.encode_batch_fast([text], add_special_tokens=special)
     return list(found[0].ids)
 
 
 def _calls_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer's call does nothing to a text but hand it to the `tokenizers` library."""
+    """Return whether a tokenizer's call only passes a text to the `tokenizers` library."""
     cls = type(tokenizer)
     return (
         isinstance(tokenizer, PreTrainedTokenizerFast)
@@ -43,31 +43,31 @@ def _calls_backend(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 class Cuts:
-    """Where texts may be cut, so that the ids of both parts, one behind the other, are those of the text.
+    """Positions where texts may be cut such that the ids of both parts, concatenated, are those of the whole text.
 
-    The `tokenizers` library first takes the tokens that were added to a vocabulary out of a text, and then normalises and
-    splits what is between them piece by piece. So a text may be cut before such a token where no other one reaches across
-    that place. Each token is also tried, once.
+    The `tokenizers` library first extracts the tokens that were added to the vocabulary from a text, and then normalises and
+    splits the pieces between them separately. So a text may be cut before such a token unless another one spans that
+    position. In addition, each token is tested once.
 
     Args:
-        tokenizer: of the texts.
+        tokenizer: tokenizer of the texts.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.values() if _calls_backend(tokenizer) else ()
-        # Others are looked for later, in each piece.
+        # Normalised tokens are extracted later, in each piece.
         raw = [one for one in added if one.content and not one.normalized]
         if tokenizer.split_special_tokens or any(one.single_word for one in raw):
-            raw = []  # special tokens are usual text, or a token is one only if none of its neighbours is a letter
-        # One that takes the white space around it, or begins with some, does not end what is before it.
+            raw = []  # special tokens are plain text, or a token is only recognised if no letter is next to it
+        # A token that consumes the white space around it, or begins with some, does not end the text before it.
         exact = [one for one in raw if one.special and not (one.lstrip or one.rstrip or one.content[0].isspace())]
         self._exact, self._raw = (_any_of([one.content for one in tokens]) for tokens in (exact, raw))
         self._reach = max((len(one.content) for one in raw), default=0)
         self._tried: dict[str, bool] = {}
 
     def last(self, text: str, start: int) -> int:
-        """The last place behind `start` where a text may be cut, or `start`."""
+        """Return the last position after `start` where a text may be cut, or `start` if there is none."""
         found = [match for match in self._exact.finditer(text, start) if match.start() > start]
         return next((one.start() for one in reversed(found) if self._is_cut(text, one)), start)
 
@@ -79,7 +79,7 @@ class Cuts:
         return longest is not None and longest[0] == match[0] and not crossed and self._ends(match[0])
 
     def _ends(self, token: str) -> bool:
-        """Whether texts are split before a token as if nothing followed."""
+        """Return whether the text before a token is tokenised as if nothing followed."""
         if token not in self._tried:
             self._tried[token] = all(
                 text_ids(self.tokenizer, before + token + behind)
@@ -91,10 +91,10 @@ class Cuts:
 
 
 class GrowingIds:
-    """Ids of texts, each of which begins as the one before, up to where that can be cut.
+    """Tokenises texts that extend each other, and reuses the ids up to the last position where a text can be cut.
 
     Args:
-        cuts: of the tokenizer.
+        cuts: cuts for the tokenizer.
     """
 
     def __init__(self, cuts: Cuts) -> None:
@@ -108,16 +108,16 @@ class GrowingIds:
 
     @property
     def known(self) -> int:
-        """How many ids are known of a text that goes on behind where the last one could be cut."""
+        """Number of ids that are known for any text that continues after the last cut."""
         return len(self._ids)
 
     def count(self, text: str) -> int:
-        """How many ids a text has."""
+        """Return the number of ids of a text."""
         rest = self._rest(text)
         return len(self._ids) + len(rest)
 
     def _rest(self, text: str) -> list[int]:
-        """Ids behind those that are known to be the text's, now that it has been seen."""
+        """Update the known ids for a text, and return its remaining ids."""
         if not text.startswith(self._text):
             self._text, self._ids = "", []
         known = len(self._text)
@@ -132,5 +132,5 @@ class GrowingIds:
 
 
 def _any_of(texts: list[str]) -> re.Pattern[str]:
-    """Finds the first of several texts, and of those that begin at one place the longest."""
+    """Return a pattern that finds the first of several texts, and the longest of those that begin at the same position."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")

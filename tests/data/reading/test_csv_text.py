@@ -111,11 +111,11 @@ def test_empty_rows_at_the_end_are_left_out_and_counted(path: Path, caplog: pyte
         rows = read(path, "prompt,completion\na,b\n,\nc,d\n,\n,\n")
         assert [row["prompt"] for row in rows] == ["a", "", "c"]  # in the middle they are rows, which can't be used
         (told,) = caplog.messages
-        assert names(told, "2 rows", "empty", "rows.csv")
+        assert names(told, "2 empty rows", "rows.csv")
     caplog.clear()
     assert len(read(path, 'messages,prompt\n"[{""role"": ""user""}]",a\n,\n')) == 1
     (told,) = caplog.messages
-    assert names(told, "1 row", "empty", "rows.csv")
+    assert names(told, "1 empty row", "rows.csv")
     with refused(DataError, path, "no rows"):
         read(path, "prompt,completion\n,\n")
 

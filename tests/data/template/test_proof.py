@@ -43,7 +43,7 @@ def test_the_systems_message_may_stand_anywhere() -> None:
         ("<s>{0}<u>{1}<a></a>", ("leaves out", "message 2", "'assistant', the answer")),
         ("<s>{0}<u>{1}<a>{2}{2}</a>", ("more than once", "message 2")),
         ("<s>{0}<a>{2}</a><u>{1}", ("another order",)),
-        ("<s>{0}<u>{1!r}<a>{2}</a>", ("as it is", "message 1", "'user'")),
+        ("<s>{0}<u>{1!r}<a>{2}</a>", ("changes", "message 1", "'user'")),
     ],
 )
 def test_what_a_template_does_to_a_text_is_named(rendered: str, parts: tuple[str, ...]) -> None:

@@ -212,8 +212,8 @@ def test_a_text_that_stands_elsewhere_too_does_not_hide_that_it_is_missing() -> 
     ("write", "what"),
     [
         ("m['content'] | upper", ("leaves out", "message 0")),
-        ("m['content'] | tojson", ("write", "content", "message 0")),
-        ("m['content'][:9]", ("write", "content", "message 0")),
+        ("m['content'] | tojson", ("changes", "content", "message 0")),
+        ("m['content'][:9]", ("changes", "content", "message 0")),
         ("m['content'] + m['content']", ("once", "content", "message 1", "the answer")),
     ],
 )
