@@ -223,6 +223,7 @@ def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrain
     options = {"trust_remote_code": args.trust_remote_code, "revision": args.model_kwargs.get("revision")}
     with loading(f"The tokenizer of {str(path)!r}"):
         tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
+        tokenizer.decode(tokenizer("a b")["input_ids"])  # some values of its configuration are not used before
     if tokenizer.eos_token is None:
         raise DataError(
             f"The tokenizer of {str(path)!r} has no EOS token, so no response would ever end. Set `eos_token`."

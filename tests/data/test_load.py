@@ -102,7 +102,8 @@ def test_conversations_survive_every_file_that_can_hold_them(name: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "name", ["data[1].jsonl", "a*b?.parquet", "two\nlines.csv", "a::b.jsonl", "{x} ^y.parquet", "#1%20.json"]
+    "name",
+    ["data[1].jsonl", "a*b?.parquet", "two\nlines.csv", "a::b.jsonl", "{x} ^y.parquet", "#1%20.json", "$HOME.parquet"],
 )
 def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: Path) -> None:
     """`datasets` takes a name of files as a pattern, or as an address."""

@@ -235,6 +235,13 @@ def test_a_damaged_tokenizer_is_named(content: str, tmp_path: Path) -> None:
         load_tokenizer(tmp_path, settings())
 
 
+def test_a_tokenizer_that_loads_but_fails_when_it_is_used_is_named(tmp_path: Path) -> None:
+    tiny.tokenizer().save_pretrained(tmp_path)
+    say(tmp_path, "tokenizer_config.json", model_max_length=[64])
+    with refused(DataError, str(tmp_path)):
+        load_tokenizer(tmp_path, settings())
+
+
 # ---- files that are damaged, missing, or another model's ---------------------------------------------------------------
 
 

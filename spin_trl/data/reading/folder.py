@@ -187,13 +187,13 @@ def _snapshot_of_hub(path: Path) -> Path:
 
 
 def plain_path(path: Path) -> Path:
-    """Return a path without characters that `datasets` treats as patterns or URLs, creating a link if necessary."""
+    """Return a path without characters that `datasets` treats as patterns, URLs or variables, creating a link if necessary."""
     return path if _is_plain_path(path) else link_to(path, "files", f"{_hash_of_path(path)}{path.suffix}")
 
 
 def _is_plain_path(path: Path) -> bool:
     text = os.path.abspath(path)
-    return glob.escape(text) == text and not any(special in text for special in ("::", "://", "{", "^"))
+    return glob.escape(text) == text and not any(special in text for special in ("::", "://", "{", "^", "$"))
 
 
 def _hash_of_path(path: Path) -> str:
