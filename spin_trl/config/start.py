@@ -41,7 +41,9 @@ class StartConfig:
     start_hidden_size: Annotated[int, Bounds(1, 100000)] = setting(256, "Hidden size of the model.")
     start_num_layers: Annotated[int, Bounds(1, 1000)] = setting(6, "Number of layers of the model.")
     start_num_heads: Annotated[int, Bounds(1, 1000)] = setting(4, "Number of attention heads per layer.")
-    start_num_epochs: Annotated[float, Bounds(0)] = setting(3.0, "Number of epochs of the SFT that trains the start.")
+    start_num_epochs: Annotated[float, Bounds(0, 100000)] = setting(
+        3.0, "Number of epochs of the SFT that trains the start."
+    )
     start_learning_rate: Annotated[float, Bounds(0)] = setting(
         1e-3, "Peak learning rate of the SFT that trains the start."
     )
