@@ -26,7 +26,7 @@ from .reading.folder import Folder, choose_split, fetched_files, look_into, part
 from .reading.json_rows import read_json_rows
 from .reading.kept import apart
 from .reading.lines import opened
-from .reading.local import DESCRIPTION, FORMATS, extension, is_local
+from .reading.local import COMPRESSIONS, DESCRIPTION, FORMATS, extension, is_local
 
 logger = logging.getLogger(__name__)
 
@@ -215,6 +215,10 @@ def _read(
     for file in files:
         with opened(file):  # checks that it exists, and is not just a pointer
             pass
+        if file.suffix.lower() in COMPRESSIONS:
+            raise DataError(
+                f"{file} is a compressed {form.capitalize()} file. Decompress it. Supported formats are {DESCRIPTION}."
+            )
     try:
         dataset = load_dataset(form, data_files=[glob.escape(str(plain_path(file))) for file in files], split="train")
     except StopIteration:  # raised by `datasets` for an empty file

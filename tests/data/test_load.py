@@ -114,6 +114,13 @@ def test_a_name_may_hold_what_means_something_in_patterns(name: str, tmp_path: P
     assert load_rows(str(tmp_path / name)).to_list() == rows.to_list()
 
 
+@pytest.mark.parametrize("name", ["rows.parquet.gz", "rows.arrow.GZ"])
+def test_a_compressed_file_of_a_format_that_compresses_itself_is_refused(name: str, tmp_path: Path) -> None:
+    compressed(tmp_path / name, tiny.sft(2), gzip.compress)
+    with refused(DataError, tmp_path / name, "gz", name.split(".")[1].capitalize()):
+        load_rows(str(tmp_path / name))
+
+
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a recipe no shell has replaced it."""
     monkeypatch.setenv("HOME", str(tmp_path))

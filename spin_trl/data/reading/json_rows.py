@@ -31,8 +31,11 @@ _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _PRINTED = ("[{'", "{'")
 _KINDS = {str: "string", dict: "object", list: "list", bool: "bool", float: "float64"}
 _NUMBERS = {"int64", "float64"}
-DEEPEST_OF_ARROW = 20
-"""Maximum nesting depth of lists and objects that are not stored as JSON. Arrow can't read files with more than 64."""
+DEEPEST_OF_ARROW = 8
+"""Maximum nesting depth of lists and objects that are not stored as JSON.
+
+Arrow can't read files with more than 64 levels, and the time in which `datasets` decodes a value doubles with each level.
+"""
 
 DEEPEST = 100
 """Maximum nesting depth of lists and objects in a row. Recursive functions in libraries fail beyond some depth."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets.features import features
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -268,6 +269,23 @@ def test_deep_values_are_read(depth: int, tmp_path: Path) -> None:
         value = [value] if number % 2 else {"a": value}
     row = {"prompt": "a", "completion": "b", "more": value}
     assert read(tmp_path / "a.jsonl", row) == [row]
+
+
+def test_deep_lists_are_decoded_in_few_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` decodes a list in a list in a list ... in a time that doubles with each level."""
+    value: Any = "a"
+    for _ in range(50):
+        value = [value]
+    row = {"prompt": "a", "completion": "b", "more": value}
+    calls, decode = [0], features.decode_nested_example
+
+    def counting(*args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        return decode(*args, **options)
+
+    monkeypatch.setattr(features, "decode_nested_example", counting)
+    assert read(tmp_path / "a.jsonl", row) == [row]
+    assert calls[0] < 5_000
 
 
 @pytest.mark.parametrize("depth", [150, 900, 100_000])
