@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from spin_trl.config.listed import installed_versions, shipped_file
+from spin_trl.config.reference.listed import installed_versions, shipped_file
 
 _SHIPPED = json.loads(shipped_file().read_text(encoding="utf-8"))["versions"]
 

@@ -7,7 +7,7 @@ import importlib
 from typing import Any
 
 from ..config import shipped
-from ..config.listed import every_setting
+from ..config.reference.listed import every_setting
 from ..errors import RecipeError
 from .commands import add_command
 from .session import quieten

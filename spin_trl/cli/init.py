@@ -40,8 +40,8 @@ def add(commands: Any) -> None:
 def write_new_recipe(options: argparse.Namespace, overrides: list[str]) -> None:
     """Write the recipe, and print what it is based on and what to do next."""
     quieten()
-    from ..play.init import check_output, seen_in_words, write_recipe
-    from ..play.look import look_at_data, look_at_model, this_machine
+    from ..play.first_steps.init import check_output, seen_in_words, write_recipe
+    from ..play.first_steps.look import look_at_data, look_at_model, this_machine
 
     path = check_output(options.output, force=options.force)
     model = None if options.model is None else look_at_model(options.model)

@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
 def preview_rows(options: argparse.Namespace, overrides: list[str]) -> None:
     """Show the rows."""
     quieten()
-    from ..play.preview import preview
-    from ..play.preview_text import show_preview
+    from ..play.first_steps.preview import preview
+    from ..play.first_steps.preview_text import show_preview
     from ..report import terminal
     from ..run.recipe import read_recipe
     from ..run.trust import check_trust_of_recipe

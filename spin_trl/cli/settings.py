@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from ..config.in_words import default_in_words, facts_of, first_sentence, help_of
-from ..config.known import KnownSetting
-from ..config.listed import every_setting, looked_up, version_of
-from ..config.schema import schema_of
+from ..config.reference.in_words import default_in_words, facts_of, first_sentence, help_of
+from ..config.reference.known import KnownSetting
+from ..config.reference.listed import every_setting, looked_up, version_of
+from ..config.reference.schema import schema_of
 from .commands import add_command
 
 _WHAT_IS_LISTED = """\

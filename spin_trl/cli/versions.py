@@ -8,7 +8,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from ..config.listed import version_of
+from ..config.reference.listed import version_of
 
 _OUR_PACKAGE = __name__.partition(".")[0]
 _LIBRARIES = ("trl", "transformers", "torch")

@@ -16,8 +16,8 @@ from spin_trl.cli.session import session_of
 from spin_trl.config.recipe import read_settings
 from spin_trl.errors import PlanError
 from spin_trl.plan.devices import Device
-from spin_trl.play import init as init_module
-from spin_trl.play.look import Machine
+from spin_trl.play.first_steps import init as init_module
+from spin_trl.play.first_steps.look import Machine
 from spin_trl.run.journal import DATA, Step
 
 ROWS = list(tiny.sft(24).to_list())
@@ -356,7 +356,7 @@ def test_the_machine_decides_what_is_trained(
         setattr(config, name, value)
     config.save_pretrained(tmp_path / "large")
     write_jsonl("train.jsonl", ROWS)
-    monkeypatch.setattr("spin_trl.play.look.this_machine", lambda: Machine(device))
+    monkeypatch.setattr("spin_trl.play.first_steps.look.this_machine", lambda: Machine(device))
     assert main(["init", "--model", "large", "--data", "train.jsonl"]) == 0
     settings = written()
     assert {name: settings.get(name) for name in expected} == expected

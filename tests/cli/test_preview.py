@@ -14,7 +14,7 @@ import tiny
 from messages import names
 from spin_trl.cli import main
 from spin_trl.cli.session import session_of
-from spin_trl.play import preview as preview_module
+from spin_trl.play.first_steps import preview as preview_module
 
 Preview = Callable[..., str]
 
@@ -204,8 +204,8 @@ def test_all_turns_of_a_conversation_are_shown(preview: Preview) -> None:
 def test_on_a_terminal_colours_say_what_marks_say_elsewhere() -> None:
     from rich.console import Console
 
-    from spin_trl.play.preview import Piece
-    from spin_trl.play.preview_text import ASCII_MARKS, MARKS, _written
+    from spin_trl.play.first_steps.preview import Piece
+    from spin_trl.play.first_steps.preview_text import ASCII_MARKS, MARKS, _written
 
     pieces = [
         Piece("<s>", is_prompt=True, is_added=True, is_special=True),

@@ -14,10 +14,10 @@ import spin_trl
 from messages import names
 from shipped_settings import of_shipped_versions
 from spin_trl.cli import main
-from spin_trl.config import described, listed
-from spin_trl.config.known import KnownSetting
-from spin_trl.config.listed import every_setting
 from spin_trl.config.recipe import known_settings
+from spin_trl.config.reference import described, listed
+from spin_trl.config.reference.known import KnownSetting
+from spin_trl.config.reference.listed import every_setting
 
 NAMES = {setting.name for setting in every_setting()}
 

@@ -7,7 +7,7 @@ from reference.pages import SETTINGS, TOP, WRITTEN
 
 
 def main() -> None:
-    for earlier in TOP.glob("spin_trl/config/settings-trl-*.json"):
+    for earlier in TOP.glob("spin_trl/config/reference/settings-trl-*.json"):
         if earlier != TOP / SETTINGS:
             earlier.unlink()
     for name, make in WRITTEN.items():

@@ -19,14 +19,14 @@ from reference import (
     python_page,
     settings_page,
 )
-from spin_trl.config.described import describe
-from spin_trl.config.known import KnownSetting, settings_as_json
-from spin_trl.config.listed import installed_versions
-from spin_trl.config.schema import schema_of
+from spin_trl.config.reference.described import describe
+from spin_trl.config.reference.known import KnownSetting, settings_as_json
+from spin_trl.config.reference.listed import installed_versions
+from spin_trl.config.reference.schema import schema_of
 
 TOP = Path(spin_trl.__file__).parents[1]
 
-SETTINGS = f"spin_trl/config/settings-trl-{installed_versions()['trl']}.json"
+SETTINGS = f"spin_trl/config/reference/settings-trl-{installed_versions()['trl']}.json"
 SCHEMA = "recipes/schema.json"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import groupby
 
 from reference.markdown import WRITTEN, code, escaped
-from spin_trl.config.in_words import facts_of, help_of, kind_in_words, phases_in_words
-from spin_trl.config.known import KnownSetting
+from spin_trl.config.reference.in_words import facts_of, help_of, kind_in_words, phases_in_words
+from spin_trl.config.reference.known import KnownSetting
 
 HEAD = """\
 # Settings

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from spin_trl.config import shipped
-from spin_trl.config.listed import every_setting
 from spin_trl.config.recipe import read_settings
-from spin_trl.config.schema import schema_of
+from spin_trl.config.reference.listed import every_setting
+from spin_trl.config.reference.schema import schema_of
 from spin_trl.errors import RecipeError
 
 SCHEMA = schema_of(every_setting())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .checks import Bounds
+from ..checks import Bounds
 
 ALWAYS = "always"
 """In place of a phase: the setting applies to all phases."""

@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import RecipeError, nearest
-from ..files import parse_json, short_digest, write_text
-from .checks import shown
-from .credentials import is_name
+from ...errors import RecipeError, nearest
+from ...files import parse_json, short_digest, write_text
+from ..checks import shown
+from ..credentials import is_name
+from ..other_names import said_of
 from .known import KnownSetting, settings_as_json
-from .other_names import said_of
 
 LIBRARIES = ("trl", "transformers")
 """Libraries whose settings a recipe inherits."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spin_trl.config.in_words import (
+from spin_trl.config.reference.in_words import (
     default_in_words,
     facts_of,
     first_sentence,
@@ -15,8 +15,8 @@ from spin_trl.config.in_words import (
     objectives_in_words,
     phases_in_words,
 )
-from spin_trl.config.known import KnownSetting, Range
-from spin_trl.config.listed import every_setting
+from spin_trl.config.reference.known import KnownSetting, Range
+from spin_trl.config.reference.listed import every_setting
 
 LOSSES = KnownSetting("loss_type", "Objective", ("string",), choices=("spin", "dpo", "ipo", "sft"))
 

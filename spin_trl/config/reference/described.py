@@ -15,18 +15,18 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from ..objectives import registry
-from .bounds import OF_RECIPES, POSSIBLE, USUAL
-from .checks import Bounds, Choices, declared
-from .credentials import is_name
-from .iteration import TRL_SETTINGS
-from .kinds import types_in
+from ...objectives import registry
+from ..bounds import OF_RECIPES, POSSIBLE, USUAL
+from ..checks import Bounds, Choices, declared
+from ..credentials import is_name
+from ..iteration import TRL_SETTINGS
+from ..kinds import types_in
+from ..loop import PER_ITERATION
+from ..other_names import SAME
+from ..plain import plain
+from ..recipe import classes_of_settings, kinds_of_settings
+from ..traits import FREE
 from .known import ALWAYS, OURS_ORIGIN, KnownSetting, Range
-from .loop import PER_ITERATION
-from .other_names import SAME
-from .plain import plain
-from .recipe import classes_of_settings, kinds_of_settings
-from .traits import FREE
 
 _GROUPS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("groups.yaml").read_text(encoding="utf-8"))
 _LAST_GROUP = {"title": "Further settings of TRL and transformers", "phases": ["train"]}

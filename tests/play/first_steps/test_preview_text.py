@@ -12,8 +12,8 @@ from datasets import Dataset
 import tiny
 from messages import names
 from spin_trl.data.prepare import BAD, KEPT, TOO_LONG, EncodedResponse, Prepared
-from spin_trl.play.preview import Counts, Piece, Preview, ShownResponse
-from spin_trl.play.preview_text import MOST_CHARACTERS, show_preview
+from spin_trl.play.first_steps.preview import Counts, Piece, Preview, ShownResponse
+from spin_trl.play.first_steps.preview_text import MOST_CHARACTERS, show_preview
 from spin_trl.report import terminal
 
 PROMPT = Piece("Which boat?", is_prompt=True)

@@ -15,17 +15,17 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..config.recipe import Recipe
-from ..data.bad_rows import SKIP, BadRow, BadRows
-from ..data.columns import is_text, read_columns
-from ..data.prepare import EncodedResponse, EncodedRows, Prepared, encode_rows
-from ..errors import DataError, SpinError
-from ..run.directory import RunDirectory
-from ..run.run import Run
-from ..training.scratch import build_tokenizer, texts_of
-from ..training.unplayable import of_positions
-from .prepare import against_rows, check_human_responses, divide, encoding
-from .rehearse import config_of, model_name
+from ...config.recipe import Recipe
+from ...data.bad_rows import SKIP, BadRow, BadRows
+from ...data.columns import is_text, read_columns
+from ...data.prepare import EncodedResponse, EncodedRows, Prepared, encode_rows
+from ...errors import DataError, SpinError
+from ...run.directory import RunDirectory
+from ...run.run import Run
+from ...training.scratch import build_tokenizer, texts_of
+from ...training.unplayable import of_positions
+from ..prepare import against_rows, check_human_responses, divide, encoding
+from ..rehearse import config_of, model_name
 
 COUNTED = 5000
 """Number of rows up to which all rows of a dataset are counted."""

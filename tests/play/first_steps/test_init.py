@@ -12,10 +12,10 @@ import tiny
 from messages import names, refused
 from spin_trl.errors import PlanError, RecipeError
 from spin_trl.plan.devices import Device
-from spin_trl.play import init
-from spin_trl.play.init import NewRecipe, check_output, seen_in_words, write_recipe
-from spin_trl.play.look import Machine, SeenData, SeenModel, look_at_data, look_at_model
-from spin_trl.play.recipe_text import ADAPTER, FOUR_BITS, FULL, Fit
+from spin_trl.play.first_steps import init
+from spin_trl.play.first_steps.init import NewRecipe, check_output, seen_in_words, write_recipe
+from spin_trl.play.first_steps.look import Machine, SeenData, SeenModel, look_at_data, look_at_model
+from spin_trl.play.first_steps.recipe_text import ADAPTER, FOUR_BITS, FULL, Fit
 
 GPU = Machine(Device("NVIDIA A10", 22.0, 125, 600))
 CPU = Machine(Device("CPU", 16.0, 1, 20, is_gpu=False))

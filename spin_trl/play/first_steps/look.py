@@ -13,24 +13,24 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..config.data import DataConfig
-from ..counts import counted
-from ..data.bad_rows import MOST, SKIP, BadRow, BadRows, refusal_of_rows
-from ..data.columns import UNREADABLE, is_text, read_columns
-from ..data.mapping import ColumnGuess, guess_columns
-from ..data.prepare import encode_rows
-from ..data.template.pair_template import PairTemplate
-from ..data.template.templated import KNOWN
-from ..data.unused import naming, not_sft
-from ..errors import DataError
-from ..evaluation.scorers.boxed import boxed_answer
-from ..evaluation.scorers.gsm8k import has_format
-from ..models.adapters import base_of, is_adapter
-from ..models.eos import load_eos_ids
-from ..models.loading import model_config_of
-from ..models.policy import load_tokenizer
-from ..plan.devices import Device, own_gpu, this_cpu
-from ..quiet import quiet
+from ...config.data import DataConfig
+from ...counts import counted
+from ...data.bad_rows import MOST, SKIP, BadRow, BadRows, refusal_of_rows
+from ...data.columns import UNREADABLE, is_text, read_columns
+from ...data.mapping import ColumnGuess, guess_columns
+from ...data.prepare import encode_rows
+from ...data.template.pair_template import PairTemplate
+from ...data.template.templated import KNOWN
+from ...data.unused import naming, not_sft
+from ...errors import DataError
+from ...evaluation.scorers.boxed import boxed_answer
+from ...evaluation.scorers.gsm8k import has_format
+from ...models.adapters import base_of, is_adapter
+from ...models.eos import load_eos_ids
+from ...models.loading import model_config_of
+from ...models.policy import load_tokenizer
+from ...plan.devices import Device, own_gpu, this_cpu
+from ...quiet import quiet
 
 TOKENISED = 500
 """Maximum number of rows that are tokenised."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..counts import counted
-from ..errors import visible
+from ...counts import counted
+from ...errors import visible
 from .look import Machine, SeenData, SeenModel, at_quantile, lengths_in_words
 
 NO_MODEL, NO_DATA = "MODEL", "DATA.jsonl"

@@ -13,8 +13,8 @@ from messages import names
 from spin_trl.config.data import DataConfig
 from spin_trl.data.mapping import ColumnGuess
 from spin_trl.plan.devices import Device
-from spin_trl.play.look import Machine, SeenData, SeenModel
-from spin_trl.play.recipe_text import (
+from spin_trl.play.first_steps.look import Machine, SeenData, SeenModel
+from spin_trl.play.first_steps.recipe_text import (
     ADAPTER,
     COMMENT_WIDTH,
     FOUR_BITS,

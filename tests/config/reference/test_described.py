@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from shipped_settings import of_shipped_versions
-from spin_trl.config import described
 from spin_trl.config.bounds import OF_RECIPES, TRAINABLE
 from spin_trl.config.checks import Bounds
 from spin_trl.config.credentials import is_name
 from spin_trl.config.data import DataConfig
 from spin_trl.config.iteration import SPINConfig
-from spin_trl.config.known import Range
 from spin_trl.config.loop import PER_ITERATION, SelfPlayConfig
 from spin_trl.config.recipe import known_settings
+from spin_trl.config.reference import described
+from spin_trl.config.reference.known import Range
 from spin_trl.config.start import StartConfig
 from spin_trl.config.traits import FREE
 from spin_trl.objectives.registry import OWN_SETTINGS

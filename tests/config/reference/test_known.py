@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spin_trl.config.checks import Bounds
-from spin_trl.config.known import KnownSetting, Range, settings_as_json
+from spin_trl.config.reference.known import KnownSetting, Range, settings_as_json
 
 FULL = KnownSetting(
     name="rate",

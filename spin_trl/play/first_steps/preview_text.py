@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from ..counts import agreeing, counted
-from ..data.notes import FIELD
-from ..errors import visible
+from ...counts import agreeing, counted
+from ...data.notes import FIELD
+from ...errors import visible
 from .preview import Counts, Piece, Preview, ShownResponse
 
 Marks = tuple[str, str, str]

@@ -10,8 +10,15 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 import tiny
 from messages import names, refused
 from spin_trl.errors import DataError
-from spin_trl.play import look
-from spin_trl.play.look import SeenModel, at_quantile, lengths_in_words, look_at_data, look_at_model, this_machine
+from spin_trl.play.first_steps import look
+from spin_trl.play.first_steps.look import (
+    SeenModel,
+    at_quantile,
+    lengths_in_words,
+    look_at_data,
+    look_at_model,
+    this_machine,
+)
 
 ROWS = list(tiny.sft(12).to_list())
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 import yaml
 
-from ..config.recipe import read_settings
-from ..counts import counted
-from ..errors import RecipeError, SpinError, visible
-from ..files import home_expanded, write_text
-from ..plan.model import ModelSettings, PlannedModel
-from ..plan.planning import Wishes, make_plan
-from ..quiet import quiet
-from ..run.trust import run_of_recipe
+from ...config.recipe import read_settings
+from ...counts import counted
+from ...errors import RecipeError, SpinError, visible
+from ...files import home_expanded, write_text
+from ...plan.model import ModelSettings, PlannedModel
+from ...plan.planning import Wishes, make_plan
+from ...quiet import quiet
+from ...run.trust import run_of_recipe
 from .look import Machine, SeenData, SeenModel, lengths_in_words
 from .recipe_text import ADAPTER, FOUR_BITS, FULL, Fit, gib_in_words, recipe_text
 

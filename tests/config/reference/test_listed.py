@@ -11,9 +11,9 @@ import pytest
 
 from messages import refused
 from shipped_settings import of_shipped_versions
-from spin_trl.config import described, listed
-from spin_trl.config.known import KnownSetting, settings_as_json
-from spin_trl.config.listed import every_setting, installed_versions, looked_up, shipped_file
+from spin_trl.config.reference import described, listed
+from spin_trl.config.reference.known import KnownSetting, settings_as_json
+from spin_trl.config.reference.listed import every_setting, installed_versions, looked_up, shipped_file
 from spin_trl.errors import RecipeError
 
 SETTINGS = {setting.name: setting for setting in described.describe()}
@@ -112,7 +112,7 @@ def test_where_trl_is_not_installed_the_shipped_settings_are_shown(
 @of_shipped_versions
 def test_asking_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom spin_trl.config.listed import every_setting\nassert len(every_setting()) > 200\n"
+        "import sys\nfrom spin_trl.config.reference.listed import every_setting\nassert len(every_setting()) > 200\n"
         "print({'torch', 'trl', 'transformers', 'datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, timeout=60)

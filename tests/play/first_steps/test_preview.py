@@ -11,8 +11,8 @@ import yaml
 import tiny
 from messages import names, refused
 from spin_trl.errors import DataError
-from spin_trl.play import preview as module
-from spin_trl.play.preview import Preview, preview
+from spin_trl.play.first_steps import preview as module
+from spin_trl.play.first_steps.preview import Preview, preview
 from spin_trl.run.recipe import read_recipe
 
 Look = Callable[..., Preview]
