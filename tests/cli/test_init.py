@@ -241,7 +241,7 @@ def test_a_few_bad_rows_are_left_out_and_many_are_refused(
         file.write("{no JSON\n")
     assert main(["init", "--model", str(llama_folder), "--data", "train.jsonl"]) == 0
     assert written()["bad_rows"] == "skip"
-    assert names(capsys.readouterr().out, "row 5", "`bad_rows: skip`", "2 of 26 rows")
+    assert names(capsys.readouterr().out, "row 5", "`bad_rows: skip`", "2 of 26")
     check_a_run_takes("recipe.yaml")
     write_jsonl("worse.jsonl", [*ROWS[:5], *[bad] * 5])
     assert main(["init", "--model", str(llama_folder), "--data", "worse.jsonl", "--output", "worse.yaml"]) == 2

@@ -91,7 +91,7 @@ def test_what_max_length_cuts_is_marked_and_counted(preview: Preview) -> None:
     assert cut is not None
     assert cut[1].endswith("⟦<|im_end|>⟧")
     assert names(shown, "1 of 24", "4.2%", "`max_length`", "row 1")
-    sizes = re.search(r"Row 1: (\d+) \+ (\d+) = (\d+) tokens, of which (\d+) are cut", shown)
+    sizes = re.search(r"Row 1: (\d+) \+ (\d+) = (\d+) tokens, (\d+) truncated", shown)
     assert sizes is not None
     assert int(sizes[3]) - int(sizes[4]) == 40
     assert len(tiny.tokenizer()(plain(cut[1]), add_special_tokens=False)["input_ids"]) == int(sizes[4])
