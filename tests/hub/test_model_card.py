@@ -184,7 +184,7 @@ Human response:
 Real answer \d\.
 ```
 
-This model \(score: 1, ended by itself\):
+This model \(score: 1, ended with EOS\):
 
 ```text
 Made-up answer \d\.

@@ -47,12 +47,12 @@ def test_every_plot_that_was_promised_is_there():
         "The metric", "Real and generated responses", "Log-ratios of held-out responses", "The answers",
     ]  # fmt: skip
     assert list(DRAWN) == [
-        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration", "Log-probabilities, apart",
+        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration", "Log-probabilities of real and generated responses",
         "Log-ratios to the opponent", "Margins", "Win rate against the opponent", "Iteration 0", "Iteration 1",
-        "Length of answers", "Empty answers", "Answers that were cut", "Answers that are the real one", "Repetition",
+        "Length of answers", "Empty answers", "Truncated answers", "Answers identical to the real response", "Repetition",
         "Variety", "Odd characters",
     ]  # fmt: skip
-    assert all_charts(RUN)[-1].note == "Looked for and found in no model: copies."
+    assert all_charts(RUN)[-1].note == "Checked for and not found in any model: copies."
 
 
 def test_the_baseline_stands_in_every_plot_that_it_has_figures_for():

@@ -64,7 +64,7 @@ def test_the_table_has_a_row_for_every_arm_and_iteration() -> None:
     table = comparison_table(SUMMARY, "nll", 2, None, "sft")
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert next(iter(columns.values())) == ["start", "space 0", "space 1"]
-    assert columns["less sft [95 %]"] == ["–", "-0.500 [-0.750, -0.250]", "–"]
+    assert columns["minus sft [95 %]"] == ["–", "-0.500 [-0.750, -0.250]", "–"]
     assert columns["seconds"] == ["–", "60", "–"]
     assert "2.000 ±0.500" in {cell for cells in columns.values() for cell in cells}
 

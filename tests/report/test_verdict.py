@@ -31,7 +31,7 @@ def test_a_gain_that_is_sure_and_a_baseline_that_is_better_still():
     )
     assert plain(verdict(found)) == (
         "Iteration 1 is the best of 2 by score: 60.0 % (55.0 to 65.0), 40.0 points above the start (29.5 to 48.9), but "
-        "18.0 points below plain SFT for as many steps (10.0 to 25.3)."
+        "18.0 points below plain SFT after the same number of steps (10.0 to 25.3)."
     )
     assert remarks(found) == []
 
@@ -44,7 +44,7 @@ def test_a_lead_over_the_baseline_is_said_too():
         best="iteration-0",
     )
     assert plain(verdict(found)).endswith(
-        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT for as many steps (29.5 to 48.9)."
+        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT after the same number of steps (29.5 to 48.9)."
     )
 
 
@@ -53,7 +53,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
     found = record(stage("start", range(2, 20)), stage("iteration-0", right), best="iteration-0")
     text = plain(verdict(found))
     assert text.startswith(
-        "Iteration 0 has the best figure by score: 22.0 % (17.0 to 27.0), but not surely better than the"
+        "Iteration 0 has the best figure by score: 22.0 % (17.0 to 27.0), but not significantly better than the"
     )
     assert "(+4.0 points, -2.4 to +10.2)" in text
     assert "above" not in text
@@ -82,16 +82,16 @@ def test_the_start_may_be_the_best():
     )
     assert plain(verdict(found)) == (
         "No iteration has done better than the start by score: 60.0 % (55.0 to 65.0); the best of 2, iteration 0, is "
-        "40.0 points below it (29.5 to 48.9); the start is 18.0 points below plain SFT for as many steps as the "
+        "40.0 points below it (29.5 to 48.9); the start is 18.0 points below plain SFT after as many steps as the "
         "iterations took (10.0 to 25.3)."
     )
 
 
 def test_an_iteration_that_gained_less_than_the_run_asks_is_named():
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="start")
-    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), less than the run asks" in plain(verdict(found))
+    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), a smaller improvement" in plain(verdict(found))
     (remark,) = remarks(found)
-    assert remark.startswith("Iteration 0 has the better figure, 60.0")
+    assert remark.startswith("Iteration 0 has a better figure, 60.0")
     kept = record(
         stage("start", range(20)), stage("iteration-0", range(60)), stage("iteration-1", range(61)), best="iteration-0"
     )
@@ -122,8 +122,8 @@ def test_without_values_by_prompt_both_figures_stand_and_nothing_is_claimed():
         best="iteration-0",
     )
     assert plain(verdict(found)) == (
-        "Iteration 0 is the best model by score: 60.0 % (55.0 to 65.0), where the start has 20.0 % (15.0 to 25.0); "
-        "plain SFT for as many steps has 50.0 % (45.0 to 55.0)."
+        "Iteration 0 is the best model by score: 60.0 % (55.0 to 65.0), compared with 20.0 % (15.0 to 25.0) for the start; "
+        "plain SFT after the same number of steps has 50.0 % (45.0 to 55.0)."
     )
 
 
@@ -149,16 +149,16 @@ def test_a_win_rate_is_compared_with_nothing():
                 best="iteration-1",
                 journal=[{"phase": "prepare", "stage": "data", "held_out_rows": 0}],
             ),
-            "Iteration 1 is the newest of 2 iterations; no prompts were held out, so nothing says whether it is better "
+            "Iteration 1 is the newest of 2 iterations; no prompts were held out, so it is unknown whether it is better "
             "than the start.",
         ),
         (
             record(stage("start"), stage("iteration-0"), planned=2),
-            "Iteration 0 has been trained, but score was not measured of any model.",
+            "Iteration 0 has been trained, but score was not measured for any model.",
         ),
         (
             record(stage("start", figures={"score": math.nan}), stage("iteration-0", figures={"score": math.nan})),
-            "Iteration 0 has been trained, but score was not measured of any model.",
+            "Iteration 0 has been trained, but score was not measured for any model.",
         ),
     ],
 )  # fmt: skip
@@ -220,4 +220,4 @@ def test_every_verdict_is_one_sentence():
     text = verdict(found)
     assert re.fullmatch(r"[A-Z].*[^.]\.", text)
     assert ". " not in text
-    assert "but no better than plain SFT for as many steps" in text
+    assert "but no better than plain SFT after the same number of steps" in text

@@ -78,7 +78,7 @@ def test_everything_that_was_promised_stands_in_it(tmp_path):
     for part in (
         "Self-play run my-run",
         "Iteration 1 is the best of 2 by score: 60.0 % (55.0 to 65.0), 40.0 points above the start (29.5 to 48.9), but "
-        "18.0 points below plain SFT for as many steps (10.0 to 25.3).",
+        "18.0 points below plain SFT after the same number of steps (10.0 to 25.3).",
         "improved",
         "training data abcd1234",
         "template efgh5678",
@@ -160,8 +160,8 @@ def test_the_best_models_samples_are_shown_with_those_won_and_lost(tmp_path):
     rows = [sample(number, generated=f"Answer {number}") for number in range(100)]
     samples = {one.name: [{**row, "generated": f"{one.name} {row['key']}"} for row in rows] for one in STAGES}
     found = report(write_run(tmp_path / "run", record(*STAGES, best="iteration-1"), samples))
-    assert "30 of 100 samples; all of them are in iteration-1/samples.jsonl." in found
-    assert "Spread evenly over all prompts: 20 of 100" in found
+    assert "30 of 100 samples are shown; all of them are in iteration-1/samples.jsonl." in found
+    assert "Evenly chosen from all prompts: 20 of 100" in found
     assert "Better than the start’s answer: 10 of 40" in found
     assert "Worse" not in found
     assert f"baseline/sft/iteration-1 {key(5)}" in found
@@ -239,7 +239,7 @@ def test_ten_thousand_samples_make_a_page_of_less_than_five_megabytes(tmp_path):
     size = write_report(RunDirectory(path)).stat().st_size
     assert 100_000 < size < 5e6
     assert re.search(
-        r"\d+ of 10,000 samples; all of them are in iteration-1/samples.jsonl", text_of(path / "report.html")
+        r"\d+ of 10,000 samples are shown; all of them are in iteration-1/samples.jsonl", text_of(path / "report.html")
     )
 
 

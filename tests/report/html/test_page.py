@@ -160,7 +160,7 @@ def test_a_page_of_a_run_without_anything_is_a_page():
     }  # fmt: skip
     found = Reader(render(empty))
     assert "Nothing has been measured yet." in found.text
-    assert "No model has been made yet." in found.text
+    assert "No model has been trained yet." in found.text
     assert {of["href"] for tag, of in found.elements if tag == "a"} == {
         "#iterations",
         "#settings",
