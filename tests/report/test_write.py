@@ -185,7 +185,7 @@ def test_of_a_long_run_the_answers_of_those_models_are_read_that_are_shown(tmp_p
 
 def test_where_the_start_is_the_best_the_newest_iteration_is_shown(tmp_path):
     found = report(write_run(tmp_path / "run", record(*STAGES[:3], best="start")))
-    assert "that of iteration 1" in found
+    assert "the answer of iteration 1" in found
     assert "that of iteration 1" not in report(write_run(tmp_path / "other", record(STAGES[0], best="start")))
 
 
