@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_HISTOGRAMS = 8
-"""Maximum number of log-ratio histograms. Longer runs show the first iteration, the newest, and evenly spaced ones between."""
+"""Maximum number of log-ratio histograms; of more iterations, the first, the newest and evenly spaced others are drawn."""
 
 _SIGN_WORDS = {
     "empty": ("Empty answers", "Share of answers that end immediately, without a single token."),
@@ -56,7 +56,8 @@ _GAME_WORDS = {
     ),
     "win_rate": (
         "Win rate against the opponent",
-        "How often the log-ratio prefers the real response: at 50 % the policy can't tell the two apart, and the game is over.",
+        "How often the log-ratio prefers the real response: at 50 % the policy can't tell the two apart, and the game is "
+        "over.",
     ),
 }
 

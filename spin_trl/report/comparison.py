@@ -29,7 +29,7 @@ COSTS = (
 MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons), *COSTS)
 
 AGAINST = "_vs_baseline"
-"""Suffix of a figure's difference from the supervised arm after the same iteration; negative if that arm's figure is higher."""
+"""Suffix of a figure's difference from the supervised arm at the same iteration; negative if that arm's is higher."""
 
 Summary = dict[str, dict[int, dict[str, float]]]
 """Figures by arm and iteration; the start is a separate arm, at iteration -1."""
@@ -171,7 +171,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
 
 
 def _points(summary: Summary, figure: str) -> Series:
-    """Return a figure of every arm, from the start on, with its standard error, or its 95 % interval if it is a difference."""
+    """Return a figure of every arm from the start on, with its standard error, or for a difference its 95 % interval."""
     start = summary.get(START_ARM, {})
     return {
         arm: [

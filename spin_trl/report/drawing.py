@@ -79,7 +79,7 @@ _STYLE: Any = {
 
 _PAGE_COLOURS = (*(f"var(--series-{n})" for n in range(1, 6)), "var(--real)", "var(--generated)", "currentColor")
 _STAND_INS = {f"#01010{number}": colour for number, colour in enumerate((*_PAGE_COLOURS, "var(--rule)"))}
-"""Placeholder colours of a plot, in the order of the colour cycle with the grid's last, and their replacements on the page."""
+"""Placeholder colours of a plot (those of the colour cycle in order, then the grid's) and their replacements on the page."""
 
 *_CYCLE, _RULE = _STAND_INS
 _INK = _CYCLE[-1]

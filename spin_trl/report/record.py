@@ -206,7 +206,7 @@ class RunRecord:
         return found
 
     def difference(self, one: StageRecord, other: StageRecord, figure: str) -> Difference | None:
-        """Return by how much a figure of one stage exceeds that of another on the same prompts; None if it has no interval."""
+        """Return by how much a figure of one stage exceeds another's on the same prompts; None if there is no interval."""
         found = difference(figure, one.values, other.values)
         # A single prompt has a difference but no interval.
         return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found

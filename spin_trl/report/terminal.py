@@ -16,7 +16,7 @@ from ..errors import visible
 
 
 class _PlainConsole(Console):
-    """A console that prints all texts, in lines and in tables, as plain text, so that no character can control the terminal."""
+    """A console that prints all lines and tables as plain text, so that no character can control the terminal."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(visible(text), **settings)
@@ -30,7 +30,7 @@ class _PlainFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """Return a text, such as an error message, in printable form, without credentials or escape sequences (from file names)."""
+    """Return a text, such as an error message, for printing: without credentials, or escape sequences from file names."""
     return visible(hide(text))
 
 

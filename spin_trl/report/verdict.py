@@ -18,7 +18,7 @@ from .record import RunRecord, StageRecord
 
 
 def verdict(record: RunRecord) -> str:
-    """Return the verdict: which model is the best, how good it is, and how it compares with the start and with a baseline."""
+    """Return the verdict: which model is best, how good it is, and how it compares with the start and with a baseline."""
     return capitalised(_sentence(record))
 
 
@@ -33,12 +33,12 @@ def _sentence(record: RunRecord) -> str:
         return f"So far only the {first.label} has been measured: {value}."
     if best.value(record.metric) is None:
         name = figure_of(record.metric).words
-        return f"{_so_far(record)}{best.label} is the model that the run delivers, but its {name} was not measured."
+        return f"{_so_far(record)}the run delivers {the_stage(best)}, but its {name} was not measured."
     return _of_start(record, best) if best is record.start else _of_iteration(record, best)
 
 
 def remarks(record: RunRecord) -> list[str]:
-    """Return remarks on a run: why it ended early or went back, and whether the best model does not have the best figure."""
+    """Return remarks on a run: why it ended early or went back, and whether a better figure than the best was rejected."""
     found = []
     if record.best_stage is not None and not record.stopped and not record.is_finished:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
@@ -58,20 +58,20 @@ def remarks(record: RunRecord) -> list[str]:
         assert best is not None
         figure = record.form(record.metric).value(higher.value(record.metric))
         found.append(
-            f"{capitalised(higher.label)} has a better figure, {figure}, but the improvement is smaller than the run requires, "
-            f"so it did not replace {the_stage(best)}."
+            f"{capitalised(higher.label)} has a better figure, {figure}, but the improvement is smaller than the run "
+            f"requires, so it did not replace {the_stage(best)}."
         )
     return found
 
 
 def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
-    """Describe the faults that training a stage ran into and recovered from, each without a final full stop."""
+    """Describe the problems that occurred while a stage was trained, each without a final full stop."""
     found = []
     for entry in lowered(journal, stage):
         where = f"step {entry['back_to']}" if entry["back_to"] else "the start"
         found.append(
-            f"training diverged at step {entry.get('at_step')} and went back to {where} with the learning rate multiplied by "
-            f"{entry['lr_scale']:g} (`on_nan: lower`)"
+            f"training diverged at step {entry.get('at_step')} and went back to {where} with the learning rate "
+            f"multiplied by {entry['lr_scale']:g} (`on_nan: lower`)"
         )
     trained = newest(journal, Step.TRAIN, stage)
     skipped, by_scaler = trained.get("skipped") or [], trained.get("skipped_by_scaler")

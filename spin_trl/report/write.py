@@ -144,12 +144,14 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError as error:
                 raise RunDirectoryError(f"{path}, line {number} is not valid JSON: {error}") from error
             if not isinstance(row, dict) or not isinstance(row.get("key"), str):
-                raise RunDirectoryError(f"{path}, line {number} is not a sample: expected a JSON object with a string `key`.")
+                raise RunDirectoryError(
+                    f"{path}, line {number} is not a sample: expected a JSON object with a string `key`."
+                )
             yield row
 
 
 def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
-    """Choose the samples for the page: those of the best model (the newest if that is the start), with the others' answers."""
+    """Choose the samples for the page: the best model's (the newest's if that is the start), with the others' answers."""
     stage = _to_show(directory, record)
     if stage is None:
         return None

@@ -77,6 +77,4 @@ def follow(directory: RunDirectory) -> None:
         raise
     if moved:
         came = f" was moved from {before}" if before is not None else " was moved"
-        logger.warning(
-            "%s%s: updated the base paths of %s.", directory.path, came, counted(moved, "adapter")
-        )
+        logger.warning("%s%s: updated the base paths of %s.", directory.path, came, counted(moved, "adapter"))

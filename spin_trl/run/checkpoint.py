@@ -125,9 +125,7 @@ def latest(folder: Path, num_processes: int) -> Path | None:
         else:
             return path
     if passed_over:
-        logger.warning(
-            "%s has no intact checkpoint: training of the iteration starts over.", folder
-        )
+        logger.warning("%s has no intact checkpoint: training of the iteration starts over.", folder)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Checks that the files written by a run's steps still exist and are unchanged, by the checksums in the journal's entries."""
+"""Checks that the files written by a run's steps still exist and are unchanged, by the checksums in the journal."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Step(StrEnum):
 
 
 MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE})
-"""Steps that produce the input of the next step and take up the run's time. The others are decisions and reports."""
+"""Steps that produce the input of the next step and account for the run's time. The others are decisions and reports."""
 
 OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 
@@ -117,8 +117,8 @@ def _damage_in_words() -> Iterator[None]:
         yield
     except DamagedLineError as error:
         raise RunDirectoryError(
-            f"{error}. The journal records which steps of the run have finished, so the run can't continue with a damaged one. "
-            f"Restore it from a backup, or delete line {error.number} and all lines after it to play those steps again."
+            f"{error}. The journal records the finished steps, so the run can't continue with a damaged one. Restore it "
+            f"from a backup, or delete line {error.number} and all lines after it to play those steps again."
         ) from error
 
 
@@ -139,7 +139,7 @@ def _wrong_in_entry(entry: Entry) -> str | None:
 
 
 def _is_checksum(name: str, known: Any) -> bool:
-    """Return whether this is a valid checksum of a run's file. Damaged files are removed, so paths must not leave the directory."""
+    """Return whether this is a valid checksum of a file inside the run directory, since damaged files are removed."""
     path = PurePosixPath(name)
     return (
         not path.is_absolute()

@@ -1,9 +1,9 @@
 """Locking: only one process at a time plays a run, even if machines share a disk.
 
-The lock is the operating system's. It works over NFS, and is released however its process ends. On some cluster file systems,
-locks only work within one machine, or not at all. So the process that holds the lock writes its machine and process id into
-the file and touches it every few seconds; if the file keeps changing, a process on another machine is playing the run. No
-clocks are compared, and a file left behind by a crashed machine locks nobody out.
+The lock is the operating system's. It works over NFS, and is released however its process ends. On some cluster file
+systems, locks only work within one machine, or not at all. So the process that holds the lock writes its machine and process
+id into the file and touches it every few seconds; if the file keeps changing, a process on another machine is playing the
+run. No clocks are compared, and a file left behind by a crashed machine locks nobody out.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[Non
                 time.sleep(0.1)
         if not is_locked:
             logger.warning(
-                "The file system of %s does not support locks, so other processes are detected only through %s. Don't play a "
-                "run from two places at once.",
+                "The file system of %s does not support locks, so other processes are detected only through %s. Don't play "
+                "one run from two places at once.",
                 directory,
                 path.name,
             )
@@ -96,7 +96,7 @@ def _refuse_while_it_changes(path: Path, directory: Path, holder: dict[str, Any]
 
 @contextlib.contextmanager
 def _named(file: TextIO, path: Path) -> Iterator[None]:
-    """Make the lock file name this process and keep touching it for the duration of the context. Foreign contents are kept."""
+    """Make the lock file name this process and keep touching it during the context. Foreign contents are kept."""
     if os.fstat(file.fileno()).st_size and _holder(path) is None:
         yield
         return

@@ -82,7 +82,7 @@ def read_marker(path: Path) -> Marker | None:
         entries = {str(name): str(here) for name, here in found["entries"].items()}
         if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
             raise ValueError("an entry leads out of the run directory")
-        known = found.pop(_CHECKSUM, None)  # no checksum: the marker may have been written by hand
+        known = found.pop(_CHECKSUM, None)  # None: the marker may have been written by hand
         if known is not None and known != json_digest(found):
             raise ValueError("it has changed since it was written")
         identity, start_files = found.get("identity"), found.get("start_files")

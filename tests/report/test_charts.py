@@ -47,7 +47,8 @@ def test_every_plot_that_was_promised_is_there():
         "The metric", "Real and generated responses", "Log-ratios of held-out responses", "The answers",
     ]  # fmt: skip
     assert list(DRAWN) == [
-        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration", "Log-probabilities of real and generated responses",
+        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration",
+        "Log-probabilities of real and generated responses",
         "Log-ratios to the opponent", "Margins", "Win rate against the opponent", "Iteration 0", "Iteration 1",
         "Length of answers", "Empty answers", "Truncated answers", "Answers identical to the real response", "Repetition",
         "Variety", "Odd characters",

@@ -44,7 +44,8 @@ def test_a_lead_over_the_baseline_is_said_too():
         best="iteration-0",
     )
     assert plain(verdict(found)).endswith(
-        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT after the same number of steps (29.5 to 48.9)."
+        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT after the same number of steps (29.5 "
+        "to 48.9)."
     )
 
 

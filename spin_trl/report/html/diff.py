@@ -13,8 +13,8 @@ MOST_WORDS = 400
 """Maximum number of words of each text that are compared."""
 
 MOST_MATCHES = 5_000
-"""Maximum number of pairs of equal words, one from each text. For repetitive answers, fewer words are compared, as they would
-take seconds otherwise."""
+"""Maximum number of pairs of equal words, one from each text. Of repetitive answers fewer words are compared, which would
+otherwise take seconds."""
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _PUNCTUATION = r"!-/:-@\[-`{-~"

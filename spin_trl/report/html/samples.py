@@ -1,4 +1,4 @@
-"""Choice and layout of the held-out samples in the report: real and generated responses side by side, with differences marked.
+"""Choice and layout of the report's held-out samples: real and generated responses side by side, with differences marked.
 
 The report stays small for any number of samples: prompts are chosen evenly, long texts are truncated, and samples beyond the
 budget are left out. The page states how much was left out.
@@ -21,8 +21,8 @@ from .diff import Part, compare_texts
 Item = TypeVar("Item")
 
 FAIR, WON, LOST = 20, 10, 10
-"""Numbers of prompts shown: evenly chosen from all, from those on which the model is better than the start, and from those on
-which it is worse. Without scores, all of them are evenly chosen."""
+"""Numbers of prompts shown: evenly chosen from all, from those on which the model is better than the start, and from those
+on which it is worse. Without scores, all of them are evenly chosen."""
 
 LONGEST_SHOWN, LONGEST_OTHER = 3_000, 800
 """Maximum number of characters shown of a text, and of another model's answer."""
