@@ -33,8 +33,8 @@ def check_path(path: Path) -> None:
         )
     if _ADDRESS.search(str(path)):
         raise RunDirectoryError(
-            f"{path} can't be a run directory: paths with `::`, or that begin like `s3:/`, are treated as "
-            "addresses. Use a local folder; `hub_backup` keeps a copy of a run on the Hub."
+            f"{path} can't be a run directory: a path with `::`, or that begins like `s3:/`, is treated as "
+            "an address. Use a local folder; `hub_backup` keeps a copy of a run on the Hub."
         )
     for link in (path, *path.parents):
         if os.path.islink(link) and not os.path.exists(link):

@@ -205,7 +205,7 @@ def find_stage(run: Run, name: str) -> Stage:
     stage = best_stage(run.directory) if name == BEST else name
     if stage in known:
         return Stage(stage)
-    there = f"Stages with a model are {', '.join(known)}." if known else "No stage has a model yet."
+    there = f"Stages with a model are {', '.join(known)}." if known else "None of the stages has a model yet."
     if stage is None:
         raise RunDirectoryError(f"{run.directory.path} has no best iteration yet. {there}")
     # The names of stages are similar, so only likely typos get a suggestion.
