@@ -152,8 +152,8 @@ def _real_and_generated(record: RunRecord) -> Chart:
     return lines_chart(
         "logps",
         "Log-probabilities of real and generated responses",
-        "Log-probability of a whole response under each model. It should rise for real responses; if it falls along with "
-        "the opponent's, only the gap is being learned. A baseline has no opponent.",
+        "Log-probability of a whole response under each model. It should rise for real responses; if it falls for them as "
+        "well as for the opponent's, only the gap is being learned. A baseline has no opponent.",
         {f"{kind}, nats": series(record, f"logps/{kind}") for kind in ("real", "generated")},
     )
 

@@ -48,7 +48,7 @@ class StageRecord(Measured):
 
     @property
     def arm(self) -> str:
-        """`self-play`, or the name of a baseline arm."""
+        """The arm: `self-play`, or the name of a baseline arm."""
         return self.name.arm
 
     @property

@@ -94,7 +94,7 @@ def figures(record: RunRecord) -> dict[str, Table]:
 
 def costs(record: RunRecord) -> Table:
     """Return the cost of every stage and the total. Repeated work is counted each time."""
-    headings = ["stage", *COSTED_STEPS, "together", "tokens generated", "gradient steps", "pairs"]
+    headings = ["stage", *COSTED_STEPS, "total", "tokens generated", "gradient steps", "pairs"]
     rows = []
     # Benchmarks requested afterwards are not part of the run's cost.
     everything = [entry for entry in record.journal if entry["phase"] in COSTED_STEPS and "seconds" in entry]
@@ -102,7 +102,7 @@ def costs(record: RunRecord) -> Table:
         entries = [entry for entry in everything if entry["stage"] == stage.name]
         rows.append(Row(_label(stage), _cost(entries), opens_group=opens))
     if everything:
-        rows.append(Row("all", _cost(everything, with_pairs=False), opens_group=True))
+        rows.append(Row("total", _cost(everything, with_pairs=False), opens_group=True))
     return Table(headings, rows)
 
 
@@ -184,7 +184,7 @@ def facts(record: RunRecord) -> dict[str, str]:
     given = python.get("model") if isinstance(python, Mapping) else None
     found = {
         "Model": str(settings.get("model_name_or_path") or given or "built from scratch"),
-        "Data": str(settings.get("dataset_name") or "given from Python"),
+        "Data": str(settings.get("dataset_name") or "passed from Python"),
         "Objective": _joined_list(settings.get("loss_type") or "sigmoid", " + "),
         "Iterations": f"{len(record.iterations)} of {record.planned}",
         "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",

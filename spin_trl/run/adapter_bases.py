@@ -56,7 +56,7 @@ def follow(directory: RunDirectory) -> None:
     """Update the paths of bases inside the run directory in the run's adapters, after the directory was moved or copied.
 
     The new location is recorded first, then each configuration is replaced atomically. If this is interrupted, the next call
-    does the rest. A read-only directory is left unchanged: this package finds the base of an adapter that it loads anyway.
+    does the rest. A read-only directory is left unchanged; this package still finds the base of any adapter that it loads.
     """
     ownership = directory.ownership
     try:

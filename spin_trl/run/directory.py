@@ -52,9 +52,9 @@ class RunDirectory:
     held_out_rows = _Entry("data/held-out")
     """Prepared rows to evaluate on."""
     best = _Entry("best.json")
-    """The name of the best stage so far."""
+    """The file that names the best stage so far."""
     best_link = _Entry("best")
-    """Link to the model of that stage."""
+    """The link to the model of the best stage."""
     table = _Entry("table.txt")
     """The figures of all stages, as text."""
     plot = _Entry("plot.png")

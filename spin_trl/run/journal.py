@@ -18,7 +18,7 @@ Entry = Mapping[str, Any]
 """A line of the journal: `phase`, a [`Step`]; `stage`, usually a [`Stage`]; `time`; and the step's own values."""
 
 DATA, HUB = "data", "hub"
-"""Stage names of entries that do not concern a model: those on the run's data, and those on the Hub."""
+"""Stage names of entries that do not concern a model: those on the run's data, and those on information from the Hub."""
 
 
 class Step(StrEnum):

@@ -81,7 +81,7 @@ def read_marker(path: Path) -> Marker | None:
             raise ValueError("it lists no entries of a run directory")
         entries = {str(name): str(here) for name, here in found["entries"].items()}
         if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
-            raise ValueError("an entry leads out of the run directory")
+            raise ValueError("an entry points outside the run directory")
         known = found.pop(_CHECKSUM, None)  # None: the marker may have been written by hand
         if known is not None and known != json_digest(found):
             raise ValueError("it has changed since it was written")

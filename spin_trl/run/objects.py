@@ -65,7 +65,7 @@ def best_stage(directory: RunDirectory) -> Stage | None:
         return Stage(str(name))
     except ValueError as error:
         raise RunDirectoryError(
-            f"{path} is damaged: `stage` is {name!r:.60} instead of a model's name. `spin-trl run` on the run directory "
+            f"{path} is damaged: `stage` is {name!r:.60} instead of a stage's name. `spin-trl run` on the run directory "
             "writes it again."
         ) from error
 

@@ -36,7 +36,7 @@ SHOWN_NAMES = 5
 
 
 class Ownership:
-    """Which entries of a directory belong to the run in it.
+    """Ownership of the entries of a directory by the run in it.
 
     Args:
         path: path of the directory; it need not exist yet.
@@ -135,7 +135,7 @@ class Ownership:
         return Path(marker.places[-1])
 
     def note_place(self) -> Path | None:
-        """Record the current path of the directory. Return the previous [`Ownership.former_place`].
+        """Record the current path of the directory. Return its previous path, as [`Ownership.former_place`] does.
 
         Raises:
             OSError: if the marker can't be written.

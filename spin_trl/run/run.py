@@ -58,7 +58,7 @@ class Run:
         scorer: scorer of generated responses, or None.
         processing_class: tokenizer; None: the model's own.
         given: θ_0 in memory, if it was passed as a model, until the run has saved it to `model`.
-        sources: names of the data, as set.
+        sources: names of the data, as given in the settings.
         refused: reasons why the run can't be played, as far as its settings alone show.
     """
 

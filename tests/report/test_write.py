@@ -141,7 +141,7 @@ def test_a_run_from_python_has_a_report(tmp_path):
     path = write_run(
         tmp_path / "run", record(*STAGES[:2], best="iteration-0"), python={"model": "my/folder", "peft_config": None}
     )
-    assert "Model my/folder Data given from Python" in report(path)
+    assert "Model my/folder Data passed from Python" in report(path)
 
 
 def test_the_defaults_that_it_goes_by_are_those_of_the_settings():
