@@ -75,7 +75,7 @@ def _refuse_while_it_changes(path: Path, directory: Path, holder: dict[str, Any]
     """Raise if the process that a lock file names is still playing the run."""
     before = path.stat().st_mtime_ns
     logger.warning(
-        "%s was last played by another process%s, which may still be running. Checking for %.0f seconds.",
+        "%s was last played by another process%s, which may still be running. Watching for %.0f seconds to find out.",
         directory,
         _holder_in_words(holder),
         WATCHED_SECONDS,

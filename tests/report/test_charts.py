@@ -1,4 +1,4 @@
-"""The plots: what is drawn is what was measured, every arm stands in them, and a page can take them in."""
+"""The plots show the measured figures of every arm, and can be embedded in a page."""
 
 import re
 from html.parser import HTMLParser
@@ -20,7 +20,7 @@ RUN = record(
 
 
 class Elements(HTMLParser):
-    """All elements of a text, in order, with their attributes, and what stands between them."""
+    """Parser that collects all elements in order with their attributes, and the text between them."""
 
     def __init__(self, text):
         super().__init__()
@@ -77,7 +77,7 @@ def test_points_are_the_figures_with_their_intervals_and_baselines_begin_at_the_
 
 
 def test_the_log_probability_of_real_responses_gets_its_interval_from_the_prompts():
-    """Twice 2 nats and twice 4: the mean is 3, the standard error sqrt(4/3)/2 = 0.577, Student's t with 3 degrees 3.182."""
+    """Two prompts at 2 nats and two at 4: mean 3, standard error sqrt(4/3)/2 = 0.577, Student's t with 3 degrees 3.182."""
     values = {"nll": {"a": 2.0, "b": 2.0, "c": 4.0, "d": 4.0}, "real_tokens": dict.fromkeys("abcd", 1.0)}
     run = record(stage("start", figures={"logps/real": -3.0, "score": 0.1}, values=values))
     (point,) = series(run, "logps/real")["self-play"]

@@ -1,4 +1,4 @@
-"""What a terminal shows of a phase while it runs."""
+"""The progress display of a running phase."""
 
 import io
 import threading
@@ -70,7 +70,7 @@ def test_the_line_says_what_runs_how_fast_and_how_long(status: dict[str, Any], t
 
 
 def rendered(table: Table | None, width: int = 100, **fields: float) -> list[str]:
-    """Lines of a phase that trains, on a terminal."""
+    """Return the lines that a terminal shows for a training phase."""
 
     def renew(task: Task) -> None:
         task.completed, task.total = TRAINING["completed"], TRAINING["total"]

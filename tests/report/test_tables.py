@@ -1,4 +1,4 @@
-"""The tables of the report: every stage with its intervals, compared with what it has to be compared with; and the cost."""
+"""The tables of the report: every stage with its intervals and the proper comparisons, and the costs."""
 
 from made_up import record, stage
 from spin_trl.report.tables import LONGEST_FACT, costs, devices, facts, figures, standings

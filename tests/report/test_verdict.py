@@ -1,4 +1,4 @@
-"""The verdict: true to the intervals, in every state that a run can be in.
+"""The verdict: it claims no more than the intervals show, in every state of a run.
 
 Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5 to
 48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0 to
@@ -63,7 +63,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
 @pytest.mark.parametrize("won", range(0, 13, 2))
 @pytest.mark.parametrize("lost", range(0, 9, 2))
 def test_a_direction_is_named_only_where_the_whole_interval_has_it(won, lost):
-    """Whatever is won and lost: worked out here with the formula of Agresti and Min."""
+    """For all numbers of wins and losses, checked with the formula of Agresti and Min."""
     right = [*range(lost, 30), *range(30, 30 + won)]
     text = plain(verdict(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
     middle = (won - lost) / 102
@@ -129,7 +129,7 @@ def test_without_values_by_prompt_both_figures_stand_and_nothing_is_claimed():
 
 
 def test_a_win_rate_is_compared_with_nothing():
-    """Each is against another opponent, and the start has none."""
+    """Each win rate is against a different opponent, and the start has none."""
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", metric="win_rate")
     assert plain(verdict(found)) == "Iteration 0 is the best model by win rate: 80.0 % (70.0 to 90.0)."
 
@@ -203,7 +203,7 @@ def test_a_run_that_fell_back_says_to_what():
 
 
 def test_a_score_that_is_no_share_is_no_percentage():
-    """Three points better on every prompt, from 4 to 7: no interval has a width."""
+    """Every prompt improves by three points, from 4 to 7, so the intervals have zero width."""
     values = [{"score": dict.fromkeys("abc", value)} for value in (4.0, 7.0)]
     found = record(
         stage("start", figures={"score": 4.0}, values=values[0]),

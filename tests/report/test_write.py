@@ -1,4 +1,4 @@
-"""A report is made from the run directory alone, in whatever state a run is, and is small however large the run."""
+"""A report is written from the run directory alone, in any state of the run, and stays small for large runs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ STAGES = (
 
 
 def text_of(path: Path) -> str:
-    """What a person reads of a page, plots aside."""
+    """Return the visible text of a page without its plots."""
     page = re.sub(r"<(style|svg).*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).replace("\u00a0", " ").replace("\u2212", "-").split())
 
@@ -38,7 +38,7 @@ def report(path: Path) -> str:
 
 
 def test_a_run_as_it_was_played_is_reported_and_the_report_renewed_after_an_iteration(llama_folder):
-    """Without the data and the models, which a report needs not."""
+    """The data and the models are removed, since the report does not need them."""
     build(llama_folder, "run", num_iterations=1, baseline="sft").run()
     first = report(Path("run"))
     assert "iteration 0" in first
@@ -98,7 +98,7 @@ def test_the_same_directory_gives_the_same_report(tmp_path):
 
 
 def test_a_run_in_any_state_has_a_report(tmp_path):
-    """As its files come, one after the other."""
+    """The files are added one at a time."""
     path = tmp_path / "run"
     path.mkdir()
     (path / "recipe.yaml").write_text("dataset_name: data.jsonl\n", encoding="utf-8")
@@ -156,7 +156,7 @@ def test_a_metric_that_is_not_named_is_the_likelihood_of_which_less_is_better(tm
 
 
 def test_the_best_models_samples_are_shown_with_those_won_and_lost(tmp_path):
-    """Iteration 1 is right on 60 prompts, 40 more than the start; 100 prompts have samples."""
+    """Iteration 1 is right on 60 prompts, 40 more than the start; there are samples for 100 prompts."""
     rows = [sample(number, generated=f"Answer {number}") for number in range(100)]
     samples = {one.name: [{**row, "generated": f"{one.name} {row['key']}"} for row in rows] for one in STAGES}
     found = report(write_run(tmp_path / "run", record(*STAGES, best="iteration-1"), samples))
@@ -168,7 +168,7 @@ def test_the_best_models_samples_are_shown_with_those_won_and_lost(tmp_path):
 
 
 def test_of_a_long_run_the_answers_of_those_models_are_read_that_are_shown(tmp_path, monkeypatch):
-    """Or a report would take longer with every iteration."""
+    """Otherwise the report would take longer with every iteration."""
     stages = [stage("start", range(20)), *(stage(f"iteration-{t}", range(40)) for t in range(20))]
     path = write_run(tmp_path / "run", record(*stages, best="iteration-19"))
     read = set()
@@ -313,7 +313,7 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, key):
-    """With the value that is something else than expected; `spin-trl run` can make it again."""
+    """The error names the unexpected value; `spin-trl run` can write the file again."""
     path = write_run(tmp_path / "run", record(*STAGES, best="iteration-1"))
     file = path / "iteration-0" / name
     file.parent.mkdir(parents=True, exist_ok=True)

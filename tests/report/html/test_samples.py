@@ -1,4 +1,4 @@
-"""Which samples a report shows: a fair choice, what was won and lost, and never more than the page can carry."""
+"""The samples in a report: a fair choice, those won and lost, and never more than the page can hold."""
 
 import pytest
 
