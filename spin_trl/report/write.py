@@ -183,7 +183,7 @@ def _to_show(directory: RunDirectory, record: RunRecord) -> StageRecord | None:
 
 
 def _scored_by(record: RunRecord, stage: StageRecord) -> str:
-    """Return the score by which answers are compared: the run's metric if it is a score, else the first score, else ""."""
+    """Return the score that answers are compared by: the run's metric if it is one, else the first, or an empty string."""
     scores = [name for name in stage.values if name.partition("/")[0] == SCORE]
     return record.metric if record.metric in scores else next(iter(scores), "")
 

@@ -16,7 +16,7 @@ _LARGE = ".safetensors"
 """Suffix of files that are not read again if this machine has read them before."""
 
 CARD = "README.md"
-"""The model card. It is rewritten as the run goes on, so it has no checksum."""
+"""The model card. It is rewritten during the run, so it has no checksum."""
 
 
 @dataclass(frozen=True)

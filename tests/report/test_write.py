@@ -85,7 +85,7 @@ def test_everything_that_was_promised_stands_in_it(tmp_path):
         "torch 2.13.0",
         "metric_for_best_iteration: score",
         "From 2027-01-15 08:00 to 2027-01-15 08:01 UTC, 1 min 30 s",
-        "all – – 10.0 s 10.0 s",
+        "total – – 10.0 s 10.0 s",
     ):
         assert part in found, part
     assert "vllm" not in found

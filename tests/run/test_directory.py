@@ -33,7 +33,7 @@ def test_a_run_has_the_layout_that_is_documented() -> None:
         "start/lm-eval": run.benchmarks("start"),
     }  # fmt: skip
     assert {name: path for name, path in found.items() if path != Path("run", name)} == {}
-    assert not Path("run").exists()  # asking for a path makes nothing
+    assert not Path("run").exists()  # asking for a path creates nothing
 
 
 def test_a_folder_of_the_users_keeps_its_name_and_the_runs_gets_another(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_becomes_of_a_run_that_is_there_is_a_setting(tmp_path: Path) -> Non
     assert left(tmp_path) == {"recipe.yaml", "iteration-0", "notes.txt"}
     directory.claim("overwrite")
     assert left(tmp_path) == {"notes.txt"}
-    directory.claim("fail")  # nothing is there any more
+    directory.claim("fail")  # the directory is empty again
 
 
 def test_a_folder_without_a_run_is_taken_also_with_fail(tmp_path: Path) -> None:

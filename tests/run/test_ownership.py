@@ -244,5 +244,5 @@ def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
 def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert RunDirectory("~/run").path == tmp_path / "run"
-    # Whatever expands paths again, as `datasets` does, must leave this one alone.
+    # Anything that expands paths again, as `datasets` does, must leave this one alone.
     assert RunDirectory("~nobody-of-this-name/run").path == Path.cwd() / "~nobody-of-this-name/run"
