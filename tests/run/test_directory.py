@@ -83,7 +83,7 @@ def test_what_becomes_of_a_run_that_is_there_is_a_setting(tmp_path: Path) -> Non
     assert left(tmp_path) == {"recipe.yaml", "iteration-0", "notes.txt"}
     directory.claim("overwrite")
     assert left(tmp_path) == {"notes.txt"}
-    directory.claim("fail")  # the directory is empty again
+    directory.claim("fail")  # the run has been removed
 
 
 def test_a_folder_without_a_run_is_taken_also_with_fail(tmp_path: Path) -> None:
