@@ -67,7 +67,7 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
         if of_the_model and of_the_model == changed and is_same_model is not None and is_same_model():
             changed = []
     if changed:
-        found = "; ".join(f"{name}: {frozen.get(name)!r} in the run, {settings.get(name)!r} now" for name in changed)
+        found = "; ".join(f"{name}: was {frozen.get(name)!r}, now {settings.get(name)!r}" for name in changed)
         raise RunDirectoryError(
             f"{directory.path} belongs to a run with other settings ({found}). Use another `run_dir`, restore the settings, "
             "or set `existing_run: overwrite`."

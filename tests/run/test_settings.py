@@ -67,10 +67,10 @@ def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "parts"),
     [
-        ({"beta": 0.5}, {"beta": 0.1}, ("beta", "0.5 in the run", "None now")),
-        ({}, {"temperature": 0.7}, ("temperature", "None in the run", "0.7 now")),
-        ({"loss_type": "space"}, {"loss_type": "hinge"}, ("loss_type", "['space'] in the run", "['hinge'] now")),
-        ({"seed": 1}, {"seed": 2}, ("seed", "1 in the run", "2 now")),
+        ({"beta": 0.5}, {"beta": 0.1}, ("beta", "was 0.5", "now None")),
+        ({}, {"temperature": 0.7}, ("temperature", "was None", "now 0.7")),
+        ({"loss_type": "space"}, {"loss_type": "hinge"}, ("loss_type", "was ['space']", "now ['hinge']")),
+        ({"seed": 1}, {"seed": 2}, ("seed", "was 1", "now 2")),
     ],
 )
 def test_another_setting_is_another_run(
@@ -237,9 +237,9 @@ def test_a_model_of_another_name_is_asked_for_its_weights(tmp_path: Path, monkey
     now = {"model_name_or_path": "mirror/model", "model_revision": "v1", "seed": 1}
     freeze(directory, now, asked(True, calls))
     assert calls == [True]
-    with refused(RunDirectoryError, "model_name_or_path:", "'org/model' in the run", "'mirror/model' now"):
+    with refused(RunDirectoryError, "model_name_or_path:", "was 'org/model'", "now 'mirror/model'"):
         freeze(directory, now, asked(False, calls))
-    with refused(RunDirectoryError, "seed:", "1 in the run", "2 now"):
+    with refused(RunDirectoryError, "seed:", "was 1", "now 2"):
         freeze(directory, {**now, "seed": 2}, asked(True, calls))
     assert calls == [True, False]
 
