@@ -10,8 +10,8 @@ from huggingface_hub import constants
 
 from ..files import ADAPTER_CONFIG, Checksum, read_json, write_json
 
-GONE = "is missing"
-"""Fault of a file that does not exist."""
+CHANGED, GONE = "has changed since it was written", "is missing"
+"""Faults of a file whose content does not match its checksum, and of one that does not exist."""
 
 
 class CheckedFiles:
@@ -70,4 +70,4 @@ def wrong_with(path: Path, written: Checksum, checked: CheckedFiles | None = Non
         return GONE
     except (OSError, ValueError, TypeError) as error:  # a configuration with unexpected contents
         return f"can't be read ({error})"
-    return None if is_same else "has changed since it was written"
+    return None if is_same else CHANGED

@@ -115,7 +115,7 @@ tokenizer = AutoTokenizer\.from_pretrained\("someone/small"\)
 \| iteration 1 \| 60\.0 %.+ continued \|
 \| plain SFT, iteration 0 \| 50\.0 %.+from iteration 0</small>.+
 
-In small print: 95 % intervals\. .+ the same 100 prompts .+
+Smaller figures are 95 % confidence intervals\. .+ the same 100 prompts .+
 
 ### Scores and likelihood
 
