@@ -187,7 +187,7 @@ def _snapshot_of_hub(path: Path) -> Path:
 
 
 def plain_path(path: Path) -> Path:
-    """Return a path without characters that `datasets` treats as patterns, URLs or variables, creating a link if necessary."""
+    """Return a path without characters that `datasets` treats as patterns, URLs or variables; create a link if needed."""
     return path if _is_plain_path(path) else link_to(path, "files", f"{_hash_of_path(path)}{path.suffix}")
 
 
