@@ -48,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its rows, and the column headings, of which the first belongs to the row labels."""
+    """A table: its rows, and the column headings; the first heading belongs to the row labels."""
 
     headings: Sequence[str]
     rows: Sequence[Row]
