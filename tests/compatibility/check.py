@@ -179,9 +179,7 @@ class Trial:
         starts_at_its_opponent(trainer)
         an_adapter_learns(trainer.model, before)
         experts = {kind for name, kind in kinds.items() if ".experts." in name and "lora_" not in name}
-        return (
-            "" if experts <= {Params4bit} else "but for the experts, which are no linear layers and stay as they are"
-        )
+        return "" if experts <= {Params4bit} else "except the experts, which are not linear layers and are unchanged"
 
     def _sampled(self, engine: TransformersEngine, rows: Dataset, name: str) -> list[list[int]]:
         store = GenerationStore(self.folder / name)

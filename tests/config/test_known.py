@@ -1,4 +1,4 @@
-"""What is known of a setting is data: JSON holds all of it, and gives back what it was given."""
+"""The known properties of a setting are data: they survive a round trip through JSON."""
 
 from __future__ import annotations
 

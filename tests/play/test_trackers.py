@@ -117,7 +117,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     made = [call for call in Recorded.calls if call[0] == "init"]
     assert [args for _, args, _ in made] == [("ours",)] * 2
     assert made[0] == made[1]
-    # Trackio knows a run by its name alone: one that begins anew in the same folder is another one.
+    # Trackio knows a run by its name alone: one that starts over in the same folder is a different run.
     assert re.fullmatch("mine-held-out" if name == "wandb" else "mine-held-out-[0-9a-f]{6}", made[0][2]["name"])
     assert made[0][2]["resume"] == "allow"
     logged = [(step, values["held-out/nll"]) for _, step, values in (c for c in Recorded.calls if c[0] == "log")]
