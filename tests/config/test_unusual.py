@@ -85,7 +85,7 @@ def test_shipped_defaults_are_usual() -> None:
     ("values", "numbers"), [([0.5, 0.5, 1e-6], [0.5]), ([0.5, 1e-6, 0.25], [0.5, 0.25]), ([1e-6, 1e-7, 1e-6], [])]
 )
 def test_each_value_of_a_list_is_looked_at_and_said_once(values: list[float], numbers: list[float]) -> None:
-    """The list holds, whatever the one value of the settings is."""
+    """The list applies, regardless of the single value in the settings."""
     said = unusual(
         args_of(learning_rate=3.0), SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": values})
     )

@@ -47,7 +47,7 @@ def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> N
 
 
 def test_training_curves_outlive_the_checkpoints(llama_folder: Path) -> None:
-    """By default they would be written to a folder that is deleted after the iteration."""
+    """Their default folder is deleted after the iteration."""
     build(llama_folder, report_to="tensorboard", baseline="sft").run()
     for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
         assert set(scalars(Path("run/tensorboard", stage))["train/loss"]) == {1, 2, 3}
