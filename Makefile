@@ -1,17 +1,17 @@
-# Everything runs in .venv, with the versions of constraints.txt. `make PYTHON=python3.12 test` takes another Python.
+# Everything runs in .venv, with the versions of constraints.txt. `make PYTHON=python3.12 test` uses another Python.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# The models of the quickstart and of the tests are so small that a second thread per process only costs.
+# The models of the quickstart and of the tests are so small that a second thread per process only slows them down.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 .PHONY: help quickstart test test-all test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
 	format hooks reference docs package audit benchmarks clean
 
-help:            ## what can be made
+help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded task
@@ -20,30 +20,30 @@ quickstart: $(READY)  ## set up, then play a whole self-play run on the embedded
 test: $(READY)   ## set up, then test every promise once, in minutes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: $(READY)  ## set up, then run every test: families of models, whole recipes, several processes, kills, too
+test-all: $(READY)  ## set up, then run every test, including families of models, whole recipes, several processes, kills
 	$(BIN)/python -m pytest -n 2
 
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
 	$(BIN)/python -m pytest -n 2 -m numeric
 
-# No terminal, no home, ASCII for a locale, two threads, and another order every time: `ORDER=7 make test-anywhere` repeats one.
-test-anywhere: $(READY) ## run every test in random order, with nothing that a user's shell would give it
+# No terminal, no home, an ASCII locale, two threads, and a new order every time: `ORDER=7 make test-anywhere` repeats one.
+test-anywhere: $(READY) ## run every test in random order, in an almost empty environment
 	env -i PATH="$$PATH" HOME=/nonexistent TMPDIR="$${TMPDIR:-/tmp}" LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 OMP_NUM_THREADS=2 \
 		$(BIN)/python -m pytest -n 2 --random-order $(ORDER:%=--random-order-seed=%) $(TESTS)
 
-# `make test-faults MINUTES=5 KINDS=kills,disks` takes a part; a fault is printed with what repeats it: `ONLY=NUMBER SEED=S`.
-test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: what they end in is the same, or an error
+# `make test-faults MINUTES=5 KINDS=kills,disks` runs a part; a failure is printed with the options that repeat it: `ONLY=NUMBER SEED=S`.
+test-faults: $(READY) ## kill runs, fill their disks, damage their files at random: the result must be the same, or an error
 	PYTHONPATH=tests $(BIN)/python -m faults $(MINUTES:%=--minutes=%) $(SEED:%=--seed=%) $(KINDS:%=--kinds=%) $(ONLY:%=--only=%)
 
-# Each has an environment of its own, .venv-NAME. `make test-lowest TESTS=tests/drop_in` runs a part.
+# Each has its own environment, .venv-NAME. `make test-lowest TESTS=tests/drop_in` runs a part.
 test-lowest:     ## run the fast tests with the lowest versions of TRL and others that setup.cfg allows
-test-newest:     ## run the fast tests with the newest versions that there are
+test-newest:     ## run the fast tests with the newest versions available
 test-trl:        ## run the drop-in suite with TRL's main branch
 test-lowest test-newest test-trl:
 	PYTHON=$(PYTHON) bash .ci/versions $(@:test-%=%) $(TESTS)
 
 # `make fuzz FUZZ='--seed 7 --number 500'` tries others; `make fuzz FUZZ='--only 17'` repeats one.
-fuzz: $(READY)   ## give the command 10,000 files, recipes, settings and runs that are not in order, in half an hour
+fuzz: $(READY)   ## run the command on 10,000 malformed files, recipes, settings and runs, in half an hour
 	$(BIN)/python tests/fuzz $(FUZZ)
 
 lint: $(READY)   ## check style and format
@@ -53,21 +53,21 @@ lint: $(READY)   ## check style and format
 types: $(READY)  ## check types
 	$(BIN)/mypy
 
-format: $(READY) ## put the code into its format
+format: $(READY) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-hooks: $(READY)  ## run the pre-commit hooks on every file; their repositories are fetched the first time
+hooks: $(READY)  ## run the pre-commit hooks on every file; their repositories are downloaded the first time
 	$(BIN)/pre-commit run --all-files
 
-package:         ## build what is published into dist/, check it, and try it in an empty environment
+package:         ## build the published package into dist/, check it, and try it in an empty environment
 	PYTHON=$(PYTHON) bash .ci/package
 
-# pip-audit is installed for it into a folder that goes again; nothing is sent but names and versions.
-audit:           ## look for known vulnerabilities in the versions of constraints.txt, where PyPI's advisories can be reached
+# pip-audit is installed into a temporary folder; only names and versions are sent.
+audit:           ## look for known vulnerabilities in the versions of constraints.txt; needs access to PyPI's advisories
 	@bash .ci/audit
 
-reference: $(READY)  ## write what is written from the code: docs/reference/, the shipped settings of TRL, and recipes/schema.json
+reference: $(READY)  ## write the files generated from the code: docs/reference/, the shipped settings of TRL, and recipes/schema.json
 	PYTHONPATH=.:tests $(BIN)/python -m reference
 
 docs: $(READY)   ## build the documentation site into site/
@@ -77,7 +77,7 @@ docs: $(READY)   ## build the documentation site into site/
 benchmarks: $(READY)  ## measure speed and memory against a peer in the same run
 	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
 
-clean:           ## remove what was set up and played
+clean:           ## remove the environments, caches, builds and runs
 	rm -rf $(VENV) $(VENV)-* .cache runs build dist site *.egg-info
 
 $(READY): setup.cfg setup.py pyproject.toml constraints.txt

@@ -179,7 +179,7 @@ def message_of(error: BaseException) -> str:
     """Return an error's message, even if `__str__` of an error from user code fails."""
     try:
         return str(error)
-    except Exception:  # whatever its `__str__` raises
+    except Exception:  # its `__str__` may raise anything
         return "(its message can't be read)"
 
 

@@ -1,6 +1,6 @@
 """Atomic file writes, which leave a complete file or none when interrupted, and checksums that identify content.
 
-A file's checksum is computed while it is written ([`HashedFile`]): reading it back would hash whatever the disk returns.
+A file's checksum is computed while it is written ([`HashedFile`]): reading it back would also hash damage by the disk.
 Digests of other things record the definition by which they were computed.
 """
 

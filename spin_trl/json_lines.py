@@ -18,7 +18,7 @@ _CRC32 = re.compile(rb', "crc32": "([0-9a-f]{8})"\}$')
 
 
 class DamagedLineError(ValueError):
-    """A line differs from the line that was written.
+    """A line is not JSON, does not match its checksum, or has unexpected contents.
 
     Args:
         path: path of the file.
@@ -99,7 +99,7 @@ class JsonLines:
     def _parsed(self, line: bytes, number: int) -> dict[str, Any]:
         line, is_same = _without_checksum(line)
         if not is_same:
-            raise DamagedLineError(self.path, number, "the line differs from what was written")
+            raise DamagedLineError(self.path, number, "the line does not match its checksum")
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:

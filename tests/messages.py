@@ -1,4 +1,4 @@
-"""What a message names, whatever its wording: an error's class, the settings, files and commands in it, and its numbers.
+"""The parts of a message that don't depend on its wording: an error's class, its settings, files, commands and numbers.
 
 A message may be worded better without a test that fails: what a user acts on is what it names.
 """

@@ -58,7 +58,7 @@ def build(model: Any, run_dir: str | Path = "run", **kwargs: Any) -> SelfPlay:
 
 
 def recipe(folder: Path, model: Path, rows: Dataset | None = None, **settings: Any) -> Path:
-    """A recipe file with its data beside it, for the command line; returns the file."""
+    """Write a recipe file with its data next to it, for the command line, and return the file."""
     folder.mkdir(parents=True, exist_ok=True)
     data = tiny.write_jsonl(folder / "train.jsonl", tiny.sft(ROWS) if rows is None else rows)
     path = folder / "small.yaml"
@@ -97,7 +97,7 @@ def tensors(folder: str | Path) -> dict[str, torch.Tensor]:
 
 
 def answers(run_dir: str | Path, stage: str, where: str = "generations") -> dict[tuple[str, int], list[int]]:
-    """What the opponent of a stage answered, by key and sample, read without our code."""
+    """Return the answers of a stage's opponent by key and sample, read without our code."""
     import pyarrow.parquet as pq
 
     found: dict[tuple[str, int], list[int]] = {}

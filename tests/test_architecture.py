@@ -36,7 +36,7 @@ LEVELS = (
 """Rooms, the lowest first: each imports only what lies below it."""
 
 SHARED_NAMES = {"add", "logger"}
-"""What every command has, to describe its arguments, and every module that logs."""
+"""Names that every command has to describe its arguments, and every module that logs."""
 
 
 def modules() -> dict[str, Path]:
@@ -209,7 +209,7 @@ def test_scripts_in_texts_import_what_is_there() -> None:
 
 
 def test_no_test_module_imports_another() -> None:
-    """What several need stands in a module of helpers. A test's child process may import the test's own module."""
+    """Code that several need is in a module of helpers. A test's child process may import the test's own module."""
     tests = Path(__file__).parent
     found = []
     for path in tests.rglob("test_*.py"):
@@ -226,12 +226,12 @@ WITHOUT_TESTS: dict[str, str] = {}
 
 
 def mirror_of(module: Path) -> Path:
-    """Where the tests of a module of the package are, or would be: tests mirror it."""
+    """Return the path of the tests of a module of the package: tests mirror it."""
     return Path(__file__).parent / module.parent / f"test_{module.name}"
 
 
 def test_every_module_has_a_test_file_of_its_name() -> None:
-    """What it promises is found there. A module that has nothing to promise on its own is named above with the reason."""
+    """Its promises are tested there. A module without promises of its own is listed above with the reason."""
     every = {path.relative_to(PACKAGE) for path in MODULES.values() if path.name != "__init__.py"}
     missing = {module.as_posix() for module in every if not mirror_of(module).is_file()}
     assert missing == WITHOUT_TESTS.keys()
@@ -254,7 +254,7 @@ def test_every_test_file_of_a_module_has_tests() -> None:
     ],
 )
 def test_commands_that_compute_nothing_start_without_torch(arguments: list[str]) -> None:
-    """`report` has a test of its own, with a run to show."""
+    """`report` has a separate test, with a run to show."""
     code = "import sys\nfrom spin_trl.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
     code += "heavy = {'torch', 'transformers', 'trl', 'datasets'} & set(sys.modules)\n"
     code += "sys.exit(f'loaded: {heavy}' if heavy else 0)"

@@ -1,4 +1,4 @@
-"""Numbers agree with the words beside them."""
+"""Numbers agree with the words next to them."""
 
 import pytest
 

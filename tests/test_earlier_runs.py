@@ -32,7 +32,7 @@ STOPPED = [name for name in EVERY if not name.endswith("finished")]
 PLAYED = [
     (phase, f"iteration-{iteration}") for iteration in (0, 1) for phase in ("generate", "train", "evaluate", "gate")
 ]
-"""What a whole run has in its journal behind the start."""
+"""Journal entries of a whole run after the start."""
 
 STEPS_LEFT = {"finished": 0, "generated": 6, "training": 3}
 """Optimiser steps that a run has before it. An iteration has six; the checkpoint was written after the third."""
@@ -136,7 +136,7 @@ def test_it_is_played_to_its_end(name: str, continued: Callable[[str], Continued
 
 @pytest.mark.parametrize("name", EVERY)
 def test_what_was_done_is_not_done_again(name: str, continued: Callable[[str], Continued]) -> None:
-    """The journal goes on behind its old lines; data, answers, models and figures stay as they are; no step is repeated."""
+    """The journal continues after its old lines; data, answers, models and figures are unchanged; no step is repeated."""
     found = continued(name)
     after = runs.contents(found.run)
     journal = found.before["journal.jsonl"]
@@ -196,7 +196,7 @@ def figures_of(run: Path, iteration: int) -> dict[str, float]:
 
 
 def check_report(run: Path, iterations: int, capsys) -> None:
-    """`spin-trl report` writes the report anew, with every iteration that was measured."""
+    """`spin-trl report` writes the report again, with every iteration that was measured."""
     (run / "report.html").unlink()
     assert main(["report", str(run)]) == 0
     assert capsys.readouterr().out.splitlines() == [str(run / "report.html")]
@@ -208,7 +208,7 @@ def check_report(run: Path, iterations: int, capsys) -> None:
 
 
 def check_cards(run: Path, iterations: int, capsys) -> None:
-    """`spin-trl card` writes the cards of all models and of the pairs anew; the Hub would take them."""
+    """`spin-trl card` writes the cards of all models and of the pairs again; the Hub would accept them."""
     models = [run / f"iteration-{number}" / "model" / "README.md" for number in range(iterations)]
     for path in models:
         path.unlink()

@@ -93,7 +93,7 @@ def test_numbers_that_json_does_not_know_are_null(lines: JsonLines) -> None:
 
 
 def test_threads_may_read_and_write_at_the_same_time(lines: JsonLines) -> None:
-    """What is pushed in the background is recorded while the run goes on."""
+    """Pushes in the background are recorded while the run continues."""
 
     def work(thread: int) -> None:
         for number in range(40):

@@ -1,4 +1,4 @@
-"""Loggers say errors only for a while, and have their own level back, whatever happens meanwhile."""
+"""Loggers show only errors for a while, and get their own level back in any case."""
 
 import contextlib
 import logging

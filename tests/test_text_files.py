@@ -1,4 +1,4 @@
-"""Text files are in UTF-8, whatever the locale of a machine is."""
+"""Text files are in UTF-8 under any locale."""
 
 import ast
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_a_text_file_without_an_encoding_is_found(line: str, is_found: bool) -> 
 
 
 def without_encoding(source: str) -> list[str]:
-    """Calls that read or write text, or decode what a process says, in whatever encoding the locale has."""
+    """Return calls that read or write text, or decode a process's output, in the locale's encoding."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return [f"line {call.lineno}: {ast.unparse(call)}" for call in calls if _depends_on_the_locale(call)]
 

@@ -14,7 +14,7 @@ from spin_trl.generation.store import GenerationStore
 
 LN2 = 0.6931471805599453
 AT_ZERO = {"sigmoid": LN2, "space": 2 * LN2}
-"""What the objectives are worth where all log-ratios are 0: -log sigmoid(0), and twice that."""
+"""Values of the objectives if all log-ratios are 0: -log sigmoid(0), and twice that."""
 
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
@@ -51,12 +51,12 @@ def build(model: Any, *, overrides: dict[str, Any] | None = None, **kwargs: Any)
 
 
 def logged(trainer: SPINTrainer, key: str = "loss") -> list[float]:
-    """What the last `train()` logged under a key, step by step."""
+    """Return the values that the last `train()` logged under a key, step by step."""
     return [entry[key] for entry in trainer.state.log_history if key in entry]
 
 
 def store_of(trainer: SPINTrainer) -> GenerationStore:
-    """Where a trainer kept the answers to its training prompts."""
+    """Return the folder with a trainer's answers to its training prompts."""
     (folder,) = Path(trainer.args.output_dir, "generations").glob("train-*")
     return GenerationStore(folder)
 
@@ -78,7 +78,7 @@ def copy_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def llama_with(state: dict[str, torch.Tensor]) -> PreTrainedModel:
-    """A model of its own with these weights, which no trainer has touched."""
+    """Return a separate model with these weights, which no trainer has touched."""
     model = tiny.model()
     model.load_state_dict(state)
     return model

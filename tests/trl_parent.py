@@ -52,9 +52,9 @@ OVERRIDDEN: dict[str, tuple[tuple[str, ...], str]] = {
     "create_model_card": (("model_name", "dataset_name", "tags"), "the card names the base model of a local folder"),
     "evaluate": (("eval_dataset",), "human responses may be evaluated on, once they are answered"),
     "get_batch_samples": ((), "the micro-batches of a step learn of each other"),
-    "log": (("logs",), "steps that were left out are counted, and a collapse is warned of"),
+    "log": (("logs",), "skipped steps are counted, and a collapse is warned of"),
     "predict": (("test_dataset",), "human responses may be predicted on, once they are answered"),
-    "training_step": ((), "figures of a step that is left out are known by how many there were before it"),
+    "training_step": ((), "figures of a skipped step are recognised by their number before it"),
     "train": (("resume_from_checkpoint",), "the opponent answers first; only checkpoints that are whole are resumed"),
 }
 """Methods of the parents that ours take the place of: the first parameters, and what for. Each calls its parent's."""
@@ -90,7 +90,7 @@ ATTRIBUTES: dict[str, str] = {
     "loss_types": "set to TRL's alone, once its constructor is done; ours are added to their loss",
     "loss_weights": "likewise",
     "model": "the policy, not wrapped",
-    "optimizer": "its step is passed over where the step is left out",
+    "optimizer": "its step is omitted if the step is skipped",
     "model_wrapped": "the policy, as a step runs it",
     "precompute_ref_logps": "whether the opponent's log-probabilities come with the batch; unset where they can't",
     "ref_model": "an opponent that is a model of its own",

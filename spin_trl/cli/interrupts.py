@@ -19,7 +19,7 @@ INTERRUPTED = 130
 INTERRUPTED_MESSAGE = "Interrupted. Finished work is kept; run the same command to resume."
 
 SECONDS_TO_INTERRUPT_AGAIN = 0.01
-"""After an interrupt that Python has ignored."""
+"""Delay before the signal is sent again if Python ignored the exception."""
 
 _IMPORTS = "<frozen importlib._bootstrap>"
 """File name in the frames of Python's import machinery."""
@@ -59,8 +59,8 @@ def interruptible() -> Iterator[None]:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTS:
-            # Libraries turn an exception in the middle of their imports into others, or go on without what is missing.
-            # Whatever a command does may be killed at any time, so it is ended here.
+            # Libraries convert an exception raised during their imports into another one, or continue without the module.
+            # A command may be killed at any time without harm, so the process exits here.
             os.write(2, f"spin-trl: {INTERRUPTED_MESSAGE}\n".encode())
             with contextlib.suppress(Exception):  # a stream that is gone, or in the middle of being written to
                 sys.stdout.flush()

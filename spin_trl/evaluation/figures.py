@@ -80,7 +80,7 @@ FIGURES: Mapping[str, Figure] = {
         _bad_share("reward_without_likelihood", "reward without likelihood"),
         Figure("length_real", "length of real responses", unit="tokens", digits=1),
         Figure("length_generated", "length", ANSWERS, "length, tokens", "tokens", 4, unit="tokens", digits=1),
-        _bad_share("truncated", "share of truncated answers", ANSWERS, "truncated", "cut %", 2),
+        _bad_share("truncated", "share of truncated answers", ANSWERS, "truncated", "trunc. %", 2),
         _bad_share("empty", "share of empty answers", ANSWERS, "empty", "empty %", 2),
         Figure("identical", "share of answers identical to the real response", ANSWERS, "same as real",
                "same %", 2, percent=True),

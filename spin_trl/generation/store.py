@@ -145,7 +145,7 @@ class GenerationStore:
         return None
 
     def has_shard(self, number: int) -> bool:
-        """Return whether a shard is done: it exists and has the length that was written."""
+        """Return whether a shard is done: it exists and has the recorded length."""
         return not self._lacks([number])
 
     def checksums(self) -> dict[str, Checksum] | None:
@@ -169,7 +169,7 @@ class GenerationStore:
         return {path.name: Checksum.of(path) for path in paths if path.is_file()}
 
     def damaged_shards(self) -> list[Path]:
-        """Return shards that are missing or differ from what was written; none for a store without checksums."""
+        """Return shards that are missing or don't match their checksums; none for a store without checksums."""
         known, paths = self.checksums(), map(self._shard, range(self.manifest()["num_shards"]))
         if known is None:
             return []
@@ -225,7 +225,7 @@ class GenerationStore:
         try:
             content = path.read_bytes()
             if known is not None and Checksum.of_bytes(content) != known.get(path.name):
-                raise OSError("its content differs from what was written")
+                raise OSError("its content does not match its checksum")
             return pq.read_table(pa.BufferReader(content), schema=SCHEMA)
         except (OSError, pa.ArrowException) as error:
             raise GenerationsError(

@@ -15,7 +15,7 @@ _FORMS = {
     PLAIN: "text",
     RENDERED: "text rendered by the chat template, special tokens included",
 }
-_HOW_ENDED = {"eos": "by themselves", "length": "truncated at the limit"}
+_HOW_ENDED = {"eos": "ended with EOS", "length": "truncated at the length limit"}
 
 
 def config_name(iteration: int) -> str:

@@ -44,7 +44,7 @@ def named_values(values: Mapping[str, object]) -> str:
 
 
 def table(found: Table) -> str:
-    """Return a report table in Markdown: the best row's label in bold, details in small print after a line break."""
+    """Return a report table in Markdown: the best row's label in bold, details in `<small>` after a line break."""
     cells = []
     for row in found.rows:
         label = f"**{_cell(row.label)}**" if row.is_best else _cell(row.label)

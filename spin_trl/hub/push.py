@@ -161,7 +161,7 @@ class Pushing:
         self._keeper.send(repository)
 
     def _wait(self) -> None:
-        """Wait until the thread has checked once more, and has pushed what was missing or given up."""
+        """Wait until the thread has checked once more, and has pushed everything missing or given up."""
         self._ending.set()
         self._wake.set()
         self._thread.join(1.0)

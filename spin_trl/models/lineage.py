@@ -23,7 +23,7 @@ from ..files import home_expanded, parse_json
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _OF_HUB = re.compile(r"^hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/")
 _FILES_OF_MODELS = ("config.json", "adapter_config.json", "tokenizer_config.json")
-"""Files of which every model has at least one. Their location in the cache tells which commit was loaded."""
+"""Configuration files; every model has at least one of them. Their location in the cache tells which commit was loaded."""
 
 
 @dataclass(frozen=True)

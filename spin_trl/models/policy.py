@@ -205,7 +205,7 @@ def keep_differentiable(model: torch.nn.Module) -> None:
 
 
 TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-"""Files of which a folder with a tokenizer has at least one."""
+"""Tokenizer files; a folder with a tokenizer has at least one of them."""
 
 
 def load_tokenizer(path: str | os.PathLike[str], args: LoadSettings) -> PreTrainedTokenizerBase:

@@ -32,7 +32,7 @@ def show_model(console: Console, plan: Plan) -> None:
     how += ", in 4 bits" if loaded.load_in_4bit else ", in 8 bits" if loaded.load_in_8bit else ""
     _say(console, f": {name}, {model.num_parameters:,} parameters, {how}", (setup.recipe.name, "bold"))
     is_shared = plan.memory.shares_prompts()
-    shared = "prompts shared by their responses" if is_shared else "prompts repeated for each response"
+    shared = "prompts shared between responses" if is_shared else "prompts repeated for each response"
     checkpointing = "with" if setup.checkpointing else "without"
     weights = str(setup.dtype).removeprefix("torch.")
     precision = "" if setup.precision == "no" else f", computed in {setup.precision}"

@@ -1,4 +1,4 @@
-"""What a run shows while it plays: a line for each phase, and a table, plot and report after each iteration."""
+"""The console output of a run: a line for each phase, and a table, plot and report after each iteration."""
 
 from __future__ import annotations
 

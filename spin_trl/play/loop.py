@@ -266,7 +266,7 @@ class SelfPlay:
             logger.warning("The cards were not written: %s: %s", type(error).__name__, error)
 
     def run_phase(self, phase: str, iteration: int) -> None:
-        """Run one phase of one iteration in this process, whatever launched it; skip it if it has finished.
+        """Run one phase of one iteration in this process, under any launcher; skip it if it has finished.
 
         Args:
             phase: `start`, `generate`, `train`, `evaluate` or `baseline`.

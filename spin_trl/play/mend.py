@@ -15,7 +15,7 @@ from ..counts import counted
 from ..errors import RunDirectoryError
 from ..files import remove
 from ..generation.store import SHARD_CHECKSUMS, STORE_MANIFEST, GenerationStore
-from ..run.checked import GONE
+from ..run.checked import CHANGED, GONE
 from ..run.integrity import Damage, damage
 from ..run.journal import CHECKSUMS, DATA, MADE, Entry, Step, is_of, newest
 from ..run.objects import best_stage
@@ -96,7 +96,7 @@ def _damaged(run: Run, step: Step, stage: str, entry: Entry) -> Iterator[Damage]
     for folder in _stores(run, step, stage):
         if not any(one.path.parent == folder for one in found) and CHECKSUMS in entry:
             for path in GenerationStore(folder).damaged_shards():
-                yield Damage(path, "is not what was written" if path.is_file() else GONE)
+                yield Damage(path, CHANGED if path.is_file() else GONE)
 
 
 def _stores(run: Run, step: Step, stage: str) -> list[Path]:

@@ -77,7 +77,7 @@ def _quantization(recipe: Recipe, objects: dict[str, Any] | None) -> BitsAndByte
 
 
 def _restore(run: Run) -> None:
-    """Restore what was passed as an object and not as a name, from what the run has saved."""
+    """Restore arguments that were passed as objects and not as names, from the files that the run has saved."""
     if run.done(Step.GIVEN, START) is not None:
         run.model = str(run.directory.model(START))
     dtype = run.args.model_kwargs.get("dtype")

@@ -95,7 +95,7 @@ def _check_template(run: Run, known: str | None) -> None:
         return
     try:
         template = run.template()
-    except DataError:  # a finished run may have outlived its model; whatever still needs the model will raise
+    except DataError:  # a finished run may have outlived its model; code that still needs the model will raise
         return
     found = template.digest(definition_of(known))
     if found != known:

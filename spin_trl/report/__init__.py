@@ -1,1 +1,1 @@
-"""What a run found, for people: tables and plots for a terminal, and one HTML file."""
+"""Presents the results of a run: tables and plots for a terminal, and one HTML file."""

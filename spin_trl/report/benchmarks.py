@@ -1,4 +1,4 @@
-"""Tables of benchmarks: as the papers have them, one number a benchmark and the average, or all that the harness found."""
+"""Tables of benchmarks: one number per benchmark and the average, as in the papers, or all results of the harness."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..evaluation.benchmarks import Benchmark, average, scores
 def benchmark_table(
     title: str, benchmarks: Sequence[Benchmark], results: Mapping[Benchmark, Mapping[str, Any]], *, is_suite: bool
 ) -> Table:
-    """Results of benchmarks; `–` where one is missing.
+    """Return a table of benchmark results, with `–` for missing ones.
 
     Args:
-        title: above the table.
-        benchmarks: which.
-        results: of the harness, by benchmark.
-        is_suite: whether they are a paper's: one number each, in percent, and their average. Of other tasks all is shown
-            that the harness found, by the harness's names and in its own units.
+        title: title above the table.
+        benchmarks: benchmarks to show.
+        results: results of the harness, by benchmark.
+        is_suite: whether the benchmarks are those of a paper: one number each, in percent, and their average. For other
+            tasks, all results of the harness are shown, with the harness's names and units.
     """
     scale, digits = (100, 2) if is_suite else (1, 4)
     table = Table(title=title, title_justify="left")

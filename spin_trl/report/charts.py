@@ -1,4 +1,4 @@
-"""The plots of a run, on its page and in `plot.png`: each answers one question, and its caption says what to look for."""
+"""The plots on a run's report page and in `plot.png`. Each answers one question, and its caption says what to look for."""
 
 from __future__ import annotations
 
@@ -19,48 +19,55 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_HISTOGRAMS = 8
-"""Iterations whose log-ratios are drawn: of more, the newest, the first, and some between."""
+"""Maximum number of log-ratio histograms; of more iterations, the first, the newest and evenly spaced others are drawn."""
 
 _SIGN_WORDS = {
-    "empty": ("Empty answers", "Share of answers that end before they begin."),
-    "truncated": ("Answers that were cut", "Share of answers that reached the length limit before their end."),
-    "identical": ("Answers that are the real one", "Share of answers that match the real response token by token."),
+    "empty": ("Empty answers", "Share of answers that end immediately, without a single token."),
+    "truncated": ("Truncated answers", "Share of answers that hit the length limit before they ended."),
+    "identical": (
+        "Answers identical to the real response",
+        "Share of answers that match the real response token by token.",
+    ),
     "degeneration/repetition": (
         "Repetition",
-        "Phrases that come again within an answer, less those in real responses.",
+        "Share of phrases that repeat within an answer, minus the same share in real responses.",
     ),
     "degeneration/distinct": (
         "Variety",
-        "Distinct pairs of neighbouring tokens, relative to as much text of real responses (100 %): far below it, "
-        "answers are alike.",
+        "Number of distinct token bigrams, relative to the same amount of text from real responses (100 %). Far below "
+        "100 %, the answers are too similar to one another.",
     ),
     "degeneration/odd_characters": (
         "Odd characters",
-        "Share of characters that are far more frequent than in real ones.",
+        "Share of characters that occur far more often than in real responses.",
     ),
-    "degeneration/copies": ("Copies", "Answers that stand in the training data, less real responses that do."),
+    "degeneration/copies": (
+        "Copies",
+        "Share of answers found word for word in the training data, minus the same share of real responses.",
+    ),
 }
-"""Signs of degeneration by figure: what they are called, and what they mean."""
+"""Heading and caption for each sign of degeneration, by figure."""
 
 _GAME_WORDS = {
     "gap": (
         "Margins",
-        "How many nats the log-ratio prefers a real response to the opponent's by: towards zero, there is less left to "
-        "learn.",
+        "By how many nats the log-ratio of the real response exceeds that of the opponent's: the closer to zero, the less "
+        "is left to learn.",
     ),
     "win_rate": (
         "Win rate against the opponent",
-        "How often the log-ratio prefers the real response: at 50 % the two can't be told apart, and the game is over.",
+        "How often the log-ratio prefers the real response: at 50 % the policy can't tell the two apart, and the game is "
+        "over.",
     ),
 }
 
 _ZEROS = {"win_rate": 50.0, "degeneration/distinct": 100.0}
-"""Where a line is drawn across, if not at zero."""
+"""Positions of the horizontal reference lines that are not at zero, by figure."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Plots that belong together, under a heading."""
+    """A group of related plots under one heading."""
 
     heading: str
     charts: Sequence[Chart]
@@ -68,7 +75,7 @@ class Group:
 
 
 def all_charts(record: RunRecord) -> list[Group]:
-    """Every plot that there is something to draw in, by group."""
+    """Return all plots that have data, by group."""
     known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
     scores = [name for name in known if (name == "nll" or is_score(name)) and is_figure(name, known)]
     further = [_of_score(record, name) for name in scores if name != record.metric]
@@ -78,7 +85,7 @@ def all_charts(record: RunRecord) -> list[Group]:
         [_by_iteration(record, name, *words, _ZEROS.get(name, 0.0)) for name, words in of.items()]
         for of in (_GAME_WORDS, signs)
     )
-    note = f"Looked for and found in no model: {', '.join(absent)}." if absent else ""
+    note = f"Checked for and not found in any model: {', '.join(absent)}." if absent else ""
     groups = [
         Group("The metric", [_of_score(record, record.metric), _lead(record), *further]),
         Group("Real and generated responses", [_real_and_generated(record), _ratios(record), *of_game]),
@@ -90,19 +97,19 @@ def all_charts(record: RunRecord) -> list[Group]:
 
 
 def plot_run(path: Path, record: RunRecord) -> None:
-    """Draw what a run is about into a PNG file: its metric, log-probabilities, and how far it is ahead of baselines.
+    """Draw the main plots of a run into a PNG file: its metric, the log-probabilities, and its lead over the baselines.
 
     Raises:
-        OSError: the file can't be written; the one before stays.
+        OSError: if the file can't be written; the previous file is left in place.
     """
     write_picture(path, [_of_score(record, record.metric), _real_and_generated(record), _lead(record)])
 
 
 def _of_score(record: RunRecord, figure: str) -> Chart:
-    """A score or a likelihood by iteration; of the run's metric with the model that the run delivers."""
+    """Plot a score or a likelihood by iteration; for the run's metric, mark the model that the run delivers."""
     known, is_metric = figure_of(figure), figure == record.metric
     greater = record.greater_is_better if is_metric else known.greater_is_better
-    ring = ", the ring marks the model that the run delivers" if is_metric else ""
+    ring = "; the ring marks the model that the run delivers" if is_metric else ""
     caption = f"{'Higher' if greater else 'Lower'} is better; bars are 95 % intervals{ring}."
     best = record.best_stage.iteration if is_metric and record.best_stage is not None else None
     return _by_iteration(record, figure, f"{capitalised(known.words)} by iteration", caption, best=best)
@@ -110,14 +117,14 @@ def _of_score(record: RunRecord, figure: str) -> Chart:
 
 def _lengths(record: RunRecord) -> Chart:
     real = next((stage.figures["length_real"] for stage in record.stages if "length_real" in stage.figures), None)
-    caption = "Mean tokens of an answer; the line across is the mean of the real responses."
+    caption = "Mean number of tokens per answer; the horizontal line is the mean of the real responses."
     return _by_iteration(record, "length_generated", "Length of answers", caption, real)
 
 
 def _by_iteration(
     record: RunRecord, figure: str, heading: str, caption: str, zero: float | None = None, best: int | None = None
 ) -> Chart:
-    """A figure by iteration, every arm a line; empty where nothing was measured."""
+    """Plot a figure by iteration, with one line per arm; the chart is empty if nothing was measured."""
     percent, known = record.form(figure).percent, figure_of(figure)
     label = ", ".join(filter(None, (known.words, "%" if percent else known.unit)))
     found = series(record, figure, 100.0 if percent else 1.0)
@@ -132,9 +139,9 @@ def _lead(record: RunRecord) -> Chart:
     return lines_chart(
         "lead",
         "Self-play minus baselines" if len(found) > 1 else f"Self-play {difference}",
-        f"{side} zero, self-play is ahead of the baseline after as many gradient steps; an interval that holds zero "
-        "leaves it open.",
-        # Self-play's own colour is not a baseline's.
+        f"{side} zero, self-play is ahead of the baseline after the same number of gradient steps; an interval that "
+        "includes zero is inconclusive.",
+        # The empty series reserves self-play's colour, so no baseline is drawn in it.
         {f"{difference}, {unit}": {SELF_PLAY: [], **found}},
         zero=0.0,
         dashed=False,
@@ -144,9 +151,9 @@ def _lead(record: RunRecord) -> Chart:
 def _real_and_generated(record: RunRecord) -> Chart:
     return lines_chart(
         "logps",
-        "Log-probabilities, apart",
-        "Log-probability of a whole response under each model: the real ones should rise; if they fall together "
-        "with the opponent's, only the gap is being learned. A baseline has no opponent.",
+        "Log-probabilities of real and generated responses",
+        "Log-probability of a whole response under each model. It should rise for real responses; if it falls for them as "
+        "well as for the opponent's, only the gap is being learned. A baseline has no opponent.",
         {f"{kind}, nats": series(record, f"logps/{kind}") for kind in ("real", "generated")},
     )
 
@@ -156,8 +163,8 @@ def _ratios(record: RunRecord) -> Chart:
     return lines_chart(
         "log-ratios",
         "Log-ratios to the opponent",
-        "By how many nats an iteration made real responses likelier than its opponent did, and the opponent's own less "
-        "likely.",
+        "By how many nats real responses became more likely than under the opponent, and the opponent's own responses "
+        "less likely.",
         {"log-ratio, nats": found},
         colours=(REAL, GENERATED),
         zero=0.0,
@@ -169,7 +176,7 @@ def _histograms(record: RunRecord) -> list[Chart]:
     if len(stages) > MOST_HISTOGRAMS:
         last = len(stages) - 1
         stages = [stages[number * last // (MOST_HISTOGRAMS - 1)] for number in range(MOST_HISTOGRAMS)]
-    caption = "The further real lies to the right of generated, the more was learned."
+    caption = "The further the real responses lie to the right of the generated ones, the more was learned."
     return [
         Chart(
             f"histogram-{one.name}", capitalised(one.label), caption, {"prompts": partial(_draw_histogram, one)}, 2.5
@@ -188,7 +195,7 @@ def _draw_histogram(stage: StageRecord, axes: Axes) -> None:
 
 
 def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
-    """A figure by iteration: self-play, then every baseline arm, which begins at the start, too."""
+    """Return a figure by iteration for self-play and then for every baseline arm; all of them begin at the start."""
     start = [] if record.start is None else [record.start]
     arms = {SELF_PLAY: record.self_play, **{arm: start + stages for arm, stages in record.arms.items()}}
     found = {arm: [stage for stage in stages if stage.value(figure) is not None] for arm, stages in arms.items()}
@@ -200,7 +207,7 @@ def series(record: RunRecord, figure: str, scale: float = 1.0) -> Series:
 
 
 def leads(record: RunRecord) -> Series:
-    """By how much self-play is above every baseline arm after as many gradient steps, on the same prompts."""
+    """Return how far self-play is above each baseline arm after the same number of gradient steps, on the same prompts."""
     scale = 100.0 if record.form(record.metric).percent else 1.0
     found = {
         f"minus {arm_in_words(arm)}": [
@@ -216,7 +223,7 @@ def leads(record: RunRecord) -> Series:
 def _point(record: RunRecord, stage: StageRecord, figure: str, scale: float) -> Point:
     interval = stage.interval(figure)
     if interval is None and figure == "logps/real" and stage.values.get("nll"):
-        # The log-probability of a real response, prompt by prompt, is known as its negative.
+        # Per prompt, `nll` is the negative log-probability of the real response.
         interval = of_mean([-value for value in stage.values["nll"].values()])
     low, high = (None, None) if interval is None else (scale * end for end in interval)
     opponent = record.opponent(stage)

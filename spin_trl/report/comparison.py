@@ -1,4 +1,4 @@
-"""What a comparison of objectives shows: one table, and one plot; means over seeds with their standard errors."""
+"""The table and the plot of a comparison of objectives: means over seeds with their standard errors."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ COSTS = (
     Figure("steps", "gradient steps", column="steps", digits=0, rank=5),
     Figure("seconds", "seconds", column="seconds", digits=0, rank=2),
     Figure("seeds", "seeds", column="seeds", digits=0, rank=5),
-    Figure("generated_tokens", "tokens generated", column="tokens made", digits=0, rank=3),
+    Figure("generated_tokens", "tokens generated", column="tokens gen.", digits=0, rank=3),
 )
-"""What an arm took, beside its held-out figures."""
+"""Costs of an arm, shown in addition to its held-out figures."""
 
 MORE_COLUMNS = (*(figure for figure in FIGURES.values() if figure.of_comparisons), *COSTS)
 
 AGAINST = "_vs_baseline"
-"""Ends the name of a figure's difference from the supervised arm at the same point, less than zero where that has more."""
+"""Suffix of a figure's difference from the supervised arm at the same iteration; negative if that arm's is higher."""
 
 Summary = dict[str, dict[int, dict[str, float]]]
-"""Figures by arm and iteration; the start is an arm of its own, at iteration -1."""
+"""Figures by arm and iteration; the start is a separate arm, at iteration -1."""
 
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """What was measured of one arm at one iteration with one seed."""
+    """The figures of one arm at one iteration with one seed."""
 
     arm: str
     iteration: int
@@ -47,15 +47,15 @@ class ArmFigures:
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """Why an arm has not played all its iterations.
+    """The reason why an arm did not play all its iterations.
 
     Attributes:
-        arm: its name.
-        seed: of its run.
-        stage: at which the run ended.
-        reason: in words.
-        step: of training, if that is where it ended.
-        rows: of that step which are to blame, as far as they are known: key, iteration and sample of each pair.
+        arm: name of the arm.
+        seed: seed of its run.
+        stage: stage at which the run ended.
+        reason: reason in words.
+        step: training step at which it ended, if it ended in training.
+        rows: pairs of that step that caused the fault, if known: key, iteration and sample of each.
     """
 
     arm: str
@@ -71,16 +71,16 @@ class EarlyEnd:
 
 
 def summarise_cells(cells: Sequence[ArmFigures], num_seeds: int) -> Summary:
-    """Means over seeds, and their standard errors.
+    """Compute means over seeds and their standard errors.
 
     Args:
-        cells: what was measured.
-        num_seeds: of the comparison.
+        cells: measured figures.
+        num_seeds: number of seeds in the comparison.
 
     Returns:
-        By arm and iteration, each figure's mean over the seeds, its standard error `NAME_se`, and `seeds`, how many there
-        are. In a comparison with a single seed, the standard errors over held-out prompts stay; where only one of several
-        seeds was measured, there is none.
+        By arm and iteration, each figure's mean over the seeds, its standard error `NAME_se`, and the number of `seeds`. A
+        comparison with a single seed keeps the standard errors over held-out prompts; if only one of several seeds was
+        measured, there is no standard error.
     """
     grouped: dict[str, dict[int, list[Mapping[str, float]]]] = {}
     for cell in cells:
@@ -110,19 +110,19 @@ def _mean(found: Sequence[Mapping[str, float]], num_seeds: int) -> dict[str, flo
 def comparison_table(
     summary: Summary, metric: str, num_seeds: int, width: int | None, baseline: str | None = None
 ) -> Table:
-    """One row an arm and iteration.
+    """Return the table of a comparison, with one row per arm and iteration.
 
     Args:
-        summary: of [`summarise_cells`].
-        metric: the recipe's, named above the table.
-        num_seeds: that were played.
-        width: columns of the terminal; None shows everything.
-        baseline: name of the supervised arm that the others are held against, or None.
+        summary: result of [`summarise_cells`].
+        metric: metric of the recipe, named above the table.
+        num_seeds: number of seeds played.
+        width: width of the terminal in columns; None: all columns are shown.
+        baseline: name of the supervised arm that the others are compared with, or None.
     """
     costs = {figure.name for figure in COSTS}
     rows = {
         (START_ARM if arm == START_ARM else f"{arm}/iteration-{iteration}"): {
-            # Costs vary with the machine and not with the method: no error is drawn for them.
+            # Costs vary with the machine, not with the method, so they have no standard error.
             name: value
             for name, value in figures.items()
             if name.removesuffix("_se") == name or name.removesuffix("_se") not in costs
@@ -130,8 +130,8 @@ def comparison_table(
         for arm, iterations in summary.items()
         for iteration, figures in iterations.items()
     }
-    difference = difference_of(metric, f"{metric}{AGAINST}", f"less {baseline} [95 %]")
-    over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, of one seed"
+    difference = difference_of(metric, f"{metric}{AGAINST}", f"minus {baseline} [95 %]")
+    over = f"over {num_seeds} seeds" if num_seeds > 1 else "over the held-out prompts, for one seed"
     return run_table(
         rows,
         None,
@@ -143,26 +143,26 @@ def comparison_table(
 
 
 def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | None = None) -> None:
-    """Draw the metric by iteration for every arm, and the log-probabilities of real and generated responses.
+    """Draw the metric by iteration for every arm and the log-probabilities of real and generated responses.
 
-    Where there is a supervised arm, a third plot has the others' differences from it, with their 95 % intervals.
+    If there is a supervised arm, a third plot shows the other arms' differences from it with their 95 % intervals.
 
     Args:
-        path: of the PNG file.
-        summary: of [`summarise_cells`].
+        path: path of the PNG file.
+        summary: result of [`summarise_cells`].
         metric: figure of the first plot.
-        baseline: name of the supervised arm that the others are held against, or None.
+        baseline: name of the supervised arm that the others are compared with, or None.
     """
     words, against = figure_of(metric).words, f"{metric}{AGAINST}"
     logps = {f"{kind}, nats": _points(summary, f"logps/{kind}") for kind in ("real", "generated")}
     charts = [
         lines_chart(metric, "By iteration", "", {f"{words} (± s.e.)": _points(summary, metric)}, dashed=False),
-        lines_chart("logps", "Log-probabilities, apart", "", logps, dashed=False),
+        lines_chart("logps", "Log-probabilities of real and generated responses", "", logps, dashed=False),
         lines_chart(
             "lead",
-            f"Against {baseline}, as many steps",
+            f"Against {baseline} after the same number of steps",
             "",
-            {f"{words}, less that of {baseline} (95 % interval)": _points(summary, against)},
+            {f"{words}, minus {baseline} (95 % interval)": _points(summary, against)},
             zero=0.0,
             dashed=False,
         ),
@@ -171,7 +171,7 @@ def plot_comparison(path: Path, summary: Summary, metric: str, baseline: str | N
 
 
 def _points(summary: Summary, figure: str) -> Series:
-    """A figure of every arm from the start on, with its 95 % interval if it is a difference, or its standard error."""
+    """Return a figure of every arm from the start on, with its standard error, or for a difference its 95 % interval."""
     start = summary.get(START_ARM, {})
     return {
         arm: [
@@ -189,5 +189,5 @@ def _ends(found: Mapping[str, float], figure: str) -> tuple[float | None, float 
     low, high = value - error, value + error
     if figure.endswith(AGAINST):
         low, high = (found.get(f"{figure}{end}", math.nan) for end in ("_low", "_high"))
-    # One prompt, or one seed of several, has no interval.
+    # A single prompt, or one seed out of several, has no interval.
     return (None, None) if math.isnan(low) or math.isnan(high) else (low, high)

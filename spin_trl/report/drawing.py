@@ -1,8 +1,8 @@
-"""Draws charts with matplotlib: into the report's page as SVG in the page's own colours, and into files as PNG.
+"""Draws charts with matplotlib: as SVG in the colours of the report page, and as PNG files.
 
-A chart is drawn by the same functions whatever it goes into. Its colours are places in matplotlib's cycle of colours, which
-holds stand-ins for the page's colours in an SVG, and matplotlib's own in a PNG. So a plot of the page reads on a light
-ground, on a dark one, and in print.
+The same functions draw both. They refer to colours by their positions in matplotlib's colour cycle, which holds placeholders
+for the page's colours in an SVG and matplotlib's own colours in a PNG. So a plot on the page is readable on a light
+background, on a dark one, and in print.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
 
 WIDTH, HEIGHT = 4.4, 2.9
-"""Inches of a plot on the page: on a phone it is shown in about its own size."""
+"""Size of a plot on the page in inches: a phone shows it at about its natural size."""
 
 _FURTHER_PANEL = 1.2
-"""Inches that a plot is higher with a panel more."""
+"""Height in inches that each further panel adds to a plot."""
 
 PICTURE_WIDTH, PICTURE_HEIGHT, PICTURE_DPI = 5, 4, 110
-"""Of a plot in a PNG file, in inches."""
+"""Size of a plot in a PNG file in inches, and its resolution in dots per inch."""
 
 SERIES = ("C0", "C1", "C2", "C3", "C4")
-"""Colours of lines, self-play's first. Beyond the last they begin again: markers tell them apart."""
+"""Colours of lines, self-play's first. They repeat after the last; the markers then distinguish the lines."""
 
 REAL, GENERATED, INK = "C5", "C6", "C7"
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 _LEGEND_WIDTH = 72
-"""Characters of a legend in a plot of usual width."""
+"""Number of characters that fit in a line of the legend of a plot of normal width."""
 
 _MARGIN = 0.4
-"""Iterations left free at either end of an axis."""
+"""Margin at either end of an axis, in iterations."""
 
 _MOST_TICKS = 8
 
 _DODGE = 0.012
-"""Share of an axis by which lines stand beside each other, so that their intervals can be told apart."""
+"""Horizontal offset between lines, as a share of the axis, which keeps their intervals from overlapping."""
 
 _WIDEST = 0.6
-"""Of all lines together, in iterations: more, and a point could be taken for the next iteration's."""
+"""Maximum total offset of all lines, in iterations: beyond it, a point could be mistaken for the next iteration's."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -79,7 +79,7 @@ _STYLE: Any = {
 
 _PAGE_COLOURS = (*(f"var(--series-{n})" for n in range(1, 6)), "var(--real)", "var(--generated)", "currentColor")
 _STAND_INS = {f"#01010{number}": colour for number, colour in enumerate((*_PAGE_COLOURS, "var(--rule)"))}
-"""Colours of a plot, in the order of the cycle and that of the grid last, and what replaces them on the page."""
+"""Placeholder colours of a plot (those of the colour cycle in order, then the grid's) and their replacements on the page."""
 
 *_CYCLE, _RULE = _STAND_INS
 _INK = _CYCLE[-1]
@@ -94,11 +94,11 @@ _PAGE_STYLE: Any = {
 
 @dataclass(frozen=True)
 class Point:
-    """A value at an iteration, with its interval where it has one.
+    """A value at an iteration, with its interval if it has one.
 
     Attributes:
-        iteration: 0-based; -1 for the start.
-        came_from: the iteration that it is joined to by a line, or None.
+        iteration: iteration, 0-based; -1 for the start.
+        came_from: iteration that the point is joined to by a line, or None.
     """
 
     iteration: int
@@ -109,20 +109,20 @@ class Point:
 
 
 Series = dict[str, list[Point]]
-"""Points by what they belong to."""
+"""Points by the name of their line."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot with its words.
+    """A plot with its heading and caption.
 
     Attributes:
-        name: unique on a page, and so are the ids that the plot's elements get from it.
-        heading: what it shows.
-        caption: what to look for, in a sentence.
-        panels: what draws them, by the label of their y axis; one above the other, where
-            their scales are far apart. Empty: nothing was measured.
-        height: in inches, on the page, with one panel.
+        name: name, unique on a page. The ids of the plot's elements derive from it, and so are unique too.
+        heading: title that says what the plot shows.
+        caption: sentence that says what to look for.
+        panels: functions that draw the panels, by the label of the y axis. Panels are stacked, for scales that are far
+            apart. Empty if nothing was measured.
+        height: height on the page in inches, with one panel.
     """
 
     name: str
@@ -132,10 +132,10 @@ class Chart:
     height: float = HEIGHT
 
     def draw(self, figure: FigureBase) -> Axes:
-        """Draw the panels and a legend. Returns the uppermost panel."""
+        """Draw the panels and a legend. Return the top panel."""
         every = figure.subplots(len(self.panels), sharex=True, squeeze=False)[:, 0]
         panels = list(zip(every, self.panels.items(), strict=True))
-        # The uppermost comes last, and so decides on the axis that they share.
+        # The top panel is drawn last, so it determines the shared x axis.
         for axes, (label, draw) in reversed(panels):
             draw(axes)
             axes.set_ylabel(visible(label))
@@ -147,7 +147,7 @@ class Chart:
 
     @cached_property
     def svg(self) -> str:
-        """The plot as an `svg` element for a page: its text is text, its colours are the page's own."""
+        """The plot as an `svg` element for a page, with real text and the page's own colours."""
         from matplotlib import rc_context
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -156,22 +156,22 @@ class Chart:
         buffer = io.StringIO()
         cycle = {"svg.hashsalt": ascii(self.name), "axes.prop_cycle": cycler(color=_CYCLE)}
         with rc_context(_STYLE | _PAGE_STYLE | cycle), warnings.catch_warnings():
-            # The page's fonts may have what matplotlib's own, which only measures here, has not.
+            # The page's fonts may have glyphs that matplotlib's own font, used here only for measuring, lacks.
             warnings.filterwarnings("ignore", message="Glyph")
             height = self.height + _FURTHER_PANEL * (len(self.panels) - 1)
             figure = Figure(figsize=(WIDTH, height), layout="constrained")
             self.draw(figure)
-            # What `savefig` does without drawing everything a second time, for formats that need it.
+            # Same as `savefig`, without the second drawing pass that only some formats need.
             metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
         return _for_page(buffer.getvalue(), f"{self.heading}. {self.caption}")
 
 
 def write_picture(path: Path, charts: Sequence[Chart]) -> None:
-    """Draw charts beside each other into a PNG file, which is empty where nothing was measured.
+    """Draw charts side by side into a PNG file, which is blank if nothing was measured.
 
     Raises:
-        OSError: the file can't be written; the one before stays.
+        OSError: if the file can't be written; the previous file is left in place.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -188,12 +188,12 @@ def write_picture(path: Path, charts: Sequence[Chart]) -> None:
 
 
 def lines_chart(name: str, heading: str, caption: str, panels: Mapping[str, Series], **options: Any) -> Chart:
-    """A chart of lines by iteration, without panels if there are no points.
+    """Return a chart of lines by iteration; it has no panels if there are no points.
 
     Args:
-        name, heading, caption: of the chart.
-        panels: points, by the label of their y axis. Panels without points are left out.
-        options: of [`draw_lines`].
+        name, heading, caption: as in [`Chart`].
+        panels: points by the label of the y axis. Panels without points are left out.
+        options: options of [`draw_lines`].
     """
     drawn = {label: partial(draw_lines, found, **options) for label, found in panels.items() if any(found.values())}
     return Chart(name, heading, caption, drawn)
@@ -208,15 +208,15 @@ def draw_lines(
     best: int | None = None,
     dashed: bool = True,
 ) -> None:
-    """Draw lines by iteration, with intervals; each point is joined to the one that it came from.
+    """Draw lines by iteration, with intervals. Each point is joined to the one that it came from.
 
     Args:
-        found: points, of which there are some. A line without any uses up its colour.
-        axes: to draw on.
-        colours: of the lines, in order.
-        zero: where to draw a line across.
-        best: iteration of the first line to mark.
-        dashed: whether all lines but the first are dashed.
+        found: points by line; at least one line must have some. A line without points still uses up its colour.
+        axes: axes to draw on.
+        colours: colours of the lines, in order.
+        zero: value at which to draw a horizontal reference line, or None.
+        best: iteration to mark on the first line, or None.
+        dashed: whether all lines except the first are dashed.
     """
     from matplotlib.collections import LineCollection
 
@@ -246,7 +246,7 @@ def draw_lines(
 
 
 def _name_iterations(axes: Axes, first: int, last: int) -> None:
-    """Name an axis of iterations; the start comes before the first."""
+    """Label the x axis with iterations; the start comes before the first."""
     axes.set_xlim(first - _MARGIN, last + _MARGIN)
     shown = range(first, last + 1, max(1, math.ceil((last - first) / _MOST_TICKS)))
     axes.set_xticks(shown, ["start" if iteration < 0 else str(iteration) for iteration in shown])
@@ -255,16 +255,16 @@ def _name_iterations(axes: Axes, first: int, last: int) -> None:
 
 
 def _add_legend(figure: FigureBase, axes: Axes) -> None:
-    """Add a legend above a plot, where it hides nothing, if there is more than one thing to tell apart."""
+    """Add a legend above a plot, where it hides nothing, if there are several lines to distinguish."""
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
-        # As many beside each other as fit; about six characters are the line's sample and the space around it.
+        # As many columns as fit; a line's sample and the space around it take about six characters.
         columns = max(1, min(len(labels), _LEGEND_WIDTH // (max(map(len, labels)) + 6)))
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderpad=0, columnspacing=1.2)
 
 
 def _for_page(text: str, title: str) -> str:
-    """matplotlib's file as an element of the page, with a title for whoever can't see it."""
+    """Turn matplotlib's SVG file into an element of the page, with a label for screen readers."""
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
@@ -281,5 +281,5 @@ def _for_page(text: str, title: str) -> str:
 
 
 def _without_font(style: str) -> str:
-    """A text's style with the page's font in place of matplotlib's."""
+    """Remove matplotlib's font from a text's style, so that the page's font applies."""
     return re.sub(r"font: ([\d.]+)px [^;]*", r"font-size: \1px", re.sub(r"font-family: [^;]*;?", "", style))

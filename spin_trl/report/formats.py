@@ -1,4 +1,4 @@
-"""How numbers are written in the report: percent or plain, with as many digits as mean something, signs that can be seen."""
+"""Number formats of the report: percent or plain, with only meaningful digits and clearly visible signs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..evaluation.intervals import Difference
 
 MISSING = "–"
-"""Stands where nothing was measured."""
+"""Placeholder for a figure that was not measured."""
 
 _MINUS = "\u2212"
 _SPACE = "\u00a0"
@@ -16,12 +16,12 @@ _SPACE = "\u00a0"
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """How the values of a figure are written.
+    """Format of the values of a figure.
 
     Attributes:
-        percent: whether they are shares. Differences between them are then in points.
-        digits: behind the point.
-        unit: follows a value, unless it is a share.
+        percent: whether the values are shares, shown in percent. Differences between them are then in percentage points.
+        digits: number of decimal places.
+        unit: unit shown after a value, unless it is a share.
     """
 
     percent: bool = False
@@ -29,7 +29,7 @@ class NumberFormat:
     unit: str = ""
 
     def bare(self, value: float, sign: str = "") -> str:
-        """A number without its unit; `sign` "+" shows that of positive ones, too."""
+        """Format a number without its unit; with `sign` "+", positive numbers also get a sign."""
         if math.isnan(value):
             return MISSING
         scaled = round(100 * value if self.percent else value, self.digits)
@@ -37,31 +37,31 @@ class NumberFormat:
         return f"{scaled + 0.0:{sign},.{self.digits}f}".replace("-", _MINUS)
 
     def value(self, value: float | None) -> str:
-        """A number with its unit."""
+        """Format a number with its unit."""
         if value is None or math.isnan(value):
             return MISSING
         unit = "%" if self.percent else self.unit
         return f"{self.bare(value)}{_SPACE}{unit}" if unit else self.bare(value)
 
     def interval(self, low: float, high: float, sign: str = "") -> str:
-        """From where to where."""
+        """Format the ends of an interval."""
         return f"{self.bare(low, sign)} to {self.bare(high, sign)}"
 
     def size(self, value: float) -> str:
-        """The size of a difference, without its direction."""
+        """Format the size of a difference, without its sign."""
         return f"{self.bare(abs(value))}{self._difference_unit}"
 
     def difference(self, value: float) -> str:
-        """A difference with its direction."""
+        """Format a difference with its sign."""
         return f"{self.bare(value, '+')}{self._difference_unit}"
 
     def size_interval(self, found: Difference) -> str:
-        """The interval of a difference that is sure, both ends as sizes."""
+        """Format the interval of a difference whose sign is certain, with both ends as sizes."""
         low, high = sorted((abs(found.low), abs(found.high)))
         return self.interval(low, high)
 
     def at_least(self, value: float) -> NumberFormat:
-        """This form, with digits enough to tell a small number from zero."""
+        """Return this format with enough digits to tell a small number from zero."""
         scaled = abs(100 * value if self.percent else value)
         if scaled == 0 or math.isnan(scaled) or scaled >= 10**-self.digits:
             return self
@@ -74,7 +74,7 @@ class NumberFormat:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `4.2 s`, `2 min 32 s`, `3 h 5 min`."""
+    """Format seconds for people: `4.2 s`, `2 min 32 s`, `3 h 5 min`."""
     if seconds < 59.95:
         return f"{seconds:.1f}{_SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -85,5 +85,5 @@ def duration(seconds: float) -> str:
 
 
 def capitalised(text: str) -> str:
-    """A text that begins with a capital; the rest stays as it is written."""
+    """Capitalise the first letter of a text and leave the rest unchanged."""
     return text[:1].upper() + text[1:]

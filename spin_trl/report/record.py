@@ -1,6 +1,6 @@
-"""A run read back from its directory: its stages with what was measured of them, its decisions, its settings.
+"""A run read back from its directory: its stages with their figures, its decisions and its settings.
 
-Whoever asks what a run has found asks here: the gate, the console, trackers, cards and comparisons, too.
+Everything that needs the results of a run reads them here, including the gate, the console, trackers, cards and comparisons.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from ..run.stage import SELF_PLAY, START, Stage
 from .formats import NumberFormat
 
 REPORTED_DEFAULTS: Mapping[str, Any] = {"num_iterations": 3, "metric_for_best_iteration": "nll"}
-"""Defaults of settings that the report goes by. Those of the configuration itself would bring torch along."""
+"""Defaults of the settings that the report uses, repeated here because importing the configuration would import torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord(Measured):
-    """A model of the run, and what was measured of it.
+    """A model of the run and its figures.
 
     Attributes:
-        name: its stage.
-        figures: of `metrics.json`; empty if it was not measured.
-        values: the same prompt by prompt, for those that have it.
-        histogram: of the log-ratios (`edges`, `real`, `generated`); may be empty.
+        name: stage of the model.
+        figures: figures from `metrics.json`; empty if the model was not measured.
+        values: figures per prompt, for those that have them.
+        histogram: histogram of the log-ratios (`edges`, `real`, `generated`); may be empty.
     """
 
     name: Stage
@@ -48,38 +48,38 @@ class StageRecord(Measured):
 
     @property
     def arm(self) -> str:
-        """`self-play`, or the name of a baseline arm."""
+        """The arm: `self-play`, or the name of a baseline arm."""
         return self.name.arm
 
     @property
     def iteration(self) -> int:
-        """0-based; -1 for the start."""
+        """The iteration, 0-based; -1 for the start."""
         return self.name.iteration
 
     @property
     def label(self) -> str:
-        """Its name in words."""
+        """The stage's name in words."""
         return self.name.label
 
     def interval(self, figure: str) -> tuple[float, float] | None:
-        """The 95 % interval of a figure, or None."""
+        """Return the 95 % interval of a figure, or None."""
         low, high = self.value(f"{figure}_low"), self.value(f"{figure}_high")
         return None if low is None or high is None else (low, high)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run, as its directory has it.
+    """A run as recorded in its directory.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         metric: figure by which the best iteration is chosen.
-        greater_is_better: whether more of it is better.
-        planned: iterations that the run is to have.
+        greater_is_better: whether higher values of the metric are better.
+        planned: number of iterations planned.
         stages: the start, the iterations, then the baseline arms, each in order.
         best: name of the stage that the run delivers; None if nothing has been decided.
-        journal: entries, oldest first.
-        settings: of the recipe.
+        journal: journal entries, oldest first.
+        settings: settings in the recipe.
     """
 
     name: str
@@ -98,12 +98,12 @@ class RunRecord:
 
     @cached_property
     def iterations(self) -> list[StageRecord]:
-        """The iterations alone."""
+        """The iterations without the start."""
         return [stage for stage in self.self_play if not stage.name.is_start]
 
     @cached_property
     def start(self) -> StageRecord | None:
-        """The start, if it has been made."""
+        """The start, or None if it does not exist yet."""
         return self.stage(START)
 
     @cached_property
@@ -121,28 +121,28 @@ class RunRecord:
         return self.stage(self.best) if self.best is not None else None
 
     def stage(self, name: str) -> StageRecord | None:
-        """A stage by its name in the run directory."""
+        """Return a stage by its name in the run directory, or None."""
         return next((stage for stage in self.stages if stage.name == name), None)
 
     def candidates(self, iteration: int) -> dict[Stage, StageRecord]:
-        """The start and the iterations up to this one, by name: one of them is the best."""
+        """Return the candidates for the best model, by name: the start and the iterations up to this one."""
         return {stage.name: stage for stage in self.self_play if stage.iteration <= iteration}
 
     def at(self, iteration: int) -> StageRecord | None:
-        """The start or iteration with this number."""
+        """Return the iteration with this number (-1: the start), or None."""
         return next((stage for stage in self.self_play if stage.iteration == iteration), None)
 
     @cached_property
     def decisions(self) -> Decisions:
-        """What was decided after the iterations."""
+        """The gate's decisions after the iterations."""
         return Decisions(self.journal)
 
     def decision(self, stage: StageRecord) -> Entry:
-        """What was decided after an iteration, or nothing."""
+        """Return the gate's entry on an iteration; empty if there is none."""
         return self.decisions.after(stage.iteration) if stage.arm == SELF_PLAY else {}
 
     def opponent(self, stage: StageRecord) -> StageRecord | None:
-        """The stage whose model an iteration started from and played against: the one before it, unless decided
+        """Return the stage that an iteration started from and played against: the previous one, unless the gate decided
         otherwise."""
         if stage.arm != SELF_PLAY or stage.name.is_start:
             return None
@@ -150,7 +150,7 @@ class RunRecord:
 
     @cached_property
     def held_out(self) -> int | None:
-        """Held-out prompts; None if nobody knows."""
+        """Number of held-out prompts; None if unknown."""
         measured = [stage.figures["held_out"] for stage in self.stages if "held_out" in stage.figures]
         if measured:
             return int(measured[0])
@@ -158,19 +158,19 @@ class RunRecord:
 
     @cached_property
     def prepared(self) -> Entry:
-        """The journal's entry on the data, or nothing."""
+        """The journal's entry on the data; empty if there is none."""
         return newest(self.journal, Step.PREPARE, DATA)
 
     @cached_property
     def stopped(self) -> Entry:
-        """The gate's entry that ended the run, or nothing: it goes on, or has come to its end."""
+        """The gate's entry that stopped the run early; empty if it was not stopped."""
         newest = self.decision(self.iterations[-1]) if self.iterations else {}
         return newest if newest.get("decision") == "stopped" else {}
 
     @cached_property
     def is_finished(self) -> bool:
-        """Whether nothing is left to play: stopped, or the last iteration trained, and measured if there is what to
-        measure on."""
+        """Whether nothing is left to play: the run was stopped, or the last iteration has been trained and, if there are
+        held-out prompts, measured."""
         if self.stopped:
             return True
         if not self.iterations or self.iterations[-1].iteration + 1 < self.planned:
@@ -184,7 +184,7 @@ class RunRecord:
         return not self.held_out or all(stage.figures for stage in needed)
 
     def form(self, figure: str) -> NumberFormat:
-        """How a figure is written. Scores are shares where all of them lie between 0 and 1."""
+        """Return the number format of a figure. Scores are shown in percent if all of them lie between 0 and 1."""
         known = figure_of(figure)
         if not is_score(figure):
             return NumberFormat(known.percent, 1 if known.percent else known.digits)
@@ -197,7 +197,7 @@ class RunRecord:
 
     @cached_property
     def _reach(self) -> dict[str, tuple[float, float]]:
-        """The smallest and the largest value that a prompt has, by figure."""
+        """The smallest and the largest value of any prompt, by figure."""
         found: dict[str, tuple[float, float]] = {}
         for stage in self.stages:
             for figure, values in stage.values.items():
@@ -206,24 +206,24 @@ class RunRecord:
         return found
 
     def difference(self, one: StageRecord, other: StageRecord, figure: str) -> Difference | None:
-        """By how much a figure of one stage is above that of another, on the same prompts; None if that can't be said."""
+        """Return by how much a figure of one stage exceeds another's on the same prompts; None if there is no interval."""
         found = difference(figure, one.values, other.values)
-        # One prompt has a difference, but no interval.
+        # A single prompt has a difference but no interval.
         return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
 
     def is_better(self, found: Difference) -> bool | None:
-        """Whether a difference in the run's metric is for the better, or None if its interval leaves that open."""
+        """Return whether a difference in the run's metric is an improvement; None if its interval includes zero."""
         if found.low <= 0 <= found.high:
             return None
         return (found.value > 0) == self.greater_is_better
 
 
 def read_record(directory: RunDirectory) -> RunRecord:
-    """The figures, decisions and settings of a run.
+    """Read the figures, decisions and settings of a run.
 
     Raises:
-        RunDirectoryError: there is no run.
-        ValueError: a file is no JSON, or the recipe no YAML.
+        RunDirectoryError: if there is no run, or one of its files is damaged.
+        ValueError: if a file is not valid JSON or the recipe is not valid YAML.
     """
     settings = _settings(directory)
     journal = [entry for entry in Journal(directory.journal).entries() if isinstance(entry, dict)]
@@ -247,19 +247,19 @@ def read_record(directory: RunDirectory) -> RunRecord:
 
 
 def read_figures(directory: RunDirectory, stage: Stage) -> dict[str, float]:
-    """The held-out figures of a stage; nothing if it was not measured.
+    """Read the held-out figures of a stage; empty if it was not measured.
 
     Raises:
-        RunDirectoryError: what is there are no figures; the message names the file.
+        RunDirectoryError: if the file does not contain figures; the message names it.
     """
     return read_numbers(directory.metrics(stage))
 
 
 def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
-    """What was measured of a stage; nothing if it was not.
+    """Read the figures of a stage; they are empty if it was not measured.
 
     Raises:
-        RunDirectoryError: a file holds something else; the message names it.
+        RunDirectoryError: if a file contains something else; the message names it.
     """
     return StageRecord(
         read_figures(directory, stage),
@@ -270,27 +270,27 @@ def read_stage(directory: RunDirectory, stage: Stage) -> StageRecord:
 
 
 def _histogram(path: Path) -> dict[str, list[float]]:
-    """Edges, and counts between them."""
+    """Read a histogram: its bin edges, and the counts in the bins."""
     found = read_object(path)
     edges = found.get("edges")
     for name, values in found.items():
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise RunDirectoryError(
-                f"{path} is damaged: `{name}` is {values!r:.60} instead of numbers. {PLAYED_AGAIN}"
+                f"{path} is damaged: `{name}` is {values!r:.60}, not a list of numbers. {PLAYED_AGAIN}"
             )
         if not isinstance(edges, list) or (name != "edges" and len(values) + 1 != len(edges)):
-            raise RunDirectoryError(f"{path} is damaged: `{name}` does not fit its `edges`. {PLAYED_AGAIN}")
+            raise RunDirectoryError(f"{path} is damaged: `{name}` does not match `edges` in length. {PLAYED_AGAIN}")
     return found
 
 
 def _settings(directory: RunDirectory) -> dict[str, Any]:
     if not directory.recipe.is_file():
-        raise RunDirectoryError(f"{directory.path} is no run directory: there is no {directory.recipe.name} in it.")
+        raise RunDirectoryError(f"{directory.path} is not a run directory: it contains no {directory.recipe.name}.")
     try:
         found = parse_yaml(read_text(directory.recipe))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise RunDirectoryError(f"{directory.recipe} can't be read: {credentials.yaml_problem(error)}") from None
     if not isinstance(found, dict):
-        raise RunDirectoryError(f"{directory.recipe} holds no settings of a run.")
+        raise RunDirectoryError(f"{directory.recipe} does not contain the settings of a run.")
     credentials.refuse_credentials(found, directory.recipe)
     return found

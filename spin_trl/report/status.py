@@ -1,6 +1,6 @@
-"""What is shown while a phase runs: what runs, how fast, and how long it will take.
+"""Progress of a running phase: what is running, how fast, and the time left.
 
-A terminal has one line that moves, above the table so far. A log has a line now and then.
+A terminal shows a live status line above the table so far; a log gets a line at regular intervals.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from rich.text import Text
 BAR_WIDTH = 30
 
 REFRESHES = 4
-"""A second."""
+"""Refreshes of the terminal per second."""
 
 LOGS_EVERY = 50.0
-"""Seconds: less than a minute, also where a busy process is late."""
+"""Seconds between log lines: short enough to stay below a minute even if a busy process is late."""
 
 
 class PhaseProgress(Progress):
-    """rich's progress of a phase. Nothing of it stays on the screen.
+    """rich's progress display for a phase. It is removed from the screen when the phase ends.
 
     Args:
-        console: of a terminal.
-        name: of the phase and its stage.
-        table: of what has been measured, or None. It stands below: what does not fit a screen is cut at its bottom.
-        renew: brings the task up to date, before every refresh.
+        console: console of a terminal.
+        name: name of the phase and its stage.
+        table: table of the figures so far, or None. It is shown last, because what does not fit on the screen is cut off at
+            the bottom.
+        renew: function that updates the task before every refresh.
     """
 
     def __init__(self, console: Console, name: str, table: Table | None, renew: Callable[[Task], None]) -> None:
@@ -42,7 +43,7 @@ class PhaseProgress(Progress):
         self.add_task(name, total=None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar and the line, then the table."""
+        """Yield the progress bar with its status line, then the table."""
         for task in self.tasks:
             self._renew(task)
         yield self.make_tasks_table(self.tasks)
@@ -51,12 +52,13 @@ class PhaseProgress(Progress):
 
 
 class PhaseLog:
-    """A context in which a log gets a line now and then of how far a phase is.
+    """Context manager that regularly logs the progress of a phase.
 
     Args:
-        name: the phase and its stage.
-        renew: brings the task up to date, before every line.
-        say: prints a line. It is called from a thread, every [`LOGS_EVERY`] seconds: a phase that ends sooner gets no line.
+        name: name of the phase and its stage.
+        renew: function that updates the task before every line.
+        say: function that prints a line. It is called from a separate thread every [`LOGS_EVERY`] seconds, so a phase that
+            ends sooner logs no line.
     """
 
     def __init__(self, name: str, renew: Callable[[Task], None], say: Callable[[str], None]) -> None:
@@ -79,12 +81,12 @@ class PhaseLog:
     def _lines(self) -> None:
         while not self._ended.wait(LOGS_EVERY):
             self._renew(self._task)
-            with contextlib.suppress(OSError):  # nobody loses a run because nobody can read its log
+            with contextlib.suppress(OSError):  # a run must not fail because its log can't be written
                 self._say(status_line(self._task))
 
 
 class _StatusColumn(ProgressColumn):
-    """One line, however narrow the terminal: what matters most comes first."""
+    """The status line, kept to one line in a narrow terminal: the most important parts come first."""
 
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
@@ -94,19 +96,19 @@ class _StatusColumn(ProgressColumn):
 
 
 def status_line(task: Task) -> str:
-    """How far a phase is, in a line.
+    """Return the progress of a phase in one line.
 
     Args:
-        task: its fields are `what` is counted (answers, steps), its `rate` and `token_rate` a second, and
-            `seconds_left` of the phase and `run_seconds_left`, which are missing or None while nobody knows them. rich's
-            own rate would count what was done before an interrupt, and forget steps of more than half a minute.
+        task: task with the fields `what` (the unit counted: answers, steps), `rate` and `token_rate` (per second),
+            `seconds_left` (of the phase) and `run_seconds_left`, each missing or None while unknown. rich's own rate would
+            count work done before an interruption and forget steps that take more than half a minute.
     """
     rate, token_rate, left, of_run = map(task.fields.get, ("rate", "token_rate", "seconds_left", "run_seconds_left"))
     parts = [task.description]
     if task.total:
         parts.append(f"{task.completed:,} of {task.total:,} {task.fields['what']}")
     else:
-        parts.append(f"for {clock(task.elapsed or 0.0)}")
+        parts.append(f"{clock(task.elapsed or 0.0)} elapsed")
     if token_rate is not None:
         parts.append(f"{token_rate:,.0f} tokens/s")
     elif rate is not None:
@@ -114,12 +116,12 @@ def status_line(task: Task) -> str:
     if left is not None:
         parts.append(f"{clock(left)} left")
     if of_run is not None:
-        parts.append(f"run {clock(of_run)}")
+        parts.append(f"run {clock(of_run)} left")
     return ", ".join(parts)
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, as `1:02:03` or `2:03`."""
+    """Format seconds as hours, minutes and seconds: `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,5 +1,5 @@
-"""The tables of the report: how every stage did, with 95 % intervals, and what each cost. Cells only; the page lays them
-out."""
+"""The tables of the report: the figures of every stage with 95 % intervals, and their costs. These are only the cells; the
+page lays them out."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .record import RunRecord, StageRecord
 from .verdict import the_stage
 
 LONGEST_FACT = 200
-"""Characters of what a run was, such as a scorer's pattern."""
+"""Maximum number of characters shown of a fact about the run, such as a scorer's pattern."""
 
 COSTED_STEPS = (Step.GENERATE, Step.TRAIN, Step.EVALUATE)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: what stands in it, and smaller lines below."""
+    """A table cell: its main text, and details in smaller lines below it."""
 
     text: str = MISSING
     detail: str = ""
@@ -34,10 +34,10 @@ class Row:
     """A row of a table.
 
     Attributes:
-        label: heads the row.
-        cells: as many as the table has columns.
-        is_best: whether to mark it.
-        opens_group: whether an arm begins with it.
+        label: row heading.
+        cells: one cell per column.
+        is_best: whether to mark the row as the best.
+        opens_group: whether the row is the first of a baseline arm.
     """
 
     label: str
@@ -48,14 +48,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: headings of its columns, the first being that of the rows, and its rows."""
+    """A table: its rows, and the column headings; the first heading belongs to the row labels."""
 
     headings: Sequence[str]
     rows: Sequence[Row]
 
 
 def standings(record: RunRecord) -> Table:
-    """One row a stage: the run's metric, how it differs from what it is compared with, and what was decided."""
+    """Return a table with one row per stage: the run's metric, its paired differences, and the gate's decision."""
     decided = any(record.decision(stage) for stage in record.iterations)
     metric = figure_of(record.metric).words
     headings = ["model", metric, "difference", "from the start", *(["decision"] if decided else [])]
@@ -74,7 +74,7 @@ def standings(record: RunRecord) -> Table:
 
 
 def figures(record: RunRecord) -> dict[str, Table]:
-    """One row a stage, one column a figure, by what the tables are about. What no stage has is left out."""
+    """Return tables by heading, with one row per stage and one column per figure. Figures that no stage has are left out."""
     known = dict.fromkeys(name for stage in record.stages for name in stage.figures)
     scores = {name: figure_of(name).words for name in known if is_score(name) and is_figure(name, known)}
     found = {}
@@ -93,21 +93,21 @@ def figures(record: RunRecord) -> dict[str, Table]:
 
 
 def costs(record: RunRecord) -> Table:
-    """What every stage took, and what all took together. Work that was done again counts again."""
-    headings = ["stage", *COSTED_STEPS, "together", "tokens generated", "gradient steps", "pairs"]
+    """Return the cost of every stage and the total. Repeated work is counted each time."""
+    headings = ["stage", *COSTED_STEPS, "total", "tokens generated", "gradient steps", "pairs"]
     rows = []
-    # Benchmarks that somebody has asked for afterwards are no cost of the run.
+    # Benchmarks requested afterwards are not part of the run's cost.
     everything = [entry for entry in record.journal if entry["phase"] in COSTED_STEPS and "seconds" in entry]
     for stage, opens in _in_groups(record):
         entries = [entry for entry in everything if entry["stage"] == stage.name]
         rows.append(Row(_label(stage), _cost(entries), opens_group=opens))
     if everything:
-        rows.append(Row("all", _cost(everything, with_pairs=False), opens_group=True))
+        rows.append(Row("total", _cost(everything, with_pairs=False), opens_group=True))
     return Table(headings, rows)
 
 
 def devices(record: RunRecord) -> str:
-    """On what the run ran, as far as the journal says."""
+    """Return the devices that the run used, according to the journal."""
     found = dict.fromkeys(
         f"{entry['device']}" + (f" × {entry['processes']}" if entry.get("processes", 1) != 1 else "")
         for entry in record.journal
@@ -117,18 +117,18 @@ def devices(record: RunRecord) -> str:
 
 
 def _in_groups(record: RunRecord) -> list[tuple[StageRecord, bool]]:
-    """Stages, each with whether a baseline arm begins with it."""
+    """Return the stages, each with a flag that is true if a baseline arm begins with it."""
     before = [SELF_PLAY, *(stage.arm for stage in record.stages)]
     return [(stage, stage.arm not in (SELF_PLAY, last)) for last, stage in zip(before, record.stages, strict=False)]
 
 
 def _label(stage: StageRecord) -> str:
-    """A stage's name, broken before "iteration" where it has to be, and not after."""
+    """Return a stage's label, which may wrap before "iteration" but not after it."""
     return stage.label.replace("iteration ", "iteration\u00a0")
 
 
 def _compared_with(record: RunRecord, stage: StageRecord) -> StageRecord | None:
-    """An iteration is compared with its opponent, a baseline with self-play after as many gradient steps."""
+    """Return an iteration's opponent, or for a baseline the self-play model after the same number of gradient steps."""
     return record.opponent(stage) if stage.arm == SELF_PLAY else record.at(stage.iteration)
 
 
@@ -178,20 +178,20 @@ def _pairs(entries: Sequence[Entry]) -> Cell:
 
 
 def facts(record: RunRecord) -> dict[str, str]:
-    """What the run was, in a line each."""
+    """Return the facts about a run, each in one line."""
     settings = record.settings
     python = settings.get("python")
     given = python.get("model") if isinstance(python, Mapping) else None
     found = {
         "Model": str(settings.get("model_name_or_path") or given or "built from scratch"),
-        "Data": str(settings.get("dataset_name") or "given from Python"),
+        "Data": str(settings.get("dataset_name") or "passed from Python"),
         "Objective": _joined_list(settings.get("loss_type") or "sigmoid", " + "),
         "Iterations": f"{len(record.iterations)} of {record.planned}",
         "Baseline": ", ".join(arm_in_words(arm) for arm in record.arms) or "none",
         "Scorer": _joined_list(settings.get("scorer") or "", ", "),
         "Held out": MISSING if record.held_out is None else counted(record.held_out, "prompt"),
     }
-    # The settings have the whole texts.
+    # The full texts are in the settings.
     short = {name: f"{text[:LONGEST_FACT]}…" for name, text in found.items() if len(text) > LONGEST_FACT}
     return {name: text for name, text in (found | short).items() if text}
 

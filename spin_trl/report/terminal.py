@@ -1,4 +1,4 @@
-"""Where a command prints: a terminal, a pipe, a log or a file. Nothing that it prints may end a run, or steer a terminal."""
+"""Output of the commands to a terminal, a pipe, a log or a file. No output may end a run or control the terminal."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from ..errors import visible
 
 
 class _PlainConsole(Console):
-    """A console that shows what users, models and paths say as text, in lines and in tables: not one character steers it."""
+    """A console that prints all lines and tables as plain text, so that no character can control the terminal."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(visible(text), **settings)
 
 
 class _PlainFormatter(logging.Formatter):
-    """Log records as a terminal can show them."""
+    """Formatter that makes log records safe to print on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def printable(text: str) -> str:
-    """A text, such as an error's message, as it is printed: without escape sequences of a file's name, and credentials."""
+    """Return a text, such as an error message, for printing: without credentials, or escape sequences from file names."""
     return visible(hide(text))
 
 
 def shown_path(path: Path | str) -> str:
-    """A path as it is printed: on a terminal, what can't be seen is written out; for a program it stays as it is."""
+    """Return a path for printing: invisible characters are written out on a terminal and left unchanged for programs."""
     return visible(str(path)) if sys.stdout.isatty() else str(path)
 
 
 def show_log_records_plainly() -> None:
-    """Let the warnings of this process that no handler takes be printed as [`printable`] has them."""
+    """Format this process's warnings that reach no handler with [`printable`]."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_PlainFormatter())
 
 
 def console(file: IO[str] | None = None, width: int | None = None) -> Console:
-    """Return a console that prints text as it is: `[/-]` in a scorer's name or a path is no markup, and `:x:` no emoji.
+    """Return a console that prints text verbatim: `[/-]` in a scorer's name or a path is not markup, and `:x:` not an emoji.
 
-    Control characters stand as pictures of themselves (`␛` for escape).
+    Control characters are replaced by their Unicode symbols (`␛` for escape).
 
     Args:
-        file: to print to; None: stdout, which then prints `?` for a character that it can't encode.
-        width: columns; None: the terminal's.
+        file: file to print to; None: stdout, which is set to print `?` for characters that it can't encode.
+        width: width in columns; None: the width of the terminal.
     """
     if file is None:
         accept_every_character()
@@ -60,10 +60,10 @@ def console(file: IO[str] | None = None, width: int | None = None) -> Console:
 
 
 def accept_every_character() -> None:
-    """Let stdout replace what its encoding lacks, such as ± where the locale is C and Python's UTF-8 mode is off.
+    """Let stdout replace characters that it can't encode, such as ± if the locale is C and Python's UTF-8 mode is off.
 
-    Python's own choice for stdout is an error; stderr never raises one.
+    By default, Python raises an error for them on stdout, but never on stderr.
     """
-    # rich leaves out its lines by the same rule.
+    # rich uses the same check to avoid box-drawing characters.
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
         sys.stdout.reconfigure(errors="replace")

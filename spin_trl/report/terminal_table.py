@@ -1,4 +1,4 @@
-"""The table of a run: one row a stage, figures with their standard errors, the best one marked."""
+"""The table of a run: one row per stage, figures with their standard errors, and a mark on the best stage."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from . import terminal
 
 
 def difference_of(figure: str, name: str, column: str) -> Figure:
-    """The difference `name` of a figure between two models, below the heading `column`."""
+    """Return the figure `name`, the difference of a figure between two models, with the column heading `column`."""
     return replace(figure_of(figure), name=name, column=column, rank=1, is_difference=True)
 
 
 COLUMNS = [figure for figure in FIGURES.values() if figure.column and not figure.of_comparisons]
-"""What the table of a run has room for."""
+"""Columns of the table of a run."""
 
 CHANGE = "change [95 %]"
-"""Heading of the column that compares an iteration with its opponent, and a baseline with self-play after as many steps."""
+"""Heading of the column that compares an iteration with its opponent, or a baseline with self-play after as many steps."""
 
 
 def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
-    """A figure with its standard error, or a difference with its interval; `–` where it was not measured."""
+    """Format a figure with its standard error, or a difference with its interval; `–` if it was not measured."""
     scale, digits = (100, 1) if figure.percent else (1, figure.digits)
     value = figures.get(figure.name, math.nan)
     if figure.is_difference:
@@ -42,8 +42,8 @@ def written_figure(figures: Mapping[str, float], figure: Figure) -> str:
     return text if math.isnan(error) else f"{text} ±{scale * error:.{digits}f}"
 
 
-CAPTION = "± one standard error over the held-out prompts; * the best by the run's metric"
-CHANGE_CAPTION = "; change: of an iteration from its opponent, of a baseline from self-play at the same point"
+CAPTION = "± one standard error over the held-out prompts; * best by the run's metric"
+CHANGE_CAPTION = "; change: an iteration minus its opponent, a baseline minus self-play at the same point"
 
 
 def run_table(
@@ -55,19 +55,19 @@ def run_table(
     caption: str = CAPTION,
     metric: str | None = None,
 ) -> Table:
-    """The table of a run.
+    """Return the table of a run.
 
     Args:
         figures: held-out figures by stage, in order. Columns that no stage has are left out.
-        best: the stage to mark.
-        title: above the table.
-        width: columns of the terminal. Where the table is wider, less important figures go.
-        columns: what may be shown, beside named scores.
-        caption: below the table.
-        metric: figure whose change is shown, too: an iteration's from its opponent, a baseline's from self-play.
+        best: stage to mark.
+        title: title above the table.
+        width: width of the terminal in columns. If the table is wider, the least important figures are dropped.
+        columns: figures that may be shown, in addition to named scores.
+        caption: caption below the table.
+        metric: figure whose change is also shown: an iteration's from its opponent, a baseline's from self-play.
 
     Returns:
-        A table for rich.
+        A rich table.
     """
     measured = dict.fromkeys(name for found in figures.values() for name in found)
     named = [name for name in measured if is_score(name) and "/" in name and is_figure(name, measured)]

@@ -1,8 +1,8 @@
-"""Long texts are shown by their beginnings."""
+"""Truncation of long texts for display."""
 
 from __future__ import annotations
 
 
 def cut(text: str, length: int) -> tuple[str, int]:
-    """The beginning of a text, and how many characters were left out."""
+    """Return the first `length` characters of a text and the number of characters left out."""
     return text[:length], max(len(text) - length, 0)

@@ -1,7 +1,7 @@
-"""What came out of a run, in a sentence for whoever reads only that, and what else has to be known of it.
+"""The result of a run in one sentence, for readers who read nothing else, followed by remarks.
 
-Differences are paired, prompt by prompt. A gain, or a loss, is claimed only where its whole 95 % interval lies on one
-side of zero.
+Differences are paired, prompt by prompt. A gain or a loss is claimed only if its whole 95 % interval lies on one side of
+zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .record import RunRecord, StageRecord
 
 
 def verdict(record: RunRecord) -> str:
-    """The verdict: which model is the best, how good it is, and how it compares with the start and with a baseline."""
+    """Return the verdict: which model is best, how good it is, and how it compares with the start and with a baseline."""
     return capitalised(_sentence(record))
 
 
@@ -33,12 +33,12 @@ def _sentence(record: RunRecord) -> str:
         return f"So far only the {first.label} has been measured: {value}."
     if best.value(record.metric) is None:
         name = figure_of(record.metric).words
-        return f"{_so_far(record)}{best.label} is what the run delivers, but its {name} was not measured."
+        return f"{_so_far(record)}the run delivers {the_stage(best)}, but its {name} was not measured."
     return _of_start(record, best) if best is record.start else _of_iteration(record, best)
 
 
 def remarks(record: RunRecord) -> list[str]:
-    """What else has to be known: why a run ended or went back, and whether the best was not the one with the best figure."""
+    """Return remarks on a run: why it ended early or went back, and whether a better figure than the best was rejected."""
     found = []
     if record.best_stage is not None and not record.stopped and not record.is_finished:
         found.append(f"The run is not finished: {_iterations_played(record)}.")
@@ -58,30 +58,30 @@ def remarks(record: RunRecord) -> list[str]:
         assert best is not None
         figure = record.form(record.metric).value(higher.value(record.metric))
         found.append(
-            f"{capitalised(higher.label)} has the better figure, {figure}, but not by as much as the run asks of an "
-            f"improvement, so it did not take the place of {the_stage(best)}."
+            f"{capitalised(higher.label)} has a better figure, {figure}, but the improvement is smaller than the run "
+            f"requires, so it did not replace {the_stage(best)}."
         )
     return found
 
 
 def faults_in_words(journal: Sequence[Entry], stage: str) -> list[str]:
-    """What went wrong while a stage was trained, and was dealt with, each in words without a full stop."""
+    """Describe the problems that occurred while a stage was trained, each without a final full stop."""
     found = []
     for entry in lowered(journal, stage):
         where = f"step {entry['back_to']}" if entry["back_to"] else "the start"
         found.append(
-            f"training diverged at step {entry.get('at_step')} and went back to {where} with {entry['lr_scale']:g} times "
-            "the learning rate (`on_nan: lower`)"
+            f"training diverged at step {entry.get('at_step')} and went back to {where} with the learning rate "
+            f"multiplied by {entry['lr_scale']:g} (`on_nan: lower`)"
         )
     trained = newest(journal, Step.TRAIN, stage)
     skipped, by_scaler = trained.get("skipped") or [], trained.get("skipped_by_scaler")
     if skipped:
         steps = ", ".join(str(one.get("step")) for one in skipped)
         found.append(
-            f"{counted(len(skipped), 'step')} left out, without a finite loss or gradient: {steps} (`on_nan: skip`)"
+            f"{counted(len(skipped), 'step')} skipped because the loss or gradient was not finite: {steps} (`on_nan: skip`)"
         )
     if by_scaler:
-        found.append(f"{counted(by_scaler, 'step')} skipped by the scaler of float16 gradients")
+        found.append(f"{counted(by_scaler, 'step')} skipped by the float16 gradient scaler")
     if trained.get("collapse"):
         found.append(str(trained["collapse"]))
     return found
@@ -94,16 +94,16 @@ def _unmeasured(record: RunRecord) -> str:
     if record.held_out == 0:
         return (
             f"{_so_far(record)}{newest.label} is the newest of {counted(len(record.iterations), 'iteration')}; no "
-            "prompts were held out, so nothing says whether it is better than the start."
+            "prompts were held out, so it is unknown whether it is better than the start."
         )
-    return f"{newest.label} has been trained, but {figure_of(record.metric).words} was not measured of any model."
+    return f"{newest.label} has been trained, but {figure_of(record.metric).words} was not measured for any model."
 
 
 def _of_iteration(record: RunRecord, best: StageRecord) -> str:
     start, gain, against = record.start, None, ""
     if start is not None and start.value(record.metric) is not None:
         gain = record.difference(best, start, record.metric)
-        against = _against(record, gain, "the start") or f"where the start has {_with_interval(record, start)}"
+        against = _against(record, gain, "the start") or f"compared with {_with_interval(record, start)} for the start"
     is_sure = gain is None or record.is_better(gain)
     joint = ", but" if against and not is_sure else "," if against else ""
     return (
@@ -115,7 +115,7 @@ def _of_iteration(record: RunRecord, best: StageRecord) -> str:
 
 
 def _place(record: RunRecord, is_sure: bool) -> str:
-    """What the best is among the others. "The best" would be too much of one that may be no better than the start."""
+    """Describe the rank of the best model. It is not called "the best" if it may be no better than the start."""
     count = len(record.iterations)
     if _passed_over(record) is not None:
         return f"is kept as the best of {count}"
@@ -137,7 +137,7 @@ def _of_start(record: RunRecord, start: StageRecord) -> str:
     if against is not None:
         text += f"; {which} is {against}"
         if found is not None and record.is_better(found):
-            text += ", less than the run asks of an improvement"
+            text += ", a smaller improvement than the run requires"
     else:
         text += f"; {which} has {_with_interval(record, other)}"
     return f"{text}{_against_baseline(record, start, None, record.iterations[-1].iteration)}."
@@ -146,14 +146,14 @@ def _of_start(record: RunRecord, start: StageRecord) -> str:
 def _against_baseline(
     record: RunRecord, best: StageRecord, gain: Difference | None, iteration: int | None = None
 ) -> str:
-    """How the best compares with the strongest baseline arm that had as many gradient steps."""
+    """Compare the best model with the strongest baseline arm after the same number of gradient steps."""
     at = best.iteration if iteration is None else iteration
     arms = [stage for stage in _measured(record, record.stages) if stage.arm != SELF_PLAY and stage.iteration == at]
     if not arms:
         return ""
     arm = _best_of(record, arms)
-    of_run = "" if iteration is None else " as the iterations took"
-    name = f"{arm_in_words(arm.arm)} for as many steps{of_run}"
+    steps = "the same number of steps" if iteration is None else "as many steps as the iterations took"
+    name = f"{arm_in_words(arm.arm)} after {steps}"
     found = record.difference(best, arm, record.metric)
     against = _against(record, found, name)
     if against is None:
@@ -165,14 +165,14 @@ def _against_baseline(
 
 
 def _against(record: RunRecord, found: Difference | None, other: str) -> str | None:
-    """How a model compares with another one, in words that claim what the interval shows and no more."""
+    """Compare a model with another in words that claim no more than the interval shows."""
     if found is None:
         return None
     form = record.form(record.metric).at_least(found.value)
     if record.is_better(found) is None:
         interval = form.interval(found.low, found.high, "+")
         better = found.value != 0 and (found.value > 0) == record.greater_is_better
-        word = "not surely better than" if better else "no better than"
+        word = "not significantly better than" if better else "no better than"
         return f"{word} {other} ({form.difference(found.value)}, {interval})"
     direction = "above" if found.value > 0 else "below"
     return f"{form.size(found.value)} {direction} {other} ({form.size_interval(found)})"
@@ -188,7 +188,7 @@ def _best_of(record: RunRecord, stages: list[StageRecord]) -> StageRecord:
 
 
 def _passed_over(record: RunRecord) -> StageRecord | None:
-    """The iteration with a better figure than the best has, if the gate asked for more than that."""
+    """Return the stage whose figure is better than that of the best model, if the gate required a larger improvement."""
     best = record.best_stage
     others = _measured(record, record.self_play)
     if best is None or best not in others:
@@ -218,5 +218,5 @@ def _so_far(record: RunRecord) -> str:
 
 
 def the_stage(stage: StageRecord) -> str:
-    """A stage's name as it stands within a sentence."""
+    """Return a stage's name for use within a sentence."""
     return f"the {stage.label}" if stage.name.is_start else stage.label

@@ -1,7 +1,7 @@
-"""Gathers what a run directory holds, and writes the report of it: `report.html`.
+"""Gathers the contents of a run directory and writes its report, `report.html`.
 
-The directory is all that is needed: no data, no model, no settings that it does not hold itself. So a report can be made
-while a run plays, after it has ended, or of one that broke off.
+The run directory is all that is needed: no data, model or settings from elsewhere. So a report can be written while a run
+is playing, after it has ended, or after it was interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .verdict import remarks, verdict
 REPORT = "report.html"
 
 LONGEST_SETTINGS = 100_000
-"""Characters of the recipe that are shown."""
+"""Maximum number of characters of the recipe that are shown."""
 
 _MANIFEST = "generations.json"
 
@@ -43,18 +43,18 @@ _MANIFEST = "generations.json"
 def write_report(
     directory: RunDirectory, record: RunRecord | None = None, output: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write the report of a run as it stands, in place of the one before.
+    """Write the report of the current state of a run, replacing the previous one.
 
     Args:
-        directory: of the run.
-        record: of the run, if it has been read.
-        output: file to write instead of the run's own report, or a folder for it. Nothing in the run directory changes.
+        directory: run directory.
+        record: record of the run, if it has already been read.
+        output: file to write instead of the run's own report, or a folder for it. Nothing in the run directory changes then.
 
     Returns:
         Path of the report.
 
     Raises:
-        RunDirectoryError: there is no run, one of its files can't be read, or nothing can be written to its directory.
+        RunDirectoryError: if there is no run, one of its files can't be read, or its directory can't be written to.
     """
     page = render(gather(directory, record))
     if output is not None:
@@ -64,7 +64,7 @@ def write_report(
         return path
     if directory.report.exists() and not directory.ownership.holds_run() and not directory.journal.exists():
         raise RunDirectoryError(
-            f"{directory.report} is not of a run, since {directory.path} holds none. It stays as it is."
+            f"{directory.report} is not the report of a run: {directory.path} contains no run. The file is left unchanged."
         )
     try:
         report = directory.own(REPORT)
@@ -80,14 +80,14 @@ def write_report(
 
 
 def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str, Any]:
-    """What the report of a run says, by the names that its template uses.
+    """Gather the contents of a run's report, by the names that its template uses.
 
     Args:
-        directory: of the run.
-        record: of the run, if it has been read.
+        directory: run directory.
+        record: record of the run, if it has already been read.
 
     Raises:
-        RunDirectoryError: there is no run, or one of its files can't be read.
+        RunDirectoryError: if there is no run, or one of its files can't be read.
     """
     try:
         record = record or read_record(directory)
@@ -96,7 +96,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
     except (OSError, ValueError) as error:
         if isinstance(error, RunDirectoryError):
             raise
-        raise RunDirectoryError(f"{directory.path} has a file that can't be read: {error}") from error
+        raise RunDirectoryError(f"A file in {directory.path} can't be read: {error}") from error
     text, left_out = cut(settings, LONGEST_SETTINGS)
     return {
         "name": record.name,
@@ -121,7 +121,7 @@ def gather(directory: RunDirectory, record: RunRecord | None = None) -> dict[str
 
 
 def made_by() -> str:
-    """Name and version of this package."""
+    """Return the name and version of this package."""
     try:
         return f"spin_trl {importlib.metadata.version('spin_trl')}"
     except importlib.metadata.PackageNotFoundError:  # a source tree that is not installed
@@ -129,10 +129,10 @@ def made_by() -> str:
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """Samples of a stage, one after the other; none if there is no file.
+    """Yield the samples of a stage; none if there is no file.
 
     Raises:
-        RunDirectoryError: a line is no sample.
+        RunDirectoryError: if a line is not a sample.
     """
     if not path.exists():
         return
@@ -143,12 +143,14 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
             except ValueError as error:
                 raise RunDirectoryError(f"{path}, line {number} is not valid JSON: {error}") from error
             if not isinstance(row, dict) or not isinstance(row.get("key"), str):
-                raise RunDirectoryError(f"{path}, line {number} is no sample: an object with a `key` is expected.")
+                raise RunDirectoryError(
+                    f"{path}, line {number} is not a sample: expected a JSON object with a string `key`."
+                )
             yield row
 
 
 def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
-    """Samples for the page: of the best model, or the newest if that is the start, and what the others answered."""
+    """Choose the samples for the page: the best model's (the newest's if that is the start), with the others' answers."""
     stage = _to_show(directory, record)
     if stage is None:
         return None
@@ -162,7 +164,7 @@ def _shown_samples(directory: RunDirectory, record: RunRecord) -> Shown | None:
     choices = choose_samples(list(places), ours, starts)
     wanted = {key for choice in choices for key in choice.keys}
     others = [one for one in record.stages if one is not stage and directory.samples(one.name).exists()]
-    # No more are shown, and every stage of a long run has answers to all prompts.
+    # Only these are shown, and reading the samples of every stage of a long run would take too long.
     read = evenly(others, MOST_OTHERS)
     samples = {
         one.label: {row["key"]: row for row in read_samples(directory.samples(one.name)) if row["key"] in wanted}
@@ -180,13 +182,13 @@ def _to_show(directory: RunDirectory, record: RunRecord) -> StageRecord | None:
 
 
 def _scored_by(record: RunRecord, stage: StageRecord) -> str:
-    """The score by which answers are better or worse: the run's metric, or the first that there is. Likelihoods are none."""
+    """Return the score that answers are compared by: the run's metric if it is one, else the first, or an empty string."""
     scores = [name for name in stage.values if name.partition("/")[0] == SCORE]
     return record.metric if record.metric in scores else next(iter(scores), "")
 
 
 def _warnings(record: RunRecord) -> list[str]:
-    """What was left out of the data; what is wrong with the answers of the model that is delivered, and of the newest."""
+    """Return warnings about rows left out of the data, and about the answers of the delivered and the newest model."""
     thresholds = record.settings.get("degeneration_warn")
     warn = thresholds if isinstance(thresholds, Mapping) else {}
     stages = [stage for stage in (record.best_stage, *record.iterations[-1:]) if stage is not None]
@@ -196,10 +198,10 @@ def _warnings(record: RunRecord) -> list[str]:
 
 
 def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
-    """Sentences about columns and rows that a run does not use, or reads otherwise than they are written.
+    """Return sentences about columns and rows that a run ignores or interprets differently from how they are written.
 
     Args:
-        prepared: what the journal says of the data; runs of earlier versions say less.
+        prepared: journal entry on the data; earlier versions recorded less in it.
     """
     if "remarks" in prepared:
         return [str(remark) for remark in prepared["remarks"] or []]
@@ -216,7 +218,7 @@ def remarks_on_data(prepared: Mapping[str, Any]) -> list[str]:
 
 
 def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
-    """Hashes of the data, the template, and every model that has answered something."""
+    """Return the hashes of the data, the template, and every model that has generated answers."""
     prepared = record.prepared
     found = {
         "training data": prepared.get("dataset"),
@@ -232,10 +234,10 @@ def digests(directory: RunDirectory, record: RunRecord) -> dict[str, str]:
 
 
 def _period(record: RunRecord) -> str:
-    # What was pushed afterwards is no part of the run's time.
+    # Later pushes to the Hub are not part of the run's time.
     played = [entry for entry in record.journal if entry.get("phase") not in OF_THE_HUB]
     times = [entry["time"] for entry in played if isinstance(entry.get("time"), int | float)]
     if not times:
         return ""
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))
-    return f"From {first} to {last} UTC, {duration(max(times) - min(times))} with interruptions."
+    return f"From {first} to {last} UTC, {duration(max(times) - min(times))} including interruptions."

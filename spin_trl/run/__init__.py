@@ -1,1 +1,1 @@
-"""Everything of a run, on disk: its directory, settings, journal, checkpoints, and whose the files are."""
+"""A run on disk: its directory, settings, journal and checkpoints, and the ownership of its files."""

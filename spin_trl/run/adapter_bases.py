@@ -1,4 +1,4 @@
-"""Which bases the adapters of a run name in their configurations: absolute paths, or names on the Hub."""
+"""The base models that a run's adapters name in their configurations: absolute paths, or names on the Hub."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ logger = logging.getLogger(__name__)
 
 
 def adapter_configs(directory: RunDirectory) -> Iterator[Path]:
-    """The configurations of all adapters of a run: of those that it has trained, and of the one that it started from."""
+    """Yield the configurations of all adapters of a run: the trained ones, and the one that it started from, if any."""
     for stage in directory.stages():
         if (path := directory.model(stage) / ADAPTER_CONFIG).is_file():
             yield path
 
 
 def named_base(adapter_config: Path) -> str:
-    """What an adapter's configuration names as its base.
+    """Return the base that an adapter's configuration names.
 
     Raises:
-        RunDirectoryError: it is damaged.
+        RunDirectoryError: if the configuration is damaged.
     """
     return str(read_object(adapter_config).get("base_model_name_or_path"))
 
 
 def set_base(adapter_config: Path, base: str) -> None:
-    """Let an adapter's configuration name another base."""
+    """Write another base into an adapter's configuration."""
     write_json(adapter_config, {**read_object(adapter_config), "base_model_name_or_path": base})
 
 
 def name_base_absolutely(folder: Path) -> None:
-    """Let an adapter that was just saved name its base by an absolute path, so that it can be loaded from any folder.
+    """Make a newly saved adapter name its base by an absolute path, so that it can be loaded from any folder.
 
     Args:
-        folder: of a model. One without an adapter, or whose base is a name on the Hub, stays as it is.
+        folder: folder of a model. It is left unchanged if it has no adapter, or if the base is a name on the Hub.
     """
     config = folder / ADAPTER_CONFIG
     if config.is_file():
@@ -53,10 +53,10 @@ def name_base_absolutely(folder: Path) -> None:
 
 
 def follow(directory: RunDirectory) -> None:
-    """Let the adapters of a run name the bases in its directory where they are now, after it was moved or copied.
+    """Update the paths of bases inside the run directory in the run's adapters, after the directory was moved or copied.
 
-    The new place is written down first, then each configuration as a whole file. Whatever interrupts this, the next call
-    does the rest. A directory that can't be written to stays as it is: what this package loads finds its base all the same.
+    The new location is recorded first, then each configuration is replaced atomically. If this is interrupted, the next call
+    does the rest. A read-only directory is left unchanged; this package still finds the base of any adapter that it loads.
     """
     ownership = directory.ownership
     try:
@@ -66,7 +66,7 @@ def follow(directory: RunDirectory) -> None:
             try:
                 named = named_base(config)
             except RunDirectoryError:
-                continue  # what the run has made is looked at next, and mended; what loads it says so, too
+                continue  # the run checks and repairs its files next, and loading the adapter raises the error as well
             base = base_in_run(config.parent, named)
             if base is not None and str(base) != named:
                 set_base(config, str(base))
@@ -76,7 +76,5 @@ def follow(directory: RunDirectory) -> None:
             return
         raise
     if moved:
-        came = f" was at {before} before" if before is not None else " was moved"
-        logger.warning(
-            "%s%s: %s name their bases where they are now.", directory.path, came, counted(moved, "adapter")
-        )
+        came = f" was moved from {before}" if before is not None else " was moved"
+        logger.warning("%s%s: updated the base paths of %s.", directory.path, came, counted(moved, "adapter"))

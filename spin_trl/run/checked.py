@@ -1,5 +1,5 @@
-"""Whether files are as they were written, and which of them this machine has read before: weights are read for their
-checksums once a machine."""
+"""Checks that files are unchanged since they were written. Checked files are remembered, so each machine reads weights only
+once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from huggingface_hub import constants
 
 from ..files import ADAPTER_CONFIG, Checksum, read_json, write_json
 
-GONE = "is missing"
-"""What is wrong with a file that is not there."""
+CHANGED, GONE = "has changed since it was written", "is missing"
+"""Faults of a file whose content does not match its checksum, and of one that does not exist."""
 
 
 class CheckedFiles:
-    """Large files and what they were found to hold, by path, size and time of their last change.
+    """Known checksums of large files, by path, size and modification time.
 
     Args:
-        path: of the file that remembers them, by default beside the Hub's cache. Where it can't be written, nothing is kept.
+        path: file that stores the checksums, by default next to the Hub's cache. If it can't be written, nothing is stored.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or Path(constants.HF_HOME) / "spin_trl" / "checked.json"
 
     def sha256(self, path: Path) -> str:
-        """The SHA-256 of a file, which is read unless it has been, and has not changed since.
+        """Return the SHA-256 of a file, which is read only if it is new or has changed.
 
         Raises:
-            OSError: the file can't be read.
+            OSError: if the file can't be read.
         """
         status = path.stat()
         key = [status.st_size, status.st_mtime_ns]
@@ -51,12 +51,12 @@ class CheckedFiles:
 
 
 def wrong_with(path: Path, written: Checksum, checked: CheckedFiles | None = None) -> str | None:
-    """What is wrong with a file, or None: it is as it was written.
+    """Return what is wrong with a file; None if it is unchanged since it was written.
 
     Args:
-        path: of the file.
-        written: its checksum, by [`files.checksums_in`].
-        checked: files that this machine has read before, and need not be read again; None: the file is read.
+        path: path of the file.
+        written: checksum from [`files.checksums_in`].
+        checked: checksums of files that this machine has read before; None: the file is always read.
     """
     try:
         found = path.stat().st_size
@@ -68,6 +68,6 @@ def wrong_with(path: Path, written: Checksum, checked: CheckedFiles | None = Non
             is_same = (Checksum.of(path).sha256 if checked is None else checked.sha256(path)) == written.sha256
     except FileNotFoundError:
         return GONE
-    except (OSError, ValueError, TypeError) as error:  # a configuration of another shape
+    except (OSError, ValueError, TypeError) as error:  # a configuration with unexpected contents
         return f"can't be read ({error})"
-    return None if is_same else "is not what was written"
+    return None if is_same else CHANGED

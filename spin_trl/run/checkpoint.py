@@ -1,9 +1,8 @@
-"""Training checkpoints that count: those whose manifest was written after everything else, and whose files still are what
-it says.
+"""Valid training checkpoints: those whose manifest was written after all other files, and whose files still match it.
 
-Trainer's own resume takes the newest folder, and crashes if the machine died while it was being written. Of a checkpoint's
-files those count, and are kept on the Hub, that training is resumed from. transformers and accelerate load them with
-`weights_only=True`, so that none can run code.
+Trainer's own resume uses the newest folder, and crashes if the machine died while it was being written. Only the files of a
+checkpoint that training is resumed from are checked and backed up to the Hub. transformers and accelerate load them with
+`weights_only=True`, so that none of them can run code.
 """
 
 from __future__ import annotations
@@ -24,49 +23,49 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_MANIFEST = "checkpoint.json"
 
 _OF_A_MODEL = re.compile(
-    r".+\.(safetensors|json|md|py|"  # weights, configuration, card, code of its own
-    r"jinja|bpe|codes|model|spm|tiktoken|txt|vocab)"  # its tokenizer with the vocabulary
+    r".+\.(safetensors|json|md|py|"  # weights, configuration, card, custom code
+    r"jinja|bpe|codes|model|spm|tiktoken|txt|vocab)"  # tokenizer with its vocabulary
 )
-"""A model's files."""
+"""Names of a model's files."""
 
 _STATES = re.compile(
     r"(optimizer|scheduler|scaler)\.pt|rng_state(_\d+)?\.pth|"  # Trainer, on one process and on several
-    r"optimizer\.bin|pytorch_model_fsdp\.bin|pytorch_model_fsdp_rank\d+\.bin|"  # FSDP, whole and local
-    r"latest"  # DeepSpeed: which of its folders
+    r"optimizer\.bin|pytorch_model_fsdp\.bin|pytorch_model_fsdp_rank\d+\.bin|"  # FSDP, full and local state dicts
+    r"latest"  # DeepSpeed: names the folder to load
 )
 _FOLDERS_OF_STATES = re.compile(r"(optimizer|pytorch_model_fsdp)_\d+|global_step\d+")
-"""What FSDP (sharded) and DeepSpeed write as folders."""
+"""Folders that FSDP (sharded) and DeepSpeed write."""
 
 
 def is_of_a_model(path: PurePath) -> bool:
-    """Whether a file's name is one that a model's folder holds: no pickle (`.bin`, `.pt`, `.pth`, `.pkl`) is."""
+    """Return whether a file name is one of a model's files; pickles (`.bin`, `.pt`, `.pth`, `.pkl`) are not."""
     return _OF_A_MODEL.fullmatch(path.name) is not None
 
 
 def kept_files_of_checkpoint(checkpoint: Path) -> Iterator[Path]:
-    """Yield the files that a checkpoint is resumed from: the model's, or several adapters', and the states of training."""
+    """Yield the files that training is resumed from: those of the model or its adapters, and the training state."""
     for path in sorted(checkpoint.rglob("*")):
         if path.is_file() and not path.is_symlink() and is_kept_of_checkpoint(path.relative_to(checkpoint)):
             yield path
 
 
 def is_kept_of_checkpoint(inside: PurePath) -> bool:
-    """Whether a checkpoint's file is one that it is resumed from, by its path inside."""
+    """Return whether training is resumed from a file, given its path inside the checkpoint."""
     in_states = len(inside.parts) > 1 and _FOLDERS_OF_STATES.fullmatch(inside.parts[0]) is not None
     return in_states or _STATES.fullmatch(inside.name) is not None or is_of_a_model(inside)
 
 
 @contextlib.contextmanager
 def without_arguments(args: Any) -> Iterator[None]:
-    """Let Trainer save all but its arguments.
+    """Keep Trainer from saving its arguments.
 
-    It pickles them beside every model and never reads them. They hold this machine's paths, and a token if one was given;
-    and whoever loads a pickle runs its code.
+    It pickles them next to every model and never reads them. They contain paths of this machine, and a token if one was
+    given; and loading a pickle runs its code.
 
     Args:
-        args: the trainer's.
+        args: arguments of the trainer.
     """
-    # Imported here: a report needs this module, and neither torch nor the seconds that its import takes.
+    # Imported here because the report needs this module, but not torch, which takes seconds to import.
     import torch
 
     save = torch.save
@@ -80,12 +79,12 @@ def without_arguments(args: Any) -> Iterator[None]:
 
 
 def write_manifest(folder: Path, num_processes: int, taken: Mapping[Path, Checksum] | None = None) -> None:
-    """Declare a checkpoint complete: its files, their sizes and SHA-256, and how many processes wrote it.
+    """Declare a checkpoint complete: record its files, their sizes and SHA-256, and how many processes wrote it.
 
     Args:
-        folder: of the checkpoint.
-        num_processes: that have written it.
-        taken: checksums of files that were taken while they were written; the other files are read.
+        folder: folder of the checkpoint.
+        num_processes: number of processes that wrote it.
+        taken: checksums computed while files were written; all other files are read.
     """
     kept = {path.relative_to(folder).as_posix(): path for path in kept_files_of_checkpoint(folder)}
     kept.pop(CHECKPOINT_MANIFEST, None)
@@ -94,7 +93,7 @@ def write_manifest(folder: Path, num_processes: int, taken: Mapping[Path, Checks
         folder / CHECKPOINT_MANIFEST,
         {
             "num_processes": num_processes,
-            # Version 0.1.0 reads sizes alone.
+            # Version 0.1.0 reads only the sizes.
             "files": {name: path.stat().st_size for name, path in kept.items()},
             "sha256": {name: checksum.sha256 for name, checksum in checksums.items()},
         },
@@ -102,21 +101,21 @@ def write_manifest(folder: Path, num_processes: int, taken: Mapping[Path, Checks
 
 
 def latest(folder: Path, num_processes: int) -> Path | None:
-    """The newest checkpoint in a folder that is whole, and that this number of processes can resume, or None.
+    """Return the newest intact checkpoint in a folder that this number of processes can resume, or None.
 
-    Trainer keeps a random state per process and skips batches by process, so another number starts from the beginning.
-    Files are read for their checksums, unless this machine has read them before.
+    Trainer keeps a random state per process and skips batches per process, so with a different number of processes training
+    starts from the beginning. Files are read to verify their checksums, unless this machine has read them before.
     """
     passed_over = False
     for path in _newest_first(folder):
         manifest = _complete(path)
-        what = "was not written to its end" if manifest is None else _damage(path, manifest)
+        what = "is incomplete" if manifest is None else _damage(path, manifest)
         if manifest is None or what is not None:
             passed_over = True
-            logger.warning("%s %s, and is passed over.", path, what)
+            logger.warning("%s %s and is skipped.", path, what)
         elif manifest["num_processes"] != num_processes:
             logger.warning(
-                "%s was written by %d processes; with %d, the iteration's training starts from its beginning.",
+                "%s was written by %d processes and can't be resumed with %d: training of the iteration starts over.",
                 path,
                 manifest["num_processes"],
                 num_processes,
@@ -125,30 +124,28 @@ def latest(folder: Path, num_processes: int) -> Path | None:
         else:
             return path
     if passed_over:
-        logger.warning(
-            "%s has no checkpoint that is whole: the iteration's training starts from its beginning.", folder
-        )
+        logger.warning("%s has no intact checkpoint: training of the iteration starts over.", folder)
     return None
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """The newest checkpoint in a folder that was written to its end, whoever can resume it, or None."""
+    """Return the newest complete checkpoint in a folder, regardless of how many processes wrote it, or None."""
     return next((path for path in _newest_first(folder) if _complete(path) is not None), None)
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Checkpoints in a folder, whole or not, by their steps."""
+    """Return the checkpoints in a folder, intact or not, newest step first."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _complete(checkpoint: Path) -> dict[str, Any] | None:
-    """The manifest of a checkpoint whose files are all there and as long as it says, or None."""
+    """Return the manifest of a checkpoint if all of its files exist with the recorded sizes, else None."""
     try:
         manifest = parse_json((checkpoint / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
-        # Version 0.1.0 listed every file. Those that nothing is resumed from, like Trainer's arguments, may be gone.
+        # Version 0.1.0 listed every file. Those not needed to resume, like Trainer's arguments, may be gone.
         sizes = {name: size for name, size in manifest["files"].items() if is_kept_of_checkpoint(PurePath(name))}
-        # An adapter's configuration names its base, which may lie elsewhere since.
+        # An adapter's configuration names its base, which may have been moved since.
         intact = all(
             (checkpoint / name).stat().st_size == size or PurePath(name).name == ADAPTER_CONFIG
             for name, size in sizes.items()
@@ -160,7 +157,7 @@ def _complete(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def _damage(checkpoint: Path, manifest: Mapping[str, Any]) -> str | None:
-    """What is wrong with the content of a checkpoint's files, or None. Version 0.1.0 has recorded their sizes alone."""
+    """Return what is wrong with the contents of a checkpoint's files, or None. Version 0.1.0 recorded only their sizes."""
     sizes, checked = manifest["files"], CheckedFiles()
     for name, sha256 in manifest.get("sha256", {}).items():
         what = wrong_with(checkpoint / name, Checksum(sizes.get(name, 0), sha256), checked)

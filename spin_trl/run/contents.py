@@ -1,6 +1,6 @@
-"""What a run directory consists of: the one list of files that a run writes, by their paths in it.
+"""The contents of a run directory: the one list of files that a run writes, by their paths inside it.
 
-A backup holds what is on the list, whatever else lies in the directory. What isn't on it is somebody else's.
+A backup contains the files on the list and no others. Files that are not on it belong to the user.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from . import checkpoint
 from .checkpoint import CHECKPOINT_MANIFEST
 
 FILES = ("recipe.yaml", "journal.jsonl", "best.json", "table.txt", "plot.png", "report.html")
-"""Files at the top of a run directory that make the run, and what shows it."""
+"""Files at the top level of a run directory: the run's state, and the files that present its results."""
 
 TRACEBACK = "traceback.txt"
-"""Tracebacks of errors that nobody has foreseen."""
+"""File for the tracebacks of unexpected errors."""
 
 TRANSIENT = (".progress.json", ".restoring.tmp", "accelerate-replicas.yaml", "output.txt", TRACEBACK)
-"""Entries at the top that belong to a session, and not to the run: they are not backed up."""
+"""Top-level entries that belong to a session rather than to the run; they are not backed up."""
 
 FOLDERS = ("data", "start", "baseline", "tensorboard", "trackers", "hub")
-"""Folders at the top, beside those of the iterations."""
+"""Top-level folders, in addition to those of the iterations."""
 
 LINK = "best"
 """The link to the best model."""
@@ -63,22 +63,22 @@ _ALSO_WRITTEN = re.compile(
     r"|trackers/.+"
     r"|(?:.+/)?\.[^/]+\.tmp(?:/.+)?)"
 )
-"""What 0.1.0 writes besides, and no backup holds."""
+"""Other files that version 0.1.0 writes; they are not backed up."""
 
 
 def is_top_entry(name: str) -> bool:
-    """Whether a run writes an entry of this name at the top of its directory."""
+    """Return whether a run writes an entry with this name at the top level of its directory."""
     return name in (*FILES, *TRANSIENT, *FOLDERS, LINK) or ITERATION.fullmatch(name) is not None
 
 
 def is_kept_of_run(name: str, file: Path) -> bool:
-    """Whether a file is part of a run, so that a backup holds it.
+    """Return whether a file is part of a run, and so is backed up.
 
-    Of a training checkpoint those files are part of the run that its manifest names and training is resumed from.
+    A file of a training checkpoint is part of the run if the manifest names it and training is resumed from it.
 
     Args:
         name: usual path of the file in a run directory, with `/`.
-        file: where it is.
+        file: actual path of the file.
     """
     if _KEPT_PATHS.fullmatch(name):
         return True
@@ -93,16 +93,16 @@ def is_kept_of_run(name: str, file: Path) -> bool:
 
 
 def is_written(name: str) -> bool:
-    """Whether a run writes a file of this path: what is kept, and caches, checkpoints and unfinished files besides."""
+    """Return whether a run writes a file with this path: its kept files, and caches, checkpoints and unfinished files."""
     return _KEPT_PATHS.fullmatch(name) is not None or _ALSO_WRITTEN.fullmatch(name) is not None
 
 
 def foreign_files(root: Path, names: Iterable[str]) -> Iterator[str]:
-    """Files in folders of a run directory that no run writes, by their paths in it. Links are not followed.
+    """Yield the paths, inside the run directory, of files in its folders that no run writes. Links are not followed.
 
     Args:
-        root: the run directory.
-        names: of folders in it; others are passed over.
+        root: run directory.
+        names: names of folders in it; names of other entries are skipped.
     """
     for name in names:
         folder = root / name
@@ -113,7 +113,7 @@ def foreign_files(root: Path, names: Iterable[str]) -> Iterator[str]:
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """All files in a folder, in order. Links in it are not followed."""
+    """Yield all files in a folder, in order. Links in it are not followed."""
     for place, folders, files in os.walk(folder):
         folders.sort()
         paths = (Path(place, file) for file in sorted(files))
@@ -121,7 +121,7 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 
 def _named_by_manifest(folder: Path) -> set[str]:
-    """Files that a checkpoint's manifest names; none where there is no manifest, or a path leads out of the checkpoint."""
+    """Return the files that a checkpoint's manifest names, except paths out of the checkpoint; empty without a manifest."""
     try:
         names = parse_json((folder / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))["files"]
         return {name for name in names if ".." not in PurePosixPath(name).parts}

@@ -1,4 +1,4 @@
-"""Where a run keeps everything. Phases know each other's results by these paths alone."""
+"""The paths in a run directory. Phases find each other's results only through these paths."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .stage import START, Stage
 
 LOCK = ".lock"
 PHASE_LOCK = ".phase.lock"
-"""Held by whatever runs a phase: a launch of its own outlives a loop that is killed, and must not meet its successor."""
+"""Held by the process that runs a phase. A launched phase outlives a killed loop, and must not run next to its successor."""
 
 
 class _Entry:
-    """A path below a run directory, as an attribute of it: where the run's own entry is, or would be.
+    """A path in a run directory, as an attribute of it: the actual path of the run's own entry, whether it exists or not.
 
     Args:
         name: usual path of the entry.
@@ -34,33 +34,33 @@ class _Entry:
 
 
 class RunDirectory:
-    """Paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model.
+    """The paths of a run. A stage is the start, an iteration, or a baseline arm at an iteration; each has a model.
 
-    Every path is where the run's own entry is, or would be: see [`ownership`]. Whoever creates an entry at the top of the
-    directory calls [`RunDirectory.own`] first.
+    Every path is the actual path of the run's own entry, whether it exists or not: see [`ownership`]. Code that creates a
+    top-level entry calls [`RunDirectory.own`] first.
 
     Args:
-        path: of the directory; `~` is the user's home. It need not exist yet.
+        path: path of the directory; `~` is the user's home. It need not exist yet.
     """
 
     recipe = _Entry(RECIPE)
     """The settings, frozen at the start."""
     journal = _Entry(JOURNAL)
-    """What finished."""
+    """The record of finished steps."""
     train_rows = _Entry("data/train")
     """Prepared rows to train on."""
     held_out_rows = _Entry("data/held-out")
     """Prepared rows to evaluate on."""
     best = _Entry("best.json")
-    """Which stage is the best so far."""
+    """The file that names the best stage so far."""
     best_link = _Entry("best")
-    """Link to the model of that stage."""
+    """The link to the model of the best stage."""
     table = _Entry("table.txt")
     """The figures of all stages, as text."""
     plot = _Entry("plot.png")
-    """The figures of all stages, drawn."""
+    """Plots of the figures of all stages."""
     progress = _Entry(".progress.json")
-    """How far a phase has come that runs in a process of its own."""
+    """The progress of a phase that runs in a separate process."""
     tensorboard = _Entry("tensorboard")
     """Logs for TensorBoard."""
     trackers = _Entry("trackers")
@@ -68,7 +68,7 @@ class RunDirectory:
     report = _Entry("report.html")
     """The report."""
     hub = _Entry("hub")
-    """What is written for the Hub beside the models' own cards."""
+    """Files written for the Hub in addition to the models' own cards."""
     baselines = _Entry("baseline")
     """Folder of the baseline arms."""
 
@@ -77,25 +77,25 @@ class RunDirectory:
         self.ownership = Ownership(self.path)
 
     def own(self, name: str) -> Path:
-        """Write down that an entry at the top belongs to the run, before it is created. Returns where it is to be.
+        """Record that a top-level entry belongs to the run, before it is created. Return the path to create it at.
 
         Args:
-            name: of the entry, like `report.html`, or of a stage, like `baseline/sft/iteration-0`.
+            name: name of the entry, like `report.html`, or of a stage, like `baseline/sft/iteration-0`.
         """
         top, _, below = name.partition("/")
         return self.ownership.own(top) / below
 
     def stage(self, name: str) -> Path:
-        """Folder of a stage, or where any other entry is, or would be."""
+        """Return the folder of a stage, or the path of any other entry, whether it exists or not."""
         top, _, below = name.partition("/")
         return self.ownership.place(top) / below
 
     def iterations(self) -> list[int]:
-        """Numbers of the iterations that have a folder, in order."""
+        """Return the numbers of the iterations that have a folder, in order."""
         return list(self.ownership.iterations())
 
     def stages(self) -> list[Stage]:
-        """The start, then the iterations and the baseline arms that have a folder, each in order."""
+        """Return the start, then the iterations and the baseline arms that have a folder, each in order."""
         found = [
             Stage.of(int(number), path.parent.name)
             for path in self.baselines.glob("*/iteration-*")
@@ -104,67 +104,67 @@ class RunDirectory:
         return [START, *map(Stage.of, self.iterations()), *sorted(found, key=lambda one: (one.arm, one.iteration))]
 
     def model(self, stage: str) -> Path:
-        """The model that a stage made: the weights, or the adapter."""
+        """Return the folder of a stage's model: its weights, or its adapter."""
         return self.stage(stage) / "model"
 
     def tokenizer(self) -> Path:
-        """The tokenizer that was built for a start from scratch."""
+        """Return the folder of the tokenizer that was built for a start from scratch."""
         return self.stage(START) / "tokenizer"
 
     def generations(self, stage: str) -> Path:
-        """What the opponent of a stage answered to the training prompts."""
+        """Return the folder of the opponent's answers to the training prompts of a stage."""
         return self.stage(stage) / "generations"
 
     def training(self, stage: str) -> Path:
-        """Checkpoints of a stage's training; they go when its model is there."""
+        """Return the folder of a stage's training checkpoints, which are deleted once its model is saved."""
         return self.stage(stage) / "train"
 
     def held_out(self, stage: str) -> Path:
-        """What a stage's model answered to the held-out prompts, and its log-probabilities there."""
+        """Return the folder of a stage's answers to the held-out prompts and its log-probabilities on them."""
         return self.stage(stage) / "held-out"
 
     def metrics(self, stage: str) -> Path:
-        """Held-out figures of a stage's model."""
+        """Return the file with the held-out figures of a stage's model."""
         return self.stage(stage) / "metrics.json"
 
     def values(self, stage: str) -> Path:
-        """A stage's figures prompt by prompt, for comparisons with other models."""
+        """Return the file with a stage's figures per prompt, for comparisons with other models."""
         return self.held_out(stage) / "values.json"
 
     def histograms(self, stage: str) -> Path:
-        """How the log-ratios of real and generated held-out responses are spread."""
+        """Return the file with the histograms of the log-ratios of real and generated held-out responses."""
         return self.stage(stage) / "histograms.json"
 
     def samples(self, stage: str) -> Path:
-        """Held-out prompts with the real and the generated response."""
+        """Return the file with the held-out prompts and their real and generated responses."""
         return self.stage(stage) / "samples.jsonl"
 
     def benchmarks(self, stage: str) -> Path:
-        """What lm-evaluation-harness found of a stage's model, a file a benchmark."""
+        """Return the folder of lm-evaluation-harness's results for a stage's model, one file per benchmark."""
         return self.stage(stage) / "lm-eval"
 
     def dataset_card(self) -> Path:
-        """Card of the dataset that the run's pairs make."""
+        """Return the card of the dataset of the run's pairs."""
         return self.hub / "dataset" / "README.md"
 
     def claim(self, existing_run: str, recipe: Path | None = None) -> None:
-        """Make the directory a run's own, or see that it is.
+        """Claim the directory for a run, or check that it belongs to one.
 
         Args:
-            existing_run: what becomes of a run that is there: the setting of that name.
+            existing_run: how to treat a run that is already there: the setting `existing_run`.
             recipe: as in [`Ownership.check`].
 
         Raises:
-            RunDirectoryError: there is a run, and it is to stay as it is; or as in [`Ownership.check`].
+            RunDirectoryError: if there is a run and `existing_run` is `fail`, or as in [`Ownership.check`].
         """
         if existing_run == "fail" and self.ownership.holds_run() and self.recipe.exists():
-            raise RunDirectoryError(f"{self.path} holds a run already, and `existing_run` is `fail`.")
+            raise RunDirectoryError(f"{self.path} already contains a run, and `existing_run` is `fail`.")
         self.ownership.claim(recipe)
         if existing_run == "overwrite":
             self.clear()
 
     def clear(self, keep: Collection[str] = ()) -> None:
-        """Remove what belongs to the run, but not the locks, and nothing else: see [`Ownership.clear`]."""
+        """Remove everything that belongs to the run, except the locks, and nothing else: see [`Ownership.clear`]."""
         self.ownership.clear(keep)
 
     @contextlib.contextmanager
@@ -172,11 +172,11 @@ class RunDirectory:
         """Keep a second process from playing the same run, or the same phase.
 
         Args:
-            lock_name: which of the two.
+            lock_name: name of the lock file: of the run, or of the phase.
             wait: as in [`lock.only_process`].
 
         Raises:
-            RunDirectoryError: another process is at it, or the path can't be a folder.
+            RunDirectoryError: if another process is playing the run, or the path can't be a folder.
         """
         with contextlib.ExitStack() as stack:
             with refusing_path(self.path):

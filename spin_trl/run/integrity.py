@@ -1,4 +1,4 @@
-"""Whether what a run's steps have made is still there, as it was written: by the checksums in the journal's entries."""
+"""Checks that the files written by a run's steps still exist and are unchanged, by the checksums in the journal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .directory import RunDirectory
 from .journal import CHECKSUMS, Entry
 
 _LARGE = ".safetensors"
-"""How files end that are not read again where this machine has read them before."""
+"""Suffix of files that are not read again if this machine has read them before."""
 
 CARD = "README.md"
-"""Written anew whenever there is more to say."""
+"""The model card. It is rewritten during the run, so it has no checksum."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that is not as it was written.
+    """A file that is missing or has changed since it was written.
 
     Attributes:
-        path: where it is, or was.
-        what: what is wrong with it.
+        path: path of the file.
+        what: description of the damage.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Damage:
 
     @property
     def is_missing(self) -> bool:
-        """Whether nothing is there."""
+        """Whether the file does not exist."""
         return self.what == GONE
 
     def __str__(self) -> str:
@@ -41,11 +41,11 @@ class Damage:
 
 
 def recorded(folder: str, checksums: Mapping[str, Checksum]) -> dict[str, list[Any]]:
-    """Checksums as an entry of the journal holds them.
+    """Return checksums in the form that a journal entry stores.
 
     Args:
-        folder: in the run directory, in which the files lie.
-        checksums: of the files, by their paths in the folder.
+        folder: folder of the files, inside the run directory.
+        checksums: checksums of the files, by their paths in the folder.
     """
     return {
         f"{folder}/{name}": [checksum.size, checksum.sha256]
@@ -55,11 +55,11 @@ def recorded(folder: str, checksums: Mapping[str, Checksum]) -> dict[str, list[A
 
 
 def damage(directory: RunDirectory, entry: Entry) -> Iterator[Damage]:
-    """Yield what is damaged of what a step has made.
+    """Yield the damaged files among those that a step has written.
 
     Args:
-        directory: of the run.
-        entry: the journal's on the step. One of version 0.1.0 has no checksums, so nothing is found.
+        directory: run directory.
+        entry: journal entry of the step. Entries of version 0.1.0 have no checksums, so no damage is found.
     """
     checked = CheckedFiles()
     for name, (size, sha256) in entry.get(CHECKSUMS, {}).items():

@@ -1,4 +1,4 @@
-"""A run's memory: one JSON line for every finished step, flushed to the disk before the next one starts."""
+"""The record of a run: one JSON line per finished step, flushed to disk before the next step starts."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from ..json_lines import DamagedLineError, JsonLines
 from .stage import Stage
 
 Entry = Mapping[str, Any]
-"""A line of the journal: `phase`, a [`Step`]; `stage`, usually a [`Stage`]; `time`; and what the step has to tell."""
+"""A line of the journal: `phase`, a [`Step`]; `stage`, usually a [`Stage`]; `time`; and the step's own values."""
 
 DATA, HUB = "data", "hub"
-"""What entries name as their stage that are about no model: about the run's data, and about what the Hub says."""
+"""Stage names of entries that do not concern a model: those on the run's data, and those on information from the Hub."""
 
 
 class Step(StrEnum):
-    """What a run can finish: every `phase` that an entry of the journal may have."""
+    """The steps of a run: every value that `phase` may have in a journal entry."""
 
     GIVEN = "given"
-    """θ_0, given as an object, has been kept."""
+    """θ_0, passed as an object, was saved."""
     PREPARE = "prepare"
-    """The dataset has become rows."""
+    """The dataset was turned into rows."""
     TRAIN = "train"
-    """A stage's model has been trained; of the start: built."""
+    """A stage's model was trained, or for the start, built."""
     GENERATE = "generate"
-    """An iteration's opponent has answered the training prompts."""
+    """An iteration's opponent answered the training prompts."""
     EVALUATE = "evaluate"
-    """A stage's model has been measured on the held-out prompts."""
+    """A stage's model was measured on the held-out prompts."""
     LOWER = "lower"
-    """Training has diverged: it goes back (`back_to`, a step) with a smaller learning rate (`on_nan: lower`)."""
+    """Training diverged and went back to a step (`back_to`) with a lower learning rate (`on_nan: lower`)."""
     DIVERGED = "diverged"
-    """Training has diverged (`at_step`, `rows`) and has stopped, for a `reason`, with this `on_nan`: nothing was made."""
+    """Training diverged (`at_step`, `rows`) and stopped without a model, for a `reason`, with this `on_nan`."""
     GATE = "gate"
-    """It was decided how the run goes on after an iteration."""
+    """The gate decided how the run continues after an iteration."""
     TRACK = "track"
-    """Trackers have an iteration's figures."""
+    """An iteration's figures were sent to the trackers."""
     BENCHMARK = "lm-eval"
-    """Somebody asked for a benchmark of a stage's model."""
+    """A stage's model was benchmarked on request."""
     LICENSES = "licenses"
-    """The Hub was asked for the licences of what the run began with."""
+    """The licences of the run's model and data were looked up on the Hub."""
     PUSH = "push"
     """Something was pushed to the Hub."""
     LOST = "lost"
-    """What a step of a stage (`lost`) made is not there any more, or damaged: the step is played again."""
+    """The files of a stage's step (`lost`) are missing or damaged, so the step is played again."""
 
 
 MADE = frozenset({Step.GENERATE, Step.TRAIN, Step.EVALUATE})
-"""Steps that make what the next one needs, and what a run's time goes into. Others are decisions and reports."""
+"""Steps that produce the input of the next step and account for the run's time. The others are decisions and reports."""
 
 OF_THE_HUB = frozenset({Step.PUSH, Step.LICENSES})
 
 
 CHECKSUMS = "files"
-"""Where an entry has the files that its step has made: `{name in the run directory: [bytes, SHA-256]}`."""
+"""Key of an entry's files, as written by its step: `{name in the run directory: [bytes, SHA-256]}`."""
 
 _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
     {
@@ -71,16 +71,16 @@ _SHAPES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = MappingProxyType(
         Step.DIVERGED: {"reason": str, "on_nan": str},
     }
 )
-"""Of what type the values in an entry of a step are, besides `phase` and `stage`, as far as a run goes on by them."""
+"""Types of the values in a step's entry, besides `phase` and `stage`, that resuming a run depends on."""
 
 
 class Journal:
-    """Append-only record of what finished, with its figures.
+    """Append-only record of finished steps with their figures.
 
-    A line that was being written when the machine died is passed over, and cut off before the next line is added.
+    A line left incomplete by a crash is ignored, and removed before the next line is appended.
 
     Args:
-        path: of the file; it need not exist yet.
+        path: path of the file; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,10 +88,10 @@ class Journal:
         self._lines = JsonLines(path, _wrong_in_entry)
 
     def entries(self) -> list[dict[str, Any]]:
-        """All finished steps, oldest first.
+        """Return the entries of all finished steps, oldest first.
 
         Raises:
-            RunDirectoryError: a line is damaged; the message names it.
+            RunDirectoryError: if a line is damaged; the message names it.
         """
         with _damage_in_words():
             return self._lines.read()
@@ -100,14 +100,14 @@ class Journal:
         """Record that a step of a stage (`start`, `iteration-0`, ...) finished.
 
         Raises:
-            OSError: the disk is full. What stood in the journal stays readable.
-            RunDirectoryError: a line is damaged; the message names it.
+            OSError: if the disk is full. The earlier entries stay readable.
+            RunDirectoryError: if a line is damaged; the message names it.
         """
         with _damage_in_words():
             self._lines.append({"phase": step, "stage": stage, "time": round(time.time(), 3), **figures})
 
     def find(self, step: Step, stage: str) -> Entry | None:
-        """The newest record of a step of a stage, or None if it has not finished, or what it made was lost."""
+        """Return the newest entry of a stage's step, or None if the step has not finished or its files were lost."""
         return newest(self.entries(), step, stage) or None
 
 
@@ -117,13 +117,13 @@ def _damage_in_words() -> Iterator[None]:
         yield
     except DamagedLineError as error:
         raise RunDirectoryError(
-            f"{error}. The journal says what the run has finished, so nothing goes on by a damaged one. Restore it from a "
-            f"backup, or delete line {error.number} and all that follow: what they record is then played again."
+            f"{error}. The journal records the finished steps, so the run can't continue with a damaged one. Restore it "
+            f"from a backup, or delete line {error.number} and all lines after it to play those steps again."
         ) from error
 
 
 def _wrong_in_entry(entry: Entry) -> str | None:
-    """What an entry must have and has not, or None."""
+    """Return what is missing or wrong in an entry, or None."""
     if missing := {"phase", "stage"} - entry.keys():
         return f"`{min(missing)}` is missing"
     for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(str(entry["phase"]), {})}.items():
@@ -139,7 +139,7 @@ def _wrong_in_entry(entry: Entry) -> str | None:
 
 
 def _is_checksum(name: str, known: Any) -> bool:
-    """Whether it is the checksum of a file of the run: damaged ones are removed, so none may lie outside the directory."""
+    """Return whether this is a valid checksum of a file inside the run directory, since damaged files are removed."""
     path = PurePosixPath(name)
     return (
         not path.is_absolute()
@@ -150,15 +150,15 @@ def _is_checksum(name: str, known: Any) -> bool:
 
 
 def is_of(entry: Entry, step: Step, stage: str | None = None) -> bool:
-    """Whether an entry records this step, and of this stage where one is asked for."""
+    """Return whether an entry records this step, for this stage if one is given."""
     return entry["phase"] == step and stage in (None, entry["stage"])
 
 
 def newest(entries: Sequence[Entry], step: Step, stage: str | None = None) -> Entry:
-    """The last entry that records this step, and of this stage where one is asked for.
+    """Return the last entry that records this step, for this stage if one is given.
 
     Returns:
-        The entry; empty if there is none, or if what the step made was lost since.
+        The entry; empty if there is none, or if the step's files have since been lost.
     """
     for entry in reversed(entries):
         if is_of(entry, step, stage):
@@ -169,18 +169,18 @@ def newest(entries: Sequence[Entry], step: Step, stage: str | None = None) -> En
 
 
 def lowered(entries: Sequence[Entry], stage: str) -> list[Entry]:
-    """The decisions to go back within the training of a stage that is going on, or was the last; oldest first."""
+    """Return the decisions to go back within the current or latest training of a stage, oldest first."""
     found: list[Entry] = []
     for entry in entries:
         if is_of(entry, Step.LOWER, stage):
             found.append(entry)
         elif is_of(entry, Step.LOST, stage) and entry["lost"] == Step.TRAIN:
-            found = []  # it is trained again as it was the first time
+            found = []  # it is trained again from scratch, with the original learning rate
     return found
 
 
 def diverged(entries: Sequence[Entry]) -> Entry:
-    """The entry on training that has diverged and stopped; empty if the run has gone on since, or never stopped so."""
+    """Return the entry on training that diverged and stopped; empty if there is none, or the run has continued since."""
     for entry in reversed(entries):
         if is_of(entry, Step.DIVERGED):
             return entry
@@ -190,29 +190,29 @@ def diverged(entries: Sequence[Entry]) -> Entry:
 
 
 class Decisions:
-    """What was decided after the iterations of a run: from which model each one starts.
+    """The gate's decisions after the iterations of a run, which determine the model that each iteration starts from.
 
     Args:
-        entries: of the journal.
+        entries: entries of the journal.
     """
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._after = {entry["stage"]: entry for entry in entries if is_of(entry, Step.GATE)}
 
     def after(self, iteration: int) -> Entry:
-        """The newest decision after an iteration (0-based); empty if it was not judged."""
+        """Return the newest decision after an iteration (0-based); empty if there was none."""
         return self._after.get(Stage.of(iteration), {})
 
     def opponent(self, iteration: int) -> Stage:
-        """The stage whose model is θ_t: that of the iteration before, unless the gate has fallen back to another one."""
+        """Return the stage whose model is θ_t: the previous iteration, unless the gate fell back to another stage."""
         return Stage(self.after(iteration - 1).get("opponent", Stage.of(iteration - 1)))
 
     def lr_scale(self, iteration: int) -> float:
-        """What an iteration's learning rate is multiplied by, after the gate has fallen back."""
+        """Return the factor on an iteration's learning rate: 1 unless the gate fell back before it."""
         return self.after(iteration - 1).get("lr_scale", 1.0)
 
     def lineage(self, iteration: int) -> list[int]:
-        """Iterations that have led to θ_{t+1}, oldest first: those that were given up are left out."""
+        """Return the iterations that led to θ_{t+1}, oldest first, without those that the gate discarded."""
         found = [iteration]
         while not (stage := self.opponent(found[0])).is_start:
             found.insert(0, stage.iteration)

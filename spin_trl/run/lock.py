@@ -1,9 +1,9 @@
-"""One process at a time plays a run, also where machines share a disk.
+"""Locking: only one process at a time plays a run, even if machines share a disk.
 
-The lock is the operating system's, which also has it over NFS, and frees it whatever its process ends by. Some file systems
-of clusters keep locks for one machine each, and some keep none. So whoever has the lock writes its machine and process into
-the file, and touches it every few seconds: a process of another machine is known to be at it if the file goes on changing.
-No clocks are compared, and what a machine that crashed has left there keeps nobody out.
+The lock is the operating system's. It works over NFS, and is released however its process ends. On some cluster file
+systems, locks only work within one machine, or not at all. So the process that holds the lock writes its machine and process
+id into the file and touches it every few seconds; if the file keeps changing, a process on another machine is playing the
+run. No clocks are compared, and a file left behind by a crashed machine locks nobody out.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from ..json_lines import lock_file
 logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
-"""After which whoever has a lock touches its file again."""
+"""Seconds between touches of the lock file by the process that holds it."""
 
 WATCHED_SECONDS = 20.0
-"""For which a file is watched that names another machine. Its process may be busy for a few beats."""
+"""Seconds for which a lock file that names another machine is watched: several beats, since its process may be busy."""
 
 
 @contextlib.contextmanager
 def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold a lock while the context lasts.
+    """Hold a lock for the duration of the context.
 
     Args:
-        path: of the lock's file.
-        directory: of the run, for messages.
-        wait: seconds for which another process of this machine may still have it, since it is ending.
+        path: path of the lock file.
+        directory: run directory, for messages.
+        wait: seconds to wait for another process on this machine that is ending.
 
     Raises:
-        RunDirectoryError: another process has it.
-        OSError: the file can't be opened.
+        RunDirectoryError: if another process holds the lock.
+        OSError: if the file can't be opened.
     """
     with path.open("a+", encoding="utf-8") as file:
         deadline = time.monotonic() + wait
@@ -60,8 +60,8 @@ def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[Non
                 time.sleep(0.1)
         if not is_locked:
             logger.warning(
-                "The file system of %s keeps no locks, so this process can be told from another one only by %s. Don't play "
-                "one run from two places.",
+                "The file system of %s does not support locks, so other processes are detected only through %s. Don't play "
+                "one run from two places at once.",
                 directory,
                 path.name,
             )
@@ -73,10 +73,10 @@ def only_process(path: Path, directory: Path, wait: float = 0.0) -> Iterator[Non
 
 
 def _refuse_while_it_changes(path: Path, directory: Path, holder: dict[str, Any]) -> None:
-    """Raise if whoever a lock's file names is at it."""
+    """Raise if the process that a lock file names is still playing the run."""
     before = path.stat().st_mtime_ns
     logger.warning(
-        "%s was last played by another process%s, which may still be at it. Whether it is will be known in %.0f seconds.",
+        "%s was last played by another process%s, which may still be running. Watching for %.0f seconds to find out.",
         directory,
         _holder_in_words(holder),
         WATCHED_SECONDS,
@@ -84,20 +84,20 @@ def _refuse_while_it_changes(path: Path, directory: Path, holder: dict[str, Any]
     deadline = time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < deadline:
         time.sleep(min(1.0, WATCHED_SECONDS / 10))
-        with path.open("rb"):  # file systems of a network look for a newer file only when one is opened
+        with path.open("rb"):  # network file systems check for a newer file only on opening
             now, there = path.stat().st_mtime_ns, _holder(path)
         if there is None:
-            return  # it has ended meanwhile
+            return  # it has ended in the meantime
         if now != before:
             raise RunDirectoryError(
-                f"Another process{_holder_in_words(there)} is playing {directory}, which this machine shares with it. Wait "
-                "for it, end it there, or use another run_dir. Once it has ended, however it did, the run goes on here."
+                f"Another process{_holder_in_words(there)} is playing {directory} on a shared disk. Wait for it, stop it "
+                "there, or use another run_dir. Once it has ended for any reason, the run can be resumed here."
             )
 
 
 @contextlib.contextmanager
 def _named(file: TextIO, path: Path) -> Iterator[None]:
-    """Let a lock's file name this process, and change, while the context lasts. Another content stays as it is."""
+    """Make the lock file name this process and keep touching it during the context. Foreign contents are kept."""
     if os.fstat(file.fileno()).st_size and _holder(path) is None:
         yield
         return
@@ -108,7 +108,7 @@ def _named(file: TextIO, path: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.utime(file.fileno())
 
-    with contextlib.suppress(OSError):  # the lock holds without it
+    with contextlib.suppress(OSError):  # the lock works without it
         _write(file, json.dumps({"machine": socket.gethostname(), "process": os.getpid()}) + "\n")
     thread = threading.Thread(target=beat, name="lock of the run", daemon=True)
     thread.start()
@@ -128,7 +128,7 @@ def _write(file: TextIO, text: str) -> None:
 
 
 def _holder(path: Path) -> dict[str, Any] | None:
-    """Whom a lock's file names; None if nobody, or if it was not written by a run."""
+    """Return the holder that a lock file names; None if there is none, or the file was not written by a run."""
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The marker of a run directory, `.spin_trl.json`: which entries are the run's, and what is known of where they are."""
+"""The marker of a run directory, `.spin_trl.json`: which entries belong to the run, and where they are."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ MARKER_VERSION = 1
 _CHECKSUM = "checksum"
 
 RUN, COMPARISON = "run", "comparison"
-"""Whose a marker is."""
+"""Kinds of markers: of a run, or of a comparison."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What a run directory's marker says.
+    """The contents of a run directory's marker.
 
     Attributes:
-        entries: names of what the run owns: the usual ones, and those that the entries have here.
-        adopted: usual names of entries that were there when a run of version 0.1.0, which has no marker, was continued.
-        paths_from: folder from which relative paths in the run's settings are seen, relative to the run directory.
-        kind: whose marker it is: a run's, or a comparison's.
-        places: absolute paths at which the directory has been, the newest last. Empty for a run of an earlier version, and
-            for one that was taken back from the Hub.
-        start_files: sizes and times of the weights of a start that lies elsewhere, as they were last seen; None: nobody has.
-        identity: random name of the run, by which this user's machine knows it again. Backups and older markers have none.
+        entries: actual names of the entries that the run owns, by their usual names.
+        adopted: usual names of the entries that existed when a run of version 0.1.0, which has no marker, was resumed.
+        paths_from: folder that relative paths in the run's settings refer to, relative to the run directory.
+        kind: kind of the marker: of a run, or of a comparison.
+        places: absolute paths that the directory has had, newest last. Empty for a run of an earlier version, and for one
+            that was restored from the Hub.
+        start_files: last seen sizes and modification times of the weights of a start outside the run directory; None if
+            never recorded.
+        identity: random name of the run, by which this user's machine recognises it. Backups and older markers have none.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
@@ -43,9 +44,9 @@ class Marker:
     start_files: Mapping[str, Sequence[int]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The marker as JSON can hold it, with a checksum of its own."""
+        """Return the marker as JSON data, with its own checksum."""
         found = {
-            "about": f"The {self.kind} owns these entries of its directory; everything else is yours, and stays.",
+            "about": f"The {self.kind} owns these entries of its directory. Everything else is yours and is never changed.",
             "kind": self.kind,
             "version": MARKER_VERSION,
             "entries": self.entries,
@@ -59,30 +60,30 @@ class Marker:
 
 
 def read_marker(path: Path) -> Marker | None:
-    """The marker in a file, or None: there is no such file.
+    """Read the marker in a file; None if there is no such file.
 
     Raises:
-        RunDirectoryError: it can't be read, or is not what was written.
+        RunDirectoryError: if it can't be read, or has changed since it was written.
     """
     try:
-        # Opened at every call: file systems of a network look for a newer file only then.
+        # Opened at every call: network file systems check for a newer file only on opening.
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         if not isinstance(error, PermissionError) and not os.path.lexists(path):
-            return None  # nothing can be at such a path: it is too long, or leads through a file
+            return None  # nothing can exist at such a path: it is too long, or leads through a file
         raise _unreadable(path, error) from error
     try:
         found = parse_json(text)
         if not isinstance(found, dict) or not isinstance(found.get("entries"), dict):
-            raise ValueError("it names no entries of a run directory")
+            raise ValueError("it lists no entries of a run directory")
         entries = {str(name): str(here) for name, here in found["entries"].items()}
         if any(here != os.path.basename(here) or here in ("", ".", "..") for here in entries.values()):
-            raise ValueError("an entry leads out of the run directory")
-        known = found.pop(_CHECKSUM, None)  # version 0.1.0 had no marker; others may have been written by hand
+            raise ValueError("an entry points outside the run directory")
+        known = found.pop(_CHECKSUM, None)  # None: the marker may have been written by hand
         if known is not None and known != json_digest(found):
-            raise ValueError("it is not what was written")
+            raise ValueError("it has changed since it was written")
         identity, start_files = found.get("identity"), found.get("start_files")
         return Marker(
             entries,
@@ -99,6 +100,6 @@ def read_marker(path: Path) -> Marker | None:
 
 def _unreadable(path: Path, error: Exception) -> RunDirectoryError:
     return RunDirectoryError(
-        f"{path}, which says what in this folder belongs to the run, can't be read: {error!r}. Restore it, or use another "
+        f"{path}, which lists what belongs to the run in this folder, can't be read: {error!r}. Restore it, or use another "
         "`run_dir`."
     )

@@ -1,4 +1,4 @@
-"""Reads the JSON files of a run. What is wrong with a damaged one is said with the file, the key, and the way out."""
+"""Reads the JSON files of a run. Errors about damaged files name the file, the key, and the way out."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from ..files import read_json
 from .directory import RunDirectory
 from .stage import Stage
 
-PLAYED_AGAIN = "`spin-trl run` on the run directory makes it again, or says what that takes."
-"""Way out where a file is damaged that a step of the run has made."""
+PLAYED_AGAIN = "`spin-trl run` on the run directory writes it again, or says what is needed for that."
+"""Way out if a file written by a step of the run is damaged."""
 
 
 def read_object(path: Path, way_out: str = PLAYED_AGAIN) -> dict[str, Any]:
-    """An object of JSON in a run's file; empty if there is no such file.
+    """Read the JSON object in a run's file; empty if there is no such file.
 
     Args:
-        path: of the file.
-        way_out: what a user can do where it is damaged.
+        path: path of the file.
+        way_out: advice to the user if the file is damaged.
 
     Raises:
-        RunDirectoryError: it is something else, or no JSON.
+        RunDirectoryError: if the file is not valid JSON, or not an object.
     """
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"{path} is damaged: {error.__cause__ or error}. {way_out}") from error
     if not isinstance(found, dict | None):
-        raise RunDirectoryError(f"{path} is damaged: it holds {found!r:.60} instead of an object. {way_out}")
+        raise RunDirectoryError(f"{path} is damaged: it contains {found!r:.60} instead of an object. {way_out}")
     return found or {}
 
 
 def read_numbers(path: Path) -> dict[str, float]:
-    """An object whose values are numbers; `null`, which stands for none, is left out. Empty if there is no such file.
+    """Read an object whose values are numbers, leaving out those that are `null`. Empty if there is no such file.
 
     Raises:
-        RunDirectoryError: it is something else.
+        RunDirectoryError: if the file contains something else.
     """
     return _numbers(read_object(path), path)
 
 
 def read_named_numbers(path: Path) -> dict[str, dict[str, float]]:
-    """An object of such objects, like the figures of `values.json` by prompt. Empty if there is no such file.
+    """Read an object of such objects, like the figures by prompt in `values.json`. Empty if there is no such file.
 
     Raises:
-        RunDirectoryError: it is something else.
+        RunDirectoryError: if the file contains something else.
     """
     return {name: _numbers(found, path, name) for name, found in read_object(path).items()}
 
 
 def best_stage(directory: RunDirectory) -> Stage | None:
-    """The stage that a run delivers, by its `best.json`; None if there is no such file yet.
+    """Return the stage that a run delivers according to its `best.json`; None if there is no such file yet.
 
     Raises:
-        RunDirectoryError: it names none.
+        RunDirectoryError: if the file does not name a stage.
     """
     path = directory.best
     name = read_object(path).get("stage")
@@ -65,7 +65,7 @@ def best_stage(directory: RunDirectory) -> Stage | None:
         return Stage(str(name))
     except ValueError as error:
         raise RunDirectoryError(
-            f"{path} is damaged: `stage` is {name!r:.60} instead of a model's name. `spin-trl run` on the run directory "
+            f"{path} is damaged: `stage` is {name!r:.60} instead of a stage's name. `spin-trl run` on the run directory "
             "writes it again."
         ) from error
 

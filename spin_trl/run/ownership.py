@@ -1,7 +1,7 @@
-"""Whose the entries of a run directory are: a marker names those of the run, each before it is created.
+"""Ownership of the entries of a run directory: a marker lists those of the run, each before it is created.
 
-Everything else in the directory is the user's: it is never written to, and never removed. Where the user has put something
-under a name that the run needs, the run's own entry gets another name.
+Everything else in the directory belongs to the user and is never written to or removed. If the user has something under a
+name that the run needs, the run's own entry gets another name.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from .possible_path import check_path, refusing_path
 RECIPE = "recipe.yaml"
 
 HARMLESS = ("*.out", "*.err", "*.log")
-"""Files that may lie in the folder of a new run: schedulers and shells put them there before it starts."""
+"""Files that are allowed in the folder of a new run, since schedulers and shells create them before it starts."""
 
 SHOWN_NAMES = 5
-"""Names that a message repeats."""
+"""Maximum number of names listed in a message."""
 
 
 class Ownership:
-    """Which entries of a directory belong to the run in it.
+    """Ownership of the entries of a directory by the run in it.
 
     Args:
-        path: of the directory; it need not exist yet.
-        kind: what is in it: a run, or a comparison of runs.
+        path: path of the directory; it need not exist yet.
+        kind: kind of its contents: a run, or a comparison of runs.
     """
 
     def __init__(self, path: Path, kind: str = RUN) -> None:
@@ -48,48 +48,48 @@ class Ownership:
         self.marker_path = path / MARKER
 
     def marker(self) -> Marker | None:
-        """The directory's marker, or None.
+        """Read the directory's marker; None if there is none.
 
         Raises:
-            RunDirectoryError: it can't be read.
+            RunDirectoryError: if it can't be read.
         """
         return read_marker(self.marker_path)
 
     def is_earlier_run(self) -> bool:
-        """Whether the directory holds a run of version 0.1.0: there is no marker, but its journal says what was prepared."""
+        """Return whether the directory contains a run of version 0.1.0: a journal with prepared data, but no marker."""
         return self.marker() is None and self.has_begun()
 
     def holds_run(self) -> bool:
-        """Whether the directory belongs to a run, or to a comparison if that is what this is about."""
+        """Return whether the directory belongs to a run, or to a comparison if that is the `kind`."""
         marker = self.marker()
         return self.has_begun() if marker is None else marker.kind == self.kind
 
     # ---- places -------------------------------------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        """Where an entry of the run is, or would be: another place than usual if something of the user's is there."""
+        """Return the path of an entry of the run, existing or not. It is not the usual one if that is taken by the user."""
         marker = self.marker()
         if marker is None:
             return self.path / name
         return self.path / (marker.entries.get(name) or self._free_name(name))
 
     def usual_name(self, path: Path) -> str:
-        """The path, with `/`, that something in the directory has in a run directory without anything of the user's."""
+        """Return the usual path, with `/`, of something in the directory: its path if the user had no files there."""
         here, *below = path.relative_to(self.path).parts
         names = {there: name for name, there in (self.marker() or Marker()).entries.items()}
         return Path(names.get(here, here), *below).as_posix()
 
     def own(self, name: str) -> Path:
-        """Write down that an entry belongs to the run, before it is created.
+        """Record that an entry belongs to the run, before it is created.
 
         Args:
-            name: its usual name.
+            name: usual name of the entry.
 
         Returns:
-            Where it is to be created, or is. Without a marker nothing is written down, and it has its usual place.
+            Path of the entry, existing or not. Without a marker nothing is recorded, and the path is the usual one.
 
         Raises:
-            OSError: the marker can't be written.
+            OSError: if the marker can't be written.
         """
         marker = self.marker()
         if marker is None:
@@ -103,7 +103,7 @@ class Ownership:
         return self.path / marker.entries[name]
 
     def iterations(self) -> Iterator[int]:
-        """Numbers of the iterations that have a folder, in order."""
+        """Yield the numbers of the iterations that have a folder, in order."""
         marker = self.marker()
         if marker is not None:
             names: Collection[str] = [name for name, here in marker.entries.items() if (self.path / here).is_dir()]
@@ -112,7 +112,7 @@ class Ownership:
         yield from sorted(int(found[1]) for name in names if (found := ITERATION.fullmatch(name)))
 
     def see_paths_from(self, folder: Path) -> None:
-        """Write down from which folder relative paths in the run's settings are seen."""
+        """Record the folder that relative paths in the run's settings refer to."""
         marker = self.marker()
         if marker is not None:
             paths_from = os.path.relpath(folder.resolve(), self.path.resolve())
@@ -121,24 +121,24 @@ class Ownership:
                     self._write(replace(self.marker() or Marker(), paths_from=paths_from))
 
     def paths_from(self) -> Path | None:
-        """The folder from which relative paths in the run's settings are seen, or None if nobody knows."""
+        """Return the folder that relative paths in the run's settings refer to; None if unknown."""
         marker = self.marker()
         if marker is None or marker.paths_from is None:
             return None
         return (self.path.resolve() / marker.paths_from).resolve()
 
     def former_place(self) -> Path | None:
-        """Where the directory was when it was last written to, if that is not where it is now."""
+        """Return the last recorded path of the directory if it has been moved since, else None."""
         marker = self.marker()
         if marker is None or not marker.places or marker.places[-1] == str(self.path.resolve()):
             return None
         return Path(marker.places[-1])
 
     def note_place(self) -> Path | None:
-        """Write down where the directory is. Returns [`Ownership.former_place`].
+        """Record the current path of the directory. Return its previous path, as [`Ownership.former_place`] does.
 
         Raises:
-            OSError: the marker can't be written.
+            OSError: if the marker can't be written.
         """
         before, here, marker = self.former_place(), str(self.path.resolve()), self.marker()
         if marker is not None and marker.places[-1:] != (here,):
@@ -148,15 +148,15 @@ class Ownership:
         return before
 
     def start_files(self) -> Mapping[str, Sequence[int]] | None:
-        """Sizes and times of the weights that the run began with, as they were last seen; None: nobody has."""
+        """Return the last seen sizes and modification times of the weights of the start; None if never recorded."""
         marker = self.marker()
         return None if marker is None else marker.start_files
 
     def see_start(self, files: Mapping[str, Sequence[int]] | None) -> None:
-        """Write down sizes and times of the weights that the run began with; None: they are in no folder.
+        """Record the sizes and modification times of the weights of the start; None if they are not in a local folder.
 
         Raises:
-            OSError: the marker can't be written.
+            OSError: if the marker can't be written.
         """
         marker = self.marker()
         if marker is not None and marker.start_files != files:
@@ -164,7 +164,7 @@ class Ownership:
                 self._write(replace(self.marker() or Marker(), start_files=files))
 
     def identify(self) -> str | None:
-        """The run's random name, which it gets now if it has none; None: there is no marker."""
+        """Return the run's random name, assigning one if it has none; None if there is no marker."""
         marker = self.marker()
         if marker is not None and marker.identity is None:
             with self._alone():
@@ -177,43 +177,44 @@ class Ownership:
     # ---- claiming -----------------------------------------------------------------------------------------------------
 
     def check(self, recipe: Path | None = None) -> None:
-        """Raise if a run can neither go on in the directory nor begin there.
+        """Raise if a run can be neither resumed nor started in the directory.
 
         Args:
-            recipe: file that the run is started from; it may lie in the directory.
+            recipe: file that the run is started from; it may be in the directory.
 
         Raises:
-            RunDirectoryError: it holds files of the user's; the message names them and a folder that is free. Or it can be
-                no run directory at all ([`possible_path.check_path`]).
+            RunDirectoryError: if it contains files of the user's (the message names them and a free folder), or can't be a
+                run directory at all ([`possible_path.check_path`]).
         """
         check_path(self.path)
         marker = self.marker()
         if marker is not None and marker.kind != self.kind:
             raise RunDirectoryError(
-                f"{self.path} holds a {marker.kind}. Use another `run_dir` for the {self.kind}, like {self._free_folder()}."
+                f"{self.path} contains a {marker.kind}. Use another `run_dir` for the {self.kind}, like "
+                f"{self._free_folder()}."
             )
         if self.holds_run():
             return
         owner = self._run_around()
         if owner is not None:
             raise RunDirectoryError(
-                f"{self.path} lies in a folder of the run in {owner}, and would be removed with it. Use another `run_dir`, "
+                f"{self.path} is inside a folder of the run in {owner} and would be removed with it. Use another `run_dir`, "
                 f"like {owner.with_name(f'{owner.name}-2')}."
             )
         found = self._in_the_way(recipe)
         if found:
             raise RunDirectoryError(
-                f"{self.path} holds files that belong to no {self.kind}: {_first_names(found)}. "
-                f"A {self.kind} begins in a folder that is empty, but for its recipe, hidden files and logs. "
+                f"{self.path} contains files that do not belong to a {self.kind}: {_first_names(found)}. "
+                f"A {self.kind} needs a folder that is empty except for its recipe, hidden files and logs. "
                 f"Use another `run_dir`, like {self._free_folder()}."
             )
 
     def claim(self, recipe: Path | None = None, earlier: Collection[str] = ()) -> None:
-        """Make the directory that of a run: a new one, or one of version 0.1.0, or the one that is there.
+        """Claim the directory for a new run, a run of version 0.1.0, or the run that is already there.
 
         Args:
             recipe: as in [`Ownership.check`].
-            earlier: names of entries that version 0.1.0 has written, where no journal says so.
+            earlier: names of entries written by version 0.1.0 that no journal records.
 
         Raises:
             RunDirectoryError: as in [`Ownership.check`].
@@ -231,32 +232,32 @@ class Ownership:
             self._create(Marker(kind=self.kind))
 
     def clear(self, keep: Collection[str] = ()) -> None:
-        """Remove what belongs to the run, and nothing else. Of links only they themselves are removed.
+        """Remove everything that belongs to the run, and nothing else. Links are removed, but not their targets.
 
         Args:
-            keep: usual names of entries that stay.
+            keep: usual names of entries to keep.
 
         Raises:
-            RunDirectoryError: nothing says what belongs to the run, or a run of version 0.1.0 has a file of the user's in
-                one of its folders.
+            RunDirectoryError: if it is unknown what belongs to the run, or a folder of a run of version 0.1.0 contains a
+                file of the user's.
         """
         if self.is_earlier_run():
             self._adopt()
         marker = self.marker()
         if marker is None:
             raise RunDirectoryError(
-                f"There is no {MARKER} in {self.path}: what a run has written there is unknown, and nothing is removed."
+                f"There is no {MARKER} in {self.path}, so it is unknown which files belong to a run. Nothing was removed."
             )
-        # Somebody may have had a `data` folder before 0.1.0, which looked for nothing of the kind, wrote into it.
+        # A user may already have had a `data` folder, which version 0.1.0 wrote into without checking.
         adopted = [marker.entries[name] for name in marker.adopted if name in marker.entries]
         foreign = sorted(foreign_files(self.path, adopted))
         if foreign:
             raise RunDirectoryError(
-                f"{self.path} holds files in the run's own folders that no run has written: "
-                f"{_first_names(foreign)}. They would be removed with them. Move them elsewhere, or use "
+                f"The run's own folders in {self.path} contain files that were not written by a run: "
+                f"{_first_names(foreign)}. They would be removed with the folders. Move them elsewhere, or use "
                 f"another `run_dir`, like {self._free_folder()}."
             )
-        # The journal first: without it nothing has begun, should this be interrupted.
+        # The journal goes first: if this is interrupted, a run without a journal counts as not begun.
         for name in sorted(marker.entries, key=lambda name: name != JOURNAL):
             if name not in keep:
                 remove(self.path / marker.entries[name])
@@ -268,12 +269,12 @@ class Ownership:
     # ---- inside -------------------------------------------------------------------------------------------------------
 
     def has_begun(self) -> bool:
-        """Whether the run has anything to lose: its data has been prepared."""
+        """Return whether the run has anything to lose, that is, whether its data has been prepared."""
         marker = self.marker() or Marker()
         return says_prepared(self.path / marker.entries.get(JOURNAL, JOURNAL))
 
     def _run_around(self) -> Path | None:
-        """The directory of another run that owns the folder in which this one lies, or None."""
+        """Return the directory of another run that owns the folder this directory is in, or None."""
         here = self.path.resolve()
         for parent in here.parents:
             with contextlib.suppress(RunDirectoryError, OSError):
@@ -283,7 +284,7 @@ class Ownership:
         return None
 
     def _in_the_way(self, recipe: Path | None) -> list[str]:
-        """Entries of the directory beside which no run begins."""
+        """Return the entries that keep a run from being started in the directory."""
         try:
             with refusing_path(self.path):
                 entries = sorted(os.scandir(self.path), key=lambda entry: entry.name)
@@ -300,7 +301,7 @@ class Ownership:
         return [entry.name + ("/" if entry.is_dir() else "") for entry in entries if not is_harmless(entry)]
 
     def _free_folder(self) -> Path:
-        """A folder that is free for a run, named after this one."""
+        """Return a free folder for a run, named after this one."""
         here, working = self.path.resolve(), Path.cwd()
         parent = Path("runs") if here == working or here in working.parents else self.path.parent
         name = here.name or "run"
@@ -309,13 +310,13 @@ class Ownership:
         return next(folder for folder in candidates if not os.path.lexists(folder))
 
     def _free_name(self, name: str) -> str:
-        """The name that an entry gets which is not there yet: its usual one, unless the user has something there."""
+        """Return the name for a new entry: its usual name, unless that is taken by the user."""
         numbered = (f"spin_trl-{number}-{name}" for number in itertools.count(2))
         candidates = itertools.chain([name, f"spin_trl-{name}"], numbered)
         return next(one for one in candidates if not os.path.lexists(self.path / one))
 
     def _adopt(self) -> None:
-        """Take over a run of version 0.1.0: what it has written under the names that it used."""
+        """Adopt a run of version 0.1.0: record the entries that it has written, under the names that it used."""
         there = {entry.name: entry for entry in os.scandir(self.path)}
         of_a_comparison = fnmatch.fnmatch(self.path.resolve().parent.name, "seed-*")
         entries = {name: name for name in sorted(there) if is_top_entry(name)}
@@ -331,7 +332,7 @@ class Ownership:
             write_text(self.path / entries[RECIPE], yaml.safe_dump(settings, sort_keys=True))
 
     def _users_own_settings(self) -> dict[str, Any] | None:
-        """Settings in a `recipe.yaml` that no run has written, since its text is another one; None if a run has."""
+        """Return the settings in a `recipe.yaml` written by the user, which its formatting shows; None if a run wrote it."""
         try:
             text = (self.path / RECIPE).read_text(encoding="utf-8")
             settings = parse_yaml(text)
@@ -361,30 +362,30 @@ class Ownership:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes from changing the marker: a report may be written while the run plays."""
+        """Keep other processes from changing the marker, since a report may be written while the run is playing."""
         while True:
             with self.marker_path.open("r+b") as file:
                 lock_file(file)
-                # Whoever had it before has put another file in its place.
+                # The previous holder may have replaced the file.
                 if _is_still(file.fileno(), self.marker_path):
                     yield
                     return
 
 
 def frozen_recipe(folder: Path) -> Path | None:
-    """The frozen settings of the run in a folder, or None: there is none, or it is one of version 0.1.0."""
+    """Return the frozen recipe of the run in a folder; None if there is no run, or it is one of version 0.1.0."""
     marker = Ownership(folder).marker() if os.path.isdir(folder) else None
     return folder / marker.entries[RECIPE] if marker is not None and RECIPE in marker.entries else None
 
 
 def _first_names(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = len(names) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether a path still means the file that was opened."""
+    """Return whether a path still refers to the opened file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -392,7 +393,7 @@ def _is_still(descriptor: int, path: Path) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """Let a folder's entries reach the disk, where the file system can."""
+    """Flush a folder's entries to disk if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

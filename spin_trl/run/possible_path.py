@@ -1,4 +1,4 @@
-"""Whether a path can be a run directory at all, whoever owns what lies there, and what the system refuses of it."""
+"""Checks whether a path can be a run directory at all, regardless of its contents, and errors of the operating system."""
 
 from __future__ import annotations
 
@@ -14,43 +14,46 @@ from pathlib import Path
 from ..errors import RunDirectoryError, full_disk
 
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/|::")
-"""How fsspec, with which `datasets` saves rows, tells an address from a path. `Path` leaves one slash of two."""
+"""Matches what fsspec, used by `datasets` to save rows, takes for an address. `Path` collapses its two slashes into one."""
 
 _SHOWN_PATH = 300
-"""Characters of a path, which may be as long as nobody reads."""
+"""Maximum number of characters shown of a path, which may be very long."""
 
 
 def check_path(path: Path) -> None:
-    """Raise if a path can't be a folder of this machine in which a run is kept.
+    """Raise if a path can't be a local folder for a run.
 
     Raises:
-        RunDirectoryError: it is an address, a link to what is not there, no folder, or a name that files can't have.
+        RunDirectoryError: if it is an address, a dangling link, not a folder, or not a valid file name.
     """
-    # Long, since it lists every reason, each with its own way out.
+    # Long because it lists every reason, each with its own way out.
     if "\0" in str(path):
-        raise RunDirectoryError(f"{str(path)!r} can't be a run directory: no path holds NUL. Use another one.")
+        raise RunDirectoryError(
+            f"{str(path)!r} can't be a run directory: paths can't contain NUL. Use another `run_dir`."
+        )
     if _ADDRESS.search(str(path)):
         raise RunDirectoryError(
-            f"{path} can't be a run directory: `::` and what begins like `s3:/` are read as an address. Use a "
-            "folder of this machine; `hub_backup` keeps a run on the Hub."
+            f"{path} can't be a run directory: a path with `::`, or that begins like `s3:/`, is treated as "
+            "an address. Use a local folder; `hub_backup` keeps a copy of a run on the Hub."
         )
     for link in (path, *path.parents):
         if os.path.islink(link) and not os.path.exists(link):
             raise RunDirectoryError(
-                f"{path} can't be a run directory: {link} is a link to {os.readlink(link)}, which is not there. "
-                "Make that folder or mount its disk, remove the link, or use another `run_dir`."
+                f"{path} can't be a run directory: {link} is a link to {os.readlink(link)}, which does not exist. "
+                "Create that folder or mount its disk, remove the link, or use another `run_dir`."
             )
     try:
         os.path.abspath(path).encode()
     except UnicodeEncodeError:
         raise RunDirectoryError(
-            f"{path} can't be a run directory: its path is not UTF-8, so a run's files can't name it. Use another `run_dir`."
+            f"{path} can't be a run directory: the path is not valid UTF-8, so the run's files can't refer to it. Use "
+            "another `run_dir`."
         ) from None
     try:
         os.fsencode(path)
-    except UnicodeEncodeError:  # the command restarts in UTF-8; a Python session is the user's
+    except UnicodeEncodeError:  # the command restarts itself in UTF-8; a Python session can't
         raise RunDirectoryError(
-            f"{path} can't be a run directory here: file names are {sys.getfilesystemencoding()} in this process. "
+            f"{path} can't be a run directory: this process encodes file names as {sys.getfilesystemencoding()}. "
             "Start Python with PYTHONUTF8=1, or use another `run_dir`."
         ) from None
     with refusing_path(path):
@@ -60,12 +63,12 @@ def check_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def refusing_path(path: Path) -> Iterator[None]:
-    """Say of whatever the operating system refuses that a path can't be a run directory.
+    """Turn errors of the operating system into the error that a path can't be a run directory.
 
     Raises:
-        RunDirectoryError: it has refused something.
-        FileNotFoundError: there is nothing at a path.
-        OSError: the disk is full.
+        RunDirectoryError: if the operating system raised an error, other than the following.
+        FileNotFoundError: if there is nothing at a path.
+        OSError: if the disk is full.
     """
     try:
         yield
@@ -82,7 +85,7 @@ def refusing_path(path: Path) -> Iterator[None]:
 
 
 def _mode_of(path: Path) -> int:
-    """What is at a path; where nothing is yet, a folder can be."""
+    """Return the mode of what is at a path; that of a folder if nothing is there yet."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""How far a phase has come, how fast it goes, and how long the rest of it and of the run will take.
+"""Progress of a phase: how far it is, how fast it runs, and the time left for it and for the run.
 
-A phase that runs in a process of its own says so in a file, for the one that has launched it.
+A phase that runs in a separate process writes its progress to a file for the process that launched it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .journal import MADE
 from .stage import SELF_PLAY, Stage
 
 WRITES_EVERY = 0.5
-"""Seconds."""
+"""Minimum number of seconds between writes to the progress file."""
 
 
 @dataclass
 class Progress:
-    """What a phase says of itself while it runs, for whoever looks, from whichever thread.
+    """Progress of a running phase, which any thread may read.
 
     Attributes:
-        what: is counted: answers, steps. Empty before the first report.
-        done, total: how many of them.
-        tokens: generated since the count began; 0 where none are.
-        first: how many were done when the count began, after an interrupt.
-        started: when it began, by `time.monotonic()`, which is the same for all processes of a machine.
-        file: where it is written down from time to time, or None.
+        what: unit that is counted: answers, steps. Empty before the first report.
+        done, total: number of units done, and in all.
+        tokens: number of tokens generated since the count began; 0 if none are generated.
+        first: number of units already done when the count began, after an interruption.
+        started: start time by `time.monotonic()`, which is the same for all processes on a machine.
+        file: file that the progress is written to at intervals, or None.
     """
 
     what: str = ""
@@ -46,19 +46,19 @@ class Progress:
     _written: float = -1.0
 
     def begin(self, what: str = "", done: int = 0, total: int = 0) -> None:
-        """Count something else from now on."""
+        """Start a new count."""
         self.what, self.done, self.total, self.tokens, self.first = what, done, total, 0, done
         self.started = time.monotonic()
         self._write()
 
     def report(self, done: int, tokens: int = 0) -> None:
-        """Say how many are done, and how many tokens that took."""
+        """Report how many units are done, and how many tokens have been generated."""
         self.done, self.tokens = done, tokens
         if time.monotonic() - self._written > WRITES_EVERY:
             self._write()
 
     def read(self, file: Path) -> None:
-        """Take over what another process has written last; half of a line is passed over."""
+        """Read the last progress written by another process. An incomplete file is ignored."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             values = parse_json(file.read_text(encoding="utf-8"))
             vars(self).update({name: values[name] for name in _WRITTEN_FIELDS})
@@ -67,22 +67,22 @@ class Progress:
         if self.file is not None:
             self._written = time.monotonic()
             values = {name: getattr(self, name) for name in _WRITTEN_FIELDS}
-            with contextlib.suppress(OSError):  # nobody loses a run because nobody can watch it
+            with contextlib.suppress(OSError):  # a run must not fail because its progress can't be written
                 self.file.write_text(json.dumps(values), encoding="utf-8")
 
     def answered(self, done: int, total: int, tokens: int) -> None:
-        """What a generation says of itself; its first call, without tokens, begins the count."""
+        """Report the progress of generation. The first call, without tokens, starts the count."""
         if tokens == 0:
             self.begin("answers", done, total)
         self.report(done, tokens)
 
     def rate(self, now: float) -> float | None:
-        """How many are done a second; None before the first."""
+        """Return the number of units done per second; None before the first."""
         seconds = now - self.started
         return (self.done - self.first) / seconds if self.done > self.first and seconds > 0 else None
 
     def seconds_left(self, now: float) -> float | None:
-        """Until all are done, at this rate; None if nobody knows."""
+        """Return the seconds until all units are done at the current rate; None if unknown."""
         rate = self.rate(now)
         return None if rate is None else (self.total - self.done) / rate
 
@@ -91,17 +91,17 @@ _WRITTEN_FIELDS = ("what", "done", "total", "tokens", "first", "started")
 
 
 class ReportSteps(TrainerCallback):
-    """Counts a trainer's steps."""
+    """Callback that reports a trainer's steps."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Begin the count, after an interrupt where the checkpoint ends."""
+        """Start the count; when resuming, at the checkpoint's step."""
         self.progress.begin("steps", state.global_step, state.max_steps)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """One more step."""
+        """Report one more step."""
         self.progress.report(state.global_step)
 
 
@@ -113,18 +113,18 @@ def seconds_left_of_run(
     num_iterations: int,
     left_of_phase: float | None,
 ) -> float | None:
-    """How long the rest of a run will take, if its phases take as long as they did last time.
+    """Estimate how long the rest of a run will take, assuming that each phase takes as long as it did last time.
 
     Args:
-        entries: of the journal.
-        phases: of every iteration, in their order.
-        phase: that runs now, in iteration `iteration`.
-        iteration: 0-based.
-        num_iterations: of the run.
-        left_of_phase: seconds, by its own rate; None: as long as last time.
+        entries: entries of the journal.
+        phases: phases of every iteration, in order.
+        phase: phase that is running now.
+        iteration: its iteration, 0-based.
+        num_iterations: number of iterations of the run.
+        left_of_phase: seconds left of the running phase at its current rate; None: as long as it took last time.
 
     Returns:
-        Seconds, or None while some phase has not been seen yet.
+        Seconds, or None if a remaining phase has not been timed yet.
     """
     took: dict[str, dict[int, float]] = {}
     for entry in entries:
@@ -132,7 +132,7 @@ def seconds_left_of_run(
             continue
         of_phase = took.setdefault(entry["phase"] if stage.arm == SELF_PLAY else "baseline", {})
         of_phase[stage.iteration] = of_phase.get(stage.iteration, 0.0) + entry["seconds"]
-    took.get(phase, {}).pop(iteration, None)  # of several arms, some may be done
+    took.get(phase, {}).pop(iteration, None)  # some of several arms may already be done
     last = {name: seconds[max(seconds)] for name, seconds in took.items() if seconds}
     still = [*phases[phases.index(phase) + 1 :], *(num_iterations - iteration - 1) * list(phases)]
     if left_of_phase is None:

@@ -1,4 +1,4 @@
-"""The recipe that a user names: a file, one that ships with the package, or the frozen settings of a run."""
+"""Finds and reads the recipe that a user names: a file, one shipped with the package, or the frozen settings of a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from .trust import TrustedRuns, run_of_recipe
 
 
 def find_recipe(source: str) -> Path:
-    """The file of a recipe: a path, a folder, a run directory, or the name of one that ships with the package.
+    """Find the file of a recipe.
+
+    Args:
+        source: path of a file, a folder or a run directory, or the name of a recipe shipped with the package.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: if there is none.
     """
     frozen = frozen_recipe(home_expanded(source))
     return frozen if frozen is not None and frozen.is_file() else recipe.find_file(source)
@@ -29,17 +32,17 @@ def read_recipe(
     *,
     accept_python: bool = False,
 ) -> Recipe:
-    """Read a recipe; that of a run with the run's name, and with paths that lead where they led when it was frozen.
+    """Read a recipe. A run's recipe gets the name of the run, and its paths resolve as they did when it was frozen.
 
     Args:
-        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe that ships
+        source: path of a YAML file, of a folder with `spin.yaml` or of a run directory, or the name of a recipe shipped
             with the package.
         overrides: command-line arguments, like `--learning_rate 1e-6`.
-        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are left out.
-        accept_python: read the settings of a run that was started from Python, too. They can't play it.
+        losses: weights by `loss_type`, instead of the recipe's own. Settings that belong to other losses are dropped.
+        accept_python: whether to also read the settings of a run that was started from Python, which can't play it.
 
     Raises:
-        RecipeError: a key is unknown (the message names the nearest known one), or a value does not fit.
+        RecipeError: if a key is unknown (the message names the nearest known one) or a value is invalid.
     """
     path = find_recipe(source)
     is_frozen = path == frozen_recipe(path.parent)
@@ -51,6 +54,6 @@ def read_recipe(
         accept_python=accept_python,
         name=path.absolute().parent.name if is_frozen else None,
         paths_from=Ownership(path.parent).paths_from() if is_frozen else None,
-        # A user's own file in the folder of a run that was started here sets what it likes.
+        # A user's own file in the folder of a run that was started here may set any environment variables.
         is_foreign=is_frozen or (owner is not None and not TrustedRuns().trusts(owner, {})),
     )

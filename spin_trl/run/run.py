@@ -1,4 +1,4 @@
-"""What every phase needs to know of a run: its settings, its directory, and what belongs to which iteration."""
+"""The state of a run that every phase needs: its settings, its directory, and the settings and models of its iterations."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ from .progress import Progress
 from .stage import START, Stage, arm_name
 
 BEST = "best"
-"""How a user names the stage that is the best so far."""
+"""Name by which users refer to the best stage so far."""
 
 LAUNCHED = "SPIN_TRL_LAUNCHED"
-"""Environment variable of phases that the loop has launched: it shows how far they are, and says what came of them."""
+"""Environment variable of phases launched by the loop, which displays their progress and reports their results."""
 
 
 @dataclass
 class Run:
     """A run's settings and directory.
 
-    How far the phase that runs here has come is kept in `progress`, for whoever looks.
+    `progress` holds the progress of the phase that runs in this process.
 
     Attributes:
-        directory: where everything is.
-        args: settings of an iteration, before per-iteration values.
+        directory: run directory.
+        args: settings of an iteration, before per-iteration values are applied.
         play: settings of the loop.
-        model: Hub name or folder of θ_0, or None: it is built from `start`.
-        start: how θ_0 is built.
-        peft_config: LoRA, or None for full fine-tuning.
-        quantization_config: how the base model is quantised, or None.
-        scorer: scores generated responses, or None.
-        processing_class: the tokenizer, or None: the model's own.
-        given: θ_0 in memory, if it was passed as a model, before the run has kept it. `model` is where it goes.
-        sources: names of the data, as set.
-        refused: why it can't be played, as far as its settings alone say so.
+        model: Hub name or folder of θ_0; None: θ_0 is built from `start`.
+        start: settings for building θ_0.
+        peft_config: LoRA configuration, or None for full fine-tuning.
+        quantization_config: quantisation of the base model, or None.
+        scorer: scorer of generated responses, or None.
+        processing_class: tokenizer; None: the model's own.
+        given: θ_0 in memory, if it was passed as a model, until the run has saved it to `model`.
+        sources: names of the data, as given in the settings.
+        refused: reasons why the run can't be played, as far as its settings alone show.
     """
 
     directory: RunDirectory
@@ -86,36 +86,36 @@ class Run:
         self.refused += self._against_objective()
 
     def _against_objective(self) -> list[str]:
-        """What the settings of an iteration and of the loop must be to each other, and are not."""
+        """Return the conflicts between the settings of an iteration and those of the loop."""
         args, play, found = self.args, self.play, []
         if "beta" in iteration_settings(play, 0) and not args.uses_beta:
-            found.append(f"`beta` has no meaning for {', '.join(map(repr, args.losses))}. Leave it out.")
+            found.append(f"`beta` has no effect with {', '.join(map(repr, args.losses))}. Leave it out.")
         for objective, settings in args.objectives:
             found += objective.against_length(settings, play.num_iterations, play.smoke)
         return found
 
     @property
     def start_model(self) -> str:
-        """θ_0."""
+        """Hub name or folder of θ_0."""
         return self.model or str(self.directory.model(START))
 
     def model_of(self, stage: str) -> str:
-        """The model that a stage made; of the start, θ_0."""
+        """Return the model of a stage; for the start, θ_0."""
         return self.start_model if stage == START else str(self.directory.model(stage))
 
     @property
     def decisions(self) -> Decisions:
-        """What was decided so far on how the run goes on."""
+        """The gate's decisions so far."""
         return Decisions(self.journal.entries())
 
     def has_begun(self, iteration: int) -> bool:
-        """Whether anything of an iteration has been made: from then on it is settled what it starts from."""
+        """Return whether an iteration has any results; from then on, the model that it starts from is fixed."""
         stage = Stage.of(iteration)
         made = self.done(Step.GENERATE, stage) or self.done(Step.TRAIN, stage)
         return made is not None or self.directory.generations(stage).exists()
 
     def iteration_args(self, iteration: int) -> SPINConfig:
-        """Settings of an iteration: its own values of what may differ, its own seed for the order of the data."""
+        """Return the settings of an iteration, with its per-iteration values and its own seed for the order of the data."""
         args = copy.copy(self.args)
         for name, value in iteration_settings(self.play, iteration).items():
             setattr(args, name, value)
@@ -123,12 +123,12 @@ class Run:
         args.seed = self.args.seed + iteration
         args.output_dir = str(self.directory.training(Stage.of(iteration)))
         args.run_name = f"{self.tracker_name}-{Stage.of(iteration)}"
-        args.push_to_hub = False  # a run pushes what it accepts; its trainers push nothing
+        args.push_to_hub = False  # the run pushes the models that it accepts; its trainers push nothing
         return args
 
     @property
     def tracker_name(self) -> str:
-        """What the runs of trackers begin with: `run_name`, or the name of the run directory."""
+        """Prefix of the names of tracker runs: `run_name`, or the name of the run directory."""
         return self.args.run_name or self.directory.path.resolve().name
 
     @property
@@ -137,44 +137,44 @@ class Run:
         return [arm_name(value) for value in self.play.baseline_label_smoothing] if self.play.baseline else []
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The run's tokenizer, the same in every phase."""
+        """Return the run's tokenizer, the same in every phase."""
         if self.processing_class is not None:
             return self.processing_class
         return load_tokenizer(self.model or self.directory.tokenizer(), self.args)
 
     def template(self) -> PairTemplate:
-        """What turns prompts and responses into tokens, the same in every phase."""
+        """Return the template that tokenises prompts and responses, the same in every phase."""
         return PairTemplate(self.tokenizer(), self.eos_ids(), self.args.template_kwargs)
 
     @property
     def definition(self) -> int:
-        """The definition of digests by which the run has begun: it is continued by that one."""
+        """The definition of digests that the run began with; resuming it uses the same one."""
         return definition_of((self.done(Step.PREPARE, DATA) or {}).get("template"))
 
     def eos_ids(self) -> list[int]:
-        """Ids that end a response, all that the start's files name."""
+        """Return all token ids that end a response according to the files of the start."""
         path = self.start_model if self.model else None
         return load_eos_ids(path, self.args, self.tokenizer(), self.definition)
 
     def rows(self, *, held_out: bool = False) -> Dataset:
-        """Prepared rows: to train on, or held out.
+        """Load the prepared rows, either to train on or held out.
 
         Raises:
-            DataError: they have not been prepared, or can't be read.
+            DataError: if they have not been prepared or can't be read.
         """
         folder = self.directory.held_out_rows if held_out else self.directory.train_rows
         if not folder.is_dir():
             raise DataError(f"{folder} is missing: the run's data has not been prepared. `spin-trl run` prepares it.")
-        if not any(folder.glob("*.arrow")):  # `datasets` writes no file for no rows, and then can't read the folder
+        if not any(folder.glob("*.arrow")):  # `datasets` writes no file for zero rows, and then can't read the folder
             return Dataset.from_dict({column: [] for column in PREPARED_COLUMNS})
         return load_saved_rows(folder)
 
     def done(self, step: Step, stage: str) -> Entry | None:
-        """What the journal says of a finished step, or None."""
+        """Return the journal's entry on a finished step, or None."""
         return self.journal.find(step, stage)
 
     def record(self, step: Step, stage: str, **figures: Any) -> None:
-        """Write a finished step into the journal, once, and let all processes go on together."""
+        """Record a finished step in the journal, on the main process only, and wait for all processes."""
         state = PartialState()
         if state.is_main_process:
             where = {"device": device_name(state.device), "processes": state.num_processes}
@@ -183,7 +183,7 @@ class Run:
 
 
 def stages_with_model(run: Run) -> list[Stage]:
-    """The start, the iterations, and the baseline arms, as far as their models are there."""
+    """Return the start, the iterations and the stages of the baseline arms whose models exist."""
     return [
         stage
         for stage in run.directory.stages()
@@ -192,40 +192,40 @@ def stages_with_model(run: Run) -> list[Stage]:
 
 
 def find_stage(run: Run, name: str) -> Stage:
-    """The stage that a name means.
+    """Find the stage with a given name.
 
     Args:
-        run: the run.
-        name: of a stage, or `best`.
+        run: run to search.
+        name: name of a stage, or `best`.
 
     Raises:
-        RunDirectoryError: there is none, or its model is not there, or `best.json` is damaged.
+        RunDirectoryError: if there is no such stage, its model does not exist, or `best.json` is damaged.
     """
     known = stages_with_model(run)
     stage = best_stage(run.directory) if name == BEST else name
     if stage in known:
         return Stage(stage)
-    there = f"Stages with a model are {', '.join(known)}." if known else "None has one yet."
+    there = f"Stages with a model are {', '.join(known)}." if known else "None of the stages has a model yet."
     if stage is None:
         raise RunDirectoryError(f"{run.directory.path} has no best iteration yet. {there}")
-    # Stages' names are alike; only a slip of the keys is worth a question.
+    # The names of stages are similar, so only likely typos get a suggestion.
     near = "." if run.directory.stage(stage).exists() else nearest(stage, known, cutoff=0.8)
     raise RunDirectoryError(
         f"The stage {stage!r} of {run.directory.path} has no model{near} It has not been trained yet, or `keep_iterations` "
-        f"has let it go. {there}"
+        f"has removed it. {there}"
     )
 
 
 def free_memory() -> None:
-    """Give back the memory of models that nothing refers to any more."""
+    """Free the memory of models that are no longer referenced."""
     release_memory()
 
 
 def device_name(device: torch.device) -> str:
-    """What a phase was computed on, for those who ask what a run has cost."""
+    """Return the name of the device that a phase ran on, for the run's costs."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def since(started: float) -> float:
-    """Seconds since a reading of `time.monotonic()`, to the millisecond."""
+    """Return the seconds since a reading of `time.monotonic()`, rounded to milliseconds."""
     return round(time.monotonic() - started, 3)

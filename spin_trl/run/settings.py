@@ -1,4 +1,4 @@
-"""The settings of a run, frozen at its start: what differs from the defaults, in a recipe that can be read again."""
+"""The settings of a run, frozen at its start: those that differ from the defaults, as a recipe that can be read again."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from .run import Run
 OF_THE_DATA = frozenset(
     one.name for one in dataclasses.fields(DataConfig) if one.name.startswith(("dataset_", "held_out_"))
 )
-"""Settings that say where data comes from. Whether it is the same data is seen by its digest."""
+"""Settings for the source of the data. Whether the data is the same is determined by its digest."""
 
 OF_THE_MODEL = frozenset({"model_name_or_path", "model_revision"})
-"""Settings that say where the model comes from. Whether it is the same one is seen by its digest."""
+"""Settings for the source of the model. Whether the model is the same is determined by its digest."""
 
 
 def python_settings(run: Run) -> dict[str, Any]:
-    """Settings of a run that was started from Python; what YAML can't say stands under `python`."""
+    """Return the settings of a run started from Python; those that YAML can't express are under the key `python`."""
     objects: dict[str, Any] = {"model": run.model}
     for name in ("peft_config", "quantization_config"):
         config = getattr(run, name)
@@ -41,18 +41,19 @@ def python_settings(run: Run) -> dict[str, Any]:
 
 
 def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Callable[[], bool] | None = None) -> None:
-    """Write the settings into the run directory, or see to it that they are those of the run that is there.
+    """Write the settings to the run directory, or check that they match those of the run that is already there.
 
-    Data and model may have other names now: what counts is what they hold. Data is compared when it is prepared.
+    The names of the data and the model may change: their contents are compared instead, those of the data when it is
+    prepared.
 
     Args:
-        directory: of the run.
-        settings: of now.
-        is_same_model: tells whether the model that is named now is the one that the run began with. It is asked only if the
-            name or the revision is another one. None: it is not.
+        directory: run directory.
+        settings: current settings.
+        is_same_model: function that returns whether the model named now is the one that the run began with. It is called
+            only if the name or the revision has changed. None: a changed model is always refused.
 
     Raises:
-        RunDirectoryError: the directory belongs to a run with other settings; the message names them.
+        RunDirectoryError: if the directory belongs to a run with other settings; the message names them.
     """
     if not directory.recipe.exists():
         _write_settings(directory, settings)
@@ -62,11 +63,11 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
     if directory.ownership.has_begun():
         changed = [name for name in changed if name not in OF_THE_DATA]
         of_the_model = [name for name in changed if name in OF_THE_MODEL or _is_model_alone(name, frozen, settings)]
-        # Loading and hashing a model takes a while, so everything else is compared before.
+        # Loading and hashing a model takes a while, so everything else is compared first.
         if of_the_model and of_the_model == changed and is_same_model is not None and is_same_model():
             changed = []
     if changed:
-        found = "; ".join(f"{name}: {frozen.get(name)!r} there, {settings.get(name)!r} now" for name in changed)
+        found = "; ".join(f"{name}: was {frozen.get(name)!r}, now {settings.get(name)!r}" for name in changed)
         raise RunDirectoryError(
             f"{directory.path} belongs to a run with other settings ({found}). Use another `run_dir`, restore the settings, "
             "or set `existing_run: overwrite`."
@@ -74,24 +75,24 @@ def freeze(directory: RunDirectory, settings: dict[str, Any], is_same_model: Cal
 
 
 def frozen_settings(directory: RunDirectory) -> dict[str, Any]:
-    """The settings that a run began with.
+    """Read the settings that a run began with.
 
     Raises:
-        RunDirectoryError: they can't be read.
+        RunDirectoryError: if they can't be read.
     """
     path = directory.recipe
-    frozen = read_yaml(path, f"{path}, the settings of the run that is there,", RunDirectoryError)
+    frozen = read_yaml(path, f"{path}, the settings of the existing run,", RunDirectoryError)
     credentials.refuse_credentials(frozen, path)
     return frozen
 
 
 def differences(frozen: dict[str, Any], settings: dict[str, Any], paths_from: Path | None = None) -> list[str]:
-    """Names of settings that make another run of it.
+    """Return the names of changed settings that would make it a different run.
 
     Args:
-        frozen: what the run began with.
-        settings: of now.
-        paths_from: folder from which relative paths in the frozen settings are seen; None: the current one.
+        frozen: settings that the run began with.
+        settings: current settings.
+        paths_from: folder that relative paths in the frozen settings refer to; None: the current one.
     """
     has_length = any(objective.depends_on_length(objective.own(settings)) for objective in LOSS_TYPES.values())
     free = FREE - ({"num_iterations"} if has_length else set())
@@ -104,9 +105,9 @@ def differences(frozen: dict[str, Any], settings: dict[str, Any], paths_from: Pa
 
 
 def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
-    """Write down settings that may change and have: phases that are launched on their own read them there.
+    """Update the frozen settings with changes that are allowed, for phases that are launched separately.
 
-    Paths stay as they are written if they still lead to the same places.
+    Paths keep their spelling if they still lead to the same places.
     """
     frozen, paths_from = frozen_settings(directory), directory.ownership.paths_from()
     named = PATHS & settings.keys()
@@ -121,7 +122,7 @@ def renew(directory: RunDirectory, settings: dict[str, Any]) -> None:
 
 
 def _is_model_alone(name: str, frozen: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether it is the name of the model alone that differs in what a run from Python has written down."""
+    """Return whether, in the frozen settings of a run from Python, only the name of the model has changed."""
     before, now = frozen.get(name), settings.get(name)
     if name != "python" or not isinstance(before, dict) or not isinstance(now, dict):
         return False
@@ -136,9 +137,9 @@ def _write_settings(directory: RunDirectory, settings: dict[str, Any], paths_fro
 
 def _continues(name: str, before: Any, now: Any) -> bool:
     if name == "per_iteration" and isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
-        # A longer run has longer lists; what has been played must be the same.
+        # A longer run has longer lists; the values of the iterations that both have must be equal.
         return all(a == b for key in before for a, b in zip(before[key], now[key], strict=False))
     if name == "model_init_kwargs":
-        # A run of version 0.1.0 left a token out of it when it was written down, which may leave an empty mapping.
+        # Version 0.1.0 dropped tokens when writing the settings, which may leave an empty mapping.
         return (before or None) == (now or None)
     return before == now

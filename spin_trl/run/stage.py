@@ -1,31 +1,31 @@
-"""The models of a run as values: the start, its iterations, and what the baseline arms made of as many gradient steps."""
+"""Identifiers of a run's models: the start, the iterations, and the baseline arms after as many gradient steps."""
 
 from __future__ import annotations
 
 import re
 
 SELF_PLAY = "self-play"
-"""The arm that a run is played for."""
+"""The arm of the run's own iterations."""
 
 SFT = "sft"
-"""The arm that is trained on the real responses alone."""
+"""The arm that is trained only on the real responses."""
 
 _SMOOTHED = f"{SFT}-smoothing-"
 _NAME = re.compile(r"(?:baseline/([^/]+)/)?iteration-(\d+)")
 
 
 class Stage(str):
-    """A model of a run. It is its own name: that of its folder, and what the journal calls it.
+    """A model of a run. The string itself is its name, used by its folder and the journal.
 
     Args:
-        name: `start`, `iteration-0` or `baseline/sft/iteration-0`.
+        name: name of the stage: `start`, `iteration-0` or `baseline/sft/iteration-0`.
 
     Attributes:
-        iteration: 0-based; -1 for the start, which comes before the first.
-        arm: `self-play`, or the name of a baseline arm.
+        iteration: iteration, 0-based; -1 for the start.
+        arm: arm of the stage: `self-play`, or the name of a baseline arm.
 
     Raises:
-        ValueError: no model has such a name.
+        ValueError: if the name is not that of a stage.
     """
 
     iteration: int
@@ -34,31 +34,31 @@ class Stage(str):
     def __new__(cls, name: str) -> Stage:
         match = _NAME.fullmatch(name)
         if match is None and name != "start":
-            raise ValueError(f"{name!r} is no stage of a run")
+            raise ValueError(f"{name!r} is not a stage of a run")
         stage = super().__new__(cls, name)
         stage.arm, stage.iteration = (SELF_PLAY, -1) if match is None else (match[1] or SELF_PLAY, int(match[2]))
         return stage
 
     @classmethod
     def of(cls, iteration: int, arm: str = SELF_PLAY) -> Stage:
-        """The stage of an arm at an iteration (0-based); at -1 every arm is at the start."""
+        """Return the stage of an arm at an iteration (0-based); for -1, that is the start for every arm."""
         if iteration < 0:
             return START
         return cls(f"iteration-{iteration}" if arm == SELF_PLAY else f"baseline/{arm}/iteration-{iteration}")
 
     @property
     def is_start(self) -> bool:
-        """Whether it is the model that the run began with."""
+        """Whether the stage is the model that the run began with."""
         return self.iteration < 0
 
     @property
     def before(self) -> Stage:
-        """The stage of its arm one iteration earlier."""
+        """The stage of the same arm one iteration earlier."""
         return Stage.of(self.iteration - 1, self.arm)
 
     @property
     def label(self) -> str:
-        """Its name in words."""
+        """The stage's name in words."""
         if self.is_start:
             return "start"
         of_arm = "" if self.arm == SELF_PLAY else f"{arm_in_words(self.arm)}, "
@@ -69,17 +69,17 @@ START = Stage("start")
 
 
 def up_to(iteration: int) -> list[Stage]:
-    """The start and the iterations up to this one (0-based), in order."""
+    """Return the start and the iterations up to this one (0-based), in order."""
     return [Stage.of(number) for number in range(-1, iteration + 1)]
 
 
 def arm_name(label_smoothing: float) -> str:
-    """Name of the baseline arm with this much label smoothing."""
+    """Return the name of the baseline arm with this much label smoothing."""
     return SFT if label_smoothing == 0 else f"{_SMOOTHED}{label_smoothing:g}"
 
 
 def arm_in_words(arm: str) -> str:
-    """A baseline arm's name in words."""
+    """Return a baseline arm's name in words."""
     if arm.startswith(_SMOOTHED):
         return f"smoothed SFT ({arm.removeprefix(_SMOOTHED)})"
     return "plain SFT" if arm == SFT else arm

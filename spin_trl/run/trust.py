@@ -1,7 +1,7 @@
-"""Which code the settings of a run name, and whether this user has trusted it on this machine.
+"""The code that the settings of a run name, and whether this user has trusted it on this machine.
 
-Whoever hands over a run directory controls all that is in it. So what is trusted is not kept there: the marker has only a
-random name of the run (`identity`), and files of this user, beside the Hub's cache, have the code that was trusted under it.
+The author of a run directory controls everything in it, so trust is not recorded there: the marker contains only a random
+name of the run (`identity`), and files of this user, next to the Hub's cache, list the code trusted under that name.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from ..files import read_json, write_json
 from .ownership import Ownership
 
 Code = Mapping[str, str]
-"""Code that settings name, by the setting."""
+"""Code named by settings, by the name of the setting."""
 
 _OURS = ("spin_trl.sentences:load", "spin_trl.sentences:score")
-"""Functions of this package that its own recipes name. Others could lead to whatever its modules import."""
+"""Functions of this package that its own recipes name. Other names could reach anything that its modules import."""
 
 _IDENTITY = re.compile("[0-9a-f]{32}")
 
 CODE_OF_MODELS = frozenset({"attn_implementation", "model_init_kwargs", "trust_remote_code"})
-"""Settings that name code which loading a model runs."""
+"""Settings that name code that runs when a model is loaded."""
 
 
 def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The code that settings name, by the setting: the one list of what a recipe can run.
+    """Return the code that settings name, by setting. This is the one list of the code that a recipe can run.
 
     Args:
-        settings: as a recipe's, under their names here.
+        settings: settings of a recipe, by name.
     """
     found = {}
     for name in ("dataset_name", "held_out_name"):
@@ -55,7 +55,7 @@ def named_code(settings: Mapping[str, Any]) -> dict[str, str]:
         found["scorer"] = ", ".join(functions)
     if settings.get("trust_remote_code"):
         found["trust_remote_code"] = "the model's own code"
-    # Such a name is a repository of compiled kernels.
+    # A name with a slash is a repository of compiled kernels.
     attention = str(settings.get("attn_implementation") or "")
     if "/" in attention:
         found["attn_implementation"] = attention
@@ -78,18 +78,18 @@ def _is_harmless(name: str, value: Any) -> bool:
 
 
 class TrustedRuns:
-    """The code that this user has trusted on this machine: a file a run, by the run's identity.
+    """The code that this user has trusted on this machine, in one file per run, named by the run's identity.
 
     Args:
-        folder: of the files, by default beside the Hub's cache. A file of another user counts as none; where none
-            can be written, nothing is kept.
+        folder: folder of the files, by default next to the Hub's cache. Files owned by other users are ignored. If no file
+            can be written, nothing is remembered.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or Path(constants.HF_HOME) / "spin_trl" / f"trusted-{os.getuid()}"
 
     def trusts(self, directory: Ownership, code: Code) -> bool:
-        """Whether all of the code was trusted in this run."""
+        """Return whether all of the code has been trusted in this run."""
         known = self._known(_identity(directory))
         return known is not None and all(known.get(name) == what for name, what in code.items())
 
@@ -120,9 +120,9 @@ def _identity(directory: Ownership) -> str | None:
 
 
 def run_of_recipe(path: Path | None) -> Ownership | None:
-    """The run in whose directory a recipe lies, or None.
+    """Return the run whose directory contains a recipe, or None.
 
-    It counts as the run's also where the marker names another file: the marker came with the directory.
+    The recipe counts as the run's even if the marker names another file, since the marker came with the directory.
     """
     if path is None:
         return None
@@ -131,15 +131,15 @@ def run_of_recipe(path: Path | None) -> Ownership | None:
 
 
 def check_trust(directory: Ownership, code: Code, *, is_trusted: bool) -> None:
-    """Refuse code that a run names, unless it was trusted here.
+    """Refuse code that a run names unless it has been trusted on this machine.
 
     Args:
-        directory: of the run.
-        code: that is needed and that the user has not named.
-        is_trusted: the user says so now (`--trust_run`). It is remembered.
+        directory: run directory.
+        code: code that is needed and that the user has not named.
+        is_trusted: whether the user trusts it now (`--trust_run`), which is remembered.
 
     Raises:
-        RunDirectoryError: it was not trusted; the message has all of the code.
+        RunDirectoryError: if the code is not trusted; the message lists all of it.
     """
     if not code:
         return
@@ -149,18 +149,18 @@ def check_trust(directory: Ownership, code: Code, *, is_trusted: bool) -> None:
     elif not runs.trusts(directory, code):
         named = "\n".join(f"- {name}: {what}" for name, what in code.items())
         raise RunDirectoryError(
-            f"The settings of the run in {directory.path} name code that this user has not run there on this machine. The "
-            f"directory came from elsewhere, or was begun before that was kept:\n{named}\nLook at that code. `--trust_run` "
-            "runs it, and so does your own recipe with the same settings."
+            f"The settings of the run in {directory.path} name code that you have not yet trusted on this machine: the "
+            f"directory came from elsewhere or was created before trust was recorded.\n{named}\nReview that code. To run "
+            "it, pass `--trust_run`, or use your own recipe with the same settings."
         )
 
 
 def check_trust_of_recipe(recipe: Recipe, overrides: Sequence[str], *, is_trusted: bool) -> None:
-    """Refuse code that a recipe names, if it lies in a run directory, unless it was trusted here.
+    """Refuse code that a recipe in a run directory names unless it has been trusted on this machine.
 
     Args:
-        recipe: as it was read.
-        overrides: command-line settings: what they name is the user's own.
+        recipe: recipe as it was read.
+        overrides: command-line settings; code that they name is the user's own.
         is_trusted: as in [`check_trust`].
     """
     owner = run_of_recipe(recipe.file)
@@ -171,7 +171,7 @@ def check_trust_of_recipe(recipe: Recipe, overrides: Sequence[str], *, is_truste
 
 
 def without_code(recipe: Recipe) -> None:
-    """Take from a recipe what would run code when its model is looked at: for commands that only read a run."""
+    """Remove the settings of a recipe that would run code on loading its model, for commands that only read a run."""
     recipe.args.trust_remote_code = False
     options = recipe.args.model_kwargs
     recipe.args.model_init_kwargs = {name: value for name, value in options.items() if _is_harmless(name, value)}
@@ -180,7 +180,7 @@ def without_code(recipe: Recipe) -> None:
 
 
 def code_inside(directory: Ownership, code: Code) -> dict[str, str]:
-    """Code of models that lies in a run directory itself, where the settings let it run."""
+    """Return the code of models inside a run directory, if the settings allow it to run."""
     if "trust_remote_code" not in code and "trust_remote_code" not in code.get("model_init_kwargs", ""):
         return {}
     files = sorted(str(path.relative_to(directory.path)) for path in directory.path.glob("**/model/*.py"))

@@ -25,7 +25,7 @@ def command(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 
 @pytest.fixture
 def prepare(caplog: pytest.LogCaptureFixture) -> Command:
-    """What `spin-trl run` does before its first phase: the data of a recipe is read, and lies in the run directory."""
+    """Do what `spin-trl run` does before its first phase: read the data of a recipe into the run directory."""
 
     def prepare(*arguments: str) -> Said:
         caplog.clear()

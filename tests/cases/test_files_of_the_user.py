@@ -67,7 +67,7 @@ def test_prepared_rows_are_not_written_over_a_users_dataset(
 def test_a_dataset_in_a_folder_that_is_read_only_is_played(
     kind: str, command: Command, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bug class: `map` and `filter` write their caches beside the dataset, and fail on a share that is read only.
+    """Bug class: `map` and `filter` write their caches next to the dataset, and fail on a read-only share.
 
     Root, as tests in containers run, writes everywhere, so what is seen is that nothing is written.
     """
@@ -94,7 +94,7 @@ def test_output_dir_is_the_run_directory(command: Command, llama_folder: Path) -
 
 
 def test_output_dir_gives_way_to_run_dir_and_to_a_run_that_is_there(command: Command, llama_folder: Path) -> None:
-    """The same class: `run_dir` says it more exactly, and a run of this recipe in `runs` goes on, which is said."""
+    """The same class: `run_dir` is more specific, and a run of this recipe in `runs` is resumed, with a message."""
     assert command("start", write_recipe("my.yaml", llama_folder)).code == 0
     said = command("generate", write_recipe("my.yaml", llama_folder, output_dir="out/exp1"))
     assert said.code == 0

@@ -21,7 +21,7 @@ SIZE = len(tiny.tokenizer())
 
 
 def refusal(command: Command, recipe: str) -> str:
-    """What `run` says when it refuses a recipe: one message, and nothing has been written or generated."""
+    """Return the message of `run` when it refuses a recipe; nothing has been written or generated."""
     said = command("run", recipe)
     assert said.code == 2
     assert "generate:" not in said.text

@@ -102,7 +102,7 @@ def test_a_list_on_the_command_line_is_one_value_an_iteration(recipe, capsys):
 def test_the_directory_of_another_run_is_refused_and_the_difference_named(recipe, capsys):
     assert main(["run", recipe(), "--num_iterations", "1"]) == 0
     message = refusal(capsys, "run", recipe(learning_rate=5e-4), "--num_iterations", "1")
-    assert names(message, "learning_rate:", "0.001 there", "0.0005 now")
+    assert names(message, "learning_rate:", "was 0.001", "now 0.0005")
 
 
 def test_changed_data_stops_a_run_that_is_continued(recipe, capsys, tmp_path):

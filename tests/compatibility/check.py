@@ -1,4 +1,4 @@
-"""What is tried on a family's tiny model: every column of the README's table is a promise, kept or not."""
+"""The checks of a family's tiny model: every column of the README's table is a promise, kept or not."""
 
 import contextlib
 import dataclasses
@@ -77,7 +77,7 @@ class Trial:
         return ", ".join(SAID[note] for note in sorted(said[0]))
 
     def _said_of(self, tokenizer: PreTrainedTokenizerFast) -> frozenset[str]:
-        """What a user is told about a template that is given messages as they usually are."""
+        """Return the messages to a user about a template that is given typical messages."""
         prompt, answer = tiny.sft(1, "messages")[0]["messages"]
         return PairTemplate(tokenizer).encode([prompt], answer).notes
 
@@ -127,7 +127,7 @@ class Trial:
         return ""
 
     def saved(self) -> str:
-        """What was trained gives the same log-probabilities when transformers alone loads it, and when a run measures it."""
+        """A trained model gives the same log-probabilities when loaded by transformers alone and when measured by a run."""
         if self.trained is None:
             raise NotTried
         folder = str(self.folder / "saved")
@@ -179,9 +179,7 @@ class Trial:
         starts_at_its_opponent(trainer)
         an_adapter_learns(trainer.model, before)
         experts = {kind for name, kind in kinds.items() if ".experts." in name and "lora_" not in name}
-        return (
-            "" if experts <= {Params4bit} else "but for the experts, which are no linear layers and stay as they are"
-        )
+        return "" if experts <= {Params4bit} else "except the experts, which are not linear layers and are unchanged"
 
     def _sampled(self, engine: TransformersEngine, rows: Dataset, name: str) -> list[list[int]]:
         store = GenerationStore(self.folder / name)
@@ -249,7 +247,7 @@ def _cell(trial: Trial, column: Callable[[Trial], str]) -> str:
         note = column(trial)
     except NotTried:
         return "–"
-    except Exception as error:  # whatever a library raises is what a user would meet
+    except Exception as error:  # a user would see any exception of a library
         return f"no: {' '.join(str(error).split())}"
     return f"yes: {note}" if note else "yes"
 
@@ -284,7 +282,7 @@ def not_shared(reasons: list[str]) -> Iterator[None]:
 
 
 def starts_at_its_opponent(trainer: SPINTrainer) -> None:
-    """The first loss is ln 2, beside the auxiliary loss of a mixture; the trainer itself has compared the two models."""
+    """The first loss is ln 2, in addition to a mixture's auxiliary loss; the trainer itself has compared the two models."""
     auxiliary = sum(steps(trainer, "aux_loss")[:1])
     first = steps(trainer)[0] - (trainer.router_aux_loss_coef * auxiliary if auxiliary else 0.0)
     if abs(first - LN2) > 1e-5:

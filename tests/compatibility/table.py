@@ -18,7 +18,7 @@ Rows = dict[str, dict[str, str]]
 
 
 def block(page: str) -> str:
-    """What stands between the two markers."""
+    """Return the text between the two markers."""
     _, found, _ = page.split(MARKER)
     return found
 

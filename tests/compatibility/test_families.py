@@ -42,7 +42,7 @@ def llama() -> ModelFamily:
 
 
 def test_what_fails_is_said_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is nothing to try, nothing is claimed."""
+    """Without a check, nothing is claimed."""
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("no\n  luck")
@@ -75,7 +75,7 @@ def test_answers_that_are_mixed_up_show_and_so_does_training_that_stands_still(
 
 @pytest.mark.slow
 def test_models_that_load_with_other_weights_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is loaded is not what was trained, and the adapter's base is another model."""
+    """The loaded model differs from the trained one, and the adapter's base is another model."""
     other = tiny.model("llama", seed=1, vocab_size=len(llama().tokenizer()))
     monkeypatch.setattr("compatibility.check.loaded", lambda _: other)
     cells = row(llama(), tmp_path)
@@ -85,7 +85,7 @@ def test_models_that_load_with_other_weights_show(tmp_path: Path, monkeypatch: p
 
 
 def test_the_table_is_read_as_it_was_written() -> None:
-    """Every note stands once, under a letter, whatever is in it."""
+    """Every note appears once, under a letter, with any content."""
     rows = {family.name: dict.fromkeys(COLUMNS, "yes") for family in FAMILIES}
     first, second, *_ = rows.values()
     first |= {"template": "no: '<think>\\n' stands | there", "LoRA": "yes: with <all>", "saved": "–"}

@@ -228,7 +228,7 @@ def test_trackers_and_logs_are_told_no_token() -> None:
 
 
 def test_texts_are_shown_without() -> None:
-    """What is no credential stays."""
+    """Text that is not a credential is unchanged."""
     assert (
         hide(f"bad {HF}, see https://me:{SHORT}@host/x?token={SHORT}&y=1")
         == "bad ***, see https://***@host/x?token=***&y=1"

@@ -77,7 +77,7 @@ def test_a_dataset_must_be_named() -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Name, configuration, split and revision of whatever is loaded."""
+    """Record name, configuration, split and revision of everything that is loaded."""
     found: list[tuple[Any, ...]] = []
 
     def load(

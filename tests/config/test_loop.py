@@ -69,7 +69,7 @@ def test_without_lists_no_iteration_differs() -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
-    """Too short and too long alike, with both numbers."""
+    """Both too short and too long lists, with both numbers."""
     with refused(RecipeError, "`learning_rate`", count, 3, [1e-6] * count):
         SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": [1e-6] * count})
 
@@ -87,7 +87,7 @@ def test_a_list_that_does_not_fit_the_iterations_is_named(count: int) -> None:
     ids=["unknown", "number", "text", "no number", "nothing", "no mapping"],
 )
 def test_lists_that_are_none_are_named(lists: Any, parts: tuple[object, ...]) -> None:
-    """What may be a list, and of what."""
+    """Settings that may be lists, and the type of their values."""
     with refused(RecipeError, *parts):
         SelfPlayConfig(num_iterations=2, per_iteration=lists)
 

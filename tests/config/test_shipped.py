@@ -1,4 +1,4 @@
-"""What ships beside code is found, and nothing else is taken for it."""
+"""Files shipped with the code are found, and nothing else is mistaken for them."""
 
 from pathlib import Path
 from typing import Any

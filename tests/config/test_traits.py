@@ -6,7 +6,7 @@ from spin_trl.config import traits
 from spin_trl.config.recipe import known_settings
 
 OTHERS = {"logging_dir", "python", "warmup_ratio"}
-"""What a run from Python has written down, and earlier names, which recipes and run directories may still have."""
+"""Keys recorded by runs from Python, and earlier names, which recipes and run directories may still have."""
 
 
 @pytest.mark.parametrize("trait", ["free", "paths", "of_one_machine", "of_an_arm", "usual"])

@@ -1,4 +1,4 @@
-"""What is hardly meant is said, by the setting's name, with what was found and what is usual; and nothing else is."""
+"""Unusual values are reported by the setting's name, with the value found and the usual range; others are not."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_unusual_values_are_warned_of(settings: dict[str, Any], said: str | None
 def test_a_warmup_longer_than_the_training_of_the_rows_is_warned_of(
     settings: dict[str, Any], rows: int, processes: int, steps: int, tmp_path: Path
 ) -> None:
-    """By the steps that Trainer will take, of which the message has the number."""
+    """It is compared with the steps that Trainer will take; the message has their number."""
     known = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_train_epochs": 3, **settings}
     for warmup, number in ((steps, 1), (steps - 1, 0), (0.99, 0)):
         found = read(tmp_path / "a.yaml", warmup_steps=warmup, **known)
@@ -85,7 +85,7 @@ def test_shipped_defaults_are_usual() -> None:
     ("values", "numbers"), [([0.5, 0.5, 1e-6], [0.5]), ([0.5, 1e-6, 0.25], [0.5, 0.25]), ([1e-6, 1e-7, 1e-6], [])]
 )
 def test_each_value_of_a_list_is_looked_at_and_said_once(values: list[float], numbers: list[float]) -> None:
-    """The list holds, whatever the one value of the settings is."""
+    """The list applies, regardless of the single value in the settings."""
     said = unusual(
         args_of(learning_rate=3.0), SelfPlayConfig(num_iterations=3, per_iteration={"learning_rate": values})
     )

@@ -1,4 +1,4 @@
-"""A file of settings is read, or the message says what is wrong with it, whatever is in it."""
+"""A file of settings with any content is read, or the message says what is wrong with it."""
 
 from pathlib import Path
 

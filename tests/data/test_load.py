@@ -215,7 +215,7 @@ def test_a_function_that_is_none_or_makes_no_dataset_is_named(module: types.Modu
     with refused(DataError, "'users_data:number'", "function", "int"):
         load_rows("users_data:number")
     for name in ("users_data:nothing", "no_such_module_anywhere:load", ":load"):
-        with refused(DataError, repr(name), "not a function"):
+        with refused(DataError, repr(name), "function"):
             load_rows(name)
 
 

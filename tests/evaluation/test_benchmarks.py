@@ -68,7 +68,7 @@ def test_the_harness_has_every_benchmark_and_measures_what_is_read(index, benchm
         if "group" in index[benchmark.task].cfg:
             (of_group,) = index[benchmark.task].cfg["aggregate_metric_list"]
             assert (of_group["metric"], filter_name) == (name, "none")
-    # The harness leaves a task at no shots that says so itself, whatever it is asked for.
+    # The harness keeps a task at zero shots if the task itself asks for zero, regardless of the request.
     assert all(benchmark.shots == 0 for part in parts if part.get("num_fewshot") == 0)
 
 

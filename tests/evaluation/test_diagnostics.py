@@ -1,4 +1,4 @@
-"""What the papers argue about, from made-up log-probabilities for which every figure is known by hand."""
+"""The figures that the papers discuss, from made-up log-probabilities for which every figure is computed by hand."""
 
 import math
 

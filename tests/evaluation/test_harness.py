@@ -43,7 +43,7 @@ def shout(asked: list[str]) -> Any:
 
 
 def test_a_process_answers_its_questions_with_all_their_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two processes one answers the questions 0 and 2, the other 1 and 3; together they have everything, in order."""
+    """One of two processes answers questions 0 and 2, the other 1 and 3; together they have everything, in order."""
     shares: list[list[str]] = []
     for rank in (0, 1):
         asked: list[str] = []

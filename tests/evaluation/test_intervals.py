@@ -146,7 +146,7 @@ def test_equal_models_do_not_differ() -> None:
 
 
 def test_a_test_of_equal_models_finds_a_difference_as_often_as_it_says() -> None:
-    """Of pairs without a difference, about one in twenty has p below 0.05."""
+    """About one in twenty pairs without a difference has p below 0.05."""
     draw = np.random.default_rng(1)
     p = [of_difference(draw.normal(size=40).tolist(), draw.normal(size=40).tolist()).p for _ in range(400)]
     assert 0.02 <= sum(value < 0.05 for value in p) / 400 <= 0.08

@@ -106,7 +106,7 @@ def test_one_prompt_says_nothing_for_sure() -> None:
 
 
 def test_the_win_rates_of_two_iterations_are_of_different_games() -> None:
-    """Each is against an opponent of its own: they are not compared prompt by prompt."""
+    """Each is measured against a different opponent: they are not compared prompt by prompt."""
     one, other = scored(60), scored(40)
     for model in (one, other):
         model.values["win_rate"] = model.values["score"]

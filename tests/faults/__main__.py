@@ -41,7 +41,7 @@ MINUTES: Final = 20.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """What all trials need.
+    """The resources that all trials need.
 
     Attributes:
         undisturbed: runs that nothing happened to.

@@ -1,4 +1,4 @@
-"""Damage: a file of a finished run, or of one that was killed half-way, is not what was written; the same command goes on.
+"""Damage: a file of a finished run, or of one that was killed half-way, is damaged; the same command resumes the run.
 
 It ends in the results of the undisturbed run, or in a clear error with nothing lost.
 """
@@ -57,7 +57,7 @@ class State:
 
 
 Harm = Callable[[bytes, random.Random, State, str], bytes | None]
-"""What becomes of the content of a file, given by its path; None: it is deleted."""
+"""New content of a file, given by its path; None: it is deleted."""
 
 
 def _cut(content: bytes, chosen: random.Random, state: State, path: str) -> bytes:

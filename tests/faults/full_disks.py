@@ -1,6 +1,6 @@
 """Full disks: from a write of every kind on nothing fits any more, also while the error is written.
 
-There is room again when the same command goes on, to the same bytes.
+There is space again when the same command resumes the run, which must end with the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kills: a run ends at any moment, by a signal, and the same command goes on to the same bytes.
+"""Kills: a run ends at any moment, by a signal, and the same command resumes it to the same bytes.
 
 They come at random operations and times; and every kind of write is killed before it, in its middle and after it.
 """
@@ -38,7 +38,7 @@ class Moment:
         kind: of the write; None: operations of all kinds count.
         number: of the operation of this kind, from 1.
         middle_at: in the middle of the write, when a file has come to this size; None: at the operation itself.
-        after: whether it is killed at the operation that follows, of whatever kind.
+        after: whether it is killed at the operation that follows, of any kind.
     """
 
     kind: str | None
@@ -168,7 +168,7 @@ def _whole_processes(seed: int, undisturbed: Sequence[Undisturbed], seconds: flo
         run, signal_number = chosen.choice(undisturbed), chosen.choice(SIGNALS)
         # Now and then during the imports, when nothing of the command runs yet.
         after = chosen.uniform(0, start) if number % 4 == 0 else chosen.uniform(start, start + 2 * seconds)
-        name = f"{run.task.name}, a process of its own: {signal.Signals(signal_number).name} after {after:.2f} s"
+        name = f"{run.task.name}, a separate process: {signal.Signals(signal_number).name} after {after:.2f} s"
         yield Trial(PART, name, _check_whole(run, Interrupt(signal_number, after)))
 
 

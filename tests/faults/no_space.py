@@ -58,7 +58,7 @@ def fill(smallest: int = 1) -> None:
         (_LOAD, 0, 0, _THIRD),
         (_AT_LEAST, 1, 0, smallest),
         (_RETURN, 0, 0, _ALLOW),
-        (_EQUALS, 0, 0, 0),  # on to the next line, whatever it is
+        (_EQUALS, 0, 0, 0),  # on to the next line
         (_LOAD, 0, 0, _FIRST),
         (_GREATER, 1, 0, 2),
         (_RETURN, 0, 0, _ALLOW),

@@ -1,4 +1,4 @@
-"""What a run ended in, and what is to be said of a trial: the same bytes, a clear error, or one of three faults."""
+"""The results of a run, and the verdict on a trial: the same bytes, a clear error, or one of three faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EXCEPTION: Final = re.compile(r"[\w.]*(?:Error|Exception|Interrupt|Invalid)\w*"
 
 
 class Verdict(StrEnum):
-    """What came of a trial."""
+    """The outcome of a trial."""
 
     SAME = "same bytes"
     ERROR = "clear errors"
@@ -90,7 +90,7 @@ class Table:
 
 
 def results_of(folder: Path) -> Results:
-    """What the run in a folder holds of what it is played for: weights, generations, figures, and what was decided."""
+    """Return the results of the run in a folder: weights, generations, figures, and decisions."""
     found = {path: _digest(folder / path) for path in sorted(_files(folder)) if _is_result(path)}
     best = folder / RUN_DIR / "best"
     if best.is_symlink():
@@ -131,7 +131,7 @@ def in_words(paths: Iterable[str], folder: Path) -> str:
 
 
 def manners(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> str | None:
-    """What is wrong with how a command ended, or None: a traceback, a crash, or an error without its message.
+    """Return what is wrong with how a command ended, or None: a traceback, a crash, or an error without its message.
 
     Args:
         ended: how it ended.
@@ -152,12 +152,12 @@ def manners(ended: Ended, codes: Iterable[int] = (0, 1, 2)) -> str | None:
 
 
 def message(ended: Ended) -> str | None:
-    """What the command has said when it failed."""
+    """Return the message of a command that failed."""
     return next((line for line in reversed(ended.output.splitlines()) if re.match(r"spin-trl(?: \(|:)", line)), None)
 
 
 def with_traceback(folder: Path, outcome: Outcome) -> Outcome:
-    """An outcome, or that a command of its trial has kept a traceback in the run directory, whatever it has printed."""
+    """Return an outcome, or a fault if a command of its trial left a traceback in the run directory, printed or not."""
     kept = folder / RUN_DIR / TRACEBACK
     if outcome.verdict is Verdict.TRACEBACK or not kept.is_file():
         return outcome
@@ -167,12 +167,12 @@ def with_traceback(folder: Path, outcome: Outcome) -> Outcome:
 
 
 def of_going_on(folder: Path, ended: Ended, expected: Results) -> Outcome:
-    """The verdict on a run that was interrupted and had to go on to the results of the undisturbed one."""
+    """Return the verdict on an interrupted run, which has to reach the results of the undisturbed one."""
     wrong = manners(ended)
     if wrong is not None:
         return Outcome(Verdict.TRACEBACK, f"going on: {wrong}")
     if ended.code != 0:
-        return Outcome(Verdict.LOST, f"it does not go on: {message(ended)}")
+        return Outcome(Verdict.LOST, f"it can't be resumed: {message(ended)}")
     other = differences(results_of(folder), expected)
     return Outcome(Verdict.SILENT, in_words(other, folder)) if other else Outcome(Verdict.SAME)
 

@@ -19,7 +19,7 @@ from .outcome import Results, results_of
 from .writes import RUN_DIR, Operation, watch
 
 COMMAND: Final = ("run", "small.yaml")
-"""What plays a run, in its folder, and goes on with it."""
+"""Command that plays a run in its folder, and resumes it."""
 
 _SHARED: Final[dict[str, Any]] = {
     "run_dir": RUN_DIR,
@@ -64,7 +64,7 @@ _LORA: Final[dict[str, Any]] = {
 _NF4: Final[dict[str, Any]] = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "learning_rate": 0.1}
 
 ROWS: Final = 11
-"""Of them three are held out, and eight are trained on in two steps."""
+"""Number of rows: three are held out, and eight are trained on in two steps."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def play(task: Task, folder: Path, model: Path, half_way: Mapping[str, str] | No
         task: what to play.
         folder: where; it must not exist.
         model: what tasks without a start of their own begin with.
-        half_way: names of folders beside this one, and before which file is put into its place the run is copied there.
+        half_way: names of folders next to this one; the run is copied there before the given file is renamed into place.
 
     Raises:
         RuntimeError: it did not end well, so there is nothing to compare with.

@@ -1,4 +1,4 @@
-"""A child of this process ends as a command of its own would, and what it prints is read."""
+"""A child of this process ends like a separate command, and its output is read."""
 
 import os
 import signal

@@ -89,7 +89,7 @@ def test_what_is_small_fits_on_a_disk_that_is_nearly_full(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("way", [NOTHING_FITS, NO_NEW_FILES] if no_space.is_possible() else [NO_NEW_FILES])
 def test_a_disk_is_full_from_a_write_on(way: str, folder: Path) -> None:
-    """What was there before stays."""
+    """Earlier values are restored."""
 
     def play() -> int:
         filler(folder, way, "recipe", 1)()

@@ -1,4 +1,4 @@
-"""What a run ends in is compared by bytes, times aside; and what came of a trial is one of five verdicts."""
+"""A run's results are compared by bytes, except times; and a trial has one of five verdicts."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from faults.outcome import (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What is compared of a run, what is not, and what was not finished."""
+    """Which files of a run are compared, which are not, and which were not finished."""
     contents = {
         "journal.jsonl": json.dumps(
             {"phase": "train", "stage": "iteration-0", "time": 1.0, "seconds": 2.0, "steps": 3}

@@ -45,7 +45,7 @@ def numbered(parts: Sequence[tuple[int, Sequence[Trial]]]) -> dict[int, Trial]:
 
 
 def in_turn(trials: dict[int, Trial]) -> list[int]:
-    """Numbers in an order in which every part comes on alike: when the time is up, each has been tried to the same share."""
+    """Return numbers in an order that treats all parts equally: when time is up, the same share of each has been tried."""
     parts: dict[str, list[int]] = {}
     for number in sorted(trials):
         parts.setdefault(trials[number].part, []).append(number)

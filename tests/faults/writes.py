@@ -1,4 +1,4 @@
-"""What a run writes, sorted by kind; and a hook that sees each of its file operations before it happens."""
+"""The files that a run writes, sorted by kind; and a hook that sees each of its file operations before it happens."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "schema": ("--unknown",),
     "unknown": ("--unknown",),
 }  # fmt: skip
-"""By command, its options."""
+"""Options by command."""
 
 VALUES = (
     *values.TEXTS, "h100", "cpu", "1e9", "-5", "1.5", "9" * 5_000, "nan", "inf", "list", "spin", "best", "start",

@@ -83,7 +83,7 @@ HARMLESS = ("as it is", "as it is, compressed")
 
 
 def _rows(rng: Random, materials: Materials, kind: tiny.SFTKind) -> tuple[str, Rows]:
-    """What is odd about rows of a kind, and the rows."""
+    """Return a description of what is odd about rows of a kind, and the rows."""
     rows = copy.deepcopy(materials.rows[kind][: rng.choice([1, 3, 8])])
     if rng.random() < 0.2:
         return IN_ORDER, rows
@@ -214,7 +214,7 @@ NAMES = (
     "a=b.FORM", "a;b.FORM", "a&b.FORM", "a\\b.FORM", "train.FORM", "test.FORM", "data.test.FORM", ".rows.FORM", "rows..FORM",
     "**.FORM", "null.FORM", "1.FORM", "1e5.FORM", "2020-01-01.FORM", "train[:50%].FORM", "e\u0301.FORM", "a\u202eb.FORM",
 )  # fmt: skip
-"""Names that a file may have, whatever they mean elsewhere."""
+"""Possible file names, including those with a meaning elsewhere."""
 
 OTHER_ENDINGS = (
     "", ".", ".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".ndjson", ".xlsx", ".pkl", ".npz", ".db",
@@ -420,7 +420,7 @@ CARDS = (
 
 
 def _folder_of_datasets(rng: Random, folder: Path, rows: Rows) -> tuple[str, str]:
-    """What `Dataset.save_to_disk` writes, with one file damaged."""
+    """Return a folder written by `Dataset.save_to_disk`, with one file damaged."""
     inside = folder / "saved"
     table = rng.choice(ODD_TABLES)() if rng.random() < 0.3 else _arrow_table(rows)
     try:

@@ -55,7 +55,7 @@ TOPS = (
     "def __getattr__(name):\n    raise ValueError(name)",
     "__name__ = 3", "import sys\nsys.modules[__name__] = None", "del f",
 )  # fmt: skip
-"""What stands in the module behind the function."""
+"""Text of the module after the function."""
 
 NAMES = (
     "mine:g", "mine:", ":f", "mine:f.g", "mine.py:f",
@@ -67,7 +67,7 @@ NAMES = (
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A module beside a recipe that names its function, for the data or as a scorer; most of it is in order."""
+    """Return a module next to a recipe that names its function, for the data or as a scorer; most modules are valid."""
     which = rng.choice(["dataset_name", "dataset_name", "scorer", "scorer", "held_out_name"])
     usual = "prompt, real, generated" if which == "scorer" else "split"
     signature = rng.choice(SIGNATURES) if rng.random() < 0.3 else usual

@@ -37,7 +37,7 @@ KINDS: Mapping[str, tuple[int, Make]] = {
     "surroundings": (5, surroundings.make),
     "configurations": (3, configurations.make),
 }
-"""By kind: its weight among the inputs, and what makes one."""
+"""Kinds of inputs: the weight of each, and the function that creates one."""
 
 
 def kind_of(seed: int) -> str:

@@ -1,8 +1,8 @@
-"""Gives an input to the command in a process of its own, and says what came of it.
+"""Runs the command on an input in a separate process, and judges the outcome.
 
 The process is forked from one that has imported everything, which takes a hundredth of the time of a new one. It has a limit
 of time and one of memory. An exception that the command turns into a message is looked at, too: where it is no error of the
-package's own and none of the system's, nobody has foreseen it, whatever the message says.
+package's own and none of the system's, the error is unforeseen, regardless of its message.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ INTERRUPTED = 130
 
 
 class Kind(StrEnum):
-    """What came of an input."""
+    """The outcome of an input."""
 
     ACCEPTED = "accepted"
     REFUSED = "clear errors"
@@ -59,7 +59,7 @@ WELL = (Kind.ACCEPTED, Kind.REFUSED)
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a command may take.
+    """The limits of a command.
 
     Attributes:
         seconds: of the processor, until it is ended: other processes make nothing slower that way.
@@ -74,7 +74,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of an input.
+    """The judgement of an input.
 
     Attributes:
         kind: of the outcome.
@@ -107,7 +107,7 @@ def run_apart(
     *,
     as_nobody: bool = False,
 ) -> tuple[int, float, int]:
-    """Run the command in a process of its own and in a folder. What it prints goes into files beside that, as `NAME.err`.
+    """Run the command in a separate process and in a folder. Its output goes into files next to it, such as `NAME.err`.
 
     Args:
         arguments: of the command.
@@ -161,7 +161,7 @@ def _in_the_child(
     _limit(limits)
     cache = folder.with_suffix(".cache")
     cache.mkdir(exist_ok=True)
-    datasets.config.HF_DATASETS_CACHE = cache  # every input reads its data anew, as a user's first run does
+    datasets.config.HF_DATASETS_CACHE = cache  # every input reads its data again, like a user's first run
     os.environ["TMPDIR"] = tempfile.tempdir = str(cache)
     if not confine(folder, cache) and os.getuid() == 0:
         raise RuntimeError(
@@ -202,7 +202,7 @@ class _Errors(io.TextIOWrapper):
 
 
 def _redirect(folder: Path) -> _Errors:
-    """Let the process read nothing, and print into files beside its folder."""
+    """Let the process read nothing, and print into files next to its folder."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, extension in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(folder.with_suffix(extension), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
@@ -233,7 +233,7 @@ def _become_nobody(folder: Path) -> None:
 
 
 def _write_down(record: TextIO, escaped: BaseException | None, handled: BaseException | None) -> None:
-    """What this process knows of how it ended, for the one that judges."""
+    """Return how this process ended, for the process that judges it."""
     foreseen = (SpinError, OSError, KeyboardInterrupt, SystemExit, argparse.ArgumentError)
     # A library meets a full disk in its own ways, also while it cleans up.
     is_foreseen = handled is None or isinstance(handled, foreseen) or full_disk(handled) is not None
@@ -285,7 +285,7 @@ def judge(
 
     Args:
         arguments: of the command.
-        folder: of the input, in which the command runs. Files of its name with other extensions are written beside it.
+        folder: folder of the input, in which the command runs. Files named like it, with extensions, are written next to it.
         limits: of the command.
         as_nobody: whether a user without rights gives it.
         before: is called in the process of the command first.
@@ -339,7 +339,7 @@ def _place_of_hang(printed: str) -> str:
 
 
 def import_all(folder: Path, *commands: list[str]) -> None:
-    """Import here whatever commands import while they run, so that what is forked does not.
+    """Import everything here that commands import while they run, so that forked processes need not.
 
     Args:
         folder: in which the commands can be run.

@@ -1,4 +1,4 @@
-"""What inputs are made from: a tiny model, rows, and run directories that are in order. Made once, and read only."""
+"""Materials for inputs: a tiny model, rows, and valid run directories. Created once, and read-only."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ MAPPINGS: dict[str, dict[str, str]] = {
 
 
 class Materials:
-    """What inputs are made from.
+    """Materials for inputs.
 
     Args:
         folder: where it lies.
-        command: runs `spin-trl` in a process of its own: called with its arguments, the folder and what that process does
+        command: runs `spin-trl` in a separate process: called with its arguments, the folder and what that process does
             first, or None. Returns the exit code.
     """
 
@@ -61,7 +61,7 @@ class Materials:
 
     @functools.cached_property
     def earlier(self) -> list[Path]:
-        """Folders with a run of version 0.1.0 each, its recipe, model and data beside it."""
+        """Return folders with a run of version 0.1.0 each, and its recipe, model and data next to it."""
         return [self._unpack(path) for path in sorted(ARCHIVES.glob("*.tar.gz"))]
 
     def _unpack(self, path: Path) -> Path:

@@ -61,7 +61,7 @@ CONFIG = {
     "id2label": (3, {"a": "b"}),
     "num_labels": ("a", -1),
 }  # fmt: skip
-"""What a configuration may say of its model, by key."""
+"""Possible values in a model's configuration, by key."""
 
 TOKENIZER = {
     "eos_token": (None, "", "a", "<|nowhere|>", 3, [], {"content": "a"}, {"__type": "AddedToken"}),
@@ -169,7 +169,7 @@ TEMPLATES = (
 
 
 def _add_adapter(folder: Path, rng: Random) -> None:
-    """Put an adapter on a model: in a folder of its own, or in that of its base."""
+    """Put an adapter on a model: in a separate folder, or in that of its base."""
     rank, size = 2, 16
     weights = {}
     for name in ("q_proj", "v_proj"):
@@ -365,7 +365,7 @@ EXTRAS: tuple[tuple[str, Callable[[Path], Any]], ...] = (
     ("an old vocabulary", lambda folder: (folder / "vocab.json").write_bytes(b"[]")),
     ("a SentencePiece model of nothing", lambda folder: (folder / "tokenizer.model").write_bytes(b"\x00" * 20)),
 )  # fmt: skip
-"""What may lie in the folder of a model besides, or may be gone."""
+"""Files that a model's folder may contain in addition, or lack."""
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:

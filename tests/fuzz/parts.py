@@ -1,4 +1,4 @@
-"""What an input is, and what several kinds of inputs share."""
+"""Defines an input, and helpers that several kinds of inputs share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUICK: dict[str, Any] = {**runs.SETTINGS, "num_iterations": 1, "held_out_fractio
 
 @dataclass(frozen=True)
 class Input:
-    """What a user gives to the command.
+    """An input: what a user gives to the command.
 
     Attributes:
         arguments: of `spin-trl`.

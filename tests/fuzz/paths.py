@@ -74,7 +74,7 @@ MADE: dict[str, Callable[[Path], Any]] = {
     "a folder that is closed": lambda path: path.mkdir(mode=0o000),
     "a file that is closed": lambda path: path.touch(mode=0o000),
 }
-"""What may lie at a path: by its description, what makes it."""
+"""Things that may exist at a path: by description, the function that creates them."""
 
 WITH = ("", "", "", ".jsonl", ".json", ".csv", ".parquet", ".arrow", ".yaml", ".jsonl.gz")
 """Extensions of what is made."""
@@ -112,7 +112,7 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
     if as_nobody and where not in ("dataset_name", "run_dir"):
         where = "run_dir"
     settings = settings_of(materials)
-    if as_nobody:  # who has no rights reads what lies beside it
+    if as_nobody:  # a user without rights reads the files next to it
         shutil.copytree(materials.model, folder / "model")
         shutil.copy(materials.data, folder / "train.jsonl")
         settings |= {"model_name_or_path": "model", "dataset_name": "train.jsonl"}

@@ -22,7 +22,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     },
     {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj"], "model_init_kwargs": {"dtype": "float32"}},
 )
-"""What a recipe has beside the smallest, to be changed, too."""
+"""Settings in addition to those of the smallest recipe, which may be changed, too."""
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:

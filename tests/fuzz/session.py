@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def prepared(folder: Path) -> Materials:
-    """What inputs are made from, with everything imported that commands import."""
+    """Return the materials for inputs, with everything imported that commands import."""
 
     def command(arguments: list[str], where: Path, before: object) -> int:
         return run_apart(arguments, where, before if callable(before) else None)[0]
@@ -138,7 +138,7 @@ def is_mistake(seed: int) -> bool:
 
 
 def compared(outcome: Outcome, run: Path, digest: str) -> Outcome:
-    """What came of an input that is in order: it has to be taken, and its rows have to be what they are elsewhere."""
+    """Return the outcome of a valid input: it must be accepted, and its rows must be the same as elsewhere."""
     if outcome.is_failure:
         return outcome
     if outcome.kind == Kind.REFUSED:
@@ -149,7 +149,7 @@ def compared(outcome: Outcome, run: Path, digest: str) -> Outcome:
 
 
 def _odd_files(folder: str, names: list[str]) -> list[str]:
-    """What can't be copied: pipes and sockets."""
+    """Return entries that can't be copied: pipes and sockets."""
     paths = [Path(folder, name) for name in names]
     return [path.name for path in paths if not (path.is_symlink() or path.is_file() or path.is_dir())]
 
@@ -165,7 +165,7 @@ def _try_in_worker(seed: int) -> Tried | None:
 def _tried(
     seeds: Iterable[int], folder: Path, materials: Materials, jobs: int, end: float, keep: str | None
 ) -> Iterator[Tried]:
-    """What came of inputs, as they are done."""
+    """Yield the outcomes of inputs as they finish."""
     global _shared
     _shared = folder, materials, keep, end
     _ = materials.played, materials.earlier  # made once, before the processes part

@@ -26,7 +26,7 @@ NAMES = sorted(known_settings())
 
 TYPES = {field.name: str(field.type) for kind in (DataConfig, SPINConfig, SelfPlayConfig, StartConfig, ModelConfig)
          for field in dataclasses.fields(kind)}  # fmt: skip
-"""By setting, what it may be, as its class says."""
+"""Allowed values by setting, according to its class."""
 
 LOSSES = ("discopop", "gsil", "iris", "simpo", "space", "spif", "tspin")
 """Losses that have settings of their own, which begin with the loss's name."""
@@ -76,7 +76,7 @@ def _value(rng: Random, name: str) -> Any:
 
 
 def make(rng: Random, folder: Path, materials: Materials) -> Input:
-    """A recipe that is in order but for one setting, or two."""
+    """Return a recipe that is valid except for one or two settings."""
     settings = settings_of(materials)
     names = rng.sample(NAMES, rng.choice([1, 1, 1, 2]))
     if any(name.startswith("start_") for name in names) or rng.random() < 0.05:

@@ -101,7 +101,7 @@ SURROUNDINGS: dict[str, Callable[[], object]] = {
     "files that only others may read": functools.partial(os.umask, 0o700),
     **{f"{one!r}": functools.partial(os.environ.update, one) for one in VARIABLES},
 }
-"""By their description: what brings them about, in the process of the command."""
+"""Surroundings by description: the function that sets them up in the process of the command."""
 
 COMMANDS = {"start": 6, "run": 3, "recipes": 1, "plan": 1, "report": 2, "card": 2, "generate": 1}
 
@@ -118,7 +118,7 @@ def make(rng: Random, folder: Path, materials: Materials) -> Input:
         shutil.copytree(rng.choice(materials.played), folder, symlinks=True, dirs_exist_ok=True)
         arguments.append("run")
     elif command != "recipes":
-        shutil.copytree(materials.model, folder / "model")  # who has no rights reads what lies beside the recipe
+        shutil.copytree(materials.model, folder / "model")  # a user without rights reads the files next to the recipe
         shutil.copy(materials.data, folder / "train.jsonl")
         own = {"model_name_or_path": "model", "dataset_name": "train.jsonl", "max_steps": 1}
         arguments.append(write_recipe(folder, settings_of(materials, **own)))

@@ -1,4 +1,4 @@
-"""What came of inputs, as a table by kind and as a list of failures by cause."""
+"""Shows the outcomes of inputs as a table by kind and as a list of failures by cause."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def materials(folder: Path) -> Materials:
-    """What inputs that need no run are made from."""
+    """Return the materials for inputs that need no run."""
     return Materials(folder, lambda *_: 1)
 
 
 @pytest.fixture(scope="module")
 def with_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Materials]:
-    """What all inputs are made from."""
+    """Return the materials for all inputs."""
     with tempfile.TemporaryDirectory(prefix="spin-trl-fuzz-") as name:
         os.chmod(name, 0o755)
         yield prepared(Path(name))
@@ -88,7 +88,7 @@ def test_a_seed_makes_the_same_input_again(materials: Materials, tmp_path: Path)
 
 
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, do: str) -> Outcome:
-    """What is said of a command that does this."""
+    """Return the judgement of a command that does this."""
     (tmp_path / "it").mkdir()
     names = {"main": None}
     exec(f"def main(arguments):\n    import os, sys, time\n    from spin_trl.errors import DataError\n    {do}", names)

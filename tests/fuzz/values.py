@@ -19,7 +19,7 @@ RAW = {
     "@@BEYOND FLOAT@@": "1e400",
     "@@FRACTION@@": "0." + "3" * 5_000,
 }
-"""What no writer writes, by the text that stands for it until it is written."""
+"""Text that no writer writes, by the placeholder that stands for it until it is written."""
 
 TEXTS = (
     "", " ", "\n", "\t", "\x00", "a\x00b", "null", "None", "true", "nan", "inf", "-1", "0", "1", "1e400", "[]", "{}",
@@ -131,7 +131,7 @@ def as_yaml(value: Any) -> str:
 
 
 def damaged(rng: Random, content: bytes) -> tuple[str, bytes]:
-    """What was done to the content of a file, and what it is now."""
+    """Return a description of the change to a file's content, and the new content."""
     at, size = rng.randrange(len(content) + 1), len(content)
     length = min(rng.choice([1, 2, 8, 64, 512]), size - at)
     match rng.randrange(10):

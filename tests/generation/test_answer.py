@@ -153,7 +153,7 @@ def test_a_store_of_another_model_is_not_filled_up(tmp_path):
 
 
 def in_this_process(folder: Path) -> GenerationStore:
-    """What `SCRIPT` generates, without the seconds that a process takes to start."""
+    """Return the output of `SCRIPT`, without the time that a process takes to start."""
     store, sampling = GenerationStore(folder), Sampling(1.0, 1.0, 0, 8, None, 2, 4, 0)
     generate(TransformersEngine(tiny.model("llama"), [1], 0), rows(), store, sampling, **NAMES)
     return store

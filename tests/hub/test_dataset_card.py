@@ -79,8 +79,8 @@ pairs = load_dataset\("someone/small-pairs", "iteration-1", split="train"\) .+
 
 \| configuration \| pairs \| generator \| revision \| hash of its weights \| how responses ended \|
 \| --- \| --- \| --- \| --- \| --- \| --- \|
-\| `iteration-0` \| 1,000 \| start \| `org/base@.+` \| `aabb` \| 90\.0 % by themselves, 10\.0 % truncated at the limit \|
-\| `iteration-1` \| 1,000 \| iteration 0 \| `someone/small@iter-0` \| `ccdd` \| 100\.0 % by themselves \|
+\| `iteration-0` \| 1,000 \| start \| `org/base@.+` \| `aabb` \| 90\.0 % ended with EOS, 10\.0 % truncated at .+ \|
+\| `iteration-1` \| 1,000 \| iteration 0 \| `someone/small@iter-0` \| `ccdd` \| 100\.0 % ended with EOS \|
 
 2,000 pairs; in 15 of them .+
 

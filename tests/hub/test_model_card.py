@@ -115,7 +115,7 @@ tokenizer = AutoTokenizer\.from_pretrained\("someone/small"\)
 \| iteration 1 \| 60\.0 %.+ continued \|
 \| plain SFT, iteration 0 \| 50\.0 %.+from iteration 0</small>.+
 
-In small print: 95 % intervals\. .+ the same 100 prompts .+
+Smaller figures are 95 % confidence intervals\. .+ the same 100 prompts .+
 
 ### Scores and likelihood
 
@@ -159,7 +159,7 @@ The opponents' responses were generated with these settings:
 
 ### Cost
 
-\| stage \| generate \| train \| evaluate \| together \| tokens generated \| gradient steps \| pairs \|
+\| stage \| generate \| train \| evaluate \| total \| tokens generated \| gradient steps \| pairs \|
 (\|.+\n)+\| iteration 0 \| 1 h 0 min \| 2 h 0 min \| – \| 3 h 0 min \| 12,345 \| 78 \| – \|
 (\|.+\n)+
 Hardware: NVIDIA A100\.
@@ -184,7 +184,7 @@ Human response:
 Real answer \d\.
 ```
 
-This model \(score: 1, ended by itself\):
+This model \(score: 1, ended with EOS\):
 
 ```text
 Made-up answer \d\.

@@ -1,4 +1,4 @@
-"""Where a run's model and data come from: Hub names with their commits, and no path of this machine."""
+"""The origin of a run's model and data: Hub names with their commits, and no path of this machine."""
 
 import json
 from pathlib import Path

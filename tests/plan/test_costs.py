@@ -51,7 +51,7 @@ def test_answering_takes_as_long_as_the_paper_says(zephyr):
 
 
 def test_tokens_and_steps_by_hand(tmp_path):
-    """640 rows, 13 of them held out; 150 tokens per row, 100 generated; 2 pairs a step; two epochs, then one; history 1."""
+    """640 rows, 13 held out; 150 tokens per row, 100 generated; 2 pairs per step; two epochs, then one; history 1."""
     found, work = works(
         tmp_path,
         num_train_epochs=[2, 1],

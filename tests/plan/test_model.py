@@ -41,7 +41,7 @@ def test_an_adapter_is_counted_as_peft_makes_it():
     lora = LoraConfig(r=16, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
     model = PlannedModel(ModelSettings(QWEN_05B, torch.bfloat16, None, lora))
     assert model.num_trainable == 24 * 16 * (896 + 896 + 896 + 128) == 1_081_344
-    assert model.adapter_bytes == 4 * 1_081_344  # in float32, whatever the weights are in
+    assert model.adapter_bytes == 4 * 1_081_344  # in float32, regardless of the weights' dtype
     both = PlannedModel(ModelSettings(QWEN_05B, torch.bfloat16, None, lora, frozen_adapter=True))
     assert both.adapter_bytes == 2 * model.adapter_bytes
     assert both.num_trainable == model.num_trainable

@@ -30,7 +30,7 @@ LORA = LoraConfig(r=4, task_type="CAUSAL_LM", target_modules="all-linear")
 )
 @pytest.mark.slow
 def test_a_few_layers_say_what_all_of_them_take(monkeypatch, settings):
-    """To the byte, at whatever moment the peak occurs."""
+    """Exact to the byte, whenever the peak occurs."""
     config = small(num_hidden_layers=9, hidden_size=128)
     model = PlannedModel(ModelSettings(config, torch.float32, **settings))
 

@@ -102,7 +102,7 @@ def test_keep_iterations_bounds_the_models(llama_folder: Path) -> None:
     kept = [t for t in range(4) if Path(f"run/iteration-{t}/model").exists()]
     assert kept == [0, 3]
     assert all(Path(f"run/iteration-{t}/metrics.json").exists() for t in range(4))
-    # The run can go on from there, and be called again.
+    # The run can resume from there, and be called again.
     played(llama_folder, [2.5], keep_iterations=1, num_iterations=5).run()
     assert [t for t in range(5) if Path(f"run/iteration-{t}/model").exists()] == [0, 4]
     assert Path("run/best").resolve() == Path("run/iteration-0/model").resolve()

@@ -101,7 +101,7 @@ def test_the_table_has_means_over_the_seeds(compared: Path) -> None:
     for row in ("start", "sigmoid 1", "iris 0", "tspin+0.1*sft 1", "sft 1", "sft smoothing 0.1 1"):
         assert row in table, table
     assert "…" not in table
-    assert "less sft [95 %]" in table
+    assert "minus sft [95 %]" in table
     assert (compared / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -72,7 +72,7 @@ def test_a_log_says_what_the_run_will_do_and_how_far_it_is(
     assert names(lines[0], 15, str(run.directory.path))  # 3 of them are then held out
     assert names(lines[1], str(run.directory.path), "one process", "generate", "train", "evaluate", 2)
     trained = [entry["steps"] for entry in run.state.journal.entries() if entry["phase"] == "train"]
-    assert trained == [18, 36]  # 12 rows, 4 pairs a step, 6 epochs; with history the second has twice the pairs
+    assert trained == [18, 36]  # 12 rows, 4 pairs per step, 6 epochs; with history the second has twice the pairs
     assert names(lines[2], 12, 3, 54, 18, 36)
     assert not lines[3].startswith("Already finished")
     assert re.search(r"^iteration-1: train, \d+ of 36 steps, [\d.,]+(/s| s each), \d+:\d\d left", said, re.MULTILINE)

@@ -349,7 +349,7 @@ def test_falling_back_starts_the_next_iteration_from_the_best(
         for t in range(4)
     ]
     assert made_by[3] == made_by[2] != made_by[1]  # iteration 2 was answered by iteration-1's model, too
-    assert answers("run", "iteration-3") != answers("run", "iteration-2")  # but sampled anew
+    assert answers("run", "iteration-3") != answers("run", "iteration-2")  # but sampled again
     state = collapsing(llama_folder, on_regression="fall_back", fall_back_lr_scale=0.5, history=1).state
     assert [state.iteration_args(t).learning_rate for t in range(4)] == [2e-3, 2e-3, 0.2, 1e-3]
     # What was given up is in no history: 24 prompts of iteration 3, and as many of iteration 1.

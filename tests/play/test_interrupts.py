@@ -1,4 +1,4 @@
-"""Killed anywhere: whatever file operation was a run's last, the same command resumes to the same result.
+"""Killed anywhere: after any file operation of a run, the same command resumes to the same result.
 
 A separate process kills itself, with SIGKILL, at its k-th write, rename or removal in the run directory.
 """

@@ -1,4 +1,4 @@
-"""What an iteration's trainer would refuse is known before a run begins, and a rehearsal leaves no traces."""
+"""Settings that an iteration's trainer would refuse are found before a run begins, and a rehearsal leaves no traces."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_less_is_left_to_be_trained_the_less_is_asked(llama_folder: Path) ->
     assert not names(said(run), 513)
     run.journal.append("train", "iteration-1")
     assert said(run) == ""
-    run.play.existing_run = "overwrite"  # it begins anew
+    run.play.existing_run = "overwrite"  # it starts over
     assert names(said(run), 513)
 
 

@@ -47,7 +47,7 @@ def test_tensorboard_gets_every_figure_at_its_iteration(llama_folder: Path) -> N
 
 
 def test_training_curves_outlive_the_checkpoints(llama_folder: Path) -> None:
-    """By default they would be written to a folder that is deleted after the iteration."""
+    """Their default folder is deleted after the iteration."""
     build(llama_folder, report_to="tensorboard", baseline="sft").run()
     for stage in ("iteration-0", "iteration-1", "baseline/sft/iteration-1"):
         assert set(scalars(Path("run/tensorboard", stage))["train/loss"]) == {1, 2, 3}
@@ -117,7 +117,7 @@ def test_other_trackers_get_the_same_in_a_run_of_their_own(
     made = [call for call in Recorded.calls if call[0] == "init"]
     assert [args for _, args, _ in made] == [("ours",)] * 2
     assert made[0] == made[1]
-    # Trackio knows a run by its name alone: one that begins anew in the same folder is another one.
+    # Trackio knows a run by its name alone: one that starts over in the same folder is a different run.
     assert re.fullmatch("mine-held-out" if name == "wandb" else "mine-held-out-[0-9a-f]{6}", made[0][2]["name"])
     assert made[0][2]["resume"] == "allow"
     logged = [(step, values["held-out/nll"]) for _, step, values in (c for c in Recorded.calls if c[0] == "log")]

@@ -369,7 +369,7 @@ def test_another_number_of_processes_starts_the_training_anew(
 def test_settings_that_can_not_be_trained_with_are_bad_input(
     settings: dict[str, Any], parts: tuple[str, ...], llama_folder: Path
 ) -> None:
-    """What TRL and PEFT refuse gives a message with their text and exit code 2, not a traceback."""
+    """Settings that TRL or PEFT refuse give a message with their text and exit code 2, not a traceback."""
     with refused(RecipeError, *parts):
         build(llama_folder, num_iterations=1, **settings).run()
 

@@ -51,7 +51,7 @@ def pythons() -> list[str]:
 
 @cache
 def make_targets() -> frozenset[str]:
-    """What `make` can make."""
+    """Return the targets of `make`."""
     return frozenset(
         name
         for line in text_of("Makefile").splitlines()

@@ -59,7 +59,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_a_version_is_named_in_one_step(tree: Path) -> None:
-    """What was unreleased is the version's, and there is room for what comes next."""
+    """Unreleased entries move to the version, and an empty section for the next one is added."""
     before = RELEASE.notes((tree / "CHANGELOG.md").read_text(encoding="utf-8"), "Unreleased")
     base = settings()["metadata"]["url"]
     RELEASE.set_version(tree, "97.1.0", DAY)

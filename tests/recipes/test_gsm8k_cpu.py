@@ -26,7 +26,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a small run on GSM8K's own rows."""
     for name in ("train.jsonl", "test.jsonl"):
         if not (GSM8K / name).exists():
-            pytest.skip(f"GSM8K's {name} is not at ../shared/data/gsm8k beside the repository")
+            pytest.skip(f"GSM8K's {name} is not at ../shared/data/gsm8k next to the repository")
     folder = tmp_path_factory.mktemp("gsm8k") / "run"
     data = ["--dataset_name", str(GSM8K / "train.jsonl"), "--held_out_name", str(GSM8K / "test.jsonl")]
     assert main(["run", str(RECIPE), *data, "--run_dir", str(folder), *SMALL]) == 0

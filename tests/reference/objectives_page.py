@@ -88,7 +88,7 @@ def needs(objective: Objective[Any]) -> list[str]:
 
 
 def settings(objective: Objective[Any], *, named: bool) -> str:
-    """Its settings with the values that they have if they are left out."""
+    """Return its settings with their defaults."""
     values = vars(objective.published)
     if not values:
         return ""

@@ -10,7 +10,7 @@ from spin_trl.objectives.registry import METHODS, published
 PAGE = Path(__file__).parents[2] / "docs" / "objectives.md"
 
 HEAD = """\
-| `loss_type` | method | loss of a pair | at the start | settings, with the values that they have if left out |
+| `loss_type` | method | loss of a pair | at the start | settings and their defaults |
 |---|---|---|---|---|
 """
 

@@ -70,7 +70,7 @@ def test_every_objective_has_an_entry_and_every_entry_is_one() -> None:
 
 
 def test_every_figure_has_an_entry_and_every_entry_is_one() -> None:
-    before, _, _ = page("figures").partition("\nSuffixes")
+    before, _, _ = page("figures").partition("\nSuffixes of")
     assert re.findall(r"^\| `([\w/]+)` \|", before, re.MULTILINE) == list(FIGURES)
     assert MEANINGS.keys() == FIGURES.keys()
 

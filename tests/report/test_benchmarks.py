@@ -1,4 +1,4 @@
-"""Tables of benchmarks: a paper's in percent with its mean, other tasks in the harness's own units."""
+"""Tables of benchmarks: those of a paper in percent with their mean, other tasks in the harness's own units."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOTH = Benchmark("IFEval", "ifeval", 0, ("prompt,none", "inst,none"))
 
 
 def results(task: str, shots: int, **values: Any) -> dict[str, Any]:
-    """What the harness gives for a task."""
+    """Return the harness's results for a task."""
     named = {name.replace("__", ","): value for name, value in values.items()}
     return {"results": {task: named}, "configs": {task: {}}, "n-shot": {task: shots}}
 
@@ -31,7 +31,7 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def test_a_suite_is_in_percent_with_its_plain_mean() -> None:
-    """25 % and the mean of 40 and 50 %: 35 % on average. A mean of two metrics has no standard error."""
+    """25 % and the mean of 40 and 50 % average to 35 %. A mean of two metrics has no standard error."""
     table = benchmark_table("suite", [GSM8K, BOTH], FOUND, is_suite=True)
     assert table.columns[3].header == "value, %"
     assert cells(table) == [
@@ -47,7 +47,7 @@ def test_while_one_is_missing_there_is_no_mean() -> None:
 
 
 def test_other_tasks_are_shown_as_the_harness_has_them() -> None:
-    """All its metrics, by its names for them, also of the parts of a group."""
+    """All metrics are shown under the harness's names, including those of the parts of a group."""
     task = Benchmark("mine", "mine")
     found = results("mine", 0, acc__none=0.5, acc_stderr__none="N/A", ppl__none=12.5, alias="mine", samples=3)
     table = benchmark_table("", [task], {task: found}, is_suite=False)

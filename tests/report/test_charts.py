@@ -1,4 +1,4 @@
-"""The plots: what is drawn is what was measured, every arm stands in them, and a page can take them in."""
+"""The plots show the measured figures of every arm, and can be embedded in a page."""
 
 import re
 from html.parser import HTMLParser
@@ -20,7 +20,7 @@ RUN = record(
 
 
 class Elements(HTMLParser):
-    """All elements of a text, in order, with their attributes, and what stands between them."""
+    """Parser that collects all elements in order with their attributes, and the text between them."""
 
     def __init__(self, text):
         super().__init__()
@@ -47,12 +47,13 @@ def test_every_plot_that_was_promised_is_there():
         "The metric", "Real and generated responses", "Log-ratios of held-out responses", "The answers",
     ]  # fmt: skip
     assert list(DRAWN) == [
-        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration", "Log-probabilities, apart",
+        "Score by iteration", "Self-play minus plain SFT", "NLL per token by iteration",
+        "Log-probabilities of real and generated responses",
         "Log-ratios to the opponent", "Margins", "Win rate against the opponent", "Iteration 0", "Iteration 1",
-        "Length of answers", "Empty answers", "Answers that were cut", "Answers that are the real one", "Repetition",
+        "Length of answers", "Empty answers", "Truncated answers", "Answers identical to the real response", "Repetition",
         "Variety", "Odd characters",
     ]  # fmt: skip
-    assert all_charts(RUN)[-1].note == "Looked for and found in no model: copies."
+    assert all_charts(RUN)[-1].note == "Checked for and not found in any model: copies."
 
 
 def test_the_baseline_stands_in_every_plot_that_it_has_figures_for():
@@ -76,7 +77,7 @@ def test_points_are_the_figures_with_their_intervals_and_baselines_begin_at_the_
 
 
 def test_the_log_probability_of_real_responses_gets_its_interval_from_the_prompts():
-    """Twice 2 nats and twice 4: the mean is 3, the standard error sqrt(4/3)/2 = 0.577, Student's t with 3 degrees 3.182."""
+    """Two prompts at 2 nats and two at 4: mean 3, standard error sqrt(4/3)/2 = 0.577, Student's t with 3 degrees 3.182."""
     values = {"nll": {"a": 2.0, "b": 2.0, "c": 4.0, "d": 4.0}, "real_tokens": dict.fromkeys("abcd", 1.0)}
     run = record(stage("start", figures={"logps/real": -3.0, "score": 0.1}, values=values))
     (point,) = series(run, "logps/real")["self-play"]

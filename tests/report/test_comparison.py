@@ -1,4 +1,4 @@
-"""What a comparison shows of its arms: means over seeds, and why an arm has ended."""
+"""The presentation of a comparison: means over seeds, and why an arm ended early."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from spin_trl.report.drawing import Point
 
 
 def test_one_seed_of_several_has_no_standard_error() -> None:
-    """That over the held-out prompts would be another one."""
+    """The standard error over the held-out prompts would be a different quantity."""
     cells = [ArmFigures("space", 0, seed, {"nll": 1.0, "nll_se": 0.1}) for seed in (1, 2)]
     summary = summarise_cells([*cells, ArmFigures("iris", 0, 1, {"nll": 2.0, "nll_se": 0.1})], 2)
     assert summary["space"][0] == {"seeds": 2.0, "nll": 1.0, "nll_se": 0.0}
@@ -60,11 +60,11 @@ SUMMARY = {
 
 
 def test_the_table_has_a_row_for_every_arm_and_iteration() -> None:
-    """Costs vary with the machine, so no error is drawn for them."""
+    """Costs vary with the machine, so they have no standard error."""
     table = comparison_table(SUMMARY, "nll", 2, None, "sft")
     columns = {str(column.header): [str(cell) for cell in column.cells] for column in table.columns}
     assert next(iter(columns.values())) == ["start", "space 0", "space 1"]
-    assert columns["less sft [95 %]"] == ["–", "-0.500 [-0.750, -0.250]", "–"]
+    assert columns["minus sft [95 %]"] == ["–", "-0.500 [-0.750, -0.250]", "–"]
     assert columns["seconds"] == ["–", "60", "–"]
     assert "2.000 ±0.500" in {cell for cells in columns.values() for cell in cells}
 
@@ -77,7 +77,7 @@ def test_points_begin_at_the_start_and_have_the_interval_that_is_known() -> None
 
 
 def test_the_end_of_an_arm_names_arm_seed_and_iteration() -> None:
-    """Not the iteration twice."""
+    """The iteration is not named twice."""
     assert str(EarlyEnd("space", 42, "iteration-0", "NaN.")) == "space, seed 42: iteration 0: NaN."
     reason = "Stopped after iteration 0: NaN."
     assert str(EarlyEnd("space", 42, "iteration-0", reason)) == f"space, seed 42: {reason}"

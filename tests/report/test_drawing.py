@@ -1,4 +1,4 @@
-"""Charts are drawn from what was measured: each point where it belongs, in colours that a page can change."""
+"""Charts are drawn from measured figures, with each point in its place and in colours that a page can change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINES = {
     ],
     "sft": [Point(0, 1.0, 0.5, 1.5), Point(1, 1.5, came_from=0)],
 }
-"""The third iteration has gone back to the first."""
+"""The third iteration went back to the first."""
 
 
 def axes_with(lines: dict[str, list[Point]], **options: object):  # type: ignore[no-untyped-def]
@@ -32,7 +32,7 @@ def axes_with(lines: dict[str, list[Point]], **options: object):  # type: ignore
 
 
 def segments(axes, number: int) -> list[list[tuple[int, float]]]:  # type: ignore[no-untyped-def]
-    """Ends of the lines of a collection, on whole iterations: lines of several arms stand a little beside each other."""
+    """Return the ends of a collection's lines, rounded to whole iterations, as lines of several arms are offset."""
     collections = [one for one in axes.collections if isinstance(one, LineCollection)]
     return [[(round(x), y) for x, y in segment] for segment in collections[number].get_segments()]
 
@@ -46,7 +46,7 @@ def test_a_point_is_joined_to_the_one_that_it_came_from() -> None:
 
 
 def test_intervals_of_several_lines_can_be_told_apart() -> None:
-    """But no point can be taken for the next iteration's."""
+    """No point can be mistaken for the next iteration's."""
     many = {f"arm {number}": [Point(0, 1.0), Point(20, 1.0)] for number in range(12)}
     places = [line.get_xdata()[0] for line in axes_with(many).get_lines()]
     assert len(set(places)) == 12
@@ -80,7 +80,7 @@ def chart(heading: str = "Heading", name: str = "Space") -> Chart:
 
 
 def test_a_plot_of_the_page_has_the_pages_colours_and_no_other() -> None:
-    """Whatever ground it stands on."""
+    """This holds for any background."""
     svg = chart().svg
     assert "var(--series-1)" in svg
     assert "currentColor" in svg
@@ -98,7 +98,7 @@ def test_a_plot_is_an_element_with_a_title_and_text_that_is_text() -> None:
 
 
 def test_ids_are_used_and_belong_to_one_chart() -> None:
-    """On a page with many of them, an id that stands twice would draw the wrong thing."""
+    """On a page with many plots, a duplicate id would draw the wrong element."""
     one, other = chart().svg, Chart("other", "Heading", "", chart().panels).svg
     ids = [set(re.findall(r' id="([^"]*)"', svg)) for svg in (one, other)]
     assert all(f"#{name}" in one for name in ids[0])
@@ -110,7 +110,7 @@ def test_the_same_chart_is_drawn_alike() -> None:
 
 
 def test_a_picture_has_every_chart_that_was_measured(tmp_path: Path) -> None:
-    """Side by side: 5 x 4 inches each, with 110 dots an inch."""
+    """Charts are side by side, 5 x 4 inches each, at 110 dots per inch."""
     empty = lines_chart("b", "B", "", {})
     for charts, width in (([chart()], 550), ([chart(), empty, chart()], 1100), ([], 550)):
         write_picture(tmp_path / "a.png", charts)

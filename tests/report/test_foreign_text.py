@@ -1,4 +1,4 @@
-"""Foreign text is shown as text: one that hides, reorders or steers comes out of no exit as it went in."""
+"""Foreign text is shown as text: no output contains characters that hide, reorder or control."""
 
 import io
 import json
@@ -35,13 +35,13 @@ _FOUND = re.compile(f"[{''.join(map(re.escape, map(chr, UNSEEN)))}]| \u200d|\u20
 
 
 def is_shown_as_text(shown: str) -> bool:
-    """Whether nothing that can't be seen has come through, and what has a meaning is as it was."""
+    """Return whether no invisible character is left and meaningful text is unchanged."""
     return _FOUND.search(shown) is None and HARMLESS in shown and "⟨U+202E⟩" in shown and "⟨U+E0041⟩" in shown
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run whose prompts, answers, roles, names, settings and scores all say the same."""
+    """Return a run whose prompts, answers, roles, names, settings and scores all contain the same text."""
     names = "start", "iteration-0"
     rows = [
         sample(
@@ -62,7 +62,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def test_the_report(run: RunDirectory) -> None:
-    """In its own direction, where it is written from right to left."""
+    """Right-to-left text keeps its own direction."""
     page = write_report(run).read_text(encoding="utf-8")
     assert is_shown_as_text(page)
     directed = [part.group(1) for part in re.finditer(r"<(\w+[^<>]*)>[^<>]*שלום", page)]
@@ -78,7 +78,7 @@ def test_a_plot() -> None:
 
 
 def test_the_model_card(run: RunDirectory) -> None:
-    """Its text, and its metadata."""
+    """This covers its text and its metadata."""
     cards = [path.read_text(encoding="utf-8") for path in write_cards(run, pairs=False)]
     assert cards
     assert all(map(is_shown_as_text, cards))
@@ -119,7 +119,7 @@ def test_what_is_printed_and_logged(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_an_error_wherever_it_is_shown() -> None:
-    """Also in Python's own traceback, and where several are said together; what it was made with stays in `args`."""
+    """This includes Python's own traceback and grouped errors; the original text stays in `args`."""
     reasons: list[str] = []
 
     def refuse() -> None:
@@ -132,7 +132,7 @@ def test_an_error_wherever_it_is_shown() -> None:
 
 
 def test_an_error_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It quotes a recipe's key."""
+    """The error quotes a recipe's key."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({TEXT.replace("\u2028", ""): 1}), encoding="utf-8")
     assert main(["run", str(recipe)]) == 2

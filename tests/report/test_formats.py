@@ -1,4 +1,4 @@
-"""Numbers are written as people read them."""
+"""Numbers are formatted for people."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The plot of a run is a picture of the figures, also of those that are incomplete."""
+"""The plot of a run shows its figures, even if they are incomplete."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_every_arm_is_drawn_in_a_colour_of_its_own(tmp_path):
 
 
 def test_arms_that_are_compared_with_self_play_have_a_plot_of_their_own(tmp_path):
-    """With the interval: a wider one is drawn with more ink."""
+    """The plot includes the interval: a wider one takes more ink."""
     start, later = (
         stage("start", range(20), figures={"score": 0.2, "logps/real": -6.0}),
         stage("iteration-0", range(60)),
@@ -74,7 +74,7 @@ def test_a_plot_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [r"score/regex:^\$\d+$|^\frac$", "a\nb$_$", "\x1b[31m${$"])
 def test_a_name_that_looks_like_a_formula_is_shown_as_it_is(name, tmp_path):
-    """matplotlib would set it, or end the run with what is wrong with it."""
+    """matplotlib would typeset it, or end the run with an error about it."""
     stages = [
         stage(
             of,

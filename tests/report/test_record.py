@@ -1,4 +1,4 @@
-"""A run is read back from its directory as it was played: stages, decisions, opponents, and what can be said of them."""
+"""A run is read back from its directory as it was played: stages, decisions, opponents and comparisons."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_run_is_finished_when_nothing_is_left_to_play(changes: dict[str, Any],
 
 
 def test_scores_are_shares_where_all_of_them_are() -> None:
-    """Also prompt by prompt: a mean of 0.5 may be that of scores from 0 to 10."""
+    """This is checked prompt by prompt, since a mean of 0.5 may come from scores between 0 and 10."""
     shares = made_up.record(*STAGES).form("score")
     assert (shares.percent, shares.value(0.6)) == (True, "60.0\u00a0%")
     wide = made_up.stage("start", range(20), values={"score": {"a": 0.0, "b": 10.0}})
@@ -159,7 +159,7 @@ def test_scores_are_shares_where_all_of_them_are() -> None:
 
 
 def test_a_difference_is_of_the_same_prompts_and_needs_more_than_one() -> None:
-    """60 right of 100 against 20, each of which the other has too: 0.4."""
+    """60 of 100 right against 20, all of them also among the 60: a difference of 0.4."""
     run = made_up.record(*STAGES)
     found = run.difference(STAGES[1], STAGES[0], "score")
     assert found is not None

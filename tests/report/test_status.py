@@ -1,4 +1,4 @@
-"""What a terminal shows of a phase while it runs."""
+"""The progress display of a running phase."""
 
 import io
 import threading
@@ -32,13 +32,13 @@ TRAINING: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (TRAINING | {"total": None}, "iteration-0: train, for 1:01"),
+        (TRAINING | {"total": None}, "iteration-0: train, 1:01 elapsed"),
         (
             TRAINING | {
                 "total": 1200,
                 "fields": {"what": "steps", "rate": 0.5, "seconds_left": 2390.0, "run_seconds_left": 4000.0},
             },
-            "iteration-0: train, 5 of 1,200 steps, 2.0 s each, 39:50 left, run 1:06:40",
+            "iteration-0: train, 5 of 1,200 steps, 2.0 s each, 39:50 left, run 1:06:40 left",
         ),
         (
             {
@@ -70,7 +70,7 @@ def test_the_line_says_what_runs_how_fast_and_how_long(status: dict[str, Any], t
 
 
 def rendered(table: Table | None, width: int = 100, **fields: float) -> list[str]:
-    """Lines of a phase that trains, on a terminal."""
+    """Return the lines that a terminal shows for a training phase."""
 
     def renew(task: Task) -> None:
         task.completed, task.total = TRAINING["completed"], TRAINING["total"]
@@ -115,7 +115,7 @@ def test_a_log_gets_lines_until_the_phase_ends(monkeypatch: pytest.MonkeyPatch) 
     with PhaseLog("iteration-1: train", renew, say):
         assert third.wait(60)
     count = len(said)
-    assert said[1] == "iteration-1: train, 1 of 10 steps, 2.0/s, 1:30 left, run 1:00:00"
+    assert said[1] == "iteration-1: train, 1 of 10 steps, 2.0/s, 1:30 left, run 1:00:00 left"
     assert not threading.Event().wait(0.05)
     assert len(said) == count
 

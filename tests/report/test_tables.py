@@ -1,4 +1,4 @@
-"""The tables of the report: every stage with its intervals, compared with what it has to be compared with; and the cost."""
+"""The tables of the report: every stage with its intervals and the proper comparisons, and the costs."""
 
 from made_up import record, stage
 from spin_trl.report.tables import LONGEST_FACT, costs, devices, facts, figures, standings
@@ -97,7 +97,7 @@ def test_the_cost_is_by_stage_and_phase_and_adds_up():
         "100",
     ]
     assert found["iteration 0"][-1] == ("100", "3 empty, 7 identical")
-    assert [text for text, _ in found["all"]] == ["30.0 s", "1 min 35 s", "20.0 s", "2 min 25 s", "1,500", "12", ""]
+    assert [text for text, _ in found["total"]] == ["30.0 s", "1 min 35 s", "20.0 s", "2 min 25 s", "1,500", "12", ""]
     assert [text for text, _ in found["start"]] == ["–", "–", "10.0 s", "10.0 s", "–", "–", "–"]
     assert devices(run) == "H100 × 8, CPU"
     assert costs(record()).rows == []
@@ -111,7 +111,7 @@ def test_facts_of_a_run_from_a_recipe_and_of_one_from_python():
     assert (found["Iterations"], found["Held out"], found["Baseline"]) == ("0 of 3", "100 prompts", "none")
     assert "Scorer" not in found
     found = facts(record(settings={"python": {"model": "folder"}}))
-    assert (found["Model"], found["Data"], found["Held out"]) == ("folder", "given from Python", "–")
+    assert (found["Model"], found["Data"], found["Held out"]) == ("folder", "passed from Python", "–")
     assert facts(record(settings={"python": {"model": None}}))["Model"] == "built from scratch"
 
 

@@ -1,4 +1,4 @@
-"""What is printed where stdout, or the locale, has ASCII alone."""
+"""Output if stdout or the locale only supports ASCII."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ from spin_trl.cli import main
 from spin_trl.report import terminal
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-"""Python's own remedies for such a locale are off, as they are for Latin-1 or on Windows."""
+"""Python's own workarounds for such a locale are off, as for Latin-1 or on Windows."""
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def test_what_stdout_can_not_encode_is_replaced(
     monkeypatch: pytest.MonkeyPatch, encoding: str, errors: str, expected: bytes
 ) -> None:
-    """What it can encode is not."""
+    """Other characters are unchanged."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding, errors))
     terminal.console().print("1 ± 2", end="", highlight=False)
@@ -36,7 +36,7 @@ def test_what_stdout_can_not_encode_is_replaced(
 
 
 def test_in_utf_8_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path that is no UTF-8 is printed as it is, where Python would do that."""
+    """A path that is not valid UTF-8 is printed unchanged if Python would do that."""
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "utf-8", "surrogateescape"))
     terminal.accept_every_character()
@@ -46,7 +46,7 @@ def test_in_utf_8_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", [r"regex:\d+[/-]\d+", "[bold]", "a [red]path[/]", ":smile:", "[link=x]"])
 def test_text_is_no_markup(text: str) -> None:
-    """Neither in a line nor in a table's title, heading or cell."""
+    """This holds for lines, and for a table's title, headings and cells."""
     table = Table(title=text)
     table.add_column(text)
     table.add_row(text)
@@ -58,13 +58,13 @@ def test_text_is_no_markup(text: str) -> None:
 
 
 HOSTILE = "a\x1b[2Jb\x1b]0;title\x07c\rd\u202ee\x9b5mf"
-"""Clears a terminal, names its window, goes back to the line's beginning, and turns what follows around."""
+"""Clears a terminal, sets its window title, returns to the start of the line, and reverses the text that follows."""
 
 HARMLESS = "a␛[2Jb␛]0;title␇c␍d⟨U+202E⟩e⟨U+009B⟩5mf"
 
 
 def test_text_steers_no_terminal() -> None:
-    """Neither in a line nor in a table; a terminal's colours stay those of ours."""
+    """This holds for lines and tables; our own colours are kept."""
     table = Table(title=HOSTILE, caption=HOSTILE)
     table.add_column(HOSTILE, no_wrap=True)
     table.add_row(HOSTILE)
@@ -77,7 +77,7 @@ def test_text_steers_no_terminal() -> None:
 
 
 def test_an_error_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its message quotes a name, a setting or a row."""
+    """The message may quote a name, a setting or a row."""
     if sys.getfilesystemencoding() == "ascii":
         pytest.skip("file names are ASCII in this process: it can't write this one")
     (tmp_path / HOSTILE).write_text("a: [", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_an_error_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_warning_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Those that nobody has a handler for, as on the command line."""
+    """This applies to warnings without a handler, as on the command line."""
     terminal.show_log_records_plainly()
     record = logging.LogRecord("spin_trl", logging.WARNING, "here", 1, "%s was passed over.", (HOSTILE,), None)
     logging.lastResort.handle(record)
@@ -96,14 +96,14 @@ def test_a_warning_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_path_is_as_it_is_where_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`cat $(spin-trl report runs/my)` finds the file, whatever its name is."""
+    """`cat $(spin-trl report runs/my)` finds the file regardless of its name."""
     assert terminal.shown_path(HOSTILE) == HOSTILE
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert terminal.shown_path(Path(HOSTILE)) == HARMLESS
 
 
 def test_every_console_is_made_here() -> None:
-    """One that is made elsewhere takes what users write for markup."""
+    """A console created elsewhere would interpret users' text as markup."""
     package = Path(spin_trl.__file__).parent
     modules = {
         path.relative_to(package).as_posix(): path.read_text(encoding="utf-8") for path in package.rglob("*.py")
@@ -115,7 +115,7 @@ def test_every_console_is_made_here() -> None:
 def test_a_scorer_whose_name_looks_like_markup_is_shown(
     tmp_path: Path, llama_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table on the terminal and the one in the run directory have it; the run ends well."""
+    """The tables on the terminal and in the run directory contain it, and the run succeeds."""
     scorer = r"regex:\d+[/-]\d+"
     recipe = runs.recipe(tmp_path, llama_folder, num_iterations=1, scorer=["exact_match", scorer])
     assert main(["run", str(recipe)]) == 0
@@ -125,7 +125,7 @@ def test_a_scorer_whose_name_looks_like_markup_is_shown(
 
 @pytest.mark.slow
 def test_a_run_ends_well_where_the_locale_is_ascii(tmp_path: Path, llama_folder: Path) -> None:
-    """Its table has ±; data, recipe and the names of files have what people write; files are in UTF-8 everywhere."""
+    """The table contains ±, and data, recipe and file names contain non-ASCII text; files are UTF-8 everywhere."""
     folder = tmp_path / "Größe ★"
     recipe = runs.recipe(folder, llama_folder, num_iterations=1, scorer="regex:[ä★]+")
     recipe.write_text(recipe.read_text(encoding="utf-8") + "# θ₀ plays against itself\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The table of a run: what stands in it, and what goes when the terminal is narrow."""
+"""The table of a run: its contents, and the columns dropped on a narrow terminal."""
 
 import io
 
@@ -80,7 +80,7 @@ def test_a_scorers_named_scores_are_columns():
 
 
 def test_the_change_of_the_runs_metric_stands_beside_it():
-    """With its interval; nothing came before the start."""
+    """The change is shown with its interval; the start has none."""
     change = {"score_change": 0.031, "score_change_low": -0.012, "score_change_high": 0.05, "score_change_p": 0.2}
     figures = {"start": {"score": 0.5, "nll": 2.0}, "iteration-0": {"score": 0.531, "nll": 1.9, **change}}
     file = io.StringIO()
@@ -95,7 +95,7 @@ def test_the_change_of_the_runs_metric_stands_beside_it():
 
 
 def test_a_score_may_be_called_as_it_likes():
-    """`is_low` is a score of its own; `right_low` is the end of an interval of `right`."""
+    """`is_low` is a separate score; `right_low` is the lower end of the interval of `right`."""
     figures = {"score/is_low": 0.25, "score/right": 0.5, "score/right_low": 0.4}
     file = io.StringIO()
     Console(file=file, width=120).print(run_table({"start": figures}, None))
@@ -104,7 +104,7 @@ def test_a_score_may_be_called_as_it_likes():
 
 
 def test_a_run_without_figures_has_a_table_on_the_narrowest_terminal() -> None:
-    """Nothing was held out, and there is no column that could be left out."""
+    """Nothing was held out, so there is no column to drop."""
     file = io.StringIO()
     Console(file=file, width=10).print(run_table({"start": {}, "iteration-0": {}}, None, width=10))
     assert "start" in file.getvalue()

@@ -1,4 +1,4 @@
-"""Texts that nobody has checked can be written and read: what can't be seen stands as its name."""
+"""Unchecked texts can be written and read: invisible characters are replaced by their names."""
 
 import pytest
 
@@ -28,7 +28,7 @@ from spin_trl.report.text import cut
     ],
 )
 def test_what_can_not_be_seen_is_named_and_the_rest_stays(text: str, shown: str | None) -> None:
-    """None: the text as it is."""
+    """None: the text is unchanged."""
     assert visible(text) == (text if shown is None else shown)
     visible(text).encode()
     assert visible(visible(text)) == visible(text)

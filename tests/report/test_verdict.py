@@ -1,4 +1,4 @@
-"""The verdict: true to the intervals, in every state that a run can be in.
+"""The verdict: it claims no more than the intervals show, in every state of a run.
 
 Intervals of differences by hand, after Agresti and Min: of 100 prompts, 40 won and none lost are 40 points, from 29.5 to
 48.9 (40/102 ± 1.96 sqrt(41 - 40²/102)/102); 7 won and 3 lost are 4 points, from -2.4 to 10.2; 18 lost are from 10.0 to
@@ -31,7 +31,7 @@ def test_a_gain_that_is_sure_and_a_baseline_that_is_better_still():
     )
     assert plain(verdict(found)) == (
         "Iteration 1 is the best of 2 by score: 60.0 % (55.0 to 65.0), 40.0 points above the start (29.5 to 48.9), but "
-        "18.0 points below plain SFT for as many steps (10.0 to 25.3)."
+        "18.0 points below plain SFT after the same number of steps (10.0 to 25.3)."
     )
     assert remarks(found) == []
 
@@ -44,7 +44,8 @@ def test_a_lead_over_the_baseline_is_said_too():
         best="iteration-0",
     )
     assert plain(verdict(found)).endswith(
-        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT for as many steps (29.5 to 48.9)."
+        "40.0 points above the start (29.5 to 48.9), and 40.0 points above plain SFT after the same number of steps (29.5 "
+        "to 48.9)."
     )
 
 
@@ -53,7 +54,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
     found = record(stage("start", range(2, 20)), stage("iteration-0", right), best="iteration-0")
     text = plain(verdict(found))
     assert text.startswith(
-        "Iteration 0 has the best figure by score: 22.0 % (17.0 to 27.0), but not surely better than the"
+        "Iteration 0 has the best figure by score: 22.0 % (17.0 to 27.0), but not significantly better than the"
     )
     assert "(+4.0 points, -2.4 to +10.2)" in text
     assert "above" not in text
@@ -62,7 +63,7 @@ def test_a_gain_that_may_be_luck_is_not_claimed():
 @pytest.mark.parametrize("won", range(0, 13, 2))
 @pytest.mark.parametrize("lost", range(0, 9, 2))
 def test_a_direction_is_named_only_where_the_whole_interval_has_it(won, lost):
-    """Whatever is won and lost: worked out here with the formula of Agresti and Min."""
+    """For all numbers of wins and losses, checked with the formula of Agresti and Min."""
     right = [*range(lost, 30), *range(30, 30 + won)]
     text = plain(verdict(record(stage("start", range(30)), stage("iteration-0", right), best="iteration-0")))
     middle = (won - lost) / 102
@@ -82,16 +83,16 @@ def test_the_start_may_be_the_best():
     )
     assert plain(verdict(found)) == (
         "No iteration has done better than the start by score: 60.0 % (55.0 to 65.0); the best of 2, iteration 0, is "
-        "40.0 points below it (29.5 to 48.9); the start is 18.0 points below plain SFT for as many steps as the "
+        "40.0 points below it (29.5 to 48.9); the start is 18.0 points below plain SFT after as many steps as the "
         "iterations took (10.0 to 25.3)."
     )
 
 
 def test_an_iteration_that_gained_less_than_the_run_asks_is_named():
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="start")
-    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), less than the run asks" in plain(verdict(found))
+    assert "iteration 0 is 40.0 points above it (29.5 to 48.9), a smaller improvement" in plain(verdict(found))
     (remark,) = remarks(found)
-    assert remark.startswith("Iteration 0 has the better figure, 60.0")
+    assert remark.startswith("Iteration 0 has a better figure, 60.0")
     kept = record(
         stage("start", range(20)), stage("iteration-0", range(60)), stage("iteration-1", range(61)), best="iteration-0"
     )
@@ -122,13 +123,13 @@ def test_without_values_by_prompt_both_figures_stand_and_nothing_is_claimed():
         best="iteration-0",
     )
     assert plain(verdict(found)) == (
-        "Iteration 0 is the best model by score: 60.0 % (55.0 to 65.0), where the start has 20.0 % (15.0 to 25.0); "
-        "plain SFT for as many steps has 50.0 % (45.0 to 55.0)."
+        "Iteration 0 is the best model by score: 60.0 % (55.0 to 65.0), compared with 20.0 % (15.0 to 25.0) for the start; "
+        "plain SFT after the same number of steps has 50.0 % (45.0 to 55.0)."
     )
 
 
 def test_a_win_rate_is_compared_with_nothing():
-    """Each is against another opponent, and the start has none."""
+    """Each win rate is against a different opponent, and the start has none."""
     found = record(stage("start", range(20)), stage("iteration-0", range(60)), best="iteration-0", metric="win_rate")
     assert plain(verdict(found)) == "Iteration 0 is the best model by win rate: 80.0 % (70.0 to 90.0)."
 
@@ -149,16 +150,16 @@ def test_a_win_rate_is_compared_with_nothing():
                 best="iteration-1",
                 journal=[{"phase": "prepare", "stage": "data", "held_out_rows": 0}],
             ),
-            "Iteration 1 is the newest of 2 iterations; no prompts were held out, so nothing says whether it is better "
+            "Iteration 1 is the newest of 2 iterations; no prompts were held out, so it is unknown whether it is better "
             "than the start.",
         ),
         (
             record(stage("start"), stage("iteration-0"), planned=2),
-            "Iteration 0 has been trained, but score was not measured of any model.",
+            "Iteration 0 has been trained, but score was not measured for any model.",
         ),
         (
             record(stage("start", figures={"score": math.nan}), stage("iteration-0", figures={"score": math.nan})),
-            "Iteration 0 has been trained, but score was not measured of any model.",
+            "Iteration 0 has been trained, but score was not measured for any model.",
         ),
     ],
 )  # fmt: skip
@@ -202,7 +203,7 @@ def test_a_run_that_fell_back_says_to_what():
 
 
 def test_a_score_that_is_no_share_is_no_percentage():
-    """Three points better on every prompt, from 4 to 7: no interval has a width."""
+    """Every prompt improves by three points, from 4 to 7, so the intervals have zero width."""
     values = [{"score": dict.fromkeys("abc", value)} for value in (4.0, 7.0)]
     found = record(
         stage("start", figures={"score": 4.0}, values=values[0]),
@@ -220,4 +221,4 @@ def test_every_verdict_is_one_sentence():
     text = verdict(found)
     assert re.fullmatch(r"[A-Z].*[^.]\.", text)
     assert ". " not in text
-    assert "but no better than plain SFT for as many steps" in text
+    assert "but no better than plain SFT after the same number of steps" in text

@@ -1,4 +1,4 @@
-"""A report is made from the run directory alone, in whatever state a run is, and is small however large the run."""
+"""A report is written from the run directory alone, in any state of the run, and stays small for large runs."""
 
 import json
 import re
@@ -28,7 +28,7 @@ STAGES = (
 
 
 def text_of(path: Path) -> str:
-    """What a person reads of a page, plots aside."""
+    """Return the visible text of a page without its plots."""
     page = re.sub(r"<(style|svg).*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", page)).replace("\u00a0", " ").replace("\u2212", "-").split())
 
@@ -38,7 +38,7 @@ def report(path: Path) -> str:
 
 
 def test_a_run_as_it_was_played_is_reported_and_the_report_renewed_after_an_iteration(llama_folder):
-    """Without the data and the models, which a report needs not."""
+    """The data and the models are removed, since the report does not need them."""
     build(llama_folder, "run", num_iterations=1, baseline="sft").run()
     first = report(Path("run"))
     assert "iteration 0" in first
@@ -78,14 +78,14 @@ def test_everything_that_was_promised_stands_in_it(tmp_path):
     for part in (
         "Self-play run my-run",
         "Iteration 1 is the best of 2 by score: 60.0 % (55.0 to 65.0), 40.0 points above the start (29.5 to 48.9), but "
-        "18.0 points below plain SFT for as many steps (10.0 to 25.3).",
+        "18.0 points below plain SFT after the same number of steps (10.0 to 25.3).",
         "improved",
         "training data abcd1234",
         "template efgh5678",
         "torch 2.13.0",
         "metric_for_best_iteration: score",
         "From 2027-01-15 08:00 to 2027-01-15 08:01 UTC, 1 min 30 s",
-        "all – – 10.0 s 10.0 s",
+        "total – – 10.0 s 10.0 s",
     ):
         assert part in found, part
     assert "vllm" not in found
@@ -98,7 +98,7 @@ def test_the_same_directory_gives_the_same_report(tmp_path):
 
 
 def test_a_run_in_any_state_has_a_report(tmp_path):
-    """As its files come, one after the other."""
+    """The files are added one at a time."""
     path = tmp_path / "run"
     path.mkdir()
     (path / "recipe.yaml").write_text("dataset_name: data.jsonl\n", encoding="utf-8")
@@ -141,7 +141,7 @@ def test_a_run_from_python_has_a_report(tmp_path):
     path = write_run(
         tmp_path / "run", record(*STAGES[:2], best="iteration-0"), python={"model": "my/folder", "peft_config": None}
     )
-    assert "Model my/folder Data given from Python" in report(path)
+    assert "Model my/folder Data passed from Python" in report(path)
 
 
 def test_the_defaults_that_it_goes_by_are_those_of_the_settings():
@@ -156,19 +156,19 @@ def test_a_metric_that_is_not_named_is_the_likelihood_of_which_less_is_better(tm
 
 
 def test_the_best_models_samples_are_shown_with_those_won_and_lost(tmp_path):
-    """Iteration 1 is right on 60 prompts, 40 more than the start; 100 prompts have samples."""
+    """Iteration 1 is right on 60 prompts, 40 more than the start; there are samples for 100 prompts."""
     rows = [sample(number, generated=f"Answer {number}") for number in range(100)]
     samples = {one.name: [{**row, "generated": f"{one.name} {row['key']}"} for row in rows] for one in STAGES}
     found = report(write_run(tmp_path / "run", record(*STAGES, best="iteration-1"), samples))
-    assert "30 of 100 samples; all of them are in iteration-1/samples.jsonl." in found
-    assert "Spread evenly over all prompts: 20 of 100" in found
+    assert "30 of 100 samples are shown; all of them are in iteration-1/samples.jsonl." in found
+    assert "Evenly chosen from all prompts: 20 of 100" in found
     assert "Better than the start’s answer: 10 of 40" in found
     assert "Worse" not in found
     assert f"baseline/sft/iteration-1 {key(5)}" in found
 
 
 def test_of_a_long_run_the_answers_of_those_models_are_read_that_are_shown(tmp_path, monkeypatch):
-    """Or a report would take longer with every iteration."""
+    """Otherwise the report would take longer with every iteration."""
     stages = [stage("start", range(20)), *(stage(f"iteration-{t}", range(40)) for t in range(20))]
     path = write_run(tmp_path / "run", record(*stages, best="iteration-19"))
     read = set()
@@ -185,7 +185,7 @@ def test_of_a_long_run_the_answers_of_those_models_are_read_that_are_shown(tmp_p
 
 def test_where_the_start_is_the_best_the_newest_iteration_is_shown(tmp_path):
     found = report(write_run(tmp_path / "run", record(*STAGES[:3], best="start")))
-    assert "that of iteration 1" in found
+    assert "the answer of iteration 1" in found
     assert "that of iteration 1" not in report(write_run(tmp_path / "other", record(STAGES[0], best="start")))
 
 
@@ -239,7 +239,7 @@ def test_ten_thousand_samples_make_a_page_of_less_than_five_megabytes(tmp_path):
     size = write_report(RunDirectory(path)).stat().st_size
     assert 100_000 < size < 5e6
     assert re.search(
-        r"\d+ of 10,000 samples; all of them are in iteration-1/samples.jsonl", text_of(path / "report.html")
+        r"\d+ of 10,000 samples are shown; all of them are in iteration-1/samples.jsonl", text_of(path / "report.html")
     )
 
 
@@ -313,7 +313,7 @@ def test_hashes_of_models_come_from_what_they_answered(tmp_path):
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, key):
-    """With the value that is something else than expected; `spin-trl run` can make it again."""
+    """The error names the unexpected value; `spin-trl run` can write the file again."""
     path = write_run(tmp_path / "run", record(*STAGES, best="iteration-1"))
     file = path / "iteration-0" / name
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Adapters of a run are found, and the base that each names can be read and named anew."""
+"""Adapters of a run are found, and their base can be read and replaced."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from spin_trl.run.directory import RunDirectory
 
 
 def written(path: Path, base: str) -> Path:
-    """An adapter's configuration that names this base."""
+    """Write an adapter's configuration with this base."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"r": 4, "base_model_name_or_path": base}), encoding="utf-8")
     return path
@@ -22,7 +22,7 @@ def test_a_base_is_named_anew_and_all_else_stays(tmp_path: Path) -> None:
 
 
 def test_adapters_of_iterations_and_arms_are_found(tmp_path: Path) -> None:
-    """Models without an adapter are passed over."""
+    """Models without an adapter are skipped."""
     directory = RunDirectory(tmp_path / "run")
     directory.ownership.claim()
     first, arm = (

@@ -15,7 +15,7 @@ ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files that were read."""
+    """Record the files that are read."""
     found: list[Path] = []
 
     class Noted(Checksum):
@@ -29,7 +29,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_a_file_is_read_once(tmp_path: Path, read: list[Path]) -> None:
-    """Also by another process of this machine."""
+    """This holds across processes on the same machine."""
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
     for _ in range(2):
@@ -38,7 +38,7 @@ def test_a_file_is_read_once(tmp_path: Path, read: list[Path]) -> None:
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path: Path, read: list[Path]) -> None:
-    """By its time or its length."""
+    """A change in modification time or length counts."""
     path, files = tmp_path / "abc", CheckedFiles(tmp_path / "checked.json")
     path.write_bytes(b"abd")
     files.sha256(path)

@@ -1,4 +1,4 @@
-"""Training checkpoints that count: those whose manifest was written after everything else."""
+"""Valid training checkpoints: those whose manifest was written after all other files."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from spin_trl.run.checkpoint import (
 
 
 def checkpoint(folder: Path, step: int, num_processes: int = 1) -> Path:
-    """A checkpoint of two files, one of them in a folder of its own, declared complete."""
+    """Write a complete checkpoint with two files, one of them in a subfolder."""
     path = folder / f"checkpoint-{step}"
     (path / "inner").mkdir(parents=True)
     (path / "model.safetensors").write_bytes(b"weights" * step)
@@ -37,7 +37,7 @@ def checkpoint(folder: Path, step: int, num_processes: int = 1) -> Path:
 
 
 def test_the_newest_is_found_by_its_step_not_by_its_name(tmp_path: Path) -> None:
-    """Step 10 comes after step 9, and folders that are no checkpoints don't matter."""
+    """Step 10 comes after step 9, and folders that are not checkpoints are ignored."""
     checkpoint(tmp_path, 9)
     newest = checkpoint(tmp_path, 10)
     for name in ("checkpoint-best", "checkpoint-", "runs", "checkpoint-11.tmp"):
@@ -90,7 +90,7 @@ def _manifest_of_a_list(path: Path) -> None:
 def test_a_half_written_one_is_passed_over(
     damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What the machine did not finish writing is skipped with a word, and the one before it is taken."""
+    """An incomplete checkpoint is skipped with a warning, and the previous one is used."""
     older = checkpoint(tmp_path, 4)
     damage(checkpoint(tmp_path, 5))
     assert latest(tmp_path, 1) == older
@@ -106,7 +106,7 @@ def _flip(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "inner/rng_state.pth"])
 def test_one_that_is_damaged_is_passed_over(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One bit is enough. The one before it is taken; where that is damaged, too, there is none, and the log says so."""
+    """A single bit is enough. The previous one is used; if that is damaged too, there is none, and the log says so."""
     older, newer = checkpoint(tmp_path, 4), checkpoint(tmp_path, 5)
     assert latest(tmp_path, 1) == newer
     _flip(newer / name)
@@ -118,7 +118,7 @@ def test_one_that_is_damaged_is_passed_over(name: str, tmp_path: Path, caplog: p
 
 
 def test_a_manifest_without_checksums_counts(tmp_path: Path) -> None:
-    """Version 0.1.0 wrote sizes alone."""
+    """Version 0.1.0 recorded only sizes."""
     path = checkpoint(tmp_path, 4)
     manifest = json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
     del manifest["sha256"]
@@ -129,7 +129,7 @@ def test_a_manifest_without_checksums_counts(tmp_path: Path) -> None:
 def test_another_number_of_processes_starts_from_the_beginning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Random states and skipped batches fix the number; the log says what happens."""
+    """Random states and skipped batches depend on the number of processes; the log says that training starts over."""
     checkpoint(tmp_path, 5, num_processes=2)
     assert latest(tmp_path, 2) is not None
     assert latest(tmp_path, 1) is None
@@ -137,7 +137,7 @@ def test_another_number_of_processes_starts_from_the_beginning(
 
 
 def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
-    """Written again, it does not list itself."""
+    """A manifest that is written again does not list itself."""
     path = checkpoint(tmp_path, 3)
     write_manifest(path, 4)
     assert json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8")) == {
@@ -177,7 +177,7 @@ RESUMED_FROM = {
     "zero_to_fp32.py",
     "global_step3/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
 }
-"""What Trainer writes on one process and on several, with FSDP, and with DeepSpeed."""
+"""Files that Trainer writes on one process and on several, with FSDP, and with DeepSpeed."""
 
 NOBODYS = {
     "training_args.bin",
@@ -188,11 +188,11 @@ NOBODYS = {
     "ema.pth",
     "latest.bin",
 }
-"""What nothing of ours is resumed from."""
+"""Files that training is not resumed from."""
 
 
 def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
-    """By a list of names, whatever else lies there; links are not followed."""
+    """Files are selected by a list of names, regardless of others; links are not followed."""
     for name in RESUMED_FROM | NOBODYS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"{}")
@@ -207,7 +207,7 @@ def test_only_what_training_is_resumed_from_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_earlier_checkpoint_counts_without_the_arguments_that_it_lists(tmp_path: Path) -> None:
-    """Version 0.1.0 kept the pickle of Trainer's arguments, and listed it with its size."""
+    """Version 0.1.0 saved the pickle of Trainer's arguments and listed its size."""
     path = checkpoint(tmp_path, 3)
     manifest = json.loads((path / CHECKPOINT_MANIFEST).read_text(encoding="utf-8"))
     manifest["files"]["training_args.bin"] = 6000
@@ -219,7 +219,7 @@ def test_an_earlier_checkpoint_counts_without_the_arguments_that_it_lists(tmp_pa
 
 
 class Hostile:
-    """An object whose pickle makes a folder when it is loaded."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, trace: Path) -> None:
         self._trace = trace
@@ -229,7 +229,7 @@ class Hostile:
 
 
 def trained(folder: Path, steps: int, resume: str | bool | None = None, **settings: Any) -> SPINTrainer:
-    """A trainer that has saved a checkpoint after every step."""
+    """Return a trainer that has saved a checkpoint after every step."""
     args = SPINConfig(
         str(folder),
         max_length=64,
@@ -257,7 +257,7 @@ def trained(folder: Path, steps: int, resume: str | bool | None = None, **settin
 
 @pytest.mark.parametrize("name", ["full", "adapter"])
 def test_no_model_and_no_checkpoint_holds_trainers_arguments(name: str, tmp_path: Path) -> None:
-    """Whoever calls `save_model`; a model's folder holds no pickle, a checkpoint Trainer's own states alone."""
+    """This holds for every caller of `save_model`. A model's folder has no pickle; a checkpoint only Trainer's states."""
     trainer = trained(tmp_path / name, 2)
     trainer.save_model(str(tmp_path / "model"))
     trainer.save_model()
@@ -272,7 +272,7 @@ def test_no_model_and_no_checkpoint_holds_trainers_arguments(name: str, tmp_path
 
 
 def test_a_push_while_training_has_no_arguments_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainer's own push writes them a second time, into the folder that it uploads."""
+    """Trainer's own push would write them a second time, into the folder that it uploads."""
     trainer = trained(tmp_path / "full", 1)
     uploaded: list[set[str]] = []
 
@@ -294,7 +294,7 @@ def test_a_push_while_training_has_no_arguments_either(tmp_path: Path, monkeypat
 def test_checksums_are_taken_while_a_checkpoint_is_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The large files are not read again for them, and are what they say."""
+    """The large files are not read again, and match their checksums."""
     read: list[Path] = []
     read_again = Checksum.of
     monkeypatch.setattr(Checksum, "of", lambda path: read.append(path) or read_again(path))
@@ -310,7 +310,7 @@ def test_checksums_are_taken_while_a_checkpoint_is_written(
 
 
 def test_a_trainer_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:
-    """`resume_from_checkpoint=True` goes on from the newest one that is whole, to the same weights."""
+    """`resume_from_checkpoint=True` resumes from the newest intact one and reaches the same weights."""
     expected = trained(tmp_path / "whole", 2).model.state_dict()
     trained(tmp_path / "full", 2)
     _flip(tmp_path / "full" / "checkpoint-2" / "optimizer.pt")
@@ -320,7 +320,7 @@ def test_a_trainer_passes_over_a_damaged_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_that_was_tampered_with_runs_no_code(name: str, tmp_path: Path) -> None:
-    """Whoever may write to a backup could put a pickle there that runs whatever it likes."""
+    """Anyone with write access to a backup could add a pickle that runs arbitrary code."""
     trained(tmp_path / "full", 1)
     folder = tmp_path / "full" / "checkpoint-1"
     torch.save(Hostile(tmp_path / "trace"), folder / name)
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_was_tampered_with_runs_no_code(name: str, tmp_path: P
 
 
 def test_the_arguments_of_an_earlier_version_are_not_loaded(tmp_path: Path) -> None:
-    """What stands in its place is looked at by nobody."""
+    """A file in their place is never read."""
     trained(tmp_path / "full", 1)
     folder = tmp_path / "full" / "checkpoint-1"
     torch.save(Hostile(tmp_path / "trace"), folder / "training_args.bin")

@@ -1,4 +1,4 @@
-"""The list of what a run directory consists of."""
+"""The list of the contents of a run directory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARCHIVES = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 
 @pytest.mark.parametrize("archive", sorted(ARCHIVES.glob("*.tar.gz")), ids=lambda path: path.name)
 def test_the_list_has_every_file_of_an_earlier_run(archive: Path) -> None:
-    """So that none of them is taken for the user's."""
+    """Otherwise they would be mistaken for the user's files."""
     with tarfile.open(archive) as files:
         names = [one.name.removeprefix("run/") for one in files if one.isfile() and one.name.startswith("run/")]
     assert len(names) > 20

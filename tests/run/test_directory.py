@@ -1,4 +1,4 @@
-"""Where a run keeps everything: the same paths in every phase, whatever of the user's lies there already."""
+"""The paths of a run: the same in every phase, regardless of files of the user's that are already there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def claimed(path: Path) -> RunDirectory:
 
 
 def test_a_run_has_the_layout_that_is_documented() -> None:
-    """By which others read it: scripts, and every version to come."""
+    """Scripts and later versions rely on it."""
     run = RunDirectory("run")
     found = {
         "recipe.yaml": run.recipe, "journal.jsonl": run.journal, "data/train": run.train_rows,
@@ -33,11 +33,11 @@ def test_a_run_has_the_layout_that_is_documented() -> None:
         "start/lm-eval": run.benchmarks("start"),
     }  # fmt: skip
     assert {name: path for name, path in found.items() if path != Path("run", name)} == {}
-    assert not Path("run").exists()  # asking for a path makes nothing
+    assert not Path("run").exists()  # asking for a path creates nothing
 
 
 def test_a_folder_of_the_users_keeps_its_name_and_the_runs_gets_another(tmp_path: Path) -> None:
-    """In all paths below it, too."""
+    """This applies to all paths below it, too."""
     directory = claimed(tmp_path)
     (tmp_path / "iteration-0").mkdir()
     place = directory.own("iteration-0")
@@ -50,7 +50,7 @@ def test_a_folder_of_the_users_keeps_its_name_and_the_runs_gets_another(tmp_path
 
 
 def test_stages_are_listed_in_the_order_in_which_they_are_played(tmp_path: Path) -> None:
-    """10 behind 9; what only looks like a stage is none."""
+    """10 comes after 9; folders that only look like stages are ignored."""
     directory = claimed(tmp_path)
     for name in ("iteration-10", "iteration-9", "baseline/sft/iteration-1", "baseline/sft/iteration-0",
                  "baseline/sft-smoothing-0.1/iteration-0", "baseline/sft/iteration-x", "baseline/sft/notes"):  # fmt: skip
@@ -63,7 +63,7 @@ def test_stages_are_listed_in_the_order_in_which_they_are_played(tmp_path: Path)
 
 
 def begun(path: Path) -> RunDirectory:
-    """One whose run has frozen its settings, with a file of the user's beside it."""
+    """Return a directory with a run's frozen settings and a file of the user's."""
     directory = claimed(path)
     directory.own("recipe.yaml").write_text("beta: 0.1", encoding="utf-8")
     directory.own("iteration-0").mkdir()
@@ -83,7 +83,7 @@ def test_what_becomes_of_a_run_that_is_there_is_a_setting(tmp_path: Path) -> Non
     assert left(tmp_path) == {"recipe.yaml", "iteration-0", "notes.txt"}
     directory.claim("overwrite")
     assert left(tmp_path) == {"notes.txt"}
-    directory.claim("fail")  # nothing is there any more
+    directory.claim("fail")  # the run has been removed
 
 
 def test_a_folder_without_a_run_is_taken_also_with_fail(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_entries_can_be_kept_when_the_others_go(tmp_path: Path) -> None:
 
 
 def test_a_run_and_a_phase_have_locks_of_their_own(tmp_path: Path) -> None:
-    """A phase outlives a loop that is killed."""
+    """A phase outlives a killed loop."""
     first, second = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
     with first.locked():
         with second.locked(PHASE_LOCK):

@@ -1,4 +1,4 @@
-"""What a step has made is compared with the checksums that the journal has of it."""
+"""The files written by a step are compared with the checksums in the journal."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from spin_trl.run.journal import CHECKSUMS
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model's folder in a run directory, and no file that was read before."""
+    """Return a model's folder in a run directory, with no checksums remembered."""
     monkeypatch.setattr(checked.constants, "HF_HOME", str(tmp_path / "home"))
     folder = tmp_path / "run" / "start" / "model"
     folder.mkdir(parents=True)
@@ -26,12 +26,12 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(model: Path, files: dict[str, list[object]]) -> list[str]:
-    """What is damaged, in words."""
+    """Describe the damage."""
     return [str(one) for one in damage(RunDirectory(model.parents[1]), {CHECKSUMS: files})]
 
 
 def test_what_is_as_it_was_written_is_not_damaged(model: Path) -> None:
-    """A card may say more by now, and an adapter's base lie elsewhere. An entry without checksums has no damage."""
+    """A card may have grown, and an adapter's base may have moved. An entry without checksums has no damage."""
     files = recorded("start/model", checksums_in(model, {}))
     assert set(files) == {"start/model/model.safetensors", "start/model/adapter_config.json"}
     assert files["start/model/model.safetensors"] == [7, Checksum.of_bytes(b"weights").sha256]

@@ -1,4 +1,4 @@
-"""The journal keeps what finished, and survives the machine's death at any byte."""
+"""The journal records finished steps, and survives a crash at any byte."""
 
 import errno
 import json
@@ -24,14 +24,14 @@ def phases(journal: Journal) -> list[tuple[str, str]]:
 
 
 def test_a_new_journal_is_empty(journal: Journal) -> None:
-    """It need not exist."""
+    """The file need not exist."""
     assert journal.entries() == []
     assert journal.find("train", "iteration-0") is None
     assert not journal.path.exists()
 
 
 def test_every_finished_step_is_a_line(journal: Journal) -> None:
-    """In order, with its figures and the time."""
+    """Entries are in order, with figures and time."""
     journal.append("generate", "iteration-0", tokens=120)
     journal.append("train", "iteration-0", loss=0.693, pairs={"total": 8, "empty": 1})
     lines = [json.loads(line) for line in journal.path.read_text(encoding="utf-8").splitlines()]
@@ -43,7 +43,7 @@ def test_every_finished_step_is_a_line(journal: Journal) -> None:
 
 
 def test_the_newest_record_of_a_step_counts(journal: Journal) -> None:
-    """A step that was played again has its later figures; other stages and phases are other steps."""
+    """A step that was played again has its newer figures; other stages and phases are separate steps."""
     for loss in (0.7, 0.5):
         journal.append("train", "iteration-0", loss=loss)
     journal.append("train", "iteration-1", loss=0.3)
@@ -55,7 +55,7 @@ def test_the_newest_record_of_a_step_counts(journal: Journal) -> None:
 
 
 def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(journal: Journal) -> None:
-    """Whatever part of the last line reached the disk: it is passed over, and the next one is readable."""
+    """A partially written last line is ignored, wherever it was cut, and the next line is readable."""
     journal.append("generate", "iteration-0", note="θ and é")
     first = len(journal.path.read_bytes())
     journal.append("train", "iteration-0", loss=0.5)
@@ -69,7 +69,7 @@ def test_a_journal_cut_at_any_byte_keeps_its_whole_lines(journal: Journal) -> No
 
 
 def test_zeros_behind_the_last_line_are_passed_over(journal: Journal) -> None:
-    """What some file systems leave after a power cut."""
+    """Some file systems leave zeros after a power failure."""
     journal.append("generate", "iteration-0")
     with journal.path.open("ab") as file:
         file.write(b"\0" * 40 + b"\n" + b"\0" * 10)
@@ -79,7 +79,7 @@ def test_zeros_behind_the_last_line_are_passed_over(journal: Journal) -> None:
 
 
 def test_a_full_disk_leaves_the_journal_readable(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step that could not be recorded counts as not finished; those before it stay."""
+    """The step that could not be recorded counts as unfinished; earlier ones are kept."""
     journal.append("generate", "iteration-0")
 
     def full(handle: int) -> None:
@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_journal_readable(journal: Journal, monkeypatch: 
 
 
 def test_a_record_is_on_the_disk_before_the_next_step(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushed and synchronised, with the whole line."""
+    """The whole line is flushed and synced."""
     synced: list[bytes] = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(journal.path.read_bytes()), fsync(handle))[1])
@@ -105,7 +105,7 @@ def test_a_record_is_on_the_disk_before_the_next_step(journal: Journal, monkeypa
 
 
 def test_two_processes_may_write_at_the_same_time(journal: Journal) -> None:
-    """A stage is benchmarked while the run plays on: no line is lost."""
+    """If a stage is benchmarked while the run is playing, no line is lost."""
     write = (
         "import sys, pathlib; from spin_trl.run.journal import Journal\n"
         "journal = Journal(pathlib.Path(sys.argv[1]))\n"
@@ -127,7 +127,7 @@ def test_the_newest_entry_of_a_step_is_found_among_entries() -> None:
 
 
 def test_decisions_lead_from_iteration_to_iteration() -> None:
-    """Iteration 1 was given up: iteration 2 started from iteration 0 again, with half the learning rate."""
+    """Iteration 1 was discarded: iteration 2 started from iteration 0 again, with half the learning rate."""
 
     def gate(number: int, opponent: str, lr_scale: float) -> dict[str, object]:
         return {"phase": "gate", "stage": f"iteration-{number}", "opponent": opponent, "lr_scale": lr_scale}
@@ -162,7 +162,7 @@ def test_decisions_lead_from_iteration_to_iteration() -> None:
     ],
 )
 def test_a_damaged_entry_is_refused_with_its_line(journal: Journal, damaged: str, what: str) -> None:
-    """A run that passed over it would play steps again, and forget decisions."""
+    """A run that ignored it would repeat steps and forget decisions."""
     journal.append(Step.GENERATE, "iteration-0")
     journal.append(Step.TRAIN, "iteration-0")
     first, last = journal.path.read_text(encoding="utf-8").splitlines()
@@ -173,7 +173,7 @@ def test_a_damaged_entry_is_refused_with_its_line(journal: Journal, damaged: str
 
 
 def test_a_step_whose_work_was_lost_is_not_done(journal: Journal) -> None:
-    """Until it was played again; and others are."""
+    """It counts as done once it is played again; other steps are unaffected."""
     journal.append(Step.GENERATE, "iteration-0", tokens=5)
     journal.append(Step.TRAIN, "iteration-0")
     journal.append(Step.LOST, "iteration-0", lost=Step.GENERATE)

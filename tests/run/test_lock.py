@@ -1,4 +1,4 @@
-"""One process plays a run, also where the file system keeps locks for one machine, or none."""
+"""Only one process plays a run, even if the file system supports locks only within a machine, or not at all."""
 
 import errno
 import fcntl
@@ -27,7 +27,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that keeps no locks."""
+    """Simulate a file system without locks."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -36,7 +36,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def left_by(machine: str) -> Path:
-    """The lock's file of a process of another machine."""
+    """Write the lock file of a process on another machine."""
     Path("run").mkdir()
     path = Path("run", LOCK)
     path.write_text(json.dumps({"machine": machine, "process": 4321}), encoding="utf-8")
@@ -56,7 +56,7 @@ def test_whoever_has_the_lock_is_named() -> None:
 
 
 def test_another_machine_that_is_at_it_is_seen_without_a_lock() -> None:
-    """Its file goes on changing, though its lock does not reach here."""
+    """Its lock file keeps changing, though its lock does not reach this machine."""
     path = left_by("node-7")
     ended = threading.Event()
 
@@ -75,7 +75,7 @@ def test_another_machine_that_is_at_it_is_seen_without_a_lock() -> None:
 
 
 def test_a_machine_that_has_crashed_keeps_nobody_out(caplog: pytest.LogCaptureFixture) -> None:
-    """After a while in which its file has not changed. This is said while it lasts."""
+    """The run starts once the file has not changed for a while. A message announces the wait."""
     left_by("node-7")
     with RunDirectory("run").locked():
         assert json.loads(Path("run", LOCK).read_text(encoding="utf-8"))["machine"] == socket.gethostname()
@@ -92,7 +92,7 @@ def test_a_process_of_this_machine_that_was_killed_is_not_waited_for(monkeypatch
 
 @pytest.mark.usefixtures("no_locks")
 def test_a_file_system_without_locks_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """The second process is told by what the first has written. Journals and markers are written all the same."""
+    """The second process is detected through the contents of the lock file. Journals and markers are still written."""
     caplog.set_level(logging.WARNING)
     directory = RunDirectory("run")
     with directory.locked():
@@ -113,7 +113,7 @@ def test_a_file_of_the_users_under_the_locks_name_stays() -> None:
 
 
 def test_a_process_that_is_ending_is_waited_for() -> None:
-    """A launch of a loop that was killed has some seconds to end."""
+    """A phase launched by a killed loop has a few seconds to end."""
     first, held = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -1,4 +1,4 @@
-"""The marker of a run directory says what belongs to the run, and is believed only as it was written."""
+"""The marker of a run directory lists what belongs to the run, and is trusted only if unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spin_trl.run.ownership import Ownership
 
 
 def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
-    """So is one that names what is not in the directory."""
+    """So is one that names something outside the directory."""
     for text in ("{", "[]", '{"entries": {"data": "../data"}}', '{"entries": {"data": ".."}}'):
         (tmp_path / MARKER).write_text(text, encoding="utf-8")
         with refused(RunDirectoryError, tmp_path / MARKER):
@@ -23,7 +23,7 @@ def test_a_marker_that_can_not_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_marker_that_says_something_else_is_an_error(tmp_path: Path) -> None:
-    """One bit of a name would send the run to another folder."""
+    """A single flipped bit in a name would direct the run to another folder."""
     ownership = Ownership(tmp_path)
     ownership.claim()
     ownership.own("iteration-0")
@@ -75,7 +75,7 @@ def test_a_marker_of_an_earlier_version_has_no_checksum(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("here", ["", ".", "..", "../a", "a/b", "/etc"])
 def test_no_entry_leads_out_of_the_directory(here: str, tmp_path: Path) -> None:
-    """Also in a marker without a checksum: what a marker names can be removed."""
+    """This also holds for a marker without a checksum, since entries in a marker can be removed."""
     with refused(RunDirectoryError, tmp_path / MARKER):
         read_marker(write(tmp_path / MARKER, {"entries": {"data": here}}))
 

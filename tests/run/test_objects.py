@@ -1,4 +1,4 @@
-"""A damaged JSON file of a run is an error with the file, the key and the way out, whoever reads it."""
+"""Every reader of a damaged JSON file of a run raises an error with the file, the key and the way out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spin_trl.run.run import BEST, Run, find_stage
 from spin_trl.run.stage import START
 
 NO_OBJECT = ["", "{", "[1]", "3", '"text"', "\0\0", "[" * 100_000]
-"""What a file holds that was cut, zeroed, or replaced by JSON of another shape."""
+"""Contents of a file that was truncated, zeroed, or replaced by different JSON."""
 
 
 def written(path: Path, content: str) -> Path:
@@ -54,7 +54,7 @@ def test_numbers_are_read_by_name_and_null_stands_for_none(tmp_path: Path) -> No
 
 
 def readers(run: Run) -> dict[str, Callable[[], Any]]:
-    """Whoever asks which stage is the best."""
+    """Return all readers of the best stage."""
     return {
         "directory": lambda: best_stage(run.directory),
         "stage": lambda: find_stage(run, BEST),
@@ -88,7 +88,7 @@ def test_log_probabilities_of_the_opponent_that_are_damaged_are_refused(
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"num_shards": 1}', '{"model": 3}'])
 def test_a_start_cannot_be_compared_by_a_damaged_manifest(content: str, llama_folder: Path) -> None:
-    """Where another manifest is whole, that one says which model has answered."""
+    """If another manifest is intact, the model is read from that one."""
     run = build(llama_folder).state
     path = written(run.directory.held_out(START) / "sampled" / "generations.json", content)
     with refused(RunDirectoryError, path):

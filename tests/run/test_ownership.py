@@ -1,4 +1,4 @@
-"""A run directory's marker: what in it belongs to the run, and that everything else stays as it is."""
+"""A run directory's marker: it lists what belongs to the run, and everything else is left unchanged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ARCHIVES = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 
 
 def written(path: Path, text: str = "mine") -> Path:
-    """A file, with the folders that it needs."""
+    """Write a file, creating its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def claimed(path: Path) -> RunDirectory:
-    """A run that owns its journal, its data and iteration 0."""
+    """Return a run that owns its journal, its data and iteration 0."""
     directory = RunDirectory(path)
     directory.ownership.claim()
     written(directory.own("journal.jsonl"), '{"phase": "prepare", "stage": "data"}\n')
@@ -40,12 +40,12 @@ def claimed(path: Path) -> RunDirectory:
 
 
 def entries(path: Path) -> dict[str, str]:
-    """What the marker says."""
+    """Return the entries in the marker."""
     return json.loads((path / MARKER).read_text(encoding="utf-8"))["entries"]
 
 
 def earlier(tmp_path: Path, name: str = "full-finished") -> Path:
-    """A run of version 0.1.0."""
+    """Write a run of version 0.1.0."""
     with tarfile.open(ARCHIVES / f"{name}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "run"
@@ -75,7 +75,7 @@ def test_a_run_begins_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
     "name", ["data/rows.jsonl", "iteration-0/x", "notes.md", "recipe.yaml", "spin.yaml", "logs.out/x", "journal.jsonl"]
 )
 def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(name: str, tmp_path: Path) -> None:
-    """The message names what is there, and a folder that is free."""
+    """The message names the files, and a free folder."""
     run = tmp_path / "run"
     written(run / name)
     written(tmp_path / "my.yaml")
@@ -86,7 +86,7 @@ def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(name: str, tmp_
 
 
 def test_a_run_does_not_begin_in_a_folder_of_another_one(tmp_path: Path) -> None:
-    """It would be removed with that folder. Beside what a run owns, another one may begin; a comparison holds runs."""
+    """It would be removed with that folder. A run may start next to what another one owns; a comparison contains runs."""
     claimed(tmp_path / "run")
     with refused(RunDirectoryError, tmp_path / "run/iteration-0/a/second", "`run_dir`", tmp_path / "run-2"):
         Ownership(tmp_path / "run" / "iteration-0" / "a" / "second").claim()
@@ -124,7 +124,7 @@ def test_an_entry_is_written_down_before_it_is_there(tmp_path: Path) -> None:
 
 
 def test_what_the_user_has_put_there_keeps_its_name(tmp_path: Path) -> None:
-    """The run's own entry gets another one, for readers and writers, for good."""
+    """The run's own entry permanently gets another name, for readers and writers."""
     directory = claimed(tmp_path)
     users = [written(tmp_path / "report.html"), written(tmp_path / "iteration-1" / "metrics.json", '{"nll": 0}')]
     (tmp_path / "best.json").symlink_to(tmp_path / "nowhere")
@@ -140,7 +140,7 @@ def test_what_the_user_has_put_there_keeps_its_name(tmp_path: Path) -> None:
 
 
 def test_several_processes_may_write_down_entries_at_a_time(tmp_path: Path) -> None:
-    """A report is written while a run plays."""
+    """For example, a report may be written while a run is playing."""
     claimed(tmp_path)
     names = [f"iteration-{number}" for number in range(1, 33)]
     threads = [threading.Thread(target=Ownership(tmp_path).own, args=(name,)) for name in names]
@@ -155,7 +155,7 @@ def test_several_processes_may_write_down_entries_at_a_time(tmp_path: Path) -> N
 
 
 def test_what_the_run_owns_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    """Of links only they themselves."""
+    """Links are removed, but not their targets."""
     directory = claimed(tmp_path / "run")
     others = [written(tmp_path / "run" / name) for name in ("notes.md", "hub/mine.md", "iteration-7/x", ".lock")]
     target = written(tmp_path / "elsewhere" / "weights")
@@ -204,7 +204,7 @@ def test_an_earlier_run_is_adopted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data/train.jsonl", "hub/notes.md", "iteration-0/model/notes.md"])
 def test_an_earlier_run_is_not_removed_with_files_of_the_users(name: str, tmp_path: Path) -> None:
-    """0.1.0 wrote into folders that were there."""
+    """Version 0.1.0 wrote into existing folders."""
     run = earlier(tmp_path)
     written(run / name)
     before = contents(run)
@@ -230,7 +230,7 @@ def test_a_recipe_that_an_earlier_run_has_not_written_stays_the_users(tmp_path: 
 
 @pytest.mark.parametrize("name", ["a [b] *c?", "line\nbreak", "ünï", "{x}"])
 def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
-    """That the process can write down: where file names are ASCII, a way out is named."""
+    """This holds for any name that the process can encode; if file names are ASCII, the error names a way out."""
     if not name.isascii() and sys.getfilesystemencoding() == "ascii":
         with refused(RunDirectoryError, "PYTHONUTF8=1"):
             claimed(tmp_path / name)
@@ -244,5 +244,5 @@ def test_a_run_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
 def test_the_home_may_be_written_as_a_shell_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert RunDirectory("~/run").path == tmp_path / "run"
-    # Whatever expands paths again, as `datasets` does, must leave this one alone.
+    # Anything that expands paths again, as `datasets` does, must leave this one alone.
     assert RunDirectory("~nobody-of-this-name/run").path == Path.cwd() / "~nobody-of-this-name/run"

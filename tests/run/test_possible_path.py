@@ -1,4 +1,4 @@
-"""What can be no run directory is refused with the path, the reason and a way out, before anything is created."""
+"""A path that can't be a run directory is refused with the reason and a way out before anything is created."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spin_trl.run.ownership import Ownership
 
 @pytest.mark.parametrize("name", ["s3://bucket/run", "hf://datasets/me/x", "a::b"])
 def test_an_address_is_refused_as_a_run_directory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would become a folder of that name here, and rows would be saved elsewhere."""
+    """It would become a local folder with that name, while rows would be saved elsewhere."""
     monkeypatch.chdir(tmp_path)
     with refused(RunDirectoryError, Path(name), "address"):
         Ownership(Path(name)).claim()
@@ -29,14 +29,14 @@ def test_an_address_is_refused_as_a_run_directory(name: str, tmp_path: Path, mon
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """A run's files could not name it: they are UTF-8."""
+    """The run's files are UTF-8, so they could not refer to it."""
     with refused(RunDirectoryError, "UTF-8", "`run_dir`"):
         Ownership(tmp_path / os.fsdecode(b"run-\xff")).claim()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_name_that_the_process_can_not_write_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    """In Python; the command restarts itself in UTF-8 there."""
+    """This happens in Python sessions; the command restarts itself in UTF-8."""
     code = "import pathlib, sys\nfrom spin_trl.run.ownership import Ownership\n"
     code += "try:\n    Ownership(pathlib.Path(sys.argv[1] + chr(252))).claim()\n"
     code += "except ValueError as error:\n    sys.exit(ascii(str(error)))"
@@ -52,7 +52,7 @@ def test_a_name_that_the_process_can_not_write_is_refused_with_a_way_out(tmp_pat
 
 @pytest.mark.parametrize("name", ["run", "runs/nested"])
 def test_a_link_to_what_is_not_there_is_named(name: str, tmp_path: Path) -> None:
-    """As for a disk that is not mounted: of the run directory, or of a folder above it. Nothing is created."""
+    """For example, the disk of the run directory or of a parent folder may not be mounted. Nothing is created."""
     (tmp_path / Path(name).parts[0]).symlink_to(tmp_path / "not-mounted")
     with refused(RunDirectoryError, tmp_path / name, "link", tmp_path / "not-mounted", "`run_dir`"):
         Ownership(tmp_path / name).claim()
@@ -100,7 +100,7 @@ def _pipe(path: Path) -> Path:
     ],
 )
 def test_what_can_be_no_folder_is_refused(make: Callable[[Path], Path], tmp_path: Path) -> None:
-    """With the path and what is wrong with it."""
+    """The message names the path and the reason."""
     path = make(tmp_path / "it")
     with refused(RunDirectoryError) as refusal:
         RunDirectory(path).claim("continue")
@@ -122,7 +122,7 @@ def test_what_the_system_does_not_let_happen_is_a_refusal(
 
 
 def test_a_full_disk_is_no_matter_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another `run_dir` on it would be as full."""
+    """Another `run_dir` on the same disk would not help."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "run"))

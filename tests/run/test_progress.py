@@ -1,4 +1,4 @@
-"""How far a phase is, and how long the rest will take: from rates, and from what phases took before."""
+"""The progress of a phase, and the time left, from rates and earlier durations of phases."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ PHASES = ("generate", "train", "evaluate", "baseline")
 
 
 def test_the_rate_counts_what_was_done_here() -> None:
-    """40 of 100 were there before an interrupt; 20 more in 10 seconds are 2 a second, and 40 are left: 20 seconds."""
+    """40 of 100 were done before an interruption; 20 more in 10 seconds are 2 per second, so the last 40 take 20 seconds."""
     progress = Progress()
     progress.begin("answers", 40, 100)
     progress.started = 1000.0
@@ -30,7 +30,7 @@ def test_nobody_knows_before_the_first_is_done() -> None:
 
 
 def test_a_generation_begins_a_count_of_its_own() -> None:
-    """Sampled answers, then greedy ones: the second count begins at its first call."""
+    """For sampled and then greedy answers, the second count begins at its first call."""
     progress = Progress()
     for done, tokens in ((0, 0), (8, 90), (16, 150)):
         progress.answered(done, 16, tokens)
@@ -40,7 +40,7 @@ def test_a_generation_begins_a_count_of_its_own() -> None:
 
 
 def test_another_process_can_read_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is the machine's; half of a file, or none, leaves what was known."""
+    """The clock is shared on the machine; an incomplete or missing file leaves the known progress unchanged."""
     told, reader = Progress(file=tmp_path / "progress.json"), Progress()
     reader.read(tmp_path / "progress.json")
     assert reader.total == 0
@@ -81,7 +81,7 @@ ENTRIES = [
     line("lm-eval", "iteration-0", 7200.0),
     line("lm-eval", "baseline/sft/iteration-0", 7200.0),
 ]
-"""An iteration of 10 + 20 + 3 seconds, 14 of two baseline arms, and benchmarks that somebody has asked for."""
+"""An iteration of 10 + 20 + 3 seconds, 14 for two baseline arms, and benchmarks run on request."""
 
 
 def test_the_rest_of_a_run_takes_as_long_as_before() -> None:
@@ -104,7 +104,7 @@ def test_a_phase_that_nobody_has_seen_takes_nobody_knows_how_long() -> None:
 
 
 def test_phases_say_how_far_they_are(llama_folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers are counted when generating, steps when training: all of them, at the end."""
+    """Generation counts answers and training counts steps; at the end, all of them are done."""
     seen: list[tuple[str, int, int]] = []
     original = Progress.report
 

@@ -1,4 +1,4 @@
-"""The recipe that a user names: a file, a folder, what ships, or the frozen settings of a run."""
+"""The recipe that a user names: a file, a folder, a shipped recipe, or the frozen settings of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(path: Path, **changes: Any) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
-    """A run whose settings are frozen, seen from the folder above its own."""
+    """Return a run with frozen settings, with its parent as the current folder."""
     directory = RunDirectory(tmp_path / "runs" / "mine")
     directory.claim("continue")
     written(directory.own("recipe.yaml"), beta=0.7)
@@ -55,7 +55,7 @@ def test_the_frozen_settings_of_a_run_have_the_runs_name(run: RunDirectory) -> N
 def test_paths_lead_where_they_led_when_they_were_frozen(
     run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From whatever folder the run goes on; a file of the user's is seen from the current one."""
+    """This holds for any folder that the run is resumed from; paths in a user's own file refer to the current folder."""
     monkeypatch.chdir(run.path)
     recipe = read_recipe(str(run.path))
     assert recipe.data.dataset_name == str(tmp_path / "data/rows.jsonl")
@@ -65,7 +65,7 @@ def test_paths_lead_where_they_led_when_they_were_frozen(
 
 
 def test_a_run_that_has_written_its_settings_under_another_name_is_found(tmp_path: Path) -> None:
-    """Where the user's own recipe lies in the directory."""
+    """The user's own recipe is in the directory."""
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**SETTINGS, "beta": 0.1}), encoding="utf-8")
     directory = RunDirectory(tmp_path)
     directory.claim("continue", tmp_path / "recipe.yaml")
@@ -83,7 +83,7 @@ def test_settings_of_the_command_line_and_losses_come_last(tmp_path: Path) -> No
 
 
 def test_a_directory_that_came_from_elsewhere_sets_no_variable_that_leads_to_code(run: RunDirectory) -> None:
-    """The user's own file does."""
+    """The user's own file may."""
     mine = written(run.path.parent / "my.yaml", env={"PYTHONPATH": "/theirs"})
     assert read_recipe(str(mine)).args is not None
     written(run.recipe, env={"PYTHONPATH": "/theirs"})

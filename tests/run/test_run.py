@@ -1,4 +1,4 @@
-"""What every phase asks a run: its settings by iteration, its models, its journal, and its stages by their names."""
+"""The state of a run that every phase uses: settings by iteration, models, journal, and stages by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spin_trl.run.run import Run, find_stage, stages_with_model
 
 @pytest.fixture
 def run(llama_folder: Path) -> Run:
-    """A run with eleven iterations and a baseline arm; iteration 3 has no model any more."""
+    """Return a run with eleven iterations and a baseline arm; the model of iteration 3 was removed."""
     found = build(llama_folder).state
     found.directory.ownership.claim()
     for stage in (*(f"iteration-{number}" for number in range(11)), "baseline/sft/iteration-0"):
@@ -28,7 +28,7 @@ def run(llama_folder: Path) -> Run:
 
 
 def test_stages_come_in_the_order_of_iterations(run: Run) -> None:
-    """The start first, arms grouped, and 10 behind 9; only those whose model is there."""
+    """The start comes first, arms are grouped, and 10 follows 9; only stages with a model are listed."""
     iterations = [f"iteration-{number}" for number in (0, 1, 2, 4, 5, 6, 7, 8, 9, 10)]
     assert stages_with_model(run) == ["start", *iterations, "baseline/sft/iteration-0"]
 
@@ -42,7 +42,7 @@ def test_the_best_is_found_where_there_is_one(run: Run) -> None:
 
 
 def test_a_stage_without_a_model_is_answered_with_those_that_have_one(run: Run) -> None:
-    """With the nearest name if it looks like a slip; a stage that is there is none."""
+    """Likely typos get a suggestion; the name of an existing stage is not a typo."""
     with refused(RunDirectoryError, "'iteraton-2'", "'iteration-2'", "iteration-10"):
         find_stage(run, "iteraton-2")
     with refused(RunDirectoryError, "'iteration-3'", "`keep_iterations`", "iteration-10") as error:
@@ -58,7 +58,7 @@ def test_a_run_from_scratch_has_no_start_yet() -> None:
 
 
 def test_an_iteration_has_its_own_values_seed_and_folder(llama_folder: Path) -> None:
-    """And the run's stay as they are."""
+    """The run's own settings are unchanged."""
     run = build(llama_folder, per_iteration={"learning_rate": [1e-3, 1e-4], "beta": [0.1, 0.5]}, seed=7).state
     args = run.iteration_args(1)
     assert (args.learning_rate, args.beta, args.seed) == (1e-4, 0.5, 8)
@@ -80,7 +80,7 @@ def test_after_a_fall_back_the_rate_is_what_the_gate_has_left_of_it(llama_folder
 
 
 def test_an_iteration_has_begun_with_its_first_answer_or_its_training(llama_folder: Path) -> None:
-    """From then on it is settled what it starts from."""
+    """From then on, the model that it starts from is fixed."""
     run = build(llama_folder).state
     run.directory.claim("continue")
     assert not run.has_begun(0)
@@ -94,7 +94,7 @@ def test_an_iteration_has_begun_with_its_first_answer_or_its_training(llama_fold
 
 
 def test_the_journal_says_on_what_a_step_was_computed(llama_folder: Path) -> None:
-    """If it has taken time."""
+    """This applies to steps with a duration."""
     run = build(llama_folder).state
     run.directory.claim("continue")
     run.record(Step.EVALUATE, "start", seconds=2.0)

@@ -35,14 +35,14 @@ def frozen(run: Run) -> dict[str, Any]:
 
 
 def test_tokens_are_never_written(tmp_path: Path) -> None:
-    """A run directory is pushed and shown to others."""
+    """Run directories are pushed and shared."""
     run = a_run(tmp_path, hub_token="hf_secret")
     freeze(run.directory, python_settings(run))
     assert "hf_secret" not in run.directory.recipe.read_text(encoding="utf-8")
 
 
 def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
-    """Model and LoRA stand under `python`, which no recipe has."""
+    """Model and LoRA are under `python`, a key that no recipe has."""
     run = a_run(tmp_path, peft_config=LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     written = yaml.safe_load(yaml.safe_dump(python_settings(run)))
     assert written["python"]["model"] == "org/model"
@@ -55,7 +55,7 @@ def test_a_run_from_python_says_what_yaml_cant(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
-    """The second call finds what the first one wrote, and leaves it."""
+    """The second call finds the settings of the first and leaves them unchanged."""
     run = a_run(tmp_path, beta=0.5)
     freeze(run.directory, python_settings(run))
     before = run.directory.recipe.read_bytes()
@@ -67,16 +67,16 @@ def test_a_run_goes_on_under_its_own_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "parts"),
     [
-        ({"beta": 0.5}, {"beta": 0.1}, ("beta", "0.5 there", "None now")),
-        ({}, {"temperature": 0.7}, ("temperature", "None there", "0.7 now")),
-        ({"loss_type": "space"}, {"loss_type": "hinge"}, ("loss_type", "['space'] there", "['hinge'] now")),
-        ({"seed": 1}, {"seed": 2}, ("seed", "1 there", "2 now")),
+        ({"beta": 0.5}, {"beta": 0.1}, ("beta", "was 0.5", "now None")),
+        ({}, {"temperature": 0.7}, ("temperature", "was None", "now 0.7")),
+        ({"loss_type": "space"}, {"loss_type": "hinge"}, ("loss_type", "was ['space']", "now ['hinge']")),
+        ({"seed": 1}, {"seed": 2}, ("seed", "was 1", "now 2")),
     ],
 )
 def test_another_setting_is_another_run(
     before: dict[str, Any], now: dict[str, Any], parts: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Refused with both values and with what to do, and nothing of the run is touched."""
+    """The error names both values and the way out, and the run is not changed."""
     run = a_run(tmp_path, **before)
     freeze(run.directory, python_settings(run))
     content = run.directory.recipe.read_bytes()
@@ -86,7 +86,7 @@ def test_another_setting_is_another_run(
 
 
 def test_every_difference_is_named(tmp_path: Path) -> None:
-    """Not one at a time."""
+    """They are not reported one at a time."""
     run = a_run(tmp_path, beta=0.5, seed=1)
     freeze(run.directory, python_settings(run))
     other = a_run(tmp_path, peft_config=LoraConfig(r=4))
@@ -106,7 +106,7 @@ def test_every_difference_is_named(tmp_path: Path) -> None:
 def test_what_does_not_change_the_outcome_may_change(
     before: dict[str, Any], now: dict[str, Any], tmp_path: Path
 ) -> None:
-    """How a run is played and shown is free."""
+    """Settings for how a run is played and displayed may change."""
     assert {*before, *now} <= FREE
     run = a_run(tmp_path, **before)
     freeze(run.directory, python_settings(run))
@@ -118,7 +118,7 @@ def rates(*values: float) -> dict[str, Any]:
 
 
 def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
-    """More iterations, with lists that go on; what has been played must be the same."""
+    """There may be more iterations, with longer lists; the values of those already played must be the same."""
     run = a_run(tmp_path, rates(5e-7, 1e-7))
     freeze(run.directory, python_settings(run))
     longer = a_run(tmp_path, rates(5e-7, 1e-7, 1e-8))
@@ -129,7 +129,7 @@ def test_a_run_can_be_made_longer(tmp_path: Path) -> None:
 
 
 def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
-    """Its iterations had one number."""
+    """All iterations had the same value."""
     run = a_run(tmp_path, rates(5e-7, 1e-7))
     freeze(run.directory, python_settings(run))
     other = a_run(tmp_path, {"num_iterations": 2, "per_iteration": {"beta": [0.1, 0.2]}})
@@ -138,7 +138,7 @@ def test_a_list_for_another_setting_is_another_run(tmp_path: Path) -> None:
 
 
 def test_a_token_is_never_written_down() -> None:
-    """Neither as a setting of its own nor inside what a model is loaded with."""
+    """This holds for a setting, and inside the arguments for loading a model."""
     args = SPINConfig(
         use_cpu=True, bf16=False, hub_token="hf_secret", model_init_kwargs={"token": "hf_secret", "revision": "v1"}
     )
@@ -148,7 +148,7 @@ def test_a_token_is_never_written_down() -> None:
 
 
 def test_frozen_settings_that_hold_a_token_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    """Of an earlier version, or written by hand. Neither the run nor its report repeats it."""
+    """They may be from an earlier version or written by hand. Neither the run nor its report repeats the token."""
     run = a_run(tmp_path)
     text = yaml.safe_dump({**python_settings(run), "model_init_kwargs": {"headers": {"api_key": "abc123xyz"}}})
     run.directory.recipe.write_text(text, encoding="utf-8")
@@ -162,7 +162,7 @@ def test_frozen_settings_that_hold_a_token_are_refused_with_what_to_do(tmp_path:
 
 
 def test_a_run_that_was_begun_with_a_token_goes_on_without_it(tmp_path: Path) -> None:
-    """Version 0.1.0 left the token out when it froze the settings, and the mapping that it stood in stayed."""
+    """Version 0.1.0 dropped the token when it froze the settings, but kept the mapping around it."""
     before = a_run(tmp_path, model_init_kwargs={"token": "hf_secret"})
     freeze(before.directory, python_settings(before))
     assert frozen(before)["model_init_kwargs"] == {}
@@ -174,7 +174,7 @@ def test_a_run_that_was_begun_with_a_token_goes_on_without_it(tmp_path: Path) ->
 
 
 def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
-    """A phase that is launched on its own reads it there; a longer run has more iterations for it, too."""
+    """A separately launched phase reads the settings there, including the iterations of an extended run."""
     run = a_run(tmp_path, play={"num_iterations": 2})
     freeze(run.directory, python_settings(run))
     longer = a_run(tmp_path, play={"num_iterations": 4})
@@ -191,7 +191,7 @@ def test_what_may_change_is_written_anew(tmp_path: Path) -> None:
 
 
 def begun(folder: Path, **settings: Any) -> RunDirectory:
-    """A run whose data has been prepared, started from `folder`'s parent."""
+    """Return a run with prepared data, started from `folder`'s parent."""
     directory = RunDirectory(folder)
     directory.ownership.claim()
     freeze(directory, settings)
@@ -210,7 +210,7 @@ def asked(answer: bool, calls: list[bool]) -> Any:
 
 
 def test_the_same_paths_from_another_folder_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is hashed for that, and the settings stay as they were written."""
+    """Nothing is hashed, and the settings keep their spelling."""
     (tmp_path / "model").mkdir()
     (tmp_path / "train.jsonl").touch()
     (tmp_path / "other").mkdir()
@@ -231,15 +231,15 @@ def test_the_same_paths_from_another_folder_are_the_same(tmp_path: Path, monkeyp
 
 
 def test_a_model_of_another_name_is_asked_for_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once, and only if nothing else differs; the message has both names."""
+    """This happens once, and only if nothing else differs; the message names both models."""
     monkeypatch.chdir(tmp_path)
     directory, calls = begun(tmp_path / "run", model_name_or_path="org/model", seed=1), []
     now = {"model_name_or_path": "mirror/model", "model_revision": "v1", "seed": 1}
     freeze(directory, now, asked(True, calls))
     assert calls == [True]
-    with refused(RunDirectoryError, "model_name_or_path:", "'org/model' there", "'mirror/model' now"):
+    with refused(RunDirectoryError, "model_name_or_path:", "was 'org/model'", "now 'mirror/model'"):
         freeze(directory, now, asked(False, calls))
-    with refused(RunDirectoryError, "seed:", "1 there", "2 now"):
+    with refused(RunDirectoryError, "seed:", "was 1", "now 2"):
         freeze(directory, {**now, "seed": 2}, asked(True, calls))
     assert calls == [True, False]
 
@@ -261,7 +261,7 @@ def test_data_of_another_name_is_compared_when_it_is_prepared(tmp_path: Path) ->
 
 
 def test_settings_of_a_run_are_read_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A phase that is launched from another one finds data and model, also if the whole project has been moved."""
+    """A phase launched from another folder finds data and model, even if the whole project was moved."""
     (tmp_path / "project" / "model").mkdir(parents=True)
     (tmp_path / "project" / "train.jsonl").touch()
     monkeypatch.chdir(tmp_path / "project")

@@ -1,4 +1,4 @@
-"""A stage is a value: its own name, and what the name says."""
+"""A stage is its own name, together with the arm and iteration that the name encodes."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""What runs code: reading a run runs none, and code that a run from elsewhere names waits for the user's word."""
+"""Trust in code: reading a run runs none, and code named by a run from elsewhere needs the user's consent."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_what_ships_and_what_is_data_is_no_code() -> None:
 
 
 def test_code_of_a_run_from_elsewhere_waits_for_the_users_word(run: Ownership) -> None:
-    """The message shows all of it; once said, it is remembered."""
+    """The message shows all of the code; consent is remembered."""
     recipe = read_recipe(str(run.path))
     with refused(RunDirectoryError, run.path, "evil:load", "evil:score", "--trust_run"):
         check_trust_of_recipe(recipe, [], is_trusted=False)
@@ -100,7 +100,7 @@ def test_a_file_of_another_user_counts_as_none(run: Ownership, tmp_path: Path) -
 
 
 def test_a_marker_that_is_taken_away_does_not_help(run: Ownership) -> None:
-    """A run of version 0.1.0 has none; its settings are those of a run all the same."""
+    """A run of version 0.1.0 has no marker, but its settings still count as those of a run."""
     (run.path / MARKER).unlink()
     (run.path / "journal.jsonl").write_text('{"phase": "prepare", "stage": "data"}\n', encoding="utf-8")
     with refused(RunDirectoryError, "evil:score"):
@@ -119,7 +119,7 @@ def test_a_run_directory_sets_harmless_variables_alone(tmp_path: Path) -> None:
 
 
 def test_code_of_models_is_not_run_where_a_run_is_reopened(tmp_path: Path) -> None:
-    """For `eval` and `push`. A scorer and a dataset are not needed there."""
+    """This applies to `eval` and `push`, which need neither scorer nor dataset."""
     run = owned(tmp_path / "run", {"trust_remote_code": True, "scorer": ["evil:score"], "dataset_name": "evil:load"})
     with refused(RunDirectoryError, "trust_remote_code", "--trust_run"):
         reopen(str(run.path), [])
@@ -130,7 +130,7 @@ def test_code_of_models_is_not_run_where_a_run_is_reopened(tmp_path: Path) -> No
 def test_reading_a_run_imports_nothing_that_it_names(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reports, cards and plans."""
+    """This applies to reports, cards and plans."""
     from spin_trl.hub.cards import write_cards
     from spin_trl.plan.planning import Wishes, make_plan
     from spin_trl.report.write import write_report

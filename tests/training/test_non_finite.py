@@ -1,4 +1,4 @@
-"""What happens to steps whose loss or gradient is not finite, with one process and with two (`on_nan`)."""
+"""Handling of steps whose loss or gradient is not finite, with one process and with two (`on_nan`)."""
 
 import json
 import math
@@ -130,7 +130,7 @@ def test_weights_that_are_no_numbers_are_named_before_anything_is_answered(tmp_p
 
 
 def test_weights_that_are_no_numbers_are_named_at_the_first_step(llama: Any) -> None:
-    """However the prompts were answered, and whatever `on_nan` is: nothing helps."""
+    """With any answers and any value of `on_nan`: nothing helps."""
     trainer = build(llama, overrides={"on_nan": "skip"})
     trainer._for_each_dataset(trainer._with_opponent)
     with torch.no_grad():

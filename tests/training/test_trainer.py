@@ -239,7 +239,7 @@ def test_a_frozen_adapter_that_is_another_is_noticed(llama_folder: Path) -> None
     first.train()
     trainer = build(first.model, overrides={"output_dir": "1"})
     moved(trainer.model, ".ref.", 0.3)
-    trainer._given = Generations.load({0: store_of(first)})  # so that the wrong adapter is not frozen anew
+    trainer._given = Generations.load({0: store_of(first)})  # so that the wrong adapter is not frozen again
     trainer._for_each_dataset(trainer._with_opponent)
     with refused(OpponentError, "`check_opponent: false`") as error:
         trainer.train()
@@ -620,7 +620,7 @@ def test_4_bit_and_fp16_train_as_on_a_t4(llama_folder: Path) -> None:
 def test_adapters_on_4_bit_weights_lose_no_small_step(llama_folder: Path) -> None:
     """TRL rounds them to bfloat16, whose numbers lie 1e-4 apart where weights are: steps of 1e-6 would all be lost.
 
-    In self-play they are float32, go on from one iteration to the next unrounded, and move.
+    In self-play they are float32, carry over from one iteration to the next unrounded, and change.
     """
     model = AutoModelForCausalLM.from_pretrained(llama_folder, quantization_config=BitsAndBytesConfig(**NF4))
     settings = {"max_steps": 3, "learning_rate": 1e-6}

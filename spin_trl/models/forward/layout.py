@@ -1,4 +1,4 @@
-"""The layout of a batch in which each token occurs once: one row, without padding, prompts shared by their responses.
+"""The layout of a batch in which each token occurs once: one row, without padding, prompts shared between responses.
 
 The rows of a pair begin with the same tokens. Its layout is [shared part | rest of the real row | rest of the generated
 row | ...], pair after pair; positions continue from the shared part in every branch, and no branch sees another. Everything

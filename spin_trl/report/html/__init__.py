@@ -1,1 +1,1 @@
-"""The report of a run for people: `report.html`, one file."""
+"""The report of a run as a single HTML file, `report.html`."""

@@ -1,4 +1,4 @@
-"""Marks by words where two texts differ."""
+"""Marks the differences between two texts, word by word."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from difflib import SequenceMatcher
 from itertools import islice
 
 MOST_WORDS = 400
-"""Words of either text that are compared."""
+"""Maximum number of words of each text that are compared."""
 
 MOST_MATCHES = 5_000
-"""Pairs of equal words, one of either text, that are looked at: where answers repeat themselves, fewer words are
-compared, or they would take seconds."""
+"""Maximum number of pairs of equal words, one from each text. Of repetitive answers fewer words are compared, which would
+otherwise take seconds."""
 
 _CJK = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _PUNCTUATION = r"!-/:-@\[-`{-~"
 _WORD = re.compile(rf"[{_CJK}]|[{_PUNCTUATION}]+|[^\s{_PUNCTUATION}{_CJK}]+")
-"""A Chinese or Japanese character; a run of ASCII punctuation; or whatever else stands between white space. Letters,
+"""A Chinese or Japanese character, a run of ASCII punctuation, or any other run of characters without white space. Letters,
 accents and joined emoji stay together."""
 
 
@@ -28,8 +28,8 @@ class Part:
     """A piece of a text.
 
     Attributes:
-        text: of the piece.
-        differs: whether the other text has something else there.
+        text: text of the piece.
+        differs: whether the other text differs here.
     """
 
     text: str
@@ -37,11 +37,11 @@ class Part:
 
 
 def compare_texts(one: str, other: str) -> tuple[list[Part], list[Part], bool]:
-    """Where two texts differ; white space is not compared.
+    """Find where two texts differ, ignoring white space.
 
     Returns:
-        The parts of either text, those marked that the other has not, and whether the texts were compared to their ends.
-        Put together again, the parts are the texts; what was not compared is unmarked.
+        The parts of each text, with those missing from the other one marked, and whether the texts were compared to their
+        ends. Joined, the parts give the original texts; text that was not compared is unmarked.
     """
     first, second = _word_spans(one), _word_spans(other)
     names = [one[start:end] for start, end in first], [other[start:end] for start, end in second]
@@ -58,7 +58,7 @@ def compare_texts(one: str, other: str) -> tuple[list[Part], list[Part], bool]:
 
 
 def _comparable(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many words can be compared in reasonable time."""
+    """Return how many words can be compared in reasonable time."""
     length = MOST_WORDS
     while length > 1:
         counts, others = Counter(one[:length]), Counter(other[:length])
@@ -69,7 +69,7 @@ def _comparable(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _word_spans(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end: one more than are compared, if there are as many."""
+    """Return the start and end of each word of a text, for at most one word more than is compared."""
     return [word.span() for word in islice(_WORD.finditer(text), MOST_WORDS + 1)]
 
 

@@ -1,7 +1,7 @@
-"""The report as one HTML file: no script, nothing from outside, and every text that the run brought along is text.
+"""The report as one HTML file, without scripts or external resources. All text from the run is shown as text.
 
-What is not markup of ours is escaped by the template engine, everywhere; the page's own policy forbids scripts and requests
-as well, should that ever fail. Characters that can't be seen are named on the whole page, whatever part they came by.
+The template engine escapes everything except our own markup. Should that ever fail, the page's content security policy still
+forbids scripts and requests. Invisible characters are written out by name everywhere on the page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...errors import visible
 
 
 def render(page: Mapping[str, Any]) -> str:
-    """The page as HTML, of what [`report.write.gather`] has found."""
+    """Render the page as HTML from the result of [`report.write.gather`]."""
     return visible(_jinja().get_template("report.html.j2").render(page=page))
 
 
@@ -26,6 +26,6 @@ def _jinja() -> Environment:
 
 
 def template_environment(package: str, **options: Any) -> Environment:
-    """An environment for the templates of a package, in which a name that is not there is an error."""
+    """Return an environment for the templates of a package, in which an undefined name raises an error."""
     loader = PackageLoader(package)
     return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)

@@ -1,7 +1,7 @@
-"""Which held-out prompts are shown with their answers, and how: real beside generated, marked where they differ.
+"""Choice and layout of the report's held-out samples: real and generated responses side by side, with differences marked.
 
-A report stays small however many samples there are: some prompts are chosen evenly, long texts are cut, and what does not
-fit into the budget is left out. What was left out is said.
+The report stays small for any number of samples: prompts are chosen evenly, long texts are truncated, and samples beyond the
+budget are left out. The page states how much was left out.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from .diff import Part, compare_texts
 Item = TypeVar("Item")
 
 FAIR, WON, LOST = 20, 10, 10
-"""Prompts that are shown: evenly from all, from those on which the model is better than the start, and from those where
-it is worse. Without scores the even ones take all the places."""
+"""Numbers of prompts shown: evenly chosen from all, from those on which the model is better than the start, and from those
+on which it is worse. Without scores, all of them are evenly chosen."""
 
 LONGEST_SHOWN, LONGEST_OTHER = 3_000, 800
-"""Characters of a text, and of other models' answers, that are shown."""
+"""Maximum number of characters shown of a text, and of another model's answer."""
 
 BUDGET = 1_500_000
-"""Bytes of the page that samples may take."""
+"""Maximum number of bytes that the samples take on the page."""
 
 MOST_OTHERS = 12
-"""Other models whose answers are shown to a prompt."""
+"""Maximum number of other models whose answers to a prompt are shown."""
 
 _MARKUP = 40
-"""Bytes, about, that surround a part of a text on the page."""
+"""Approximate number of bytes of markup around each part of a text."""
 
-_ENDED = {"eos": "ended by itself", "length": "cut at the length limit"}
+_ENDED = {"eos": "ended with EOS", "length": "truncated at the length limit"}
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text on the page: what of it is shown, in parts, and how many characters are not."""
+    """A text on the page: the parts shown, and the number of characters left out."""
 
     parts: Sequence[Part]
     left_out: int = 0
@@ -52,9 +52,9 @@ class ShownAnswer:
     """A model's answer.
 
     Attributes:
-        model: the stage's name in words.
-        text: what it answered.
-        notes: its score, and how it ended.
+        model: label of the stage.
+        text: text of the answer.
+        notes: the answer's score, and how it ended.
     """
 
     model: str
@@ -67,13 +67,14 @@ class Sample:
     """A held-out prompt with its answers.
 
     Attributes:
-        number: its place among all, from 1.
-        prompt: texts, each with who said it; "" where nobody is named.
-        real: the human response.
-        answer: of the model that is shown.
+        number: position among all samples, from 1.
+        prompt: texts of the prompt, each with its role; "" if it has none.
+        real: human response.
+        answer: answer of the model that is shown.
         is_same: whether both are the same text.
-        is_marked_whole: whether they were compared to their ends.
-        others: answers of other models, of `others_total`.
+        is_marked_whole: whether both were compared to their ends.
+        others: answers of other models that are shown.
+        others_total: number of other models with answers.
     """
 
     number: int
@@ -88,13 +89,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Section:
-    """Prompts to show under a heading, and of how many they were chosen.
+    """Prompts to show under a heading, and the number that they were chosen from.
 
     Attributes:
-        heading: what they have in common.
-        keys: of the prompts.
-        total: prompts of this kind.
-        samples: those of the prompts that fit on the page, with their answers.
+        heading: description of what the prompts have in common.
+        keys: keys of the prompts.
+        total: number of prompts of this kind.
+        samples: samples for those of the prompts that fit on the page.
     """
 
     heading: str
@@ -108,10 +109,10 @@ class Shown:
     """All samples of a report.
 
     Attributes:
-        model: name in words of the stage whose answers stand beside the real ones.
-        path: where all of its samples are, from the run directory.
-        total: samples there are.
-        sections: what is shown of them.
+        model: label of the stage whose answers are shown next to the real ones.
+        path: path of the file with all of its samples, relative to the run directory.
+        total: number of samples in the file.
+        sections: samples that are shown.
     """
 
     model: str
@@ -121,28 +122,28 @@ class Shown:
 
     @property
     def summary(self) -> str:
-        """How much is shown of what there is."""
+        """A sentence on how many of the samples are shown."""
         count = sum(len(section.samples) for section in self.sections)
         if count == self.total:
-            return f"All {counted(count, 'sample')} of {self.path}."
-        return f"{count:,} of {counted(self.total, 'sample')}; all of them are in {self.path}."
+            return f"All {counted(count, 'sample')} in {self.path} are shown."
+        return f"{count:,} of {counted(self.total, 'sample')} are shown; all of them are in {self.path}."
 
 
 def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mapping[str, float]) -> list[Section]:
-    """Choose prompts: evenly from all, and, where there are scores, from those that went better or worse than the
-    start's.
+    """Choose prompts to show: evenly from all, and, if there are scores, from those where the answer is better or worse than
+    the start's.
 
     Args:
-        keys: of all prompts with samples, in order.
-        ours: score of the model that is shown, by key.
-        starts: the start's; empty if the model is the start, or there are none.
+        keys: keys of all prompts with samples, in order.
+        ours: scores of the model that is shown, by key.
+        starts: scores of the start, by key; empty if the model is the start, or there are none.
     """
     won = [key for key in keys if key in ours and key in starts and ours[key] > starts[key]]
     lost = [key for key in keys if key in ours and key in starts and ours[key] < starts[key]]
     fair = evenly(keys, FAIR if won or lost else FAIR + WON + LOST)
-    left = set(keys) - set(fair)  # nothing is shown twice
+    left = set(keys) - set(fair)  # no sample is shown twice
     choices = [
-        Section("Spread evenly over all prompts", fair, len(keys)),
+        Section("Evenly chosen from all prompts", fair, len(keys)),
         Section("Better than the start’s answer", evenly([key for key in won if key in left], WON), len(won)),
         Section("Worse than the start’s answer", evenly([key for key in lost if key in left], LOST), len(lost)),
     ]
@@ -150,7 +151,7 @@ def choose_samples(keys: Sequence[str], ours: Mapping[str, float], starts: Mappi
 
 
 def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """So many items, evenly spread; all, if there are no more."""
+    """Return `count` evenly spaced items, or all of them if there are fewer."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
 
@@ -163,15 +164,15 @@ def sections(
     budget: int = BUDGET,
     unread: int = 0,
 ) -> list[Section]:
-    """Lay out the chosen prompts, as many as fit.
+    """Lay out as many of the chosen prompts as fit.
 
     Args:
-        choices: of [`choose_samples`].
-        places: of the prompts among all, from 1, by key.
-        stages: samples by key, by the stages' names in words; the start first.
-        shown: the stage whose answers stand beside the real ones.
-        budget: bytes that the samples may take.
-        unread: further models with answers, of which none are shown.
+        choices: result of [`choose_samples`].
+        places: positions of the prompts among all, from 1, by key.
+        stages: samples by key, by the labels of the stages; the start first.
+        shown: label of the stage whose answers are shown next to the real ones.
+        budget: maximum number of bytes that the samples may take.
+        unread: number of further models whose answers are not shown.
     """
     found, left = [], budget
     for choice in choices:
@@ -189,13 +190,13 @@ def sections(
 
 
 def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: str, unread: int = 0) -> Sample:
-    """A prompt with its answers.
+    """Return a prompt with its answers.
 
     Args:
-        number: its place among all, from 1.
-        of_stages: lines of `samples.jsonl`, by the stages' names in words.
-        shown: the stage whose answer stands beside the real one.
-        unread: further models with answers, of which none are shown.
+        number: position among all samples, from 1.
+        of_stages: lines of `samples.jsonl`, by the labels of the stages.
+        shown: label of the stage whose answer is shown next to the real one.
+        unread: number of further models whose answers are not shown.
     """
     row = of_stages[shown]
     whole_real, whole_generated = _as_text(row.get("real")), _as_text(row.get("generated"))
@@ -219,7 +220,7 @@ def sample_of(number: int, of_stages: Mapping[str, Mapping[str, Any]], shown: st
 
 
 def written_score(score: Any) -> str:
-    """A score: a number, or numbers with names."""
+    """Format a score, which is a number or a mapping of named numbers."""
     if isinstance(score, Mapping):
         return ", ".join(f"{name} {written_score(value)}" for name, value in score.items())
     if isinstance(score, int | float) and math.isfinite(score):
@@ -228,7 +229,7 @@ def written_score(score: Any) -> str:
 
 
 def notes_of(row: Mapping[str, Any]) -> list[str]:
-    """A sample's score, and how its answer ended."""
+    """Return notes on a sample's answer: its score, and how it ended."""
     reason, score = row.get("finish_reason"), row.get("score")
     notes = [] if score is None or score == {} else [f"score: {written_score(score)}"]
     return notes + ([_ENDED.get(str(reason), str(reason))] if reason is not None else [])
@@ -240,7 +241,7 @@ def _without_marks(text: str, length: int) -> Text:
 
 
 def _turns(prompt: Any) -> list[tuple[str, str]]:
-    """A prompt as texts, each with who said it; of long conversations the last turns."""
+    """Return a prompt as texts, each with its role. Of a long conversation, only the last turns are returned."""
     if not isinstance(prompt, list):
         return [("", _as_text(prompt))]
     turns = []
@@ -273,9 +274,9 @@ def _as_text(value: Any) -> str:
 
 
 def _bytes_of_sample(sample: Sample) -> int:
-    """About how many bytes of the page a sample takes."""
+    """Estimate how many bytes a sample takes on the page."""
     texts = [text for _, text in sample.prompt] + [answer.text for answer in (sample.answer, *sample.others)]
     parts = [part for text in (sample.real, *texts) for part in text.parts]
     written = sum(len(escape(visible(part.text)).encode()) for part in parts)
-    # Half a kilobyte of what surrounds a sample, and as much for an answer.
+    # About half a kilobyte of markup for the sample, and as much for each further answer.
     return written + _MARKUP * len(parts) + 500 * (1 + len(sample.others))

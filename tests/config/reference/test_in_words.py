@@ -1,4 +1,4 @@
-"""What is known of a setting is said as a recipe would have it, and what isn't known isn't said."""
+"""Known properties of a setting are written as in a recipe, and unknown ones are omitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a setting is data: JSON holds all of it, and gives back what it was given."""
+"""The known properties of a setting are data: they survive a round trip through JSON."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_json_gives_back_every_part_with_its_type() -> None:
 
 @pytest.mark.parametrize("default", [None, True, 0, 1.0, 1e-6, "text", [], ["a", "b"], {"a": 1}], ids=str)
 def test_json_gives_back_the_default_as_it_was(default: Any) -> None:
-    """A list stays a list, though the other parts are tuples; 1.0 and 1 are shown alike, but are of two types."""
+    """A list stays a list, though the other parts are tuples; 1.0 and 1 look the same, but have two types."""
     (found,) = read_back(dataclasses.replace(LEAST, default=default))
     assert (found.default, type(found.default)) == (default, type(default))
 

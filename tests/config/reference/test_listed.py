@@ -1,4 +1,4 @@
-"""What is known of settings is what the code has, whichever version of TRL is installed, and costs no import of it."""
+"""The listed settings match the code under any installed version of TRL, without importing it."""
 
 from __future__ import annotations
 

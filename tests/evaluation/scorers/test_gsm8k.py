@@ -45,7 +45,7 @@ def test_the_final_answer_stands_behind_the_last_mark_without_commas(response, e
         (REAL, True, True),
         ("Working.\n\n#### -0.5", True, True),
         ("#### 18", True, False),  # no working
-        ("Working.\n#### 18\nMore.", True, False),  # goes on behind the answer
+        ("Working.\n#### 18\nMore.", True, False),  # continues after the answer
         ("Working.\n#### 18\n#### 18", True, False),
         ("Working.\n#### eighteen", True, False),
         ("Working.\n#### 18 dollars", True, False),
@@ -86,7 +86,7 @@ def test_data_without_answer_lines_gets_no_scores():
 def test_every_published_answer_is_right_and_in_format(split):
     path = GSM8K / f"{split}.jsonl"
     if not path.exists():
-        pytest.skip(f"GSM8K's {split}.jsonl is not at ../shared/data/gsm8k beside the repository")
+        pytest.skip(f"GSM8K's {split}.jsonl is not at ../shared/data/gsm8k next to the repository")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == PUBLISHED[split]
     for previous, row in zip(rows[-1:] + rows, rows, strict=False):

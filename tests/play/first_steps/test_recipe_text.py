@@ -1,4 +1,4 @@
-"""A recipe's text is YAML whatever it quotes, and describes what fits the data, the model and the machine."""
+"""A recipe's text is valid YAML with any quoted text, and describes what fits the data, the model and the machine."""
 
 from dataclasses import replace
 from pathlib import Path

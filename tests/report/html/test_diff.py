@@ -1,4 +1,4 @@
-"""Where two answers differ is marked by words, in bounded time, and no character gets lost."""
+"""Differences between two answers are marked word by word, in bounded time, without losing a character."""
 
 import time
 

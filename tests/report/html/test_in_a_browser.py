@@ -1,6 +1,6 @@
-"""The report as a browser shows it: on a phone and on a screen, light and dark, it runs nothing and asks for nothing.
+"""The report in a browser: on a phone and on a screen, light and dark, it runs no scripts and makes no requests.
 
-Needs the `playwright` package and a Chromium, its own or the system's; skipped where one is missing.
+Needs the `playwright` package and a Chromium, its own or the system's; skipped if either is missing.
 """
 
 import shutil
@@ -44,7 +44,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Of a run of twelve iterations whose name, settings and answers are hostile."""
+    """Write the report of a run of twelve iterations with hostile name, settings and answers."""
     rows = [
         sample(number, prompt=text, real=text, generated=f"{text} {SCRIPT}") for number, text in enumerate(HOSTILE)
     ]
@@ -97,7 +97,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_lines_can_be_told_from_the_ground(browser, report, scheme):
-    """WCAG's contrasts: 4.5 of text, 3 of lines."""
+    """WCAG contrast ratios: 4.5 for text, 3 for lines."""
     page = browser.new_page(color_scheme=scheme)
     page.goto(report.as_uri())
     read = """names => { const e = document.createElement('i'); document.body.append(e);

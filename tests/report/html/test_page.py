@@ -1,4 +1,4 @@
-"""The page: one file that asks for nothing, in which whatever a run brought along is text."""
+"""The page: one file without external requests, in which everything from a run is shown as text."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ HOSTILE = (
 
 
 class Reader(HTMLParser):
-    """Elements of a page with their attributes, and what a person reads of it."""
+    """Parser that collects the elements of a page with their attributes, and its visible text."""
 
     def __init__(self, page):
         super().__init__()
@@ -48,7 +48,7 @@ class Reader(HTMLParser):
 
 
 def page_of(text: str) -> dict[str, object]:
-    """A page in which one text stands wherever a run's own texts can stand."""
+    """Return a page that contains one text wherever a run's own texts can appear."""
     gate = {"phase": "gate", "stage": "iteration-0", "decision": text, "opponent": "iteration-0", "reason": text}
     cost = {"phase": "train", "stage": "iteration-0", "seconds": 1.0, "device": text, "pairs": {"total": 1}}
     settings = {"model_name_or_path": text, "dataset_name": text, "loss_type": [text], "scorer": [text]}
@@ -124,7 +124,7 @@ def test_what_can_not_be_seen_or_written_is_named():
 
 
 def test_the_page_is_one_that_everybody_can_read():
-    """A language, a title, a viewport; headings in order; headed tables; named plots; ids that are there once."""
+    """It has a language, a title and a viewport, headings in order, tables with headers, labelled plots, and unique ids."""
     elements = HARMLESS.elements
     assert ("html", {"lang": "en"}) in elements
     assert any(of.get("name") == "viewport" and "width=device-width" in of["content"] for _, of in elements)
@@ -160,7 +160,7 @@ def test_a_page_of_a_run_without_anything_is_a_page():
     }  # fmt: skip
     found = Reader(render(empty))
     assert "Nothing has been measured yet." in found.text
-    assert "No model has been made yet." in found.text
+    assert "No model has been trained yet." in found.text
     assert {of["href"] for tag, of in found.elements if tag == "a"} == {
         "#iterations",
         "#settings",

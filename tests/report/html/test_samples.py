@@ -1,4 +1,4 @@
-"""Which samples a report shows: a fair choice, what was won and lost, and never more than the page can carry."""
+"""The samples in a report: a fair choice, those won and lost, and never more than the page can hold."""
 
 import pytest
 
@@ -54,11 +54,11 @@ def test_a_sample_has_both_answers_marked_where_they_differ_and_those_of_the_oth
     )
     assert [part.text for part in shown.real.parts if part.differs] == ["red"]
     assert [part.text for part in shown.answer.text.parts if part.differs] == ["blue"]
-    assert shown.answer.notes == ["score: right 0, short 1", "ended by itself"]
+    assert shown.answer.notes == ["score: right 0, short 1", "ended with EOS"]
     assert not shown.is_same
     (other,) = shown.others
     assert (other.model, other.text.parts[0].text) == ("start", "Kites!")
-    assert other.notes == ["score: 1", "cut at the length limit"]
+    assert other.notes == ["score: 1", "truncated at the length limit"]
     assert sample_of(1, {"start": sample(1, real="x", generated="x")}, "start").is_same
 
 
@@ -112,9 +112,9 @@ def test_samples_beyond_the_budget_are_left_out_and_that_is_said():
     assert len(some.samples) == 3
     assert sections(choices, places, {"start": rows}, "start", budget=100) == []
     shown = Shown("start", "start/samples.jsonl", 40, [some])
-    assert shown.summary == "3 of 40 samples; all of them are in start/samples.jsonl."
+    assert shown.summary == "3 of 40 samples are shown; all of them are in start/samples.jsonl."
     shown = Shown("start", "start/samples.jsonl", 40, [everything])
-    assert shown.summary == "All 40 samples of start/samples.jsonl."
+    assert shown.summary == "All 40 samples in start/samples.jsonl are shown."
     assert BUDGET < 3e6
 
 
