@@ -240,4 +240,4 @@ def _period(record: RunRecord) -> str:
     if not times:
         return ""
     first, last = (datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M") for time in (min(times), max(times)))
-    return f"From {first} to {last} UTC, {duration(max(times) - min(times))} including interruptions."
+    return f"From {first} to {last} UTC, {duration(max(times) - min(times))}, including any interruptions."

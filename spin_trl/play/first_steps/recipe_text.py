@@ -204,7 +204,7 @@ def _of_lengths(data: SeenData, model: SeenModel | None) -> list[str]:
         _entry("max_length", length, f"truncates {cut / max(len(whole), 1):.1%} of them" if cut else "truncates none")
     )
     answer = min(_fitting_length(model, at_quantile(real, 0.98)), length)
-    lines.append(_entry("max_new_tokens", answer, "per answer, about as many as the longest real responses have"))
+    lines.append(_entry("max_new_tokens", answer, "per answer; 98 % of the real responses are at most this long"))
     return lines
 
 
