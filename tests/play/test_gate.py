@@ -583,9 +583,9 @@ def test_objectives_that_look_back_look_at_the_best_after_a_fall_back(llama_fold
         ({"fall_back_lr_scale": 0.0}, ("`fall_back_lr_scale`", 0.0, 1)),
         (
             {"significant_improvement": True, "metric_for_best_iteration": "win_rate"},
-            ("`significant_improvement`", "'win_rate'"),
+            ("`significant_improvement`", "win_rate"),
         ),
-        ({"on_regression": "stop", "metric_for_best_iteration": "gap"}, ("`on_regression`", "'gap'")),
+        ({"on_regression": "stop", "metric_for_best_iteration": "gap"}, ("`on_regression`", "gap")),
     ],
 )
 def test_settings_of_the_gate_are_checked(
