@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help quickstart test test-all test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
+.PHONY: help quickstart test test-all test-slow test-numeric test-anywhere test-faults test-lowest test-newest test-trl fuzz lint types \
 	format hooks reference docs package audit benchmarks clean
 
 help:            ## list the targets
@@ -22,6 +22,9 @@ test: $(READY)   ## set up, then test every promise once, in minutes
 
 test-all: $(READY)  ## set up, then run every test, including families of models, whole recipes, several processes, kills
 	$(BIN)/python -m pytest -n 2
+
+test-slow: $(READY)  ## set up, then run the tests that `make test` leaves out
+	$(BIN)/python -m pytest -n 2 -m slow
 
 test-numeric: $(READY)  ## set up, then run the tests that compare computed numbers
 	$(BIN)/python -m pytest -n 2 -m numeric

@@ -12,6 +12,8 @@ from made_up import record, sample, stage, write_run
 from spin_trl.report.write import write_report
 from spin_trl.run.directory import RunDirectory
 
+pytestmark = pytest.mark.slow
+
 playwright = pytest.importorskip("playwright.sync_api", reason="there is no `playwright` package")
 
 SYSTEM = next(
