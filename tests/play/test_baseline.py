@@ -194,7 +194,7 @@ def test_an_arm_is_compared_with_self_play_on_the_same_prompts(llama_folder: Pat
     (line,) = [line for line in Path("run/table.txt").read_text(encoding="utf-8").splitlines() if "sft 1" in line]
     change = result.figures["baseline/sft/iteration-1"]["nll_change"]
     assert f"{change:+.3f} [" in line
-    assert "of a baseline from self-play at the same point" in " ".join(
+    assert "a baseline minus self-play at the same point" in " ".join(
         Path("run/table.txt").read_text(encoding="utf-8").split()
     )
 

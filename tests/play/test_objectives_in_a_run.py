@@ -61,7 +61,7 @@ def test_iris_anneals_over_the_iterations_of_the_run(llama_folder: Path) -> None
     build(llama_folder, loss_type="iris", iris_schedule="geometric", num_iterations=2).run()
     orders = [entry("train", f"iteration-{t}")["objective"]["iris_alpha"] for t in range(2)]
     assert orders == pytest.approx([2.5, 0.8])
-    with refused(RunDirectoryError, "num_iterations: 2", "`run_dir`"):
+    with refused(RunDirectoryError, "num_iterations: was 2", "`run_dir`"):
         build(llama_folder, loss_type="iris", iris_schedule="geometric", num_iterations=3).run()
 
 
