@@ -19,9 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _open_streams()
     with interruptible():
         try:
+            _open_streams()
             end_with_parent()
             from .command_line import run_command_line
 

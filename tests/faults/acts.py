@@ -100,9 +100,14 @@ def in_a_child(command: Callable[[], int], interrupt: Interrupt | None = None) -
         warnings.simplefilter(
             "ignore", DeprecationWarning
         )  # the second thread is an allocator's, which knows of forks
+        # Libraries' functions that run in a child after a fork print a traceback if they are interrupted.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command sets its own handler
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         _play(command, writing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     os.close(writing)
     return _watched(child, reading, interrupt)
 

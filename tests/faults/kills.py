@@ -182,7 +182,7 @@ def _check_whole(run: Undisturbed, interrupt: Interrupt) -> Callable[[Path], Out
 
 def _gone_on(folder: Path, run: Undisturbed, ended: Ended, again: Callable[[], Ended] | None = None) -> Outcome:
     """The verdict after a kill, when the same command has been called again."""
-    killed = (-signal.SIGKILL, -signal.SIGXFSZ, -signal.SIGTERM, _INTERRUPTED)
+    killed = (-signal.SIGKILL, -signal.SIGXFSZ, -signal.SIGTERM, -signal.SIGINT, _INTERRUPTED)
     wrong = manners(ended, (0, *killed))
     if wrong is not None:
         return Outcome(Verdict.TRACEBACK, f"the kill: {wrong}")
