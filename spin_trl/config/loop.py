@@ -39,10 +39,10 @@ class SelfPlayConfig:
         held_out_overlap: What to do with prompts of `held_out_name` that are also in the training data (ignoring case
             and white space): drop_train removes them from training, drop_held_out removes them from evaluation, and
             refuse ends the run.
-        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`,
-            or `module:function`; one or several. A function is called with the prompt, the real and the generated text,
-            and returns a number or several named numbers. Means over the held-out prompts are reported as `score` or
-            `score/NAME`.
+        scorer: Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json,
+            `regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the
+            generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as
+            `score` or `score/NAME`.
         metric_for_best_iteration: Held-out metric that decides which iteration is the best: nll, score (or score/NAME),
             score_greedy or win_rate.
         greater_is_better_iteration: Whether a greater `metric_for_best_iteration` is better. By default, this follows
@@ -136,9 +136,9 @@ class SelfPlayConfig:
     )
     scorer: list[str] | None = setting(
         None,
-        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, choice, json, `regex:PATTERN`, "
-        "or `module:function`; one or several. A function is called with the prompt, the real and the generated "
-        "text, and returns a number or several named numbers. Means over the held-out prompts are reported as "
+        "Scorer of the generated responses: exact_match, gsm8k, boxed, last_number, equation, choice, json, "
+        "`regex:PATTERN`, or `module:function`; one or several. A function is called with the prompt, the real and the "
+        "generated text, and returns a number or several named numbers. Means over the held-out prompts are reported as "
         "`score` or `score/NAME`.",
     )
     metric_for_best_iteration: str = setting(

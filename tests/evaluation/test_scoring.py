@@ -51,7 +51,7 @@ def test_a_name_that_is_none_is_refused_with_those_that_are_known() -> None:
 @pytest.mark.parametrize("name", scorer_names())
 def test_a_scorer_is_its_module_and_gives_the_figures_that_it_says(name: str) -> None:
     """For all modules of the folder: the names of the figures are known before anything is scored."""
-    answer = "Working.\n\\boxed{5} is the answer: B\n#### 5"
+    answer = "3 + 2\n\\boxed{5} is the answer: B\n#### 5"
     found = scorer_of([name])("", answer, answer)
     named = [f"score/{part}" for part in found] if isinstance(found, dict) else ["score"]
     assert figures_of([name]) == named
