@@ -33,7 +33,7 @@ def equation_value(response: str) -> Fraction | None:
 
     The last line that is an expression counts. A name before it (`x = 3 * 4`) and what follows it after an equals sign
     (`3 * 4 = 12`) are ignored. Numbers may have commas between thousands and a dollar sign. Expressions are read by
-    [`ast.parse`] and never executed; only numbers, `+`, `-`, `*`, `/` and brackets are known.
+    `ast.parse` and never executed; only numbers, `+`, `-`, `*`, `/` and brackets are known.
     """
     lines = [line for line in response.splitlines() if line.strip()][-MOST_LINES:]
     values = (_value_of_line(line) for line in reversed(lines))

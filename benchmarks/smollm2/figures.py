@@ -1,0 +1,147 @@
+"""Figures of one model: accuracy and probability of the reference equation, and what it still knows of other tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from spin_trl.data.prepare import prepare
+from spin_trl.data.template.pair_template import PairTemplate
+from spin_trl.evaluation.scorers.equation import equation_value
+from spin_trl.generation.engine import Sampling, engine_of
+from spin_trl.models.logps import response_logps
+
+from .problems import Problem, as_rows, read_problems, split
+
+LIMIT = Sampling(
+    temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=24, max_length=None, num_generations=1, batch_size=500, seed=0
+)
+"""Greedy decoding of at most 24 tokens."""
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What models are trained and measured on.
+
+    Attributes:
+        training: training problems.
+        development: problems for choosing settings and points of training.
+        test: the challenge set, which nothing is chosen by.
+        retention: rows of other tasks, by their name.
+    """
+
+    training: list[Problem]
+    development: list[Problem]
+    test: list[Problem]
+    retention: dict[str, list[dict[str, Any]]]
+
+    @classmethod
+    def read(
+        cls, data: Path, *, training: int | None = None, development: int = 220, test: int = 1000, retention: int = 100
+    ) -> Tasks:
+        """Read the published files in a folder.
+
+        Args:
+            data: folder with `svamp/{train,test}.csv`, and for retention `gsm8k/test.jsonl` and `mbpp/mbpp.jsonl`.
+            training: maximum number of training problems; None for all.
+            development: minimum number of development problems.
+            test: maximum number of test problems.
+            retention: rows of each task of retention.
+        """
+        rest, held_out = split(read_problems(data / "svamp" / "train.csv").problems, development)
+        tested = read_problems(data / "svamp" / "test.csv").problems
+        return cls(rest[:training], held_out, tested[:test], _retention(data, retention))
+
+    def bodies(self) -> set[str]:
+        """Return the bodies of all training and development problems."""
+        return {problem.body for problem in (*self.training, *self.development)}
+
+
+def measure(
+    model: Any, tokenizer: Any, tasks: Tasks, *, autocast: Autocast = contextlib.nullcontext
+) -> dict[str, Any]:
+    """Measure a model, and leave it in evaluation mode.
+
+    Returns:
+        For development and test problems: greedy accuracy, mean probability of the reference equation (the accuracy to
+        expect of one sample, if only that equation were right), and mean NLL per token of it. For test problems also the
+        results by problem, as a string of `1` and `0`, and the accuracy without problems whose body is in the training
+        file. For every task of retention the mean NLL per token of its answers.
+    """
+    template = PairTemplate(tokenizer)
+    was_training = model.training
+    model.eval()
+    parts = {"development": tasks.development, "test": tasks.test}
+    found: dict[str, Any] = {name: _on(model, template, problems, autocast) for name, problems in parts.items()}
+    known, correct = tasks.bodies(), found["test"]["correct"]
+    new = [mark for mark, problem in zip(correct, tasks.test, strict=True) if problem.body not in known]
+    found["test"]["accuracy_new_bodies"] = 100 * new.count("1") / len(new)
+    del found["development"]["correct"]
+    for name, rows in tasks.retention.items():
+        prepared = prepare(Dataset.from_list(rows), template, max_length=1024)
+        found[f"{name}_nll"] = round(_nll(prepared, _logps(model, template, prepared, autocast, 25)), 4)
+    model.train(was_training)
+    return found
+
+
+def _on(model: Any, template: PairTemplate, problems: Sequence[Problem], autocast: Autocast) -> dict[str, Any]:
+    rows = prepare(Dataset.from_list(as_rows(problems)), template)
+    prompts = rows["prompt_ids"]
+    engine = engine_of("transformers")(model, template.eos_ids, template.tokenizer.pad_token_id, autocast)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    marks = [""] * len(prompts)
+    for start in range(0, len(order), LIMIT.batch_size):
+        batch = order[start : start + LIMIT.batch_size]
+        for row, answer in zip(batch, engine.generate([prompts[row] for row in batch], LIMIT, 0), strict=True):
+            text = str(template.tokenizer.decode(answer.ids, skip_special_tokens=True))
+            marks[row] = "01"[equation_value(text) == equation_value(problems[row].equation)]
+    logps = _logps(model, template, rows, autocast, 250)
+    return {
+        "accuracy": 100 * marks.count("1") / len(marks),
+        "probability": round(100 * statistics.fmean(map(math.exp, logps)), 3),
+        "nll": round(_nll(rows, logps), 4),
+        "correct": "".join(marks),
+    }
+
+
+def _logps(model: Any, template: PairTemplate, rows: Dataset, autocast: Autocast, batch_size: int) -> list[float]:
+    pairs = list(zip(rows["prompt_ids"], rows["real_ids"], strict=True))
+    pad_token_id = template.tokenizer.pad_token_id
+    return response_logps(model, pairs, pad_token_id=pad_token_id, batch_size=batch_size, autocast=autocast)
+
+
+def _nll(rows: Dataset, logps: Sequence[float]) -> float:
+    return -sum(logps) / sum(map(len, rows["real_ids"]))
+
+
+def _retention(data: Path, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Return rows of each other task that the folder has."""
+    columns = {"gsm8k": ("test.jsonl", "question", "answer"), "mbpp": ("mbpp.jsonl", "text", "code")}
+    found = {}
+    for name, (file, asked, answered) in columns.items():
+        path = data / name / file
+        if path.exists():
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:count]]
+            texts = [(line[asked], line[answered].replace("\r\n", "\n")) for line in lines]
+            found[name] = [
+                {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
+                for prompt, answer in texts
+            ]
+    return found
+
+
+def bfloat16() -> AbstractContextManager[object]:
+    """Return the context that runs a model on a GPU in bfloat16."""
+    return torch.autocast("cuda", dtype=torch.bfloat16)
