@@ -22,6 +22,7 @@ from ..objectives.objective import Objective
 from . import credentials
 from .bounds import POSSIBLE, TRAINABLE
 from .checks import Bounds, Choices, as_mapping, check_fields, check_setting, problem
+from .ranks import check_ranks
 
 KEEP_OR_DROP = ("keep", "drop")
 
@@ -168,6 +169,7 @@ class SPINConfig(registry.ObjectiveSettings, IterationSettings):
         return as_mapping("model_init_kwargs", self.model_init_kwargs) or {}
 
     def __post_init__(self) -> None:
+        check_ranks()
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         self._refuse_impossible()
         super().__post_init__()
