@@ -124,9 +124,10 @@ def _damage_in_words() -> Iterator[None]:
 
 def _wrong_in_entry(entry: Entry) -> str | None:
     """Return what is missing or wrong in an entry, or None."""
-    if missing := {"phase", "stage"} - entry.keys():
+    of_step = _SHAPES.get(str(entry.get("phase")), {})
+    if missing := {"phase", "stage", *of_step} - entry.keys():
         return f"`{min(missing)}` is missing"
-    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **_SHAPES.get(str(entry["phase"]), {})}.items():
+    for name, kind in {"phase": str, "stage": str, CHECKSUMS: dict, **of_step}.items():
         if name in entry and not isinstance(entry[name], kind):
             return f"`{name}` is {entry[name]!r}"
     if entry["phase"] in MADE or is_of(entry, Step.DIVERGED):
