@@ -148,7 +148,7 @@ def test_lines_that_cannot_be_read_are_left_out_with_the_other_bad_rows(
     assert found.skipped == 3
     assert found.rows["prompt"][:] == ["1?", "5?"]
     whole = Dataset.from_list([{"prompt": f"{i}?", "completion": f"{i}"} for i in (1, 5)])
-    assert found.rows["key"][:] == row_keys(whole).keys
+    assert found.rows["key"][:] == list(row_keys(whole).keys)
     assert names(caplog.text, f"row 1: {name}, line {first}", f"row 2: {name}, line {first + 1}")
 
 

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 import tiny
-from spin_trl.data.keys import row_keys, rows_digest
+from spin_trl.data.keys import KEY_DIGITS, row_keys, rows_digest
 from spin_trl.data.load import as_conversations
 from spin_trl.data.prepare import prepare
 from spin_trl.data.template.pair_template import PairTemplate
@@ -82,10 +82,22 @@ def test_a_digest_says_by_which_definition_it_was_made() -> None:
     assert now.digest.startswith("02")
     assert len(now.digest) == 18
     plain = rows.remove_columns("system")
-    assert row_keys(plain).keys == row_keys(plain, definition=1).keys == ["88353b41ce68799659d2"]
+    assert list(row_keys(plain).keys) == list(row_keys(plain, definition=1).keys) == ["88353b41ce68799659d2"]
     assert row_keys(plain, definition=1).digest == "966b40a0c3575e1d"
 
 
 def test_the_order_of_a_mappings_keys_does_not_change_its_hash() -> None:
     """Worked out with `sha256sum` of `{"a": 1, "b": [2, null]}`."""
     assert json_digest({"b": [2, None], "a": 1}) == json_digest({"a": 1, "b": [2, None]}) == "c8caf5ad035ad1d6"
+
+
+def test_rows_of_equal_content_are_numbered_in_order() -> None:
+    """Keys are read one by one, from the end, and as a part; without rows there are none."""
+    one, other = ({"prompt": text, "completion": "b"} for text in ("a", "c"))
+    keys = row_keys(Dataset.from_list([one, other, one, one, other])).keys
+    first, second = keys[0], keys[1]
+    assert list(keys) == [first, second, f"{first}-2", f"{first}-3", f"{second}-2"]
+    assert (len(first), len(second), first != second) == (KEY_DIGITS, KEY_DIGITS, True)
+    assert keys[-1] == f"{second}-2"
+    assert list(keys[1:3]) == [second, f"{first}-2"]
+    assert list(row_keys(Dataset.from_dict({"prompt": [], "completion": []})).keys) == []
