@@ -332,8 +332,15 @@ def _parquet(rng: Random, rows: Rows | pa.Table) -> bytes:
 
 
 def _arrow(rng: Random, rows: Rows | pa.Table) -> bytes:
-    table, file = _arrow_table(rows), io.BytesIO()
-    new = rng.choice([pa.ipc.new_stream, pa.ipc.new_file])
+    table, new = _arrow_table(rows), rng.choice([pa.ipc.new_stream, pa.ipc.new_file])
+    try:
+        return _written(table, new)
+    except pa.ArrowException:  # nested too deeply for Arrow to write
+        return _written(pa.table({"prompt": ["a"], "completion": ["b"]}), new)
+
+
+def _written(table: pa.Table, new: Callable[..., Any]) -> bytes:
+    file = io.BytesIO()
     with new(file, table.schema) as writer:
         writer.write_table(table)
     return file.getvalue()
