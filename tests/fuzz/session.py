@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -59,19 +60,26 @@ def main(arguments: list[str] | None = None) -> int:
         seeds = _seeds(seed, options.number, options.kind)
         tried = []
         end = started + 60 * options.minutes
-        for one in _tried(seeds, folder, materials, options.jobs, end, options.keep):
-            tried.append(one)
-            if options.log:
-                add_line(Path(options.log), one)
-            if one.outcome.is_failure:
-                print(f"{one.seed}: {one.outcome.kind}: {one.outcome.cause}", flush=True)
-            if len(tried) % 500 == 0:
-                print(f"... {len(tried):,} inputs after {time.monotonic() - started:.0f} s", flush=True)
+        is_broken = False
+        try:
+            for one in _tried(seeds, folder, materials, options.jobs, end, options.keep):
+                tried.append(one)
+                if options.log:
+                    add_line(Path(options.log), one)
+                if one.outcome.is_failure:
+                    print(f"{one.seed}: {one.outcome.kind}: {one.outcome.cause}", flush=True)
+                if len(tried) % 500 == 0:
+                    print(f"... {len(tried):,} inputs after {time.monotonic() - started:.0f} s", flush=True)
+        except KeyboardInterrupt:
+            print("Interrupted.")
+        except Exception:  # the fuzzer's own fault; what came of the earlier inputs is shown
+            traceback.print_exc()
+            is_broken = True
     print(failures_by_cause(tried), end="")
     print(table(tried))
     minutes = (time.monotonic() - started) / 60
     print(f"Seed {seed}, {len(tried):,} inputs in {minutes:.1f} minutes: {len(tried) / minutes:,.0f} a minute.")
-    return int(any(one.outcome.is_failure for one in tried))
+    return int(is_broken or any(one.outcome.is_failure for one in tried))
 
 
 def prepared(folder: Path) -> Materials:

@@ -15,7 +15,7 @@ from fuzz import inputs, values
 from fuzz.judge import Kind, Limits, Outcome, judge
 from fuzz.materials import Materials
 from fuzz.parts import Input
-from fuzz.session import compared, prepared, try_one
+from fuzz.session import compared, main, prepared, try_one
 from fuzz.table import Tried, failures_by_cause, table
 
 WITHOUT_RUNS = ("data files", "recipes", "settings", "paths", "functions", "models", "configurations")
@@ -181,6 +181,23 @@ def test_the_table_counts_what_was_tried() -> None:
     assert table(tried).splitlines()[-1].split() == ["all", "4", "1", "1", "2", "0", "0", "0", "0", "0"]
     assert failures_by_cause(tried).splitlines()[0] == "2 tracebacks: KeyError at spin_trl/a.py:1 (f)"
     assert "--only 2 3" in failures_by_cause(tried)
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt(), 0), (ValueError("nested too deeply"), 1)])
+def test_what_was_tried_is_shown_if_it_ends_early(
+    end: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C, or a fault of the fuzzer's own: the table of the earlier inputs is printed."""
+
+    def tried(*_: object) -> Iterator[Tried]:
+        yield Tried(7, "paths", Input([], "odd"), Outcome(Kind.ACCEPTED, "", "", 0, 0.1, ""))
+        raise end
+
+    monkeypatch.setattr("fuzz.session.prepared", lambda folder: None)
+    monkeypatch.setattr("fuzz.session._tried", tried)
+    assert main(["--seed", "7", "--number", "3"]) == code
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["all", "1", "1", "0", "0", "0", "0", "0", "0", "0"] in lines
 
 
 def test_what_no_writer_writes_is_written() -> None:
