@@ -87,7 +87,7 @@ def test_a_recipe_that_does_not_exist_names_those_that_do(capsys):
 
 def test_an_unknown_option_on_the_command_line_is_named(recipe, capsys):
     message = refusal(capsys, "run", recipe(), "--num_iteration", "3")
-    assert names(message, "'--num_iteration'", "'num_iterations'")
+    assert names(message, "'--num_iteration'", "'--num_iterations'")
 
 
 @pytest.mark.slow
