@@ -272,8 +272,15 @@ def find_file(source: str) -> Path:
     known = shipped.recipes()
     if source in known:
         return known[source]
+    if os.path.isdir(path):
+        reason = f"The folder {source!r} contains neither recipe.yaml nor spin.yaml"
+    elif os.path.exists(path):  # a device or a pipe
+        reason = f"{source!r} is not a regular file"
+    else:
+        reason = f"There is no file or folder {source!r}"
     raise RecipeError(
-        f"There is no recipe {source!r}{nearest(source, known)} The package ships {', '.join(sorted(known))}."
+        f"{reason}, and no recipe of that name ships with the package{nearest(source, known)} The package ships "
+        f"{', '.join(sorted(known))}."
     )
 
 

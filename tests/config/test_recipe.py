@@ -272,6 +272,17 @@ def test_an_unknown_recipe_is_answered_with_those_that_ship(tmp_path: Path) -> N
         recipe.find_file(str(tmp_path / "none.yaml"))
 
 
+def test_a_path_without_a_recipe_is_answered_with_what_is_there(tmp_path: Path) -> None:
+    """No such file, a folder without one of the two files, or a device; a long name is no error of the system's."""
+    for missing in ("nothere.yaml", "quickstart.yaml", "a" * 5_000):
+        with refused(RecipeError, "file", "folder", repr(missing), "quickstart"):
+            recipe.find_file(missing)
+    with refused(RecipeError, repr(str(tmp_path)), "folder", "recipe.yaml", "spin.yaml"):
+        recipe.find_file(str(tmp_path))
+    with refused(RecipeError, repr(os.devnull), "regular"):
+        recipe.find_file(os.devnull)
+
+
 # ---- data ---------------------------------------------------------------------------------------------------------------
 
 
