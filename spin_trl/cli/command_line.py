@@ -1,6 +1,7 @@
 """The `spin-trl` command line: parses it and runs the command. A user's mistake gives a message, not a traceback.
 
-Exit codes: 0 success, 2 bad input, 1 failure, 130 interrupted. `failures` maps errors to exit codes.
+Exit codes: 0 success, 2 bad input, 1 failure, 130 interrupted. `failures` maps errors to exit codes. Without a command, the
+help is printed on stderr, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
         # Inside the try: it may print the help into a pipe that has been closed.
         options, overrides = parser.parse_known_args(arguments)
         refuse_in_arguments(overrides)
-        if overrides and not options.takes_settings:
+        if options.command is None and not overrides:
+            parser.print_help(sys.stderr)
+            return 2
+        if overrides and not getattr(options, "takes_settings", False):
             parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
@@ -74,7 +78,7 @@ def command_parser() -> CommandParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=ShowVersions, nargs=0, help="show the installed versions, and exit")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in _COMMANDS:
         command.add(commands)
     return parser

@@ -23,6 +23,18 @@ from spin_trl.generation.store import GenerationStore
 from spin_trl.run.journal import Journal
 
 
+def test_without_a_command_the_help_lists_them(capsys):
+    """As bad input: a script that lost its arguments must not look like a success."""
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert names(printed.err, "COMMAND", "preview", "run", "report", "--version")
+    with pytest.raises(SystemExit) as error:
+        main(["--vresion"])
+    assert error.value.code == 2
+    assert names(capsys.readouterr().err, "--vresion")
+
+
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [

@@ -23,7 +23,7 @@ ships with the package (`spin-trl recipes`). Commands that take settings accept 
 its name: `spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'`.
 
 A command ends with 0 when it is done, with 2 for input that has to change, with 1 for a failure, and with 130 when it
-is interrupted ([Errors and exit codes](errors.md)).
+is interrupted ([Errors and exit codes](errors.md)). `spin-trl` without a command prints its help on stderr and ends with 2.
 """
 
 
