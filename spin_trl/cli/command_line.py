@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ..config.credentials import refuse_in_arguments
-from ..report.terminal import accept_every_character, printable, show_log_records_plainly
+from ..report.terminal import accept_every_character, show_log_records_plainly
 from . import benchmarks, compare, completion, hub, init, plan, preview, recipes, report, run, settings
 from .commands import RECIPES, CommandParser
 from .failures import fail, flushed, note_run_directory
@@ -44,7 +44,7 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
             parser.print_help(sys.stderr)
             return 2
         if overrides and not getattr(options, "takes_settings", False):
-            parser.error(printable(f"unrecognized arguments: {' '.join(overrides)}"))
+            getattr(options, "parser", parser).refuse_unknown(overrides)
         note_run_directory(getattr(options, "run", None) or getattr(options, "recipe", None))
         options.function(options, overrides)
         return flushed(0) if arguments is None else 0

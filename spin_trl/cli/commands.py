@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ..config.arguments import options_of
+from ..errors import nearest
+from ..report.terminal import printable
 
 RECIPES = """\
 A recipe is a YAML file, a folder that contains spin.yaml, a run directory, or the name of a recipe shipped with the package.
@@ -15,7 +19,7 @@ Any recipe setting can be overridden: spin-trl run quickstart --num_iterations 2
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argparse parser whose help may end with text that takes a moment to compute.
+    """An argparse parser that suggests the nearest name, and whose help may end with text that takes a moment to compute.
 
     Attributes:
         more_help: function that returns this text, or None.
@@ -27,6 +31,20 @@ class CommandParser(argparse.ArgumentParser):
         """Return the help; `more_help` is called only here."""
         text = super().format_help()
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
+
+    def refuse_unknown(self, arguments: Sequence[str]) -> NoReturn:
+        """Print what is unknown, with the nearest option, and exit."""
+        known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        (first, *_) = [option.name for option in options_of(arguments) if option.name] or [""]
+        near = nearest(first, known, prefix="--") if first else "."
+        self.error(printable(f"unrecognized arguments: {' '.join(arguments)}{near}"))
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action, f"{value!r} is not known{nearest(str(value), known)} Choose one of {', '.join(known)}."
+            )
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +82,6 @@ def add_command(
     parser: CommandParser = commands.add_parser(
         name, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
     )
-    parser.set_defaults(function=function, takes_settings=takes_settings)
+    parser.set_defaults(function=function, takes_settings=takes_settings, parser=parser)
     parser.more_help = more_help
     return parser

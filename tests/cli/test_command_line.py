@@ -36,6 +36,27 @@ def test_without_a_command_the_help_lists_them(capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["preveiw", "x.yaml"], ["'preveiw'", "'preview'?", "init", "completion"]),
+        (["banana"], ["'banana'", "run", "report"]),
+        (["--vresion"], ["--vresion", "'--version'?"]),
+        (["report", "run", "--outptu", "3"], ["spin-trl report:", "--outptu 3", "'--output'?"]),
+        (["completion", "bahs"], ["spin-trl completion:", "'bahs'", "'bash'?", "zsh", "fish"]),
+        (["recipes", "stray"], ["spin-trl recipes:", "stray"]),
+    ],
+)
+def test_a_misspelt_command_or_option_is_answered_with_the_nearest(capsys, arguments, parts):
+    """And with the usage of the command that it was given to."""
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert names(message, *parts), message
+    assert message.count("?") == sum("?" in part for part in parts)
+
+
+@pytest.mark.parametrize(
     ("changes", "parts"),
     [
         ({"dataset_name": "nowhere.jsonl"}, ["nowhere.jsonl"]),
