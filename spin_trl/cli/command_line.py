@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ..config.credentials import refuse_in_arguments
 from ..report.terminal import accept_every_character, show_log_records_plainly
 from . import benchmarks, compare, completion, hub, init, plan, preview, recipes, report, run, settings
-from .commands import RECIPES, CommandParser
+from .commands import RECIPES, SETTINGS, CommandParser
 from .failures import fail, flushed, note_run_directory
 from .versions import ShowVersions
 
@@ -73,7 +73,7 @@ def command_parser() -> CommandParser:
     parser = CommandParser(
         prog="spin-trl",
         description="Self-play fine-tuning for TRL.",
-        epilog=RECIPES,
+        epilog=RECIPES + SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

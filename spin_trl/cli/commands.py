@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -12,10 +13,17 @@ from ..report.terminal import printable
 
 RECIPES = """\
 A recipe is a YAML file, a folder that contains spin.yaml, a run directory, or the name of a recipe shipped with the package.
-Any recipe setting can be overridden: spin-trl run quickstart --num_iterations 2 --learning_rate '[1e-3,5e-4]'.
-`spin-trl settings` lists all of them.
 """
 """The end of the help of commands that take a recipe."""
+
+SETTINGS = """\
+--SETTING VALUE overrides a setting of the recipe: --num_iterations 2 (`spin-trl settings` lists all of them).
+Separate the values of a list by spaces: --loss_type sigmoid space. Write a value for each iteration as a quoted list:
+--learning_rate '[1e-3,5e-4]'. Write a mapping as JSON: --column_mapping '{"question": "prompt"}'.
+"""
+"""The end of the description of commands that take settings."""
+
+_MORE_USAGE = "[--SETTING VALUE ...]"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -27,9 +35,18 @@ class CommandParser(argparse.ArgumentParser):
 
     more_help: Callable[[], str] | None = None
 
+    def format_usage(self) -> str:
+        """Return the usage. Settings are not arguments of the parser, so argparse leaves them out."""
+        usage = super().format_usage()
+        if not self.get_default("takes_settings"):
+            return usage
+        *_, last = usage.splitlines()
+        fits = len(last) + 1 + len(_MORE_USAGE) <= shutil.get_terminal_size().columns - 2
+        return f"{usage.rstrip()}{' ' if fits else chr(10) + ' ' * len(f'usage: {self.prog} ')}{_MORE_USAGE}\n"
+
     def format_help(self) -> str:
         """Return the help; `more_help` is called only here."""
-        text = super().format_help()
+        text = super().format_help().replace(super().format_usage(), self.format_usage(), 1)
         return text if self.more_help is None else f"{text}\n{self.more_help()}"
 
     def refuse_unknown(self, arguments: Sequence[str]) -> NoReturn:
@@ -79,6 +96,9 @@ def add_command(
     Returns:
         The command's parser.
     """
+    if takes_settings:
+        what = texts.get("help", name)
+        texts["description"] = f"{texts.get('description', f'{what[0].upper()}{what[1:]}.').rstrip()}\n{SETTINGS}"
     parser: CommandParser = commands.add_parser(
         name, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **texts
     )
