@@ -78,6 +78,13 @@ def test_a_bad_setting_is_named(recipe, capsys, changes, parts):
     assert names(message, *parts), message
 
 
+def test_a_value_that_is_refused_is_not_called_unusual_too(recipe, capsys, caplog):
+    """One message for one mistake."""
+    message = refusal(capsys, "run", recipe(loss_type="sigmoid"), "--beta", "-1")
+    assert names(message, "`beta`", -1.0, 0)
+    assert not any(names(record, "`beta`") for record in caplog.messages)
+
+
 @pytest.mark.parametrize(
     ("lines", "parts"),
     [
